@@ -1,0 +1,34 @@
+from .checkpoint import save_weights
+from .data.fashion_mnist import CorruptDataError, MissingDataError, load_fashion_mnist
+from .data.loader import DataLoader
+from .data.resize import resize_with_pad
+from .data.synthetic import synthetic_fashion
+from .hardware.devices import enable_memory_growth
+from .losses import LOSSES, normalised_sigmoid, softmax
+from .model import build_alexnet, layer_rows, logits_model
+from .recipe import Recipe
+from .training import Evaluation, History, TrainingDiverged, evaluate, keras_step, train
+
+__all__ = [
+    "LOSSES",
+    "CorruptDataError",
+    "DataLoader",
+    "Evaluation",
+    "History",
+    "MissingDataError",
+    "Recipe",
+    "TrainingDiverged",
+    "build_alexnet",
+    "enable_memory_growth",
+    "evaluate",
+    "keras_step",
+    "layer_rows",
+    "load_fashion_mnist",
+    "logits_model",
+    "normalised_sigmoid",
+    "resize_with_pad",
+    "save_weights",
+    "softmax",
+    "synthetic_fashion",
+    "train",
+]

@@ -1,0 +1,146 @@
+"""The four official Fashion-MNIST files: find, fetch, verify, read."""
+
+import gzip
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import filelock
+import numpy as np
+import pooch
+import requests
+
+DATA_VARIABLE = "ALEXNET_REPRO_DATA"
+URL = "https://storage.googleapis.com/tensorflow/tf-keras-datasets/"
+TIMEOUT = 30  # seconds without an answer, or without a byte
+
+Arrays = tuple[np.ndarray, np.ndarray]
+
+
+class DataFile(NamedTuple):
+    """One published file: its name, size in bytes, SHA-256, and the length of its IDX header."""
+
+    name: str
+    size: int
+    sha256: str
+    header: int
+
+
+FILES = (
+    DataFile(
+        "train-images-idx3-ubyte.gz", 26_421_880, "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84", 16
+    ),
+    DataFile(
+        "train-labels-idx1-ubyte.gz", 29_515, "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845", 8
+    ),
+    DataFile(
+        "t10k-images-idx3-ubyte.gz", 4_422_102, "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073", 16
+    ),
+    DataFile(
+        "t10k-labels-idx1-ubyte.gz", 5_148, "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5", 8
+    ),
+)
+
+
+class CorruptDataError(OSError):
+    """A data file isn't the published one. It was neither used nor changed."""
+
+
+class MissingDataError(FileNotFoundError):
+    """A data file is nowhere on this machine and couldn't be downloaded."""
+
+
+def load_fashion_mnist(data_dir: str | os.PathLike[str] | None = None) -> tuple[Arrays, Arrays]:
+    """Return Fashion-MNIST as `(train_images, train_labels), (test_images, test_labels)`.
+
+    Images are uint8 `(60000, 28, 28)` and `(10000, 28, 28)`, labels uint8 `(60000,)` and
+    `(10000,)`. Each file is looked for in `data_dir`, then in the folder that the environment
+    variable `ALEXNET_REPRO_DATA` names, then in Keras's cache (`$KERAS_HOME` or `~/.keras`, then
+    `datasets/fashion-mnist`), and is downloaded into that cache if it is in none of them. Whichever
+    way it came, it is used only if its SHA-256 is the published one.
+
+    Raises:
+        CorruptDataError: a file that was found isn't the published one. It is left as it is.
+        MissingDataError: a file was found nowhere and couldn't be downloaded.
+
+    Source: https://github.com/zalandoresearch/fashion-mnist (MIT licence).
+    """
+    places = _places(data_dir)
+    missing = [file for file in FILES if _find(file, places) is None]
+    if missing:
+        _download(missing, places)
+    train_images, train_labels, test_images, test_labels = (_read(file, places) for file in FILES)
+    return (train_images, train_labels), (test_images, test_labels)
+
+
+def _places(data_dir: str | os.PathLike[str] | None) -> list[Path]:
+    """Return the folders to look in, in order; the last is Keras's cache, where downloads go."""
+    keras_home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
+    named = [place for place in (data_dir, os.environ.get(DATA_VARIABLE)) if place]
+    return [*(Path(place).expanduser() for place in named), keras_home / "datasets" / "fashion-mnist"]
+
+
+def _find(file: DataFile, places: Sequence[Path]) -> Path | None:
+    return next((place / file.name for place in places if (place / file.name).exists()), None)
+
+
+def _read(file: DataFile, places: Sequence[Path]) -> np.ndarray:
+    """Verify a file and return its array; the bytes that were hashed are the bytes that are read."""
+    path = _find(file, places)
+    if path is None:
+        raise MissingDataError(f"{file.name} was removed while it was being loaded; run the command again")
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise CorruptDataError(f"{path} can't be read: {error.strerror}. {_remedy(path)}") from error
+    found = hashlib.sha256(content).hexdigest()
+    if found != file.sha256:
+        raise CorruptDataError(
+            f"{path} is not the published file: expected {file.size:,} bytes with SHA-256 {file.sha256}, "
+            f"found {len(content):,} bytes with SHA-256 {found}. {_remedy(path)}"
+        )
+    pixels = np.frombuffer(bytearray(gzip.decompress(content)), np.uint8, offset=file.header)
+    return pixels.reshape(-1, 28, 28) if file.header == 16 else pixels
+
+
+def _remedy(path: Path) -> str:
+    return (
+        f"It was left as it is. To have it downloaded again, remove it (rm '{path}'); "
+        f"or name a folder with good copies: export {DATA_VARIABLE}=FOLDER"
+    )
+
+
+def _download(files: Sequence[DataFile], places: Sequence[Path]) -> None:
+    """Fetch `files` into the cache, one process at a time, each appearing under its name only when verified."""
+    cache = places[-1]
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(cache / ".download.lock"):
+            for file in files:
+                if _find(file, places) is None:  # another process may have fetched it meanwhile
+                    pooch.retrieve(
+                        URL + file.name,
+                        known_hash=f"sha256:{file.sha256}",
+                        fname=file.name,
+                        path=cache,
+                        downloader=pooch.HTTPDownloader(progressbar=True, timeout=TIMEOUT),
+                    )
+    # A ValueError is pooch's word for a download with the wrong hash, which it has removed.
+    except (requests.RequestException, OSError, ValueError) as error:
+        looked = "\n".join(f"  {place}{'' if place.is_dir() else ' (no such folder)'}" for place in places)
+        names = "\n".join(f"  {file.name}" for file in FILES)
+        raise MissingDataError(
+            f"Fashion-MNIST is not here and couldn't be downloaded into {cache}: {_reason(error)}\n"
+            f"Looked in:\n{looked}\nOn a machine with network, fetch these four files from {URL}\n{names}\n"
+            f"put them into one folder, and name it: export {DATA_VARIABLE}=FOLDER"
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, requests.ConnectionError):
+        return "no connection"
+    if isinstance(error, requests.Timeout):
+        return f"no answer in {TIMEOUT} s"
+    return str(error)

@@ -1,0 +1,66 @@
+"""What the document says, as literal data: the expected side of the contract tests.
+
+Source: "Dive into Deep Learning", TensorFlow 2 edition, section 5.6 (AlexNet on Fashion-MNIST),
+run there with TensorFlow 2.0.0. Parameters and multiply-accumulates (MACs) follow from the printed
+shapes; the parameters were also read off TensorFlow 2.0.0.
+
+Nothing here is computed from `alexnet_repro.model`, and the model never imports this file: whoever
+changes one of them sees the other turn red.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class DocumentedLayer:
+    """One row of the document's layer table.
+
+    `output_shape` is without the batch axis; `macs` are per image, forward, with bias, pooling and
+    activations left out.
+    """
+
+    name: str
+    what: str
+    output_shape: tuple[int, ...]
+    parameters: int
+    macs: int
+
+
+INPUT_SHAPE = (224, 224, 1)
+NUM_CLASSES = 10
+
+LAYERS = (
+    # name, what, output shape of one image, parameters, MACs
+    DocumentedLayer("conv2d", "Conv2D 96, 11x11, stride 4, ReLU", (54, 54, 96), 11_712, 33_872_256),
+    DocumentedLayer("max_pooling2d", "MaxPool2D 3x3, stride 2", (26, 26, 96), 0, 0),
+    DocumentedLayer("conv2d_1", "Conv2D 256, 5x5, same, ReLU", (26, 26, 256), 614_656, 415_334_400),
+    DocumentedLayer("max_pooling2d_1", "MaxPool2D 3x3, stride 2", (12, 12, 256), 0, 0),
+    DocumentedLayer("conv2d_2", "Conv2D 384, 3x3, same, ReLU", (12, 12, 384), 885_120, 127_401_984),
+    DocumentedLayer("conv2d_3", "Conv2D 384, 3x3, same, ReLU", (12, 12, 384), 1_327_488, 191_102_976),
+    DocumentedLayer("conv2d_4", "Conv2D 256, 3x3, same, ReLU", (12, 12, 256), 884_992, 127_401_984),
+    DocumentedLayer("max_pooling2d_2", "MaxPool2D 3x3, stride 2", (5, 5, 256), 0, 0),
+    DocumentedLayer("flatten", "Flatten", (6400,), 0, 0),
+    DocumentedLayer("dense", "Dense 4096, ReLU", (4096,), 26_218_496, 26_214_400),
+    DocumentedLayer("dropout", "Dropout 0.5", (4096,), 0, 0),
+    DocumentedLayer("dense_1", "Dense 4096, ReLU", (4096,), 16_781_312, 16_777_216),
+    DocumentedLayer("dropout_1", "Dropout 0.5", (4096,), 0, 0),
+    DocumentedLayer("dense_2", "Dense 10, sigmoid", (10,), 40_970, 40_960),
+)
+TOTAL_PARAMETERS = 46_764_746
+TOTAL_MACS = 938_146_176
+
+# Two operations a MAC. A train step is the forward pass, the weight gradients, and the input
+# gradients of every layer but the first: 3 * 938,146,176 - 33,872,256 = 2,780,566,272 MACs.
+FORWARD_FLOP = 1_876_292_352
+TRAIN_STEP_FLOP = 5_561_132_544
+
+NUM_TRAIN, NUM_TEST = 60_000, 10_000
+BATCH_SHAPES = ((128, 224, 224, 1), (128,))
+
+# Training: 1 + 5 * 468 draws of 128, each four SGD steps of 32 (the default batch size of `fit`).
+TEST_ACCURACY = 0.8395  # on 2,000 test images drawn with replacement
+TEST_SAMPLES = 2_000
+
+# Figures of LeNet that the text compares with (same book, same edition).
+LENET_CHANNELS = (6, 16)
+LENET_LEARNING_RATE = 0.9

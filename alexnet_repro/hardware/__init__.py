@@ -1,0 +1,1 @@
+"""The machine under test: which devices it has, and how they compute."""

@@ -1,0 +1,141 @@
+"""The documented AlexNet, on Keras alone: the same model on TensorFlow, JAX and PyTorch."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import keras
+from keras import ops
+
+# Eleven taps, then strides 4, 2, 2, 2: the last 3x3 pooling needs 3 rows, so the one before needs
+# 7, the first 15, and the 11x11 convolution with stride 4 needs 11 + 4 * 14 of the image.
+SMALLEST_SIDE = 67
+
+
+def build_alexnet(
+    input_shape: tuple[int, int, int] = (224, 224, 1),
+    num_classes: int = 10,
+    kernel_initializer: str = "glorot_uniform",
+) -> keras.Sequential:
+    """Build the documented `Sequential`: five convolutions, two hidden dense layers, a sigmoid head.
+
+    Args:
+        input_shape: `(height, width, channels)` of one image, channels last.
+        num_classes: width of the output layer.
+        kernel_initializer: a Keras initializer's name; biases start at zero. The document leaves
+            Keras's default, `"glorot_uniform"`.
+
+    Returns:
+        A built model from float images `(n, height, width, channels)` to float32 sigmoid outputs
+        `(n, num_classes)`. Layers carry the document's printed names (`conv2d` … `dense_2`)
+        whatever was built before. The hidden layers follow Keras's dtype policy; the head is
+        float32 under every policy.
+
+    Raises:
+        ValueError: `input_shape` is not three positive integers, is too small for the chain of
+            poolings, or `num_classes` is less than one.
+
+    Source: "Dive into Deep Learning", TensorFlow 2 edition, section 5.6.
+    """
+    if len(input_shape) != 3 or not all(isinstance(n, int) and n > 0 for n in input_shape):
+        raise ValueError(f"input_shape must be (height, width, channels), three positive integers; got {input_shape}")
+    if min(input_shape[:2]) < SMALLEST_SIDE:
+        raise ValueError(
+            f"input_shape {input_shape} is too small: after the convolutions and poolings nothing would be left; "
+            f"the smallest that works is ({SMALLEST_SIDE}, {SMALLEST_SIDE}, {input_shape[2]})"
+        )
+    if num_classes < 1:
+        raise ValueError(f"num_classes must be at least 1; got {num_classes}")
+
+    def conv(name: str, filters: int, size: int, *, strides: int = 1, padding: str = "same") -> keras.layers.Layer:
+        return keras.layers.Conv2D(
+            filters,
+            size,
+            strides=strides,
+            padding=padding,
+            activation="relu",
+            data_format="channels_last",
+            kernel_initializer=kernel_initializer,
+            name=name,
+        )
+
+    def pool(name: str) -> keras.layers.Layer:
+        return keras.layers.MaxPooling2D(3, strides=2, data_format="channels_last", name=name)
+
+    def dense(name: str, units: int, activation: str, dtype: str | None = None) -> keras.layers.Layer:
+        return keras.layers.Dense(
+            units, activation=activation, kernel_initializer=kernel_initializer, dtype=dtype, name=name
+        )
+
+    return keras.Sequential(
+        [
+            keras.Input(input_shape, name="images"),
+            conv("conv2d", 96, 11, strides=4, padding="valid"),
+            pool("max_pooling2d"),
+            conv("conv2d_1", 256, 5),
+            pool("max_pooling2d_1"),
+            conv("conv2d_2", 384, 3),
+            conv("conv2d_3", 384, 3),
+            conv("conv2d_4", 256, 3),
+            pool("max_pooling2d_2"),
+            keras.layers.Flatten(data_format="channels_last", name="flatten"),
+            dense("dense", 4096, "relu"),
+            keras.layers.Dropout(0.5, name="dropout"),
+            dense("dense_1", 4096, "relu"),
+            keras.layers.Dropout(0.5, name="dropout_1"),
+            dense("dense_2", num_classes, "sigmoid", dtype="float32"),
+        ],
+        name="alexnet",
+    )
+
+
+class Logits(keras.layers.Layer):
+    """What a dense head computes before its activation, from the head's own variables.
+
+    Maps features `(n, k)` to float32 logits `(n, num_classes)`.
+    """
+
+    def __init__(self, head: keras.layers.Dense) -> None:
+        """Share the kernel and bias of `head`, a built dense layer."""
+        super().__init__(dtype="float32", name="logits")
+        self.head = head
+        self.built = True
+
+    def call(self, features: keras.KerasTensor) -> keras.KerasTensor:
+        """Return `features @ kernel + bias`."""
+        return ops.add(ops.matmul(features, self.head.kernel), self.head.bias)
+
+
+def logits_model(model: keras.Sequential) -> keras.Model:
+    """Return `model` without its sigmoid, sharing every layer: images `(n, h, w, c)` to float32 logits.
+
+    Losses are taken on these logits, so none depends on what Keras remembers of an activation's
+    input.
+    """
+    *_, features, head = model.layers
+    return keras.Model(model.inputs, Logits(head)(features.output), name=f"{model.name}_logits")
+
+
+class LayerRow(NamedTuple):
+    """One layer as it was built: `output_shape` without the batch axis, `macs` per image, forward."""
+
+    name: str
+    output_shape: tuple[int, ...]
+    parameters: int
+    macs: int
+
+
+def layer_rows(model: keras.Sequential) -> Iterator[LayerRow]:
+    """Yield each layer's name, output shape, parameters and multiply-accumulates.
+
+    A kernel is applied once at each output position, so its MACs are its size times the number of
+    positions (1 for a dense layer); bias, pooling and activations are left out.
+    """
+    for layer in model.layers:
+        shape = tuple(layer.output.shape[1:])
+        macs = 0
+        if hasattr(layer, "kernel"):
+            positions = 1
+            for side in shape[:-1]:
+                positions *= side
+            macs = positions * int(ops.size(layer.kernel))
+        yield LayerRow(layer.name, shape, layer.count_params(), macs)

@@ -1,0 +1,53 @@
+"""Options, test ids, header and devices, for tests and benchmarks alike: wiring only."""
+
+import os
+from importlib.metadata import PackageNotFoundError, version
+
+import pytest
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow is imported
+
+from alexnet_repro.__main__ import PRECISION_NAMES
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("alexnet-repro")
+    group.addoption(
+        "--precision",
+        choices=PRECISION_NAMES,
+        default="float32",
+        help="what the slow tests train in (default: float32)",
+    )
+    group.addoption(
+        "--device",
+        action="append",
+        metavar="NAME",
+        help="benchmark this device only, as cpu:0 or gpu:1; may be repeated (default: every device)",
+    )
+    group.addoption("--require-gpu", action="store_true", help="a machine without a usable GPU fails the benchmarks")
+
+
+def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str) -> str | None:
+    """Ids are `argument=value` pairs: results are compared by them."""
+    return f"{argname}={val}" if isinstance(val, str | int | float) else None
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    backend = os.environ.get("KERAS_BACKEND", "tensorflow")
+    versions = " · ".join(f"{name} {_version(name)}" for name in ("alexnet-repro", "keras", backend, "numpy"))
+    return [f"{versions} · data: {os.environ.get('ALEXNET_REPRO_DATA', 'Keras cache or download')}"]
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _memory_growth() -> None:
+    """Before anything touches a GPU."""
+    from alexnet_repro import enable_memory_growth
+
+    enable_memory_growth()
