@@ -7,7 +7,7 @@ from .hardware.devices import enable_memory_growth
 from .losses import LOSSES, normalised_sigmoid, softmax
 from .model import build_alexnet, layer_rows, logits_model
 from .recipe import Recipe
-from .training import Evaluation, History, TrainingDiverged, evaluate, keras_step, train
+from .training import Evaluation, History, TrainingDivergedError, evaluate, keras_step, train
 
 __all__ = [
     "LOSSES",
@@ -17,7 +17,7 @@ __all__ = [
     "History",
     "MissingDataError",
     "Recipe",
-    "TrainingDiverged",
+    "TrainingDivergedError",
     "build_alexnet",
     "enable_memory_growth",
     "evaluate",

@@ -70,7 +70,11 @@ def parser() -> argparse.ArgumentParser:
     """Return the command line's grammar."""
     formatter = argparse.RawDescriptionHelpFormatter
     top = Parser(
-        prog="python -m alexnet_repro", description=DESCRIPTION, epilog=EPILOG, formatter_class=formatter, allow_abbrev=False
+        prog="python -m alexnet_repro",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=formatter,
+        allow_abbrev=False,
     )
     commands = top.add_subparsers(required=True, metavar="COMMAND")
 
@@ -80,15 +84,17 @@ def parser() -> argparse.ArgumentParser:
         return sub
 
     shapes = command("shapes", run_shapes, "print each layer's output shape, parameters and multiply-accumulates")
-    shapes.add_argument("--batch", type=whole_number(1), default=1, metavar="N", help="images in the batch (default: 1)")
+    shapes.add_argument(
+        "--batch", type=whole_number(1), default=1, metavar="N", help="images in the batch (default: 1)"
+    )
 
     training = command("train", run_train, "train on Fashion-MNIST, save the weights, and measure test accuracy")
     training.add_argument(
         "--recipe",
         choices=RECIPES,
         default="quick",
-        help="quick: the shortest run that surely passes 0.8 (minutes on a CPU); documented: the document's five epochs, "
-        "SGD in updates of 32 (hours on a CPU) (default: quick)",
+        help="quick: the shortest run that surely passes 0.8 (minutes on a CPU); documented: the document's five "
+        "epochs, SGD in updates of 32 (hours on a CPU) (default: quick)",
     )
     training.add_argument("--epochs", type=whole_number(1), metavar="N", help="instead of the recipe's")
     training.add_argument(

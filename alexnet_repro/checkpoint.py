@@ -25,7 +25,7 @@ def save_weights(model: keras.Model, path: str | os.PathLike[str]) -> Path:
     beside = path.with_name(f".{path.name.removesuffix(SUFFIX)}.{os.getpid()}{SUFFIX}")
     try:
         model.save_weights(beside, overwrite=True)
-        os.replace(beside, path)
+        beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
     return path

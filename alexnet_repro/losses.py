@@ -21,7 +21,7 @@ EPSILON = 1e-7
 
 
 def softmax(labels: Any, logits: Any) -> Any:
-    """Return `-log softmax(logits)[label]`: what the documented code means under Keras 3 on TensorFlow."""
+    """Cross-entropy of the softmax of the logits: what the document's code means under Keras 3 on TensorFlow."""
     logits = ops.cast(logits, "float32")
     # A one-hot product, not a gather: its gradient is a multiplication, deterministic everywhere.
     picked = ops.one_hot(ops.cast(labels, "int32"), logits.shape[-1], dtype="float32")
@@ -29,12 +29,12 @@ def softmax(labels: Any, logits: Any) -> Any:
 
 
 def normalised_sigmoid(labels: Any, logits: Any) -> Any:
-    """Return `-log(p[label] / sum(p))` with `p = clip(sigmoid(logits), 1e-7, 1 - 1e-7)`: what the document trained.
+    """Cross-entropy of the normalised sigmoid, `-log(p[label] / sum(p))`: what the document trained.
 
-    As in TensorFlow 2.0.0 (`keras.backend.sparse_categorical_crossentropy`): clip, log, then a
-    softmax cross-entropy of the logs. Where the clip acts, the gradient is zero. It is written
-    with `where`, for backends disagree about the gradient of `clip` at its ends, which float32
-    sigmoids do reach.
+    As in TensorFlow 2.0.0 (`keras.backend.sparse_categorical_crossentropy`), with
+    `p = clip(sigmoid(logits), 1e-7, 1 - 1e-7)`. Where the clip acts, the gradient is zero. It is
+    written with `where`, for backends disagree about the gradient of `clip` at its ends, which
+    float32 sigmoids do reach.
     """
     p = ops.sigmoid(ops.cast(logits, "float32"))
     p = ops.where(p < EPSILON, EPSILON, ops.where(p > 1 - EPSILON, 1 - EPSILON, p))

@@ -36,7 +36,7 @@ def build_alexnet(
 
     Source: "Dive into Deep Learning", TensorFlow 2 edition, section 5.6.
     """
-    if len(input_shape) != 3 or not all(isinstance(n, int) and n > 0 for n in input_shape):
+    if tuple(map(type, input_shape)) != (int, int, int) or min(input_shape) < 1:
         raise ValueError(f"input_shape must be (height, width, channels), three positive integers; got {input_shape}")
     if min(input_shape[:2]) < SMALLEST_SIDE:
         raise ValueError(

@@ -24,7 +24,7 @@ EVALUATION_BATCH = 125  # divides 10,000: one compiled shape
 UPDATES_BEFORE_ESTIMATE = 4
 
 
-class TrainingDiverged(ArithmeticError):
+class TrainingDivergedError(ArithmeticError):
     """The loss is no longer finite."""
 
 
@@ -128,7 +128,7 @@ def train(
         Loss and accuracy of every update, and the time taken.
 
     Raises:
-        TrainingDiverged: a loss isn't finite; the message names the update.
+        TrainingDivergedError: a loss isn't finite; the message names the update.
     """
     step = step or keras_step(model, recipe)
     losses: list[float] = []
@@ -139,11 +139,13 @@ def train(
         for draw in _draws(recipe):
             images, labels = loader.draw_train(recipe.draw_size)
             for at in range(0, recipe.draw_size, recipe.batch_size):
-                loss, accuracy = map(float, step(images[at : at + recipe.batch_size], labels[at : at + recipe.batch_size]))
+                loss, accuracy = map(
+                    float, step(images[at : at + recipe.batch_size], labels[at : at + recipe.batch_size])
+                )
                 losses.append(loss)
                 accuracies.append(accuracy)
                 if not math.isfinite(loss):
-                    raise TrainingDiverged(_diverged(loss, len(losses), recipe))
+                    raise TrainingDivergedError(_diverged(loss, len(losses), recipe))
                 bar.set_postfix(loss=f"{loss:.4f}", accuracy=f"{accuracy:.3f}", refresh=False)
                 bar.update(recipe.batch_size)
                 if len(losses) == 1:
@@ -189,8 +191,9 @@ def _draws(recipe: Recipe) -> Iterator[_Draw]:
 def _diverged(loss: float, update: int, recipe: Recipe) -> str:
     return (
         f"the loss is {loss} at update {update} of {recipe.num_updates} (recipe {recipe.name}, learning rate "
-        f"{recipe.learning_rate:g}). Run it again with the same seed: if it ends at the same update, lower the learning "
-        "rate or use --precision=float32; if not, the device doesn't answer the same twice: suspect the hardware"
+        f"{recipe.learning_rate:g}). Run it again with the same seed: if it ends at the same update, lower the "
+        "learning rate or use --precision=float32; if not, the device doesn't answer the same twice: suspect the "
+        "hardware"
     )
 
 
@@ -231,4 +234,3 @@ def progress_bar(num_images: int, what: str, *, show: bool) -> "tqdm[NoReturn]":
     """Return a bar on stderr that counts images; where stderr isn't a terminal, a line every half minute."""
     interval = 0.5 if sys.stderr.isatty() else 30.0
     return tqdm(total=num_images, desc=what, unit=" images", disable=not show, mininterval=interval, smoothing=0.05)
-

@@ -20,26 +20,32 @@ Arrays = tuple[np.ndarray, np.ndarray]
 
 
 class DataFile(NamedTuple):
-    """One published file: its name, size in bytes, SHA-256, and the length of its IDX header."""
+    """One published file: its name, size in bytes, SHA-256, and the shape of one item."""
 
     name: str
     size: int
     sha256: str
-    header: int
+    item_shape: tuple[int, ...]
 
 
 FILES = (
     DataFile(
-        "train-images-idx3-ubyte.gz", 26_421_880, "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84", 16
+        "train-images-idx3-ubyte.gz",
+        26_421_880,
+        "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
+        (28, 28),
     ),
     DataFile(
-        "train-labels-idx1-ubyte.gz", 29_515, "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845", 8
+        "train-labels-idx1-ubyte.gz", 29_515, "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845", ()
     ),
     DataFile(
-        "t10k-images-idx3-ubyte.gz", 4_422_102, "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073", 16
+        "t10k-images-idx3-ubyte.gz",
+        4_422_102,
+        "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
+        (28, 28),
     ),
     DataFile(
-        "t10k-labels-idx1-ubyte.gz", 5_148, "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5", 8
+        "t10k-labels-idx1-ubyte.gz", 5_148, "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5", ()
     ),
 )
 
@@ -101,8 +107,9 @@ def _read(file: DataFile, places: Sequence[Path]) -> np.ndarray:
             f"{path} is not the published file: expected {file.size:,} bytes with SHA-256 {file.sha256}, "
             f"found {len(content):,} bytes with SHA-256 {found}. {_remedy(path)}"
         )
-    pixels = np.frombuffer(bytearray(gzip.decompress(content)), np.uint8, offset=file.header)
-    return pixels.reshape(-1, 28, 28) if file.header == 16 else pixels
+    # An IDX header: four bytes of type and rank, then four for each axis.
+    header = 4 + 4 * (1 + len(file.item_shape))
+    return np.frombuffer(bytearray(gzip.decompress(content)), np.uint8, offset=header).reshape(-1, *file.item_shape)
 
 
 def _remedy(path: Path) -> str:

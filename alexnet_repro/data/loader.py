@@ -36,16 +36,16 @@ class DataLoader:
         Raises:
             ValueError: `seed` is not from 0 to 2**32 - 1.
         """
-        self._set(*load_fashion_mnist(data_dir), seed=seed, source="Fashion-MNIST")
+        self._serve(*load_fashion_mnist(data_dir), seed=seed, source="Fashion-MNIST")
 
     @classmethod
     def from_arrays(cls, train: Arrays, test: Arrays, *, seed: int | None = None, source: str = "synthetic") -> Self:
         """Serve other images: each pair uint8 `(n, 28, 28)` and integer labels `(n,)`, such as `synthetic_fashion`."""
         loader = cls.__new__(cls)
-        loader._set(train, test, seed=seed, source=source)
+        loader._serve(train, test, seed=seed, source=source)  # noqa: SLF001 its own
         return loader
 
-    def _set(self, train: Arrays, test: Arrays, *, seed: int | None, source: str) -> None:
+    def _serve(self, train: Arrays, test: Arrays, *, seed: int | None, source: str) -> None:
         if seed is not None and not 0 <= seed < 2**32:
             raise ValueError(f"seed must be from 0 to 4294967295; got {seed}")
         (train_images, train_labels), (test_images, test_labels) = train, test

@@ -44,7 +44,8 @@ def resize_with_pad(images: Any, height: int = 224, width: int = 224) -> Any:
         raise ValueError(f"images must be integer or float; got images of shape {shape}, dtype {dtype}")
 
     images = ops.cast(images, "float32")
-    rows, columns = _axes(*ops.shape(images)[-3:-1], int(height), int(width))
+    image_height, image_width = ops.shape(images)[-3:-1]
+    rows, columns = _axes(image_height, image_width, int(height), int(width))
     # Columns first, as the kernel does: then the large gather copies whole rows.
     content = _interpolate(_interpolate(images, columns, axis=-2), rows, axis=-3)
     inside = np.logical_and if isinstance(rows.inside, np.ndarray) else ops.logical_and

@@ -1,5 +1,7 @@
 """A generated stand-in for Fashion-MNIST, for machines with neither the data nor a network."""
 
+from typing import Any
+
 import numpy as np
 
 from alexnet_repro.data.fashion_mnist import Arrays
@@ -42,7 +44,7 @@ def _split(num_images: int, random: np.random.RandomState) -> Arrays:
 
 
 def _images(labels: np.ndarray, random: np.random.RandomState) -> np.ndarray:
-    def draw(low: float, high: float) -> np.ndarray:
+    def draw(low: float, high: float) -> Any:
         return random.uniform(low, high, (len(labels), 1, 1))
 
     direction = (labels % ORIENTATIONS)[:, None, None] * np.pi / ORIENTATIONS
@@ -51,4 +53,4 @@ def _images(labels: np.ndarray, random: np.random.RandomState) -> np.ndarray:
     phase = 2 * np.pi * (cycles * (x * np.cos(direction) + y * np.sin(direction)) + draw(0, 1))
     patch = np.exp(-((x - draw(-0.15, 0.15)) ** 2 + (y - draw(-0.15, 0.15)) ** 2) / (2 * draw(0.2, 0.35) ** 2))
     grey = 127.5 * (1 + draw(0.6, 1) * patch * np.cos(phase)) + random.normal(0, NOISE, phase.shape)
-    return np.clip(np.rint(grey), 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(np.rint(grey), 0, 255), np.uint8)

@@ -41,7 +41,7 @@ def enable_memory_growth() -> list[str]:
 
 
 def usable_devices() -> tuple[str, ...]:
-    """Return the devices that the active Keras backend can use, as `keras.device` names them: `cpu:0`, `gpu:0`, …"""
+    """Return the devices that the active Keras backend can use, by the names `keras.device` takes."""
     count = {"tensorflow": _tensorflow_gpus, "jax": _jax_gpus, "torch": _torch_gpus}[keras.backend.backend()]
     return ("cpu:0", *(f"gpu:{i}" for i in range(count())))
 
@@ -64,7 +64,7 @@ def _jax_gpus() -> int:
 def _torch_gpus() -> int:
     import torch
 
-    return torch.cuda.device_count()
+    return int(torch.cuda.device_count())
 
 
 def gpus_in_machine(root: Path = Path("/")) -> int:
