@@ -1,0 +1,261 @@
+"""Training does what its recipe says, and stops when it makes no sense any more."""
+
+import dataclasses
+
+import keras
+import numpy as np
+import pytest
+
+from alexnet_repro import (
+    DataLoader,
+    Recipe,
+    TrainingDivergedError,
+    build_alexnet,
+    evaluate,
+    save_weights,
+    synthetic_fashion,
+    train,
+)
+from alexnet_repro.hardware.precision import PRECISIONS, precision
+
+TINY = dataclasses.replace(
+    Recipe.documented(), draw_size=16, batch_size=8, draws_per_epoch=3, epochs=2, preliminary_draws=1, save_every=2
+)
+
+
+@pytest.fixture
+def loader():
+    """A few synthetic images, always the same."""
+    return DataLoader.from_arrays(*synthetic_fashion(64, 40, seed=0), seed=0)
+
+
+@pytest.fixture
+def small():
+    """The documented architecture on images of 67 by 67: quicker to run."""
+    keras.utils.set_random_seed(0)
+    return build_alexnet((67, 67, 1))
+
+
+class Counting:
+    """A step that updates nothing, and remembers what it was given."""
+
+    def __init__(self, losses=()):
+        self.batches, self.losses = [], list(losses)
+
+    def __call__(self, images, labels):
+        self.batches.append((images, labels))
+        return (self.losses.pop(0) if self.losses else 1.0), 0.5
+
+
+def test_documented_recipe():
+    """The documented recipe is the document's: one draw, then 5 epochs of 468, each draw four SGD updates of 32."""
+    recipe = Recipe.documented()
+    assert (recipe.epochs, recipe.draws_per_epoch, recipe.preliminary_draws) == (5, 60_000 // 128, 1)
+    assert (recipe.draw_size, recipe.batch_size, recipe.updates_per_draw) == (128, 32, 4)
+    assert recipe.num_updates == 4 + 9_360
+    assert (recipe.loss, recipe.kernel_initializer, recipe.dropout) == ("normalised_sigmoid", "glorot_uniform", True)
+    optimizer = recipe.build_optimizer()
+    assert type(optimizer) is keras.optimizers.SGD
+    assert (float(optimizer.learning_rate), optimizer.momentum, optimizer.nesterov) == (pytest.approx(0.01), 0.0, False)
+
+
+def test_documented_saves():
+    """Weights are saved at iterations 0, 20, … 460 of each epoch: last after 9,332 updates and the four before."""
+    from alexnet_repro.training import _draws
+
+    draws = list(_draws(Recipe.documented()))
+    saved_at = [number for number, draw in enumerate(draws) if draw.saves]
+    assert saved_at == [1 + epoch * 468 + iteration for epoch in range(5) for iteration in range(0, 468, 20)]
+    assert (saved_at[-1] + 1) * 4 == 4 + 9_332
+
+
+def test_recipes_are_frozen():
+    """A recipe can't be changed, only replaced."""
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Recipe.quick().epochs = 2
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("loss", "mse"), ("batch_size", 0), ("batch_size", 48), ("epochs", 0), ("draws_per_epoch", 0), ("save_every", 0)],
+)
+def test_impossible_recipes(field, value):
+    """A recipe that can't be run is refused when it is made, by the field's name."""
+    with pytest.raises(ValueError, match=r"draw_size|" + field):
+        dataclasses.replace(Recipe.documented(), **{field: value})
+
+
+def test_learning_rate_schedule():
+    """A recipe's learning rate rises from 0 over the warm-up, reaches its peak and falls to 0 at the last update."""
+    recipe = dataclasses.replace(Recipe.quick(), learning_rate=0.1, warmup_updates=10)
+    rate = recipe.build_optimizer()._learning_rate
+    rates = [float(rate(step)) for step in (0, 5, 10, recipe.num_updates)]
+    assert rates == pytest.approx([0, 0.05, 0.1, 0], abs=1e-7)
+
+
+def test_updates_are_made_of_draws(loader, small):
+    """`train` gives its step each draw in parts, in order, as uint8 images of 28 by 28 with their labels."""
+    step = Counting()
+    history = train(small, loader, TINY, step=step, progress=False)
+    assert len(step.batches) == len(history.losses) == (1 + 2 * 3) * 2
+    again = DataLoader.from_arrays(*synthetic_fashion(64, 40, seed=0), seed=0)
+    for draw in range(7):
+        images, labels = again.draw_train(16)
+        parts = step.batches[2 * draw : 2 * draw + 2]
+        np.testing.assert_array_equal(np.concatenate([part[0] for part in parts]), images)
+        np.testing.assert_array_equal(np.concatenate([part[1] for part in parts]), labels)
+    assert images.dtype == np.uint8
+    assert images.shape[1:] == (28, 28, 1)
+
+
+def test_saves_and_epochs(loader, small, tmp_path, monkeypatch):
+    """Weights are written as often as the recipe says, and each epoch's end is announced."""
+    saves, epochs = [], []
+    monkeypatch.setattr("alexnet_repro.training.save_weights", lambda _, path: saves.append(path))
+    train(
+        small,
+        loader,
+        TINY,
+        step=Counting(),
+        weights=tmp_path / "a.weights.h5",
+        after_epoch=epochs.append,
+        progress=False,
+    )
+    assert len(saves) == 4  # iterations 0 and 2 of two epochs
+    assert epochs == [1, 2]
+    at_the_end = dataclasses.replace(TINY, save_every=None)
+    train(small, loader, at_the_end, step=Counting(), weights=tmp_path / "a.weights.h5", progress=False)
+    assert len(saves) == 5
+
+
+@pytest.mark.parametrize("loss", [float("nan"), float("inf")])
+def test_divergence(loader, small, loss):
+    """A loss that isn't finite stops the run at once, with the update's number and what to try."""
+    step = Counting([2.0, 1.9, loss])
+    with pytest.raises(TrainingDivergedError, match=rf"loss is {loss} at update 3 of 14 .* suspect the hardware"):
+        train(small, loader, TINY, step=step, progress=False)
+    assert len(step.batches) == 3
+
+
+def test_real_divergence(loader, small):
+    """A learning rate far too high ends in that error, not in a run of NaNs."""
+    hot = dataclasses.replace(TINY, learning_rate=1e6, loss="softmax")
+    with pytest.raises(TrainingDivergedError, match="at update"):
+        train(small, loader, hot, progress=False)
+
+
+def test_progress(loader, small, capsys):
+    """The bar shows images, images/s, loss and accuracy, and an estimate is printed after the first updates."""
+    train(small, loader, TINY, step=Counting())
+    err = capsys.readouterr().err
+    assert "training takes about" in err
+    assert "112/112" in err
+    assert "images/s" in err
+    assert "loss=1.0000" in err
+    assert "accuracy=0.500" in err
+
+
+@pytest.mark.parametrize("name", ["float32", "mixed_bfloat16", "mixed_float16"])
+def test_training_learns(name):
+    """In every precision a few images are learned by heart: the loss falls below half its start."""
+    keras.utils.set_random_seed(0)
+    recipe = dataclasses.replace(Recipe.quick(), draw_size=16, batch_size=16, draws_per_epoch=15, warmup_updates=2)
+    images, labels = synthetic_fashion(4, 1, seed=0)[0]
+    learnable = DataLoader.from_arrays((images, labels), (images, labels), seed=0)
+    with precision(name):
+        model = build_alexnet((67, 67, 1), kernel_initializer=recipe.kernel_initializer)
+        before = [w.copy() for w in model.get_weights()]
+        history = train(model, learnable, recipe, progress=False)
+    assert history.losses[-3:].mean() < history.losses[0] / 2
+    assert all((after != start).any() for after, start in zip(model.trainable_variables, before, strict=False))
+
+
+def test_first_loss_is_chance(loader, small):
+    """Before anything is learned the documented loss is that of guessing, log 10, as the document's 2.3014 is."""
+    history = train(small, loader, TINY, progress=False)
+    assert history.losses[0] == pytest.approx(np.log(10), abs=0.03)
+
+
+def test_dropout_acts_only_if_the_recipe_says_so():
+    """Without dropout two runs from one state have the same first loss under any dropout seed; with it they don't."""
+
+    def first_loss(dropout, seed):
+        keras.utils.set_random_seed(seed)
+        model = build_alexnet((67, 67, 1), kernel_initializer="he_normal")
+        weights = np.random.RandomState(0)
+        model.set_weights([0.05 * weights.standard_normal(w.shape) for w in model.get_weights()])
+        again = DataLoader.from_arrays(*synthetic_fashion(64, 40, seed=0), seed=0)
+        recipe = dataclasses.replace(TINY, dropout=dropout, draws_per_epoch=1, epochs=1, preliminary_draws=0)
+        return train(model, again, recipe, progress=False).losses[0]
+
+    assert first_loss(dropout=False, seed=1) == pytest.approx(first_loss(dropout=False, seed=2), rel=1e-6)
+    assert first_loss(dropout=True, seed=1) != pytest.approx(first_loss(dropout=True, seed=2), rel=1e-6)
+
+
+def test_same_seed_same_bits():
+    """The same seed gives the same losses, bit for bit, dropout included."""
+
+    def losses():
+        keras.utils.set_random_seed(3)
+        again = DataLoader.from_arrays(*synthetic_fashion(64, 40, seed=0), seed=3)
+        return train(build_alexnet((67, 67, 1)), again, TINY, progress=False).losses.tolist()
+
+    assert losses() == losses()
+
+
+def test_evaluate_counts_every_test_image_once(loader, small):
+    """Accuracy and loss are the means over all test images, dropout off, as the public model classifies them."""
+    from alexnet_repro import resize_with_pad
+
+    images = loader.test_images
+    probabilities = keras.ops.convert_to_numpy(small(resize_with_pad(images, 67, 67))).astype(np.float64)
+    picked = probabilities[np.arange(40), loader.test_labels]
+    result = evaluate(small, loader, progress=False)
+    assert result.num_samples == 40
+    assert result.accuracy == pytest.approx(np.mean(probabilities.argmax(axis=1) == loader.test_labels))
+    assert result.loss == pytest.approx(-np.log(picked / probabilities.sum(axis=1)).mean(), rel=1e-5)
+
+
+def test_evaluate_on_a_draw(loader, small):
+    """A number of samples is drawn with replacement, more than there are if asked."""
+    assert evaluate(small, loader, 130, progress=False).num_samples == 130
+    with pytest.raises(ValueError, match="batch_size must be at least 1"):
+        evaluate(small, loader, 0, progress=False)
+
+
+def test_saved_weights_load_exactly(small, tmp_path):
+    """What is saved loads into a new model bit for bit, and nothing else is left in the folder."""
+    path = save_weights(small, tmp_path / "new folder" / "5.6_alexnet.weights.h5")
+    other = build_alexnet((67, 67, 1))
+    other.load_weights(path)
+    for saved, loaded in zip(small.get_weights(), other.get_weights(), strict=True):
+        np.testing.assert_array_equal(saved, loaded)
+    assert [file.name for file in path.parent.iterdir()] == ["5.6_alexnet.weights.h5"]
+
+
+def test_failed_save_keeps_the_old_file(small, tmp_path, monkeypatch):
+    """A save that fails midway leaves the file that was there, and no other."""
+    path = save_weights(small, tmp_path / "a.weights.h5")
+    before = path.read_bytes()
+
+    def disk_full(beside, **_):
+        beside.write_bytes(b"half")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(small, "save_weights", disk_full)
+    with pytest.raises(OSError, match="No space"):
+        save_weights(small, path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_weights_need_keras_name(small, tmp_path):
+    """A name that Keras wouldn't save under is refused before anything is written."""
+    with pytest.raises(ValueError, match=r"ends in \.weights\.h5"):
+        save_weights(small, tmp_path / "5.6_alexnet_weights.h5")
+
+
+def test_unknown_precision():
+    """A precision that doesn't exist is refused by a list of those that do."""
+    with pytest.raises(ValueError, match=", ".join(PRECISIONS)), precision("float8"):
+        pass
