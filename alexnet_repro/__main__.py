@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
+    import keras
+
     from alexnet_repro.data.loader import DataLoader
     from alexnet_repro.training import Evaluation
 
@@ -188,8 +190,15 @@ def run_evaluate(arguments: argparse.Namespace) -> None:
     loader = _loader(arguments)
     with _prepared(arguments):
         model = build_alexnet(kernel_initializer="zeros")
-        model.load_weights(arguments.weights)
+        _load_weights(model, arguments.weights)
         _print_evaluation(evaluate(model, loader, arguments.samples, loss=loss), loader, loss)
+
+
+def _load_weights(model: "keras.Model", path: Path) -> None:
+    try:
+        model.load_weights(path)
+    except (OSError, ValueError, KeyError) as error:  # what Keras raises for other files, and other models' weights
+        raise OSError(f"{path} doesn't hold this model's weights: {str(error).splitlines()[0]}") from error
 
 
 @contextmanager

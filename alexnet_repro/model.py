@@ -112,7 +112,7 @@ def logits_model(model: keras.Sequential) -> keras.Model:
     input.
     """
     *_, features, head = model.layers
-    return keras.Model(model.inputs, Logits(head)(features.output), name=f"{model.name}_logits")
+    return keras.Model(model.inputs[0], Logits(head)(features.output), name=f"{model.name}_logits")
 
 
 class LayerRow(NamedTuple):
