@@ -19,7 +19,7 @@ SEED = 0
     ],
 )
 def test_accuracy(recipe, request, capsys):
-    """Trained by the recipe, in the precision that --precision names, accuracy on all 10,000 test images is over 0.8."""
+    """Trained by the recipe, in the precision of --precision, accuracy on all 10,000 test images is over 0.8."""
     # Without the images this fails, and says what to type: whoever runs it asked for it by name.
     loader = DataLoader(seed=SEED)
     enable_memory_growth()
