@@ -12,9 +12,14 @@ import pytest
 from alexnet_repro import MissingDataError, build_alexnet, load_fashion_mnist
 from alexnet_repro.hardware.precision import precision
 
-# No deadline: the first call for a new shape compiles. On CI the same examples every time.
+# No deadline: the first call for a new shape compiles; on JAX it compiles each operation, so there are fewer examples.
+# On CI the same examples every time.
 hypothesis.settings.register_profile(
-    "suite", deadline=None, max_examples=50, derandomize=bool(os.environ.get("CI")), print_blob=True
+    "suite",
+    deadline=None,
+    max_examples=5 if keras.backend.backend() == "jax" else 50,
+    derandomize=bool(os.environ.get("CI")),
+    print_blob=True,
 )
 hypothesis.settings.load_profile("suite")
 

@@ -101,5 +101,5 @@ def _axes(image_height: Any, image_width: Any, height: int, width: int) -> tuple
 
 def _interpolate(images: Any, axis_map: _Axis, axis: int) -> Any:
     first, second = ops.take(images, axis_map.first, axis=axis), ops.take(images, axis_map.second, axis=axis)
-    weight = axis_map.weight[(...,) + (None,) * (-axis - 1)]
+    weight = ops.convert_to_tensor(axis_map.weight[(...,) + (None,) * (-axis - 1)])
     return first + (second - first) * weight
