@@ -1,5 +1,6 @@
 """How a model is trained, as data."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
 
@@ -20,7 +21,9 @@ class Recipe:
     loss: str
     """A name in `alexnet_repro.losses.LOSSES`."""
     optimizer: str
-    """A Keras optimizer's name, with Keras's defaults but for the learning rate."""
+    """A Keras optimizer's name."""
+    optimizer_arguments: Mapping[str, float]
+    """What differs from that optimizer's defaults, the learning rate aside."""
     learning_rate: float
     """At its peak."""
     warmup_updates: int
@@ -69,6 +72,7 @@ class Recipe:
             name="documented",
             loss="normalised_sigmoid",
             optimizer="sgd",
+            optimizer_arguments={},
             learning_rate=0.01,
             warmup_updates=0,
             cosine_decay=False,
@@ -89,7 +93,8 @@ class Recipe:
             name="quick",
             loss="softmax",
             optimizer="adam",
-            learning_rate=3e-4,
+            optimizer_arguments={"beta_2": 0.98},
+            learning_rate=2e-4,
             warmup_updates=20,
             cosine_decay=True,
             draw_size=32,
@@ -127,5 +132,5 @@ class Recipe:
                 warmup_target=self.learning_rate if self.warmup_updates else None,
                 warmup_steps=self.warmup_updates,
             )
-        optimizer = keras.optimizers.get(self.optimizer)
-        return type(optimizer).from_config(optimizer.get_config() | {"learning_rate": rate})
+        config = {"learning_rate": rate, **self.optimizer_arguments}
+        return keras.optimizers.get({"class_name": self.optimizer, "config": config})

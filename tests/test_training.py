@@ -55,7 +55,7 @@ def test_documented_recipe():
     assert recipe.num_updates == 4 + 9_360
     assert (recipe.loss, recipe.kernel_initializer, recipe.dropout) == ("normalised_sigmoid", "glorot_uniform", True)
     optimizer = recipe.build_optimizer()
-    assert type(optimizer) is keras.optimizers.SGD
+    assert isinstance(optimizer, keras.optimizers.SGD)
     assert (float(optimizer.learning_rate), optimizer.momentum, optimizer.nesterov) == (pytest.approx(0.01), 0.0, False)
 
 
@@ -86,7 +86,7 @@ def test_impossible_recipes(field, value):
 
 
 def test_learning_rate_schedule():
-    """A recipe's learning rate rises from 0 over the warm-up, reaches its peak and falls to 0 at the last update."""
+    """A learning rate rises from 0 over the warm-up, reaches its peak and falls to 0 at the last update."""
     recipe = dataclasses.replace(Recipe.quick(), learning_rate=0.1, warmup_updates=10)
     rate = recipe.build_optimizer()._learning_rate
     rates = [float(rate(step)) for step in (0, 5, 10, recipe.num_updates)]
