@@ -1,0 +1,24 @@
+"""How fast images are resized, to 224x224, on the device."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from keras import ops
+
+from alexnet_repro import resize_with_pad
+from alexnet_repro.hardware.devices import on_device
+
+BATCHES = {"cpu": (128,), "gpu": (128,)}
+
+
+@pytest.mark.parametrize("side", [28, 448])
+def test_resize(device: str, batch: int, side: int, measure: Callable[..., Any]) -> None:
+    """From uint8 images (batch, side, side, 1) to float32 (batch, 224, 224, 1), range kept."""
+    pixels = np.random.default_rng(0).integers(0, 256, (batch, side, side, 1), np.uint8)
+    with on_device(device):
+        images = ops.convert_to_tensor(pixels)
+        resized = ops.convert_to_numpy(measure(lambda: resize_with_pad(images), images=batch))
+    assert resized.shape == (batch, 224, 224, 1)
+    assert 0 <= resized.min() <= resized.max() <= 255

@@ -1,0 +1,149 @@
+"""Which devices there are, and what is said about a GPU that can't be used."""
+
+from pathlib import Path
+
+import keras
+import pytest
+
+from alexnet_repro.hardware import devices
+from alexnet_repro.hardware.devices import (
+    enable_memory_growth,
+    gpu_names,
+    gpus_in_machine,
+    synchronise,
+    unusable_gpus,
+    usable_devices,
+)
+
+CONTROLS = {f"dev/nvidia{name}": "" for name in ("ctl", "-uvm", "-modeset", "-caps/nvidia-cap1")}
+
+
+def pci(number: int, vendor: str, pci_class: str) -> dict[str, str]:
+    """Return the two files that tell what sits in a slot."""
+    folder = f"sys/bus/pci/devices/0000:{number:02x}:00.0"
+    return {f"{folder}/vendor": f"{vendor}\n", f"{folder}/class": f"{pci_class}\n"}
+
+
+H100S = {path: text for number in range(8) for path, text in pci(number, "0x10de", "0x030200").items()}
+DRIVER_LIST = {f"proc/driver/nvidia/gpus/0000:{number:02x}:00.0/information": "" for number in range(8)}
+
+
+@pytest.mark.parametrize(
+    ("files", "count"),
+    [
+        pytest.param({}, 0, id="machine=empty"),
+        pytest.param(CONTROLS, 0, id="machine=control files only"),
+        pytest.param(pci(0, "0x10de", "0x030000"), 1, id="machine=no driver, VGA"),
+        pytest.param(H100S, 8, id="machine=no driver, eight"),
+        pytest.param(
+            pci(0, "0x10de", "0x040300") | pci(1, "0x10de", "0x068000"), 0, id="machine=NVIDIA audio and switch"
+        ),
+        pytest.param(pci(0, "0x1002", "0x030000") | pci(1, "0x8086", "0x030000"), 0, id="machine=other vendors"),
+        pytest.param({"sys/bus/pci/devices/0000:00:00.0/vendor": "0x10de\n"}, 0, id="machine=class unreadable"),
+        pytest.param(
+            H100S | DRIVER_LIST | CONTROLS | {f"dev/nvidia{i}": "" for i in range(8)}, 8, id="machine=eight, all well"
+        ),
+        pytest.param({"dev/nvidia0": "", "dev/nvidia11": ""}, 2, id="machine=device files only"),
+        pytest.param(H100S | DRIVER_LIST | {"dev/nvidia3": ""}, 1, id="machine=container given one of eight"),
+        pytest.param(H100S | DRIVER_LIST, 8, id="machine=container given none of eight"),
+        pytest.param({"proc/driver/nvidia/gpus/0000:00:00.0/information": ""}, 1, id="machine=driver list only"),
+    ],
+)
+def test_gpus_are_counted_without_any_framework(tmp_path: Path, files: dict[str, str], count: int) -> None:
+    """From the files that driver and kernel lay out: what this process was given, or else what the machine has."""
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert gpus_in_machine(tmp_path) == count
+
+
+@pytest.mark.parametrize(
+    ("in_machine", "usable", "visible"),
+    [
+        (0, 0, None),
+        (0, 0, ""),
+        (1, 1, None),
+        (8, 8, None),
+        (0, 1, None),  # seen by the backend alone
+        (8, 2, "0,3"),
+        (8, 1, "MIG-5a6b"),
+        (8, 1, "2,-1,3"),  # CUDA stops at the -1
+        (2, 2, "0,1,2,3"),
+    ],
+)
+def test_usable_gpus_are_no_complaint(in_machine: int, usable: int, visible: str | None) -> None:
+    """Nothing is said where every GPU that should be usable is."""
+    assert unusable_gpus(in_machine, usable, visible, "tensorflow") is None
+
+
+@pytest.mark.parametrize(
+    ("in_machine", "usable", "visible", "backend", "said"),
+    [
+        (1, 0, None, "tensorflow", ("1 NVIDIA GPU in this machine, 0 usable by tensorflow", "'tensorflow[and-cuda]'")),
+        (8, 7, None, "tensorflow", ("8 NVIDIA GPUs in this machine, 7 usable", "nvidia-smi", "--gpus all")),
+        (2, 0, None, "jax", ("0 usable by jax", "install jax with its CUDA libraries")),
+        (2, 0, None, "torch", ("0 usable by torch", "install torch with its CUDA libraries")),
+        (1, 0, "", "tensorflow", ("CUDA_VISIBLE_DEVICES='' hides every GPU", "unset CUDA_VISIBLE_DEVICES")),
+        (1, 0, "-1", "torch", ("CUDA_VISIBLE_DEVICES='-1' hides every GPU",)),
+        (8, 1, "0, 3", "tensorflow", ("2 named by CUDA_VISIBLE_DEVICES=0, 3, 1 usable",)),
+    ],
+)
+def test_unusable_gpu_is_named_with_its_remedy(
+    in_machine: int, usable: int, visible: str | None, backend: str, said: tuple[str, ...]
+) -> None:
+    """The message says how many there are, how many work, what to do, and how to measure the CPU on purpose."""
+    message = unusable_gpus(in_machine, usable, visible, backend)
+    assert message is not None
+    assert [text for text in (*said, "--device=cpu:0") if text not in message] == []
+
+
+def test_usable_devices_are_named_as_keras_names_them() -> None:
+    """The CPU first, then each GPU by its number, and a product name for each GPU."""
+    cpu, *gpus = usable_devices()
+    assert cpu == "cpu:0"
+    assert gpus == [f"gpu:{i}" for i in range(len(gpus))]
+    assert len(gpu_names()) == len(gpus)
+
+
+def test_waiting_for_the_devices_passes_nothing_on() -> None:
+    """`synchronise` can stand before and after any work, with or without results."""
+    assert synchronise() is None
+    assert synchronise(keras.ops.ones(3)) is None
+
+
+def test_memory_growth_can_be_enabled_again() -> None:
+    """A second call changes nothing and says the same."""
+    assert enable_memory_growth() == enable_memory_growth() == list(usable_devices()[1:])
+
+
+class _TensorFlowWithGpu:
+    """A GPU's memory growth, as `tf.config.experimental` keeps it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, initialised: bool) -> None:
+        tf = pytest.importorskip("tensorflow", reason="memory growth is TensorFlow's")
+        monkeypatch.setattr(devices.keras.backend, "backend", lambda: "tensorflow")
+        monkeypatch.setattr(tf.config, "list_physical_devices", lambda _kind=None: ["the GPU"])
+        monkeypatch.setattr(tf.config.experimental, "get_memory_growth", lambda _gpu: self.grows)
+        monkeypatch.setattr(tf.config.experimental, "set_memory_growth", self.set)
+        self.initialised, self.grows = initialised, False
+
+    def set(self, _gpu: str, enable: bool) -> None:
+        if self.initialised:
+            raise RuntimeError("Physical devices cannot be modified after being initialized")
+        self.grows = enable
+
+
+def test_memory_growth_is_enabled_for_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In time, it is turned on and the GPU is returned; once on, it may be asked for after initialisation."""
+    machine = _TensorFlowWithGpu(monkeypatch, initialised=False)
+    assert enable_memory_growth() == ["gpu:0"]
+    assert machine.grows
+    machine.initialised = True
+    assert enable_memory_growth() == ["gpu:0"]
+
+
+def test_memory_growth_too_late_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After TensorFlow has initialised its GPUs, the error says that the call came too late."""
+    _TensorFlowWithGpu(monkeypatch, initialised=True)
+    with pytest.raises(RuntimeError, match="came too late"):
+        enable_memory_growth()
