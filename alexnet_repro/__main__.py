@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -152,7 +153,7 @@ def run_shapes(arguments: argparse.Namespace) -> None:
     """Print the layer table."""
     from alexnet_repro.model import build_alexnet, layer_rows
 
-    rows = list(layer_rows(build_alexnet()))
+    rows = list(layer_rows(build_alexnet(kernel_initializer="zeros")))
     print(f"{'layer':<16}{'output shape':<22}{'parameters':>12}{'MACs an image':>16}")
     for row in rows:
         print(f"{row.name:<16}{(arguments.batch, *row.output_shape)!s:<22}{row.parameters:>12,}{row.macs:>16,}")
@@ -166,6 +167,7 @@ def run_train(arguments: argparse.Namespace) -> None:
     recipe = getattr(Recipe, arguments.recipe)()
     changes = {"loss": arguments.loss, "epochs": arguments.epochs}
     recipe = dataclasses.replace(recipe, **{name: value for name, value in changes.items() if value is not None})
+    _try_writing_beside(arguments.weights)
     loader = _loader(arguments)
     with _prepared(arguments):
         model = build_alexnet(kernel_initializer=recipe.kernel_initializer)
@@ -198,7 +200,19 @@ def _load_weights(model: "keras.Model", path: Path) -> None:
     try:
         model.load_weights(path)
     except (OSError, ValueError, KeyError) as error:  # what Keras raises for other files, and other models' weights
-        raise OSError(f"{path} doesn't hold this model's weights: {str(error).splitlines()[0]}") from error
+        reason = str(error).partition("\n")[0]
+        raise OSError(f"{path} doesn't hold this model's weights: {reason}") from error
+
+
+def _try_writing_beside(path: Path) -> None:
+    """Find out before the training, not after it, whether its weights can be saved."""
+    if path.is_dir():
+        raise IsADirectoryError(f"--weights={path} is a folder; name a file in it")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=path.parent).close()
+    except OSError as error:
+        raise OSError(f"--weights={path} can't be written: {error.strerror}") from error
 
 
 @contextmanager

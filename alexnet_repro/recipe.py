@@ -54,6 +54,10 @@ class Recipe:
                 raise ValueError(f"{field} must be at least 1; got {getattr(self, field)}")
         if self.draw_size < 1 or self.draw_size % self.batch_size:
             raise ValueError(f"draw_size must be a multiple of batch_size {self.batch_size}; got {self.draw_size}")
+        if not 0 <= self.warmup_updates < self.num_updates:
+            raise ValueError(
+                f"warmup_updates must be less than the {self.num_updates} updates; got {self.warmup_updates}"
+            )
         if self.save_every is not None and self.save_every < 1:
             raise ValueError(f"save_every must be at least 1 or None; got {self.save_every}")
 

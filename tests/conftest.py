@@ -1,15 +1,21 @@
 """What the tests share: the documented model, real data where there is some, and gradients on any backend."""
 
 import os
+import socket
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import hypothesis
 import keras
 import numpy as np
 import pytest
+from stand_ins import ARRAYS, CONTENT, NAMES, Server, sha256
 
 from alexnet_repro import MissingDataError, build_alexnet, load_fashion_mnist
+from alexnet_repro.data import fashion_mnist as module
+from alexnet_repro.data.fashion_mnist import DataFile
 from alexnet_repro.hardware.precision import precision
 
 # No deadline: the first call for a new shape compiles; on JAX it compiles each operation, so there are fewer examples.
@@ -44,6 +50,40 @@ def fashion_mnist() -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np
         return load_fashion_mnist()
     except MissingDataError as error:
         pytest.skip(str(error))
+
+
+@pytest.fixture
+def places(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[dict[str, Path]]:
+    """The folders that files are looked for in, all empty; where downloads come from, nobody listens."""
+    folders = {
+        "data_dir": tmp_path / "named",
+        "variable": tmp_path / "the environment's",
+        "cache": tmp_path / "keras/datasets/fashion-mnist",
+    }
+    for folder in folders.values():
+        folder.mkdir(parents=True)
+    files = [DataFile(name, len(CONTENT[name]), sha256(CONTENT[name]), ARRAYS[name].shape[1:]) for name in NAMES]
+    monkeypatch.setattr(module, "FILES", files)
+    monkeypatch.setenv("ALEXNET_REPRO_DATA", str(folders["variable"]))
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with socket.socket() as taken:  # bound, so that no other program gets the port, but not listening
+        taken.bind(("127.0.0.1", 0))
+        monkeypatch.setattr(module, "URL", f"http://127.0.0.1:{taken.getsockname()[1]}/")
+        yield folders
+
+
+@pytest.fixture
+def server(places: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """A server of the stand-ins, which downloads come from."""
+    with Server() as server:
+        monkeypatch.setattr(module, "URL", f"http://127.0.0.1:{server.server_port}/")
+        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield server
+        server.closing.set()
+        server.shutdown()
+        thread.join()
 
 
 @pytest.fixture(scope="session")

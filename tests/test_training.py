@@ -77,7 +77,15 @@ def test_recipes_are_frozen():
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("loss", "mse"), ("batch_size", 0), ("batch_size", 48), ("epochs", 0), ("draws_per_epoch", 0), ("save_every", 0)],
+    [
+        ("loss", "mse"),
+        ("batch_size", 0),
+        ("batch_size", 48),
+        ("epochs", 0),
+        ("draws_per_epoch", 0),
+        ("save_every", 0),
+        ("warmup_updates", 9_364),
+    ],
 )
 def test_impossible_recipes(field, value):
     """A recipe that can't be run is refused when it is made, by the field's name."""

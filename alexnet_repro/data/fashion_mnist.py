@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import os
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -11,6 +12,7 @@ import filelock
 import numpy as np
 import pooch
 import requests
+from tqdm import tqdm
 
 DATA_VARIABLE = "ALEXNET_REPRO_DATA"
 URL = "https://storage.googleapis.com/tensorflow/tf-keras-datasets/"
@@ -89,7 +91,8 @@ def _places(data_dir: str | os.PathLike[str] | None) -> list[Path]:
 
 
 def _find(file: DataFile, places: Sequence[Path]) -> Path | None:
-    return next((place / file.name for place in places if (place / file.name).exists()), None)
+    # A link to nowhere is found too: a download would replace it.
+    return next((place / file.name for place in places if os.path.lexists(place / file.name)), None)
 
 
 def _read(file: DataFile, places: Sequence[Path]) -> np.ndarray:
@@ -113,8 +116,9 @@ def _read(file: DataFile, places: Sequence[Path]) -> np.ndarray:
 
 
 def _remedy(path: Path) -> str:
+    remove = "rm -r" if path.is_dir() else "rm"
     return (
-        f"It was left as it is. To have it downloaded again, remove it (rm '{path}'); "
+        f"It was left as it is. To have it downloaded again, remove it ({remove} {shlex.quote(str(path))}); "
         f"or name a folder with good copies: export {DATA_VARIABLE}=FOLDER"
     )
 
@@ -122,21 +126,26 @@ def _remedy(path: Path) -> str:
 def _download(files: Sequence[DataFile], places: Sequence[Path]) -> None:
     """Fetch `files` into the cache, one process at a time, each appearing under its name only when verified."""
     cache = places[-1]
+    pooch.get_logger().setLevel("WARNING")  # the bar says what is fetched
     try:
         cache.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(cache / ".download.lock"):
             for file in files:
                 if _find(file, places) is None:  # another process may have fetched it meanwhile
-                    pooch.retrieve(
-                        URL + file.name,
-                        known_hash=f"sha256:{file.sha256}",
-                        fname=file.name,
-                        path=cache,
-                        downloader=pooch.HTTPDownloader(progressbar=True, timeout=TIMEOUT),
-                    )
+                    with tqdm(desc=file.name, total=file.size, unit="B", unit_scale=True) as bar:
+                        fetched = pooch.retrieve(
+                            URL + file.name,
+                            known_hash=f"sha256:{file.sha256}",
+                            fname=file.name,
+                            path=cache,
+                            downloader=pooch.HTTPDownloader(progressbar=bar, timeout=TIMEOUT),
+                        )
+                    Path(fetched).chmod(0o644)  # pooch leaves it to its owner alone, and a cache may be shared
     # A ValueError is pooch's word for a download with the wrong hash, which it has removed.
     except (requests.RequestException, OSError, ValueError) as error:
-        looked = "\n".join(f"  {place}{'' if place.is_dir() else ' (no such folder)'}" for place in places)
+        looked = "\n".join(
+            f"  {place}{'' if os.access(place, os.X_OK) else ' (not there, or not open to you)'}" for place in places
+        )
         names = "\n".join(f"  {file.name}" for file in FILES)
         raise MissingDataError(
             f"Fashion-MNIST is not here and couldn't be downloaded into {cache}: {_reason(error)}\n"
@@ -147,7 +156,7 @@ def _download(files: Sequence[DataFile], places: Sequence[Path]) -> None:
 
 def _reason(error: Exception) -> str:
     if isinstance(error, requests.ConnectionError):
-        return "no connection"
+        return f"no connection, or it broke off ({type(error).__name__})"
     if isinstance(error, requests.Timeout):
         return f"no answer in {TIMEOUT} s"
     return str(error)

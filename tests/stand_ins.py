@@ -1,0 +1,89 @@
+"""Stand-ins for the published files, small and always the same, and a server of them on this machine."""
+
+import gzip
+import hashlib
+import itertools
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Event
+from typing import NamedTuple
+
+import numpy as np
+
+NAMES = (
+    "train-images-idx3-ubyte.gz",
+    "train-labels-idx1-ubyte.gz",
+    "t10k-images-idx3-ubyte.gz",
+    "t10k-labels-idx1-ubyte.gz",
+)
+HTML = b"<!DOCTYPE html><title>Sign in to this network</title>"
+
+
+def idx(array):
+    """Return an array as the published files hold theirs."""
+    return gzip.compress(np.array([0x800 + array.ndim, *array.shape], ">u4").tobytes() + array.tobytes(), mtime=0)
+
+
+# Stand-ins for the published files: five training and three test images.
+PIXELS = np.arange(8 * 28 * 28).astype(np.uint8).reshape(8, 28, 28)
+LABELS = np.arange(8, dtype=np.uint8)
+ARRAYS = dict(zip(NAMES, (PIXELS[:5], LABELS[:5], PIXELS[5:], LABELS[5:]), strict=True))
+CONTENT = {name: idx(array) for name, array in ARRAYS.items()}
+
+
+def sha256(content):
+    """Return the digest of a file's content."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def fill(folder, changed=None):
+    """Write all four files, those in `changed` with other content."""
+    for name, content in (CONTENT | (changed or {})).items():
+        (folder / name).write_bytes(content)
+
+
+def assert_is_the_data(data):
+    """Hold what was loaded against the stand-ins."""
+    for found, expected in zip(itertools.chain(*data), ARRAYS.values(), strict=True):
+        np.testing.assert_array_equal(found, expected, strict=True)
+
+
+class Answer(NamedTuple):
+    """What the server says to a request: status 0 is nothing at all; `stalls` is after the body."""
+
+    body: bytes
+    status: int = 200
+    length: int | None = None
+    stalls: bool = False
+
+
+class Server(ThreadingHTTPServer):
+    """Serves the stand-ins on this machine and notes what was asked for; a test may act halfway through a file."""
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.answers = {name: Answer(content) for name, content in CONTENT.items()}
+        self.requested = []
+        self.halfway = lambda _: None
+        self.closing = Event()
+
+
+class Handler(BaseHTTPRequestHandler):
+    """One request."""
+
+    def do_GET(self):
+        name = self.path.removeprefix("/")
+        self.server.requested.append(name)
+        answer = self.server.answers[name]
+        if answer.status:
+            self.send_response(answer.status)
+            self.send_header("Content-Length", str(len(answer.body) if answer.length is None else answer.length))
+            self.end_headers()
+            half = len(answer.body) // 2
+            self.wfile.write(answer.body[:half])
+            self.server.halfway(name)
+            self.wfile.write(answer.body[half:])
+        if answer.stalls:
+            self.server.closing.wait()
+
+    def log_message(self, *_):
+        """Say nothing."""

@@ -1,0 +1,236 @@
+"""python -m alexnet_repro: help, exit statuses, and the document's outputs."""
+
+import dataclasses
+import re
+import shlex
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import pytest
+
+import alexnet_repro
+from alexnet_repro import LOSSES, Recipe, TrainingDivergedError, documented, synthetic_fashion
+from alexnet_repro import __main__ as command_line
+from alexnet_repro.data import fashion_mnist
+from alexnet_repro.hardware.precision import PRECISIONS
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """`--synthetic` gives 64 training and 40 test images; the quick recipe takes three updates of eight."""
+    recipe = dataclasses.replace(Recipe.quick(), draw_size=8, batch_size=8, draws_per_epoch=3, warmup_updates=0)
+    monkeypatch.setattr(Recipe, "quick", lambda: recipe)
+    monkeypatch.setattr(alexnet_repro, "synthetic_fashion", lambda: synthetic_fashion(64, 40))
+
+
+def _exit_status(arguments):
+    """Return what the command line exits with, arguments refused or not."""
+    try:
+        return command_line.main(arguments)
+    except SystemExit as caught:
+        return caught.code
+
+
+def test_help_without_keras():
+    """`--help` exits 0 with the usage, and without the seconds that importing Keras and TensorFlow takes."""
+    command = [sys.executable, "-X", "importtime", "-m", "alexnet_repro", "--help"]
+    package = Path(alexnet_repro.__file__).parents[1]
+    done = subprocess.run(command, cwd=package, capture_output=True, text=True, check=False)
+    assert done.returncode == 0
+    assert done.stdout.startswith("usage: python -m alexnet_repro")
+    imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines()}
+    assert "argparse" in imported
+    assert not imported & {"keras", "tensorflow", "jax", "torch", "numpy"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("--help", "shapes train evaluate documented quick"),
+        ("shapes --help", "--batch"),
+        (
+            "train --help",
+            "--recipe --epochs --weights --no-evaluate --loss --precision --seed --data-dir --synthetic",
+        ),
+        ("evaluate --help", "--weights --samples --loss --precision --seed --data-dir --synthetic"),
+    ],
+)
+def test_help(capsys, arguments, words):
+    """Help names everything there is, on stdout, with exit status 0."""
+    assert _exit_status(arguments.split()) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert [word for word in words.split() if word not in out] == []
+
+
+def test_commands_shown_in_help_are_right(tmp_path, monkeypatch):
+    """Every command that the help shows can be typed as it stands."""
+    monkeypatch.chdir(tmp_path)
+    Path("5.6_alexnet.weights.h5").touch()
+    shown = re.findall(r"python -m alexnet_repro (.*)", command_line.EPILOG)
+    assert len(shown) == 4
+    for arguments in shown:
+        command_line.parser().parse_args(shlex.split(arguments))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "culprit"),
+    [
+        ("", "COMMAND"),
+        ("paint", "'paint'"),
+        ("shapes --batch=0", "--batch"),
+        ("shapes --batch=1.5", "--batch"),
+        ("shapes --batch=4294967296", "'4294967296'"),
+        ("shapes --bat=1", "--bat=1"),
+        ("train again", "again"),
+        ("train --recipe=slow", "'slow'"),
+        ("train --loss=hinge", "'hinge'"),
+        ("train --precision=float8", "'float8'"),
+        ("train --epochs=0", "--epochs"),
+        ("train --seed=-1", "'-1'"),
+        ("train --seed=" + "9" * 5_000, "--seed"),
+        ("train --weights=alexnet.h5", ".weights.h5"),
+        ("train --samples=2000", "--samples=2000"),
+        ("train --synthetic --data-dir=here", "--data-dir"),
+        ("evaluate", "--weights"),
+        ("evaluate --weights=nowhere.weights.h5", "nowhere.weights.h5"),
+        ("evaluate --samples=0", "--samples"),
+        ("evaluate --samples", "--samples"),
+    ],
+    ids=lambda value: value[:40] or "nothing",
+)
+def test_wrong_arguments(capsys, arguments, culprit):
+    """Wrong arguments exit 2 with one line on stderr that names what is wrong and where help is."""
+    assert _exit_status(arguments.split()) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert (err.count("\n"), err[-1]) == (1, "\n")
+    assert culprit in err
+    assert re.search(r"\(see python -m alexnet_repro( \w+)? --help\)$", err)
+
+
+def test_choices_are_the_packages_own():
+    """The names offered on the command line, written out there for speed, are the package's own."""
+    recipes = [name for name, attribute in vars(Recipe).items() if isinstance(attribute, classmethod)]
+    assert command_line.RECIPES == tuple(recipes) == tuple(getattr(Recipe, name)().name for name in recipes)
+    assert tuple(LOSSES) == command_line.LOSS_NAMES
+    assert tuple(PRECISIONS) == command_line.PRECISION_NAMES
+
+
+@pytest.mark.parametrize("batch", [1, 5])
+def test_shapes(capsys, batch):
+    """`shapes` prints the documented table: every layer's name, output shape, parameters and MACs, and the totals."""
+    assert command_line.main(["shapes", f"--batch={batch}"]) == 0
+    _, *rows, total = capsys.readouterr().out.splitlines()
+    assert [row.split() for row in rows] == [
+        [layer.name, *str((batch, *layer.output_shape)).split(), f"{layer.parameters:,}", f"{layer.macs:,}"]
+        for layer in documented.LAYERS
+    ]
+    assert total.split() == ["total", "46,764,746", "938,146,176"]
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate"])
+def test_missing_data(capsys, tmp_path, monkeypatch, command):
+    """Without data and network, `train` and `evaluate` exit 1 and say what to do, with no traceback."""
+    weights = tmp_path / "alexnet.weights.h5"
+    if command == "evaluate":
+        weights.touch()
+    monkeypatch.delenv("ALEXNET_REPRO_DATA", raising=False)
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with socket.socket() as taken:  # bound, so that no other program gets the port, but not listening
+        taken.bind(("127.0.0.1", 0))
+        monkeypatch.setattr(fashion_mnist, "URL", f"http://127.0.0.1:{taken.getsockname()[1]}/")
+        assert command_line.main([command, f"--weights={weights}"]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "python -m alexnet_repro: Fashion-MNIST is not here" in err
+    assert "export ALEXNET_REPRO_DATA=" in err
+    assert "Traceback" not in err
+
+
+def test_corrupt_data(capsys, tmp_path):
+    """Forged data exit 1 with one line that names the file."""
+    for file in fashion_mnist.FILES:
+        (tmp_path / file.name).write_bytes(b"forged")
+    assert command_line.main(["train", f"--data-dir={tmp_path}"]) == 1
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert err.startswith(f"python -m alexnet_repro: {tmp_path / 'train-images-idx3-ubyte.gz'} is not the published")
+
+
+def _other_model(path):
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    model.save_weights(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "write"),
+    [
+        pytest.param("empty.weights.h5", Path.touch, id="content=none"),
+        pytest.param("bytes.weights.h5", lambda path: path.write_bytes(b"\x89HDF" * 99), id="content=bytes"),
+        pytest.param("notes.txt", lambda path: path.write_text("to do"), id="content=text"),
+        pytest.param("other.weights.h5", _other_model, id="content=other_model"),
+    ],
+)
+@pytest.mark.usefixtures("small")
+def test_wrong_weights(capsys, tmp_path, name, write):
+    """A file that doesn't hold this model's weights exits 1 with one line that names it."""
+    path = tmp_path / name
+    write(path)
+    assert command_line.main(["evaluate", "--synthetic", f"--weights={path}"]) == 1
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert err.startswith(f"python -m alexnet_repro: {path} doesn't hold this model's weights: ")
+
+
+@pytest.mark.usefixtures("small")
+def test_diverged(capsys, tmp_path, monkeypatch):
+    """A training run whose loss is no number exits 1 with one line that says so."""
+
+    def diverge(*_, **__):
+        raise TrainingDivergedError("the loss is nan at update 7")
+
+    monkeypatch.setattr(alexnet_repro, "build_alexnet", lambda **_: None)
+    monkeypatch.setattr(alexnet_repro, "train", diverge)
+    assert command_line.main(["train", "--synthetic", f"--weights={tmp_path / 'a.weights.h5'}"]) == 1
+    assert capsys.readouterr() == ("", "python -m alexnet_repro: the loss is nan at update 7\n")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("small")
+def test_train_then_evaluate(capsys, tmp_path):
+    """`train` writes the weights it measured, `evaluate` reads them and measures the same; both say "synthetic"."""
+    weights = tmp_path / "new" / "alexnet.weights.h5"
+    assert command_line.main(["train", "--synthetic", "--epochs=2", f"--weights={weights}"]) == 0
+    trained, saved, measured = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(
+        r"trained on 48 synthetic images in \d+ s \([\d.]+ images/s, float32\): "
+        r"loss \d+\.\d{4}, accuracy 0\.\d{4} over the last 6 updates",
+        trained,
+    )
+    assert saved == f"weights: {weights}"
+    assert re.fullmatch(r"test accuracy [01]\.\d{4}, softmax loss \d+\.\d{4} on 40 synthetic images", measured)
+
+    assert command_line.main(["evaluate", "--synthetic", "--loss=softmax", f"--weights={weights}"]) == 0
+    assert capsys.readouterr().out == f"{measured}\n"
+    assert command_line.main(["evaluate", "--synthetic", "--samples=20", f"--weights={weights}"]) == 0
+    assert re.fullmatch(
+        r"test accuracy [01]\.\d{4}, normalised_sigmoid loss \d+\.\d{4} on 20 synthetic images\n",
+        capsys.readouterr().out,
+    )
+    weights.unlink()  # 187 MB, which pytest would keep
+
+
+def test_unwritable_weights(capsys, tmp_path):
+    """Where the weights couldn't be saved is found out before training, not after it."""
+    (tmp_path / "a.weights.h5").mkdir()
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "a.weights.h5", tmp_path / "file" / "b.weights.h5"):
+        assert command_line.main(["train", "--synthetic", f"--weights={path}"]) == 1
+        err = capsys.readouterr().err
+        assert err.startswith(f"python -m alexnet_repro: --weights={path}")
+        assert err.count("\n") == 1
