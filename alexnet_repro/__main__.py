@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import keras
 
     from alexnet_repro.data.loader import DataLoader
+    from alexnet_repro.recipe import Recipe
     from alexnet_repro.training import Evaluation
 
 # Literal, so that --help and wrong arguments answer without importing Keras;
@@ -179,7 +180,7 @@ def run_train(arguments: argparse.Namespace) -> None:
             f"loss {history.losses[-last:].mean():.4f}, accuracy {history.accuracies[-last:].mean():.4f} "
             f"over the last {last} updates"
         )
-        print(f"weights: {arguments.weights}")
+        print(f"weights: {arguments.weights}{_saved_when(recipe)}")
         if not arguments.no_evaluate:
             _print_evaluation(evaluate(model, loader, loss=recipe.loss), loader, recipe.loss)
 
@@ -202,6 +203,13 @@ def _load_weights(model: "keras.Model", path: Path) -> None:
     except (OSError, ValueError, KeyError) as error:  # what Keras raises for other files, and other models' weights
         reason = str(error).partition("\n")[0]
         raise OSError(f"{path} doesn't hold this model's weights: {reason}") from error
+
+
+def _saved_when(recipe: "Recipe") -> str:
+    if recipe.save_every is None:
+        return ""
+    last = (recipe.draws_per_epoch - 1) // recipe.save_every * recipe.save_every
+    return f", saved every {recipe.save_every} iterations as documented: last at iteration {last} of the last epoch"
 
 
 def _try_writing_beside(path: Path) -> None:
