@@ -11,6 +11,7 @@ from alexnet_repro import (
     Recipe,
     TrainingDivergedError,
     build_alexnet,
+    documented,
     evaluate,
     save_weights,
     synthetic_fashion,
@@ -50,9 +51,9 @@ class Counting:
 def test_documented_recipe():
     """The documented recipe is the document's: one draw, then 5 epochs of 468, each draw four SGD updates of 32."""
     recipe = Recipe.documented()
-    assert (recipe.epochs, recipe.draws_per_epoch, recipe.preliminary_draws) == (5, 60_000 // 128, 1)
-    assert (recipe.draw_size, recipe.batch_size, recipe.updates_per_draw) == (128, 32, 4)
-    assert recipe.num_updates == 4 + 9_360
+    assert (recipe.epochs, recipe.draws_per_epoch) == (documented.EPOCHS, documented.DRAWS_PER_EPOCH)
+    assert (recipe.draw_size, recipe.updates_per_draw) == (documented.DRAW_SIZE, documented.UPDATES_PER_DRAW)
+    assert (recipe.batch_size, recipe.preliminary_draws, recipe.num_updates) == (32, 1, 4 + 9_360)
     assert (recipe.loss, recipe.kernel_initializer, recipe.dropout) == ("normalised_sigmoid", "glorot_uniform", True)
     optimizer = recipe.build_optimizer()
     assert isinstance(optimizer, keras.optimizers.SGD)
