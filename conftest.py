@@ -24,6 +24,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="NAME",
         help="benchmark this device only, as cpu:0 or gpu:1; may be repeated (default: every device)",
     )
+    group.addoption(
+        "--replays", type=int, default=3, metavar="N", help="how often the replay test repeats its steps (default: 3)"
+    )
     group.addoption("--require-gpu", action="store_true", help="a machine without a usable GPU fails the benchmarks")
 
 

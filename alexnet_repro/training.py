@@ -89,12 +89,22 @@ def _compiled(network: _Network, loss: str, optimizer: keras.optimizers.Optimize
     return network
 
 
-def keras_step(model: keras.Sequential, recipe: Recipe) -> Step:
-    """Return a compiled update on Keras alone, for every backend; resizing happens inside it."""
-    optimizer = recipe.build_optimizer()
+def compiled_network(
+    model: keras.Sequential, recipe: Recipe, optimizer: keras.optimizers.Optimizer | None = None
+) -> keras.Model:
+    """Return what `keras_step` updates: a compiled model from uint8 images `(n, 28, 28, 1)` to float32 logits.
+
+    It shares `model`'s layers. Without an `optimizer`, the recipe's own.
+    """
+    optimizer = optimizer or recipe.build_optimizer()
     if model.dtype_policy.name == "mixed_float16":
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
-    network = _compiled(_Network(model, dropout=recipe.dropout), recipe.loss, optimizer)
+    return _compiled(_Network(model, dropout=recipe.dropout), recipe.loss, optimizer)
+
+
+def keras_step(model: keras.Sequential, recipe: Recipe) -> Step:
+    """Return a compiled update on Keras alone, for every backend; resizing happens inside it."""
+    network = compiled_network(model, recipe)
 
     def step(images: np.ndarray, labels: np.ndarray) -> tuple[Any, Any]:
         loss, accuracy = network.train_on_batch(images, labels)

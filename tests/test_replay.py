@@ -1,0 +1,101 @@
+"""A device answers the same twice: steps repeated from one state give identical bits, and a flipped bit is noticed."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+import alexnet_repro
+from alexnet_repro import DataLoader, synthetic_fashion
+from alexnet_repro.hardware.replay import Replay, StepDigest, first_divergence
+
+STEPS, BATCH = 2, 4
+
+
+def new_replay(precision="float32"):
+    """Return a replay of two small steps on generated images."""
+    loader = DataLoader.from_arrays(*synthetic_fashion(64, 1, seed=0), seed=0)
+    return Replay([loader.draw_train(BATCH) for _ in range(STEPS)], precision=precision)
+
+
+@pytest.fixture(scope="module")
+def replay():
+    """One replay in float32."""
+    return new_replay()
+
+
+@pytest.fixture(scope="module")
+def first(replay):
+    """Its first run."""
+    return replay.run()
+
+
+def test_replays_agree(replay, first, request):
+    """Loss, gradients and weights of every step are the same bits in each replay, dropout on."""
+    assert len(first) == STEPS
+    for number in range(2, request.config.getoption("--replays") + 1):
+        divergence = first_divergence(first, replay.run(), number)
+        assert divergence is None, str(divergence)
+
+
+def test_bfloat16_replays_agree():
+    """So they are in mixed_bfloat16."""
+    replay = new_replay("mixed_bfloat16")
+    divergence = first_divergence(replay.run(), replay.run(), 2)
+    assert divergence is None, str(divergence)
+
+
+def test_digests_cover_every_weight(first):
+    """Each step has a digest of each kernel's and bias's gradient and value, and no two steps share one."""
+    for step in first:
+        assert len(step.gradients) == len(step.weights) == 16
+    for path in first[0].weights:
+        assert first[0].weights[path] != first[1].weights[path]
+
+
+@pytest.mark.parametrize("layer", [0, 4, 13], ids=["layer=conv2d", "layer=conv2d_2", "layer=dense_2"])
+@pytest.mark.parametrize("bit", [0, 22, 30])
+def test_flipped_bit_is_named(replay, first, layer, bit):
+    """One flipped bit in one weight, down to the last of the mantissa, is named by step and variable."""
+
+    def flip(step):
+        if step == 2:
+            variable = replay.model.layers[layer].kernel
+            value = np.array(keras.ops.convert_to_numpy(variable.value))
+            value.view(np.uint32).flat[7] ^= 1 << bit
+            variable.assign(value)
+
+    divergence = first_divergence(first, replay.run(after_step=flip), 2)
+    assert (divergence.replay, divergence.step) == (2, 2)
+    assert divergence.what == f"weight {replay.model.layers[layer].kernel.path}"
+    assert "suspect the hardware" in str(divergence)
+
+
+@pytest.mark.parametrize(
+    ("changed", "what"),
+    [
+        pytest.param(StepDigest("0x2", {"b": "1", "a": "1"}, {"b": "1", "a": "1"}), "loss", id="changed=loss"),
+        pytest.param(StepDigest("0x1", {"b": "1", "a": "2"}, {"b": "2", "a": "2"}), "gradient of a", id="changed=a"),
+        pytest.param(StepDigest("0x1", {"b": "2", "a": "2"}, {"b": "2", "a": "2"}), "gradient of b", id="changed=b"),
+        pytest.param(StepDigest("0x1", {"b": "1", "a": "1"}, {"b": "1", "a": "2"}), "weight a", id="changed=weight"),
+    ],
+)
+def test_first_divergence(changed, what):
+    """What differs first is named: the loss, then gradients from the last layer back, then weights."""
+    same = StepDigest("0x1", {"b": "1", "a": "1"}, {"b": "1", "a": "1"})
+    assert first_divergence([same, same], [same, same], 2) is None
+    divergence = first_divergence([same, same], [same, changed], 3)
+    assert (divergence.replay, divergence.step, divergence.what) == (3, 2, what)
+
+
+@pytest.mark.slow
+def test_processes_agree(first):
+    """Another process on this machine computes the same bits."""
+    program = "import test_replay; print(repr(test_replay.new_replay().run()))"
+    folders = [str(Path(__file__).parent), str(Path(alexnet_repro.__file__).parents[1])]
+    command = [sys.executable, "-c", f"import sys; sys.path[:0] = {folders!r}; {program}"]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert printed.strip() == repr(first)
