@@ -14,12 +14,12 @@ import pytest
 from alexnet_repro import DataLoader, enable_memory_growth, synthetic_fashion
 from alexnet_repro.hardware.devices import (
     gpu_names,
-    gpus_in_machine,
     synchronise,
     thread_counts,
     unusable_gpus,
     usable_devices,
 )
+from alexnet_repro.hardware.environment import read_machine
 from alexnet_repro.results.table import Row, throughput_table
 
 PRECISIONS = {
@@ -69,8 +69,7 @@ def _refuse_unusable_gpus(config: pytest.Config, usable: tuple[str, ...]) -> Non
     usable_gpus = len(usable) - 1
     reason = None
     if set(config.getoption("device") or ()) != {"cpu:0"}:
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-        reason = unusable_gpus(gpus_in_machine(), usable_gpus, visible, keras.backend.backend())
+        reason = unusable_gpus(read_machine(), usable_gpus, keras.backend.backend())
     if reason is None and config.getoption("require_gpu") and not usable_gpus:
         reason = f"--require-gpu: {keras.backend.backend()} can use {', '.join(usable)} only"
     if reason is not None:

@@ -1,7 +1,5 @@
 """Which devices there are, and what is said about a GPU that can't be used."""
 
-from pathlib import Path
-
 import keras
 import pytest
 
@@ -9,52 +7,17 @@ from alexnet_repro.hardware import devices
 from alexnet_repro.hardware.devices import (
     enable_memory_growth,
     gpu_names,
-    gpus_in_machine,
     synchronise,
     unusable_gpus,
     usable_devices,
 )
-
-CONTROLS = {f"dev/nvidia{name}": "" for name in ("ctl", "-uvm", "-modeset", "-caps/nvidia-cap1")}
-
-
-def pci(number: int, vendor: str, pci_class: str) -> dict[str, str]:
-    """Return the two files that tell what sits in a slot."""
-    folder = f"sys/bus/pci/devices/0000:{number:02x}:00.0"
-    return {f"{folder}/vendor": f"{vendor}\n", f"{folder}/class": f"{pci_class}\n"}
+from alexnet_repro.hardware.environment import Environment
 
 
-H100S = {path: text for number in range(8) for path, text in pci(number, "0x10de", "0x030200").items()}
-DRIVER_LIST = {f"proc/driver/nvidia/gpus/0000:{number:02x}:00.0/information": "" for number in range(8)}
-
-
-@pytest.mark.parametrize(
-    ("files", "count"),
-    [
-        pytest.param({}, 0, id="machine=empty"),
-        pytest.param(CONTROLS, 0, id="machine=control files only"),
-        pytest.param(pci(0, "0x10de", "0x030000"), 1, id="machine=no driver, VGA"),
-        pytest.param(H100S, 8, id="machine=no driver, eight"),
-        pytest.param(
-            pci(0, "0x10de", "0x040300") | pci(1, "0x10de", "0x068000"), 0, id="machine=NVIDIA audio and switch"
-        ),
-        pytest.param(pci(0, "0x1002", "0x030000") | pci(1, "0x8086", "0x030000"), 0, id="machine=other vendors"),
-        pytest.param({"sys/bus/pci/devices/0000:00:00.0/vendor": "0x10de\n"}, 0, id="machine=class unreadable"),
-        pytest.param(
-            H100S | DRIVER_LIST | CONTROLS | {f"dev/nvidia{i}": "" for i in range(8)}, 8, id="machine=eight, all well"
-        ),
-        pytest.param({"dev/nvidia0": "", "dev/nvidia11": ""}, 2, id="machine=device files only"),
-        pytest.param(H100S | DRIVER_LIST | {"dev/nvidia3": ""}, 1, id="machine=container given one of eight"),
-        pytest.param(H100S | DRIVER_LIST, 8, id="machine=container given none of eight"),
-        pytest.param({"proc/driver/nvidia/gpus/0000:00:00.0/information": ""}, 1, id="machine=driver list only"),
-    ],
-)
-def test_gpus_are_counted_without_any_framework(tmp_path: Path, files: dict[str, str], count: int) -> None:
-    """From the files that driver and kernel lay out: what this process was given, or else what the machine has."""
-    for name, text in files.items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text)
-    assert gpus_in_machine(tmp_path) == count
+def machine(gpus: int, visible: str | None) -> Environment:
+    """Return the record of a machine with so many GPUs, some of them named by CUDA_VISIBLE_DEVICES."""
+    settings = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
+    return Environment(device_files=tuple(f"/dev/nvidia{i}" for i in range(gpus)), settings=settings)
 
 
 @pytest.mark.parametrize(
@@ -73,7 +36,7 @@ def test_gpus_are_counted_without_any_framework(tmp_path: Path, files: dict[str,
 )
 def test_usable_gpus_are_no_complaint(in_machine: int, usable: int, visible: str | None) -> None:
     """Nothing is said where every GPU that should be usable is."""
-    assert unusable_gpus(in_machine, usable, visible, "tensorflow") is None
+    assert unusable_gpus(machine(in_machine, visible), usable, "tensorflow") is None
 
 
 @pytest.mark.parametrize(
@@ -92,7 +55,7 @@ def test_unusable_gpu_is_named_with_its_remedy(
     in_machine: int, usable: int, visible: str | None, backend: str, said: tuple[str, ...]
 ) -> None:
     """The message says how many there are, how many work, what to do, and how to measure the CPU on purpose."""
-    message = unusable_gpus(in_machine, usable, visible, backend)
+    message = unusable_gpus(machine(in_machine, visible), usable, backend)
     assert message is not None
     assert [text for text in (*said, "--device=cpu:0") if text not in message] == []
 

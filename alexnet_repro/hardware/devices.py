@@ -1,16 +1,13 @@
 """Which devices this machine has, and which of them the active Keras backend can use."""
 
-import itertools
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import Any, cast
 
 import keras
 
-NVIDIA_PCI_VENDOR = "0x10de"
-DISPLAY_CLASSES = ("0x0300", "0x0302")  # VGA and 3D controllers
+from alexnet_repro.hardware.environment import Environment
 
 
 def enable_memory_growth() -> list[str]:
@@ -111,47 +108,19 @@ def thread_counts() -> dict[str, int]:
     return counts
 
 
-def gpus_in_machine(root: Path = Path("/")) -> int:
-    """Return how many NVIDIA GPUs this process should be able to use, whatever any framework sees.
-
-    The driver's device files count: a container that is given two GPUs of eight has two of them,
-    and a GPU that is handed to a virtual machine has none. Where there are none at all, the
-    driver's list counts, then the PCI bus: the driver is missing, or it is a container that was
-    given no GPU. It still sees the host's, and whoever starts it would otherwise measure the CPU
-    unawares.
-    """
-    device_files = [path for path in (root / "dev").glob("nvidia*") if path.name.removeprefix("nvidia").isdecimal()]
-    driver_list = list((root / "proc/driver/nvidia/gpus").glob("*"))
-    return len(device_files) or len(driver_list) or _on_pci_bus(root / "sys/bus/pci/devices")
-
-
-def _on_pci_bus(devices: Path) -> int:
-    count = 0
-    for device in devices.glob("*"):
-        try:
-            vendor, pci_class = (device / "vendor").read_text(), (device / "class").read_text()
-        except OSError:
-            continue
-        count += vendor.strip() == NVIDIA_PCI_VENDOR and pci_class.startswith(DISPLAY_CLASSES)
-    return count
-
-
-def unusable_gpus(in_machine: int, usable: int, visible: str | None, backend: str) -> str | None:
+def unusable_gpus(here: Environment, usable: int, backend: str) -> str | None:
     """Return why a GPU that is in the machine can't be used, and what to do; None if all can.
 
     Args:
-        in_machine: from `gpus_in_machine`.
+        here: from `read_machine`. Where `CUDA_VISIBLE_DEVICES` names devices, only those are
+            expected; where it hides all, that is the reason.
         usable: GPUs among `usable_devices`.
-        visible: the environment variable `CUDA_VISIBLE_DEVICES`. Where it names devices, only
-            those are expected; where it hides all, that is the reason.
         backend: the active Keras backend.
     """
-    # CUDA reads names up to the first that is none, as -1.
-    named = list(itertools.takewhile(lambda name: name not in ("", "-1"), (visible or "").replace(" ", "").split(",")))
-    expected = min(in_machine, len(named)) if named else in_machine
-    if usable >= expected:
+    count, named, visible = here.gpus_in_machine, here.named_gpus, here.settings.get("CUDA_VISIBLE_DEVICES")
+    if usable >= (here.expected_gpus if named else count):
         return None
-    if visible is not None and not named:
+    if named == ():
         cause = f"CUDA_VISIBLE_DEVICES={visible!r} hides every GPU: unset CUDA_VISIBLE_DEVICES"
     else:
         package = "'tensorflow[and-cuda]'" if backend == "tensorflow" else f"{backend} with its CUDA libraries"
@@ -159,10 +128,10 @@ def unusable_gpus(in_machine: int, usable: int, visible: str | None, backend: st
             "Check that nvidia-smi lists every GPU: if not, install the NVIDIA driver, or start the container with its "
             f"GPUs (docker run --gpus all); then install {package}"
         )
-    only = f", {expected} named by CUDA_VISIBLE_DEVICES={visible}" if named else ""
+    only = f", {here.expected_gpus} named by CUDA_VISIBLE_DEVICES={visible}" if named else ""
     return (
-        f"{in_machine} NVIDIA GPU{'s' if in_machine > 1 else ''} in this machine{only}, {usable} usable by {backend}. "
-        f"{cause}; or measure the CPU on purpose: --device=cpu:0"
+        f"{count} NVIDIA GPU{'s' if count > 1 else ''} in this machine{only}, {usable} usable by {backend}. "
+        f"{cause}; or measure the CPU on purpose: --device=cpu:0. More: python -m alexnet_repro doctor"
     )
 
 

@@ -1,0 +1,116 @@
+"""Questions asked in a process of their own, so that a hang or a crash is an answer too."""
+
+import contextlib
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+PACKAGE_FOLDER = str(Path(__file__).resolve().parents[2])
+
+
+class NoAnswerError(Exception):
+    """The child was silent for too long, or ended by a signal or with an error; `log` is what it said."""
+
+    def __init__(self, reason: str, log: str) -> None:
+        """Remember what the child said."""
+        super().__init__(reason)
+        self.log = log
+
+
+def answers(
+    module: str, arguments: Sequence[str], deadline: float, environ: Mapping[str, str] | None = None
+) -> Iterator[dict[str, Any]]:
+    """Run a module in a new Python, and yield the JSON objects it prints, as it prints them.
+
+    Each answer also has what the child has said on stderr so far, as `log`.
+
+    Args:
+        module: its full name.
+        arguments: its command line.
+        deadline: seconds that each answer may take.
+        environ: environment variables to change.
+
+    Raises:
+        NoAnswerError: no answer in time, or the child's exit status is not 0.
+    """
+    changed = {"PYTHONPATH": os.pathsep.join(filter(None, (PACKAGE_FOLDER, os.environ.get("PYTHONPATH"))))}
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(  # noqa: S603 - our own modules; never fork, TensorFlow doesn't survive it
+            [sys.executable, "-u", "-m", module, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            encoding="utf-8",
+            errors="replace",
+            env={**os.environ, **changed, **(environ or {})},
+            start_new_session=True,
+        )
+        lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        threading.Thread(target=_read, args=(process.stdout, lines), daemon=True).start()
+        try:
+            while (line := lines.get(timeout=deadline)) is not None:
+                with contextlib.suppress(ValueError):  # what libraries print is no answer
+                    yield {**json.loads(line), "log": _said(log)}
+            status = process.wait(deadline)
+        except (queue.Empty, subprocess.TimeoutExpired):
+            raise NoAnswerError(f"no answer within {deadline:g} s", _said(log)) from None
+        finally:
+            _end(process)
+        if status:
+            how = f"ended by {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
+            raise NoAnswerError(how, _said(log))
+
+
+def each(
+    module: str,
+    arguments: Sequence[str],
+    names: Sequence[str],
+    deadline: float,
+    environ: Mapping[str, str] | None = None,
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the child's answer on each name, in their order; a name that kills the child has an `error`.
+
+    The child answers once a name, and may stop early: another one goes on with the names left.
+    """
+    left = list(names)
+    while left:
+        before = len(left)
+        try:
+            for answer in answers(module, [*arguments, *left], deadline, environ):
+                yield left.pop(0), answer
+                if not left:
+                    break
+            failed = "it ended without an answer" if len(left) == before else None
+            log = ""
+        except NoAnswerError as error:
+            failed, log = str(error), error.log
+        if failed and left:
+            yield left.pop(0), {"error": failed, "log": log}
+
+
+def _read(stream: IO[str], lines: "queue.SimpleQueue[str | None]") -> None:
+    with stream:
+        for line in stream:
+            lines.put(line)
+    lines.put(None)
+
+
+def _said(log: IO[bytes]) -> str:
+    size = os.fstat(log.fileno()).st_size
+    return os.pread(log.fileno(), 65_536, max(0, size - 65_536)).decode(errors="replace")
+
+
+def _end(process: "subprocess.Popen[str]") -> None:
+    with contextlib.suppress(ProcessLookupError):
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    with contextlib.suppress(subprocess.TimeoutExpired):  # stuck in the driver, where no signal reaches it
+        process.wait(5)
