@@ -19,7 +19,9 @@ from alexnet_repro.hardware.devices import (
     unusable_gpus,
     usable_devices,
 )
+from alexnet_repro.hardware.doctor import examine
 from alexnet_repro.hardware.environment import read_machine
+from alexnet_repro.hardware.finding import verdict
 from alexnet_repro.results.table import Row, throughput_table
 
 PRECISIONS = {
@@ -27,6 +29,7 @@ PRECISIONS = {
     "gpu": ("float32", "tf32", "mixed_bfloat16", "mixed_float16"),
 }
 MINIMUM_ROUNDS = 5
+DOCTORS_DEADLINE = 180.0  # seconds a check
 WARM_UP_SECONDS = 0.5  # a GPU's clocks take that long to rise
 
 # Settings that change timings; recorded beside them where they are set.
@@ -77,7 +80,23 @@ def _refuse_unusable_gpus(config: pytest.Config, usable: tuple[str, ...]) -> Non
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
+    if not session.config.option.collectonly and keras.backend.backend() == "tensorflow":
+        _ask_the_doctor(session.config)
     chosen_devices(session.config)
+
+
+def _ask_the_doctor(config: pytest.Config) -> None:
+    """Show what is not well, and end the run where something is wrong, unless the CPU alone was asked for."""
+    writer = config.get_terminal_writer()
+    findings = []
+    for _, finding in examine(DOCTORS_DEADLINE, require_gpu=config.getoption("require_gpu")):
+        findings.append(finding)
+        if finding.status != "PASS":
+            writer.line(str(finding))
+    overall = verdict(findings)
+    writer.line(f"doctor: {overall}, {len(findings)} checks (python -m alexnet_repro doctor shows them all)")
+    if overall == "FAIL" and set(config.getoption("device") or ()) != {"cpu:0"}:
+        pytest.exit("mend the machine first, or measure the CPU on purpose: --device=cpu:0", returncode=1)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
