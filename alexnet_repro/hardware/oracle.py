@@ -1,0 +1,254 @@
+"""The documented network in float64 NumPy, forward and backward: what a device is held against.
+
+Written from the definitions and sharing no code with the model. Strides, paddings and order are
+data here; sizes follow from the weights, so it serves every image size and number of classes.
+Dropout is off. Arrays are `(n, h, w, c)` or `(n, k)`, gradients are of whatever the incoming
+gradient is of. A convolution or dense layer is its product, then `+ bias`, then ReLU, but for the
+head, which ends at the logits.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+
+Shape = tuple[int, ...]
+
+EPSILON = 1e-7
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """A convolution's product: each output is a sum over the patch of images under the kernel `(kh, kw, c, filters)`.
+
+    All three functions are linear in either argument; `*_terms` is how many products one sum has at
+    the most.
+    """
+
+    name: str
+    strides: int = 1
+    padding: str = "same"
+    relu = True
+
+    def product(self, x: np.ndarray, kernel: np.ndarray) -> np.ndarray:
+        """Return the sums, `(n, rows, columns, filters)`."""
+        patches = self._patches(x, kernel.shape)
+        rows = patches.reshape(-1, kernel[..., 0].size)  # one product of two matrices: BLAS at its best
+        return np.asarray(rows @ kernel.reshape(-1, kernel.shape[-1])).reshape(*patches.shape[:3], -1)
+
+    def kernel_gradient(self, x: np.ndarray, dz: np.ndarray, kernel_shape: Shape) -> np.ndarray:
+        """Return the gradient by the kernel, `dz` being that by the product."""
+        patches = self._patches(x, kernel_shape).reshape(dz[..., 0].size, -1)
+        return np.asarray(patches.T @ dz.reshape(-1, dz.shape[-1])).reshape(kernel_shape)
+
+    def input_gradient(self, dz: np.ndarray, kernel: np.ndarray, x_shape: Shape) -> np.ndarray:
+        """Return the gradient by `x`: every patch's share, added where the patch was."""
+        height, width = kernel.shape[:2]
+        (top, bottom), (left, right) = self._padding(x_shape, kernel.shape)
+        padded = np.zeros((x_shape[0], x_shape[1] + top + bottom, x_shape[2] + left + right, x_shape[3]))
+        rows, columns = (self.strides * size for size in dz.shape[1:3])
+        filters = kernel.shape[-1]
+        shares = (dz.reshape(-1, filters) @ kernel.reshape(-1, filters).T).reshape(*dz.shape[:3], *kernel.shape[:3])
+        for i in range(height):
+            for j in range(width):
+                padded[:, i : i + rows : self.strides, j : j + columns : self.strides] += shares[:, :, :, i, j]
+        return padded[:, top : top + x_shape[1], left : left + x_shape[2]]
+
+    def product_terms(self, kernel_shape: Shape) -> int:
+        """Return the terms of an output: the whole patch."""
+        return int(np.prod(kernel_shape[:-1]))
+
+    def kernel_terms(self, dz_shape: Shape) -> int:
+        """Return the terms of a kernel's gradient: every place the kernel was applied at."""
+        return int(np.prod(dz_shape[:-1]))
+
+    def input_terms(self, kernel_shape: Shape) -> int:
+        """Return the terms of an input's gradient: every kernel element that met it."""
+        height, width, _, filters = kernel_shape
+        return -(-height // self.strides) * -(-width // self.strides) * filters
+
+    def _padding(self, x_shape: Shape, kernel_shape: Shape) -> list[tuple[int, int]]:
+        """Return (before, after) for rows and columns; of an odd number the extra one comes after."""
+        if self.padding == "valid":
+            return [(0, 0), (0, 0)]
+        sides = zip(x_shape[1:3], kernel_shape[:2], strict=True)
+        needed = [max((-(-side // self.strides) - 1) * self.strides + size - side, 0) for side, size in sides]
+        return [(pad // 2, pad - pad // 2) for pad in needed]
+
+    def _patches(self, x: np.ndarray, kernel_shape: Shape) -> np.ndarray:
+        padded = np.pad(x, [(0, 0), *self._padding(x.shape, kernel_shape), (0, 0)])
+        windows = sliding_window_view(padded, kernel_shape[:2], axis=(1, 2))[:, :: self.strides, :: self.strides]
+        return np.ascontiguousarray(windows.transpose(0, 1, 2, 4, 5, 3))
+
+
+@dataclass(frozen=True)
+class Dense:
+    """A dense layer's product; as `Convolution`, with kernels `(k, units)`."""
+
+    name: str
+    relu: bool = True
+
+    def product(self, x: np.ndarray, kernel: np.ndarray) -> np.ndarray:
+        """Return the sums, `(n, units)`."""
+        return np.asarray(x @ kernel)
+
+    def kernel_gradient(self, x: np.ndarray, dz: np.ndarray, _kernel_shape: Shape) -> np.ndarray:
+        """Return the gradient by the kernel, `dz` being that by the product."""
+        return np.asarray(x.T @ dz)
+
+    def input_gradient(self, dz: np.ndarray, kernel: np.ndarray, _x_shape: Shape) -> np.ndarray:
+        """Return the gradient by `x`."""
+        return np.asarray(dz @ kernel.T)
+
+    def product_terms(self, kernel_shape: Shape) -> int:
+        """Return the terms of an output."""
+        return kernel_shape[0]
+
+    def kernel_terms(self, dz_shape: Shape) -> int:
+        """Return the terms of a kernel's gradient: one an image."""
+        return dz_shape[0]
+
+    def input_terms(self, kernel_shape: Shape) -> int:
+        """Return the terms of an input's gradient."""
+        return kernel_shape[1]
+
+
+@dataclass(frozen=True)
+class MaxPooling:
+    """The largest of each 3x3 window, two apart."""
+
+    name: str
+    SIZE, STRIDES = 3, 2
+
+    def output(self, x: np.ndarray) -> np.ndarray:
+        """Return `(n, rows, columns, c)`."""
+        return np.asarray(self._windows(x).max(axis=(-2, -1)))
+
+    def input_gradient(self, x: np.ndarray, dy: np.ndarray) -> np.ndarray:
+        """Return the gradient by `x`: each window's goes to its largest value, of equal ones to the first."""
+        flat = self.is_largest(x).reshape(*dy.shape, -1)
+        first = flat & (np.cumsum(flat, axis=-1) == 1)
+        return self.scatter(first.reshape(*dy.shape, self.SIZE, self.SIZE) * dy[..., None, None], x.shape)
+
+    def is_largest(self, x: np.ndarray) -> np.ndarray:
+        """Return where each window's largest value is, `(n, rows, columns, c, 3, 3)`; more than once where it ties."""
+        windows = self._windows(x)
+        return np.asarray(windows == windows.max(axis=(-2, -1), keepdims=True))
+
+    def scatter(self, parts: np.ndarray, x_shape: Shape) -> np.ndarray:
+        """Return the sums, of `x_shape`, of what the windows hold for each place, `(n, rows, columns, c, 3, 3)`."""
+        sums = np.zeros(x_shape)
+        rows, columns = (self.STRIDES * size for size in parts.shape[1:3])
+        for i in range(self.SIZE):
+            for j in range(self.SIZE):
+                sums[:, i : i + rows : self.STRIDES, j : j + columns : self.STRIDES] += parts[..., i, j]
+        return sums
+
+    def _windows(self, x: np.ndarray) -> np.ndarray:
+        windows = sliding_window_view(x, (self.SIZE, self.SIZE), axis=(1, 2))
+        return windows[:, :: self.STRIDES, :: self.STRIDES]
+
+
+@dataclass(frozen=True)
+class Unchanged:
+    """A layer that computes nothing: flattening, and dropout when it is off."""
+
+    name: str
+    flattens: bool = False
+
+    def output(self, x: np.ndarray) -> np.ndarray:
+        """Return `x`, flattened or not."""
+        return x.reshape(len(x), -1) if self.flattens else x
+
+    def input_gradient(self, x: np.ndarray, dy: np.ndarray) -> np.ndarray:
+        """Return `dy` in the shape of `x`."""
+        return dy.reshape(x.shape)
+
+
+Layer = Convolution | Dense | MaxPooling | Unchanged
+LAYERS: tuple[Layer, ...] = (
+    Convolution("conv2d", strides=4, padding="valid"),
+    MaxPooling("max_pooling2d"),
+    Convolution("conv2d_1"),
+    MaxPooling("max_pooling2d_1"),
+    Convolution("conv2d_2"),
+    Convolution("conv2d_3"),
+    Convolution("conv2d_4"),
+    MaxPooling("max_pooling2d_2"),
+    Unchanged("flatten", flattens=True),
+    Dense("dense"),
+    Unchanged("dropout"),
+    Dense("dense_1"),
+    Unchanged("dropout_1"),
+    Dense("dense_2", relu=False),
+)
+
+
+def normalised_sigmoid(labels: np.ndarray, logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return `-log(p[label] / sum(p))` of each row, `p` clipped sigmoids, and its gradient by the logits."""
+    with np.errstate(over="ignore"):
+        p = 1 / (1 + np.exp(-logits))
+    inside = (p >= EPSILON) & (p <= 1 - EPSILON)
+    p = np.clip(p, EPSILON, 1 - EPSILON)
+    share = p / p.sum(axis=1, keepdims=True)
+    rows = np.arange(len(labels))
+    gradient = share.copy()
+    gradient[rows, labels] -= 1
+    return -np.log(share[rows, labels]), np.where(inside, (1 - p) * gradient, 0)
+
+
+def softmax(labels: np.ndarray, logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the cross-entropy of the softmax of each row, and its gradient by the logits."""
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    log_sum = np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    gradient = np.exp(shifted - log_sum)
+    rows = np.arange(len(labels))
+    gradient[rows, labels] -= 1
+    return (log_sum[:, 0] - shifted[rows, labels]), gradient
+
+
+LOSSES: dict[str, Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]] = {
+    "normalised_sigmoid": normalised_sigmoid,
+    "softmax": softmax,
+}
+
+
+def forward(weights: Sequence[np.ndarray], images: np.ndarray) -> list[np.ndarray]:
+    """Return every layer's output, the head's being its logits; `weights` are kernel, bias, kernel, … by layer."""
+    pairs = zip(weights[::2], weights[1::2], strict=True)
+    x, outputs = images.astype(np.float64), []
+    for layer in LAYERS:
+        if isinstance(layer, Convolution | Dense):
+            kernel, bias = next(pairs)
+            x = layer.product(x, kernel.astype(np.float64)) + bias
+            x = np.maximum(x, 0) if layer.relu else x
+        else:
+            x = layer.output(x)
+        outputs.append(x)
+    return outputs
+
+
+def backward(
+    weights: Sequence[np.ndarray], images: np.ndarray, outputs: Sequence[np.ndarray], dlogits: np.ndarray
+) -> list[np.ndarray]:
+    """Return the gradients by the weights, in their order.
+
+    Args:
+        weights: as `forward` took them.
+        images: as `forward` took them.
+        outputs: what `forward` returned.
+        dlogits: the gradient by the logits.
+    """
+    kernels, inputs = list(weights[::2]), [images.astype(np.float64), *outputs[:-1]]
+    dy, gradients = dlogits, []
+    for layer, x, y in zip(reversed(LAYERS), reversed(inputs), reversed(outputs), strict=True):
+        if isinstance(layer, Convolution | Dense):
+            kernel = kernels.pop().astype(np.float64)
+            dz = dy * (y > 0) if layer.relu else dy
+            gradients += [dz.sum(axis=tuple(range(dz.ndim - 1))), layer.kernel_gradient(x, dz, kernel.shape)]
+            if kernels:  # nothing asks for the images' gradient
+                dy = layer.input_gradient(dz, kernel, x.shape)
+        else:
+            dy = layer.input_gradient(x, dy)
+    return gradients[::-1]
