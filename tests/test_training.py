@@ -164,7 +164,10 @@ def test_progress(loader, small, capsys):
     assert "accuracy=0.500" in err
 
 
-@pytest.mark.parametrize("name", ["float32", "mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize(
+    "name",
+    ["float32", "mixed_bfloat16", pytest.param("mixed_float16", marks=pytest.mark.slow, id="name=mixed_float16")],
+)
 def test_training_learns(name):
     """In every precision a few images are learned by heart: the loss falls below half its start."""
     keras.utils.set_random_seed(0)
