@@ -1,4 +1,4 @@
-"""Records of machines, healthy and ill, for the tests of the doctor."""
+"""Records and files of machines, healthy and ill, for the tests of the doctor and its probes."""
 
 from dataclasses import dataclass, replace
 
@@ -130,3 +130,11 @@ class Case:
             *(f"incomplete: {each}" for each in red if not (each.cause and each.evidence and each.mend)),
             *(f"well too: {each}" for each in findings if each.status == "PASS" and (each.device, each.check) in never),
         ]
+
+
+def write(root, files):
+    """Write files, by path, below `root`; return it."""
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    return root

@@ -4,6 +4,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from machines import write
 
 from alexnet_repro.hardware.environment import read_machine
 from alexnet_repro.hardware.installation import Requirement, read_tensorflow
@@ -14,14 +15,6 @@ EIGHT = {
     for i in range(8)
     for name, text in (("vendor", "0x10de\n"), ("class", "0x030200\n"))
 }
-
-
-def write(root, files):
-    """Write files, by path, below `root`; return it."""
-    for name, text in files.items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_text(text)
-    return root
 
 
 @pytest.mark.parametrize(

@@ -6,18 +6,11 @@ from pathlib import Path
 
 import pynvml
 import pytest
+from machines import write
 
 from alexnet_repro.hardware import cuda_libraries, nvidia
 from alexnet_repro.hardware.cuda_libraries import find, read_libraries
 from alexnet_repro.hardware.nvidia import Gpu, read_nvidia
-
-
-def write(root, files):
-    """Write files, by path, below `root`; return it."""
-    for name, text in files.items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_text(text)
-    return root
 
 
 @pytest.mark.parametrize(

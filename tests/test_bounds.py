@@ -1,0 +1,49 @@
+"""The bounds hold for sums added up in the simplest ways, and are not far from what those reach."""
+
+import numpy as np
+import pytest
+from keras import ops
+
+from alexnet_repro.hardware import bounds
+
+
+def in_turn(products):
+    """Return float32 products added up in float32, one after the other, along the first axis."""
+    return np.cumsum(products, axis=0, dtype=np.float32)[-1].astype(np.float64)
+
+
+def cut_off(a, b):
+    """Return sums as tensor cores may make them: operands and each partial sum cut off, four products at a time."""
+    blocks = (bounds.shortened(a, 11, cut=True) * bounds.shortened(b, 11, cut=True)).reshape(-1, 4, a.shape[1]).sum(1)
+    total = np.zeros(a.shape[1])
+    for block in blocks:
+        total = bounds.shortened(np.asarray(total + block, np.float32), 23, cut=True)
+    return total
+
+
+@pytest.mark.parametrize(
+    ("arithmetic", "compute"),
+    [
+        pytest.param(bounds.Arithmetic("float32"), lambda a, b: in_turn(a * b), id="sums=float32"),
+        pytest.param(bounds.Arithmetic("float32", operand_unit=2**-11, cuts_off=True), cut_off, id="sums=tf32"),
+    ],
+)
+@pytest.mark.parametrize("terms", [4, 256, 6400])
+@pytest.mark.parametrize("mean", [0.0, 1.0])
+def test_bounds_hold_and_are_near(terms, mean, arithmetic, compute):
+    """The simplest ways to add up stay within the bound, by no more than a factor of fifty."""
+    a, b = (np.random.RandomState(seed).normal(mean, 1, (terms, 400)).astype(np.float32) for seed in (terms, 1))
+    sums = bounds.sums(
+        lambda a, b: (a * b).sum(axis=0), a.astype(float), b.astype(float), terms=terms, arithmetic=arithmetic
+    )
+    ratio = np.abs(compute(a, b) - sums.z) / sums.bound()
+    assert 1 / 50 < ratio.max() < 1
+
+
+@pytest.mark.parametrize(("dtype", "half_unit"), [("bfloat16", 2**-8), ("float16", 2**-11)])
+def test_rounding_of_operands(dtype, half_unit):
+    """Weights are rounded as the device casts them, by half a unit in the last place at the most."""
+    values = np.random.RandomState(0).standard_normal(10_000).astype(np.float32)
+    rounded = bounds.rounded(values, dtype)
+    np.testing.assert_array_equal(rounded, ops.convert_to_numpy(ops.cast(values, dtype)).astype(np.float64))
+    assert (np.abs(rounded - values) <= half_unit * np.abs(values)).all()
