@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -62,6 +63,13 @@ def existing_file(text: str) -> Path:
     """Argument type: a file that is there."""
     if not Path(text).is_file():
         raise argparse.ArgumentTypeError(f"no such file: {text}")
+    return Path(text)
+
+
+def existing_folder(text: str) -> Path:
+    """Argument type: a folder that is there."""
+    if not Path(text).is_dir():
+        raise argparse.ArgumentTypeError(f"no such folder: {text}")
     return Path(text)
 
 
@@ -145,9 +153,9 @@ def parser() -> argparse.ArgumentParser:
         source = sub.add_mutually_exclusive_group()
         source.add_argument(
             "--data-dir",
-            type=Path,
+            type=existing_folder,
             metavar="DIR",
-            help="folder with the four Fashion-MNIST files (default: $ALEXNET_REPRO_DATA, then Keras's cache, then a "
+            help="looked in first for the four Fashion-MNIST files (then: $ALEXNET_REPRO_DATA, Keras's cache, then a "
             "download)",
         )
         source.add_argument(
@@ -159,12 +167,19 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status: 0 done, 1 failed, 2 wrong arguments, 3 doctor in doubt."""
     arguments = parser().parse_args(argv)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's own chatter, read when it is imported
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's warnings, but for those of its start
     try:
         return arguments.run(arguments) or 0
     except (OSError, ArithmeticError) as error:  # data, weights and disks; a loss that diverged
         print(f"python -m alexnet_repro: {error}", file=sys.stderr)
         return 1
+    except ImportError as error:
+        backend = os.environ.get("KERAS_BACKEND", "tensorflow")
+        print(f"python -m alexnet_repro: the backend {backend} can't be imported: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("python -m alexnet_repro: interrupted", file=sys.stderr)
+        return 128 + signal.SIGINT
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 import argparse
 import dataclasses
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,11 +37,12 @@ def run_shapes(arguments: argparse.Namespace) -> None:
 def run_train(arguments: argparse.Namespace) -> None:
     """Train, save, and measure."""
     from alexnet_repro import Recipe, build_alexnet, evaluate, train
+    from alexnet_repro.checkpoint import check_weights_path
 
     recipe = getattr(Recipe, arguments.recipe)()
     changes = {"loss": arguments.loss, "epochs": arguments.epochs}
     recipe = dataclasses.replace(recipe, **{name: value for name, value in changes.items() if value is not None})
-    _try_writing_beside(arguments.weights)
+    check_weights_path(arguments.weights)
     loader = _loader(arguments)
     with _prepared(arguments):
         model = build_alexnet(kernel_initializer=recipe.kernel_initializer)
@@ -75,7 +75,7 @@ def _load_weights(model: "keras.Model", path: Path) -> None:
     try:
         model.load_weights(path)
     except (OSError, ValueError, KeyError) as error:  # what Keras raises for other files, and other models' weights
-        reason = str(error).partition("\n")[0]
+        reason = " ".join(str(error).split("\n")[:3])  # of which the first may end in a colon
         raise OSError(f"{path} doesn't hold this model's weights: {reason}") from error
 
 
@@ -84,17 +84,6 @@ def _saved_when(recipe: "Recipe") -> str:
         return ""
     last = (recipe.draws_per_epoch - 1) // recipe.save_every * recipe.save_every
     return f", saved every {recipe.save_every} iterations as documented: last at iteration {last} of the last epoch"
-
-
-def _try_writing_beside(path: Path) -> None:
-    """Find out before the training, not after it, whether its weights can be saved."""
-    if path.is_dir():
-        raise IsADirectoryError(f"--weights={path} is a folder; name a file in it")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=path.parent).close()
-    except OSError as error:
-        raise OSError(f"--weights={path} can't be written: {error.strerror}") from error
 
 
 @contextmanager

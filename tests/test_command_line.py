@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import keras
+import numpy as np
 import pytest
 
 import alexnet_repro
@@ -232,5 +233,64 @@ def test_unwritable_weights(capsys, tmp_path):
     for path in (tmp_path / "a.weights.h5", tmp_path / "file" / "b.weights.h5"):
         assert command_line.main(["train", "--synthetic", f"--weights={path}"]) == 1
         err = capsys.readouterr().err
-        assert err.startswith(f"python -m alexnet_repro: --weights={path}")
+        assert err.startswith(f"python -m alexnet_repro: {path} ")
         assert err.count("\n") == 1
+
+
+@pytest.fixture
+def reached(monkeypatch):
+    """What the commands hand to the package; nothing is trained."""
+    seen = {}
+
+    def train(_model, loader, recipe, *, weights):
+        seen.update(recipe=recipe, seed=loader.seed, weights=weights, policy=keras.config.dtype_policy().name)
+        seen["dropout"] = float(keras.random.uniform(()))  # of the seed that was set
+        return alexnet_repro.History(np.ones(1), np.ones(1), images=1, seconds=1.0, first_update_seconds=1.0)
+
+    def evaluate(_model, _loader, num_samples=None, *, loss):
+        seen.update(num_samples=num_samples, evaluated=loss)
+        return alexnet_repro.Evaluation(1.0, 1.0, 1)
+
+    monkeypatch.setattr(alexnet_repro, "train", train)
+    monkeypatch.setattr(alexnet_repro, "evaluate", evaluate)
+    monkeypatch.setattr(alexnet_repro, "synthetic_fashion", lambda **_: synthetic_fashion(1, 1))
+    monkeypatch.setattr(alexnet_repro, "build_alexnet", lambda **_: None)
+    return seen
+
+
+def test_train_options(reached, tmp_path, capsys):
+    """Recipe, loss, epochs, precision, seed and file reach the training, and --no-evaluate ends it there."""
+    weights = tmp_path / "a.weights.h5"
+    arguments = "train --synthetic --recipe=documented --loss=softmax --epochs=2 --precision=mixed_bfloat16 --seed=7"
+    assert command_line.main([*arguments.split(), f"--weights={weights}", "--no-evaluate"]) == 0
+    assert (reached["recipe"].name, reached["recipe"].loss, reached["recipe"].epochs) == ("documented", "softmax", 2)
+    assert (reached["seed"], reached["policy"], reached["weights"]) == (7, "mixed_bfloat16", weights)
+    assert "evaluated" not in reached
+    assert "saved every 20 iterations as documented: last at iteration 460" in capsys.readouterr().out
+    keras.utils.set_random_seed(7)
+    assert reached["dropout"] == float(keras.random.uniform(()))
+    assert keras.config.dtype_policy().name == "float32"
+
+
+def test_defaults(reached, tmp_path):
+    """Without options it is the quick recipe in float32 with the seed 0, evaluated by its own loss on every image."""
+    assert command_line.main(["train", "--synthetic", f"--weights={tmp_path / 'a.weights.h5'}"]) == 0
+    assert (reached["recipe"], reached["seed"], reached["policy"]) == (alexnet_repro.Recipe.quick(), 0, "float32")
+    assert (reached["evaluated"], reached["num_samples"]) == ("softmax", None)
+
+
+def test_data_dir_must_be_a_folder(tmp_path, capsys):
+    """A folder that isn't there is a wrong argument, not a reason to look elsewhere."""
+    assert _exit_status(["train", f"--data-dir={tmp_path / 'nowhere'}"]) == 2
+    assert "no such folder" in capsys.readouterr().err
+
+
+def test_interrupt(monkeypatch, capsys):
+    """Ctrl-C ends with the conventional status and one line."""
+
+    def interrupted(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command_line, "run_shapes", interrupted)
+    assert command_line.main(["shapes"]) == 130
+    assert capsys.readouterr().err == "python -m alexnet_repro: interrupted\n"
