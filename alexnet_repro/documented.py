@@ -53,8 +53,6 @@ TOTAL_MACS = 938_146_176
 FORWARD_FLOP = 1_876_292_352
 TRAIN_STEP_FLOP = 5_561_132_544
 
-NUM_TRAIN, NUM_TEST = 60_000, 10_000
-
 # Training: 1 + 5 * 468 draws of 128, each four SGD steps of 32 (the default batch size of `fit`).
 EPOCHS, DRAWS_PER_EPOCH, DRAW_SIZE, UPDATES_PER_DRAW = 5, 468, 128, 4
 

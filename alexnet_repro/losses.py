@@ -6,7 +6,7 @@ softmax of the sigmoid's input instead: another number, another gradient, anothe
 
 Both take labels `(n,)` (any integer or float dtype, values `0 … classes-1`) and float32 logits
 `(n, classes)`, and return one float32 loss an image, `(n,)`. They are finite for logits up to ±1e4
-and compute the same on every backend, eager or compiled.
+and compute the same on every backend, eager or compiled. Other shapes are a `ValueError`.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,11 @@ EPSILON = 1e-7
 
 def softmax(labels: Any, logits: Any) -> Any:
     """Cross-entropy of the softmax of the logits: what the document's code means under Keras 3 on TensorFlow."""
-    logits = ops.cast(logits, "float32")
+    labels, logits = ops.convert_to_tensor(labels), ops.cast(logits, "float32")
+    if (len(labels.shape), len(logits.shape)) != (1, 2):
+        raise ValueError(
+            f"labels must be (n,) and logits (n, classes); got shapes {tuple(labels.shape)} and {tuple(logits.shape)}"
+        )
     # A one-hot product, not a gather: its gradient is a multiplication, deterministic everywhere.
     picked = ops.one_hot(ops.cast(labels, "int32"), logits.shape[-1], dtype="float32")
     return ops.logsumexp(logits, axis=-1) - ops.sum(picked * logits, axis=-1)

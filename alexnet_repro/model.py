@@ -1,5 +1,6 @@
 """The documented AlexNet, on Keras alone: the same model on TensorFlow, JAX and PyTorch."""
 
+import operator
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -36,12 +37,16 @@ def build_alexnet(
 
     Source: "Dive into Deep Learning", TensorFlow 2 edition, section 5.6.
     """
-    if tuple(map(type, input_shape)) != (int, int, int) or min(input_shape) < 1:
+    try:
+        height, width, channels = map(operator.index, input_shape)
+    except (TypeError, ValueError):
+        height = width = channels = 0
+    if min(height, width, channels) < 1:
         raise ValueError(f"input_shape must be (height, width, channels), three positive integers; got {input_shape}")
-    if min(input_shape[:2]) < SMALLEST_SIDE:
+    if min(height, width) < SMALLEST_SIDE:
         raise ValueError(
             f"input_shape {input_shape} is too small: after the convolutions and poolings nothing would be left; "
-            f"the smallest that works is ({SMALLEST_SIDE}, {SMALLEST_SIDE}, {input_shape[2]})"
+            f"the smallest that works is ({SMALLEST_SIDE}, {SMALLEST_SIDE}, {channels})"
         )
     if num_classes < 1:
         raise ValueError(f"num_classes must be at least 1; got {num_classes}")
@@ -68,7 +73,7 @@ def build_alexnet(
 
     return keras.Sequential(
         [
-            keras.Input(input_shape, name="images"),
+            keras.Input((height, width, channels), name="images"),
             conv("conv2d", 96, 11, strides=4, padding="valid"),
             pool("max_pooling2d"),
             conv("conv2d_1", 256, 5),

@@ -1,5 +1,6 @@
 """How a model is trained, as data."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
@@ -49,9 +50,12 @@ class Recipe:
         """
         if self.loss not in LOSSES:
             raise ValueError(f"loss must be one of {', '.join(LOSSES)}; got {self.loss!r}")
-        for field in ("batch_size", "draws_per_epoch", "epochs"):
-            if getattr(self, field) < 1:
-                raise ValueError(f"{field} must be at least 1; got {getattr(self, field)}")
+        for field, least in (("batch_size", 1), ("draws_per_epoch", 1), ("epochs", 1), ("preliminary_draws", 0)):
+            value = getattr(self, field)
+            if not isinstance(value, int) or value < least:
+                raise ValueError(f"{field} must be a whole number of at least {least}; got {value}")
+        if not 0 < self.learning_rate < math.inf:
+            raise ValueError(f"learning_rate must be positive; got {self.learning_rate}")
         if self.draw_size < 1 or self.draw_size % self.batch_size:
             raise ValueError(f"draw_size must be a multiple of batch_size {self.batch_size}; got {self.draw_size}")
         if not 0 <= self.warmup_updates < self.num_updates:

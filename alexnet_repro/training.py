@@ -13,7 +13,7 @@ import numpy as np
 from keras import ops
 from tqdm import tqdm
 
-from alexnet_repro.checkpoint import save_weights
+from alexnet_repro.checkpoint import check_weights_path, save_weights
 from alexnet_repro.data.loader import DataLoader
 from alexnet_repro.data.resize import resize_with_pad
 from alexnet_repro.losses import LOSSES
@@ -139,7 +139,11 @@ def train(
 
     Raises:
         TrainingDivergedError: a loss isn't finite; the message names the update.
+        ValueError, OSError: `weights` can't be saved there; found out before the first update.
     """
+    _check_labels(loader, model)
+    if weights is not None:
+        check_weights_path(weights)
     step = step or keras_step(model, recipe)
     losses: list[float] = []
     accuracies: list[float] = []
@@ -176,6 +180,13 @@ def train(
         seconds=time.perf_counter() - start - paused,
         first_update_seconds=first_update_seconds,
     )
+
+
+def _check_labels(loader: DataLoader, model: keras.Sequential) -> None:
+    """Refuse labels the model has no output for: losses of such are numbers too, and other ones on each backend."""
+    labels, classes = np.concatenate([loader.train_labels, loader.test_labels]), model.output_shape[-1]
+    if labels.min() < 0 or labels.max() >= classes:
+        raise ValueError(f"labels go from {labels.min()} to {labels.max()}, but the model has {classes} classes")
 
 
 class _Draw(NamedTuple):
@@ -226,8 +237,13 @@ def evaluate(
         progress: whether to show a bar on stderr.
 
     Raises:
-        ValueError: `num_samples` is less than one.
+        ValueError: `num_samples` is less than one, or there is no such loss.
     """
+    if loss not in LOSSES:
+        raise ValueError(f"loss must be one of {', '.join(LOSSES)}; got {loss!r}")
+    if num_samples is not None and num_samples < 1:
+        raise ValueError(f"num_samples must be at least 1, or None for every test image; got {num_samples}")
+    _check_labels(loader, model)
     images, labels = loader.all_test() if num_samples is None else loader.draw_test(num_samples)
     network = _compiled(_Network(model), loss)
     sums = np.zeros(2)

@@ -127,3 +127,8 @@ def test_wrong_arguments(arguments, message):
     """What can't be built is refused with a sentence that says what can."""
     with pytest.raises(ValueError, match=message):
         build_alexnet(**arguments)
+
+
+def test_numpy_sizes():
+    """Sizes may be NumPy's integers, and the shape a list."""
+    assert build_alexnet([np.int64(67), np.int32(70), 1]).input_shape == (None, 67, 70, 1)

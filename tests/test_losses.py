@@ -108,3 +108,11 @@ def test_logits_share_the_layers(alexnet):
     np.testing.assert_allclose(
         1 / (1 + np.exp(-as_numpy(logits(images)).astype(np.float64))), as_numpy(alexnet(images)), rtol=1e-6
     )
+
+
+@pytest.mark.parametrize("loss", LOSS_ROWS)
+@pytest.mark.parametrize("labels", [LABELS[:, None], LABELS[0]], ids=["labels=column", "labels=scalar"])
+def test_wrong_shapes(loss, labels):
+    """Labels that would be broadcast against the logits are refused."""
+    with pytest.raises(ValueError, match=r"labels must be \(n,\) and logits \(n, classes\)"):
+        loss(labels, LOGITS)

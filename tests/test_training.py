@@ -13,6 +13,7 @@ from alexnet_repro import (
     build_alexnet,
     documented,
     evaluate,
+    resize_with_pad,
     save_weights,
     synthetic_fashion,
     train,
@@ -85,6 +86,8 @@ def test_recipes_are_frozen():
         ("epochs", 0),
         ("draws_per_epoch", 0),
         ("save_every", 0),
+        ("preliminary_draws", -1),
+        ("learning_rate", float("nan")),
         ("warmup_updates", 9_364),
     ],
 )
@@ -218,23 +221,28 @@ def test_same_seed_same_bits():
     assert losses() == losses()
 
 
-def test_evaluate_counts_every_test_image_once(loader, small):
+def test_evaluate_counts_every_test_image_once(small):
     """Accuracy and loss are the means over all test images, dropout off, as the public model classifies them."""
-    from alexnet_repro import resize_with_pad
-
+    train_split, (images, labels) = synthetic_fashion(1, 290, seed=1)  # more than two batches, the last one short
+    loader = DataLoader.from_arrays(train_split, (images, labels))
     images = loader.test_images
     probabilities = keras.ops.convert_to_numpy(small(resize_with_pad(images, 67, 67))).astype(np.float64)
-    picked = probabilities[np.arange(40), loader.test_labels]
+    picked = probabilities[np.arange(290), loader.test_labels]
     result = evaluate(small, loader, progress=False)
-    assert result.num_samples == 40
+    assert result.num_samples == 290
     assert result.accuracy == pytest.approx(np.mean(probabilities.argmax(axis=1) == loader.test_labels))
     assert result.loss == pytest.approx(-np.log(picked / probabilities.sum(axis=1)).mean(), rel=1e-5)
 
 
 def test_evaluate_on_a_draw(loader, small):
-    """A number of samples is drawn with replacement, more than there are if asked."""
+    """A number of samples is drawn from the test images, with replacement, more than there are if asked."""
+    _, (images, _) = synthetic_fashion(1, 64, seed=0)
+    top = int(keras.ops.argmax(small(resize_with_pad(images[:1, ..., None] / np.float32(255), 67, 67)), axis=-1)[0])
+    one_right = images[:1], np.array([top], np.uint8)  # the one test image is classified correctly, training's are not
+    loader = DataLoader.from_arrays((images, np.full(64, (top + 1) % 10, np.uint8)), one_right)
+    assert evaluate(small, loader, 7, progress=False).accuracy == 1
     assert evaluate(small, loader, 130, progress=False).num_samples == 130
-    with pytest.raises(ValueError, match="batch_size must be at least 1"):
+    with pytest.raises(ValueError, match="num_samples must be at least 1"):
         evaluate(small, loader, 0, progress=False)
 
 
@@ -274,3 +282,59 @@ def test_unknown_precision():
     """A precision that doesn't exist is refused by a list of those that do."""
     with pytest.raises(ValueError, match=", ".join(PRECISIONS)), precision("float8"):
         pass
+
+
+def test_impossible_weights_path(loader, small, tmp_path):
+    """Weights that couldn't be saved are refused before the first update."""
+    (tmp_path / "folder.weights.h5").mkdir()
+    for path in (tmp_path / "x.h5", tmp_path / "folder.weights.h5"):
+        step = Counting()
+        with pytest.raises((ValueError, OSError), match=path.name):
+            train(small, loader, TINY, step=step, weights=path, progress=False)
+        assert not step.batches
+
+
+@pytest.mark.parametrize("name", ["float32", "mixed_bfloat16", "mixed_float16"])
+def test_loss_scaling(name):
+    """Under mixed_float16, and only there, the loss is scaled, so that small gradients survive."""
+    from alexnet_repro.training import compiled_network
+
+    with precision(name):
+        network = compiled_network(build_alexnet((67, 67, 1), kernel_initializer="zeros"), TINY)
+    assert isinstance(network.optimizer, keras.optimizers.LossScaleOptimizer) == (name == "mixed_float16")
+
+
+def tf32_allowed():
+    """Return whether the active backend may use TensorFloat-32 for float32 products."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return tf.config.experimental.tensor_float_32_execution_enabled()
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return jax.config.jax_default_matmul_precision != "highest"
+    import torch
+
+    return torch.backends.cudnn.allow_tf32 and torch.backends.cuda.matmul.allow_tf32
+
+
+def test_tf32_is_used_only_when_asked_for():
+    """float32 means all 24 bits; `tf32` allows 11; what was set before comes back."""
+    with precision("tf32"):
+        assert tf32_allowed()
+        with precision("float32"):
+            assert not tf32_allowed()
+        assert tf32_allowed()
+
+
+def test_labels_without_an_output(small):
+    """Labels that the model has no output for are refused, in training and in evaluation."""
+    images, labels = synthetic_fashion(4, 1, seed=0)[0]
+    foreign = images, np.full_like(labels, 10)
+    for split in ((foreign, (images, labels)), ((images, labels), foreign)):
+        loader = DataLoader.from_arrays(*split)
+        with pytest.raises(ValueError, match="to 10, but the model has 10 classes"):
+            train(small, loader, TINY, step=Counting(), progress=False)
+        with pytest.raises(ValueError, match="to 10, but the model has 10 classes"):
+            evaluate(small, loader, progress=False)

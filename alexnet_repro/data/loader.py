@@ -49,7 +49,15 @@ class DataLoader:
         if seed is not None and not 0 <= seed < 2**32:
             raise ValueError(f"seed must be from 0 to 4294967295; got {seed}")
         (train_images, train_labels), (test_images, test_labels) = train, test
+        for images, labels in (train, test):
+            if images.dtype != np.uint8 or images.shape != (len(labels), 28, 28) or labels.ndim != 1:
+                raise ValueError(
+                    "images must be uint8 (n, 28, 28) and labels integers (n,); "
+                    f"got {images.dtype} {images.shape} and {labels.dtype} {labels.shape}"
+                )
         self._images = {"train": train_images[..., np.newaxis], "test": test_images[..., np.newaxis]}
+        for split in self._images.values():
+            split.flags.writeable = False  # a view of it is handed out
         self.train_labels = train_labels.astype(np.int32)
         self.test_labels = test_labels.astype(np.int32)
         self.num_train, self.num_test = len(train_labels), len(test_labels)
