@@ -1,5 +1,6 @@
 """Options, test ids, header and devices, for tests and benchmarks alike: wiring only."""
 
+import argparse
 import os
 from importlib.metadata import PackageNotFoundError, version
 
@@ -8,6 +9,12 @@ import pytest
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow is imported
 
 from alexnet_repro.__main__ import PRECISION_NAMES
+
+
+def _replays(text: str) -> int:
+    if not text.isdecimal() or int(text) < 2:  # noqa: PLR2004 - one run has nothing to be compared with
+        raise argparse.ArgumentTypeError(f"expected 2 or more, got {text!r}")
+    return int(text)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -25,7 +32,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="benchmark this device only, as cpu:0 or gpu:1; may be repeated (default: every device)",
     )
     group.addoption(
-        "--replays", type=int, default=3, metavar="N", help="how often the replay test repeats its steps (default: 3)"
+        "--replays",
+        type=_replays,
+        default=3,
+        metavar="N",
+        help="runs that the replay test compares (default: 3)",
     )
     group.addoption("--require-gpu", action="store_true", help="a machine without a usable GPU fails the benchmarks")
 

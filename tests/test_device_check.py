@@ -66,6 +66,7 @@ def test_child_that_hangs_is_an_answer(child):
 
 def test_this_processor_computes():
     """TensorFlow, in its own process, starts, lists its devices, and computes right on the CPU."""
+    pytest.importorskip("tensorflow")
     found = list(check_device("cpu:0", 180))
     assert [(result.check, result.error) for result in found] == [(check, None) for check in CHECKS]
     assert found[0].data["version"] == version("tensorflow")

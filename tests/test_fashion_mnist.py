@@ -25,7 +25,7 @@ PLACES = ("data_dir", "variable", "cache")  # in the order they are looked in
         (NAMES[2], 4_422_102, "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073"),
         (NAMES[3], 5_148, "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5"),
     ],
-    ids=NAMES,
+    ids=[f"file={name}" for name in NAMES],
 )
 def test_published_files(name, size, sha256):
     """The files expected are the published ones, by name, size and SHA-256."""

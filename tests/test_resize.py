@@ -22,6 +22,9 @@ seeds = st.integers(0, 2**32 - 1)
 # twice that in value where neighbours lie a whole range apart.
 POSITION_ERROR = 1e-4
 
+# Other backends may fuse a product and a sum.
+ROUNDING = 0 if keras.backend.backend() == "tensorflow" else 2.0**-23
+
 # JAX compiles every operation anew for each size: half a second.
 EVERY = 100 if keras.backend.backend() == "jax" else 1
 
@@ -74,10 +77,10 @@ def test_place_of_the_content(boxes):
     [pytest.param(c, id="size={}x{}-target={}x{}".format(*c["size"], *c["target"])) for c in REFERENCE["images"]],
 )
 def test_values(case):
-    """The values are TensorFlow 2.0.0's, within one rounding."""
+    """The values are TensorFlow 2.0.0's: the same bits on TensorFlow, within one rounding elsewhere."""
     flat = resized(random_images(0, 1, *case["size"], 2), case["target"]).ravel()
     picked = flat[np.linspace(0, flat.size - 1, 32).astype(int)]
-    np.testing.assert_allclose(picked, case["values"], rtol=0, atol=2.0**-23)
+    np.testing.assert_allclose(picked, case["values"], rtol=0, atol=ROUNDING)
 
 
 @given(sizes, targets, seeds)
