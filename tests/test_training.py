@@ -18,7 +18,7 @@ from alexnet_repro import (
     synthetic_fashion,
     train,
 )
-from alexnet_repro.hardware.precision import PRECISIONS, precision
+from alexnet_repro.hardware.precision import precision
 
 TINY = dataclasses.replace(
     Recipe.documented(), draw_size=16, batch_size=8, draws_per_epoch=3, epochs=2, preliminary_draws=1, save_every=2
@@ -278,12 +278,6 @@ def test_weights_need_keras_name(small, tmp_path):
         save_weights(small, tmp_path / "5.6_alexnet_weights.h5")
 
 
-def test_unknown_precision():
-    """A precision that doesn't exist is refused by a list of those that do."""
-    with pytest.raises(ValueError, match=", ".join(PRECISIONS)), precision("float8"):
-        pass
-
-
 def test_impossible_weights_path(loader, small, tmp_path):
     """Weights that couldn't be saved are refused before the first update."""
     (tmp_path / "folder.weights.h5").mkdir()
@@ -292,40 +286,6 @@ def test_impossible_weights_path(loader, small, tmp_path):
         with pytest.raises((ValueError, OSError), match=path.name):
             train(small, loader, TINY, step=step, weights=path, progress=False)
         assert not step.batches
-
-
-@pytest.mark.parametrize("name", ["float32", "mixed_bfloat16", "mixed_float16"])
-def test_loss_scaling(name):
-    """Under mixed_float16, and only there, the loss is scaled, so that small gradients survive."""
-    from alexnet_repro.training import compiled_network
-
-    with precision(name):
-        network = compiled_network(build_alexnet((67, 67, 1), kernel_initializer="zeros"), TINY)
-    assert isinstance(network.optimizer, keras.optimizers.LossScaleOptimizer) == (name == "mixed_float16")
-
-
-def tf32_allowed():
-    """Return whether the active backend may use TensorFloat-32 for float32 products."""
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        return tf.config.experimental.tensor_float_32_execution_enabled()
-    if keras.backend.backend() == "jax":
-        import jax
-
-        return jax.config.jax_default_matmul_precision != "highest"
-    import torch
-
-    return torch.backends.cudnn.allow_tf32 and torch.backends.cuda.matmul.allow_tf32
-
-
-def test_tf32_is_used_only_when_asked_for():
-    """float32 means all 24 bits; `tf32` allows 11; what was set before comes back."""
-    with precision("tf32"):
-        assert tf32_allowed()
-        with precision("float32"):
-            assert not tf32_allowed()
-        assert tf32_allowed()
 
 
 def test_labels_without_an_output(small):
