@@ -55,6 +55,8 @@ TRAIN_STEP_FLOP = 5_561_132_544
 
 # Training: 1 + 5 * 468 draws of 128, each four SGD steps of 32 (the default batch size of `fit`).
 EPOCHS, DRAWS_PER_EPOCH, DRAW_SIZE, UPDATES_PER_DRAW = 5, 468, 128, 4
+LEARNING_RATE = 0.01
+DROPOUT_RATE = 0.5
 
 # Figures of LeNet that the text compares with (same book, same edition).
 LENET_CHANNELS = (6, 16)

@@ -161,9 +161,8 @@ def test_report_as_json(machine):
     out = io.StringIO()
     assert doctor.report(out, as_json=True, deadline=1, require_gpu=False) == 3
     *findings, last = map(json.loads, out.getvalue().splitlines())
-    assert {tuple(sorted(finding)) for finding in findings} == {
-        ("cause", "check", "device", "evidence", "mend", "status")
-    }
+    fields = ("bound", "cause", "check", "data", "device", "evidence", "mend", "number", "precision", "status")
+    assert {tuple(sorted(finding)) for finding in findings} == {fields}
     assert [finding["check"] for finding in findings if finding["status"] != "PASS"] == ["clocks"]
     assert last["verdict"] == "INCONCLUSIVE"
     assert last["environment"]["nvidia"]["gpus"][0]["clock_limits"] == 4

@@ -166,3 +166,27 @@ def of_loss(name: str, labels: np.ndarray, logits: np.ndarray) -> tuple[np.ndarr
         at_clip = np.minimum(np.abs(sigmoid - EPSILON), np.abs(sigmoid - (1 - EPSILON))) <= e
         slope = (1 - p) * slope + e * np.abs(gradient) + at_clip * np.abs((1 - p) * gradient)
     return loss, slope
+
+
+LAYERS_IN_A_ROW, MOST_TERMS = 8, 6400  # with weights; products in a sum of the widest
+GATES = 10  # seven ReLUs, three poolings
+
+
+def drift(precision: str, device: str) -> float:
+    """Return how far off, relative to their size, the logits of a right device may be.
+
+    Each of eight layers adds the rounding of a sum of the most terms (of as large a mean as spread),
+    of its operands, and of what comes out, twice.
+    """
+    hidden, _ = arithmetics(precision, device)
+    rounding = hidden.unit * math.sqrt(2 * MOST_TERMS)
+    return LAYERS_IN_A_ROW * (confidence(1) * rounding + 2 * hidden.operand_unit + 2 * UNIT[hidden.dtype])
+
+
+def gradient_drift(precision: str, device: str) -> float:
+    """Return how far off, by norm, a weight's gradient may be after a whole step.
+
+    Where activations are off by a share d of their size, so large a share of ReLUs and pooling windows may
+    decide otherwise, and each decision moves its part of the gradient entirely. By norm, that is sqrt(d) a gate.
+    """
+    return math.sqrt(GATES * drift(precision, device))

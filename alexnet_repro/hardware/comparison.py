@@ -61,13 +61,17 @@ class Comparison:
         """The first array that is off, None if all are within their bounds."""
         return next((layer for layer in self.layers if not layer.ok), None)
 
+    @property
+    def closest(self) -> LayerComparison:
+        """The sum that came closest to its bound; rounding a result alone often reaches it, and says less."""
+        return max((layer for layer in self.layers if layer.terms), key=lambda layer: layer.ratio)
+
     def __str__(self) -> str:
         """Name the first layer that is off and say what to do next; or how close the closest came."""
         off = self.first_off
         if off:
             return f"{off}. {next_step(off)}"
-        # Rounding a result alone often reaches its bound; sums say more.
-        closest = max((layer for layer in self.layers if layer.terms), key=lambda layer: layer.ratio)
+        closest = self.closest
         return f"{len(self.layers)} arrays within their bounds; the closest sum, at {closest.ratio:.0%}: {closest}"
 
 

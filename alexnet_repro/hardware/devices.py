@@ -1,7 +1,7 @@
 """Which devices this machine has, and which of them the active Keras backend can use."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, cast
 
@@ -133,6 +133,45 @@ def unusable_gpus(here: Environment, usable: int, backend: str) -> str | None:
         f"{count} NVIDIA GPU{'s' if count > 1 else ''} in this machine{only}, {usable} usable by {backend}. "
         f"{cause}; or measure the CPU on purpose: --device=cpu:0. More: python -m alexnet_repro doctor"
     )
+
+
+def moved(tensor: Any, device: str) -> Any:
+    """Return a copy of `tensor` on the named device."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        with on_device(device):
+            return tf.identity(tensor)
+    kind, _, number = device.partition(":")
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return jax.device_put(tensor, jax.devices(kind)[int(number)])
+    return tensor.to("cpu" if kind == "cpu" else f"cuda:{number}", copy=True)
+
+
+def enable_determinism() -> None:
+    """Have every operation give the same bits each time, from now on; call it before models are built.
+
+    JAX's is a flag that XLA reads when it starts: see `determinism_variables`.
+    """
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        tf.config.experimental.enable_op_determinism()
+    if keras.backend.backend() == "torch":
+        import torch
+
+        torch.use_deterministic_algorithms(True)
+
+
+def determinism_variables(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Return the environment variables that a process needs beside `enable_determinism`."""
+    if keras.backend.backend() == "jax":
+        return {"XLA_FLAGS": f"{environ.get('XLA_FLAGS', '')} --xla_gpu_deterministic_ops=true".strip()}
+    if keras.backend.backend() == "torch":
+        return {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
+    return {}
 
 
 def synchronise(*values: Any) -> None:

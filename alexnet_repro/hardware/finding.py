@@ -1,8 +1,8 @@
 """What was found out about one thing, and what all findings mean together."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 Status = Literal["PASS", "FAIL", "INCONCLUSIVE"]
 
@@ -12,7 +12,8 @@ class Finding:
     """One check's result.
 
     `cause` is what is wrong, or what was found; `evidence` what was read or measured; `mend` what
-    to type. A PASS with a `mend` works, and could be better.
+    to type. A PASS with a `mend` works, and could be better. Where something was measured, `number`
+    is it and `bound` what it was held against; `data` is whatever else is kept of it.
     """
 
     check: str
@@ -21,10 +22,15 @@ class Finding:
     evidence: str = ""
     mend: str = ""
     device: str = ""
+    precision: str = ""
+    number: float | None = None
+    bound: float | None = None
+    data: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def __str__(self) -> str:
         """Return it for the terminal: one line, and one each for evidence and mend."""
-        lines = [f"{self.status:<13} {f'{self.device} {self.check}'.strip():<24} {self.cause}"]
+        name = " ".join(filter(None, (self.device, self.check, self.precision)))
+        lines = [f"{self.status:<13} {name:<24} {self.cause}"]
         lines += [
             f"{'':<14}{name}: {text}" for name, text in (("evidence", self.evidence), ("mend", self.mend)) if text
         ]

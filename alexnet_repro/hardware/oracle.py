@@ -214,6 +214,33 @@ LOSSES: dict[str, Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarra
 }
 
 
+def resize(images: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Return `(n, h, w, c)` fitted into `(n, height, width, c)`: bilinear, half-pixel centres, zeros around.
+
+    Only for sizes whose content fits exactly, so that its place is not a matter of rounding.
+
+    Raises:
+        ValueError: it doesn't.
+    """
+    rows, columns = images.shape[1:3]
+    content, rest = np.divmod(np.array([rows, columns]) * min(height * columns, width * rows), rows * columns)
+    if rest.any():
+        raise ValueError(f"{rows}x{columns} doesn't fit {height}x{width} exactly")
+    sides = zip((rows, columns), content, (height, width), strict=True)
+    by_rows, by_columns = (_interpolation(side, int(size), length) for side, size, length in sides)
+    return np.asarray(np.einsum("ih,nhwc,jw->nijc", by_rows, images.astype(np.float64), by_columns, optimize=True))
+
+
+def _interpolation(side: int, content: int, length: int) -> np.ndarray:
+    """Return `(length, side)`: how much of each source pixel is in each of the result's."""
+    source = np.clip((np.arange(content) + 0.5) * side / content - 0.5, 0, side - 1)
+    first = np.floor(source).astype(int)
+    matrix, place = np.zeros((length, side)), (length - content) // 2 + np.arange(content)
+    matrix[place, first] = 1 - (source - first)
+    matrix[place, np.minimum(first + 1, side - 1)] += source - first
+    return matrix
+
+
 def forward(weights: Sequence[np.ndarray], images: np.ndarray) -> list[np.ndarray]:
     """Return every layer's output, the head's being its logits; `weights` are kernel, bias, kernel, … by layer."""
     pairs = zip(weights[::2], weights[1::2], strict=True)

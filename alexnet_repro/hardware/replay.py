@@ -2,7 +2,7 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import keras
@@ -34,9 +34,10 @@ class StepDigest:
 
 @dataclass(frozen=True)
 class Divergence:
-    """The first place where a replay left the first run; steps and replays count from 1."""
+    """The first place where a run left the first one; steps count from 1."""
 
-    replay: int
+    run: str
+    """Which: `replay 2`, `another process`, …"""
     step: int
     what: str
     """`loss`, or `gradient of` or `weight` and the variable's path; the last layer first, as gradients flow."""
@@ -44,7 +45,7 @@ class Divergence:
     def __str__(self) -> str:
         """Say what it means, and what to do next."""
         return (
-            f"replay {self.replay} differs from the first run in the {self.what} at step {self.step}: the device "
+            f"{self.run} differs from the first run in the {self.what} at step {self.step}: the device "
             "didn't answer the same twice. Run it again; if it differs again with determinism on, suspect the hardware"
         )
 
@@ -52,18 +53,28 @@ class Divergence:
 class Replay:
     """One model on one device, its state put back before each run; dropout is on."""
 
-    def __init__(self, batches: Sequence[Arrays], *, device: str = "cpu:0", precision: str = "float32") -> None:
-        """Build the documented model with the seed 0 and remember its state.
+    def __init__(
+        self,
+        batches: Sequence[Arrays],
+        *,
+        device: str = "cpu:0",
+        precision: str = "float32",
+        side: int = 224,
+        seed: int = 0,
+    ) -> None:
+        """Build the documented model from the seed and remember its state.
 
         Args:
             batches: what each step trains on: uint8 `(n, 28, 28, 1)` and int32 `(n,)`.
             device: a name of `usable_devices`.
             precision: a name of `PRECISIONS`; on a GPU, turn op determinism on before.
+            side: of the images that the model sees.
+            seed: what its weights and dropout follow from.
         """
         self.batches, self.device, self.precision = batches, device, precision
         with on_device(device), numerics(precision):
-            keras.utils.set_random_seed(0)
-            self.model = build_alexnet(kernel_initializer="he_normal")
+            keras.utils.set_random_seed(seed)
+            self.model = build_alexnet((side, side, 1), kernel_initializer="he_normal")
             self.optimizer = keras.optimizers.SGD(LEARNING_RATE, momentum=MOMENTUM)
             recipe = dataclasses.replace(Recipe.documented(), loss="softmax")
             self.network = compiled_network(self.model, recipe, self.optimizer)
@@ -74,23 +85,15 @@ class Replay:
         yield from self.model.variables  # dropout's seeds among them
         yield from self.optimizer.variables
 
-    def run(self, after_step: Callable[[int], None] | None = None) -> list[StepDigest]:
-        """Put the state back, make one step on each batch, and return their digests.
-
-        Args:
-            after_step: called with each step's number before its digests are taken.
-        """
+    def run(self) -> list[StepDigest]:
+        """Put the state back, make one step on each batch, and return their digests."""
         with on_device(self.device), numerics(self.precision):
             for variable, value in self._state:
                 variable.assign(value)
-            return [self._step(number, *batch, after_step) for number, batch in enumerate(self.batches, 1)]
+            return [self._step(*batch) for batch in self.batches]
 
-    def _step(
-        self, number: int, images: np.ndarray, labels: np.ndarray, after_step: Callable[[int], None] | None
-    ) -> StepDigest:
+    def _step(self, images: np.ndarray, labels: np.ndarray) -> StepDigest:
         loss = float(self.network.train_on_batch(images, labels)[0])
-        if after_step is not None:
-            after_step(number)
         variables = self.model.trainable_variables[::-1]
         velocities = self.optimizer.momentums[::-1]
         return StepDigest(
@@ -100,18 +103,18 @@ class Replay:
         )
 
 
-def first_divergence(first: Sequence[StepDigest], other: Sequence[StepDigest], replay: int) -> Divergence | None:
-    """Return where `other` first differs from `first`; None if every bit is the same."""
+def first_divergence(first: Sequence[StepDigest], other: Sequence[StepDigest], run: str) -> Divergence | None:
+    """Return where `other`, called `run`, first differs from `first`; None if every bit is the same."""
     for number, (expected, found) in enumerate(zip(first, other, strict=True), 1):
         if expected.loss != found.loss:
-            return Divergence(replay, number, "loss")
+            return Divergence(run, number, "loss")
         for what, ours, theirs in (
             ("gradient of", expected.gradients, found.gradients),
             ("weight", expected.weights, found.weights),
         ):
             for path, digest in ours.items():
                 if theirs[path] != digest:
-                    return Divergence(replay, number, f"{what} {path}")
+                    return Divergence(run, number, f"{what} {path}")
     return None
 
 
