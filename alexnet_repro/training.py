@@ -78,28 +78,36 @@ class _Network(keras.Model):
         return self.logits(pixels, training=training and self.dropout)
 
 
-def _compiled(network: _Network, loss: str, optimizer: keras.optimizers.Optimizer | None = None) -> _Network:
+def _compiled(
+    network: _Network, loss: str, optimizer: keras.optimizers.Optimizer | None = None, jit_compile: bool | str = "auto"
+) -> _Network:
     network.compile(
         optimizer=optimizer,
         loss=LOSSES[loss],
         # The largest logit is the largest sigmoid output.
         metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
         auto_scale_loss=False,
+        jit_compile=jit_compile,
     )
     return network
 
 
 def compiled_network(
-    model: keras.Sequential, recipe: Recipe, optimizer: keras.optimizers.Optimizer | None = None
+    model: keras.Sequential,
+    recipe: Recipe,
+    optimizer: keras.optimizers.Optimizer | None = None,
+    *,
+    jit_compile: bool | str = "auto",
 ) -> keras.Model:
     """Return what `keras_step` updates: a compiled model from uint8 images `(n, 28, 28, 1)` to float32 logits.
 
-    It shares `model`'s layers. Without an `optimizer`, the recipe's own.
+    It shares `model`'s layers. Without an `optimizer`, the recipe's own. `jit_compile` is whether XLA
+    compiles it; by default Keras decides.
     """
     optimizer = optimizer or recipe.build_optimizer()
     if model.dtype_policy.name == "mixed_float16":
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
-    return _compiled(_Network(model, dropout=recipe.dropout), recipe.loss, optimizer)
+    return _compiled(_Network(model, dropout=recipe.dropout), recipe.loss, optimizer, jit_compile)
 
 
 def keras_step(model: keras.Sequential, recipe: Recipe) -> Step:

@@ -1,0 +1,66 @@
+"""Which devices are to be examined, and is this machine fit for it? Asked before anything is measured."""
+
+from collections.abc import Callable, Sequence
+
+import keras
+
+from alexnet_repro.hardware.devices import unusable_gpus
+from alexnet_repro.hardware.doctor import examine
+from alexnet_repro.hardware.environment import Environment, read_machine
+from alexnet_repro.hardware.finding import Finding, verdict
+
+DEADLINE = 180.0  # seconds a probe of the doctor
+
+
+class UnfitError(Exception):
+    """The machine must be mended first; the message says what to do."""
+
+
+def ask_the_doctor(
+    wanted: Sequence[str], say: Callable[[str], None], *, require_gpu: bool
+) -> tuple[Environment, list[Finding]]:
+    """Show what isn't well; return what is here, and what was found.
+
+    Args:
+        wanted: the devices that were named; none if all are wanted.
+        say: takes a line for the terminal.
+        require_gpu: whether a machine without a GPU is unfit.
+
+    Raises:
+        UnfitError: something is wrong, and it isn't the CPU alone that was asked for.
+    """
+    here, found = read_machine(), []
+    for known, finding in examine(DEADLINE, require_gpu=require_gpu):
+        here = known
+        found.append(finding)
+        if finding.status != "PASS":
+            say(str(finding))
+    overall = verdict(found)
+    say(f"doctor: {overall}, {len(found)} checks (python -m alexnet_repro doctor shows them all)")
+    if overall == "FAIL" and not _only_the_cpu(wanted):
+        raise UnfitError("mend the machine first, or examine the CPU on purpose: --device=cpu:0")
+    # Of a machine whose CPU alone was asked for, what is wrong with its GPUs is beside the question.
+    return here, found if not _only_the_cpu(wanted) else [each for each in found if each.status == "PASS"]
+
+
+def choose_devices(wanted: Sequence[str], usable: Sequence[str], *, require_gpu: bool) -> tuple[str, ...]:
+    """Return the usable devices that are wanted, all if none is named.
+
+    Raises:
+        UnfitError: a GPU that should be usable isn't.
+        ValueError: a device that was named isn't there.
+    """
+    backend, usable_count = keras.backend.backend(), len(usable) - 1
+    reason = None if _only_the_cpu(wanted) else unusable_gpus(read_machine(), usable_count, backend)
+    if reason is None and require_gpu and not usable_count:
+        reason = f"--require-gpu: {backend} can use {', '.join(usable)} only"
+    if reason:
+        raise UnfitError(reason)
+    absent = [device for device in wanted if device not in usable]
+    if absent:
+        raise ValueError(f"--device={absent[0]}: no such device; {backend} can use {', '.join(usable)}")
+    return tuple(device for device in usable if not wanted or device in wanted)
+
+
+def _only_the_cpu(wanted: Sequence[str]) -> bool:
+    return set(wanted) == {"cpu:0"}
