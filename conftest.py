@@ -10,11 +10,21 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow is impor
 
 from alexnet_repro.__main__ import PRECISION_NAMES
 
+SECONDS = {"s": 1, "m": 60, "h": 3600}
+
 
 def _replays(text: str) -> int:
     if not text.isdecimal() or int(text) < 2:  # noqa: PLR2004 - one run has nothing to be compared with
         raise argparse.ArgumentTypeError(f"expected 2 or more, got {text!r}")
     return int(text)
+
+
+def _duration(text: str) -> float:
+    """Return the seconds that `90s`, `10m` or `2h` means."""
+    number, unit = text[:-1], text[-1:]
+    if unit not in SECONDS or not number.isdecimal() or int(number) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number and s, m or h, as 10m; got {text!r}")
+    return float(int(number) * SECONDS[unit])
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -29,16 +39,39 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--device",
         action="append",
         metavar="NAME",
-        help="benchmark this device only, as cpu:0 or gpu:1; may be repeated (default: every device)",
+        help="ask and time this device only, as cpu:0 or gpu:1; may be repeated (default: every device)",
     )
     group.addoption(
         "--replays",
         type=_replays,
         default=3,
         metavar="N",
-        help="runs that the replay test compares (default: 3)",
+        help="runs of the same steps that are compared (default: 3)",
     )
-    group.addoption("--require-gpu", action="store_true", help="a machine without a usable GPU fails the benchmarks")
+    group.addoption(
+        "--burn-in",
+        type=_duration,
+        default=0.0,
+        metavar="TIME",
+        help="soak every device for so long (90s, 10m, 2h): memory patterns, copies, replays; a line a minute",
+    )
+    group.addoption(
+        "--deadline",
+        type=_duration,
+        default=600.0,
+        metavar="TIME",
+        help="what takes a check longer hangs, and fails (default: 10m)",
+    )
+    group.addoption("--fail-inconclusive", action="store_true", help="what can't be told fails too")
+    group.addoption(
+        "--update-reference",
+        action="store_true",
+        help="keep this machine's digests under benchmarks/references, for later runs to be compared with",
+    )
+    group.addoption(
+        "--report", metavar="DIR", help="where results.json and junit.xml are written (default: reports/TIME)"
+    )
+    group.addoption("--require-gpu", action="store_true", help="a machine without a usable GPU fails")
 
 
 def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str) -> str | None:

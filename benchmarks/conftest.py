@@ -1,122 +1,147 @@
-"""What the benchmarks share: their devices, the one way to time, what is recorded, the throughput table."""
+"""What the benchmarks share: devices, the doctor first, one way to ask and to time, the record and the verdict."""
 
 import itertools
-import os
 import time
 from collections.abc import Callable, Iterator
-from importlib import import_module
-from math import ceil
+from functools import cache
+from pathlib import Path
 from typing import Any
 
+import bench_summary
 import keras
 import pytest
+from bench_summary import DEVICES, HERE, LINES, RECORD, TIMINGS
 
 from alexnet_repro import DataLoader, enable_memory_growth, synthetic_fashion
-from alexnet_repro.hardware.devices import (
-    gpu_names,
-    synchronise,
-    thread_counts,
-    unusable_gpus,
-    usable_devices,
-)
-from alexnet_repro.hardware.doctor import examine
+from alexnet_repro.checks.admission import UnfitError, ask_the_doctor, choose_devices
+from alexnet_repro.checks.examination import Examination
+from alexnet_repro.checks.plan import PRECISIONS, Asked, asked
+from alexnet_repro.checks.subject import Subject
+from alexnet_repro.hardware.calibrate import matmul_rate
+from alexnet_repro.hardware.devices import gpu_names, thread_counts, usable_devices
 from alexnet_repro.hardware.environment import read_machine
-from alexnet_repro.hardware.finding import verdict
-from alexnet_repro.results.table import Row, throughput_table
+from alexnet_repro.hardware.finding import Finding
+from alexnet_repro.hardware.telemetry import heat_of
+from alexnet_repro.results.measure import measure as measured
+from alexnet_repro.results.record import Record
+from alexnet_repro.results.timing import Timing, judge, siblings
+from alexnet_repro.results.verdict import overall
 
-PRECISIONS = {
-    "cpu": ("float32", "mixed_bfloat16"),
-    "gpu": ("float32", "tf32", "mixed_bfloat16", "mixed_float16"),
-}
-MINIMUM_ROUNDS = 5
-DOCTORS_DEADLINE = 180.0  # seconds a check
-WARM_UP_SECONDS = 0.5  # a GPU's clocks take that long to rise
-
-# Settings that change timings; recorded beside them where they are set.
-TIMING_VARIABLES = (
-    "CUDA_VISIBLE_DEVICES",
-    "JAX_PLATFORMS",
-    "NVIDIA_TF32_OVERRIDE",
-    "OMP_NUM_THREADS",
-    "ONEDNN_MAX_CPU_ISA",
-    "TF_DETERMINISTIC_OPS",
-    "TF_ENABLE_ONEDNN_OPTS",
-    "TF_NUM_INTEROP_THREADS",
-    "TF_NUM_INTRAOP_THREADS",
-    "TF_XLA_FLAGS",
-    "XLA_FLAGS",
-)
-
-DEVICES = pytest.StashKey[tuple[str, ...]]()
-MEASURED = pytest.StashKey[list[dict[str, Any]]]()
+# In the order in which they run: there is no use in timing what is wrong.
+ORDER = ("test_correct", "test_repeatable", "test_reference", "test_burn_in", "test_price")
 
 
-def chosen_devices(config: pytest.Config) -> tuple[str, ...]:
-    """Return the devices to measure; end the run where one that should be measured can't be."""
-    if DEVICES not in config.stash:
-        enable_memory_growth()
-        usable = usable_devices()
-        wanted = config.getoption("device") or usable
-        if not config.option.collectonly:
-            _refuse_unusable_gpus(config, usable)
-        absent = [device for device in wanted if device not in usable]
-        if absent:
-            raise pytest.UsageError(
-                f"--device={absent[0]}: no such device; {keras.backend.backend()} can use {', '.join(usable)}"
-            )
-        config.stash[DEVICES] = tuple(device for device in usable if device in wanted)
-    return config.stash[DEVICES]
-
-
-def _refuse_unusable_gpus(config: pytest.Config, usable: tuple[str, ...]) -> None:
-    usable_gpus = len(usable) - 1
-    reason = None
-    if set(config.getoption("device") or ()) != {"cpu:0"}:
-        reason = unusable_gpus(read_machine(), usable_gpus, keras.backend.backend())
-    if reason is None and config.getoption("require_gpu") and not usable_gpus:
-        reason = f"--require-gpu: {keras.backend.backend()} can use {', '.join(usable)} only"
-    if reason is not None:
-        pytest.exit(reason, returncode=1)
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Decide where results go, before the plugin that writes JUnit's XML asks."""
+    config.pluginmanager.register(bench_summary)
+    folder = Path(config.getoption("report") or config.rootpath / "reports" / time.strftime("%Y-%m-%dT%H-%M-%S"))
+    config.stash[RECORD], config.stash[TIMINGS], config.stash[LINES] = Record(folder / "results.json"), [], []
+    if not config.option.collectonly and config.option.xmlpath is None:
+        config.option.xmlpath = str(folder / "junit.xml")
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    if not session.config.option.collectonly and keras.backend.backend() == "tensorflow":
-        _ask_the_doctor(session.config)
-    chosen_devices(session.config)
-
-
-def _ask_the_doctor(config: pytest.Config) -> None:
-    """Show what is not well, and end the run where something is wrong, unless the CPU alone was asked for."""
-    writer = config.get_terminal_writer()
-    findings = []
-    for _, finding in examine(DOCTORS_DEADLINE, require_gpu=config.getoption("require_gpu")):
-        findings.append(finding)
-        if finding.status != "PASS":
-            writer.line(str(finding))
-    overall = verdict(findings)
-    writer.line(f"doctor: {overall}, {len(findings)} checks (python -m alexnet_repro doctor shows them all)")
-    if overall == "FAIL" and set(config.getoption("device") or ()) != {"cpu:0"}:
-        pytest.exit("mend the machine first, or measure the CPU on purpose: --device=cpu:0", returncode=1)
+    config, record = session.config, session.config.stash[RECORD]
+    wanted, require_gpu = config.getoption("device") or (), config.getoption("require_gpu")
+    config.stash[HERE] = read_machine()
+    enable_memory_growth()
+    if config.option.collectonly:
+        config.stash[DEVICES] = tuple(device for device in usable_devices() if not wanted or device in wanted)
+        return
+    try:
+        if keras.backend.backend() == "tensorflow":
+            say = config.get_terminal_writer().line
+            config.stash[HERE], found = ask_the_doctor(wanted, say, require_gpu=require_gpu)
+            for finding in found:
+                record.add("correct", finding)
+        config.stash[DEVICES] = choose_devices(wanted, usable_devices(), require_gpu=require_gpu)
+    except UnfitError as error:
+        pytest.exit(str(error), returncode=1)
+    except (ValueError, OSError) as error:
+        raise pytest.UsageError(str(error)) from error
+    record.machine = {"devices": list(config.stash[DEVICES]), "gpus": gpu_names(), "threads": thread_counts()}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run what takes a `device` on each, with the module's `BATCHES` and the `PRECISIONS` of its kind."""
-    if "device" not in metafunc.fixturenames:
+    """Give each test its devices, and the checks or else the module's `BATCHES` and the precisions of each."""
+    names = [name for name in ("device", "check", "batch", "precision") if name in metafunc.fixturenames]
+    if "device" not in names:
         return
-    names = [name for name in ("device", "batch", "precision") if name in metafunc.fixturenames]
     cases = []
-    for device in chosen_devices(metafunc.config):
+    for device in metafunc.config.stash[DEVICES]:
         kind = device.partition(":")[0]
-        values = {"device": (device,), "batch": metafunc.module.BATCHES[kind], "precision": PRECISIONS[kind]}
+        values = {"device": (device,), "precision": PRECISIONS[kind]}
+        if "check" in names:
+            values["check"] = asked(metafunc.module.CHECKS, device)
+        if "batch" in names:
+            values["batch"] = metafunc.module.BATCHES[kind]
         marks = (pytest.mark.gpu,) if kind == "gpu" else ()
-        cases += [pytest.param(*case, marks=marks) for case in itertools.product(*(values[name] for name in names))]
+        cases += [
+            pytest.param(*case, marks=marks, id="-".join(map(_id, names, case)))
+            for case in itertools.product(*(values[name] for name in names))
+        ]
     metafunc.parametrize(names, cases)
+
+
+def _id(name: str, value: Any) -> str:
+    if isinstance(value, Asked) and value.precision:
+        return f"{name}={value.check}-precision={value.precision}"
+    return f"{name}={value}"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Right first, then the same twice, then fast."""
+    places = {name: place for place, name in enumerate(ORDER)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(ORDER)))
 
 
 @pytest.fixture(scope="session")
 def loader() -> DataLoader:
     """As many images as Fashion-MNIST has; generated ones, so that every machine computes the same."""
     return DataLoader.from_arrays(*synthetic_fashion(), seed=0)
+
+
+@pytest.fixture(scope="session")
+def devices(request: pytest.FixtureRequest) -> tuple[str, ...]:
+    """The devices under examination."""
+    return request.config.stash[DEVICES]
+
+
+@pytest.fixture(scope="session")
+def examination(request: pytest.FixtureRequest) -> Examination:
+    """Everything that is asked in child processes, with the answers so far."""
+    planned: dict[str, list[Asked]] = {}
+    for item in request.session.items:
+        chosen = getattr(item, "callspec", None)
+        if chosen and "check" in chosen.params:
+            planned.setdefault(chosen.params["device"], []).append(chosen.params["check"])
+    subject = Subject(replays=request.config.getoption("replays"))
+    return Examination(subject, planned, request.config.stash[HERE], request.config.getoption("deadline"))
+
+
+@pytest.fixture
+def conclude(request: pytest.FixtureRequest) -> Callable[..., None]:
+    """Record findings of a group, then end the test as they say."""
+
+    def conclude(group: str, *findings: Finding) -> None:
+        for finding in findings:
+            request.config.stash[RECORD].add(group, finding)
+        said = {
+            status: [str(each) for each in findings if each.status == status] for status in ("FAIL", "INCONCLUSIVE")
+        }
+        if said["FAIL"] or (said["INCONCLUSIVE"] and request.config.getoption("fail_inconclusive")):
+            pytest.fail("\n".join(said["FAIL"] + said["INCONCLUSIVE"]), pytrace=False)
+        if said["INCONCLUSIVE"]:
+            pytest.skip("\n".join(said["INCONCLUSIVE"]))
+
+    return conclude
+
+
+@pytest.fixture
+def show(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Keep a line for the end of the run."""
+    return request.config.stash[LINES].append
 
 
 @pytest.fixture(autouse=True)
@@ -126,73 +151,53 @@ def _free_memory() -> Iterator[None]:
     keras.utils.clear_session()
 
 
+peak = cache(matmul_rate)
+
+
 @pytest.fixture
-def measure(benchmark: Any, request: pytest.FixtureRequest) -> Callable[..., Any]:
-    """Time `work`, which handles `images` with `flop` operations a call, and return its last result."""
+def measure(benchmark: Any, request: pytest.FixtureRequest, conclude: Callable[..., None]) -> Callable[..., None]:
+    """Time `work`, which handles `images` with `flop` operations a call; `fault` says what is wrong with a result."""
 
-    def one_round(work: Callable[[], Any]) -> Any:
-        result = work()
-        synchronise(result)
-        return result
-
-    def measure(work: Callable[[], Any], *, images: int, flop: int = 0) -> Any:
+    def measure(
+        work: Callable[[], Any],
+        fault: Callable[[Any], str | None],
+        *,
+        images: int,
+        flop: int = 0,
+        largest: bool = False,
+    ) -> None:
+        config, params = request.config, request.node.callspec.params
         benchmark.group = request.node.originalname
-        benchmark.extra_info.update(request.node.callspec.params, images=images, flop=flop)
-        rounds = warm_up = 1
-        if not benchmark.disabled:
-            one_round(work)  # traces and compiles
-            start = time.perf_counter()
-            one_round(work)
-            seconds = time.perf_counter() - start
-            warm_up = ceil(WARM_UP_SECONDS / seconds)
-            minimum = max(MINIMUM_ROUNDS, request.config.getoption("benchmark_min_rounds"))
-            rounds = max(minimum, ceil(float(request.config.getoption("benchmark_max_time")) / seconds))
-        # `setup` is outside the timed region: nothing is under way when a round starts, nor when it ends.
-        return benchmark.pedantic(one_round, (work,), setup=synchronise, rounds=rounds, warmup_rounds=warm_up)
+        benchmark.extra_info.update(params, images=images, flop=flop)
+        done = measured(
+            benchmark,
+            work,
+            least_rounds=config.getoption("benchmark_min_rounds"),
+            seconds=float(config.getoption("benchmark_max_time")),
+        )
+        wrong = fault(done.result)
+        if not done.rounds:
+            assert wrong is None
+            return
+        device, precision = params.get("device", "cpu:0"), params.get("precision", "")
+        case = request.node.name.removeprefix("test_")
+        timing = Timing(case, device, precision, done.rounds, done.read_back, images, flop, heat_of(device), wrong)
+        config.stash[TIMINGS].append(timing)
+        config.stash[RECORD].add_timing(timing)
+        conclude("fast", *judge(timing, peak(device, precision) if largest else None))
 
     return measure
 
 
-def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:
-    """Add what timings depend on, and drop the momentary clock, which would tell a machine from itself."""
-    for name in ("hz_actual", "hz_actual_friendly"):
-        machine_info["cpu"].pop(name, None)
-    enable_memory_growth()
-    backend = keras.backend.backend()
-    machine_info |= {
-        "backend": backend,
-        "versions": {name: import_module(name).__version__ for name in (backend, "keras", "numpy")},
-        "devices": list(usable_devices()),
-        "gpu_names": gpu_names(),
-        "threads": thread_counts(),
-        "environment": {name: os.environ[name] for name in TIMING_VARIABLES if name in os.environ},
-    }
-
-
 @pytest.hookimpl(tryfirst=True)
-def pytest_benchmark_group_stats(config: pytest.Config, benchmarks: list[dict[str, Any]]) -> None:
-    """Only look: the plugin groups. Rows of an earlier run that is compared with carry its path."""
-    config.stash[MEASURED] = [row for row in benchmarks if row["path"] is None and "images" in row["extra_info"]]
-
-
-@pytest.hookimpl(wrapper=True, trylast=True)
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> Iterator[None]:
-    """Print throughput below the plugin's table, which may end in an error when it compares."""
-    try:
-        return (yield)
-    finally:
-        failed = {report.nodeid for report in terminalreporter.stats.get("failed", ())}
-        rows = [
-            Row(
-                case=measured["name"].removeprefix("test_"),
-                median=measured["median"],
-                iqr=measured["iqr"],
-                images=measured["extra_info"]["images"],
-                flop=measured["extra_info"]["flop"],
-                void=measured["fullname"] in failed,
-            )
-            for measured in config.stash.get(MEASURED, [])
-        ]
-        if rows:
-            terminalreporter.section("throughput, on synthetic images")
-            terminalreporter.write_line(throughput_table(rows))
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Compare siblings, write the record, and let the verdict decide the exit status."""
+    config, record = session.config, session.config.stash[RECORD]
+    if config.option.collectonly or not any(record.findings.values()):
+        return
+    for finding in siblings(config.stash[TIMINGS], gpu_names()):
+        record.add("fast", finding)
+    record.write(complete=exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED))
+    failing = ("FAIL", "INCONCLUSIVE") if config.getoption("fail_inconclusive") else ("FAIL",)
+    if exitstatus == pytest.ExitCode.OK and overall(record.findings) in failing:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED

@@ -7,20 +7,36 @@ import keras
 import numpy as np
 from keras import ops
 
-from alexnet_repro import DataLoader, build_alexnet
+from alexnet_repro import DataLoader
+from alexnet_repro.checks.subject import Subject
 from alexnet_repro.documented import FORWARD_FLOP
-from alexnet_repro.hardware.devices import on_device
-from alexnet_repro.hardware.precision import precision as numerics
+from alexnet_repro.hardware import bounds, oracle
 
 BATCHES = {"cpu": (1, 32, 128), "gpu": (1, 32, 128, 256, 512)}
+COMPARED = 2  # images
 
 
-def test_forward(device: str, batch: int, precision: str, loader: DataLoader, measure: Callable[..., Any]) -> None:
-    """From float images (batch, 224, 224, 1) to finite sigmoid outputs (batch, 10)."""
-    with on_device(device), numerics(precision):
-        keras.utils.set_random_seed(0)
-        model = build_alexnet()
-        images = ops.convert_to_tensor(loader.get_batch_train(batch)[0])
-        outputs = measure(lambda: model.predict_on_batch(images), images=batch, flop=batch * FORWARD_FLOP)
-    assert outputs.shape == (batch, 10)
-    assert np.isfinite(outputs).all()
+def test_forward(device: str, batch: int, precision: str, loader: DataLoader, measure: Callable[..., None]) -> None:
+    """From float images (batch, 224, 224, 1) to sigmoid outputs (batch, 10): those of float64, within rounding."""
+    subject = Subject(device, precision)
+    with subject.running():
+        model, weights = subject.model()
+        pixels, _ = loader.get_batch_train(batch)
+        images = ops.convert_to_tensor(pixels)
+
+        def fault(outputs: Any) -> str | None:
+            logits = oracle.forward(weights, pixels[:COMPARED])[-1]
+            bound = bounds.drift(precision, device) * np.abs(logits).max() / 4 + bounds.SIGMOID
+            found = np.asarray(keras.ops.convert_to_numpy(outputs))
+            if found.shape != (batch, 10) or not np.isfinite(found).all():
+                return f"outputs are {found.shape}, of which {(~np.isfinite(found)).sum()} aren't numbers"
+            off = np.abs(found[:COMPARED] - 1 / (1 + np.exp(-logits))).max()
+            return None if off <= bound else f"outputs are off by {off:.1e}, allowed {bound:.1e}"
+
+        measure(
+            lambda: model.predict_on_batch(images),
+            fault,
+            images=batch,
+            flop=batch * FORWARD_FLOP,
+            largest=batch == BATCHES[device.partition(":")[0]][-1],
+        )

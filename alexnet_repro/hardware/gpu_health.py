@@ -20,6 +20,7 @@ CLOCK_LIMITS = {
     0x80: ("the power supply's brake", True),
     0x100: ("a setting for the display", False),
 }
+HEAT = 0x20 | 0x40
 
 
 def health(here: Environment) -> Iterator[Finding]:

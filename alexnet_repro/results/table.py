@@ -1,7 +1,9 @@
-"""The throughput table: measured rows in, aligned text out."""
+"""Tables for the terminal: what was measured in, aligned text out."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+from alexnet_repro.hardware.finding import Finding
 
 HEADINGS = ("case", "median", "IQR", "images/s", "GFLOP/s")
 
@@ -27,7 +29,37 @@ def throughput_table(rows: Sequence[Row]) -> str:
     """Return one aligned line a row, in the rows' order, under a line of headings; no rows, no text."""
     if not rows:
         return ""
-    lines = [HEADINGS, *(_cells(row) for row in rows)]
+    return _aligned([HEADINGS, *(_cells(row) for row in rows)])
+
+
+def price_table(device: str, cells: Mapping[tuple[str, str, str], Finding]) -> str:
+    """Return what each precision costs with determinism and XLA off and on, in steps/s and against the cheapest.
+
+    Args:
+        device: where it was measured.
+        cells: by determinism, precision and XLA; `number` is the seconds of a step, None where there is none.
+    """
+    precisions = list(dict.fromkeys(precision for _, precision, _ in cells))
+    columns = list(dict.fromkeys((determinism, xla) for determinism, _, xla in cells))
+    times = [finding.number for finding in cells.values() if finding.number]
+    lines = [(f"ms a step on {device}", *(f"determinism {determinism}, XLA {xla}" for determinism, xla in columns))]
+    for precision in precisions:
+        row = (cells[determinism, precision, xla].number for determinism, xla in columns)
+        lines.append(
+            (precision, *(f"{each * 1e3:,.1f} ({each / min(times):.2f}×)" if each else "none" for each in row))
+        )
+    reasons = dict.fromkeys(finding.cause for finding in cells.values() if not finding.number)
+    return "\n".join(
+        [
+            "",
+            f"price of determinism, precision and XLA, {device}",
+            _aligned(lines),
+            *(f"none: {each}" for each in reasons),
+        ]
+    )
+
+
+def _aligned(lines: Sequence[Sequence[str]]) -> str:
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         "  ".join((case.ljust(widths[0]), *(map(str.rjust, numbers, widths[1:])))) for case, *numbers in lines

@@ -1,0 +1,162 @@
+"""Is a timing to be believed, and is it as fast as it should be? Pure functions from seconds to findings."""
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from alexnet_repro.hardware.finding import Finding
+
+# The two rounds that end in reading a result back overlap at the most by one: a timing below half of what they
+# took a round would have been done before the device was.
+UNFINISHED = 0.5
+SLOWER_SIBLING = 0.05
+BLOCKS = 48  # medians of rounds that a trend is looked for in
+FEWEST_BLOCKS = 8  # of which all in order have a probability of 1 in 40,320
+TREND = 4.0  # standard deviations of Mann and Kendall's statistic: by chance in one of 30,000 timings
+DECAY = 1.1
+LEAST_SHARE = 0.25  # of the device's own rate on a plain product, at the largest batch
+
+
+@dataclass(frozen=True)
+class Timing:
+    """One benchmark case as it was timed."""
+
+    case: str
+    """As `train_step[device=gpu:0-batch=128-precision=float32]`."""
+    device: str
+    precision: str
+    rounds: Sequence[float]
+    """Seconds each, in their order."""
+    read_back: float
+    """Seconds a round of two in a row whose result was read back, apart from the timing."""
+    images: int = 0
+    flop: int = 0
+    """Of a round; 0 where it isn't arithmetic that is measured."""
+    heat: str = ""
+    """What the driver says of heat right after it; empty where it says nothing."""
+    fault: str | None = None
+    """Why what was computed isn't valid; None if it is."""
+
+    @property
+    def median(self) -> float:
+        """Seconds."""
+        return statistics.median(self.rounds)
+
+
+def judge(timing: Timing, peak: float | None = None) -> list[Finding]:
+    """Return what is to be said of one case: valid, synchronised, steady and, against `peak` FLOP/s, its share."""
+    found = [valid(timing), synchronised(timing), steady(timing)]
+    if peak and timing.flop:
+        found.append(share(timing, peak))
+    return [replace(finding, device=timing.device, precision=timing.precision) for finding in found]
+
+
+def valid(timing: Timing) -> Finding:
+    """What was timed computed what it should have; else how fast it came is void."""
+    if timing.fault:
+        mend = "python -m alexnet_repro doctor; then see what correct says of this device"
+        return Finding("valid", "FAIL", f"{timing.case} is void: {timing.fault}", mend=mend)
+    return Finding("valid", "PASS", timing.case)
+
+
+def synchronised(timing: Timing) -> Finding:
+    """The clock was stopped when the device was done."""
+    ratio = timing.median / timing.read_back
+    if ratio >= UNFINISHED:
+        return Finding("synchronised", "PASS", timing.case, number=ratio, bound=UNFINISHED)
+    return Finding(
+        "synchronised",
+        "FAIL",
+        f"{timing.case} was timed without waiting for the device",
+        f"{timing.median:.3g} s a round, but {timing.read_back:.3g} s until its result could be read",
+        "end the timed region with alexnet_repro.hardware.devices.synchronise; if it does, suspect the driver's wait",
+        number=ratio,
+        bound=UNFINISHED,
+    )
+
+
+def steady(timing: Timing) -> Finding:
+    """Speed doesn't fall from round to round: no sign of heat."""
+    count = min(BLOCKS, len(timing.rounds))
+    blocks = np.array([np.median(part) for part in np.array_split(np.asarray(timing.rounds), count)])
+    third = max(1, count // 3)
+    decay = float(np.median(blocks[-third:]) / np.median(blocks[:third]))
+    falls = count >= FEWEST_BLOCKS and _trend(blocks) > TREND and decay > DECAY
+    if not falls:
+        return Finding("steady", "PASS", timing.case, f"{len(timing.rounds)} rounds", number=decay, bound=DECAY)
+    return Finding(
+        "steady",
+        "FAIL" if timing.heat else "INCONCLUSIVE",
+        f"{timing.case} grew slower by {decay - 1:.0%} while it was timed"
+        + (f": {timing.heat}" if timing.heat else "; nothing says that it is heat"),
+        f"{np.median(blocks[:third]):.3g} s a round at first, {np.median(blocks[-third:]):.3g} s at last",
+        "check fans, air flow and power limit: nvidia-smi -q -d TEMPERATURE,POWER,PERFORMANCE"
+        if timing.heat
+        else "run it again with nothing else on the machine",
+        number=decay,
+        bound=DECAY,
+    )
+
+
+def share(timing: Timing, peak: float) -> Finding:
+    """The best round reaches a fair share of the device's own rate on a plain product."""
+    reached = timing.flop / min(timing.rounds) / peak
+    numbers = f"{timing.flop / min(timing.rounds) / 1e12:.3g} of {peak / 1e12:.3g} TFLOP/s at best"
+    if reached >= LEAST_SHARE:
+        return Finding("share", "PASS", f"{timing.case}: {reached:.0%}", numbers, number=reached, bound=LEAST_SHARE)
+    return Finding(
+        "share",
+        "INCONCLUSIVE",
+        f"{timing.case} reaches {reached:.0%} of the device's own rate on a plain product",
+        numbers,
+        "run it again with nothing else on the machine; then compare with a machine of the same kind",
+        number=reached,
+        bound=LEAST_SHARE,
+    )
+
+
+def siblings(timings: Sequence[Timing], models: Sequence[str]) -> list[Finding]:
+    """Return, for each case that several GPUs of one model were timed in, whether they are equally fast.
+
+    Args:
+        timings: of all devices.
+        models: the GPUs' product names, by number.
+    """
+    groups: dict[tuple[str, str], list[Timing]] = {}
+    for timing in timings:
+        kind, _, number = timing.device.partition(":")
+        if kind == "gpu":
+            case = timing.case.replace(f"device={timing.device}", "device=gpu")
+            groups.setdefault((case, models[int(number)]), []).append(timing)
+    return [_equally_fast(case, model, group) for (case, model), group in groups.items() if len(group) > 1]
+
+
+def _equally_fast(case: str, model: str, group: Sequence[Timing]) -> Finding:
+    best, worst = min(group, key=lambda timing: timing.median), max(group, key=lambda timing: timing.median)
+    slower = worst.median / best.median - 1
+    if slower <= SLOWER_SIBLING:
+        numbers = f"{len(group)} × {model}, the slowest {slower:.1%} behind"
+        return Finding("siblings", "PASS", case, numbers, number=slower, bound=SLOWER_SIBLING)
+    return Finding(
+        "siblings",
+        "FAIL",
+        f"{worst.device} is {slower:.1%} slower than {best.device}, the best {model}, in {case}",
+        f"{worst.median:.4g} and {best.median:.4g} s a round",
+        f"nvidia-smi -q -i {worst.device.partition(':')[2]} -d CLOCK,POWER,TEMPERATURE,PERFORMANCE # and of the other; "
+        "then reseat it, or change its slot",
+        device=worst.device,
+        precision=worst.precision,
+        number=slower,
+        bound=SLOWER_SIBLING,
+    )
+
+
+def _trend(values: np.ndarray) -> float:
+    """Return Mann and Kendall's statistic of a rise, in standard deviations (Mann, Econometrica 13, 1945)."""
+    count = len(values)
+    later, earlier = np.triu_indices(count, 1)[::-1]
+    ups = float(np.sign(values[later] - values[earlier]).sum())
+    return (ups - math.copysign(1, ups)) / math.sqrt(count * (count - 1) * (2 * count + 5) / 18)

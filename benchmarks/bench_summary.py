@@ -1,0 +1,94 @@
+"""What is kept of the machine, and what is printed at the end: throughput, then the verdict."""
+
+import os
+from collections.abc import Iterator
+from importlib import import_module
+from typing import Any
+
+import keras
+import pytest
+
+from alexnet_repro import enable_memory_growth
+from alexnet_repro.hardware.devices import gpu_names, thread_counts, usable_devices
+from alexnet_repro.hardware.environment import Environment
+from alexnet_repro.results.record import Record
+from alexnet_repro.results.table import Row, throughput_table
+from alexnet_repro.results.timing import Timing
+from alexnet_repro.results.verdict import summary
+
+# Settings that change timings; recorded beside them where they are set.
+TIMING_VARIABLES = (
+    "CUDA_VISIBLE_DEVICES",
+    "JAX_PLATFORMS",
+    "NVIDIA_TF32_OVERRIDE",
+    "OMP_NUM_THREADS",
+    "ONEDNN_MAX_CPU_ISA",
+    "TF_DETERMINISTIC_OPS",
+    "TF_ENABLE_ONEDNN_OPTS",
+    "TF_NUM_INTEROP_THREADS",
+    "TF_NUM_INTRAOP_THREADS",
+    "TF_XLA_FLAGS",
+    "XLA_FLAGS",
+)
+
+DEVICES = pytest.StashKey[tuple[str, ...]]()
+HERE = pytest.StashKey[Environment]()
+RECORD = pytest.StashKey[Record]()
+TIMINGS = pytest.StashKey[list[Timing]]()
+LINES = pytest.StashKey[list[str]]()
+MEASURED = pytest.StashKey[list[dict[str, Any]]]()
+
+
+def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:
+    """Add what timings depend on, and drop the momentary clock, which would tell a machine from itself."""
+    for name in ("hz_actual", "hz_actual_friendly"):
+        machine_info["cpu"].pop(name, None)
+    enable_memory_growth()
+    backend = keras.backend.backend()
+    machine_info |= {
+        "backend": backend,
+        "versions": {name: import_module(name).__version__ for name in (backend, "keras", "numpy")},
+        "devices": list(usable_devices()),
+        "gpu_names": gpu_names(),
+        "threads": thread_counts(),
+        "environment": {name: os.environ[name] for name in TIMING_VARIABLES if name in os.environ},
+    }
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_benchmark_group_stats(config: pytest.Config, benchmarks: list[dict[str, Any]]) -> None:
+    """Only look: the plugin groups. Rows of an earlier run that is compared with carry its path."""
+    config.stash[MEASURED] = [row for row in benchmarks if row["path"] is None and "images" in row["extra_info"]]
+
+
+@pytest.hookimpl(wrapper=True, trylast=True)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> Iterator[None]:
+    """Print throughput and the verdict below the plugin's table, which may end in an error when it compares."""
+    try:
+        return (yield)
+    finally:
+        failed = {report.nodeid for report in terminalreporter.stats.get("failed", ())}
+        rows = [
+            Row(
+                case=measured["name"].removeprefix("test_"),
+                median=measured["median"],
+                iqr=measured["iqr"],
+                images=measured["extra_info"]["images"],
+                flop=measured["extra_info"]["flop"],
+                void=measured["fullname"] in failed,
+            )
+            for measured in config.stash.get(MEASURED, [])
+        ]
+        if rows:
+            terminalreporter.section("throughput, on synthetic images")
+            terminalreporter.write_line(throughput_table(rows))
+        for line in config.stash[LINES]:
+            terminalreporter.write_line(line)
+        record = config.stash[RECORD]
+        if any(record.findings.values()):
+            terminalreporter.section("verdict")
+            for line in summary(record.findings):
+                terminalreporter.write_line(line)
+            if len(config.stash.get(DEVICES, ())) == 1:
+                terminalreporter.write_line("GPU: not run; this machine has none that is asked for")
+            terminalreporter.write_line(f"results: {record.path}")

@@ -1,0 +1,46 @@
+"""Does it hold out? Every device at once, for as long as `--burn-in` says."""
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+
+import pytest
+
+from alexnet_repro.checks.burn_in import burn_in
+from alexnet_repro.checks.examination import Examination
+from alexnet_repro.checks.plan import PRECISIONS
+from alexnet_repro.hardware.finding import Finding
+
+
+@pytest.fixture(scope="module")
+def soaking(
+    devices: tuple[str, ...], examination: Examination, request: pytest.FixtureRequest
+) -> dict[str, Future[Finding]]:
+    """What each device will be found to have done."""
+    seconds = request.config.getoption("burn_in")
+    if not seconds:
+        pytest.skip("asked for by --burn-in=10m")
+    capture = request.config.pluginmanager.getplugin("capturemanager")
+
+    def say(line: str) -> None:
+        with capture.global_and_fixture_disabled():
+            print(f"\n{line}", end="", flush=True)
+
+    threads = ThreadPoolExecutor(len(devices))
+    return {
+        device: threads.submit(
+            burn_in,
+            replace(examination.subject, device=device),
+            PRECISIONS[device.partition(":")[0]],
+            seconds,
+            say,
+            deadline=examination.deadline,
+            environ=examination.environ(device),
+        )
+        for device in devices
+    }
+
+
+def test_burn_in(device: str, soaking: dict[str, Future[Finding]], conclude: Callable[..., None]) -> None:
+    """Memory keeps its patterns, copies arrive, and replays stay the same to the bit."""
+    conclude("repeatable", soaking[device].result())

@@ -1,0 +1,70 @@
+"""Does every device answer the same twice: in one process, in another, beside others, and as its siblings do?"""
+
+from collections.abc import Callable
+
+import pytest
+
+from alexnet_repro.checks.examination import Examination
+from alexnet_repro.checks.plan import REPEATABLE, Asked
+from alexnet_repro.checks.repeat_checks import agreement
+from alexnet_repro.hardware.devices import gpu_names
+from alexnet_repro.hardware.finding import Finding
+
+CHECKS = REPEATABLE
+
+Digests = dict[str, dict[str, Finding]]
+
+
+@pytest.fixture(scope="module")
+def once_more(devices: tuple[str, ...], examination: Examination) -> Digests:
+    """Each device's digests from a process of its own, one device after the other."""
+    return {device: examination.digests([device], "digest")[device] for device in devices}
+
+
+@pytest.fixture(scope="module")
+def all_at_once(devices: tuple[str, ...], examination: Examination) -> Digests:
+    """Each device's digests from a process of its own, all GPUs at the same time."""
+    gpus = [device for device in devices if device.startswith("gpu")]
+    if len(gpus) < 2:
+        pytest.skip("needs two GPUs")
+    return examination.digests(gpus, "digest")
+
+
+def test_replay(device: str, check: Asked, examination: Examination, conclude: Callable[..., None]) -> None:
+    """Steps repeated from one state give the same bits, dropout on."""
+    conclude("repeatable", examination.find(device, check))
+
+
+def test_processes(
+    device: str, precision: str, examination: Examination, once_more: Digests, conclude: Callable[..., None]
+) -> None:
+    """So they do in another process."""
+    first = examination.find(device, Asked("replay", precision))
+    conclude("repeatable", agreement("processes", first, once_more[device][precision], "another process"))
+
+
+def test_busy(
+    device: str, precision: str, examination: Examination, all_at_once: Digests, conclude: Callable[..., None]
+) -> None:
+    """So they do with all GPUs busy."""
+    if device not in all_at_once:
+        pytest.skip("needs two GPUs")
+    first = examination.find(device, Asked("replay", precision))
+    conclude("repeatable", agreement("busy", first, all_at_once[device][precision], "the run with all GPUs busy"))
+
+
+def test_siblings(
+    device: str,
+    precision: str,
+    devices: tuple[str, ...],
+    examination: Examination,
+    once_more: Digests,
+    conclude: Callable[..., None],
+) -> None:
+    """So they do on the first GPU of the same model."""
+    models = dict(zip((each for each in devices if each.startswith("gpu")), gpu_names(), strict=False))
+    elder = next((each for each in devices if each in models and models[each] == models.get(device)), device)
+    if elder == device:
+        pytest.skip("needs two GPUs of one model")
+    first = examination.find(elder, Asked("replay", precision))
+    conclude("repeatable", agreement("siblings", first, once_more[device][precision], f"{device}, beside {elder},"))
