@@ -89,6 +89,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
             terminalreporter.section("verdict")
             for line in summary(record.findings):
                 terminalreporter.write_line(line)
-            if len(config.stash.get(DEVICES, ())) == 1:
+            if config.stash.get(DEVICES, ()) == ("cpu:0",):
                 terminalreporter.write_line("GPU: not run; this machine has none that is asked for")
             terminalreporter.write_line(f"results: {record.path}")

@@ -54,7 +54,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
             say = config.get_terminal_writer().line
             config.stash[HERE], found = ask_the_doctor(wanted, say, require_gpu=require_gpu)
             for finding in found:
-                record.add("correct", finding)
+                record.add("doctor", finding)
         config.stash[DEVICES] = choose_devices(wanted, usable_devices(), require_gpu=require_gpu)
     except UnfitError as error:
         pytest.exit(str(error), returncode=1)

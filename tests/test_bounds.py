@@ -47,3 +47,40 @@ def test_rounding_of_operands(dtype, half_unit):
     rounded = bounds.rounded(values, dtype)
     np.testing.assert_array_equal(rounded, ops.convert_to_numpy(ops.cast(values, dtype)).astype(np.float64))
     assert (np.abs(rounded - values) <= half_unit * np.abs(values)).all()
+
+
+@pytest.mark.parametrize(
+    ("precision", "device", "drift", "gradient_drift"),
+    [
+        # With c = sqrt(2 ln 2e9) = 6.5447: 8 × (c × 2^-24 × sqrt(12800) + 2 × 2^-24); sqrt of ten times that.
+        ("float32", "cpu:0", 3.5403e-4, 5.9500e-2),
+        ("tf32", "cpu:0", 3.5403e-4, 5.9500e-2),
+        ("float32", "gpu:0", 3.5403e-4, 5.9500e-2),
+        # 8 × (c × 2^-24 × sqrt(12800) + 2 × 2^-11 + 2 × 2^-24)
+        ("tf32", "gpu:1", 8.1665e-3, 0.28577),
+        # 8 × (c × 2^-24 × sqrt(12800) + 2 × 2^-11), and 2^-8 for 2^-11
+        ("mixed_float16", "gpu:0", 8.1656e-3, 0.28575),
+        ("mixed_bfloat16", "gpu:0", 6.2853e-2, 0.79280),
+        ("mixed_bfloat16", "cpu:0", 6.2853e-2, 0.79280),
+        # 8 × (c × 2^-11 × sqrt(12800) + 2 × 2^-11)
+        ("mixed_float16", "cpu:0", 2.9002, 5.3853),
+    ],
+)
+def test_drift(precision, device, drift, gradient_drift):
+    """Logits and gradients of a whole step may be as far off as rounding in this precision adds up to."""
+    assert bounds.drift(precision, device) == pytest.approx(drift, rel=2e-5)
+    assert bounds.gradient_drift(precision, device) == pytest.approx(gradient_drift, rel=2e-5)
+
+
+@pytest.mark.parametrize("drift", [bounds.drift, bounds.gradient_drift], ids=["of=logits", "of=gradients"])
+@pytest.mark.parametrize(
+    ("device", "precisions"),
+    [
+        pytest.param("cpu:0", ["float32", "mixed_bfloat16", "mixed_float16"], id="device=cpu:0"),
+        pytest.param("gpu:0", ["float32", "mixed_float16", "tf32", "mixed_bfloat16"], id="device=gpu:0"),
+    ],
+)
+def test_drift_grows_as_precision_falls(device, precisions, drift):
+    """The less precise, the more room there is."""
+    drifts = [drift(precision, device) for precision in precisions]
+    assert drifts == sorted(set(drifts))

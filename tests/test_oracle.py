@@ -7,7 +7,17 @@ from test_tensorflow_2_0_0 import BATCH, POOLING_TIE, REFERENCE, TOLERANCE, asse
 
 from alexnet_repro import documented
 from alexnet_repro.data.resize import resize_with_pad
-from alexnet_repro.hardware.oracle import LAYERS, LOSSES, Convolution, Dense, MaxPooling, Unchanged, backward, forward
+from alexnet_repro.hardware.oracle import (
+    LAYERS,
+    LOSSES,
+    Convolution,
+    Dense,
+    MaxPooling,
+    Unchanged,
+    backward,
+    forward,
+    resize,
+)
 
 LABELS = np.array(REFERENCE["labels"])
 CONVOLUTIONS = [  # images, kernel, strides, padding
@@ -177,3 +187,34 @@ def test_whole_network_gradients():
             values.append(LOSSES["softmax"](labels, forward(weights, images)[-1])[0].sum())
         weight[index] = right
         assert gradient[index] == pytest.approx((values[0] - values[1]) / 2e-6, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("source", "target"),
+    [
+        pytest.param((28, 28), (224, 224), id="fit=larger"),
+        pytest.param((28, 28), (67, 67), id="fit=odd"),
+        pytest.param((14, 28), (224, 224), id="fit=lying"),
+        pytest.param((28, 7), (224, 224), id="fit=standing"),
+        pytest.param((28, 27), (224, 224), id="fit=nearly-square"),
+        pytest.param((12, 8), (6, 9), id="fit=smaller"),
+        pytest.param((5, 5), (8, 5), id="fit=padded-only"),
+        pytest.param((1, 3), (4, 9), id="fit=one-row"),
+    ],
+)
+def test_resize(source, target):
+    """Images of every shape that fits exactly are where TensorFlow puts them, to 1e-4 of 255, with zeros around."""
+    tf = pytest.importorskip("tensorflow")
+    images = np.random.default_rng(0).integers(0, 256, (2, *source, 3), np.uint8)
+    right = tf.image.resize_with_pad(images, *target).numpy()
+    np.testing.assert_allclose(resize(images, *target), right, rtol=0, atol=255e-4, strict=False)
+    assert resize(images, *target).shape == (2, *target, 3)
+
+
+@pytest.mark.parametrize(
+    ("source", "target"), [((3, 7), (5, 5)), ((2, 3), (4, 5)), ((9, 10), (224, 224)), ((28, 28 * 3), (224, 224))]
+)
+def test_resize_refuses_what_does_not_fit(source, target):
+    """Where a content's size would be a matter of rounding there is no right answer."""
+    with pytest.raises(ValueError, match=rf"{source[0]}x{source[1]} doesn't fit {target[0]}x{target[1]} exactly"):
+        resize(np.zeros((1, *source, 1)), *target)

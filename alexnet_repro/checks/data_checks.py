@@ -46,7 +46,7 @@ def pairs(subject: Subject) -> Finding:
     )
 
 
-def pipeline(subject: Subject, deadline: float = STUCK) -> Finding:
+def pipeline(subject: Subject) -> Finding:
     """A batch is drawn within the deadline."""
     loader, start = subject.loader(), time.monotonic()
     drawn: Future[Arrays] = Future()
@@ -59,13 +59,13 @@ def pipeline(subject: Subject, deadline: float = STUCK) -> Finding:
 
     Thread(target=draw, daemon=True).start()  # not an executor's, which Python would wait for at its end
     try:
-        drawn.result(deadline)
+        drawn.result(STUCK)
     except StuckError:
-        cause = f"the input pipeline is stuck: no batch in {deadline:g} s"
+        cause = f"the input pipeline is stuck: no batch in {STUCK:g} s"
         mend = "py-spy dump --pid PID # of a run that is stuck: it says where"
-        return Finding("pipeline", "FAIL", cause, mend=mend, number=deadline, bound=deadline)
+        return Finding("pipeline", "FAIL", cause, mend=mend, number=STUCK, bound=STUCK)
     seconds = time.monotonic() - start
-    return Finding("pipeline", "PASS", f"{DRAWN} images in {seconds * 1e3:.1f} ms", number=seconds, bound=deadline)
+    return Finding("pipeline", "PASS", f"{DRAWN} images in {seconds * 1e3:.1f} ms", number=seconds, bound=STUCK)
 
 
 def resize(subject: Subject) -> Finding:

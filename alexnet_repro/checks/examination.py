@@ -45,7 +45,7 @@ class Examination:
         while (device, check) not in self._found:
             finding = next(running, None)
             if finding is None:  # it wasn't planned
-                running = self._start(device, check)
+                running = self._running[self._kind(device, check)] = self._start(device, check)
             else:
                 asked = Asked(finding.check, finding.precision)
                 self._found[device, asked] = attributed(finding, self.found)

@@ -17,15 +17,19 @@ import keras
 from alexnet_repro.checks.repeat_checks import REPLAY_BATCH, differs, steps
 from alexnet_repro.checks.subject import Subject
 from alexnet_repro.hardware import bounds
-from alexnet_repro.hardware.devices import thread_counts
+from alexnet_repro.hardware.devices import gpu_names, thread_counts
 from alexnet_repro.hardware.environment import Environment
 from alexnet_repro.hardware.finding import Finding
 from alexnet_repro.hardware.replay import first_divergence
 from alexnet_repro.hardware.software_checks import NUMERIC_SETTINGS
 
 # Packages whose kernels, random numbers or choices decide bits; CUDA's own wheels with TensorFlow, JAX and PyTorch.
-PACKAGES = ("keras", "numpy", "tensorflow", "jax", "jaxlib", "torch", "nvidia-cublas-cu12", "nvidia-cudnn-cu12")
+PACKAGES = (
+    *("keras", "numpy", "tensorflow", "jax", "jaxlib", "torch"),
+    *("nvidia-cublas", "nvidia-cublas-cu12", "nvidia-cudnn-cu12", "nvidia-cudnn-cu13"),
+)
 CPU_FIELDS = ("vendor_id", "cpu family", "model", "stepping", "cache size")
+ARM_FIELDS = ("CPU implementer", "CPU variant", "CPU part", "CPU revision", "Features")
 VECTORS = ("avx", "avx2", "fma", "amx")  # and everything that begins with avx512 or amx
 UPDATE = "pytest benchmarks --update-reference # and commit the file, once this machine is known to be right"
 TOO_LATE = "the later steps aren't compared: rounding grows from step to step"
@@ -63,9 +67,9 @@ def environment_of(device: str, here: Environment) -> dict[str, Any]:
     common = {"packages": {name: found for name in PACKAGES if (found := _version(name))}, "settings": settings}
     if device.startswith("cpu"):
         return {**common, "cpu": _cpu(), "threads": thread_counts()}
-    gpu = here.chosen_gpus[int(device.partition(":")[2])] if here.chosen_gpus else None
-    named = {"gpu": gpu.name, "capability": list(gpu.capability or ())} if gpu else {"gpu": "unknown"}
-    return {**common, **named, "driver": here.nvidia.driver}
+    name = gpu_names()[int(device.partition(":")[2])]
+    capability = next((gpu.capability for gpu in here.nvidia.gpus if gpu.name == name), None)
+    return {**common, "gpu": name, "capability": list(capability or ()), "driver": here.nvidia.driver}
 
 
 def compare(found: Finding, subject: Subject, environment: Mapping[str, Any], stored: Sequence[Golden]) -> Finding:
@@ -117,7 +121,7 @@ def read(path: Path) -> list[Golden]:
         ValueError: the file isn't one of ours.
     """
     try:
-        return [Golden(**each) for each in json.loads(path.read_text())["digests"]]
+        return [_golden(each) for each in json.loads(path.read_text())["digests"]]
     except FileNotFoundError:
         return []
     except (KeyError, TypeError, ValueError) as error:
@@ -138,6 +142,13 @@ def updated(stored: Sequence[Golden], found: Finding, subject: Subject, environm
     return [each for each in stored if (each.task, each.environment) != (new.task, new.environment)] + [new]
 
 
+def _golden(fields: Mapping[str, Any]) -> Golden:
+    golden = Golden(**fields)
+    if not len(steps({"steps": golden.steps})) == golden.task["steps"] > 0:
+        raise ValueError("steps are missing")
+    return golden
+
+
 def _version(package: str) -> str | None:
     try:
         return version(package)
@@ -154,4 +165,4 @@ def _cpu(cpuinfo: Path = Path("/proc/cpuinfo")) -> dict[str, Any]:
     fields = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in first.splitlines())}
     flags = fields.get("flags", "").split()
     vectors = sorted(flag for flag in flags if flag in VECTORS or flag.startswith(("avx512", "amx")))
-    return {**{name: fields[name] for name in CPU_FIELDS if name in fields}, "vectors": vectors}
+    return {**{name: fields[name] for name in CPU_FIELDS + ARM_FIELDS if name in fields}, "vectors": vectors}

@@ -41,6 +41,8 @@ class Learning:
     """The least accuracy that guessing doesn't reach."""
     unchanged: tuple[str, ...]
     """Weights that are what they were at the start."""
+    infinite: tuple[str, ...]
+    """Weights that hold what isn't a finite number; ReLU may hide it from the loss."""
 
     @property
     def fault(self) -> str | None:
@@ -48,6 +50,8 @@ class Learning:
         for update, loss in enumerate((*self.losses, self.loss), 1):
             if not math.isfinite(loss):
                 return f"the loss is {loss} at update {update}"
+        if self.infinite:
+            return f"{self.infinite[0]} isn't finite after {len(self.losses)} updates"
         if self.unchanged:
             return f"{self.unchanged[0]} didn't change in {len(self.losses)} updates"
         if not self.loss < self.losses[0]:
@@ -80,13 +84,12 @@ def learn(
         for _ in range(BETWEEN_LOOKS if len(losses) < MOST_UPDATES else 0):
             losses.append(float(network.train_on_batch(images, labels)[0]))
         loss, accuracy = map(float, network.test_on_batch(images, labels))
-        unchanged = [
-            variable.path
-            for variable, old in zip(network.trainable_variables, before, strict=True)
-            if np.array_equal(keras.ops.convert_to_numpy(variable.value), old)
-        ]
-        result = Learning(tuple(losses), loss, accuracy, _beyond_chance(labels), tuple(unchanged))
-        if result.fault is None or not math.isfinite(loss) or len(losses) >= MOST_UPDATES:
+        arrays = {each.path: np.asarray(keras.ops.convert_to_numpy(each.value)) for each in network.trainable_variables}
+        pairs = zip(arrays.items(), before, strict=True)
+        unchanged = tuple(path for (path, new), old in pairs if np.array_equal(new, old))
+        infinite = tuple(path for path, new in arrays.items() if not np.isfinite(new).all())
+        result = Learning(tuple(losses), loss, accuracy, _beyond_chance(labels), unchanged, infinite)
+        if result.fault is None or not math.isfinite(loss) or infinite or len(losses) >= MOST_UPDATES:
             return result
 
 

@@ -17,18 +17,23 @@ BLOCK = 1 << 28  # bytes
 LEAST_FILLED = 0.9  # of a GPU's memory
 OF_THE_HOST = 0.25  # of what is free: a host that is filled swaps, or ends processes
 COPIED = 1 << 26  # bytes
+# As TensorFlow, JAX and PyTorch say it of a GPU, and NumPy and PyTorch of a host.
+NO_MEMORY = (
+    "resource_exhausted", "resourceexhausted", "out of memory", "outofmemory", "memoryerror", "allocate memory",
+)  # fmt: skip
 SUSPECT = "run it again, then replace the part: on a GPU, nvidia-smi -q -d ECC,ROW_REMAPPER; on a host, memtest86+"
 
 
-def memory(subject: Subject, budget: int | None = None, block: int = BLOCK) -> Finding:
+def memory(subject: Subject, budget: int | None = None, block: int | None = None) -> Finding:
     """Patterns that fill the memory are read back as they were written.
 
     Args:
         subject: which device.
         budget: bytes to fill; by default all that can be had of a GPU's memory, a quarter of a host's.
-        block: bytes of each piece.
+        block: bytes of each piece; by default 256 MiB, or a hundredth of a smaller memory.
     """
     total, budget = _budget(subject.device, budget)
+    block = block or min(BLOCK, budget // 100)
     filled = 0
     with on_device(subject.device):
         for name, values in _passes():
@@ -40,7 +45,9 @@ def memory(subject: Subject, budget: int | None = None, block: int = BLOCK) -> F
                     cause = f"{wrong} of {size} bytes of block {number} aren't what was written"
                     where = f"pattern {name}, {filled >> 20:,} MiB filled"
                     return Finding("memory", "FAIL", cause, where, SUSPECT, number=wrong, bound=0)
-            del blocks
+            blocks, tensor = [], None  # or the last block takes the room of one to come
+    if not filled:
+        return Finding("memory", "INCONCLUSIVE", "there was no memory to fill", mend="nvidia-smi; free -m")
     said = f"{filled >> 20:,} MiB filled and read back, {len(PATTERNS) + 1} patterns"
     if total is None:
         return Finding("memory", "PASS", said, number=0, bound=0)
@@ -111,7 +118,7 @@ def _wrong(tensor: Any, value: int) -> int:
 def is_out_of_memory(error: Exception) -> bool:
     """Return whether an error is a backend's way of saying that there is no memory left."""
     said = f"{type(error).__name__} {error}".casefold()
-    return any(word in said for word in ("resource_exhausted", "resourceexhausted", "out of memory", "outofmemory"))
+    return any(word in said for word in NO_MEMORY)
 
 
 def _budget(device: str, budget: int | None) -> tuple[int | None, int]:

@@ -7,8 +7,8 @@ from keras import ops
 from alexnet_repro import documented
 from alexnet_repro.checks.subject import Subject
 from alexnet_repro.data.resize import resize_with_pad
-from alexnet_repro.hardware.compare import compare_with_oracle
-from alexnet_repro.hardware.comparison import next_step
+from alexnet_repro.hardware.compare import layer_comparisons
+from alexnet_repro.hardware.comparison import Comparison, next_step
 from alexnet_repro.hardware.finding import Finding
 from alexnet_repro.model import LayerRow, build_alexnet, layer_rows
 
@@ -40,12 +40,14 @@ def layers(subject: Subject) -> Finding:
     with subject.running():
         model, weights = subject.model()
         pixels = ops.convert_to_numpy(resize_with_pad(images.astype("float32") / 255, subject.side, subject.side))
-        comparison = compare_with_oracle(
+        rows = []
+        for row in layer_comparisons(
             model, weights, pixels, labels, precision=subject.precision, device=subject.device
-        )
-    off = comparison.first_off
-    if off:
-        return Finding("layers", "FAIL", str(off), mend=next_step(off), number=off.error, bound=off.bound)
+        ):
+            if not row.ok:
+                return Finding("layers", "FAIL", str(row), mend=next_step(row), number=row.error, bound=row.bound)
+            rows.append(row)
+    comparison = Comparison(tuple(rows))
     closest = comparison.closest
     return Finding("layers", "PASS", str(comparison), number=closest.error, bound=closest.bound)
 

@@ -41,7 +41,7 @@ CORRECT: dict[str, Check] = {
     "update": Check(training_checks.update, ("shapes", "resize", "layers"), in_each_precision=True),
     "dropout": Check(training_checks.dropout, ("shapes", "resize", "layers")),
     "learning": Check(learning.learning, ("shapes", "pairs", "layers", "update", "dropout"), in_each_precision=True),
-    "checkpoint": Check(data_checks.checkpoint, ("shapes",)),
+    "checkpoint": Check(data_checks.checkpoint, ("shapes", "layers")),
 }
 REPEATABLE: dict[str, Check] = {"replay": Check(repeat_checks.replay, in_each_precision=True)}
 # Asked for by other checks, not by themselves.
@@ -97,7 +97,10 @@ def broken(check: str, error: Exception | str) -> Finding:
     """Return the finding of a check that didn't come to its end; `data` says so."""
     said = error if isinstance(error, str) else f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
     if isinstance(error, Exception) and memory_checks.is_out_of_memory(error):
-        cause, mend = "the device ran out of memory", "nvidia-smi; then end the processes that hold its memory"
+        cause, mend = (
+            "the device ran out of memory",
+            "nvidia-smi, or free -m on a CPU; then end the processes that hold its memory",
+        )
     else:
         cause = f"{check} didn't come to its end"
         mend = "python -m alexnet_repro doctor; sudo dmesg | grep -i xid # for what the driver says of it"

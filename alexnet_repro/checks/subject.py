@@ -1,9 +1,10 @@
 """What is checked: the documented model on one device, in one precision."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 
 import keras
 import numpy as np
@@ -55,7 +56,7 @@ class Subject:
     def model(self) -> tuple[keras.Sequential, list[np.ndarray]]:
         """Return a model and the weights it was given: He-normal kernels, small biases. Call it in `running`."""
         model = build_alexnet((self.side, self.side, 1), kernel_initializer="zeros")
-        weights = draw_weights([tuple(variable.shape) for variable in model.trainable_variables], self.seed)
+        weights = draw_weights(tuple(tuple(variable.shape) for variable in model.trainable_variables), self.seed)
         model.set_weights(weights)
         return model, weights
 
@@ -65,11 +66,15 @@ class Subject:
         return dataclasses.replace(Recipe.documented(), **{**documented, **changes})  # type: ignore[arg-type]
 
 
-def draw_weights(shapes: Sequence[tuple[int, ...]], seed: int) -> list[np.ndarray]:
-    """Return float32 kernels and biases of these shapes, drawn on the host."""
+@lru_cache(maxsize=1)  # most checks ask for the same
+def draw_weights(shapes: tuple[tuple[int, ...], ...], seed: int) -> list[np.ndarray]:
+    """Return float32 kernels and biases of these shapes, drawn on the host; they can't be written to."""
     random = np.random.default_rng(seed)
-    return [
+    weights = [
         random.standard_normal(shape, np.float32)
         * np.float32(np.sqrt(2 / np.prod(shape[:-1])) if len(shape) > 1 else BIAS_SCALE)
         for shape in shapes
     ]
+    for weight in weights:
+        weight.flags.writeable = False
+    return weights

@@ -98,7 +98,7 @@ class Environment:
         by_number = len({gpu.name for gpu in gpus}) <= 1 or self.settings.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID"
         if any(name.isdecimal() for name in named) and not by_number:
             return gpus
-        return tuple(gpu for gpu in gpus if any(_is(gpu, name) for name in named))
+        return tuple(gpu for gpu in gpus if any(is_named(gpu, name) for name in named))
 
     @property
     def expected_gpus(self) -> int:
@@ -107,8 +107,9 @@ class Environment:
         return min(count, 1) if any(gpu.mig for gpu in self.chosen_gpus) else count
 
 
-def _is(gpu: Gpu, name: str) -> bool:
-    if name.startswith("MIG-"):  # a slice, of a GPU that the name doesn't tell
+def is_named(gpu: Gpu, name: str) -> bool:
+    """Return whether CUDA_VISIBLE_DEVICES may mean this GPU by a name; a MIG slice's doesn't tell whose it is."""
+    if name.startswith("MIG-"):
         return bool(gpu.mig)
     return int(name) == gpu.index if name.isdecimal() else gpu.uuid.startswith(name)
 

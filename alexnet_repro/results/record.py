@@ -1,5 +1,6 @@
 """The results file: what was found, written anew with each finding, so that a run that dies leaves what it knew."""
 
+import contextlib
 import json
 import math
 import os
@@ -19,7 +20,8 @@ class Record:
     """Findings by group, and where they are written to.
 
     The file is one JSON object: `schema` (1), `machine` (what is here), `verdict` and `verdicts` (PASS,
-    FAIL or INCONCLUSIVE, of the whole and of `correct`, `repeatable`, `fast` and `reference`),
+    FAIL or INCONCLUSIVE, of the whole and of each of `doctor`, `correct`, `repeatable`, `fast` and
+    `reference`),
     `complete` (whether the run came to its end), `findings` (by group; the fields of
     `alexnet_repro.hardware.finding.Finding`) and `timings` (one a benchmark case: the fields of
     `alexnet_repro.results.timing.Timing`). Numbers that aren't finite are the strings `inf`, `-inf` and `nan`.
@@ -32,7 +34,7 @@ class Record:
 
     def add(self, group: str, finding: Finding) -> None:
         """Keep a finding, and write it down."""
-        self.findings.setdefault(group, []).append(finding)
+        self.findings[group].append(finding)
         self.write()
 
     def add_timing(self, timing: Timing) -> None:
@@ -65,7 +67,8 @@ class Record:
                 f"{self.path} can't be written: {error.strerror}; name another folder: --report=DIR"
             ) from error
         finally:
-            beside.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # where the folder is a file, this fails too, and says less
+                beside.unlink(missing_ok=True)
 
 
 def _finite(value: Any) -> Any:

@@ -14,7 +14,7 @@ from alexnet_repro.hardware.finding import Finding
 UNFINISHED = 0.5
 SLOWER_SIBLING = 0.05
 BLOCKS = 48  # medians of rounds that a trend is looked for in
-FEWEST_BLOCKS = 8  # of which all in order have a probability of 1 in 40,320
+FEWEST_BLOCKS = 11  # of which only all in order reach the trend below
 TREND = 4.0  # standard deviations of Mann and Kendall's statistic: by chance in one of 30,000 timings
 DECAY = 1.1
 LEAST_SHARE = 0.25  # of the device's own rate on a plain product, at the largest batch

@@ -1,0 +1,27 @@
+"""The checks don't cry wolf: fifty runs on a sound machine, each from another seed, and no red."""
+
+from dataclasses import replace
+
+import pytest
+from test_faults import SUBJECT
+
+from alexnet_repro.checks.plan import ALL, CORRECT, REPEATABLE, Asked, run
+
+RUNS = 50
+PRECISIONS = ("float32", "mixed_bfloat16")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_fifty_clean_runs(precision):
+    """Half of the fifty are in each precision; every check passes in all of them."""
+    others = [
+        str(finding)
+        for seed in range(RUNS // len(PRECISIONS))
+        for check in (*CORRECT, *REPEATABLE)
+        for finding in [
+            run(Asked(check, precision if ALL[check].in_each_precision else ""), replace(SUBJECT, seed=seed))
+        ]
+        if finding.status != "PASS"
+    ]
+    assert others == []

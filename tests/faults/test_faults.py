@@ -1,0 +1,56 @@
+"""The checks would notice: each fault of the catalogue turns its check red, with the right name in the message."""
+
+import keras
+import pytest
+from catalogue import FAULTS
+
+from alexnet_repro.checks.plan import ALL, CORRECT, REPEATABLE, Asked, attributed, run
+from alexnet_repro.checks.subject import Subject
+
+pytestmark = pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="faults are patched into what Keras runs on TensorFlow"
+)
+
+# Small images and few steps: the same code, in a fraction of the time.
+SUBJECT = Subject(side=67, steps=2, replays=2)
+BY_NAME = [pytest.param(fault, id=f"fault={fault.name}") for fault in FAULTS]
+
+
+def asked(check):
+    """Return a check in float32."""
+    return Asked(check, "float32" if ALL[check].in_each_precision else "")
+
+
+def test_catalogue():
+    """There are at least 24 faults, no two of one name."""
+    assert len({fault.name for fault in FAULTS}) == len(FAULTS) >= 24
+
+
+@pytest.mark.parametrize("check", [*CORRECT, *REPEATABLE])
+def test_without_a_fault(check):
+    """Without a fault the same checks, asked in the same way, are green."""
+    finding = run(asked(check), SUBJECT)
+    assert finding.status == "PASS", str(finding)
+
+
+@pytest.mark.parametrize("fault", BY_NAME)
+def test_fault_is_noticed(fault, monkeypatch):
+    """The fault's check fails, and its message says what is off, and what to do next."""
+    fault.inject(monkeypatch)
+    finding = run(asked(fault.check), SUBJECT)
+    assert finding.status == "FAIL", str(finding)
+    for words in fault.words:
+        assert words in str(finding)
+    assert finding.mend
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", BY_NAME)
+def test_no_other_check_turns_red(fault, monkeypatch):
+    """Of all checks that one alone fails; what follows from it is in doubt, and what doesn't is green."""
+    findings = []
+    for check in (*CORRECT, *REPEATABLE):
+        with monkeypatch.context() as patch:  # anew, for faults that strike once
+            fault.inject(patch)
+            findings.append(attributed(run(asked(check), SUBJECT), findings))
+    assert [finding.check for finding in findings if finding.status == "FAIL"] == [fault.check]

@@ -1,0 +1,152 @@
+"""Faults of files, memory and time: noticed by the command line, the doctor and the benchmarks."""
+
+import time
+
+import numpy as np
+import pytest
+from catalogue import one_bit_in_memory
+from keras import ops
+from stand_ins import ARRAYS, CONTENT, NAMES, fill, idx
+from tools import after
+
+from alexnet_repro.__main__ import main
+from alexnet_repro.checks import memory_checks
+from alexnet_repro.checks.learning import LEARNABLE, learn, learnable_batch
+from alexnet_repro.checks.subject import Subject
+from alexnet_repro.hardware import device_check, devices
+from alexnet_repro.model import Logits
+from alexnet_repro.results.measure import measure
+from alexnet_repro.results.timing import Timing, judge, siblings
+from alexnet_repro.training import compiled_network
+
+IMAGES, LABELS, TEST_IMAGES, TEST_LABELS = NAMES
+FILES = [
+    # what became of which file
+    pytest.param((IMAGES, CONTENT[IMAGES][:-7]), id="fault=file-truncated"),
+    pytest.param((LABELS, idx(ARRAYS[LABELS][::-1].copy())), id="fault=file-forged"),
+    pytest.param((TEST_IMAGES, CONTENT[IMAGES]), id="fault=file-swapped"),
+    pytest.param((TEST_LABELS, b""), id="fault=file-empty"),
+]
+ROUNDS = [0.100, 0.101, 0.099, 0.100, 0.102, 0.100, 0.101, 0.100, 0.099, 0.100, 0.101, 0.100]  # as they come
+
+
+@pytest.mark.parametrize("bad", FILES)
+@pytest.mark.parametrize("command", ["train", "evaluate"])
+def test_bad_file(places, tmp_path, capsys, command, bad):
+    """`train` and `evaluate` end with 1 before any work, and name the file and what to type."""
+    folder, weights, name = places["data_dir"], tmp_path / "some.weights.h5", bad[0]
+    fill(folder, dict([bad]))
+    weights.touch()
+    assert main([command, f"--data-dir={folder}", f"--weights={weights}"]) == 1
+    said = capsys.readouterr().err
+    assert f"{folder / name} is not the published file" in said
+    assert "rm " in said
+
+
+def test_wrong_element_of_the_doctors_matmul(monkeypatch, capsys):
+    """The doctor's product fails, and says how many elements are wrong."""
+    tf = pytest.importorskip("tensorflow")
+
+    def one_off(product):
+        return product + np.eye(1, 256 * 256, 4711, dtype=np.float32).reshape(256, 256)
+
+    after(tf.linalg, "matmul", one_off)(monkeypatch)
+    device_check.main("cpu:0", ["matmul", "convolution"])
+    [answer] = capsys.readouterr().out.splitlines()
+    assert "1 of 65536 products are wrong" in answer
+
+
+def test_bit_in_memory(monkeypatch):
+    """The burn-in's patterns fail, and name the block and the pattern."""
+    after(ops, "full", one_bit_in_memory)(monkeypatch)
+    finding = memory_checks.memory(Subject(), budget=1 << 22, block=1 << 20)
+    assert (finding.check, finding.status) == ("memory", "FAIL")
+    assert "1 of 1048576 bytes of block 0" in finding.cause
+    assert "pattern 0x00" in finding.evidence
+
+
+class Benchmark:
+    """As pytest-benchmark's fixture: calls and times."""
+
+    disabled = False
+
+    def pedantic(self, function, arguments, setup, rounds, warmup_rounds):
+        for _ in range(warmup_rounds):
+            function(*arguments)
+        seconds = []
+        for _ in range(rounds):
+            setup()
+            start = time.perf_counter()
+            result = function(*arguments)
+            seconds.append(time.perf_counter() - start)
+        self.stats = type("Stats", (), {"stats": type("Data", (), {"data": seconds})})
+        return result
+
+
+class Late:
+    """A device's answer: reading it waits until the device, which does one thing after the other, is done."""
+
+    free = 0.0
+
+    def __init__(self, seconds):
+        Late.free = self.ready = max(Late.free, time.perf_counter()) + seconds
+
+    def wait(self):
+        time.sleep(max(0, self.ready - time.perf_counter()))
+
+
+@pytest.mark.parametrize(
+    ("broken", "failed"),
+    [pytest.param(False, [], id="fault=none"), pytest.param(True, ["synchronised"], id="fault=not-synchronised")],
+)
+def test_timing_without_synchronisation(monkeypatch, broken, failed):
+    """A timing that ends before the device is done fails, though every round says how long it took."""
+    monkeypatch.setattr(devices, "synchronise", lambda *values: None if broken else [each.wait() for each in values])
+    monkeypatch.setattr(ops, "convert_to_numpy", Late.wait)
+    done = measure(Benchmark(), lambda: Late(0.02), least_rounds=5, seconds=0.1)
+    timing = Timing("train_step[…]", "gpu:0", "float32", done.rounds, done.read_back)
+    assert [finding.check for finding in judge(timing) if finding.status == "FAIL"] == failed
+
+
+def timing(device="gpu:0", rounds=ROUNDS, **changes):
+    """Return a case timed on a device."""
+    return Timing(f"train_step[device={device}-batch=256]", device, "float32", rounds, 0.1, **changes)
+
+
+def failures(findings):
+    """Return the checks that failed, and what they say."""
+    return [(finding.check, str(finding)) for finding in findings if finding.status == "FAIL"]
+
+
+def test_slow_sibling():
+    """A GPU that is 8 % slower than its siblings fails, by its own name; equal ones don't."""
+    equal = [timing(f"gpu:{number}") for number in range(4)]
+    slow = [*equal[:2], timing("gpu:2", [1.08 * seconds for seconds in ROUNDS]), equal[3]]
+    assert failures(siblings(equal, ["NVIDIA H100"] * 4)) == []
+    [(check, said)] = failures(siblings(slow, ["NVIDIA H100"] * 4))
+    assert check == "siblings"
+    assert "gpu:2 is 8.0% slower" in said
+
+
+def test_decay_by_heat():
+    """Rounds that grow longer while the driver says it is too hot fail; equally long ones don't."""
+    hot = "its clocks are held down by heat (software slowdown), 88 °C"
+    longer = [seconds * (1 + 0.03 * number) for number, seconds in enumerate(ROUNDS)]
+    assert failures(judge(timing(heat=hot))) == []
+    [(check, said)] = failures(judge(timing(rounds=longer, heat=hot)))
+    assert check == "steady"
+    assert hot in said
+
+
+def test_fast_but_wrong(monkeypatch):
+    """A fast train step whose loss is NaN is void, whatever its throughput."""
+    subject = Subject(side=67)
+    images, labels = learnable_batch(subject.loader(), 16)
+    with subject.running():
+        model, before = subject.model()
+        after(Logits, "call", lambda logits: logits * float("nan"))(monkeypatch)
+        network = compiled_network(model, LEARNABLE)
+        fault = learn(network, images, labels, before).fault
+    [(check, said)] = failures(judge(timing(fault=fault)))
+    assert check == "valid"
+    assert "is void: the loss is nan" in said

@@ -1,0 +1,126 @@
+"""Which devices are examined, and which machine is sent to be mended first: on records of machines."""
+
+from dataclasses import replace
+
+import pytest
+from machines import A100, CPU, TWO, box
+
+from alexnet_repro.checks import admission
+from alexnet_repro.checks.admission import UnfitError, ask_the_doctor, choose_devices
+from alexnet_repro.hardware.finding import Finding
+
+WELL = Finding("gpu", "PASS", "1 in this machine")
+ILL = Finding("ecc", "FAIL", "errors", "2 uncorrected", "reset it", device="GPU 0")
+DOUBT = Finding("clocks", "INCONCLUSIVE", "held down", device="GPU 0")
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """Return a function that makes this machine another, of which the doctor finds `findings`; it keeps his orders."""
+    monkeypatch.setattr(admission.keras.backend, "backend", lambda: "tensorflow")
+    orders = []
+
+    def become(here, *findings):
+        def examine(deadline, *, require_gpu):
+            orders.append((deadline, require_gpu))
+            for number, finding in enumerate(findings, 1):
+                yield replace(here, system=f"after {number}"), finding
+
+        monkeypatch.setattr(admission, "examine", examine)
+        monkeypatch.setattr(admission, "read_machine", lambda: here)
+        return orders
+
+    return become
+
+
+@pytest.fixture
+def said():
+    """The lines for the terminal."""
+    return []
+
+
+def test_healthy_machine_is_admitted(machine, said):
+    """Everything found is handed on with the last record, and one line says so: nothing that is well is shown."""
+    orders = machine(box(A100), WELL, WELL)
+    here, found = ask_the_doctor((), said.append, require_gpu=True)
+    assert orders == [(180.0, True)]
+    assert (here.system, found) == ("after 2", [WELL, WELL])
+    assert said == ["doctor: PASS, 2 checks (python -m alexnet_repro doctor shows them all)"]
+
+
+def test_doubt_is_shown_and_admitted(machine, said):
+    """What is in doubt is shown with its name, handed on, and keeps nobody out."""
+    machine(box(A100), WELL, DOUBT)
+    _, found = ask_the_doctor((), said.append, require_gpu=False)
+    assert found == [WELL, DOUBT]
+    assert said[0].startswith("INCONCLUSIVE  GPU 0 clocks")
+    assert said[1].startswith("doctor: INCONCLUSIVE, 2 checks")
+
+
+@pytest.mark.parametrize("wanted", ["", "gpu:0", "cpu:0 gpu:0"])
+def test_ill_machine_is_sent_away(machine, said, wanted):
+    """A fault is shown with its mend, and nothing is measured; the message says how to measure the CPU on purpose."""
+    machine(box(A100), ILL, WELL)
+    with pytest.raises(UnfitError, match=r"mend the machine first.*--device=cpu:0"):
+        ask_the_doctor(wanted.split(), said.append, require_gpu=False)
+    assert "mend: reset it" in said[0]
+    assert said[-1].startswith("doctor: FAIL, 2 checks")
+
+
+@pytest.mark.parametrize("wanted", ["cpu:0", "cpu:0 cpu:0"])
+def test_cpu_alone_is_examined_in_an_ill_machine(machine, said, wanted):
+    """Where the CPU alone is asked for, what isn't well is shown, and counts for nothing."""
+    machine(box(A100), WELL, ILL, DOUBT)
+    _, found = ask_the_doctor(wanted.split(), said.append, require_gpu=False)
+    assert found == [WELL]
+    assert [line.split()[0] for line in said] == ["FAIL", "INCONCLUSIVE", "doctor:"]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "usable", "chosen"),
+    [
+        ("", "cpu:0", ("cpu:0",)),
+        ("", "cpu:0 gpu:0 gpu:1", ("cpu:0", "gpu:0", "gpu:1")),
+        ("gpu:1", "cpu:0 gpu:0 gpu:1", ("gpu:1",)),
+        ("gpu:1 cpu:0", "cpu:0 gpu:0 gpu:1", ("cpu:0", "gpu:1")),
+        ("gpu:0 gpu:0", "cpu:0 gpu:0 gpu:1", ("gpu:0",)),
+        ("cpu:0", "cpu:0 gpu:0 gpu:1", ("cpu:0",)),
+    ],
+)
+def test_devices_are_chosen(machine, wanted, usable, chosen):
+    """All that are usable, or those that are named: each once, in the machine's order."""
+    usable = usable.split()
+    machine(box(*TWO) if len(usable) > 1 else CPU)
+    assert choose_devices(wanted.split(), usable, require_gpu=False) == chosen
+
+
+@pytest.mark.parametrize("wanted", ["", "gpu:0", "gpu:1"])
+def test_gpu_that_cant_be_used_is_no_silent_absence(machine, wanted):
+    """One of two GPUs that TensorFlow can't use makes the machine unfit, whichever was named."""
+    machine(box(*TWO))
+    with pytest.raises(UnfitError, match="2 NVIDIA GPUs in this machine, 1 usable by tensorflow"):
+        choose_devices(wanted.split(), ("cpu:0", "gpu:0"), require_gpu=False)
+
+
+def test_cpu_is_chosen_on_purpose_beside_an_unusable_gpu(machine):
+    """Who asks for the CPU gets it, without a word on GPUs."""
+    machine(box(*TWO))
+    assert choose_devices(("cpu:0",), ("cpu:0",), require_gpu=False) == ("cpu:0",)
+
+
+@pytest.mark.parametrize("wanted", ["", "cpu:0"])
+def test_gpu_that_is_required_is_missed(machine, wanted):
+    """With --require-gpu a machine that has none is unfit, even for its CPU; one that has one is fit."""
+    machine(CPU)
+    with pytest.raises(UnfitError, match="--require-gpu: tensorflow can use cpu:0 only"):
+        choose_devices(wanted.split(), ("cpu:0",), require_gpu=True)
+    machine(box(A100))
+    assert "cpu:0" in choose_devices(wanted.split(), ("cpu:0", "gpu:0"), require_gpu=True)
+
+
+@pytest.mark.parametrize("wanted", ["gpu:7", "cpu:1", "GPU:0", "tpu"])
+def test_device_that_isnt_there_is_named(machine, wanted):
+    """A name that is no device's is an error of whoever typed it, and says which there are."""
+    machine(box(A100))
+    with pytest.raises(ValueError, match=f"--device={wanted}: no such device; tensorflow can use cpu:0, gpu:0"):
+        choose_devices(("gpu:0", wanted), ("cpu:0", "gpu:0"), require_gpu=False)
