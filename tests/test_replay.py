@@ -14,9 +14,9 @@ STEPS, BATCH = 2, 4
 
 
 def new_replay(precision="float32"):
-    """Return a replay of two small steps on generated images."""
+    """Return a replay of two steps on a few small generated images."""
     loader = DataLoader.from_arrays(*synthetic_fashion(64, 1, seed=0), seed=0)
-    return Replay([loader.draw_train(BATCH) for _ in range(STEPS)], precision=precision)
+    return Replay([loader.draw_train(BATCH) for _ in range(STEPS)], precision=precision, side=67)
 
 
 @pytest.fixture(scope="module")

@@ -35,12 +35,12 @@ def replay(subject: Subject) -> Finding:
         divergence = first_divergence(first, runs.run(), f"replay {number}")
         if divergence:
             return differs("replay", divergence)
-    return same("replay", first, f"{subject.replays} runs of {subject.steps} steps")
+    return same("replay", first, f"{subject.replays} runs of {_steps(subject)}")
 
 
 def digest(subject: Subject) -> Finding:
     """One run of the same steps, for others to be compared with."""
-    return same("digest", new_replay(subject).run(), f"one run of {subject.steps} steps")
+    return same("digest", new_replay(subject).run(), f"one run of {_steps(subject)}")
 
 
 def agreement(check: str, first: Finding, other: Finding, run: str) -> Finding:
@@ -81,3 +81,7 @@ def same(check: str, run: Sequence[StepDigest], cause: str) -> Finding:
     losses = ", ".join(f"{float.fromhex(step.loss):.6f}" for step in run)
     data = {"steps": [dataclasses.asdict(step) for step in run]}
     return Finding(check, "PASS", cause, f"losses {losses}", number=0, bound=0, data=data)
+
+
+def _steps(subject: Subject) -> str:
+    return "1 step" if subject.steps == 1 else f"{subject.steps} steps"
