@@ -18,7 +18,7 @@ from alexnet_repro.checks.examination import Examination
 from alexnet_repro.checks.plan import PRECISIONS, Asked, asked
 from alexnet_repro.checks.subject import Subject
 from alexnet_repro.hardware.calibrate import matmul_rate
-from alexnet_repro.hardware.devices import gpu_names, thread_counts, usable_devices
+from alexnet_repro.hardware.devices import free_memory, gpu_names, thread_counts, usable_devices
 from alexnet_repro.hardware.environment import read_machine
 from alexnet_repro.hardware.finding import Finding
 from alexnet_repro.hardware.telemetry import heat_of
@@ -148,7 +148,7 @@ def show(request: pytest.FixtureRequest) -> Callable[[str], None]:
 def _free_memory() -> Iterator[None]:
     """No case finds the models of those before it in memory."""
     yield
-    keras.utils.clear_session()
+    free_memory()
 
 
 peak = cache(matmul_rate)

@@ -1,8 +1,11 @@
 """Which devices there are, and what is said about a GPU that can't be used."""
 
+import gc
+
 import keras
 import pytest
 
+from alexnet_repro.checks.subject import Subject
 from alexnet_repro.hardware import devices
 from alexnet_repro.hardware.devices import (
     enable_memory_growth,
@@ -12,6 +15,7 @@ from alexnet_repro.hardware.devices import (
     usable_devices,
 )
 from alexnet_repro.hardware.environment import Environment
+from alexnet_repro.training import compiled_network
 
 
 def machine(gpus: int, visible: str | None) -> Environment:
@@ -110,3 +114,23 @@ def test_memory_growth_too_late_says_so(monkeypatch: pytest.MonkeyPatch) -> None
     _TensorFlowWithGpu(monkeypatch, initialised=True)
     with pytest.raises(RuntimeError, match="came too late"):
         enable_memory_growth()
+
+
+def test_memory_is_freed():
+    """A model that was trained and is gone leaves no graph behind, and with it no variables."""
+    pytest.importorskip("tensorflow")
+
+    def graphs():
+        return sum(type(each).__name__ == "FuncGraph" for each in gc.get_objects())
+
+    def train():
+        subject = Subject(side=67)
+        with subject.running():
+            network = compiled_network(subject.model()[0], subject.recipe())
+            network.train_on_batch(*subject.draw())
+
+    devices.free_memory()
+    before = graphs()
+    train()
+    devices.free_memory()
+    assert graphs() == before

@@ -12,6 +12,7 @@ from alexnet_repro.checks.plan import Asked, broken, run
 from alexnet_repro.checks.subject import Subject
 from alexnet_repro.hardware.child import NoAnswerError, answers
 from alexnet_repro.hardware.device_check import telling
+from alexnet_repro.hardware.devices import free_memory
 from alexnet_repro.hardware.finding import Finding
 from alexnet_repro.hardware.replay import StepDigest, first_divergence
 
@@ -57,6 +58,7 @@ def soak(
             if finding.status == "FAIL":
                 yield finding
                 return
+        free_memory()
         runs = repeat_checks.new_replay(replace(subject, precision=precision))
         for number in range(1, subject.replays + 1):
             digests = runs.run()

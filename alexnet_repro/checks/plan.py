@@ -14,6 +14,7 @@ from alexnet_repro.checks import (
     training_checks,
 )
 from alexnet_repro.checks.subject import Subject
+from alexnet_repro.hardware.devices import free_memory
 from alexnet_repro.hardware.finding import Finding
 
 PRECISIONS = {
@@ -90,6 +91,7 @@ def run(check: Asked, subject: Subject) -> Finding:
         finding = ALL[check.check].run(subject)
     except Exception as error:  # noqa: BLE001 - it is the finding
         finding = broken(check.check, error)
+    free_memory()
     return replace(finding, check=check.check, device=subject.device, precision=check.precision)
 
 

@@ -1,5 +1,6 @@
 """Which devices this machine has, and which of them the active Keras backend can use."""
 
+import gc
 import os
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -133,6 +134,22 @@ def unusable_gpus(here: Environment, usable: int, backend: str) -> str | None:
         f"{count} NVIDIA GPU{'s' if count > 1 else ''} in this machine{only}, {usable} usable by {backend}. "
         f"{cause}; or measure the CPU on purpose: --device=cpu:0. More: python -m alexnet_repro doctor"
     )
+
+
+def free_memory() -> None:
+    """Free what models that are gone have left behind.
+
+    TensorFlow 2.21 registers the gradient of every traced train step for ever, and with it the step's graph
+    and variables: 0.4 GB a model (github.com/tensorflow/tensorflow/issues/97697).
+    """
+    keras.utils.clear_session()
+    if keras.backend.backend() == "tensorflow":
+        from tensorflow.python.framework import ops as framework
+
+        registered = getattr(getattr(framework, "gradient_registry", None), "_registry", {})
+        for name in [name for name in registered if name.startswith("CustomGradient-")]:
+            del registered[name]
+    gc.collect()
 
 
 def moved(tensor: Any, device: str) -> Any:
