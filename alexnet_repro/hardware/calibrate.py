@@ -1,6 +1,10 @@
-"""What rate does a device reach on a plain product of matrices? The yardstick for everything timed."""
+"""What does a device really reach: products, memory, copies, launches? The yardstick for everything timed."""
 
 import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from keras import ops
@@ -9,29 +13,93 @@ from alexnet_repro.hardware.devices import on_device, synchronise
 from alexnet_repro.hardware.precision import PRECISIONS
 from alexnet_repro.hardware.precision import precision as numerics
 
-SIDE = {"cpu": 2048, "gpu": 8192}  # large enough to be bound by arithmetic alone
-WARM_UP, TIMED = 2, 5
+# Rows, terms and columns of the products: squares, and what the second convolution and the first dense layer come to.
+PRODUCTS = {
+    "cpu": ((2048, 2048, 2048), (4096, 4096, 4096), (8 * 676, 2400, 256), (128, 6400, 4096)),
+    "gpu": ((4096, 4096, 4096), (8192, 8192, 8192), (512 * 676, 2400, 256), (512, 6400, 4096)),
+}
+WARM_UP, TIMED = 1, 4
+MEMORY_BYTES = {"cpu": 1 << 28, "gpu": 1 << 30}  # far more than any cache holds
+COPIED_BYTES = 1 << 26
+LAUNCHES = 200
 
 
-def matmul_rate(device: str, precision: str, side: int | None = None) -> float:
-    """Return the best of five square products' rates, in FLOP/s.
+@dataclass(frozen=True)
+class Calibration:
+    """What one device reaches, at its best of a few tries."""
+
+    device: str
+    matmul: dict[str, float] = field(default_factory=dict)
+    """By precision, FLOP/s: the best of the squares and the layer-shaped products."""
+    memory: float = 0.0
+    """Bytes/s read and written by an addition to a large array."""
+    to_device: float = 0.0
+    """Bytes/s copied from NumPy."""
+    to_host: float = 0.0
+    """Bytes/s copied to NumPy."""
+    launch: float = 0.0
+    """Seconds until one tiny operation is done and waited for."""
+    dispatch: float = 0.0
+    """Seconds of Python and the backend for each tiny operation that isn't waited for."""
+
+
+@lru_cache
+def calibrate(device: str, precisions: tuple[str, ...]) -> Calibration:
+    """Return what a device reaches; once measured, it is remembered.
+
+    Args:
+        device: as `alexnet_repro.hardware.devices.on_device` takes it.
+        precisions: names in `PRECISIONS`.
+    """
+    kind = device.partition(":")[0]
+    matmul = {name: max(matmul_rate(device, name, shape) for shape in PRODUCTS[kind]) for name in precisions}
+    with on_device(device):
+        host = np.zeros(COPIED_BYTES, np.uint8)
+        tensor = ops.convert_to_tensor(np.zeros(MEMORY_BYTES[kind] // 4, np.float32))
+        memory = 2 * MEMORY_BYTES[kind] / _best(lambda: ops.add(tensor, 1.0))
+        there = _moved(host)
+        to_device = COPIED_BYTES / _best(lambda: _moved(host))
+        to_host = COPIED_BYTES / _best(lambda: np.array(ops.convert_to_numpy(there)))
+        tiny = ops.convert_to_tensor(np.zeros(1, np.float32))
+        launch = _best(lambda: ops.add(tiny, 1.0), LAUNCHES)
+        start = time.perf_counter()
+        for _ in range(LAUNCHES):
+            tiny = ops.add(tiny, 1.0)
+        dispatch = (time.perf_counter() - start) / LAUNCHES
+        synchronise(tiny)
+    return Calibration(device, matmul, memory, to_device, to_host, launch, dispatch)
+
+
+def matmul_rate(device: str, precision: str, shape: tuple[int, int, int]) -> float:
+    """Return the best rate of a product of `(rows, terms)` by `(terms, columns)`, in FLOP/s.
 
     Args:
         device: as `alexnet_repro.hardware.devices.on_device` takes it.
         precision: a name in `PRECISIONS`; the operands are of what hidden layers compute in.
-        side: of the matrices; by default 2048 on a CPU, 8192 on a GPU.
+        shape: rows, terms, columns.
     """
-    side = side or SIDE[device.partition(":")[0]]
+    rows, terms, columns = shape
     dtype = PRECISIONS[precision][0].removeprefix("mixed_")
+    random = np.random.default_rng(0)
     with on_device(device), numerics(precision):
         a, b = (
-            ops.cast(ops.convert_to_tensor(np.random.default_rng(i).standard_normal((side, side), np.float32)), dtype)
-            for i in range(2)
+            ops.cast(ops.convert_to_tensor(random.standard_normal(side, np.float32)), dtype)
+            for side in ((rows, terms), (terms, columns))
         )
-        seconds = []
-        for _ in range(WARM_UP + TIMED):
-            synchronise()
-            start = time.perf_counter()
-            synchronise(ops.matmul(a, b))
-            seconds.append(time.perf_counter() - start)
-    return 2 * side**3 / min(seconds[WARM_UP:])
+        return 2 * rows * terms * columns / _best(lambda: ops.matmul(a, b))
+
+
+def _moved(host: np.ndarray) -> Any:
+    # Added to, since a backend may take a NumPy array as it is.
+    return ops.bitwise_or(ops.convert_to_tensor(host), np.uint8(0))
+
+
+def _best(work: Callable[[], Any], rounds: int = TIMED) -> float:
+    """Return the seconds of the fastest round."""
+    seconds = []
+    for _ in range(WARM_UP + rounds):
+        synchronise()
+        start = time.perf_counter()
+        synchronise(work())
+        seconds.append(time.perf_counter() - start)
+    return min(seconds[WARM_UP:])

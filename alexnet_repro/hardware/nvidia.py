@@ -34,6 +34,13 @@ class Gpu:
     remap_failed: bool | None = None
     clock_limits: int | None = None  # NVML's bits
     temperature: int | None = None
+    cores: int | None = None  # CUDA's, of all multiprocessors
+    clock: int | None = None  # MHz of the multiprocessors now
+    clock_most: int | None = None  # MHz at the most
+    memory_clock_most: int | None = None  # MHz
+    memory_bus: int | None = None  # bits
+    pcie_generation: int | None = None  # as negotiated now; it falls when idle
+    pcie_width: int | None = None
     error: str | None = None
 
 
@@ -146,6 +153,13 @@ def _gpu(nvml: Any, index: int, handle: Any) -> Gpu:
         remap_failed=flag(remapped[3]),
         clock_limits=ask(nvml.nvmlDeviceGetCurrentClocksThrottleReasons),  # a name that old drivers have too
         temperature=ask(nvml.nvmlDeviceGetTemperature, nvml.NVML_TEMPERATURE_GPU),
+        cores=ask(nvml.nvmlDeviceGetNumGpuCores),
+        clock=ask(nvml.nvmlDeviceGetClockInfo, nvml.NVML_CLOCK_SM),
+        clock_most=ask(nvml.nvmlDeviceGetMaxClockInfo, nvml.NVML_CLOCK_SM),
+        memory_clock_most=ask(nvml.nvmlDeviceGetMaxClockInfo, nvml.NVML_CLOCK_MEM),
+        memory_bus=ask(nvml.nvmlDeviceGetMemoryBusWidth),
+        pcie_generation=ask(nvml.nvmlDeviceGetCurrPcieLinkGeneration),
+        pcie_width=ask(nvml.nvmlDeviceGetCurrPcieLinkWidth),
     )
 
 
