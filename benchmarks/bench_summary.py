@@ -13,7 +13,7 @@ from alexnet_repro.hardware.devices import gpu_names, thread_counts, usable_devi
 from alexnet_repro.hardware.environment import Environment
 from alexnet_repro.results.record import Record
 from alexnet_repro.results.table import Row, throughput_table
-from alexnet_repro.results.timing import Timing
+from alexnet_repro.results.timing import Timing, judge
 from alexnet_repro.results.verdict import summary
 
 # Settings that change timings; recorded beside them where they are set.
@@ -36,7 +36,6 @@ HERE = pytest.StashKey[Environment]()
 RECORD = pytest.StashKey[Record]()
 TIMINGS = pytest.StashKey[list[Timing]]()
 LINES = pytest.StashKey[list[str]]()
-MEASURED = pytest.StashKey[list[dict[str, Any]]]()
 
 
 def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:
@@ -55,29 +54,24 @@ def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: di
     }
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_benchmark_group_stats(config: pytest.Config, benchmarks: list[dict[str, Any]]) -> None:
-    """Only look: the plugin groups. Rows of an earlier run that is compared with carry its path."""
-    config.stash[MEASURED] = [row for row in benchmarks if row["path"] is None and "images" in row["extra_info"]]
-
-
 @pytest.hookimpl(wrapper=True, trylast=True)
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> Iterator[None]:
     """Print throughput and the verdict below the plugin's table, which may end in an error when it compares."""
     try:
         return (yield)
     finally:
-        failed = {report.nodeid for report in terminalreporter.stats.get("failed", ())}
         rows = [
             Row(
-                case=measured["name"].removeprefix("test_"),
-                median=measured["median"],
-                iqr=measured["iqr"],
-                images=measured["extra_info"]["images"],
-                flop=measured["extra_info"]["flop"],
-                void=measured["fullname"] in failed,
+                case=timing.case,
+                median=timing.median,
+                iqr=timing.iqr,
+                images=timing.images,
+                flop=timing.flop,
+                peak=timing.peak,
+                limit=timing.limit,
+                void=any(finding.status == "FAIL" for finding in judge(timing)),
             )
-            for measured in config.stash.get(MEASURED, [])
+            for timing in config.stash[TIMINGS]
         ]
         if rows:
             terminalreporter.section("throughput, on synthetic images")
@@ -92,3 +86,5 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
             if config.stash.get(DEVICES, ()) == ("cpu:0",):
                 terminalreporter.write_line("GPU: not run; this machine has none that is asked for")
             terminalreporter.write_line(f"results: {record.path}")
+            if REPORT in config.stash:
+                terminalreporter.write_line(config.stash[REPORT])

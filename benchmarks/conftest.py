@@ -1,34 +1,36 @@
 """What the benchmarks share: devices, the doctor first, one way to ask and to time, the record and the verdict."""
 
 import itertools
+import statistics
 import time
 from collections.abc import Callable, Iterator
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import bench_summary
 import keras
 import pytest
-from bench_summary import DEVICES, HERE, LINES, RECORD, TIMINGS
+from bench_summary import DEVICES, HERE, LINES, RECORD, REPORT, TIMINGS
 
 from alexnet_repro import DataLoader, enable_memory_growth, synthetic_fashion
 from alexnet_repro.checks.admission import UnfitError, ask_the_doctor, choose_devices
 from alexnet_repro.checks.examination import Examination
 from alexnet_repro.checks.plan import PRECISIONS, Asked, asked
 from alexnet_repro.checks.subject import Subject
-from alexnet_repro.hardware.calibrate import matmul_rate
+from alexnet_repro.hardware.calibrate import calibrate
 from alexnet_repro.hardware.devices import free_memory, gpu_names, thread_counts, usable_devices
 from alexnet_repro.hardware.environment import read_machine
 from alexnet_repro.hardware.finding import Finding
-from alexnet_repro.hardware.telemetry import heat_of
+from alexnet_repro.hardware.telemetry import conditions_of
+from alexnet_repro.results.limits import Work, limit
 from alexnet_repro.results.measure import measure as measured
 from alexnet_repro.results.record import Record
+from alexnet_repro.results.report import report_line
 from alexnet_repro.results.timing import Timing, judge, siblings
 from alexnet_repro.results.verdict import overall
 
 # In the order in which they run: there is no use in timing what is wrong.
-ORDER = ("test_correct", "test_repeatable", "test_reference", "test_burn_in", "test_price")
+ORDER = ("test_correct", "test_repeatable", "test_reference", "test_burn_in", "test_price", "test_calibration")
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -151,24 +153,22 @@ def _free_memory() -> Iterator[None]:
     free_memory()
 
 
-peak = cache(matmul_rate)
-
-
 @pytest.fixture
 def measure(benchmark: Any, request: pytest.FixtureRequest, conclude: Callable[..., None]) -> Callable[..., None]:
-    """Time `work`, which handles `images` with `flop` operations a call; `fault` says what is wrong with a result."""
+    """Time `work`, which handles `images` a call; `fault` says what is wrong with a result, `todo` is its work."""
 
     def measure(
         work: Callable[[], Any],
         fault: Callable[[Any], str | None],
         *,
         images: int,
-        flop: int = 0,
+        todo: Work | None = None,
         largest: bool = False,
     ) -> None:
         config, params = request.config, request.node.callspec.params
         benchmark.group = request.node.originalname
-        benchmark.extra_info.update(params, images=images, flop=flop)
+        device, precision = params.get("device", "cpu:0"), params.get("precision", "")
+        rates = calibrate(device, PRECISIONS[device.partition(":")[0]]) if todo and not benchmark.disabled else None
         done = measured(
             benchmark,
             work,
@@ -179,19 +179,34 @@ def measure(benchmark: Any, request: pytest.FixtureRequest, conclude: Callable[.
         if not done.rounds:
             assert wrong is None
             return
-        device, precision = params.get("device", "cpu:0"), params.get("precision", "")
-        case = request.node.name.removeprefix("test_")
-        timing = Timing(case, device, precision, done.rounds, done.read_back, images, flop, heat_of(device), wrong)
+        conditions = conditions_of(device)
+        timing = Timing(
+            case=request.node.name.removeprefix("test_"),
+            device=device,
+            precision=precision,
+            rounds=done.rounds,
+            read_back=done.read_back,
+            images=images,
+            flop=todo.flop if todo else 0,
+            heat=conditions.heat,
+            fault=wrong,
+            peak=rates.matmul[precision] if rates else None,
+            limit=limit(todo, statistics.median(done.rounds), precision, rates) if todo and rates else "",
+            largest=largest,
+            conditions=vars(conditions),
+        )
+        constants = {name: getattr(timing, name) for name in ("images", "flop", "peak", "limit")}
+        benchmark.extra_info.update({**params, **constants})
         config.stash[TIMINGS].append(timing)
         config.stash[RECORD].add_timing(timing)
-        conclude("fast", *judge(timing, peak(device, precision) if largest else None))
+        conclude("fast", *judge(timing))
 
     return measure
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    """Compare siblings, write the record, and let the verdict decide the exit status."""
+    """Compare siblings, write the record and its report, and let the verdict decide the exit status."""
     config, record = session.config, session.config.stash[RECORD]
     if config.option.collectonly or not any(record.findings.values()):
         return
@@ -201,3 +216,4 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     failing = ("FAIL", "INCONCLUSIVE") if config.getoption("fail_inconclusive") else ("FAIL",)
     if exitstatus == pytest.ExitCode.OK and overall(record.findings) in failing:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+    config.stash[REPORT] = report_line(record.path)

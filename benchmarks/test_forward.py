@@ -9,8 +9,8 @@ from keras import ops
 
 from alexnet_repro import DataLoader
 from alexnet_repro.checks.subject import Subject
-from alexnet_repro.documented import FORWARD_FLOP
 from alexnet_repro.hardware import bounds, oracle
+from alexnet_repro.results import limits
 
 BATCHES = {"cpu": (1, 32, 128), "gpu": (1, 32, 128, 256, 512)}
 COMPARED = 2  # images
@@ -37,6 +37,6 @@ def test_forward(device: str, batch: int, precision: str, loader: DataLoader, me
             lambda: model.predict_on_batch(images),
             fault,
             images=batch,
-            flop=batch * FORWARD_FLOP,
+            todo=limits.forward(batch, precision),
             largest=batch == BATCHES[device.partition(":")[0]][-1],
         )

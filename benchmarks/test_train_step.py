@@ -9,7 +9,7 @@ from keras import ops
 from alexnet_repro import DataLoader
 from alexnet_repro.checks.learning import LEARNABLE, learn, learnable_batch
 from alexnet_repro.checks.subject import Subject
-from alexnet_repro.documented import TRAIN_STEP_FLOP
+from alexnet_repro.results import limits
 from alexnet_repro.training import compiled_network
 
 BATCHES = {"cpu": (32, 128), "gpu": (32, 128, 256, 512)}
@@ -37,6 +37,6 @@ def test_train_step(device: str, batch: int, precision: str, loader: DataLoader,
             update,
             fault,
             images=batch,
-            flop=batch * TRAIN_STEP_FLOP,
+            todo=limits.train_step(batch, precision),
             largest=batch == BATCHES[device.partition(":")[0]][-1],
         )

@@ -134,6 +134,7 @@ def test_absence_of_gpus_is_said(tmp_path, devices, absent):
     record.add("correct", Finding("shapes", "PASS", "well"))
     stash = pytest.Stash()
     stash[module.DEVICES], stash[module.RECORD], stash[module.LINES] = devices, record, ["a price"]
+    stash[module.TIMINGS] = []
     terminal = SimpleNamespace(stats={}, section=lines.append, write_line=lines.append)
     list(module.pytest_terminal_summary(terminal, SimpleNamespace(stash=stash)))
     assert ("GPU: not run; this machine has none that is asked for" in lines) is absent

@@ -54,6 +54,7 @@ def test_finding_is_written_at_once(record):
         "machine": {"devices": ["cpu:0"]},
         "findings": {"doctor": [], "correct": [FIELDS], "repeatable": [], "fast": [], "reference": []},
         "timings": [],
+        "calibrations": [],
     }
 
 
@@ -82,6 +83,10 @@ def test_timing_is_written_at_once(record):
             "flop": 1000000000,
             "heat": "warm",
             "fault": None,
+            "peak": None,
+            "limit": "",
+            "largest": False,
+            "conditions": {},
         }
     ]
 

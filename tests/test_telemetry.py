@@ -1,4 +1,4 @@
-"""What the driver says of a GPU's heat while it works, and whose heat it is."""
+"""What the machine says of itself while it works: load, clocks, heat, and whose heat it is."""
 
 from dataclasses import replace
 
@@ -7,7 +7,7 @@ from machines import A100, box
 
 from alexnet_repro.hardware import telemetry
 from alexnet_repro.hardware.nvidia import Nvidia
-from alexnet_repro.hardware.telemetry import heat_of
+from alexnet_repro.hardware.telemetry import conditions_of
 
 HOT = replace(A100, index=1, uuid="GPU-b", clock_limits=0x20, temperature=91)
 HELD = "its clocks are held down by heat (software slowdown), 91 °C"
@@ -37,7 +37,7 @@ def machine(monkeypatch):
 def test_heat_is_said(machine, limits, by):
     """Clocks that heat holds down are said, with the temperature."""
     machine(replace(HOT, index=0, clock_limits=limits))
-    assert heat_of("gpu:0") == f"its clocks are held down by {by}, 91 °C"
+    assert conditions_of("gpu:0").heat == f"its clocks are held down by {by}, 91 °C"
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_heat_is_said(machine, limits, by):
 def test_other_limits_are_no_heat(machine, limits):
     """Idleness, the power limit and the supply's brake aren't taken for it."""
     machine(replace(HOT, index=0, clock_limits=limits))
-    assert heat_of("gpu:0") == ""
+    assert conditions_of("gpu:0").heat == ""
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_heat_is_that_of_the_gpu_in_question(machine, visible, hot):
     """GPUs are numbered among those that CUDA_VISIBLE_DEVICES names, by number or by UUID."""
     machine(A100, HOT, visible=visible)
     devices = [f"gpu:{i}" for i in range(2 if visible is None else visible.count(",") + 1)]
-    assert {device: heat_of(device) for device in devices} == {
+    assert {device: conditions_of(device).heat for device in devices} == {
         device: HELD if device == hot else "" for device in devices
     }
 
@@ -88,10 +88,20 @@ def test_heat_is_that_of_the_gpu_in_question(machine, visible, hot):
 def test_driver_that_says_nothing_is_no_heat(machine, nvidia):
     """A driver that can't be asked, or doesn't tell, says nothing."""
     machine(A100, HOT, nvidia=nvidia)
-    assert heat_of("gpu:1") == ""
+    assert conditions_of("gpu:1").heat == ""
 
 
 def test_cpu_asks_no_driver(monkeypatch):
     """Of a CPU nothing is said, and the driver isn't asked."""
     monkeypatch.setattr(telemetry, "read_nvidia", lambda *_: pytest.fail("the driver was asked"))
-    assert heat_of("cpu:0") == ""
+    assert conditions_of("cpu:0").heat == ""
+
+
+def test_conditions(machine, tmp_path):
+    """Load, the processors' mean clock, and the GPU's clock and temperature are kept; what isn't told is None."""
+    machine(replace(HOT, index=0, clock=1410))
+    (tmp_path / "cpuinfo").write_text("cpu MHz\t\t: 2000.0\nflags\t: fpu\n\ncpu MHz\t\t: 3000.0\n")
+    found = conditions_of("gpu:0", tmp_path / "cpuinfo")
+    assert (found.cpu_mhz, found.gpu_mhz, found.temperature, found.heat) == (2500.0, 1410, 91, HELD)
+    assert found.load >= 0
+    assert conditions_of("cpu:0", tmp_path / "absent").cpu_mhz is None

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from alexnet_repro.results.timing import Timing, judge, share, siblings, steady, synchronised, valid
+from alexnet_repro.results.timing import Timing, judge, quiet, share, siblings, steady, synchronised, valid
 
 HOT = "its clocks are held down by heat (software slowdown), 91 °C"
 A100, T4 = "NVIDIA A100-SXM4-80GB", "Tesla T4"
@@ -20,18 +20,32 @@ def rising(count, factor):
 
 
 @pytest.mark.parametrize(
-    ("peak", "flop", "checks"),
+    ("peak", "flop", "largest", "checks"),
     [
-        (None, 10**12, "valid synchronised steady"),
-        (2e12, 0, "valid synchronised steady"),
-        (2e12, 10**12, "valid synchronised steady share"),
+        (None, 10**12, True, "valid synchronised steady quiet"),
+        (2e12, 0, True, "valid synchronised steady quiet"),
+        (2e12, 10**12, False, "valid synchronised steady quiet"),
+        (2e12, 10**12, True, "valid synchronised steady quiet share"),
     ],
 )
-def test_each_case_is_judged(peak, flop, checks):
-    """A case is valid, synchronised and steady; with work and a yardstick, its share is told too."""
-    found = judge(timing(device="gpu:1", precision="tf32", flop=flop), peak)
+def test_each_case_is_judged(peak, flop, largest, checks):
+    """A case is valid, synchronised, steady and quiet; the largest batch, with a yardstick, has its share told too."""
+    found = judge(timing(device="gpu:1", precision="tf32", flop=flop, peak=peak, largest=largest))
     assert " ".join(finding.check for finding in found) == checks
     assert {(finding.status, finding.device, finding.precision) for finding in found} == {("PASS", "gpu:1", "tf32")}
+
+
+@pytest.mark.parametrize(
+    ("rounds", "status"),
+    [
+        ([1.0, 1.0, 1.1, 1.25, 1.3], "PASS"),  # quartiles 1.0 and 1.25, of a median of 1.1
+        ([0.8, 0.8, 1.0, 1.1, 1.2], "INCONCLUSIVE"),  # 0.8 and 1.1, of 1.0
+    ],
+    ids=["noise=23 %", "noise=30 %"],
+)
+def test_noise_is_a_doubt(rounds, status):
+    """A case whose middle half spreads over more than a quarter of its median can't be judged."""
+    assert quiet(timing(rounds)).status == status
 
 
 def test_wrong_result_is_void():

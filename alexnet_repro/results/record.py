@@ -24,13 +24,15 @@ class Record:
     `reference`),
     `complete` (whether the run came to its end), `findings` (by group; the fields of
     `alexnet_repro.hardware.finding.Finding`) and `timings` (one a benchmark case: the fields of
-    `alexnet_repro.results.timing.Timing`). Numbers that aren't finite are the strings `inf`, `-inf` and `nan`.
+    `alexnet_repro.results.timing.Timing`) and `calibrations` (one a device: those of
+    `alexnet_repro.hardware.calibrate.Calibration`). Numbers that aren't finite are the strings `inf`, `-inf` and `nan`.
     """
 
     path: Path
     machine: dict[str, Any] = field(default_factory=dict)
     findings: dict[str, list[Finding]] = field(default_factory=lambda: {group: [] for group in GROUPS})
     timings: list[dict[str, Any]] = field(default_factory=list)
+    calibrations: list[dict[str, Any]] = field(default_factory=list)
 
     def add(self, group: str, finding: Finding) -> None:
         """Keep a finding, and write it down."""
@@ -56,6 +58,7 @@ class Record:
             "machine": self.machine,
             "findings": {group: [asdict(each) for each in found] for group, found in self.findings.items()},
             "timings": self.timings,
+            "calibrations": self.calibrations,
         }
         beside = self.path.with_name(f".{self.path.name}.{os.getpid()}")
         try:

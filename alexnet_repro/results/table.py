@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from alexnet_repro.hardware.finding import Finding
 
-HEADINGS = ("case", "median", "IQR", "images/s", "GFLOP/s")
+HEADINGS = ("case", "median", "IQR", "images/s", "GFLOP/s", "% peak", "limit")
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,10 @@ class Row:
     """Images a round."""
     flop: int = 0
     """Floating-point operations a round; 0 where they aren't what is measured."""
+    peak: float | None = None
+    """The device's own best rate on a product, FLOP/s."""
+    limit: str = ""
+    """What limits it most."""
     void: bool = False
     """Whether the case failed: how fast a wrong answer came is no throughput."""
 
@@ -69,9 +73,11 @@ def _aligned(lines: Sequence[Sequence[str]]) -> str:
 def _cells(row: Row) -> tuple[str, ...]:
     time = (_duration(row.median), f"{row.iqr / row.median:.1%}".replace("%", " %"))
     if row.void:
-        return (row.case, *time, "void", "void")
-    gflop_rate = f"{row.flop / row.median / 1e9:,.1f}" if row.flop else ""
-    return (row.case, *time, f"{row.images / row.median:,.1f}", gflop_rate)
+        return (row.case, *time, "void", "void", "", "")
+    rate = row.flop / row.median
+    gflop_rate = f"{rate / 1e9:,.1f}" if row.flop else ""
+    share = f"{100 * rate / row.peak:.0f}" if row.flop and row.peak else ""
+    return (row.case, *time, f"{row.images / row.median:,.1f}", gflop_rate, share, row.limit)
 
 
 def _duration(seconds: float) -> str:

@@ -2,8 +2,9 @@
 
 import math
 import statistics
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -17,6 +18,7 @@ BLOCKS = 48  # medians of rounds that a trend is looked for in
 FEWEST_BLOCKS = 11  # of which only all in order reach the trend below
 TREND = 4.0  # standard deviations of Mann and Kendall's statistic: by chance in one of 30,000 timings
 DECAY = 1.1
+MOST_NOISE = 0.25  # of the median, between the quartiles
 LEAST_SHARE = 0.25  # of the device's own rate on a plain product, at the largest batch
 
 
@@ -39,18 +41,32 @@ class Timing:
     """What the driver says of heat right after it; empty where it says nothing."""
     fault: str | None = None
     """Why what was computed isn't valid; None if it is."""
+    peak: float | None = None
+    """The device's own rate on its best product in this precision, FLOP/s."""
+    limit: str = ""
+    """What limits it most: compute, memory, launch or other."""
+    largest: bool = False
+    """Whether it is the largest batch, which should come near the peak."""
+    conditions: Mapping[str, Any] = field(default_factory=dict)
+    """Load, clocks and temperature right after it."""
 
     @property
     def median(self) -> float:
         """Seconds."""
         return statistics.median(self.rounds)
 
+    @property
+    def iqr(self) -> float:
+        """Seconds between the first and third quartile."""
+        first, _, third = statistics.quantiles(self.rounds, n=4, method="inclusive")
+        return third - first
 
-def judge(timing: Timing, peak: float | None = None) -> list[Finding]:
-    """Return what is to be said of one case: valid, synchronised, steady and, against `peak` FLOP/s, its share."""
-    found = [valid(timing), synchronised(timing), steady(timing)]
-    if peak and timing.flop:
-        found.append(share(timing, peak))
+
+def judge(timing: Timing) -> list[Finding]:
+    """Return what is to be said of one case: is it valid, synchronised, steady, quiet, and near its peak."""
+    found = [valid(timing), synchronised(timing), steady(timing), quiet(timing)]
+    if timing.peak and timing.flop and timing.largest:
+        found.append(share(timing, timing.peak))
     return [replace(finding, device=timing.device, precision=timing.precision) for finding in found]
 
 
@@ -98,6 +114,22 @@ def steady(timing: Timing) -> Finding:
         else "run it again with nothing else on the machine",
         number=decay,
         bound=DECAY,
+    )
+
+
+def quiet(timing: Timing) -> Finding:
+    """Rounds are alike enough to judge by."""
+    noise = timing.iqr / timing.median
+    if noise <= MOST_NOISE:
+        return Finding("quiet", "PASS", timing.case, number=noise, bound=MOST_NOISE)
+    return Finding(
+        "quiet",
+        "INCONCLUSIVE",
+        f"{timing.case} is too noisy to judge: its middle half spreads over {noise:.0%} of the median",
+        f"load {timing.conditions.get('load')}",
+        "run it again with nothing else on the machine",
+        number=noise,
+        bound=MOST_NOISE,
     )
 
 
