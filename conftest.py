@@ -66,7 +66,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--update-reference",
         action="store_true",
-        help="keep this machine's digests under benchmarks/references, for later runs to be compared with",
+        help="keep this machine's digests and, from five fresh processes, its timings under benchmarks/references",
     )
     group.addoption(
         "--report", metavar="DIR", help="where results.json and junit.xml are written (default: reports/TIME)"

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from alexnet_repro.commands import run_doctor, run_evaluate, run_shapes, run_train
+from alexnet_repro.commands import run_doctor, run_evaluate, run_report, run_shapes, run_train
 
 # Literal, so that --help and wrong arguments answer without importing Keras;
 # tests/test_command_line.py holds them to the package's own.
@@ -30,7 +30,19 @@ what the document did, end to end (hours on a CPU):
 
 in minutes:
   python -m alexnet_repro train --recipe=quick --precision=mixed_bfloat16
+
+what a run of `pytest benchmarks` found, and whether another was faster:
+  python -m alexnet_repro report results.json
+  python -m alexnet_repro report before/results.json after/results.json
 """
+
+REPORT = """\
+Turn what `pytest benchmarks` found into a page to read.
+
+One results.json: report.html, which opens offline and on a phone, report.md, for a CI's summary, and its drawings
+as SVG files. Two: comparison.html and comparison.md, with the time of each case in the second over that in the
+first, and the interval at 95 % that the spread of the rounds allows; a short table is printed. Reading two runs
+says how these runs differ; whether machines do takes several runs of each. No GPU, TensorFlow or network is needed."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -99,6 +111,17 @@ def parser() -> argparse.ArgumentParser:
         default=180,
         metavar="SECONDS",
         help="what takes longer hangs; raise it where TensorFlow must compile its kernels first (default: %(default)s)",
+    )
+
+    report = command("report", run_report, "turn a run's results into a page to read, or compare two runs")
+    report.description, report.formatter_class = REPORT, formatter
+    report.add_argument("results", type=Path, metavar="A.json", help="results.json of a run of pytest benchmarks")
+    report.add_argument("second", type=Path, nargs="?", metavar="B.json", help="of another run, to compare with A's")
+    report.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="where the files go; made if need be (default: beside the last file named)",
     )
 
     shapes = command("shapes", run_shapes, "print each layer's output shape, parameters and multiply-accumulates")

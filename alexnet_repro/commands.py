@@ -23,6 +23,24 @@ def run_doctor(arguments: argparse.Namespace) -> int:
     return report(sys.stdout, as_json=arguments.json, deadline=arguments.deadline, require_gpu=arguments.require_gpu)
 
 
+def run_report(arguments: argparse.Namespace) -> None:
+    """Report on one run, or compare two; without importing Keras or TensorFlow."""
+    from alexnet_repro.results import wording
+    from alexnet_repro.results.read import read_results
+    from alexnet_repro.results.report import write_comparison, write_report
+    from alexnet_repro.results.two_runs import compare
+
+    first = read_results(arguments.results)
+    if arguments.second is None:
+        written = write_report(first, arguments.out or arguments.results.parent)
+    else:
+        second = read_results(arguments.second)
+        compared = compare(first, second)
+        written = write_comparison(first, second, compared, arguments.out or arguments.second.parent)
+        print("\n".join(wording.lines(compared)))
+    print("\n".join(map(str, written)))
+
+
 def run_shapes(arguments: argparse.Namespace) -> None:
     """Print the layer table."""
     from alexnet_repro.model import build_alexnet, layer_rows

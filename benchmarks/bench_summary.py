@@ -36,6 +36,7 @@ HERE = pytest.StashKey[Environment]()
 RECORD = pytest.StashKey[Record]()
 TIMINGS = pytest.StashKey[list[Timing]]()
 LINES = pytest.StashKey[list[str]]()
+REPORT = pytest.StashKey[str]()
 
 
 def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:
@@ -69,6 +70,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
                 flop=timing.flop,
                 peak=timing.peak,
                 limit=timing.limit,
+                first=timing.first,
+                peak_memory=timing.peak_memory,
                 void=any(finding.status == "FAIL" for finding in judge(timing)),
             )
             for timing in config.stash[TIMINGS]

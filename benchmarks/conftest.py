@@ -11,14 +11,23 @@ import bench_summary
 import keras
 import pytest
 from bench_summary import DEVICES, HERE, LINES, RECORD, REPORT, TIMINGS
+from speed_gate import against_references
 
 from alexnet_repro import DataLoader, enable_memory_growth, synthetic_fashion
 from alexnet_repro.checks.admission import UnfitError, ask_the_doctor, choose_devices
 from alexnet_repro.checks.examination import Examination
+from alexnet_repro.checks.memory_checks import is_out_of_memory
 from alexnet_repro.checks.plan import PRECISIONS, Asked, asked
 from alexnet_repro.checks.subject import Subject
 from alexnet_repro.hardware.calibrate import calibrate
-from alexnet_repro.hardware.devices import free_memory, gpu_names, thread_counts, usable_devices
+from alexnet_repro.hardware.devices import (
+    free_memory,
+    gpu_names,
+    peak_memory,
+    reset_peak_memory,
+    thread_counts,
+    usable_devices,
+)
 from alexnet_repro.hardware.environment import read_machine
 from alexnet_repro.hardware.finding import Finding
 from alexnet_repro.hardware.telemetry import conditions_of
@@ -169,12 +178,19 @@ def measure(benchmark: Any, request: pytest.FixtureRequest, conclude: Callable[.
         benchmark.group = request.node.originalname
         device, precision = params.get("device", "cpu:0"), params.get("precision", "")
         rates = calibrate(device, PRECISIONS[device.partition(":")[0]]) if todo and not benchmark.disabled else None
-        done = measured(
-            benchmark,
-            work,
-            least_rounds=config.getoption("benchmark_min_rounds"),
-            seconds=float(config.getoption("benchmark_max_time")),
-        )
+        reset_peak_memory(device)
+        try:
+            done = measured(
+                benchmark,
+                work,
+                least_rounds=config.getoption("benchmark_min_rounds"),
+                seconds=float(config.getoption("benchmark_max_time")),
+            )
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            cause = f"{request.node.name} doesn't fit into the device's memory"
+            conclude("fast", Finding("fits", "INCONCLUSIVE", cause, mend="free its memory: nvidia-smi", device=device))
         wrong = fault(done.result)
         if not done.rounds:
             assert wrong is None
@@ -193,6 +209,8 @@ def measure(benchmark: Any, request: pytest.FixtureRequest, conclude: Callable[.
             peak=rates.matmul[precision] if rates else None,
             limit=limit(todo, statistics.median(done.rounds), precision, rates) if todo and rates else "",
             largest=largest,
+            first=done.first,
+            peak_memory=peak_memory(device),
             conditions=vars(conditions),
         )
         constants = {name: getattr(timing, name) for name in ("images", "flop", "peak", "limit")}
@@ -212,6 +230,8 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
         return
     for finding in siblings(config.stash[TIMINGS], gpu_names()):
         record.add("fast", finding)
+    for finding in against_references(session):
+        record.add("reference", finding)
     record.write(complete=exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED))
     failing = ("FAIL", "INCONCLUSIVE") if config.getoption("fail_inconclusive") else ("FAIL",)
     if exitstatus == pytest.ExitCode.OK and overall(record.findings) in failing:

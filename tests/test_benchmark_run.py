@@ -67,13 +67,15 @@ def test_run_ends_in_a_verdict(checked):
     assert "INCONCLUSIVE: nothing is wrong as far as was asked, but not everything could be told" in lines
     assert "GPU: not run; this machine has none that is asked for" in lines
     assert f"results: {folder / 'results.json'}" in lines
+    assert lines[lines.index(f"results: {folder / 'results.json'}") + 1] == f"report: {folder / 'report.html'}"
 
 
 @pytest.mark.slow
 def test_run_is_recorded(checked):
-    """The record has the findings of both checks and says that the run came to its end; JUnit's has both tests."""
+    """The record has both checks' findings and says that the run came to its end; report and JUnit's file are there."""
     _, folder = checked
-    assert sorted(path.name for path in folder.iterdir()) == ["junit.xml", "results.json"]
+    assert sorted(path.name for path in folder.iterdir()) == ["junit.xml", "report.html", "report.md", "results.json"]
+    assert "<h1>? INCONCLUSIVE</h1>" in (folder / "report.html").read_text()
     record = json.loads((folder / "results.json").read_text())
     assert (record["schema"], record["complete"], record["verdict"]) == (1, True, "INCONCLUSIVE")
     assert record["verdicts"]["correct"] == "PASS"

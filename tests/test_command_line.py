@@ -50,12 +50,13 @@ def test_help_without_keras():
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ("--help", "shapes train evaluate documented quick"),
+        ("--help", "report shapes train evaluate documented quick"),
         ("shapes --help", "--batch"),
         (
             "train --help",
             "--recipe --epochs --weights --no-evaluate --loss --precision --seed --data-dir --synthetic",
         ),
+        ("report --help", "A.json B.json --out report.html comparison.html"),
         ("evaluate --help", "--weights --samples --loss --precision --seed --data-dir --synthetic"),
     ],
 )
@@ -72,7 +73,7 @@ def test_commands_shown_in_help_are_right(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("5.6_alexnet.weights.h5").touch()
     shown = re.findall(r"python -m alexnet_repro (.*)", command_line.EPILOG)
-    assert len(shown) == 5
+    assert len(shown) == 7
     for arguments in shown:
         command_line.parser().parse_args(shlex.split(arguments))
 

@@ -134,3 +134,9 @@ def test_memory_is_freed():
     train()
     devices.free_memory()
     assert graphs() == before
+
+
+def test_peak_memory_of_a_process():
+    """On a CPU it is the most that this process ever held, in bytes: hundreds of MB with a backend loaded."""
+    devices.reset_peak_memory("cpu:0")
+    assert 1e8 < devices.peak_memory("cpu:0") < 1e12

@@ -86,6 +86,8 @@ def test_timing_is_written_at_once(record):
             "peak": None,
             "limit": "",
             "largest": False,
+            "first": 0.0,
+            "peak_memory": 0,
             "conditions": {},
         }
     ]

@@ -6,7 +6,17 @@ from alexnet_repro.hardware.finding import Finding
 from alexnet_repro.results.table import Row, price_table, throughput_table
 
 ROWS = (
-    Row("train_step[batch=128]", median=2.0, iqr=0.008, images=128, flop=700_000_000_000, peak=4e11, limit="compute"),
+    Row(
+        "train_step[batch=128]",
+        median=2.0,
+        iqr=0.008,
+        images=128,
+        flop=700_000_000_000,
+        peak=4e11,
+        limit="compute",
+        first=2.5,
+        peak_memory=3_200_000_000,
+    ),
     Row("forward[batch=1]", median=0.016, iqr=0.0016, images=1, flop=2_000_000_000),
     Row("draw_train", median=0.000128, iqr=0.0, images=128),
 )
@@ -15,18 +25,18 @@ ROWS = (
 def test_rows_are_aligned_in_their_own_order() -> None:
     """Seconds get a fitting unit, rates follow from the median, and what has no FLOP has no GFLOP/s."""
     assert throughput_table(ROWS) == (
-        "case                       median     IQR     images/s  GFLOP/s  % peak    limit\n"
-        "train_step[batch=128]     2.000 s   0.4 %         64.0    350.0      88  compute\n"
-        "forward[batch=1]        16.000 ms  10.0 %         62.5    125.0                 \n"
-        "draw_train             128.000 µs   0.0 %  1,000,000.0                          "
+        "case                       median     IQR     images/s  GFLOP/s  % peak    limit    first  memory\n"
+        "train_step[batch=128]     2.000 s   0.4 %         64.0    350.0      88  compute  2.500 s  3.2 GB\n"
+        "forward[batch=1]        16.000 ms  10.0 %         62.5    125.0                                  \n"
+        "draw_train             128.000 µs   0.0 %  1,000,000.0                                           "
     )
 
 
 def test_failed_case_has_no_throughput() -> None:
     """How fast a wrong answer came is shown as void."""
     assert throughput_table([Row("forward", median=1.0, iqr=0.25, images=32, flop=10**9, void=True)]) == (
-        "case      median     IQR  images/s  GFLOP/s  % peak  limit\n"
-        "forward  1.000 s  25.0 %      void     void               "
+        "case      median     IQR  images/s  GFLOP/s  % peak  limit  first  memory\n"
+        "forward  1.000 s  25.0 %      void     void                              "
     )
 
 

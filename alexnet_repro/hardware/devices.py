@@ -2,6 +2,7 @@
 
 import gc
 import os
+import sys
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, cast
@@ -150,6 +151,40 @@ def free_memory() -> None:
         for name in [name for name in registered if name.startswith("CustomGradient-")]:
             del registered[name]
     gc.collect()
+
+
+def reset_peak_memory(device: str) -> None:
+    """Have `peak_memory` begin anew, where the backend can: TensorFlow and PyTorch on a GPU."""
+    if device.startswith("cpu"):
+        return
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        tf.config.experimental.reset_memory_stats(device.upper())
+    if keras.backend.backend() == "torch":
+        import torch
+
+        torch.cuda.reset_peak_memory_stats(int(device.partition(":")[2]))
+
+
+def peak_memory(device: str) -> int:
+    """Return the most bytes that were in use: of a GPU's memory by the backend, or on a CPU by this whole process."""
+    kind, _, number = device.partition(":")
+    if kind == "cpu":
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return int(tf.config.experimental.get_memory_info(device.upper())["peak"])
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return int(jax.devices("gpu")[int(number)].memory_stats()["peak_bytes_in_use"])
+    import torch
+
+    return int(torch.cuda.max_memory_allocated(int(number)))
 
 
 def moved(tensor: Any, device: str) -> Any:

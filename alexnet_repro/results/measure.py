@@ -26,6 +26,8 @@ class Measured:
     """Seconds each; none where timing was off."""
     read_back: float
     """Seconds a round until its result was read, as `alexnet_repro.results.timing.Timing` has it."""
+    first: float
+    """Seconds of the very first round: tracing, compiling and choosing kernels, mostly."""
 
 
 def measure(benchmark: Any, work: Callable[[], Any], *, least_rounds: int, seconds: float) -> Measured:
@@ -44,8 +46,10 @@ def measure(benchmark: Any, work: Callable[[], Any], *, least_rounds: int, secon
         return result
 
     if benchmark.disabled:
-        return Measured(benchmark.pedantic(one_round, (work,)), [], 0.0)
-    one_round(work)  # traces and compiles
+        return Measured(benchmark.pedantic(one_round, (work,)), [], 0.0, 0.0)
+    start = time.perf_counter()
+    one_round(work)
+    first = time.perf_counter() - start
     read_back = read_back_seconds(work)
     rounds = max(MINIMUM_ROUNDS, least_rounds, ceil(seconds / read_back))
     # `setup` is outside the timed region: nothing is under way when a round starts, nor when it ends.
@@ -61,7 +65,7 @@ def measure(benchmark: Any, work: Callable[[], Any], *, least_rounds: int, secon
         if sorted(times)[len(times) // 2] >= read_back / 2:
             break
         read_back = min(read_back, read_back_seconds(work))
-    return Measured(result, times, read_back)
+    return Measured(result, times, read_back, first)
 
 
 def read_back_seconds(work: Callable[[], Any]) -> float:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from alexnet_repro.hardware.finding import Finding
 
-HEADINGS = ("case", "median", "IQR", "images/s", "GFLOP/s", "% peak", "limit")
+HEADINGS = ("case", "median", "IQR", "images/s", "GFLOP/s", "% peak", "limit", "first", "memory")
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,10 @@ class Row:
     """The device's own best rate on a product, FLOP/s."""
     limit: str = ""
     """What limits it most."""
+    first: float = 0.0
+    """Seconds of the very first round."""
+    peak_memory: int = 0
+    """Bytes."""
     void: bool = False
     """Whether the case failed: how fast a wrong answer came is no throughput."""
 
@@ -72,12 +76,13 @@ def _aligned(lines: Sequence[Sequence[str]]) -> str:
 
 def _cells(row: Row) -> tuple[str, ...]:
     time = (_duration(row.median), f"{row.iqr / row.median:.1%}".replace("%", " %"))
+    costs = (_duration(row.first) if row.first else "", f"{row.peak_memory / 1e9:.1f} GB" if row.peak_memory else "")
     if row.void:
-        return (row.case, *time, "void", "void", "", "")
+        return (row.case, *time, "void", "void", "", "", *costs)
     rate = row.flop / row.median
     gflop_rate = f"{rate / 1e9:,.1f}" if row.flop else ""
     share = f"{100 * rate / row.peak:.0f}" if row.flop and row.peak else ""
-    return (row.case, *time, f"{row.images / row.median:,.1f}", gflop_rate, share, row.limit)
+    return (row.case, *time, f"{row.images / row.median:,.1f}", gflop_rate, share, row.limit, *costs)
 
 
 def _duration(seconds: float) -> str:

@@ -47,6 +47,10 @@ class Timing:
     """What limits it most: compute, memory, launch or other."""
     largest: bool = False
     """Whether it is the largest batch, which should come near the peak."""
+    first: float = 0.0
+    """Seconds of the very first round: tracing, compiling and choosing kernels, mostly."""
+    peak_memory: int = 0
+    """Bytes: of a GPU's memory in this case, on a CPU of the whole process so far."""
     conditions: Mapping[str, Any] = field(default_factory=dict)
     """Load, clocks and temperature right after it."""
 

@@ -1,0 +1,185 @@
+"""The results file, read back: what a run wrote, or one line that says why it can't be read and what to do."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+
+from alexnet_repro.hardware.finding import Finding, Status
+from alexnet_repro.results.record import SCHEMA
+from alexnet_repro.results.verdict import GROUPS, overall
+
+RERUN = "make a new one: pytest benchmarks"
+VOIDING = ("valid", "synchronised", "steady")  # a timing that fails one of these is no measurement of speed
+WORST_FIRST: tuple[Status, ...] = ("FAIL", "INCONCLUSIVE", "PASS")
+
+
+class UnreadableError(OSError):
+    """The file can't be read, or isn't what a run writes; one line that names it and says what to do."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A benchmark case as it was timed: the fields of `Timing` that a report shows. All but four may be absent."""
+
+    case: str
+    device: str
+    precision: str
+    rounds: tuple[float, ...]
+    images: float = 0
+    flop: float = 0
+    peak: float | None = None
+    """The device's own rate on a product, FLOP/s."""
+    limit: str = ""
+    """What limits it most."""
+    void: bool = False
+    """Whether it failed: how fast a wrong answer came is no throughput."""
+
+    @property
+    def median(self) -> float:
+        """Seconds a round."""
+        return float(np.median(self.rounds))
+
+    @property
+    def iqr(self) -> float:
+        """Seconds between the rounds' first and third quartile."""
+        first, third = np.quantile(self.rounds, (0.25, 0.75))
+        return float(third - first)
+
+    def rate(self, amount: float) -> float:
+        """Return how much of an amount that each round handles is done a second; NaN if that can't be told."""
+        return amount / self.median if self.median > 0 else math.nan
+
+
+@dataclass(frozen=True)
+class Results:
+    """What a run found and measured."""
+
+    path: Path
+    complete: bool
+    """Whether the run came to its end."""
+    stated: Status
+    """The verdict that the file states."""
+    machine: Mapping[str, Any]
+    findings: Mapping[str, Sequence[Finding]]
+    """By group; each of `GROUPS` is there, and any further one that the file has."""
+    timings: tuple[Case, ...]
+
+    @property
+    def verdict(self) -> Status:
+        """The worst of what the file states, what its findings add up to, and the doubt that a broken run leaves."""
+        said = {self.stated, overall(self.findings), *([] if self.complete else ["INCONCLUSIVE"])}
+        return next(status for status in WORST_FIRST if status in said)
+
+
+def read_results(path: Path) -> Results:
+    """Return what a run wrote into `results.json`.
+
+    Raises:
+        UnreadableError: there is no such file, or it isn't one that this version reads.
+    """
+    content = _load(path)
+    schema = content.get("schema")
+    if schema != SCHEMA:
+        known = f"its schema is {schema!r}, this version reads {SCHEMA}" if "schema" in content else "it has no schema"
+        raise UnreadableError(f"{path} can't be read: {known}; read it with the version that wrote it, or {RERUN}")
+    try:
+        return _results(path, content)
+    except (TypeError, ValueError, KeyError) as error:
+        what = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+        raise UnreadableError(f"{path} isn't what a run writes: {what}; {RERUN}") from error
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise UnreadableError(f"{path}: no such file; `pytest benchmarks` prints where it writes results") from error
+    except IsADirectoryError as error:
+        raise UnreadableError(f"{path} is a folder; name the file in it: {path / 'results.json'}") from error
+    except OSError as error:
+        raise UnreadableError(f"{path} can't be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise UnreadableError(f"{path} isn't JSON, or was cut off; name a results.json, or {RERUN}") from error
+    if not isinstance(content, dict):
+        raise UnreadableError(f"{path} isn't a results file, but other JSON; name a results.json")
+    return content
+
+
+def _results(path: Path, content: Mapping[str, Any]) -> Results:
+    groups = _field(content, "findings", dict)
+    findings = dict.fromkeys(GROUPS, ()) | {
+        group: tuple(map(_finding, _field(groups, group, list))) for group in groups
+    }
+    failed = [each for each in findings["fast"] if each.status == "FAIL" and each.check in VOIDING]
+    return Results(
+        path=path,
+        complete=_field(content, "complete", bool),
+        stated=_status(_field(content, "verdict", str)),
+        machine=_field(content, "machine", dict),
+        findings=findings,
+        timings=tuple(_case(each, failed) for each in _field(content, "timings", list)),
+    )
+
+
+def _finding(content: Mapping[str, Any]) -> Finding:
+    known = {field.name: content[field.name] for field in fields(Finding) if field.name in content}
+    texts = {name: _field(known, name, str) for name in known.keys() - {"status", "number", "bound", "data"}}
+    return Finding(
+        **{"check": _field(content, "check", str), "cause": _field(content, "cause", str), **texts},
+        status=_status(_field(content, "status", str)),
+        number=_number(content.get("number")),
+        bound=_number(content.get("bound")),
+        data=known.get("data", {}),
+    )
+
+
+def is_about(finding: Finding, case: str) -> bool:
+    """Return whether a finding of the group `fast` is about a case: then its cause begins with the case's name."""
+    return finding.cause.startswith((f"{case}:", f"{case} "))
+
+
+def _case(content: Mapping[str, Any], failed: Sequence[Finding]) -> Case:
+    case = _field(content, "case", str)
+    rounds = [_number(each) for each in _field(content, "rounds", list)]
+    if not rounds or None in rounds:
+        raise ValueError(f"rounds of {case!r} aren't numbers, at least one")
+    return Case(
+        case=case,
+        device=_field(content, "device", str),
+        precision=_field(content, "precision", str),
+        rounds=tuple(float(each) for each in rounds if each is not None),
+        images=_number(content.get("images")) or 0,
+        flop=_number(content.get("flop")) or 0,
+        peak=_number(content.get("peak")),
+        limit=str(content.get("limit") or ""),
+        void=content.get("fault") is not None or any(is_about(each, case) for each in failed),
+    )
+
+
+def _field(content: Mapping[str, Any], name: str, kind: type) -> Any:
+    if not isinstance(content, Mapping):
+        raise TypeError(f"{str(content)[:40]!r} stands where fields should")
+    if not isinstance(content[name], kind):
+        raise TypeError(f"{name} is {str(content[name])[:40]!r}")
+    return content[name]
+
+
+def _status(text: str) -> Status:
+    for status in get_args(Status):
+        if text == status:
+            return text  # type: ignore[return-value]  # a Literal, by the comparison
+    raise ValueError(f"{text[:40]!r} is no verdict")
+
+
+def _number(value: Any) -> float | None:
+    """Return a number, of which those that JSON doesn't have are words; None stays None."""
+    if value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
+        return value
+    if value in ("nan", "inf", "-inf"):
+        return float(value)
+    raise ValueError(f"{str(value)[:40]!r} is no number")

@@ -1,0 +1,129 @@
+"""The report of a run: one page that opens offline, the same as Markdown for a CI's summary, and the drawings."""
+
+import contextlib
+import os
+import re
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from alexnet_repro.results import plots, wording
+from alexnet_repro.results.plots import Drawing
+from alexnet_repro.results.read import Results, read_results
+from alexnet_repro.results.two_runs import FEWEST_ROUNDS, Comparison
+
+FEW_DRAWINGS = 8  # of one kind; more are folded away
+
+
+def write_report(results: Results, folder: Path) -> list[Path]:
+    """Write `report.html`, `report.md` and the drawings of a run, and return their paths, the page's first.
+
+    Raises:
+        OSError: one can't be written; the message names it.
+    """
+    throughput, steps = plots.throughput(results.timings), plots.step_times(results.timings)
+    said = {
+        "groups": wording.groups(results),
+        "unwell": wording.unwell(results),
+        "not_run": [group for group, found in results.findings.items() if not found],
+        "improvable": wording.improvable(results),
+        "facts": list(wording.facts(results.machine)),
+        "rows": wording.rows(results),
+        "throughput": throughput,
+        "steps": steps,
+        "few": len(steps) <= FEW_DRAWINGS,
+    }
+    return _write(folder, "report", {"results": results, **said}, [*throughput, *steps])
+
+
+def write_comparison(first: Results, second: Results, compared: Comparison, folder: Path) -> list[Path]:
+    """Write `comparison.html`, `comparison.md` and their drawing, and return their paths, the page's first.
+
+    Raises:
+        OSError: one can't be written; the message names it.
+    """
+    here, there = (dict(wording.facts(each.machine)) for each in (first, second))
+    drawings = plots.ratios(compared.ratios)
+    said = {
+        "runs": [("A", first), ("B", second)],
+        "facts": [(name, here.get(name, "not recorded"), there.get(name, "not recorded")) for name in here | there],
+        "unwell": [(name, wording.unwell(each)) for name, each in (("A", first), ("B", second))],
+        "compared": compared,
+        "only": [("A", compared.only_first), ("B", compared.only_second)],
+        "drawings": drawings,
+        "fewest": FEWEST_ROUNDS,
+    }
+    return _write(folder, "comparison", said, drawings)
+
+
+def report_line(path: Path) -> str:
+    """Report on a results file beside it, and return the line that says where, or why not; never an exception."""
+    try:
+        return f"report: {write_report(read_results(path), path.parent)[0]}"
+    except Exception as error:  # noqa: BLE001 - a run's outcome doesn't hang on how it is drawn
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        return f"report: none; {reason}"
+
+
+def _write(folder: Path, name: str, said: dict[str, Any], drawings: Sequence[Drawing]) -> list[Path]:
+    texts = {f"{each.name}.svg": each.svg for each in drawings}
+    texts = {
+        f"{name}.{kind}": _templates(kind).get_template(f"{name}.{kind}").render(said) for kind in ("html", "md")
+    } | texts
+    for file, text in texts.items():
+        _write_whole(folder / file, text)
+    return [folder / file for file in texts]
+
+
+def _write_whole(path: Path, text: str) -> None:
+    """Write a file in one step: what was there before stays until all of the new one is."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside.write_text(text, encoding="utf-8")
+        beside.replace(path)
+    except OSError as error:
+        raise OSError(f"{path} can't be written: {error.strerror}; free its disk, or name another folder") from error
+    finally:
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)
+
+
+@cache
+def _templates(kind: str) -> jinja2.Environment:
+    """Return the templates of a kind, in which whatever comes from a file is escaped, without their asking for it."""
+    finalize: Callable[[Any], Any] | None = _markdown if kind == "md" else None
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("alexnet_repro.results"),
+        autoescape=kind == "html",  # noqa: S701 - Markdown has rules of its own, of `finalize`
+        finalize=finalize,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals.update(wording=wording, signs=wording.SIGNS)
+    environment.filters["fenced"] = _fenced
+    return environment
+
+
+class _Raw(str):
+    """Markdown that is meant to be."""
+
+    __slots__ = ()
+
+
+def _markdown(value: Any) -> str:
+    """Return a text in which no character means anything to Markdown or HTML, on one line."""
+    if isinstance(value, _Raw):
+        return value
+    text = " ".join(str(value).split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([\\`*_{}\[\]()#+!|~$@])", r"\\\1", text)
+
+
+def _fenced(text: str) -> _Raw:
+    """Return a block of code, whatever is in it."""
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
+    return _Raw(f"{fence}\n{text}\n{fence}")

@@ -1,0 +1,71 @@
+"""Timings against references, at the end of a run: wiring only."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+from bench_summary import DEVICES, HERE, RECORD, TIMINGS
+
+from alexnet_repro.hardware.devices import gpu_names
+from alexnet_repro.hardware.finding import Finding
+from alexnet_repro.hardware.load import others, snapshot
+from alexnet_repro.results import collect, speed_reference
+from alexnet_repro.results.gate import FEWEST_PROCESSES
+from alexnet_repro.results.speed_check import Place, speed_findings
+
+FOLDER = Path(__file__).parent / "references"
+
+
+def against_references(session: pytest.Session) -> list[Finding]:
+    """Return how this run's timings compare with those on file; with --update-reference, keep new ones first."""
+    config, timings = session.config, session.config.stash[TIMINGS]
+    if not timings:
+        return []
+    devices = dict.fromkeys((*config.stash[DEVICES], *(timing.device for timing in timings)))
+    names, here = gpu_names(), config.stash[HERE]
+    places = {
+        device: Place(speed_reference.kind_of(device, names), speed_reference.speed_environment(device, here))
+        for device in devices
+    }
+    if collect.COLLECTING in os.environ:
+        config.stash[RECORD].machine["speed"] = {
+            "devices": {
+                device: {"kind": each.kind, "environment": each.environment} for device, each in places.items()
+            },
+            "machine": speed_reference.machine_of(here),
+        }
+        return []
+    tests = {item.name.removeprefix("test_"): item.nodeid for item in session.items}
+    chosen = [f"--device={device}" for device in config.stash[DEVICES]]
+    chosen += [
+        f"--benchmark-{name.replace('_', '-')}={config.getoption(f'benchmark_{name}')}"
+        for name in ("max_time", "min_rounds")
+    ]
+    say = config.get_terminal_writer().line
+
+    def again(cases: Sequence[str]) -> tuple[Mapping[str, Sequence[float]], float]:
+        say(f"\nlooking again, in a fresh process: {', '.join(cases)}")
+        before = snapshot()
+        (run,) = collect.collected(config.rootpath, 1, [*chosen, *(tests[case] for case in cases)])
+        return collect.rounds_of(run), others(before, snapshot(), os.cpu_count() or 1)
+
+    if config.getoption("update_reference"):
+        say(f"\n{FEWEST_PROCESSES} processes for the reference:")
+        nodes = [tests[timing.case] for timing in timings]
+        command = f"pytest {' '.join(map(str, config.invocation_params.args))}"
+        try:
+            keep(config.rootpath, collect.collected(config.rootpath, FEWEST_PROCESSES, [*chosen, *nodes], say), command)
+        except ValueError as error:
+            return [Finding("speed", "FAIL", "no reference is made of a device that isn't right", str(error))]
+    return speed_findings(timings, places, FOLDER, again)
+
+
+def keep(root: Path, runs: Sequence[Mapping], command: str, note: str = "", into: Path | None = None) -> list[Path]:
+    """Write what processes timed as references, and return the files."""
+    paths = []
+    for reference in collect.references(runs, collect.provenance(root, command, note)):
+        path = into or speed_reference.path_of(FOLDER, reference.device)
+        speed_reference.write(path, speed_reference.merged(speed_reference.read(path), reference))
+        paths.append(path)
+    return paths

@@ -1,0 +1,66 @@
+"""Results files to report on: small runs, written as a record writes them."""
+
+import json
+
+CASE = "train_step[device=cpu:0-batch=32-precision=float32]"
+WELL = {"check": "shapes", "status": "PASS", "cause": "all 14 layers", "device": "cpu:0"}
+WRONG = {
+    "check": "layers",
+    "status": "FAIL",
+    "cause": "conv2d output: off by 0.5",
+    "evidence": "1 of 10 elements",
+    "mend": "python -m alexnet_repro doctor",
+    "device": "gpu:1",
+    "precision": "tf32",
+    "number": 0.5,
+    "bound": 0.25,
+}
+DOUBTFUL = {"check": "golden", "status": "INCONCLUSIVE", "cause": "recorded elsewhere", "mend": "record it here"}
+GROUPS = ("doctor", "correct", "repeatable", "fast", "reference")
+
+
+def finding(**fields):
+    """Return a finding with all its fields."""
+    rest = {"evidence": "", "mend": "", "device": "", "precision": "", "number": None, "bound": None, "data": {}}
+    return {**rest, **fields}
+
+
+def timing(case=CASE, rounds=(1.0, 2.0, 3.0, 4.0, 5.0), **fields):
+    """Return a timing of 32 images and 96 GFLOP a round."""
+    return {
+        "case": case,
+        "device": "cpu:0",
+        "precision": "float32",
+        "rounds": list(rounds),
+        "read_back": 1.0,
+        "images": 32,
+        "flop": 96 * 10**9,
+        "heat": "",
+        "fault": None,
+        **fields,
+    }
+
+
+def run(*, verdict="PASS", complete=True, timings=(), machine=None, **found):
+    """Return a file's content: a finding that is well in each group, but for those of the groups named."""
+    groups = {group: found.get(group, [WELL]) for group in GROUPS}
+    return {
+        "schema": 1,
+        "complete": complete,
+        "verdict": verdict,
+        "verdicts": {},
+        "machine": {"devices": ["cpu:0"], "threads": {"processors": 2}} if machine is None else machine,
+        "findings": {group: [finding(**each) for each in each_group] for group, each_group in groups.items()},
+        "timings": list(timings),
+    }
+
+
+FAILED = run(verdict="FAIL", correct=[WELL, WRONG], reference=[DOUBTFUL], timings=[timing()])
+
+
+def written(folder, content, name="results.json"):
+    """Write a results file, and return its path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / name
+    path.write_text(json.dumps(content))
+    return path

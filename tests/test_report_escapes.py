@@ -1,0 +1,39 @@
+"""What comes from a results file is text, in page, Markdown and drawings, whoever wrote it."""
+
+import html
+import re
+
+import pytest
+from pages import FORGED, Page, reported, tables, without_blocks
+from runs import WELL, WRONG, run, timing
+
+
+@pytest.mark.parametrize("place", ["cause", "evidence", "mend", "check", "device", "precision"])
+@pytest.mark.parametrize("status", ["PASS", "FAIL"])
+def test_what_comes_from_a_file_is_text(tmp_path, place, status):
+    """A forged finding shows as it was written, and makes no tag, in page and Markdown."""
+    page, markdown, _ = reported(tmp_path, run(correct=[{**WELL, "status": status, place: FORGED}]))
+    assert {tag for tag, _ in Page(page).tags} & {"script", "img"} == set()
+    assert FORGED in html.unescape(page)
+    assert "<" not in without_blocks(markdown)
+
+
+def test_forged_machine_groups_and_cases_are_text(tmp_path):
+    """So do a forged machine, group, device, precision and case, in drawings too."""
+    case = f"train_step[device={FORGED}-batch={FORGED}-precision={FORGED}]"
+    content = run(machine={FORGED: [FORGED]}, timings=[timing(case, device=FORGED, precision=FORGED, limit=FORGED)])
+    content["findings"][FORGED] = []
+    page, markdown, paths = reported(tmp_path, content)
+    assert {tag for tag, _ in Page(page).tags} & {"script", "img"} == set()
+    assert "<" not in markdown
+    assert {path.parent for path in paths} == {tmp_path}
+    assert len(paths) == 2 + 2
+
+
+@pytest.mark.parametrize("text", ["a|b", "a\nb", "```\n# heading", "[a](b)", "@all", "*a* _b_ ~c~ #1"])
+def test_markdown_holds_any_text(tmp_path, text):
+    """No text from a file ends a table's row, a heading or a block of code, or means anything to Markdown."""
+    content = run(correct=[{**WRONG, "cause": text, "mend": text, "check": text}], timings=[timing(text)])
+    _, markdown, _ = reported(tmp_path, content)
+    assert [{len(row) for row in table} for table in tables(markdown)] == [{3}, {7}]
+    assert len(re.findall(r"^#", without_blocks(markdown), re.MULTILINE)) == 5
