@@ -13,7 +13,6 @@ from alexnet_repro.data.synthetic import synthetic_fashion
 from alexnet_repro.hardware.compare import compare_with_oracle, layer_comparisons
 from alexnet_repro.hardware.comparison import Comparison, LayerComparison
 from alexnet_repro.hardware.precision import precision
-from alexnet_repro.losses import LOSSES
 
 SMALL = 67  # the smallest side there is
 # 14 outputs and the logits; loss and gradient; 16 gradients by weights, 13 by inputs, and 3 poolings' sums.
@@ -123,11 +122,6 @@ def one_element(delta):
     return fault
 
 
-def shifted(call, x):
-    """Padding one pixel off."""
-    return call(ops.pad(x, [(0, 0), (1, 0), (0, 0), (0, 0)])[:, :-1])
-
-
 def eleven_bits(x):
     """Return float32 values rounded to 11 bits (Veltkamp), as TensorFloat-32 does."""
     large = x * np.float32(2**13 + 1)
@@ -139,12 +133,6 @@ def doubled_gradient(x):
     return 2 * x - ops.stop_gradient(x)
 
 
-def average_gradient(call, x):
-    """Pooling that spreads the gradient over the window instead of routing it to the largest."""
-    average = ops.average_pool(x, 3, 2, data_format="channels_last")
-    return call(ops.stop_gradient(x)) + (average - ops.stop_gradient(average))
-
-
 def lost_share(call, x):
     """Pooling whose windows hand on less than they got."""
     y = call(x)
@@ -152,19 +140,15 @@ def lost_share(call, x):
 
 
 FAULTS = [
-    # what goes wrong, in which layer, the array that must be named
-    ("one-element", "conv2d_2", one_element(1e-3), "output"),
-    ("one-element-exact", "max_pooling2d_1", one_element(1e-6), "output"),
+    # what goes wrong, in which layer, the array that must be named; more of them are in tests/faults
     ("nan", "conv2d_1", one_element(np.nan), "output"),
     ("inf", "conv2d_4", one_element(np.inf), "output"),
-    ("padding", "conv2d_1", shifted, "output"),
     ("mirrored", "conv2d_3", lambda call, x: ops.flip(call(ops.flip(x, 2)), 2), "output"),
     ("tf32-input", "conv2d_2", lambda call, x: call(eleven_bits(x)), "output"),
     ("shape", "conv2d_3", lambda call, x: call(x)[:, 1:], "output"),
     ("scaled", "dropout", lambda call, x: 2 * call(x), "output"),
     ("gradient", "conv2d_4", lambda call, x: call(doubled_gradient(x)), "input gradient"),
     ("incoming", "dense_1", lambda call, x: doubled_gradient(call(x)), "kernel gradient"),
-    ("routing", "max_pooling2d_1", average_gradient, "input gradient"),
     ("share", "max_pooling2d", lost_share, "input gradient"),
 ]
 
@@ -194,9 +178,7 @@ def flip(bit):
 
 WEIGHT_FAULTS = [
     # layer, kernel (0) or bias (1), what is done to it
-    pytest.param("conv2d_3", 1, lambda bias: 0 * bias, id="fault=dropped-bias-layer=conv2d_3"),
     pytest.param("dense", 1, lambda bias: 0 * bias, id="fault=dropped-bias-layer=dense"),
-    pytest.param("conv2d_2", 0, lambda kernel: kernel.swapaxes(0, 1), id="fault=transposed-layer=conv2d_2"),
     pytest.param("dense_1", 0, lambda kernel: kernel.T, id="fault=transposed-layer=dense_1"),
 ]
 
@@ -252,13 +234,6 @@ def test_mixed_precision_unasked_is_named(small_model, images):
     rows = layer_comparisons(wrong, small_model[1], images, LABELS, precision="float32")
     off = next(row for row in rows if not row.ok)
     assert (off.layer, off.what) == ("conv2d", "output")
-
-
-def test_swapped_loss_is_named(monkeypatch, first_off):
-    """The loss of the other name is noticed."""
-    monkeypatch.setitem(LOSSES, "normalised_sigmoid", LOSSES["softmax"])
-    off = first_off()
-    assert (off.layer, off.what) == ("normalised_sigmoid", "loss")
 
 
 OFF = LayerComparison("conv2d_2", "output", "float32", 2304, 3.1e-3, 4e-6, (0, 4, 7, 12), 775.0)

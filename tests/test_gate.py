@@ -170,7 +170,7 @@ def test_overrides_hold_for_their_cases():
 
 def test_none_on_file():
     """Without a reference it is in doubt, with the reason and how to make one."""
-    found = none_on_file("resize", "gpu:0", "tf32", "no reference is on file for T4")
+    found = none_on_file(["resize"], "gpu:0", "no reference is on file for T4")
     assert (found.status, found.cause) == ("INCONCLUSIVE", "resize: no reference is on file for T4")
     assert found.mend.startswith("python benchmarks/make_reference.py")
 
@@ -218,3 +218,9 @@ def test_slowdowns_are_caught(name, slowdown, deviation, least):
     """One of 20 cases slower by 10 % is caught 95 times in 100 at 1.5 % of noise; 5 %, 80 times at 0.8 %."""
     caught = sum(found[0].status == "FAIL" for found in runs(SHAPES[name], 100, 8, deviation, slowdown))
     assert caught >= 100 * least
+
+
+def test_many_without_a_reference_are_one_line():
+    """Cases that have none for the same reason are counted and named in one finding."""
+    found = none_on_file(["resize", "forward"], "gpu:0", "no reference is on file for T4")
+    assert (found.cause, found.evidence) == ("2 cases: no reference is on file for T4", "resize, forward")

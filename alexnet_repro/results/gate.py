@@ -109,9 +109,11 @@ def _all_moved(cases: Sequence[Case], rules: Rules) -> list[_Moved]:
     ]
 
 
-def none_on_file(name: str, device: str, precision: str, why: str) -> Finding:
-    """Return that a case has no reference to be compared with, why, and how to make one."""
-    return Finding("speed", "INCONCLUSIVE", f"{name}: {why}", mend=MAKE, device=device, precision=precision)
+def none_on_file(names: Sequence[str], device: str, why: str) -> Finding:
+    """Return that cases have no reference to be compared with, why, and how to make one."""
+    what = names[0] if len(names) == 1 else f"{len(names)} cases"
+    evidence = "" if len(names) == 1 else ", ".join(names)
+    return Finding("speed", "INCONCLUSIVE", f"{what}: {why}", evidence, MAKE, device)
 
 
 def _spreads(cases: Sequence[Case]) -> list[Spread]:

@@ -54,12 +54,13 @@ def speed_findings(
             cases += _cases(reference, device, [timing for timing in wanted if timing.device == device])
     told = {finding.cause: finding for finding in _looked_at(cases, rules, again)}
     names = {case.name for case in cases}
-    missing = [
-        none_on_file(each.case, each.device, each.precision, _why(places[each.device], kept[each.device]))
-        for each in wanted
-        if each.case not in names
-    ]
-    return [*told.values(), *missing]
+    missing: dict[tuple[str, str], list[str]] = {}
+    for each in wanted:
+        if each.case not in names:
+            why = _why(places[each.device], kept[each.device])
+            missing.setdefault((each.device, why), []).append(each.case)
+    absent = [none_on_file(which, device, why) for (device, why), which in missing.items()]
+    return [*told.values(), *absent]
 
 
 def _cases(reference: Reference, device: str, timings: Sequence[Timing]) -> list[Case]:
