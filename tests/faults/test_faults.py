@@ -1,12 +1,9 @@
 """The checks would notice: each fault of the catalogue turns its check red, with the right name in the message."""
 
-import gc
-
 import keras
 import pytest
 from catalogue import FAULTS
 
-from alexnet_repro.checks import learning
 from alexnet_repro.checks.plan import ALL, CORRECT, REPEATABLE, Asked, attributed, run
 from alexnet_repro.checks.subject import Subject
 
@@ -17,21 +14,6 @@ pytestmark = pytest.mark.skipif(
 # Small images and few steps: the same code, in a fraction of the time.
 SUBJECT = Subject(side=67, steps=2, replays=2)
 BY_NAME = [pytest.param(fault, id=f"fault={fault.name}") for fault in FAULTS]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _quicker_collection():
-    """What is in memory by now stays; collecting garbage after each check needn't look at it."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
-
-
-@pytest.fixture(autouse=True)
-def _fewer_updates(monkeypatch):
-    """A batch that can be learned is, in twenty updates; what can't be needn't be tried for longer."""
-    monkeypatch.setattr(learning, "MOST_UPDATES", 32)
 
 
 def asked(check):

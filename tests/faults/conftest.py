@@ -1,0 +1,22 @@
+"""What makes hundreds of checks in one process quicker."""
+
+import gc
+
+import pytest
+
+from alexnet_repro.checks import learning
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _quicker_collection():
+    """What is in memory by now stays; collecting garbage after each check needn't look at it."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.fixture(autouse=True)
+def _fewer_updates(monkeypatch):
+    """A batch that can be learned is, in twenty updates; what can't be needn't be tried for longer."""
+    monkeypatch.setattr(learning, "MOST_UPDATES", 32)
