@@ -40,7 +40,7 @@ CORRECT: dict[str, Check] = {
     "copies": Check(memory_checks.copies),
     "layers": Check(model_checks.layers, ("shapes",), in_each_precision=True),
     "update": Check(training_checks.update, ("shapes", "resize", "layers"), in_each_precision=True),
-    "dropout": Check(training_checks.dropout, ("shapes", "resize", "layers")),
+    "dropout": Check(training_checks.dropout, ("shapes", "resize", "layers", "update")),
     "learning": Check(learning.learning, ("shapes", "pairs", "layers", "update", "dropout"), in_each_precision=True),
     "checkpoint": Check(data_checks.checkpoint, ("shapes", "layers")),
 }
