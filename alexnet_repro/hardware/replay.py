@@ -71,7 +71,7 @@ class Replay:
             side: of the images that the model sees.
             seed: what its weights and dropout follow from.
         """
-        self.batches, self.device, self.precision = batches, device, precision
+        self.batches, self.device, self.precision, self.seed = batches, device, precision, seed
         with on_device(device), numerics(precision):
             keras.utils.set_random_seed(seed)
             self.model = build_alexnet((side, side, 1), kernel_initializer="he_normal")
@@ -88,6 +88,7 @@ class Replay:
     def run(self) -> list[StepDigest]:
         """Put the state back, make one step on each batch, and return their digests."""
         with on_device(self.device), numerics(self.precision):
+            keras.utils.set_random_seed(self.seed)  # on PyTorch dropout draws from its one generator, not the layer's
             for variable, value in self._state:
                 variable.assign(value)
             return [self._step(*batch) for batch in self.batches]
