@@ -63,6 +63,7 @@ class Subject:
     def recipe(self, **changes: object) -> Recipe:
         """Return the documented recipe, in batches of this size and with some changes."""
         documented = {"draw_size": self.batch, "batch_size": self.batch}
+        # Whatever is changed, `Recipe` itself refuses what can't be run.
         return dataclasses.replace(Recipe.documented(), **{**documented, **changes})  # type: ignore[arg-type]
 
 

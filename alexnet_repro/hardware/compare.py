@@ -20,20 +20,13 @@ from keras import ops
 
 from alexnet_repro.hardware import bounds, oracle
 from alexnet_repro.hardware.bounds import UNIT, Arithmetic, Sums
-from alexnet_repro.hardware.comparison import Comparison, LayerComparison, hold
+from alexnet_repro.hardware.comparison import LayerComparison, hold
 from alexnet_repro.hardware.pullback import Pullback, with_pullback
 from alexnet_repro.losses import LOSSES
 from alexnet_repro.model import Logits
 
 LOSS_SCALE = {"mixed_float16": 2.0**10}  # else 1: keeps gradients in float16's range, as in training
 DENSE_BLOCK = 256
-
-
-def compare_with_oracle(
-    model: keras.Sequential, weights: Sequence[np.ndarray], images: np.ndarray, labels: np.ndarray, **options: str
-) -> Comparison:
-    """Return all of `layer_comparisons`, which takes the same arguments."""
-    return Comparison(tuple(layer_comparisons(model, weights, images, labels, **options)))
 
 
 def layer_comparisons(
