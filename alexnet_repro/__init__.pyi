@@ -1,4 +1,3 @@
-from .checkpoint import save_weights
 from .data.fashion_mnist import CorruptDataError, MissingDataError, load_fashion_mnist
 from .data.loader import DataLoader
 from .data.resize import resize_with_pad
@@ -8,6 +7,7 @@ from .losses import LOSSES, normalised_sigmoid, softmax
 from .model import build_alexnet, layer_rows, logits_model
 from .recipe import Recipe
 from .training import Evaluation, History, TrainingDivergedError, evaluate, keras_step, train
+from .weights import save_weights
 
 __all__ = [
     "LOSSES",

@@ -55,7 +55,7 @@ def run_shapes(arguments: argparse.Namespace) -> None:
 def run_train(arguments: argparse.Namespace) -> None:
     """Train, save, and measure."""
     from alexnet_repro import Recipe, build_alexnet, evaluate, train
-    from alexnet_repro.checkpoint import check_weights_path
+    from alexnet_repro.weights import check_weights_path
 
     recipe = getattr(Recipe, arguments.recipe)()
     changes = {"loss": arguments.loss, "epochs": arguments.epochs}

@@ -13,12 +13,12 @@ import numpy as np
 from keras import ops
 from tqdm import tqdm
 
-from alexnet_repro.checkpoint import check_weights_path, save_weights
 from alexnet_repro.data.loader import DataLoader
 from alexnet_repro.data.resize import resize_with_pad
 from alexnet_repro.losses import LOSSES
 from alexnet_repro.model import logits_model
 from alexnet_repro.recipe import Recipe
+from alexnet_repro.weights import check_weights_path, save_weights
 
 EVALUATION_BATCH = 125  # divides 10,000: one compiled shape
 UPDATES_BEFORE_ESTIMATE = 4

@@ -10,7 +10,6 @@ from threading import Thread
 import numpy as np
 from keras import ops
 
-from alexnet_repro.checkpoint import save_weights
 from alexnet_repro.checks.subject import Subject
 from alexnet_repro.data.fashion_mnist import Arrays
 from alexnet_repro.data.resize import resize_with_pad
@@ -18,6 +17,7 @@ from alexnet_repro.data.synthetic import CYCLES, ORIENTATIONS
 from alexnet_repro.hardware import bounds, oracle
 from alexnet_repro.hardware.finding import Finding
 from alexnet_repro.model import build_alexnet
+from alexnet_repro.weights import save_weights
 
 DRAWN = 200
 LEAST_RECOGNISED = 0.9  # of the stripes; seen: 0.97 to 1.0

@@ -27,8 +27,8 @@ from tools import (
     sum_in_another_order_each_time,
 )
 
-import alexnet_repro.checkpoint
 import alexnet_repro.data.resize
+import alexnet_repro.weights
 from alexnet_repro import training as training_module
 from alexnet_repro.checks import data_checks, memory_checks
 from alexnet_repro.data.loader import DataLoader
@@ -285,7 +285,7 @@ FAULTS = [
         "checkpoint-stale",
         "checkpoint",
         ("file is stale",),
-        instead(alexnet_repro.checkpoint, "Path", type("Stale", (type(Path()),), {"replace": stale})),
+        instead(alexnet_repro.weights, "Path", type("Stale", (type(Path()),), {"replace": stale})),
     ),
     Fault(
         "gpu-lost",

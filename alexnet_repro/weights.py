@@ -1,4 +1,4 @@
-"""Weights on disk, never half-written."""
+"""Weights on disk: saved whole or not at all."""
 
 import os
 import tempfile
