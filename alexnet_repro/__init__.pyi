@@ -6,8 +6,9 @@ from .hardware.devices import enable_memory_growth
 from .losses import LOSSES, normalised_sigmoid, softmax
 from .model import build_alexnet, layer_rows, logits_model
 from .recipe import Recipe
+from .stored_weights import WeightsError
 from .training import Evaluation, History, TrainingDivergedError, evaluate, keras_step, train
-from .weights import save_weights
+from .weights import load_weights, save_weights
 
 __all__ = [
     "LOSSES",
@@ -18,12 +19,14 @@ __all__ = [
     "MissingDataError",
     "Recipe",
     "TrainingDivergedError",
+    "WeightsError",
     "build_alexnet",
     "enable_memory_growth",
     "evaluate",
     "keras_step",
     "layer_rows",
     "load_fashion_mnist",
+    "load_weights",
     "logits_model",
     "normalised_sigmoid",
     "resize_with_pad",

@@ -149,7 +149,11 @@ def parser() -> argparse.ArgumentParser:
 
     evaluation = command("evaluate", run_evaluate, "measure saved weights on the test images")
     evaluation.add_argument(
-        "--weights", type=existing_file, required=True, metavar="FILE", help="weights that train saved"
+        "--weights",
+        type=existing_file,
+        required=True,
+        metavar="FILE",
+        help="what train saved, or the document under TensorFlow 2.0.0: HDF5 or .keras, whatever its name",
     )
     evaluation.add_argument(
         "--samples",

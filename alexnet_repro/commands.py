@@ -5,12 +5,9 @@ import dataclasses
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import keras
-
     from alexnet_repro.data.loader import DataLoader
     from alexnet_repro.recipe import Recipe
     from alexnet_repro.training import Evaluation
@@ -79,22 +76,14 @@ def run_train(arguments: argparse.Namespace) -> None:
 
 def run_evaluate(arguments: argparse.Namespace) -> None:
     """Measure saved weights."""
-    from alexnet_repro import build_alexnet, evaluate
+    from alexnet_repro import build_alexnet, evaluate, load_weights
 
     loss = arguments.loss or "normalised_sigmoid"
     loader = _loader(arguments)
     with _prepared(arguments):
         model = build_alexnet(kernel_initializer="zeros")
-        _load_weights(model, arguments.weights)
+        load_weights(model, arguments.weights)
         _print_evaluation(evaluate(model, loader, arguments.samples, loss=loss), loader, loss)
-
-
-def _load_weights(model: "keras.Model", path: Path) -> None:
-    try:
-        model.load_weights(path)
-    except (OSError, ValueError, KeyError) as error:  # what Keras raises for other files, and other models' weights
-        reason = " ".join(str(error).split("\n")[:3])  # of which the first may end in a colon
-        raise OSError(f"{path} doesn't hold this model's weights: {reason}") from error
 
 
 def _saved_when(recipe: "Recipe") -> str:

@@ -1,10 +1,13 @@
-"""Weights on disk: saved whole or not at all."""
+"""A model's weights on disk: saved whole or not at all, loaded whole or not at all."""
 
+import contextlib
 import os
 import tempfile
 from pathlib import Path
 
 import keras
+
+from alexnet_repro.stored_weights import Variable, read_weights
 
 SUFFIX = ".weights.h5"
 
@@ -32,6 +35,8 @@ def check_weights_path(path: str | os.PathLike[str]) -> Path:
 def save_weights(model: keras.Model, path: str | os.PathLike[str]) -> Path:
     """Save a built model's weights under `path` in one step: the file there is the old one or the new one, whole.
 
+    That holds when the machine loses power, too: once this returns, the new file is on the disk.
+
     Returns:
         The path.
 
@@ -42,7 +47,50 @@ def save_weights(model: keras.Model, path: str | os.PathLike[str]) -> Path:
     beside = path.with_name(f".{path.name.removesuffix(SUFFIX)}.{os.getpid()}{SUFFIX}")
     try:
         model.save_weights(beside, overwrite=True)
+        _flush(beside)  # before it gets its name: a name may reach the disk sooner than what it names
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # a few file systems can't do this for folders; the file is whole anyway
+        _flush(path.parent)
     return path
+
+
+def _flush(path: Path) -> None:
+    """Wait until a file's content, or a folder's list of names, is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def load_weights(model: keras.Model, path: str | os.PathLike[str]) -> None:
+    """Put the weights in a file into a built model, all of them or none.
+
+    The file is what Keras 3 saves (`.weights.h5`, `.keras`), or HDF5 as TensorFlow 2.0.0 wrote it: weights alone, as
+    the document's `5.6_alexnet_weights.h5`, or a full model. Which it is, its content says, not its name. Nothing in it
+    is run or unpickled.
+
+    Args:
+        model: from `build_alexnet`, or any whose layers carry the names that Keras gives by default.
+        path: the file.
+
+    Raises:
+        WeightsError: the file can't be read, is none of these, or is another model's: one line says what is the first
+            to differ. The model is as it was.
+        ValueError: the model isn't built.
+    """
+    layers = {layer.name: layer.weights for layer in model.layers if layer.weights}
+    if not layers:
+        raise ValueError("the model has no weights to load yet; build it first")
+    arrays = read_weights(
+        path,
+        {
+            name: [Variable(each.name, tuple(each.shape), keras.backend.standardize_dtype(each.dtype)) for each in own]
+            for name, own in layers.items()
+        },
+    )
+    for name, own in layers.items():
+        for variable, array in zip(own, arrays[name], strict=True):
+            variable.assign(array)
