@@ -17,7 +17,7 @@ def test_calibration(device: str, conclude: Callable[..., None], request: pytest
     kind, _, number = device.partition(":")
     found = calibrate(device, PRECISIONS[kind])
     here = request.config.stash[HERE]
-    request.config.stash[RECORD].calibrations.append(vars(found))
+    request.config.stash[RECORD].add_calibration(vars(found))
     if kind == "cpu":
         should = nominal.of_cpu(thread_counts()["processors"])
     else:

@@ -4,6 +4,7 @@ import contextlib
 import json
 import math
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,8 @@ class Record:
     `complete` (whether the run came to its end), `findings` (by group; the fields of
     `alexnet_repro.hardware.finding.Finding`) and `timings` (one a benchmark case: the fields of
     `alexnet_repro.results.timing.Timing`) and `calibrations` (one a device: those of
-    `alexnet_repro.hardware.calibrate.Calibration`). Numbers that aren't finite are the strings `inf`, `-inf` and `nan`.
+    `alexnet_repro.hardware.calibrate.Calibration`). Later versions add fields, and readers pass over what they don't
+    know. Numbers that aren't finite are the strings `inf`, `-inf` and `nan`.
     """
 
     path: Path
@@ -43,6 +45,11 @@ class Record:
         """Keep a timing, and write it down."""
         self.timings.append(asdict(timing))
         self.write()
+
+    def add_calibration(self, calibration: Mapping[str, Any]) -> None:
+        """Keep a device's rates: the first time only, as they are measured once."""
+        if calibration["device"] not in {each["device"] for each in self.calibrations}:
+            self.calibrations.append(dict(calibration))
 
     def write(self, *, complete: bool = False) -> None:
         """Write the file in one step.
