@@ -145,7 +145,27 @@ def parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="where the weights go: at the end, or every 20 draws with the documented recipe (default: %(default)s)",
     )
-    training.add_argument("--no-evaluate", action="store_true", help="don't measure test accuracy afterwards")
+    training.add_argument("--no-evaluate", action="store_true", help="don't measure test accuracy after each epoch")
+    training.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on from the newest checkpoint, bit for bit as if nothing had come between; without one, begin",
+    )
+    training.add_argument(
+        "--checkpoints",
+        type=Path,
+        metavar="DIR",
+        help="where all is saved that going on takes (default: as the weights' file, but NAME.checkpoints)",
+    )
+    training.add_argument(
+        "--checkpoint-every",
+        type=whole_number(1),
+        default=500,
+        metavar="N",
+        help="updates; also at each epoch's end, and at SIGINT and SIGTERM; three are kept, of 187 MB with SGD and "
+        "561 MB with Adam (default: %(default)s)",
+    )
+    training.add_argument("--no-checkpoints", action="store_true", help="save none")
 
     evaluation = command("evaluate", run_evaluate, "measure saved weights on the test images")
     evaluation.add_argument(
@@ -193,7 +213,8 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status: 0 done, 1 failed, 2 wrong arguments, 3 doctor in doubt."""
-    arguments = parser().parse_args(argv)
+    words = sys.argv[1:] if argv is None else list(argv)
+    arguments = parser().parse_args(words, argparse.Namespace(words=words))
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's warnings, but for those of its start
     try:
         return arguments.run(arguments) or 0

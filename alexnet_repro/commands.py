@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,8 +10,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from alexnet_repro.data.loader import DataLoader
+    from alexnet_repro.evaluation import Evaluation
     from alexnet_repro.recipe import Recipe
-    from alexnet_repro.training import Evaluation
 
 
 def run_doctor(arguments: argparse.Namespace) -> int:
@@ -49,9 +50,10 @@ def run_shapes(arguments: argparse.Namespace) -> None:
     print(f"{'total':<38}{sum(row.parameters for row in rows):>12,}{sum(row.macs for row in rows):>16,}")
 
 
-def run_train(arguments: argparse.Namespace) -> None:
-    """Train, save, and measure."""
-    from alexnet_repro import Recipe, build_alexnet, evaluate, train
+def run_train(arguments: argparse.Namespace) -> int:
+    """Train, save, and measure; return the exit status: 128 and the signal's number where one ended it."""
+    from alexnet_repro import Checkpoints, Recipe, TrainingStoppedError, build_alexnet, train
+    from alexnet_repro.interruption import deferred_signals
     from alexnet_repro.weights import check_weights_path
 
     recipe = getattr(Recipe, arguments.recipe)()
@@ -59,19 +61,43 @@ def run_train(arguments: argparse.Namespace) -> None:
     recipe = dataclasses.replace(recipe, **{name: value for name, value in changes.items() if value is not None})
     check_weights_path(arguments.weights)
     loader = _loader(arguments)
-    with _prepared(arguments):
+    stem = arguments.weights.name.removesuffix(".weights.h5")
+    folder = arguments.checkpoints or arguments.weights.with_name(f"{stem}.checkpoints")
+    checkpoints = None if arguments.no_checkpoints else Checkpoints(folder, arguments.checkpoint_every)
+    with _prepared(arguments), deferred_signals() as stopping:
         model = build_alexnet(kernel_initializer=recipe.kernel_initializer)
-        history = train(model, loader, recipe, weights=arguments.weights)
-        last = min(10, len(history.losses))
-        print(
-            f"trained on {history.images:,} {loader.source} images in {history.seconds:.0f} s "
-            f"({history.images / history.seconds:.1f} images/s, {arguments.precision}): "
-            f"loss {history.losses[-last:].mean():.4f}, accuracy {history.accuracies[-last:].mean():.4f} "
-            f"over the last {last} updates"
-        )
-        print(f"weights: {arguments.weights}{_saved_when(recipe)}")
-        if not arguments.no_evaluate:
-            _print_evaluation(evaluate(model, loader, loss=recipe.loss), loader, recipe.loss)
+        try:
+            history = train(
+                model,
+                loader,
+                recipe,
+                weights=arguments.weights,
+                checkpoints=checkpoints,
+                resume=arguments.resume,
+                stopping=stopping,
+                validate=not arguments.no_evaluate,
+            )
+        except TrainingStoppedError as stopped:
+            print(f"{stopped}; {_how_to_resume(arguments)}", file=sys.stderr)
+            return 128 + (stopping.by or 0)
+    last = min(10, len(history.losses))
+    print(
+        f"trained on {history.images:,} {loader.source} images in {history.seconds:.0f} s "
+        f"({history.images / history.seconds:.1f} images/s, {arguments.precision}): "
+        f"loss {history.losses[-last:].mean():.4f}, accuracy {history.accuracies[-last:].mean():.4f} "
+        f"over the last {last} updates"
+    )
+    print(f"weights: {arguments.weights}{_saved_when(recipe)}")
+    for _, evaluation in history.evaluations[-1:]:
+        _print_evaluation(evaluation, loader, recipe.loss)
+    return 0
+
+
+def _how_to_resume(arguments: argparse.Namespace) -> str:
+    if arguments.no_checkpoints:
+        return "without checkpoints there is nothing to go on from"
+    words = [each for each in arguments.words if each != "--resume"]
+    return f"to go on:\n  python -m alexnet_repro {shlex.join([*words, '--resume'])}"
 
 
 def run_evaluate(arguments: argparse.Namespace) -> None:

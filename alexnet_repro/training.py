@@ -1,26 +1,26 @@
-"""Train and evaluate: batches, progress and saving here, the arithmetic in a step that can be replaced."""
+"""Train: which updates, in which order, with progress and saving; the arithmetic is in a step."""
 
 import math
 import os
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any, NamedTuple, NoReturn, Protocol
+from typing import Any
 
 import keras
 import numpy as np
-from keras import ops
-from tqdm import tqdm
 
+from alexnet_repro.checkpoint import Checkpoints, Progress, Store, identity
 from alexnet_repro.data.loader import DataLoader
-from alexnet_repro.data.resize import resize_with_pad
-from alexnet_repro.losses import LOSSES
-from alexnet_repro.model import logits_model
+from alexnet_repro.evaluation import Evaluation, check_labels, evaluate
+from alexnet_repro.progress import progress_bar
 from alexnet_repro.recipe import Recipe
+from alexnet_repro.schedule import Stretch, stretches
+from alexnet_repro.steps import Step, best_step
 from alexnet_repro.weights import check_weights_path, save_weights
 
-EVALUATION_BATCH = 125  # divides 10,000: one compiled shape
 UPDATES_BEFORE_ESTIMATE = 4
 
 
@@ -28,16 +28,8 @@ class TrainingDivergedError(ArithmeticError):
     """The loss is no longer finite."""
 
 
-class Step(Protocol):
-    """One update of the weights.
-
-    Takes uint8 images `(batch, 28, 28, 1)` and int32 labels `(batch,)`; returns the batch's mean
-    loss before the update and its accuracy, each anything that `float` takes.
-    """
-
-    def __call__(self, images: np.ndarray, labels: np.ndarray) -> tuple[Any, Any]:
-        """Make the update."""
-        ...
+class TrainingStoppedError(Exception):
+    """Training was asked to stop, and did so after an update; if there are checkpoints, the newest is of then."""
 
 
 @dataclass(frozen=True)
@@ -50,75 +42,11 @@ class History:
     """float64 `(updates,)`: share of each batch classified correctly, before the update."""
     images: int
     seconds: float
-    """Wall time from the first draw to the last update, compiling included, `after_epoch` not."""
+    """Wall time from the first draw to the last update, compiling included; saving and evaluating not."""
     first_update_seconds: float
-    """Of these, until the first update was done: tracing and compiling, mostly."""
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """A model's mean loss and accuracy over `num_samples` test images."""
-
-    loss: float
-    accuracy: float
-    num_samples: int
-
-
-class _Network(keras.Model):
-    """From 28x28 uint8 images to float32 logits, scaling and resizing included, sharing a model's layers."""
-
-    def __init__(self, model: keras.Sequential, *, dropout: bool = True) -> None:
-        super().__init__(dtype="float32", name="network")
-        self.logits = logits_model(model)
-        self.size = model.input_shape[1:3]
-        self.dropout = dropout
-
-    def call(self, images: Any, training: bool = False) -> Any:
-        pixels = resize_with_pad(ops.cast(images, "float32") / 255.0, *self.size)
-        return self.logits(pixels, training=training and self.dropout)
-
-
-def _compiled(
-    network: _Network, loss: str, optimizer: keras.optimizers.Optimizer | None = None, jit_compile: bool | str = "auto"
-) -> _Network:
-    network.compile(
-        optimizer=optimizer,
-        loss=LOSSES[loss],
-        # The largest logit is the largest sigmoid output.
-        metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
-        auto_scale_loss=False,
-        jit_compile=jit_compile,
-    )
-    return network
-
-
-def compiled_network(
-    model: keras.Sequential,
-    recipe: Recipe,
-    optimizer: keras.optimizers.Optimizer | None = None,
-    *,
-    jit_compile: bool | str = "auto",
-) -> keras.Model:
-    """Return what `keras_step` updates: a compiled model from uint8 images `(n, 28, 28, 1)` to float32 logits.
-
-    It shares `model`'s layers. Without an `optimizer`, the recipe's own. `jit_compile` is whether XLA
-    compiles it; by default Keras decides.
-    """
-    optimizer = optimizer or recipe.build_optimizer()
-    if model.dtype_policy.name == "mixed_float16":
-        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
-    return _compiled(_Network(model, dropout=recipe.dropout), recipe.loss, optimizer, jit_compile)
-
-
-def keras_step(model: keras.Sequential, recipe: Recipe) -> Step:
-    """Return a compiled update on Keras alone, for every backend; resizing happens inside it."""
-    network = compiled_network(model, recipe)
-
-    def step(images: np.ndarray, labels: np.ndarray) -> tuple[Any, Any]:
-        loss, accuracy = network.train_on_batch(images, labels)
-        return loss, accuracy
-
-    return step
+    """Of these, until the step had answered for the first time: tracing and compiling, mostly."""
+    evaluations: tuple[tuple[int, Evaluation], ...] = ()
+    """After how many updates the model was measured on all test images, and how it was."""
 
 
 def train(
@@ -128,7 +56,10 @@ def train(
     *,
     step: Step | None = None,
     weights: str | os.PathLike[str] | None = None,
-    after_epoch: Callable[[int], None] | None = None,
+    checkpoints: Checkpoints | None = None,
+    resume: bool = False,
+    stopping: Callable[[], bool] = lambda: False,
+    validate: bool = False,
     progress: bool = True,
 ) -> History:
     """Train `model` in place on what `loader` draws, as `recipe` says.
@@ -137,84 +68,136 @@ def train(
         model: from `build_alexnet`, built under the precision wanted (Keras's dtype policy).
         loader: where the images come from.
         recipe: what to do; its initializer is for whoever builds the model.
-        step: makes one update; by default `keras_step(model, recipe)`.
+        step: makes the updates; by default the fastest that the backend has.
         weights: the file, ending in `.weights.h5`, that weights are saved to as the recipe says.
-        after_epoch: called with the number of each epoch done, from 1.
+        checkpoints: where, and how often, all that is saved which going on takes.
+        resume: whether to go on from the newest checkpoint, bit for bit as if nothing had come between;
+            where there is none, training starts at its beginning.
+        stopping: asked after each call of the step; once true, training stops, after a checkpoint.
+        validate: whether to measure the model on all test images after each epoch.
         progress: whether to show a bar on stderr: images/s, loss, accuracy and time left.
 
     Returns:
-        Loss and accuracy of every update, and the time taken.
+        Loss and accuracy of every update, and the time taken, those before an interruption included.
 
     Raises:
         TrainingDivergedError: a loss isn't finite; the message names the update.
-        ValueError, OSError: `weights` can't be saved there; found out before the first update.
+        TrainingStoppedError: `stopping` said so.
+        ValueError, OSError: `weights` or checkpoints can't be saved there; found out before the first update.
+            Or a checkpoint can't be when training stops; while it goes on, that is a warning.
     """
-    _check_labels(loader, model)
+    check_labels(loader, model)
     if weights is not None:
         check_weights_path(weights)
-    step = step or keras_step(model, recipe)
-    losses: list[float] = []
-    accuracies: list[float] = []
-    paused = first_update_seconds = 0.0
-    start = time.perf_counter()
-    with progress_bar(recipe.num_updates * recipe.batch_size, "training", show=progress) as bar:
-        for draw in _draws(recipe):
-            images, labels = loader.draw_train(recipe.draw_size)
-            for at in range(0, recipe.draw_size, recipe.batch_size):
-                loss, accuracy = map(
-                    float, step(images[at : at + recipe.batch_size], labels[at : at + recipe.batch_size])
-                )
-                losses.append(loss)
-                accuracies.append(accuracy)
-                if not math.isfinite(loss):
-                    raise TrainingDivergedError(_diverged(loss, len(losses), recipe))
-                bar.set_postfix(loss=f"{loss:.4f}", accuracy=f"{accuracy:.3f}", refresh=False)
-                bar.update(recipe.batch_size)
-                if len(losses) == 1:
-                    first_update_seconds = time.perf_counter() - start
-                elif len(losses) == UPDATES_BEFORE_ESTIMATE and progress:
-                    pace = (time.perf_counter() - start - first_update_seconds) / (UPDATES_BEFORE_ESTIMATE - 1)
-                    bar.write(f"training takes about {bar.format_interval(pace * recipe.num_updates)}", sys.stderr)
-            if weights is not None and draw.saves:
-                save_weights(model, weights)
-            if after_epoch is not None and draw.ends_epoch:
-                pause = time.perf_counter()
-                after_epoch(draw.epoch)
-                paused += time.perf_counter() - pause
-    return History(
-        losses=np.array(losses),
-        accuracies=np.array(accuracies),
-        images=recipe.num_updates * recipe.batch_size,
-        seconds=time.perf_counter() - start - paused,
-        first_update_seconds=first_update_seconds,
-    )
+    step = step or best_step(model, loader, recipe)
+    with _store(checkpoints, step, model, loader, recipe) as store:
+        log = _Log(recipe, store.restore() if store and resume else Progress.none(), show=progress)
+        loader.skip_train(log.draws)
+        left = stretches(
+            recipe, done=log.draws, at_once=step.updates_at_once, every=checkpoints.every if checkpoints else None
+        )
+        with log.bar:
+            for stretch, results, stop in _made(step, loader, recipe, left, stopping):
+                log.add(stretch.draws, *results)
+                with log.paused():
+                    if weights is not None and stretch.saves:
+                        save_weights(model, weights)
+                    if validate and stretch.ends_epoch:
+                        log.evaluations += (
+                            (len(log.losses), evaluate(model, loader, loss=recipe.loss, progress=progress)),
+                        )
+                    if store and (stretch.checkpoints or stretch.ends_epoch or stop):
+                        store.save(log.progress(), needed=stop)
+                if stop:
+                    raise TrainingStoppedError(f"stopped after update {len(log.losses)} of {recipe.num_updates}")
+    done = log.progress()
+    images = len(done.losses) * recipe.batch_size
+    return History(done.losses, done.accuracies, images, done.seconds, done.first_update_seconds, done.evaluations)
 
 
-def _check_labels(loader: DataLoader, model: keras.Sequential) -> None:
-    """Refuse labels the model has no output for: losses of such are numbers too, and other ones on each backend."""
-    labels, classes = np.concatenate([loader.train_labels, loader.test_labels]), model.output_shape[-1]
-    if labels.min() < 0 or labels.max() >= classes:
-        raise ValueError(f"labels go from {labels.min()} to {labels.max()}, but the model has {classes} classes")
+def _store(
+    checkpoints: Checkpoints | None, step: Step, model: keras.Sequential, loader: DataLoader, recipe: Recipe
+) -> AbstractContextManager[Store | None]:
+    if checkpoints is None:
+        return nullcontext()
+    return checkpoints.opened(step.variables, identity(model, loader, recipe, step.variables))
 
 
-class _Draw(NamedTuple):
-    epoch: int
-    saves: bool
-    ends_epoch: bool
+def _made(
+    step: Step, loader: DataLoader, recipe: Recipe, left: Iterator[Stretch], stopping: Callable[[], bool]
+) -> Iterator[tuple[Stretch, tuple[Any, Any], bool]]:
+    """Make updates, and yield each stretch's losses and accuracies, and whether to stop there.
+
+    Where a step makes many updates at once, they are yielded a call later, so that the device has work
+    while they are read; but at once where something has to be done after them.
+    """
+    behind = int(step.updates_at_once > 1)
+    pending: list[tuple[Stretch, tuple[Any, Any]]] = []
+    for stretch in left:
+        indices = np.concatenate([loader.draw_train_indices(recipe.draw_size) for _ in range(stretch.draws)])
+        pending.append((stretch, step(indices.reshape(-1, recipe.batch_size))))
+        stop = stopping()
+        while len(pending) > (0 if stop or stretch.pauses else behind):
+            yield *pending.pop(0), stop and not pending
+        if stop:
+            return
 
 
-def _draws(recipe: Recipe) -> Iterator[_Draw]:
-    """Yield the draws of a run in order; the preliminary ones are epoch 0 and save nothing."""
-    for _ in range(recipe.preliminary_draws):
-        yield _Draw(0, saves=False, ends_epoch=False)
-    for epoch in range(1, recipe.epochs + 1):
-        for iteration in range(recipe.draws_per_epoch):
-            ends_epoch = iteration == recipe.draws_per_epoch - 1
-            if recipe.save_every is None:
-                saves = ends_epoch and epoch == recipe.epochs
-            else:
-                saves = iteration % recipe.save_every == 0
-            yield _Draw(epoch, saves, ends_epoch)
+class _Log:
+    """What has been done, and the bar that shows it."""
+
+    def __init__(self, recipe: Recipe, before: Progress, *, show: bool) -> None:
+        self.recipe, self.show, self.draws = recipe, show, before.draws
+        self.losses, self.accuracies = before.losses.tolist(), before.accuracies.tolist()
+        self.first_update_seconds, self.answered = before.first_update_seconds, 0
+        self.evaluations = before.evaluations
+        self.start = time.perf_counter() - before.seconds
+        images = recipe.num_updates * recipe.batch_size
+        self.bar = progress_bar(images, "training", show=show, done=len(self.losses) * recipe.batch_size)
+
+    def add(self, draws: int, losses: Any, accuracies: Any) -> None:
+        """Take what the updates of so many draws gave, in their order."""
+        losses, accuracies = (np.asarray(each, np.float64).tolist() for each in (losses, accuracies))
+        for loss, accuracy in zip(losses, accuracies, strict=True):
+            self.losses.append(loss)
+            self.accuracies.append(accuracy)
+            if not math.isfinite(loss):
+                raise TrainingDivergedError(_diverged(loss, len(self.losses), self.recipe))
+        self.draws += draws
+        self.bar.set_postfix(loss=f"{self.losses[-1]:.4f}", accuracy=f"{self.accuracies[-1]:.3f}", refresh=False)
+        self.bar.update(len(losses) * self.recipe.batch_size)
+        self._estimate(len(losses))
+
+    def _estimate(self, updates: int) -> None:
+        """Say how long it takes, once there are updates after the first answer, which has compiled."""
+        now, before = time.perf_counter() - self.start, self.answered
+        self.answered += updates
+        if not before:
+            self.first, self.first_updates = now, updates
+            self.first_update_seconds = self.first_update_seconds or now
+        since = self.answered - self.first_updates
+        if self.show and since >= UPDATES_BEFORE_ESTIMATE > since - updates:
+            left = (now - self.first) / since * (self.recipe.num_updates - len(self.losses))
+            self.bar.write(f"training takes about {self.bar.format_interval(now + left)}", sys.stderr)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Don't count the time that this takes."""
+        pause = time.perf_counter()
+        yield
+        self.start += time.perf_counter() - pause
+
+    def progress(self) -> Progress:
+        """Return how far training is now."""
+        seconds = time.perf_counter() - self.start
+        return Progress(
+            self.draws,
+            seconds,
+            self.first_update_seconds,
+            np.array(self.losses),
+            np.array(self.accuracies),
+            self.evaluations,
+        )
 
 
 def _diverged(loss: float, update: int, recipe: Recipe) -> str:
@@ -224,47 +207,3 @@ def _diverged(loss: float, update: int, recipe: Recipe) -> str:
         "learning rate or use --precision=float32; if not, the device doesn't answer the same twice: suspect the "
         "hardware"
     )
-
-
-def evaluate(
-    model: keras.Sequential,
-    loader: DataLoader,
-    num_samples: int | None = None,
-    *,
-    loss: str = "normalised_sigmoid",
-    progress: bool = True,
-) -> Evaluation:
-    """Measure `model` on test images.
-
-    Args:
-        model: from `build_alexnet`.
-        loader: where the images come from.
-        num_samples: None for every test image once; otherwise so many are drawn with replacement,
-            as the document draws 2,000.
-        loss: a name in `alexnet_repro.losses.LOSSES`.
-        progress: whether to show a bar on stderr.
-
-    Raises:
-        ValueError: `num_samples` is less than one, or there is no such loss.
-    """
-    if loss not in LOSSES:
-        raise ValueError(f"loss must be one of {', '.join(LOSSES)}; got {loss!r}")
-    if num_samples is not None and num_samples < 1:
-        raise ValueError(f"num_samples must be at least 1, or None for every test image; got {num_samples}")
-    _check_labels(loader, model)
-    images, labels = loader.all_test() if num_samples is None else loader.draw_test(num_samples)
-    network = _compiled(_Network(model), loss)
-    sums = np.zeros(2)
-    with progress_bar(len(labels), "evaluating", show=progress) as bar:
-        for at in range(0, len(labels), EVALUATION_BATCH):
-            part = slice(at, at + EVALUATION_BATCH)
-            sums += np.array(network.test_on_batch(images[part], labels[part])) * len(labels[part])
-            bar.update(len(labels[part]))
-    mean_loss, accuracy = sums / len(labels)
-    return Evaluation(float(mean_loss), float(accuracy), len(labels))
-
-
-def progress_bar(num_images: int, what: str, *, show: bool) -> "tqdm[NoReturn]":
-    """Return a bar on stderr that counts images; where stderr isn't a terminal, a line every half minute."""
-    interval = 0.5 if sys.stderr.isatty() else 30.0
-    return tqdm(total=num_images, desc=what, unit=" images", disable=not show, mininterval=interval, smoothing=0.05)

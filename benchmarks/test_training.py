@@ -5,11 +5,10 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from alexnet_repro import DataLoader, train
+from alexnet_repro import DataLoader, best_step, train
 from alexnet_repro.checks.learning import LEARNABLE
 from alexnet_repro.checks.subject import Subject
 from alexnet_repro.results import limits
-from alexnet_repro.training import keras_step
 
 BATCHES = {"cpu": (32,), "gpu": (128, 512)}
 UPDATES = 2
@@ -28,7 +27,7 @@ def test_training(device: str, batch: int, precision: str, loader: DataLoader, m
 
     with subject.running():
         model, _ = subject.model()
-        step = keras_step(model, recipe)
+        step = best_step(model, loader, recipe)
         one = limits.train_step(batch, precision)
         todo = limits.Work(UPDATES * one.flop, UPDATES * one.bytes, UPDATES * one.kernels)
         measure(

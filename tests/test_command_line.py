@@ -1,8 +1,10 @@
 """python -m alexnet_repro: help, exit statuses, and the document's outputs."""
 
 import dataclasses
+import os
 import re
 import shlex
+import signal
 import socket
 import subprocess
 import sys
@@ -243,17 +245,13 @@ def reached(monkeypatch):
     """What the commands hand to the package; nothing is trained."""
     seen = {}
 
-    def train(_model, loader, recipe, *, weights):
+    def train(_model, loader, recipe, *, weights, **options):
         seen.update(recipe=recipe, seed=loader.seed, weights=weights, policy=keras.config.dtype_policy().name)
+        seen.update(options)
         seen["dropout"] = float(keras.random.uniform(()))  # of the seed that was set
         return alexnet_repro.History(np.ones(1), np.ones(1), images=1, seconds=1.0, first_update_seconds=1.0)
 
-    def evaluate(_model, _loader, num_samples=None, *, loss):
-        seen.update(num_samples=num_samples, evaluated=loss)
-        return alexnet_repro.Evaluation(1.0, 1.0, 1)
-
     monkeypatch.setattr(alexnet_repro, "train", train)
-    monkeypatch.setattr(alexnet_repro, "evaluate", evaluate)
     monkeypatch.setattr(alexnet_repro, "synthetic_fashion", lambda **_: synthetic_fashion(1, 1))
     monkeypatch.setattr(alexnet_repro, "build_alexnet", lambda **_: None)
     return seen
@@ -266,7 +264,7 @@ def test_train_options(reached, tmp_path, capsys):
     assert command_line.main([*arguments.split(), f"--weights={weights}", "--no-evaluate"]) == 0
     assert (reached["recipe"].name, reached["recipe"].loss, reached["recipe"].epochs) == ("documented", "softmax", 2)
     assert (reached["seed"], reached["policy"], reached["weights"]) == (7, "mixed_bfloat16", weights)
-    assert "evaluated" not in reached
+    assert not reached["validate"]
     assert "saved every 20 iterations as documented: last at iteration 460" in capsys.readouterr().out
     keras.utils.set_random_seed(7)
     assert reached["dropout"] == float(keras.random.uniform(()))
@@ -274,10 +272,46 @@ def test_train_options(reached, tmp_path, capsys):
 
 
 def test_defaults(reached, tmp_path):
-    """Without options it is the quick recipe in float32 with the seed 0, evaluated by its own loss on every image."""
+    """Without options it is the quick recipe in float32 with the seed 0, evaluated after each epoch, with checkpoints
+    beside the weights.
+    """
     assert command_line.main(["train", "--synthetic", f"--weights={tmp_path / 'a.weights.h5'}"]) == 0
     assert (reached["recipe"], reached["seed"], reached["policy"]) == (alexnet_repro.Recipe.quick(), 0, "float32")
-    assert (reached["evaluated"], reached["num_samples"]) == ("softmax", None)
+    assert (reached["validate"], reached["resume"]) == (True, False)
+    assert reached["checkpoints"] == alexnet_repro.Checkpoints(tmp_path / "a.checkpoints", every=500, keep=3)
+
+
+def test_checkpoint_options(reached, tmp_path):
+    """Where checkpoints go, how often, whether to go on from them, and that there be none, reach the training."""
+    weights = f"--weights={tmp_path / 'a.weights.h5'}"
+    options = ["--resume", f"--checkpoints={tmp_path / 'c'}", "--checkpoint-every=7"]
+    assert command_line.main(["train", "--synthetic", weights, *options]) == 0
+    assert (reached["resume"], reached["checkpoints"]) == (True, alexnet_repro.Checkpoints(tmp_path / "c", every=7))
+    assert command_line.main(["train", "--synthetic", weights, "--no-checkpoints"]) == 0
+    assert reached["checkpoints"] is None
+
+
+@pytest.mark.usefixtures("reached")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_stop_a_training(tmp_path, monkeypatch, capsys, number):
+    """A signal ends the training after its update, with the conventional status and the words to go on with."""
+
+    def train(*_, stopping, **__):
+        assert not stopping()
+        os.kill(os.getpid(), number)
+        assert stopping()
+        raise alexnet_repro.TrainingStoppedError("stopped after update 1 of 2")
+
+    monkeypatch.setattr(alexnet_repro, "train", train)
+    words = ["train", "--synthetic", "--seed=3", f"--weights={tmp_path / 'a b.weights.h5'}"]
+    assert command_line.main(words) == {signal.SIGINT: 130, signal.SIGTERM: 143}[number]
+    said = capsys.readouterr().err.strip().splitlines()
+    assert said == [
+        f"{number.name}: stopping after this update; once more, and it stops at once",
+        "stopped after update 1 of 2; to go on:",
+        f"  python -m alexnet_repro train --synthetic --seed=3 '--weights={tmp_path}/a b.weights.h5' --resume",
+    ]
+    assert signal.getsignal(number) not in {None, signal.SIG_IGN}
 
 
 def test_data_dir_must_be_a_folder(tmp_path, capsys):

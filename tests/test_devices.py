@@ -15,7 +15,7 @@ from alexnet_repro.hardware.devices import (
     usable_devices,
 )
 from alexnet_repro.hardware.environment import Environment
-from alexnet_repro.training import compiled_network
+from alexnet_repro.network import compiled_network
 
 
 def machine(gpus: int, visible: str | None) -> Environment:

@@ -5,7 +5,7 @@ import pytest
 
 from alexnet_repro import Recipe, build_alexnet
 from alexnet_repro.hardware.precision import PRECISIONS, precision
-from alexnet_repro.training import compiled_network
+from alexnet_repro.network import compiled_network
 
 
 def test_unknown_precision():

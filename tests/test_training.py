@@ -19,6 +19,7 @@ from alexnet_repro import (
     train,
 )
 from alexnet_repro.hardware.precision import precision
+from alexnet_repro.schedule import stretches
 
 TINY = dataclasses.replace(
     Recipe.documented(), draw_size=16, batch_size=8, draws_per_epoch=3, epochs=2, preliminary_draws=1, save_every=2
@@ -39,14 +40,16 @@ def small():
 
 
 class Counting:
-    """A step that updates nothing, and remembers what it was given."""
+    """A step that updates nothing, and remembers which images it was given, call by call."""
 
-    def __init__(self, losses=()):
-        self.batches, self.losses = [], list(losses)
+    variables = ()
 
-    def __call__(self, images, labels):
-        self.batches.append((images, labels))
-        return (self.losses.pop(0) if self.losses else 1.0), 0.5
+    def __init__(self, losses=(), updates_at_once=1):
+        self.calls, self.losses, self.updates_at_once = [], list(losses), updates_at_once
+
+    def __call__(self, indices):
+        self.calls.append(indices)
+        return [self.losses.pop(0) if self.losses else 1.0 for _ in indices], [0.5] * len(indices)
 
 
 def test_documented_recipe():
@@ -63,9 +66,8 @@ def test_documented_recipe():
 
 def test_documented_saves():
     """Weights are saved at iterations 0, 20, … 460 of each epoch: last after 9,332 updates and the four before."""
-    from alexnet_repro.training import _draws
-
-    draws = list(_draws(Recipe.documented()))
+    draws = list(stretches(Recipe.documented()))
+    assert {draw.draws for draw in draws} == {1}
     saved_at = [number for number, draw in enumerate(draws) if draw.saves]
     assert saved_at == [1 + epoch * 468 + iteration for epoch in range(5) for iteration in range(0, 468, 20)]
     assert (saved_at[-1] + 1) * 4 == 4 + 9_332
@@ -105,48 +107,44 @@ def test_learning_rate_schedule():
     assert rates == pytest.approx([0, 0.05, 0.1, 0], abs=1e-7)
 
 
-def test_updates_are_made_of_draws(loader, small):
-    """`train` gives its step each draw in parts, in order, as uint8 images of 28 by 28 with their labels."""
-    step = Counting()
+@pytest.mark.parametrize(("updates_at_once", "calls"), [(1, 7), (4, 4), (100, 4)])
+def test_updates_are_made_of_draws(loader, small, updates_at_once, calls):
+    """`train` gives its step the draws in order, in batches: as many at once as it can take, but for saves between."""
+    step = Counting(updates_at_once=updates_at_once)
     history = train(small, loader, TINY, step=step, progress=False)
-    assert len(step.batches) == len(history.losses) == (1 + 2 * 3) * 2
     again = DataLoader.from_arrays(*synthetic_fashion(64, 40, seed=0), seed=0)
-    for draw in range(7):
-        images, labels = again.draw_train(16)
-        parts = step.batches[2 * draw : 2 * draw + 2]
-        np.testing.assert_array_equal(np.concatenate([part[0] for part in parts]), images)
-        np.testing.assert_array_equal(np.concatenate([part[1] for part in parts]), labels)
-    assert images.dtype == np.uint8
-    assert images.shape[1:] == (28, 28, 1)
+    drawn = [again.draw_train_indices(16) for _ in range(7)]
+    np.testing.assert_array_equal(np.concatenate(step.calls), np.concatenate(drawn).reshape(14, 8))
+    assert len(history.losses) == 14
+    assert len(step.calls) == calls
+    assert (step.calls[0].dtype, history.images) == (np.int64, 112)
 
 
-def test_saves_and_epochs(loader, small, tmp_path, monkeypatch):
-    """Weights are written as often as the recipe says, and each epoch's end is announced."""
-    saves, epochs = [], []
+def test_saves(loader, small, tmp_path, monkeypatch):
+    """Weights are written as often as the recipe says."""
+    saves = []
     monkeypatch.setattr("alexnet_repro.training.save_weights", lambda _, path: saves.append(path))
-    train(
-        small,
-        loader,
-        TINY,
-        step=Counting(),
-        weights=tmp_path / "a.weights.h5",
-        after_epoch=epochs.append,
-        progress=False,
-    )
+    train(small, loader, TINY, step=Counting(), weights=tmp_path / "a.weights.h5", progress=False)
     assert len(saves) == 4  # iterations 0 and 2 of two epochs
-    assert epochs == [1, 2]
     at_the_end = dataclasses.replace(TINY, save_every=None)
     train(small, loader, at_the_end, step=Counting(), weights=tmp_path / "a.weights.h5", progress=False)
     assert len(saves) == 5
 
 
+def test_validation(loader, small, monkeypatch):
+    """Asked to, `train` measures the model on all test images after each epoch, by the recipe's loss."""
+    monkeypatch.setattr("alexnet_repro.training.evaluate", lambda _, loader, *, loss, **__: (loader.num_test, loss))
+    history = train(small, loader, TINY, step=Counting(), validate=True, progress=False)
+    assert history.evaluations == ((8, (40, "normalised_sigmoid")), (14, (40, "normalised_sigmoid")))
+
+
 @pytest.mark.parametrize("loss", [float("nan"), float("inf")])
 def test_divergence(loader, small, loss):
-    """A loss that isn't finite stops the run at once, with the update's number and what to try."""
+    """A loss that isn't finite stops the run, at most a call later, with the update's number and what to try."""
     step = Counting([2.0, 1.9, loss])
     with pytest.raises(TrainingDivergedError, match=rf"loss is {loss} at update 3 of 14 .* suspect the hardware"):
         train(small, loader, TINY, step=step, progress=False)
-    assert len(step.batches) == 3
+    assert len(step.calls) <= 3
 
 
 def test_real_divergence(loader, small):
@@ -285,7 +283,7 @@ def test_impossible_weights_path(loader, small, tmp_path):
         step = Counting()
         with pytest.raises((ValueError, OSError), match=path.name):
             train(small, loader, TINY, step=step, weights=path, progress=False)
-        assert not step.batches
+        assert not step.calls
 
 
 def test_labels_without_an_output(small):

@@ -11,7 +11,7 @@ from alexnet_repro.checks.learning import LEARNABLE
 from alexnet_repro.checks.subject import Subject
 from alexnet_repro.hardware.devices import synchronise
 from alexnet_repro.hardware.finding import Finding
-from alexnet_repro.training import compiled_network
+from alexnet_repro.network import compiled_network
 
 BATCH = {"cpu": 8, "gpu": 128}
 WARM_UP, TIMED = 2, 5

@@ -8,9 +8,10 @@ from keras import ops
 
 from alexnet_repro import documented
 from alexnet_repro.checks.subject import Subject
+from alexnet_repro.evaluation import evaluate
 from alexnet_repro.hardware import bounds, oracle
 from alexnet_repro.hardware.finding import Finding
-from alexnet_repro.training import compiled_network, evaluate
+from alexnet_repro.network import compiled_network
 
 MOMENTUM = 0.5  # exact in every precision; with it, the first velocity is the update itself
 MOST_SKIPPED = 20  # steps that float16's loss scale takes to find its size

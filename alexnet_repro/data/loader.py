@@ -1,5 +1,6 @@
 """The documented `DataLoader`: Fashion-MNIST in memory, batches drawn with replacement."""
 
+import hashlib
 import os
 from typing import Self
 
@@ -92,13 +93,34 @@ class DataLoader:
 
         Training takes these: 64 times less to move than the resized float32 batch.
         """
-        indices = self._indices("train", batch_size, self.num_train)
+        return self.train_batch(self.draw_train_indices(batch_size))
+
+    def draw_train_indices(self, batch_size: int) -> np.ndarray:
+        """Draw the numbers of training images, int64 `(batch_size,)`: those that `draw_train` would take."""
+        return self._indices("train", batch_size, self.num_train)
+
+    def train_batch(self, indices: np.ndarray) -> Arrays:
+        """Return training images by their numbers: uint8 `(n, 28, 28, 1)`, int32 `(n,)`."""
         return self._images["train"][indices], self.train_labels[indices]
+
+    def skip_train(self, draws: int) -> None:
+        """Leave out the next so many draws of training images, as if they had been made."""
+        self._drawn["train"] += draws
+
+    def train_digest(self) -> str:
+        """Return the SHA-256 of the training images and labels."""
+        digest = hashlib.sha256(np.ascontiguousarray(self._images["train"]).data)
+        digest.update(self.train_labels.data)
+        return digest.hexdigest()
 
     def draw_test(self, batch_size: int) -> Arrays:
         """Draw test images as `draw_train` draws training images."""
         indices = self._indices("test", batch_size, self.num_test)
         return self._images["test"][indices], self.test_labels[indices]
+
+    def all_train(self) -> Arrays:
+        """Return every training image once, as `all_test` returns test images."""
+        return self._images["train"], self.train_labels
 
     def all_test(self) -> Arrays:
         """Return every test image once, in the files' order: uint8 `(num_test, 28, 28, 1)`, int32 `(num_test,)`."""

@@ -13,8 +13,8 @@ from alexnet_repro.data.fashion_mnist import Arrays
 from alexnet_repro.hardware.devices import on_device
 from alexnet_repro.hardware.precision import precision as numerics
 from alexnet_repro.model import build_alexnet
+from alexnet_repro.network import compiled_network
 from alexnet_repro.recipe import Recipe
-from alexnet_repro.training import compiled_network
 
 # Momentum keeps each step's gradient, exactly: after the first step the velocity is -gradient / 128.
 LEARNING_RATE, MOMENTUM = 2.0**-7, 0.5

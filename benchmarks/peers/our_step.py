@@ -19,7 +19,7 @@ from alexnet_repro import DataLoader, Recipe, build_alexnet, synthetic_fashion, 
 from alexnet_repro.hardware.calibrate import matmul_rate
 from alexnet_repro.hardware.devices import free_memory, synchronise
 from alexnet_repro.hardware.precision import precision as numerics
-from alexnet_repro.training import compiled_network
+from alexnet_repro.network import compiled_network
 
 ROUNDS, BATCH = (int(text) for text in (*sys.argv[1:], *("5", "128")[len(sys.argv) - 1 :]))
 LOADER = DataLoader.from_arrays(*synthetic_fashion(), seed=0)

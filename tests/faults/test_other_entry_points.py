@@ -15,9 +15,9 @@ from alexnet_repro.checks.learning import LEARNABLE, learn, learnable_batch
 from alexnet_repro.checks.subject import Subject
 from alexnet_repro.hardware import device_check, devices
 from alexnet_repro.model import Logits
+from alexnet_repro.network import compiled_network
 from alexnet_repro.results.measure import measure
 from alexnet_repro.results.timing import Timing, judge, siblings
-from alexnet_repro.training import compiled_network
 
 IMAGES, LABELS, TEST_IMAGES, TEST_LABELS = NAMES
 FILES = [

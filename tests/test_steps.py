@@ -1,0 +1,45 @@
+"""Every step makes the same updates: Keras's own, and the one that stays on the device."""
+
+import dataclasses
+
+import keras
+import numpy as np
+import pytest
+
+from alexnet_repro import DataLoader, KerasStep, Recipe, best_step, build_alexnet, synthetic_fashion
+from alexnet_repro.hardware.precision import precision as numerics
+
+BATCH = 8
+
+
+def made(kind, precision, parts):
+    """Return losses and accuracies of five updates, made in so many calls, and every variable after them."""
+    recipe = dataclasses.replace(Recipe.quick(), draw_size=BATCH, batch_size=BATCH, dropout=True)
+    loader = DataLoader.from_arrays(*synthetic_fashion(64, 1, seed=0), seed=0)
+    with numerics(precision):
+        keras.utils.set_random_seed(0)
+        step = kind(build_alexnet((67, 67, 1)), loader, recipe)
+        drawn = np.stack([loader.draw_train_indices(BATCH) for _ in range(5)])
+        results = [np.asarray(step(part), np.float32) for part in np.array_split(drawn, parts)]
+    return np.concatenate(results, axis=1), [keras.ops.convert_to_numpy(each) for each in step.variables]
+
+
+@pytest.mark.parametrize(
+    "precision",
+    [
+        "float32",
+        *(
+            pytest.param(each, id=f"precision={each}", marks=pytest.mark.slow)
+            for each in ("mixed_bfloat16", "mixed_float16")
+        ),
+    ],
+)
+def test_fastest_step_is_kerass(precision):
+    """The backend's fastest step gives what Keras's own gives, bit for bit, weights, optimizer and dropout included."""
+    (losses, accuracies), variables = made(KerasStep, precision, 5)
+    (same_losses, same_accuracies), same_variables = made(best_step, precision, 2)
+    np.testing.assert_array_equal(losses, same_losses)
+    np.testing.assert_array_equal(accuracies, same_accuracies)
+    for one, other in zip(variables, same_variables, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert len({*losses}) == 5
