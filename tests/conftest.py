@@ -14,6 +14,7 @@ import pytest
 from stand_ins import ARRAYS, CONTENT, NAMES, Server, sha256
 
 from alexnet_repro import MissingDataError, build_alexnet, load_fashion_mnist
+from alexnet_repro.data import download
 from alexnet_repro.data import fashion_mnist as module
 from alexnet_repro.data.fashion_mnist import DataFile
 from alexnet_repro.hardware.precision import precision
@@ -64,6 +65,7 @@ def places(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[dict[str
         folder.mkdir(parents=True)
     files = [DataFile(name, len(CONTENT[name]), sha256(CONTENT[name]), ARRAYS[name].shape[1:]) for name in NAMES]
     monkeypatch.setattr(module, "FILES", files)
+    monkeypatch.setattr(download, "PAUSES", (0.01, 0.02))
     monkeypatch.setenv("ALEXNET_REPRO_DATA", str(folders["variable"]))
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")

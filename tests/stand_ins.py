@@ -3,6 +3,8 @@
 import gzip
 import hashlib
 import itertools
+import socket
+import struct
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Event
 from typing import NamedTuple
@@ -48,12 +50,17 @@ def assert_is_the_data(data):
 
 
 class Answer(NamedTuple):
-    """What the server says to a request: status 0 is nothing at all; `stalls` is after the body."""
+    """What the server says to a request: status 0 is nothing at all; `stalls` and `resets` are after the body.
+
+    `length` is announced instead of the body's own; where it is negative, none is.
+    """
 
     body: bytes
     status: int = 200
     length: int | None = None
     stalls: bool = False
+    resets: bool = False
+    kind: str = "application/x-gzip"
 
 
 class Server(ThreadingHTTPServer):
@@ -62,6 +69,7 @@ class Server(ThreadingHTTPServer):
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
         self.answers = {name: Answer(content) for name, content in CONTENT.items()}
+        self.first_answers = {}  # lists by name, of answers that come before
         self.requested = []
         self.halfway = lambda _: None
         self.closing = Event()
@@ -73,10 +81,14 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         name = self.path.removeprefix("/")
         self.server.requested.append(name)
-        answer = self.server.answers[name]
+        before = self.server.first_answers.get(name)
+        answer = before.pop(0) if before else self.server.answers[name]
         if answer.status:
             self.send_response(answer.status)
-            self.send_header("Content-Length", str(len(answer.body) if answer.length is None else answer.length))
+            self.send_header("Content-Type", answer.kind)
+            length = len(answer.body) if answer.length is None else answer.length
+            if length >= 0:
+                self.send_header("Content-Length", str(length))
             self.end_headers()
             half = len(answer.body) // 2
             self.wfile.write(answer.body[:half])
@@ -84,6 +96,9 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(answer.body[half:])
         if answer.stalls:
             self.server.closing.wait()
+        if answer.resets:  # what is closed without lingering is reset
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.connection.close()
 
     def log_message(self, *_):
         """Say nothing."""

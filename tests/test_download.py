@@ -1,17 +1,14 @@
 """Fashion-MNIST's files, fetched: once, whole, verified, and nothing kept of what a server sends instead."""
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
+import fcntl
+from threading import Timer
 
 import pytest
 import requests
 from stand_ins import CONTENT, HTML, NAMES, Answer, assert_is_the_data, sha256
 
 from alexnet_repro import CorruptDataError, MissingDataError, load_fashion_mnist
-from alexnet_repro.data import fashion_mnist
+from alexnet_repro.data import download, fashion_mnist
 
 PLACES = ("data_dir", "variable", "cache")
 
@@ -20,7 +17,8 @@ def test_cache_that_cannot_be_made(places, server, tmp_path, monkeypatch):
     """Where Keras's cache can't be made, the message says so."""
     (tmp_path / "file").touch()
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "file"))
-    with pytest.raises(MissingDataError, match=r"couldn't be downloaded into .*/file/datasets/fashion-mnist: .*Errno"):
+    said = r"couldn't be downloaded into .*/file/datasets/fashion-mnist: Not a directory.*: export KERAS_HOME=FOLDER"
+    with pytest.raises(MissingDataError, match=said):
         load_fashion_mnist(places["data_dir"])
     assert not server.requested
 
@@ -52,54 +50,84 @@ def test_file_that_appears_during_a_download(places, server, place):
     assert server.requested == list(NAMES[:3])
 
 
-@pytest.mark.parametrize(
-    ("answer", "reason"),
-    [
-        pytest.param(Answer(HTML), sha256(HTML), id="answer=html"),
-        pytest.param(Answer(CONTENT[NAMES[2]][:-1]), sha256(CONTENT[NAMES[2]][:-1]), id="answer=truncated"),
-        pytest.param(Answer(b"\x1f\x8b", length=9_999), "broken", id="answer=broken_off"),
-        pytest.param(Answer(b"gone", status=404), "404", id="answer=404"),
-        pytest.param(Answer(b"", status=0, stalls=True), "no answer in 0.2 s", id="answer=none"),
-        pytest.param(Answer(b"\x1f\x8b", length=9_999, stalls=True), "broke off", id="answer=stalled"),
-    ],
-)
-def test_bad_download(places, server, monkeypatch, answer, reason):
-    """Whatever else a server sends, the message says what came, and nothing of it is kept."""
-    server.answers[NAMES[2]] = answer
-    monkeypatch.setattr(fashion_mnist, "TIMEOUT", 0.2)
+# What a server may send instead of a file: the answer, what the message says, and how often it was asked.
+NAME, SIZE = NAMES[2], len(CONTENT[NAMES[2]])
+BAD = {
+    "html": (Answer(HTML, kind="text/html"), "the server sent a web page; is a sign-in or a proxy in between?", 1),
+    "html-length=right": (Answer(HTML.ljust(SIZE)), sha256(HTML.ljust(SIZE)), 1),
+    "truncated": (Answer(CONTENT[NAME][:-1]), f"announces {SIZE - 1:,} bytes, the published file has {SIZE:,}", 1),
+    "length=too_long": (Answer(CONTENT[NAME], length=SIZE + 1), f"announces {SIZE + 1:,} bytes", 1),
+    "length=too_short": (Answer(CONTENT[NAME], length=SIZE - 1), f"announces {SIZE - 1:,} bytes", 1),
+    "length=none-cut": (
+        Answer(CONTENT[NAME][:-1], length=-1),
+        f"ended after {SIZE - 1:,} of {SIZE:,} bytes",
+        3,
+    ),
+    "length=none-longer": (Answer(CONTENT[NAME] * 9, length=-1), f"more than the published file's {SIZE:,} bytes", 1),
+    "404": (Answer(b"gone", status=404), "404", 1),
+    "503": (Answer(b"later", status=503), "the server answered 503", 3),
+    "broken_off": (
+        Answer(b"\x1f\x8b", length=SIZE),
+        "the connection broke off after 0 of",
+        3,
+    ),
+    "reset": (Answer(b"\x1f\x8b", length=SIZE, resets=True), "the connection broke off", 3),
+    "reset_before_an_answer": (Answer(b"", status=0, resets=True), "the connection broke off before an answer", 3),
+    "none": (Answer(b"", status=0, stalls=True), "no answer in 0.1 s; tried 3 times", 3),
+    "stalled": (
+        Answer(b"\x1f\x8b", length=SIZE, stalls=True),
+        f"no byte in 0.1 s after 0 of {SIZE:,} bytes; tried 3",
+        3,
+    ),
+}
+
+
+@pytest.mark.parametrize("answer", BAD)
+def test_bad_download(places, server, monkeypatch, answer):
+    """Whatever else a server does, the message says what, after so many tries, and nothing of it is kept."""
+    server.answers[NAME], said, asked = BAD[answer]
+    if server.answers[NAME].stalls:
+        monkeypatch.setattr(download, "TIMEOUT", 0.1)
     with pytest.raises(MissingDataError) as caught:
         load_fashion_mnist(places["data_dir"])
-    assert reason in str(caught.value)
+    assert said in str(caught.value).partition("\n")[0]
+    assert "export ALEXNET_REPRO_DATA=" in str(caught.value)
+    assert server.requested == [*NAMES[:2], *[NAME] * asked]
     assert {path.name for path in places["cache"].iterdir()} - {".download.lock"} == set(NAMES[:2])
 
 
-FETCH = """
-import json, sys
-from alexnet_repro.data import fashion_mnist
-fashion_mnist.FILES = [fashion_mnist.DataFile(*file) for file in json.loads(sys.argv[1])]
-fashion_mnist.URL = sys.argv[2]
-print("ready", flush=True)
-input()
-(images, labels), _ = fashion_mnist.load_fashion_mnist()
-print(images.shape, labels.tolist())
-"""
+def test_second_try(places, server, capsys):
+    """What failed twice and comes the third time is loaded; each failure and the pause after it are said."""
+    server.first_answers[NAME] = [Answer(b"\x1f\x8b", length=SIZE, resets=True), Answer(b"later", status=503)]
+    assert_is_the_data(load_fashion_mnist(places["data_dir"]))
+    assert server.requested == [*NAMES[:2], *[NAME] * 3, NAMES[3]]
+    err = capsys.readouterr().err
+    assert f"{NAME}: the connection broke off" in err
+    assert "; again in 0.01 s\n" in err
+    assert f"{NAME}: the server answered 503" in err
+    assert "; again in 0.02 s\n" in err
 
 
-@pytest.mark.slow
-def test_processes_at_once(places, server):
-    """Of several processes that start without data, one fetches each file and all read it."""
-    command = [sys.executable, "-c", FETCH, json.dumps(fashion_mnist.FILES), fashion_mnist.URL]
-    package = Path(fashion_mnist.__file__).parents[2]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
-    processes = [subprocess.Popen(command, cwd=package, env=os.environ, **pipes) for _ in range(4)]
-    for process in processes:
-        assert process.stdout.readline() == "ready\n"
-    for process in processes:
-        process.stdin.write("\n")
-        process.stdin.flush()
-    assert [process.communicate()[0] for process in processes] == ["(5, 28, 28) [0, 1, 2, 3, 4]\n"] * 4
+def test_trickle(places, server, monkeypatch):
+    """A file that comes steadily, but far too slowly, is given up."""
+    monkeypatch.setattr(download, "LONGEST", 0.0)
+    with pytest.raises(MissingDataError, match=r"bytes came in 0 s"):
+        load_fashion_mnist(places["data_dir"])
+    assert server.requested == [NAMES[0]]
+
+
+def test_waiting_for_another_process(places, server, monkeypatch, capsys):
+    """Waiting for another process's download is said, with the lock that it holds, and ends with it."""
+    monkeypatch.setattr(download, "SILENCE", 0.05)
+    path = places["cache"] / ".download.lock"
+    with path.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        release = Timer(0.2, fcntl.flock, (lock, fcntl.LOCK_UN))
+        release.start()
+        assert_is_the_data(load_fashion_mnist(places["data_dir"]))
+        release.join()
+    assert f"waiting for another process that downloads: it holds {path}\n" in capsys.readouterr().err
     assert sorted(server.requested) == sorted(NAMES)
-    assert {path.name for path in places["cache"].iterdir()} - {".download.lock"} == set(NAMES)
 
 
 @pytest.mark.slow

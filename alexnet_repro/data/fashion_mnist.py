@@ -8,15 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import filelock
 import numpy as np
-import pooch
-import requests
-from tqdm import tqdm
+
+from alexnet_repro.data.download import DownloadError, downloads_into, fetch
 
 DATA_VARIABLE = "ALEXNET_REPRO_DATA"
 URL = "https://storage.googleapis.com/tensorflow/tf-keras-datasets/"
-TIMEOUT = 30  # seconds without an answer, or without a byte
 
 Arrays = tuple[np.ndarray, np.ndarray]
 
@@ -126,23 +123,14 @@ def _remedy(path: Path) -> str:
 def _download(files: Sequence[DataFile], places: Sequence[Path]) -> None:
     """Fetch `files` into the cache, one process at a time, each appearing under its name only when verified."""
     cache = places[-1]
-    pooch.get_logger().setLevel("WARNING")  # the bar says what is fetched
     try:
-        cache.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(cache / ".download.lock"):
+        with downloads_into(cache) as incoming:
             for file in files:
                 if _find(file, places) is None:  # another process may have fetched it meanwhile
-                    with tqdm(desc=file.name, total=file.size, unit="B", unit_scale=True) as bar:
-                        fetched = pooch.retrieve(
-                            URL + file.name,
-                            known_hash=f"sha256:{file.sha256}",
-                            fname=file.name,
-                            path=cache,
-                            downloader=pooch.HTTPDownloader(progressbar=bar, timeout=TIMEOUT),
-                        )
-                    Path(fetched).chmod(0o644)  # pooch leaves it to its owner alone, and a cache may be shared
-    # A ValueError is pooch's word for a download with the wrong hash, which it has removed.
-    except (requests.RequestException, OSError, ValueError) as error:
+                    fetched = fetch(URL + file.name, incoming, size=file.size, sha256=file.sha256)
+                    if _find(file, places) is None:  # nor is what another program put there replaced
+                        fetched.rename(cache / file.name)
+    except OSError as error:
         looked = "\n".join(
             f"  {place}{'' if os.access(place, os.X_OK) else ' (not there, or not open to you)'}" for place in places
         )
@@ -154,9 +142,8 @@ def _download(files: Sequence[DataFile], places: Sequence[Path]) -> None:
         ) from error
 
 
-def _reason(error: Exception) -> str:
-    if isinstance(error, requests.ConnectionError):
-        return f"no connection, or it broke off ({type(error).__name__})"
-    if isinstance(error, requests.Timeout):
-        return f"no answer in {TIMEOUT} s"
-    return str(error)
+def _reason(error: OSError) -> str:
+    if isinstance(error, DownloadError) or not error.strerror:
+        return str(error)
+    # The disk's: where the cache is can be chosen.
+    return f"{error.strerror}. To have it elsewhere: export KERAS_HOME=FOLDER"
