@@ -87,6 +87,14 @@ def test_faster_is_noted(shift, noted):
     assert ("5.8% faster" in found.cause) == noted
 
 
+def test_interval_around_the_ratio():
+    """Its data names the case and holds what noise leaves of the ratio at 95 %: t of 4 degrees is 2.776445."""
+    data = find(case(0.01, 0.02)).data
+    half = 2.776445 * 0.01 * math.sqrt(1.2)
+    assert data["case"] == "resize"
+    assert (data["low"], data["high"]) == pytest.approx((math.exp(0.02 - half), math.exp(0.02 + half)), rel=1e-6)
+
+
 def test_budget_is_shared():
     """Twenty cases have each a twentieth of the budget: the bound of one of them is that of 0.00025."""
     cases = [case(0.02, 0.0, name=str(i)) for i in range(20)]

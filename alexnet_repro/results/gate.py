@@ -40,6 +40,7 @@ from alexnet_repro.results.rules import Rules
 FEWEST_PROCESSES = 5
 LOOKS = 3
 CAUGHT = 0.95
+CONFIDENCE = 0.95  # of the interval around a ratio
 TOGETHER = 0.5  # of a case's own slowdown: if the others moved by as much, it isn't the case
 FEWEST_TOGETHER = 3
 MAKE = "python benchmarks/make_reference.py # on a quiet machine that is known to be right; then commit the file"
@@ -77,6 +78,8 @@ class _Moved:
     """What a single look would have to be faster by."""
     visible: float
     """The smallest slowdown that is caught 95 times in 100."""
+    around: float
+    """How far, either way, the interval around the shift reaches."""
 
     @property
     def suspect(self) -> bool:
@@ -152,7 +155,8 @@ def _moved(case: Case, spread: Spread, rules: Rules, chance: float) -> _Moved:
     smallest = math.log1p(rules.of(case.name).smallest_slowdown)
     bound = max(smallest, critical(chance, count, degrees, LOOKS) * error)
     faster = max(smallest, critical(chance, count, degrees, 1) * error)
-    return _Moved(case, shift, error, bound, faster, bound + float(stdtrit(degrees, CAUGHT ** (1 / LOOKS))) * error)
+    visible = bound + float(stdtrit(degrees, CAUGHT ** (1 / LOOKS))) * error
+    return _Moved(case, shift, error, bound, faster, visible, float(stdtrit(degrees, (1 + CONFIDENCE) / 2)) * error)
 
 
 def _others(one: _Moved, moved: Sequence[_Moved]) -> float:
@@ -193,5 +197,13 @@ def _finding(moved: _Moved, others: float, rules: Rules) -> Finding:
         precision=case.precision,
         number=ratio,
         bound=math.exp(moved.bound),
-        data={"visible": visible, "error": moved.error, "others": math.exp(others), "looks": len(case.looks)},
+        data={
+            "case": case.name,
+            "visible": visible,
+            "error": moved.error,
+            "others": math.exp(others),
+            "looks": len(case.looks),
+            "low": math.exp(moved.shift - moved.around),  # the ratio's interval, by noise between processes alone
+            "high": math.exp(moved.shift + moved.around),
+        },
     )
