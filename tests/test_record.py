@@ -87,8 +87,11 @@ def test_timing_is_written_at_once(record):
             "limit": "",
             "largest": False,
             "first": 0.0,
+            "pipelined": None,
             "peak_memory": 0,
             "conditions": {},
+            "bytes": 0,
+            "samples": {},
         }
     ]
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from alexnet_repro.hardware.finding import Finding
+from alexnet_repro.hardware.telemetry import Samples
 
 # The two rounds that end in reading a result back overlap at the most by one: a timing below half of what they
 # took a round would have been done before the device was.
@@ -38,7 +39,7 @@ class Timing:
     flop: int = 0
     """Of a round; 0 where it isn't arithmetic that is measured."""
     heat: str = ""
-    """What the driver says of heat right after it; empty where it says nothing."""
+    """What the driver says of heat during it or right after it; empty where it says nothing."""
     fault: str | None = None
     """Why what was computed isn't valid; None if it is."""
     peak: float | None = None
@@ -49,10 +50,16 @@ class Timing:
     """Whether it is the largest batch, which should come near the peak."""
     first: float = 0.0
     """Seconds of the very first round: tracing, compiling and choosing kernels, mostly."""
+    pipelined: float | None = None
+    """Seconds a round of several dispatched in a row and waited for once; None where each round waits by itself."""
     peak_memory: int = 0
     """Bytes: of a GPU's memory in this case, on a CPU of the whole process so far."""
     conditions: Mapping[str, Any] = field(default_factory=dict)
     """Load, clocks and temperature right after it."""
+    bytes: int = 0
+    """Of memory that a round reads and writes at the least; 0 where it isn't known."""
+    samples: Samples = field(default_factory=dict)
+    """Load, clocks, temperature and what holds clocks down while it was timed, each as a list, with `seconds`."""
 
     @property
     def median(self) -> float:
