@@ -58,6 +58,25 @@ def run(*, verdict="PASS", complete=True, timings=(), machine=None, **found):
 FAILED = run(verdict="FAIL", correct=[WELL, WRONG], reference=[DOUBTFUL], timings=[timing()])
 
 
+EVERYTHING = run(
+    correct=[
+        {**WELL, "check": "learning", "data": {"batch": 20, "losses": [2.0, 1.0, "nan"], "accuracies": [0.1, 0.5, 1.0]}}
+    ],
+    reference=[
+        {**WELL, "check": "speed", "number": 1.1, "bound": 1.03, "data": {"case": CASE, "low": 1.0, "high": 1.2}}
+    ],
+    timings=[
+        timing(
+            bytes=10**10,
+            first=2.5,
+            peak_memory=2 * 10**9,
+            conditions={"load": 1.25, "cpu_mhz": 2600.0},
+            samples={"seconds": [0.0, 5.0, 10.0], "cpu_mhz": [2600.0, None, 2400.0], "load": [1.0, 1.0, 1.0]},
+        )
+    ],
+) | {"calibrations": [{"device": "cpu:0", "matmul": {"float32": 2e11}, "memory": 1e10}]}
+
+
 def written(folder, content, name="results.json"):
     """Write a results file, and return its path."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -6,7 +6,8 @@ from xml.etree import ElementTree as ET
 import matplotlib as mpl
 import pytest
 
-from alexnet_repro.results import plots
+from alexnet_repro.hardware.finding import Finding
+from alexnet_repro.results import plots, series
 from alexnet_repro.results.read import Case
 from alexnet_repro.results.two_runs import compare_case
 
@@ -29,13 +30,14 @@ def texts(drawing):
 def everything():
     """Every kind of drawing."""
     cases = [case(title, b, p) for title in ("forward", "train_step") for b in (1, 128) for p in PRECISIONS]
-    drawn = [*plots.throughput(cases), *plots.step_times(cases)]
+    drawn = [*plots.throughput(cases), *series.step_times(cases)]
+    drawn += plots.against_reference([speed()])
     return [*drawn, *plots.ratios([compare_case(case("a", rounds=(1.0,) * 5), case("a", rounds=(1.1,) * 5))])]
 
 
 def test_drawings_are_xml_without_loads(everything):
     """Each is XML whose root is an SVG; none has a script, an image, or an address other than XML's own names."""
-    assert len(everything) == 2 + 8 + 1
+    assert len(everything) == 2 + 8 + 1 + 1
     for drawing in everything:
         root = ET.fromstring(drawing.svg)
         assert root.tag == f"{SVG}svg"
@@ -51,7 +53,7 @@ def test_same_bytes_twice(everything):
     """The same numbers are drawn to the same bytes, whatever the user's own settings are."""
     with mpl.rc_context({"font.size": 30, "svg.fonttype": "path", "svg.hashsalt": "other", "lines.linewidth": 9}):
         cases = [case("train_step", b, p) for b in (1, 128) for p in PRECISIONS]
-        again = plots.step_times(cases)
+        again = series.step_times(cases)
     assert [each.svg for each in again] == [each.svg for each in everything if each.name.startswith("steps-")]
 
 
@@ -75,7 +77,7 @@ def test_ids_differ_between_drawings(everything):
 
 def test_letters_are_large_enough():
     """Every letter is at least 16 CSS pixels high: 12 of the points that the drawing is measured in."""
-    drawn = [*plots.throughput([case("forward")]), *plots.step_times([case("train_step")])]
+    drawn = [*plots.throughput([case("forward")]), *series.step_times([case("train_step")])]
     drawn += plots.ratios([compare_case(case("a"), case("a"))])
     sizes = [float(size) for each in drawn for size in re.findall(r"font(?:-size)?:[^;\"]*?([\d.]+)px", each.svg)]
     assert len(sizes) > 10
@@ -117,7 +119,7 @@ def test_one_drawing_a_device_and_kind():
         "throughput-gpu-0-train-step",
         "throughput-gpu-1-train-step",
     ]
-    assert len(plots.step_times(cases)) == 2
+    assert len(series.step_times(cases)) == 2
 
 
 @pytest.mark.parametrize(
@@ -131,9 +133,45 @@ def test_one_drawing_a_device_and_kind():
 )
 def test_any_series_can_be_drawn(rounds, axis):
     """One round, rounds that are no numbers, and more rounds than points, which the axis says."""
-    (drawing,) = plots.step_times([case("train_step", rounds=rounds)])
+    (drawing,) = series.step_times([case("train_step", rounds=rounds)])
     assert axis in texts(drawing)
     assert len(drawing.svg) < 40_000
+
+
+def speed(status="PASS", number=1.1, bound=1.03, device="gpu:0", **data):
+    """Return what the gate found of a case."""
+    held = {"case": f"forward[device={device}-batch=1-precision=tf32]", "low": 1.05, "high": 1.15, **data}
+    return Finding("speed", status, "a case", device=device, number=number, bound=bound, data=held)
+
+
+def test_reference_is_drawn_with_its_bound():
+    """A figure a device: each case with its ratio and, in a sign, what isn't well, its interval, and its bound."""
+    found = [speed(), speed("FAIL"), speed("INCONCLUSIVE"), speed(device="gpu:1"), Finding("golden", "PASS", "bits")]
+    first, second = plots.against_reference(found)
+    assert (first.name, second.name) == ("reference-gpu-0", "reference-gpu-1")
+    said = [text for text in texts(first) if text[-1] in "0✗?" and text.startswith("1.100")]
+    assert said == ["1.100", "1.100 ✗", "1.100 ?"]
+    assert texts(first).count("forward, batch 1, tf32") == 3
+    bounds = [re.findall(r"stroke: #1b1f24; stroke-width: 2;", each.svg) for each in (first, second)]
+    assert list(map(len, bounds)) == [3, 1]
+
+
+@pytest.mark.parametrize(
+    "finding",
+    [
+        pytest.param(speed(low=None), id="low=absent"),
+        pytest.param(speed(low="1"), id="low=text"),
+        pytest.param(speed(high=float("inf")), id="high=inf"),
+        pytest.param(speed(high=10**400), id="high=huge"),
+        pytest.param(speed(number=None), id="number=absent"),
+        pytest.param(speed(bound=0.0), id="bound=0"),
+        pytest.param(Finding("speed", "PASS", "a", data=[1]), id="data=list"),
+        pytest.param(Finding("speed", "INCONCLUSIVE", "no reference is on file"), id="data=none"),
+    ],
+)
+def test_findings_without_numbers_are_not_drawn(finding):
+    """A case without a reference, an older file's, and whatever else isn't numbers has no figure."""
+    assert plots.against_reference([finding]) == []
 
 
 def test_forged_names_are_text():

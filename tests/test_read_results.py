@@ -8,7 +8,7 @@ import pytest
 from runs import CASE, WELL, WRONG, finding, run, timing, written
 
 from alexnet_repro.hardware.finding import Finding
-from alexnet_repro.results.read import UnreadableError, read_results
+from alexnet_repro.results.read import Rates, UnreadableError, read_results
 from alexnet_repro.results.record import Record
 from alexnet_repro.results.timing import Timing
 
@@ -29,6 +29,24 @@ def test_what_a_record_wrote_is_read(tmp_path):
     assert (case.median, case.iqr, case.rate(5), case.void) == (2.5, 1.5, 2.0, False)
 
 
+def test_what_a_case_cost_is_read(tmp_path):
+    """So do bytes, first round, memory, conditions as far as they were told, samples, and the device's own rates."""
+    record = Record(tmp_path / "results.json")
+    samples = {"seconds": [0.0, 0.25], "cpu_mhz": [2000.0, None]}
+    conditions = {"load": 1.5, "cpu_mhz": 2000.0, "gpu_mhz": None, "temperature": None, "heat": ""}
+    costs = {"first": 2.5, "peak_memory": 10**9, "bytes": 4096}
+    record.add_timing(Timing("a", "cpu:0", "", [1.0], 1.0, **costs, conditions=conditions, samples=samples))
+    for memory in (1e10, 2e10):  # a device is calibrated once
+        record.add_calibration({"device": "cpu:0", "matmul": {"float32": 2e11}, "memory": memory})
+    record.write()
+    results = read_results(record.path)
+    (case,) = results.timings
+    assert {name: getattr(case, name) for name in costs} == costs
+    assert case.conditions == {"load": 1.5, "cpu_mhz": 2000.0}
+    assert case.samples == {"seconds": (0.0, 0.25), "cpu_mhz": (2000.0, None)}
+    assert results.rates == {"cpu:0": Rates({"float32": 2e11}, 1e10)}
+
+
 def test_words_are_numbers(tmp_path):
     """`nan`, `inf` and `-inf` are numbers again, in findings and in rounds."""
     off = {**WELL, "number": "nan", "bound": "-inf"}
@@ -47,7 +65,9 @@ def test_fields_of_other_versions(tmp_path):
     results = read_results(written(tmp_path, content))
     assert [each.check for each in results.findings["gate"]] == ["shapes"]
     assert results.findings["doctor"] == ()
-    assert (results.timings[0].images, results.timings[0].peak, results.timings[0].limit) == (0, None, "")
+    case = results.timings[0]
+    assert (case.images, case.peak, case.limit, case.bytes, case.first, case.peak_memory) == (0, None, "", 0, 0, 0)
+    assert (case.conditions, case.samples, results.rates) == ({}, {}, {})
 
 
 @pytest.mark.parametrize(
@@ -118,6 +138,18 @@ def changed(**changes):
         pytest.param(changed(timings=[timing(rounds=[])]), "aren't numbers, at least one", id="rounds=none"),
         pytest.param(changed(timings=[timing(rounds=[None])]), "aren't numbers, at least one", id="rounds=null"),
         pytest.param(changed(timings=[timing(rounds=[True])]), "'True' is no number", id="rounds=true"),
+        pytest.param(changed(timings=[timing(rounds=[10**400])]), "too large", id="rounds=huge"),
+        pytest.param(changed(timings=[timing(first="a")]), "'a' is no number", id="first=text"),
+        pytest.param(changed(timings=[timing(conditions=[])]), "conditions is '[]'", id="conditions=list"),
+        pytest.param(changed(timings=[timing(conditions={"load": "a"})]), "'a' is no number", id="load=text"),
+        pytest.param(changed(timings=[timing(samples=[1])]), "samples is '[1]'", id="samples=list"),
+        pytest.param(changed(timings=[timing(samples={"seconds": 1})]), "seconds is '1'", id="seconds=number"),
+        pytest.param(
+            changed(timings=[timing(samples={"seconds": [1], "load": []})]), "of equal length", id="samples=unequal"
+        ),
+        pytest.param(changed(timings=[timing(samples={"load": [1]})]), "of equal length", id="seconds=absent"),
+        pytest.param(changed(calibrations={"a": 1}), "'a' stands where fields should", id="calibrations=object"),
+        pytest.param(changed(calibrations=[{"device": "a"}]), "'matmul' is missing", id="matmul=absent"),
         pytest.param(changed(timings=[{"case": "a"}]), "'rounds' is missing", id="rounds=absent"),
     ],
 )

@@ -5,7 +5,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 from pages import Page, reported, tables
-from runs import CASE, DOUBTFUL, FAILED, WELL, WRONG, run, timing, written
+from runs import CASE, DOUBTFUL, EVERYTHING, FAILED, WELL, WRONG, run, timing, written
 
 from alexnet_repro.hardware.finding import Finding
 from alexnet_repro.results.record import Record
@@ -90,6 +90,32 @@ def test_timings(tmp_path):
         ["resize, side 28", "3 s", "66.7 %", "void", "void", "void", "–"],
     ]
     assert "train_step, cpu:0, batch 32, float32 3 s 66.7 % 10.7 0.032 75 % compute" in Page(page).text
+
+
+def test_costs_and_conditions(tmp_path):
+    """First round, memory, load, clocks and temperature have a table; what isn't told of any case has no column."""
+    told = {"load": 1.25, "cpu_mhz": 2596.15, "gpu_mhz": None, "temperature": None, "heat": ""}
+    content = run(timings=[timing(first=2.5, peak_memory=2_100_000_000, conditions=told), timing("draw_train")])
+    page, markdown, _ = reported(tmp_path, content)
+    assert [[cell.strip() for cell in row] for row in tables(markdown)[2]] == [
+        ["case", "first round", "memory", "load", "CPU clock"],
+        ["---", "---:", "---:", "---:", "---:"],
+        ["train\\_step, cpu:0, batch 32, float32", "2.5 s", "2.10 GB", "1.25", "2,596 MHz"],
+        ["draw\\_train", "–", "–", "–", "–"],
+    ]
+    assert "train_step, cpu:0, batch 32, float32 2.5 s 2.10 GB 1.25 2,596 MHz" in Page(page).text
+    assert "What they cost besides" not in reported(tmp_path, run(timings=[timing()]))[0]
+
+
+def test_drawings_have_their_sections(tmp_path):
+    """Roofline, reference and learning are each drawn under their heading where there is something to be drawn."""
+    page, _, paths = reported(tmp_path, EVERYTHING)
+    headings = ["What the device could do", "Time over the reference’s", "Train steps, round by round", "Learning"]
+    assert [each for each in re.findall(r"<h2>(.*)</h2>", page) if each in headings] == headings
+    names = {path.name.partition("-")[0] for path in paths[2:]}
+    assert names == {"throughput", "roofline", "reference", "steps", "learning"}
+    page, *_ = reported(tmp_path, FAILED)
+    assert [each for each in re.findall(r"<h2>(.*)</h2>", page) if each in headings] == headings[2:3]
 
 
 def test_share_of_a_finding(tmp_path):

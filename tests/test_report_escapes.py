@@ -1,11 +1,12 @@
 """What comes from a results file is text, in page, Markdown and drawings, whoever wrote it."""
 
 import html
+import json
 import re
 
 import pytest
 from pages import FORGED, Page, reported, tables, without_blocks
-from runs import WELL, WRONG, run, timing
+from runs import EVERYTHING, WELL, WRONG, run, timing
 
 
 @pytest.mark.parametrize("place", ["cause", "evidence", "mend", "check", "device", "precision"])
@@ -30,10 +31,28 @@ def test_forged_machine_groups_and_cases_are_text(tmp_path):
     assert len(paths) == 2 + 2
 
 
+def test_forged_names_are_text_in_every_drawing(tmp_path):
+    """So do names of cases, devices and precisions in each section of the page, and no path leaves the folder."""
+    content = json.loads(json.dumps(EVERYTHING).replace(json.dumps("cpu:0"), json.dumps(FORGED)))
+    content["findings"]["reference"][0]["data"]["case"] = FORGED
+    page, markdown, paths = reported(tmp_path, content)
+    assert {tag for tag, _ in Page(page).tags} & {"script", "img"} == set()
+    assert "<" not in markdown
+    assert {path.name.partition("-")[0] for path in paths[2:]} == {
+        "throughput",
+        "roofline",
+        "reference",
+        "steps",
+        "learning",
+    }
+    assert {path.parent for path in paths} == {tmp_path}
+
+
 @pytest.mark.parametrize("text", ["a|b", "a\nb", "```\n# heading", "[a](b)", "@all", "*a* _b_ ~c~ #1"])
 def test_markdown_holds_any_text(tmp_path, text):
     """No text from a file ends a table's row, a heading or a block of code, or means anything to Markdown."""
-    content = run(correct=[{**WRONG, "cause": text, "mend": text, "check": text}], timings=[timing(text)])
+    wrong = {**WRONG, "cause": text, "mend": text, "check": text}
+    content = run(correct=[wrong], timings=[timing(text, first=1.0)])
     _, markdown, _ = reported(tmp_path, content)
-    assert [{len(row) for row in table} for table in tables(markdown)] == [{3}, {7}]
+    assert [{len(row) for row in table} for table in tables(markdown)] == [{3}, {7}, {2}]
     assert len(re.findall(r"^#", without_blocks(markdown), re.MULTILINE)) == 5

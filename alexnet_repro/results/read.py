@@ -3,18 +3,21 @@
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
 
 from alexnet_repro.hardware.finding import Finding, Status
+from alexnet_repro.hardware.telemetry import Samples
 from alexnet_repro.results.record import SCHEMA
 from alexnet_repro.results.verdict import GROUPS, overall
 
 RERUN = "make a new one: pytest benchmarks"
 VOIDING = ("valid", "synchronised", "steady")  # a timing that fails one of these is no measurement of speed
+CONDITIONS = ("load", "cpu_mhz", "gpu_mhz", "temperature")
+COLUMNS = ("seconds", *CONDITIONS, "clock_limits")
 WORST_FIRST: tuple[Status, ...] = ("FAIL", "INCONCLUSIVE", "PASS")
 
 
@@ -38,6 +41,16 @@ class Case:
     """What limits it most."""
     void: bool = False
     """Whether it failed: how fast a wrong answer came is no throughput."""
+    bytes: float = 0
+    """Of memory that a round reads and writes at the least."""
+    first: float = 0
+    """Seconds of the very first round."""
+    peak_memory: float = 0
+    """Bytes."""
+    conditions: Mapping[str, float] = field(default_factory=dict)
+    """Right after it, what was told of `CONDITIONS`."""
+    samples: Samples = field(default_factory=dict)
+    """While it was timed, what was told of `COLUMNS`."""
 
     @property
     def median(self) -> float:
@@ -56,6 +69,16 @@ class Case:
 
 
 @dataclass(frozen=True)
+class Rates:
+    """What a device reaches by itself."""
+
+    matmul: Mapping[str, float]
+    """By precision, FLOP/s."""
+    memory: float
+    """Bytes/s."""
+
+
+@dataclass(frozen=True)
 class Results:
     """What a run found and measured."""
 
@@ -68,6 +91,8 @@ class Results:
     findings: Mapping[str, Sequence[Finding]]
     """By group; each of `GROUPS` is there, and any further one that the file has."""
     timings: tuple[Case, ...]
+    rates: Mapping[str, Rates] = field(default_factory=dict)
+    """By device, where it was calibrated."""
 
     @property
     def verdict(self) -> Status:
@@ -89,7 +114,7 @@ def read_results(path: Path) -> Results:
         raise UnreadableError(f"{path} can't be read: {known}; read it with the version that wrote it, or {RERUN}")
     try:
         return _results(path, content)
-    except (TypeError, ValueError, KeyError) as error:
+    except (TypeError, ValueError, KeyError, OverflowError) as error:
         what = f"{error} is missing" if isinstance(error, KeyError) else str(error)
         raise UnreadableError(f"{path} isn't what a run writes: {what}; {RERUN}") from error
 
@@ -123,6 +148,7 @@ def _results(path: Path, content: Mapping[str, Any]) -> Results:
         machine=_field(content, "machine", dict),
         findings=findings,
         timings=tuple(_case(each, failed) for each in _field(content, "timings", list)),
+        rates=dict(map(_rates, content.get("calibrations") or ())),
     )
 
 
@@ -158,7 +184,31 @@ def _case(content: Mapping[str, Any], failed: Sequence[Finding]) -> Case:
         peak=_number(content.get("peak")),
         limit=str(content.get("limit") or ""),
         void=content.get("fault") is not None or any(is_about(each, case) for each in failed),
+        bytes=_number(content.get("bytes")) or 0,
+        first=_number(content.get("first")) or 0,
+        peak_memory=_number(content.get("peak_memory")) or 0,
+        conditions=_conditions(content),
+        samples=_samples(content, case),
     )
+
+
+def _conditions(content: Mapping[str, Any]) -> dict[str, float]:
+    told = _field({"conditions": {}, **content}, "conditions", dict)
+    numbers = {name: _number(told.get(name)) for name in CONDITIONS}
+    return {name: value for name, value in numbers.items() if value is not None}
+
+
+def _samples(content: Mapping[str, Any], case: str) -> Samples:
+    told = _field({"samples": {}, **content}, "samples", dict)
+    columns = {name: tuple(map(_finite, _field(told, name, list))) for name in COLUMNS if name in told}
+    if columns and {len(each) for each in columns.values()} != {len(columns.get("seconds", ()))}:
+        raise ValueError(f"samples of {case!r} aren't columns of equal length")
+    return columns
+
+
+def _rates(content: Mapping[str, Any]) -> tuple[str, Rates]:
+    matmul = {str(name): _number(rate) or 0 for name, rate in _field(content, "matmul", dict).items()}
+    return _field(content, "device", str), Rates(matmul, _number(content.get("memory")) or 0)
 
 
 def _field(content: Mapping[str, Any], name: str, kind: type) -> Any:
@@ -178,8 +228,24 @@ def _status(text: str) -> Status:
 
 def _number(value: Any) -> float | None:
     """Return a number, of which those that JSON doesn't have are words; None stays None."""
-    if value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
-        return value
+    if value is None:
+        return None
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
     if value in ("nan", "inf", "-inf"):
         return float(value)
     raise ValueError(f"{str(value)[:40]!r} is no number")
+
+
+def _finite(value: Any) -> float | None:
+    """Return a finite number; None where it is another."""
+    number = _number(value)
+    return None if number is None or not math.isfinite(number) else number
+
+
+def numbers(values: Any) -> list[float]:
+    """Return the numbers in a list that a finding keeps as data; none where it is anything else."""
+    try:
+        return [math.nan if each is None else each for each in map(_number, values if isinstance(values, list) else ())]
+    except (ValueError, OverflowError):
+        return []

@@ -10,12 +10,12 @@ from typing import Any
 
 import jinja2
 
-from alexnet_repro.results import plots, wording
-from alexnet_repro.results.plots import Drawing
+from alexnet_repro.results import curves, plots, roofline, series, wording
+from alexnet_repro.results.drawing import Drawing
 from alexnet_repro.results.read import Results, read_results
 from alexnet_repro.results.two_runs import FEWEST_ROUNDS, Comparison
 
-FEW_DRAWINGS = 8  # of one kind; more are folded away
+FEW = 8  # drawings of one kind; more are folded away
 
 
 def write_report(results: Results, folder: Path) -> list[Path]:
@@ -24,7 +24,14 @@ def write_report(results: Results, folder: Path) -> list[Path]:
     Raises:
         OSError: one can't be written; the message names it.
     """
-    throughput, steps = plots.throughput(results.timings), plots.step_times(results.timings)
+    found = [each for group in results.findings.values() for each in group]
+    drawings = {
+        "throughput": plots.throughput(results.timings),
+        "rooflines": roofline.rooflines(results.timings, results.rates),
+        "references": plots.against_reference(found),
+        "steps": series.step_times(results.timings),
+        "curves": curves.learning(found),
+    }
     said = {
         "groups": wording.groups(results),
         "unwell": wording.unwell(results),
@@ -32,11 +39,11 @@ def write_report(results: Results, folder: Path) -> list[Path]:
         "improvable": wording.improvable(results),
         "facts": list(wording.facts(results.machine)),
         "rows": wording.rows(results),
-        "throughput": throughput,
-        "steps": steps,
-        "few": len(steps) <= FEW_DRAWINGS,
+        "costs": wording.costs(results),
+        "few": FEW,
     }
-    return _write(folder, "report", {"results": results, **said}, [*throughput, *steps])
+    every = [drawing for kind in drawings.values() for drawing in kind]
+    return _write(folder, "report", {"results": results, **said, **drawings}, every)
 
 
 def write_comparison(first: Results, second: Results, compared: Comparison, folder: Path) -> list[Path]:

@@ -13,6 +13,7 @@ from alexnet_repro.results.two_runs import Comparison, Ratio
 SIGNS: dict[Status, str] = {"PASS": "✓", "FAIL": "✗", "INCONCLUSIVE": "?"}
 UNFINISHED = "The run didn't come to its end: what is shown is what was known by then."
 NONE = "–"
+GIGABYTE = 1e9
 FEW_DIGITS = 100
 
 
@@ -37,6 +38,15 @@ class Row:
     tflops: str
     share: str
     limit: str
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What timed cases cost beside the time of a round, and what they were timed under, as a table of text."""
+
+    headings: Sequence[str]
+    rows: Sequence[tuple[str, Sequence[str]]]
+    """Of each case: its name, and a cell a heading."""
 
 
 def headline(results: Results) -> str:
@@ -139,6 +149,27 @@ def _row(case: Case, found: Sequence[Finding]) -> Row:
     return Row(
         case.case, *time, quantity(case.rate(case.images)), tflops, percent(share(case, found)), case.limit or NONE
     )
+
+
+def costs(results: Results) -> Costs:
+    """Return first rounds, peak memory and conditions; what isn't told of any case has no column."""
+    every: list[tuple[str, list[str]]] = [
+        ("first round", [seconds(case.first) if case.first else NONE for case in results.timings]),
+        ("memory", [f"{case.peak_memory / GIGABYTE:.2f} GB" if case.peak_memory else NONE for case in results.timings]),
+        ("load", _told(results, "load", "{:.2f}")),
+        ("CPU clock", _told(results, "cpu_mhz", "{:,.0f} MHz")),
+        ("GPU clock", _told(results, "gpu_mhz", "{:,.0f} MHz")),
+        ("temperature", _told(results, "temperature", "{:.0f} °C")),
+    ]
+    shown = [(heading, column) for heading, column in every if set(column) - {NONE}]
+    cells = [[column[place] for _, column in shown] for place in range(len(results.timings))]
+    names = [case.case for case in results.timings]
+    return Costs([heading for heading, _ in shown], list(zip(names, cells, strict=True)) if shown else [])
+
+
+def _told(results: Results, name: str, form: str) -> list[str]:
+    values = [case.conditions.get(name) for case in results.timings]
+    return [NONE if value is None else form.format(value) for value in values]
 
 
 def share(case: Case, found: Sequence[Finding]) -> float | None:
