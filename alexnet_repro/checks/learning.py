@@ -1,6 +1,7 @@
 """Does it learn? What makes a run of train steps valid, whether it was timed or not."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,8 +13,8 @@ from alexnet_repro.checks.subject import Subject
 from alexnet_repro.data.fashion_mnist import Arrays
 from alexnet_repro.data.loader import DataLoader
 from alexnet_repro.hardware.finding import Finding
+from alexnet_repro.network import compiled_network
 from alexnet_repro.recipe import Recipe
-from alexnet_repro.training import compiled_network
 
 # The documented update, with a start and a rate at which one batch is learned in ten updates, not thousands.
 LEARNABLE = dataclasses.replace(
@@ -43,6 +44,8 @@ class Learning:
     """Weights that are what they were at the start."""
     infinite: tuple[str, ...]
     """Weights that hold what isn't a finite number; ReLU may hide it from the loss."""
+    accuracies: tuple[float, ...] = ()
+    """Before each of the updates that were made here, dropout on."""
 
     @property
     def fault(self) -> str | None:
@@ -73,22 +76,25 @@ def learn(
     """Go on making updates on one batch until it is learned, or isn't in `MOST_UPDATES`.
 
     Args:
-        network: from `alexnet_repro.training.compiled_network`.
+        network: from `alexnet_repro.network.compiled_network`.
         images: uint8 `(n, 28, 28, 1)`.
         labels: int32 `(n,)`.
         before: its trainable weights before the first update.
         losses: of the updates made so far.
     """
-    losses = list(losses)
+    losses, accuracies = list(losses), []
     while True:
         for _ in range(BETWEEN_LOOKS if len(losses) < MOST_UPDATES else 0):
-            losses.append(float(network.train_on_batch(images, labels)[0]))
+            each = network.train_on_batch(images, labels)
+            losses.append(float(each[0]))
+            accuracies.append(float(each[1]))
         loss, accuracy = map(float, network.test_on_batch(images, labels))
         arrays = {each.path: np.asarray(keras.ops.convert_to_numpy(each.value)) for each in network.trainable_variables}
         pairs = zip(arrays.items(), before, strict=True)
         unchanged = tuple(path for (path, new), old in pairs if np.array_equal(new, old))
         infinite = tuple(path for path, new in arrays.items() if not np.isfinite(new).all())
-        result = Learning(tuple(losses), loss, accuracy, _beyond_chance(labels), unchanged, infinite)
+        needed = _beyond_chance(labels)
+        result = Learning(tuple(losses), loss, accuracy, needed, unchanged, infinite, tuple(accuracies))
         if result.fault is None or not math.isfinite(loss) or infinite or len(losses) >= MOST_UPDATES:
             return result
 
@@ -110,11 +116,13 @@ def learning(subject: Subject) -> Finding:
         model, before = subject.model()
         result = learn(compiled_network(model, SOONER), images, labels, before)
     numbers = f"loss {result.losses[0]:.3f} to {result.loss:.3f} in {len(result.losses)} updates"
+    kept = {"batch": len(images), "losses": list(result.losses), "accuracies": list(result.accuracies)}
+    found = functools.partial(Finding, "learning", number=result.accuracy, bound=result.needed, data=kept)
     if result.fault:
         mend = "see what layers and update say of this device; if they are right, run it again and suspect the hardware"
-        return Finding("learning", "FAIL", result.fault, numbers, mend, number=result.accuracy, bound=result.needed)
+        return found("FAIL", result.fault, numbers, mend)
     cause = f"accuracy {result.accuracy:.2f}, chance is below {result.needed:.2f}"
-    return Finding("learning", "PASS", cause, numbers, number=result.accuracy, bound=result.needed)
+    return found("PASS", cause, numbers)
 
 
 def _beyond_chance(labels: np.ndarray) -> float:
