@@ -113,11 +113,13 @@ def test_one_drawing_a_device_and_kind():
     """Devices and kinds of case each have a drawing; cases without batch or precision have none."""
     cases = [case(title, device=device) for title in ("forward", "train_step") for device in ("gpu:0", "gpu:1")]
     cases += [Case("draw_train[batch=128]", "cpu:0", "", (1.0,), images=128)]
+    cases += [Case("forward[device=gpu:1-batch=128-precision=tf32-xla=on]", "gpu:1", "tf32", (1.0,), images=128)]
     assert [each.name for each in plots.throughput(cases)] == [
         "throughput-gpu-0-forward",
         "throughput-gpu-1-forward",
         "throughput-gpu-0-train-step",
         "throughput-gpu-1-train-step",
+        "throughput-gpu-1-forward-xla-on",
     ]
     assert len(series.step_times(cases)) == 2
 

@@ -28,9 +28,8 @@ def throughput(timings: Sequence[Case]) -> list[Drawing]:
     """Return, for each device and kind of case, a bar of images/s for each batch size and precision."""
     panels: dict[tuple[str, str], list[Case]] = {}
     for case in timings:
-        title, chosen = wording.parameters(case.case)
-        if case.precision and "batch" in chosen:
-            panels.setdefault((case.device, title), []).append(case)
+        if case.precision and "batch" in wording.parameters(case.case)[1]:
+            panels.setdefault((case.device, wording.kind(case.case)), []).append(case)
     return drawn(_bars(device, title, cases) for (device, title), cases in panels.items())
 
 

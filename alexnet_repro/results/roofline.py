@@ -49,11 +49,10 @@ def rooflines(timings: Sequence[Case], rates: Mapping[str, Rates]) -> list[Drawi
     """Return, for each calibrated device and kind of case, its batches and precisions under their roofs."""
     figures: dict[tuple[str, str], list[Point]] = {}
     for case in timings:
-        title, chosen = wording.parameters(case.case)
-        known = rates.get(case.device)
-        if known and not case.void and "batch" in chosen and _usable(case, known):
-            point = Point(case.precision, chosen["batch"], case.flop / case.bytes, case.rate(case.flop))
-            figures.setdefault((case.device, title), []).append(point)
+        batch, known = wording.parameters(case.case)[1].get("batch"), rates.get(case.device)
+        if known and not case.void and batch and _usable(case, known):
+            point = Point(case.precision, batch, case.flop / case.bytes, case.rate(case.flop))
+            figures.setdefault((case.device, wording.kind(case.case)), []).append(point)
     return drawn(_roofline(device, title, found, rates[device]) for (device, title), found in figures.items())
 
 

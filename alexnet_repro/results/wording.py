@@ -127,8 +127,13 @@ def parameters(case: str) -> tuple[str, dict[str, str]]:
 def label(case: str, omit: Sequence[str] = ()) -> str:
     """Return a case's name for people, as `forward, batch 1, float32`."""
     title, chosen = parameters(case)
-    named = {"batch": "batch ", "side": "side "}
+    named = {"batch": "batch ", "side": "side ", "xla": "XLA "}
     return ", ".join([title, *(f"{named.get(key, '')}{value}" for key, value in chosen.items() if key not in omit)])
+
+
+def kind(case: str) -> str:
+    """Return what cases of all devices, batches and precisions have in common, as `train_step, XLA on`."""
+    return label(case, ("device", "batch", "precision"))
 
 
 def one_device(cases: Sequence[str]) -> bool:
