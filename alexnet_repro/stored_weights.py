@@ -116,16 +116,22 @@ def _refuse_other_archives(archive: zipfile.ZipFile) -> None:
     missing = {"config.json", INSIDE} - set(archive.namelist())
     if missing:
         raise _Refused(f"it is a ZIP archive, but not a .keras one: it has no {min(missing)}")
-    # Code in a file is never run; but what it would compute is part of its model, so that model isn't this one.
-    json.loads(archive.read("config.json"), object_hook=_refuse_code)
+    _refuse_code(archive.read("config.json"))
 
 
-def _refuse_code(config: dict[str, Any]) -> None:
-    if config.get("class_name") in {"Lambda", "__lambda__"}:
-        raise _Refused("it has a Lambda layer, that is, code, which is never run; this model has none")
+def _refuse_code(config: str | bytes) -> None:
+    """Refuse a model that has code in it: it is never run, but what it would compute isn't what this model does."""
+
+    def check(part: dict[str, Any]) -> None:
+        if part.get("class_name") in {"Lambda", "__lambda__"}:
+            raise _Refused("it has a Lambda layer, that is, code, which is never run; this model has none")
+
+    json.loads(config, object_hook=check)
 
 
 def _find(file: h5py.File) -> _Found:
+    if "model_config" in file.attrs:  # of a full model
+        _refuse_code(file.attrs["model_config"])
     if _names(file, "layer_names"):
         return _Found(_tensorflow_2(file), in_order=True)
     if "model_weights" in file and _names(_member(file, "model_weights"), "layer_names"):

@@ -1,7 +1,9 @@
 """A model's weights on disk: saved whole or not at all, loaded whole or not at all."""
 
 import contextlib
+import math
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -45,15 +47,29 @@ def save_weights(model: keras.Model, path: str | os.PathLike[str]) -> Path:
     """
     path = check_weights_path(path).resolve()  # a link stays, and points to the new file
     beside = path.with_name(f".{path.name.removesuffix(SUFFIX)}.{os.getpid()}{SUFFIX}")
+    _check_space(model, path)
     try:
         model.save_weights(beside, overwrite=True)
         _flush(beside)  # before it gets its name: a name may reach the disk sooner than what it names
         beside.replace(path)
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else error  # HDF5's own has several lines
+        raise OSError(f"{path} can't be written: {reason}") from error
     finally:
         beside.unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # a few file systems can't do this for folders; the file is whole anyway
         _flush(path.parent)
     return path
+
+
+def _check_space(model: keras.Model, path: Path) -> None:
+    """Refuse what a disk has no room for; found out while it writes, HDF5 crashes the process at its end."""
+    optimizer = getattr(model, "optimizer", None)
+    saved = [*model.variables, *(optimizer.variables if optimizer else [])]
+    needed = 4 * sum(math.prod(each.shape) for each in saved)  # bytes: they are float32 under every precision
+    free = shutil.disk_usage(path.parent).free
+    if free < needed:
+        raise OSError(f"{path} can't be written: {needed:,} bytes are needed there, {free:,} are free")
 
 
 def _flush(path: Path) -> None:

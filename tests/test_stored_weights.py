@@ -198,12 +198,13 @@ def test_cut_off(model, tmp_path, layout):
         assert refusal(model, path).startswith("it is cut off or damaged (")
 
 
-def test_code_is_never_run(model, tmp_path):
-    """A `.keras` archive with a Lambda layer is refused, and its code isn't run."""
-    trapped = str(tmp_path / "trapped")
-    other = keras.Sequential([keras.Input((3,)), keras.layers.Lambda(lambda x: (open(trapped, "w"), x)[1])])  # noqa: PTH123, SIM115
-    other.save(tmp_path / "a.keras")
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+def test_code_is_never_run(model, tmp_path, suffix):
+    """A saved model with a Lambda layer is refused, and its code isn't run."""
+    path, trapped = tmp_path / f"a{suffix}", str(tmp_path / "trapped")
+    trap = keras.layers.Lambda(lambda x: (open(trapped, "w"), x)[1])  # noqa: PTH123, SIM115
+    shortened([trap]).save(path)
     Path(trapped).unlink()  # making the model ran it
     said = "it has a Lambda layer, that is, code, which is never run; this model has none"
-    assert refusal(model, tmp_path / "a.keras") == said
+    assert refusal(model, path) == said
     assert not Path(trapped).exists()

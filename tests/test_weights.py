@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -86,6 +87,17 @@ def test_flushed_before_it_gets_its_name(model, tmp_path, monkeypatch):
     monkeypatch.setattr("os.fsync", fsync)
     save_weights(model, path)
     assert flushed == [(path.stat().st_ino, False), (tmp_path.stat().st_ino, True)]
+
+
+def test_no_room_on_the_disk(model, tmp_path, monkeypatch):
+    """Where a file has no room, that is said before HDF5 begins to write, and the old one stays."""
+    path = save_weights(trained(), tmp_path / "a.weights.h5")
+    # 18 + 2 + 40 + 5 + 15 + 3 weights, and the two entries of the dropout's seed.
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=4 * 85 - 1))
+    with pytest.raises(OSError, match=r"can't be written: 340 bytes are needed there, 339 are free$"):
+        save_weights(model, path)
+    load_weights(model, path)
+    assert_weights(model, expected())
 
 
 def test_evaluate_takes_the_documents_file(tmp_path, monkeypatch):
