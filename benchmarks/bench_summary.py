@@ -12,7 +12,7 @@ from alexnet_repro import enable_memory_growth
 from alexnet_repro.hardware.devices import gpu_names, thread_counts, usable_devices
 from alexnet_repro.hardware.environment import Environment
 from alexnet_repro.results.record import Record
-from alexnet_repro.results.table import Row, throughput_table
+from alexnet_repro.results.table import LEGEND, Row, throughput_table
 from alexnet_repro.results.timing import Timing, judge
 from alexnet_repro.results.verdict import summary
 
@@ -70,6 +70,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
                 flop=timing.flop,
                 peak=timing.peak,
                 limit=timing.limit,
+                pipelined=timing.pipelined,
                 first=timing.first,
                 peak_memory=timing.peak_memory,
                 void=any(finding.status == "FAIL" for finding in judge(timing)),
@@ -79,6 +80,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         if rows:
             terminalreporter.section("throughput, on synthetic images")
             terminalreporter.write_line(throughput_table(rows))
+            terminalreporter.write_line(LEGEND)
         for line in config.stash[LINES]:
             terminalreporter.write_line(line)
         record = config.stash[RECORD]

@@ -1,5 +1,7 @@
 """The one way to time: warm, enough rounds, and a clock that waits for the device or is found out."""
 
+import contextlib
+import gc
 import time
 from inspect import signature
 from types import SimpleNamespace
@@ -11,7 +13,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from pytest_benchmark.utils import NameWrapper
 
 from alexnet_repro.results import measure as module
-from alexnet_repro.results.measure import measure, read_back_seconds
+from alexnet_repro.results.measure import measure, read_back_seconds, uncollected
 from alexnet_repro.results.timing import Timing, synchronised
 
 MOMENT = 0.02  # seconds that the work takes; far above what a call and a read cost
@@ -160,3 +162,76 @@ def test_time_until_it_is_read_is_that_of_one_round(monkeypatch):
     monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
     assert read_back_seconds(work) == 0.25
     assert work.calls == 2
+
+
+class Littering:
+    """Work that leaves cycles behind, enough for a collection at each call; it notes where collections begin."""
+
+    def __init__(self):
+        self.calls, self.working, self.collections = 0, False, []
+        self.result = keras.ops.ones(1)
+
+    def __call__(self):
+        self.calls += 1
+        self.working = True
+        for _ in range(100):
+            cycle = []
+            cycle.append(cycle)
+        self.working = False
+        return self.result
+
+    def collecting(self, phase, _):
+        if phase == "start":
+            self.collections.append((self.calls, self.working))
+
+
+@pytest.fixture
+def littering():
+    """Such work, while garbage is collected at every chance."""
+    work, thresholds = Littering(), gc.get_threshold()
+    gc.callbacks.append(work.collecting)
+    gc.set_threshold(20)
+    yield work
+    gc.set_threshold(*thresholds)
+    gc.callbacks.remove(work.collecting)
+
+
+def test_no_garbage_is_collected_within_a_round(make, littering):
+    """Neither in the five timed rounds nor in the two in a row; before each of the five, and the row, it is."""
+    measure(make(), littering, least_rounds=5, seconds=0.0)
+    assert littering.calls == 3 + 5 + 2
+    # The round that compiles, and the two that are read back.
+    assert {call for call, working in littering.collections if working} == {1, 2, 3}
+    assert {call for call, working in littering.collections if not working} >= {3, 4, 5, 6, 7, 8}
+
+
+@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize("before", ["enabled", "disabled"])
+def test_collection_is_what_it_was(before, fails):
+    """After the timing, or whatever ends it, garbage is collected or not as before, and all of it is looked at."""
+    frozen = gc.get_freeze_count()
+    try:
+        if before == "disabled":
+            gc.disable()
+        with contextlib.suppress(KeyboardInterrupt), uncollected():
+            assert not gc.isenabled()
+            if fails:
+                raise KeyboardInterrupt
+        assert gc.isenabled() == (before == "enabled")
+        assert gc.get_freeze_count() == frozen
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize(
+    ("work", "rows"),
+    [
+        pytest.param(lambda: 1.0, False, id="result=number"),
+        pytest.param(lambda: np.zeros(3), False, id="result=array"),
+        pytest.param(lambda: (keras.ops.ones(2), 1.0), True, id="result=tensor"),
+    ],
+)
+def test_rows_are_for_what_may_be_under_way(make, work, rows):
+    """A number or an array has been waited for, so that rounds in a row would tell nothing else."""
+    done = measure(make(), work, least_rounds=5, seconds=0.0)
+    assert (done.pipelined is not None) == rows

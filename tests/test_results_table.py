@@ -14,6 +14,7 @@ ROWS = (
         flop=700_000_000_000,
         peak=4e11,
         limit="compute",
+        pipelined=1.9,
         first=2.5,
         peak_memory=3_200_000_000,
     ),
@@ -25,18 +26,18 @@ ROWS = (
 def test_rows_are_aligned_in_their_own_order() -> None:
     """Seconds get a fitting unit, rates follow from the median, and what has no FLOP has no GFLOP/s."""
     assert throughput_table(ROWS) == (
-        "case                       median     IQR     images/s  GFLOP/s  % peak    limit    first  memory\n"
-        "train_step[batch=128]     2.000 s   0.4 %         64.0    350.0      88  compute  2.500 s  3.2 GB\n"
-        "forward[batch=1]        16.000 ms  10.0 %         62.5    125.0                                  \n"
-        "draw_train             128.000 µs   0.0 %  1,000,000.0                                           "
+        "case                       median     IQR     images/s  GFLOP/s  % peak    limit  in a row    first  memory\n"
+        "train_step[batch=128]     2.000 s   0.4 %         64.0    350.0      88  compute   1.900 s  2.500 s  3.2 GB\n"
+        "forward[batch=1]        16.000 ms  10.0 %         62.5    125.0                                            \n"
+        "draw_train             128.000 µs   0.0 %  1,000,000.0                                                     "
     )
 
 
 def test_failed_case_has_no_throughput() -> None:
     """How fast a wrong answer came is shown as void."""
     assert throughput_table([Row("forward", median=1.0, iqr=0.25, images=32, flop=10**9, void=True)]) == (
-        "case      median     IQR  images/s  GFLOP/s  % peak  limit  first  memory\n"
-        "forward  1.000 s  25.0 %      void     void                              "
+        "case      median     IQR  images/s  GFLOP/s  % peak  limit  in a row  first  memory\n"
+        "forward  1.000 s  25.0 %      void     void                                        "
     )
 
 

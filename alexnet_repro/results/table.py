@@ -5,7 +5,11 @@ from dataclasses import dataclass
 
 from alexnet_repro.hardware.finding import Finding
 
-HEADINGS = ("case", "median", "IQR", "images/s", "GFLOP/s", "% peak", "limit", "first", "memory")
+HEADINGS = ("case", "median", "IQR", "images/s", "GFLOP/s", "% peak", "limit", "in a row", "first", "memory")
+LEGEND = (
+    "median: of single rounds, each waited for; images/s, GFLOP/s and % peak are by it. "
+    "in a row: a round of several that are waited for once."
+)
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,8 @@ class Row:
     """The device's own best rate on a product, FLOP/s."""
     limit: str = ""
     """What limits it most."""
+    pipelined: float | None = None
+    """Seconds a round of several in a row."""
     first: float = 0.0
     """Seconds of the very first round."""
     peak_memory: int = 0
@@ -76,13 +82,14 @@ def _aligned(lines: Sequence[Sequence[str]]) -> str:
 
 def _cells(row: Row) -> tuple[str, ...]:
     time = (_duration(row.median), f"{row.iqr / row.median:.1%}".replace("%", " %"))
+    in_a_row = _duration(row.pipelined) if row.pipelined else ""
     costs = (_duration(row.first) if row.first else "", f"{row.peak_memory / 1e9:.1f} GB" if row.peak_memory else "")
     if row.void:
-        return (row.case, *time, "void", "void", "", "", *costs)
+        return (row.case, *time, "void", "void", "", "", "", *costs)
     rate = row.flop / row.median
     gflop_rate = f"{rate / 1e9:,.1f}" if row.flop else ""
     share = f"{100 * rate / row.peak:.0f}" if row.flop and row.peak else ""
-    return (row.case, *time, f"{row.images / row.median:,.1f}", gflop_rate, share, row.limit, *costs)
+    return (row.case, *time, f"{row.images / row.median:,.1f}", gflop_rate, share, row.limit, in_a_row, *costs)
 
 
 def _duration(seconds: float) -> str:
