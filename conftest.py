@@ -42,6 +42,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="ask and time this device only, as cpu:0 or gpu:1; may be repeated (default: every device)",
     )
     group.addoption(
+        "--full",
+        action="store_true",
+        help="time the whole grid of batches, precisions and XLA (default: a few batches, XLA as Keras decides)",
+    )
+    group.addoption(
         "--replays",
         type=_replays,
         default=3,

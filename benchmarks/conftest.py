@@ -1,6 +1,5 @@
 """What the benchmarks share: devices, the doctor first, one way to ask and to time, the record and the verdict."""
 
-import itertools
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -10,14 +9,14 @@ from typing import Any
 import bench_summary
 import keras
 import pytest
+from bench_cases import UNFIT, pytest_generate_tests, pytest_pyfunc_call  # noqa: F401 - hooks, for these tests alone
 from bench_summary import DEVICES, HERE, LINES, RECORD, REPORT, TIMINGS
 from speed_gate import against_references
 
 from alexnet_repro import DataLoader, enable_memory_growth, synthetic_fashion
 from alexnet_repro.checks.admission import UnfitError, ask_the_doctor, choose_devices
 from alexnet_repro.checks.examination import Examination
-from alexnet_repro.checks.memory_checks import is_out_of_memory
-from alexnet_repro.checks.plan import PRECISIONS, Asked, asked
+from alexnet_repro.checks.plan import PRECISIONS, Asked
 from alexnet_repro.checks.subject import Subject
 from alexnet_repro.hardware.calibrate import calibrate
 from alexnet_repro.hardware.devices import (
@@ -30,7 +29,7 @@ from alexnet_repro.hardware.devices import (
 )
 from alexnet_repro.hardware.environment import read_machine
 from alexnet_repro.hardware.finding import Finding
-from alexnet_repro.hardware.telemetry import conditions_of
+from alexnet_repro.hardware.telemetry import conditions_of, heat_during, sampling
 from alexnet_repro.results.limits import Work, limit
 from alexnet_repro.results.measure import measure as measured
 from alexnet_repro.results.record import Record
@@ -48,6 +47,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(bench_summary)
     folder = Path(config.getoption("report") or config.rootpath / "reports" / time.strftime("%Y-%m-%dT%H-%M-%S"))
     config.stash[RECORD], config.stash[TIMINGS], config.stash[LINES] = Record(folder / "results.json"), [], []
+    config.stash[UNFIT] = {}
     if not config.option.collectonly and config.option.xmlpath is None:
         config.option.xmlpath = str(folder / "junit.xml")
 
@@ -72,33 +72,6 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     except (ValueError, OSError) as error:
         raise pytest.UsageError(str(error)) from error
     record.machine = {"devices": list(config.stash[DEVICES]), "gpus": gpu_names(), "threads": thread_counts()}
-
-
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Give each test its devices, and the checks or else the module's `BATCHES` and the precisions of each."""
-    names = [name for name in ("device", "check", "batch", "precision") if name in metafunc.fixturenames]
-    if "device" not in names:
-        return
-    cases = []
-    for device in metafunc.config.stash[DEVICES]:
-        kind = device.partition(":")[0]
-        values = {"device": (device,), "precision": PRECISIONS[kind]}
-        if "check" in names:
-            values["check"] = asked(metafunc.module.CHECKS, device)
-        if "batch" in names:
-            values["batch"] = metafunc.module.BATCHES[kind]
-        marks = (pytest.mark.gpu,) if kind == "gpu" else ()
-        cases += [
-            pytest.param(*case, marks=marks, id="-".join(map(_id, names, case)))
-            for case in itertools.product(*(values[name] for name in names))
-        ]
-    metafunc.parametrize(names, cases)
-
-
-def _id(name: str, value: Any) -> str:
-    if isinstance(value, Asked) and value.precision:
-        return f"{name}={value.check}-precision={value.precision}"
-    return f"{name}={value}"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -178,24 +151,22 @@ def measure(benchmark: Any, request: pytest.FixtureRequest, conclude: Callable[.
         benchmark.group = request.node.originalname
         device, precision = params.get("device", "cpu:0"), params.get("precision", "")
         rates = calibrate(device, PRECISIONS[device.partition(":")[0]]) if todo and not benchmark.disabled else None
+        if rates:
+            config.stash[RECORD].add_calibration(vars(rates))
         reset_peak_memory(device)
-        try:
+        with sampling(device) as sampler:
             done = measured(
                 benchmark,
                 work,
                 least_rounds=config.getoption("benchmark_min_rounds"),
                 seconds=float(config.getoption("benchmark_max_time")),
             )
-        except Exception as error:
-            if not is_out_of_memory(error):
-                raise
-            cause = f"{request.node.name} doesn't fit into the device's memory"
-            conclude("fast", Finding("fits", "INCONCLUSIVE", cause, mend="free its memory: nvidia-smi", device=device))
         wrong = fault(done.result)
         if not done.rounds:
             assert wrong is None
             return
         conditions = conditions_of(device)
+        samples = sampler.between(done.began, done.began + sum(done.rounds))
         timing = Timing(
             case=request.node.name.removeprefix("test_"),
             device=device,
@@ -204,16 +175,19 @@ def measure(benchmark: Any, request: pytest.FixtureRequest, conclude: Callable[.
             read_back=done.read_back,
             images=images,
             flop=todo.flop if todo else 0,
-            heat=conditions.heat,
+            heat=heat_during(samples) or conditions.heat,
             fault=wrong,
             peak=rates.matmul[precision] if rates else None,
             limit=limit(todo, statistics.median(done.rounds), precision, rates) if todo and rates else "",
             largest=largest,
             first=done.first,
+            pipelined=done.pipelined,
             peak_memory=peak_memory(device),
             conditions=vars(conditions),
+            bytes=todo.bytes if todo else 0,
+            samples=samples,
         )
-        constants = {name: getattr(timing, name) for name in ("images", "flop", "peak", "limit")}
+        constants = {name: getattr(timing, name) for name in ("images", "flop", "peak", "limit", "pipelined")}
         benchmark.extra_info.update({**params, **constants})
         config.stash[TIMINGS].append(timing)
         config.stash[RECORD].add_timing(timing)

@@ -42,6 +42,7 @@ def against_references(session: pytest.Session) -> list[Finding]:
         f"--benchmark-{name.replace('_', '-')}={config.getoption(f'benchmark_{name}')}"
         for name in ("max_time", "min_rounds")
     ]
+    chosen += ["--full"] if config.getoption("full") else []
     say = config.get_terminal_writer().line
 
     def again(cases: Sequence[str]) -> tuple[Mapping[str, Sequence[float]], float]:

@@ -5,22 +5,30 @@ from typing import Any
 
 import keras
 import numpy as np
+from bench_cases import JIT_COMPILE, skip_if_refused
 from keras import ops
 
 from alexnet_repro import DataLoader
 from alexnet_repro.checks.subject import Subject
 from alexnet_repro.hardware import bounds, oracle
 from alexnet_repro.results import limits
+from alexnet_repro.results.dispatch import predictor
 
 BATCHES = {"cpu": (1, 32, 128), "gpu": (1, 32, 128, 256, 512)}
+ALL_BATCHES = {"cpu": (1, 8, 32, 128, 256), "gpu": (1, 8, 32, 128, 256, 512, 1024, 2048, 4096)}
 COMPARED = 2  # images
 
 
-def test_forward(device: str, batch: int, precision: str, loader: DataLoader, measure: Callable[..., None]) -> None:
+def test_forward(
+    device: str, batch: int, precision: str, xla: str, loader: DataLoader, measure: Callable[..., None]
+) -> None:
     """From float images (batch, 224, 224, 1) to sigmoid outputs (batch, 10): those of float64, within rounding."""
     subject = Subject(device, precision)
     with subject.running():
         model, weights = subject.model()
+        model.compile(optimizer=None, jit_compile=JIT_COMPILE[xla])
+        skip_if_refused(model, xla)
+        predict = predictor(model)
         pixels, _ = loader.get_batch_train(batch)
         images = ops.convert_to_tensor(pixels)
 
@@ -34,9 +42,9 @@ def test_forward(device: str, batch: int, precision: str, loader: DataLoader, me
             return None if off <= bound else f"outputs are off by {off:.1e}, allowed {bound:.1e}"
 
         measure(
-            lambda: model.predict_on_batch(images),
+            lambda: predict(images),
             fault,
             images=batch,
             todo=limits.forward(batch, precision),
-            largest=batch == BATCHES[device.partition(":")[0]][-1],
+            largest=xla == "default" and batch >= BATCHES[device.partition(":")[0]][-1],
         )

@@ -4,30 +4,37 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+from bench_cases import JIT_COMPILE, skip_if_refused
 from keras import ops
 
 from alexnet_repro import DataLoader
 from alexnet_repro.checks.learning import LEARNABLE, learn, learnable_batch
 from alexnet_repro.checks.subject import Subject
+from alexnet_repro.network import compiled_network
 from alexnet_repro.results import limits
-from alexnet_repro.training import compiled_network
+from alexnet_repro.results.dispatch import updater
 
 BATCHES = {"cpu": (32, 128), "gpu": (32, 128, 256, 512)}
+ALL_BATCHES = {"cpu": (8, 32, 128, 256), "gpu": (8, 32, 128, 256, 512, 1024, 2048, 4096)}
 
 
-def test_train_step(device: str, batch: int, precision: str, loader: DataLoader, measure: Callable[..., None]) -> None:
+def test_train_step(
+    device: str, batch: int, precision: str, xla: str, loader: DataLoader, measure: Callable[..., None]
+) -> None:
     """An SGD update, repeated: the loss stays finite and falls, every weight changes, accuracy gets above chance."""
     subject = Subject(device, precision)
     recipe = dataclasses.replace(LEARNABLE, draw_size=batch, batch_size=batch)
     with subject.running():
         model, before = subject.model()
-        network = compiled_network(model, recipe)
+        network = compiled_network(model, recipe, jit_compile=JIT_COMPILE[xla])
+        skip_if_refused(network, xla)
+        update_once = updater(network)
         images, labels = learnable_batch(loader, batch)
         there, answers = map(ops.convert_to_tensor, (images, labels))
-        losses: list[float] = []
+        losses: list[Any] = []
 
         def update() -> Any:
-            losses.append(network.train_on_batch(there, answers)[0])
+            losses.append(update_once(there, answers))
             return losses[-1]
 
         def fault(_: Any) -> str | None:
@@ -38,5 +45,5 @@ def test_train_step(device: str, batch: int, precision: str, loader: DataLoader,
             fault,
             images=batch,
             todo=limits.train_step(batch, precision),
-            largest=batch == BATCHES[device.partition(":")[0]][-1],
+            largest=xla == "default" and batch >= BATCHES[device.partition(":")[0]][-1],
         )

@@ -8,8 +8,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from xml.etree import ElementTree as ET
 
+import keras
 import pytest
 
+from alexnet_repro.hardware.devices import usable_devices
 from alexnet_repro.hardware.finding import Finding
 from alexnet_repro.results.record import Record
 
@@ -22,11 +24,13 @@ IDS = (
     "test_reference.py::test_golden[device=cpu:0-precision=float32]",
     "test_burn_in.py::test_burn_in[device=cpu:0]",
     "test_price.py::test_price[device=cpu:0]",
+    "test_evaluate.py::test_evaluate[device=cpu:0-precision=float32]",
     "test_forward.py::test_forward[device=cpu:0-batch=128-precision=mixed_bfloat16]",
     "test_input_pipeline.py::test_draw_train[batch=128]",
     "test_resize_throughput.py::test_resize[device=cpu:0-batch=128-side=28]",
     "test_train_step.py::test_train_step[device=cpu:0-batch=32-precision=float32]",
 )
+COLLECT = ("--collect-only", "--quiet", "--device=cpu:0")
 ONE, TWO = "test_correct and shapes", "test_correct and (shapes or resize)"
 
 
@@ -39,12 +43,29 @@ def run(*arguments):
 @pytest.mark.slow
 def test_collecting_writes_nothing(tmp_path):
     """The ids are stable, right comes before the same twice and both before fast, and no folder is made."""
-    done = run("--collect-only", "--quiet", "--device=cpu:0", f"--report={tmp_path / 'report'}")
+    done = run(*COLLECT, f"--report={tmp_path / 'report'}")
     assert done.returncode == 0, done.stdout
     ids = [line.removeprefix("benchmarks/") for line in done.stdout.splitlines() if "::" in line]
     assert [each for each in ids if each in IDS] == list(IDS)
     assert not any("gpu" in each for each in ids if "[" in each)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_full_grid_has_all_of_the_small_one():
+    """With --full there are more batches, and XLA other than it is by default; what was there is there in its order."""
+    few, all_of_them = (
+        [line.removeprefix("benchmarks/") for line in run(*arguments).stdout.splitlines() if "::" in line]
+        for arguments in (COLLECT, (*COLLECT, "--full"))
+    )
+    more = set(all_of_them) - set(few)
+    assert [each for each in all_of_them if each not in more] == few
+    xla = "on" if keras.backend.backend() == "tensorflow" and len(usable_devices()) == 1 else "off"
+    assert {
+        "test_forward.py::test_forward[device=cpu:0-batch=256-precision=float32]",
+        f"test_train_step.py::test_train_step[device=cpu:0-batch=32-precision=mixed_bfloat16-xla={xla}]",
+    } <= more
+    assert all("test_forward" in each or "test_train_step" in each for each in more)
 
 
 @pytest.fixture(scope="module")

@@ -24,10 +24,11 @@ def parse():
 
 
 def test_defaults(parse):
-    """Without options: three replays, no burn-in, ten minutes a check, every device, and doubts don't fail."""
+    """Without options: three replays, no burn-in, ten minutes a check, every device, few cases; doubts don't fail."""
     assert parse() == {
         "precision": "float32",
         "device": None,
+        "full": False,
         "replays": 3,
         "burn_in": 0.0,
         "deadline": 600.0,
@@ -49,6 +50,7 @@ def test_defaults(parse):
         ("--replays=2", "replays", 2),
         ("--replays=100", "replays", 100),
         ("--device=gpu:1", "device", ["gpu:1"]),
+        ("--full", "full", True),
     ],
 )
 def test_value_is_taken(parse, argument, name, value):

@@ -1,0 +1,65 @@
+"""How fast test images are evaluated from end to end: compiling, sending, resizing, inference, loss and accuracy."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from alexnet_repro import DataLoader, Evaluation, evaluate
+from alexnet_repro.checks.subject import Subject
+from alexnet_repro.hardware import bounds, oracle
+from alexnet_repro.results import limits
+
+IMAGES = {"cpu": 250, "gpu": 10_000}  # two of `evaluate`'s batches; all test images
+PREDICTED = 250  # at once
+
+
+def test_evaluate(device: str, precision: str, loader: DataLoader, measure: Callable[..., None]) -> None:
+    """Loss and accuracy are those that NumPy makes of the model's outputs for images that NumPy resized."""
+    number = IMAGES[device.partition(":")[0]]
+    images = loader.all_test()[0][:number]
+    with Subject(device, precision).running():
+        model, _ = Subject(device, precision).model()
+        parts = np.array_split(images, number // PREDICTED)
+        outputs = np.concatenate([model.predict_on_batch(oracle.resize(part / 255.0, 224, 224)) for part in parts])
+        labels = likely_then_unlikely(outputs)
+        tested = DataLoader.from_arrays((images[:1, ..., 0], labels[:1]), (images[..., 0], labels), seed=0)
+        measure(
+            lambda: evaluate(model, tested, progress=False),
+            lambda found: differs(found, outputs, labels, bounds.drift(precision, device)),
+            images=number,
+            todo=limits.forward(number, precision),
+        )
+
+
+def likely_then_unlikely(outputs: np.ndarray) -> np.ndarray:
+    """Return labels that the first half of the images gets right, and the second half as wrong as can be.
+
+    So a batch that is left out, or counted twice, is seen in every precision.
+    """
+    half = len(outputs) // 2
+    return np.concatenate([outputs[:half].argmax(axis=1), outputs[half:].argmin(axis=1)])
+
+
+def differs(found: Evaluation, outputs: np.ndarray, labels: np.ndarray, drift: float) -> str | None:
+    """Return how loss and accuracy are off from the model's own outputs, by more than rounding allows.
+
+    Args:
+        found: by `evaluate`, with the loss `normalised_sigmoid`.
+        outputs: sigmoids `(n, classes)`.
+        labels: `(n,)`.
+        drift: how far off logits may be, relative to the largest.
+    """
+    p = outputs.astype(np.float64)
+    logits = np.log(p) - np.log1p(-p)
+    loss = -np.log(p[np.arange(len(p)), labels] / p.sum(axis=1)).mean()
+    allowed = 2 * drift * np.abs(logits).max()
+    if not abs(found.loss - loss) <= allowed:
+        return f"the loss is {found.loss:.6f}, should be {loss:.6f}, give or take {allowed:.1e}"
+    accuracy = (p.argmax(axis=1) == labels).mean()
+    second, first = np.sort(logits, axis=1)[:, -2:].T
+    doubtful = (first - second <= allowed).mean()
+    if not abs(found.accuracy - accuracy) <= doubtful + 1e-6:  # float32 means
+        return f"accuracy is {found.accuracy:.4f}, should be {accuracy:.4f}, give or take {doubtful:.4f}"
+    if found.num_samples != len(p):
+        return f"{found.num_samples} images were counted, should be {len(p)}"
+    return None
