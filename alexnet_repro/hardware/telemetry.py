@@ -19,7 +19,7 @@ CPUINFO = Path("/proc/cpuinfo")
 DEADLINE = 30.0  # seconds
 INTERVAL = 0.25  # seconds between samples
 MOST_SAMPLES = 200  # where there are as many, every other one goes, and the interval doubles
-MOST_TIME = 0.01  # of the time that a sample may take: the clocks of hundreds of processors are slow to read
+MOST_TIME = 0.01  # of a processor's that samples may take: the clocks of hundreds of processors are slow to read
 PATIENCE = 1.0  # seconds that a sample under way is waited for
 
 Samples = Mapping[str, Sequence[float | None]]
@@ -102,12 +102,12 @@ class Sampler:
     def _take(self) -> None:
         interval, gpu = self._interval, _gpu_reader(self._device)
         while True:
-            start = time.perf_counter()
+            start, busy = time.perf_counter(), time.thread_time()
             self._rows.append((start, {"load": _load(), "cpu_mhz": _cpu_mhz(self._cpuinfo), **gpu()}))
             if len(self._rows) >= MOST_SAMPLES:
                 del self._rows[1::2]
                 interval *= 2
-            if self._stop.wait(max(interval, (time.perf_counter() - start) / MOST_TIME)):
+            if self._stop.wait(max(interval, (time.thread_time() - busy) / MOST_TIME)):
                 return
 
 
