@@ -80,6 +80,13 @@ def test_what_holds_clocks_down_is_marked_and_said(limits, said):
     assert (steps(**GPU).svg.count("<use") < found.svg.count("<use")) == bool(said)
 
 
+def test_more_rounds_than_points_are_medians():
+    """Of a thousand rounds, 200 medians are drawn, and it is said of how many rounds each."""
+    found = texts(steps(rounds=tuple(1 + n / 1e5 for n in range(1000)), **GPU))
+    assert "rounds, by medians of up to 5" in found
+    assert "seconds" in found
+
+
 def test_rounds_that_are_no_numbers_have_no_seconds():
     """A round that isn't finite can't be put on a clock: rounds are numbered, whatever was sampled."""
     assert "round" in texts(steps(rounds=(1.0, math.nan), **GPU))

@@ -8,7 +8,9 @@ import pytest
 
 from alexnet_repro.hardware.finding import Finding
 from alexnet_repro.results import plots, series
-from alexnet_repro.results.read import Case
+from alexnet_repro.results.curves import learning_curve
+from alexnet_repro.results.read import Case, Rates
+from alexnet_repro.results.roofline import rooflines
 from alexnet_repro.results.two_runs import compare_case
 
 PRECISIONS = ("float32", "tf32", "mixed_bfloat16", "mixed_float16")
@@ -26,18 +28,20 @@ def texts(drawing):
     return ["".join(each.itertext()) for each in ET.fromstring(drawing.svg).iter(f"{SVG}text")]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def everything():
     """Every kind of drawing."""
     cases = [case(title, b, p) for title in ("forward", "train_step") for b in (1, 128) for p in PRECISIONS]
     drawn = [*plots.throughput(cases), *series.step_times(cases)]
     drawn += plots.against_reference([speed()])
+    drawn += rooflines([case("forward", flop=1e12, bytes=1e10)], {"gpu:0": Rates({"float32": 5e13}, 3e12)})
+    drawn.append(learning_curve("quick", range(100), [1.0] * 100, [0.5] * 100, [(50, 0.8)]))
     return [*drawn, *plots.ratios([compare_case(case("a", rounds=(1.0,) * 5), case("a", rounds=(1.1,) * 5))])]
 
 
 def test_drawings_are_xml_without_loads(everything):
     """Each is XML whose root is an SVG; none has a script, an image, or an address other than XML's own names."""
-    assert len(everything) == 2 + 8 + 1 + 1
+    assert len(everything) == 2 + 8 + 4
     for drawing in everything:
         root = ET.fromstring(drawing.svg)
         assert root.tag == f"{SVG}svg"
@@ -75,13 +79,11 @@ def test_ids_differ_between_drawings(everything):
         seen |= ids
 
 
-def test_letters_are_large_enough():
+def test_letters_are_large_enough(everything):
     """Every letter is at least 16 CSS pixels high: 12 of the points that the drawing is measured in."""
-    drawn = [*plots.throughput([case("forward")]), *series.step_times([case("train_step")])]
-    drawn += plots.ratios([compare_case(case("a"), case("a"))])
-    sizes = [float(size) for each in drawn for size in re.findall(r"font(?:-size)?:[^;\"]*?([\d.]+)px", each.svg)]
-    assert len(sizes) > 10
-    assert min(sizes) >= 12
+    found = [re.findall(r"font(?:-size)?:[^;\"]*?([\d.]+)px", each.svg) for each in everything]
+    assert all(found)
+    assert min(float(size) for sizes in found for size in sizes) >= 12
 
 
 def test_bars_are_named_beside_themselves():

@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 INCH = 96  # CSS pixels
 WIDTH = 3.39  # inches: a narrow phone's 360 pixels, margins aside
 LETTER = 9.6 / INCH  # inches a letter takes, at the most on average, with which room for labels is reckoned
+NARROW = 8.4 / INCH  # inches a letter of a case's name takes, which has few wide ones
 LINE = 0.27  # inches
 INK, BLUE, PALE, SOFT = "#1b1f24", "#0b5cad", "#b9cfe6", "#57606a"
 BESIDE = {"facecolor": "white", "edgecolor": "none", "pad": 1}

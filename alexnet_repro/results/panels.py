@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
-from alexnet_repro.results.drawing import BLUE, INK, LETTER, LINE, PALE, WIDTH, wrapped
+from alexnet_repro.results.drawing import BLUE, INK, LINE, NARROW, PALE, WIDTH, wrapped
 
 Floats = NDArray[np.float64]
 
@@ -46,7 +46,7 @@ def stacked(panels: Sequence[Panel], below: str, notes: Sequence[str], window: i
         window: of the running mean; 0: the points themselves.
     """
     lines = [line for note in notes for line in wrapped(note)]
-    width = max(WIDTH, max(len(panel.label) for panel in panels) * LETTER)
+    width = max(WIDTH, max(len(panel.label) for panel in panels) * NARROW)
     height = sum(panel.height + LABEL for panel in panels) + BOTTOM + len(lines) * LINE
     figure, edge = Figure(figsize=(width, height)), height
     made: list[Axes] = []

@@ -9,11 +9,10 @@ from matplotlib.transforms import blended_transform_factory
 
 from alexnet_repro.hardware.finding import Finding
 from alexnet_repro.results import wording
-from alexnet_repro.results.drawing import BESIDE, BLUE, INCH, INK, LETTER, LINE, WIDTH, Drawing, Named, drawn
+from alexnet_repro.results.drawing import BESIDE, BLUE, INK, LETTER, LINE, NARROW, WIDTH, Drawing, Named, drawn
 from alexnet_repro.results.read import Case, numbers
 from alexnet_repro.results.two_runs import Ratio
 
-NARROW = 8.4 / INCH  # inches a letter of a case's name takes, which has few wide ones
 NUMBER = 0.8  # inches that a ratio takes
 # Fill, hatch: told apart by the hatch, and named beside each bar.
 FILLS = {

@@ -24,18 +24,17 @@ def _series(case: Case, text: str) -> Named:
     parts = np.array_split(rounds, min(POINTS, len(rounds)))
     times = np.array([np.median(part) for part in parts]) / size
     beside = _telemetry(case) if np.isfinite(rounds).all() and rounds.sum() > 0 else []
+    medians = f"by medians of up to {len(parts[0])}" if len(parts) < len(rounds) else ""
     if beside:
         starts, below = np.cumsum(rounds) - rounds, "seconds"
         x = np.array([part.mean() for part in np.array_split(starts, len(parts))])
+        limited = limits_named(_all_bits(case))
+        notes = [f"× held down by {limited}" if limited else "", f"rounds, {medians}" if medians else ""]
     else:
-        x, below = np.linspace(1, len(rounds), len(times)), "round"
-    if len(parts) < len(rounds):
-        below += f"{'; rounds' if beside else ''}, by medians of up to {len(parts[0])}"
+        x, below = np.linspace(1, len(rounds), len(times)), ", ".join(filter(None, ("round", medians)))
+        notes = ["clock and temperature: not told"]
     title = f"{text.removeprefix('train_step, ')}: {unit}"
-    top = Panel(title, x, times, 1.0, 0.1 * case.median / size)
-    limited = limits_named(_all_bits(case))
-    notes = [f"× held down by {limited}"] if beside and limited else []
-    figure, axes = stacked([top, *beside], below, notes if beside else ["clock and temperature: not told"])
+    figure, axes = stacked([Panel(title, x, times, 1.0, 0.1 * case.median / size), *beside], below, notes)
     if np.isfinite(times).all():
         axes[0].axhline(case.median / size, color=INK, linewidth=0.8, dashes=(4, 3))
     axes[-1].locator_params(axis="x", nbins=5, integer=not beside)
