@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from alexnet_repro.arguments import existing_file, existing_folder, new_weights_file, whole_number, wrong_together
 from alexnet_repro.commands import run_doctor, run_evaluate, run_report, run_shapes, run_train
 
 # Literal, so that --help and wrong arguments answer without importing Keras;
@@ -51,38 +52,6 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Say what is wrong, and where help is."""
         self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
-
-
-def whole_number(smallest: int) -> Callable[[str], int]:
-    """Return an argument type: an integer from `smallest` to 2**32 - 1."""
-
-    def parse(text: str) -> int:
-        if not text.isdecimal() or not smallest <= int(text) < 2**32:
-            raise argparse.ArgumentTypeError(f"expected a whole number from {smallest} to {2**32 - 1}, got {text!r}")
-        return int(text)
-
-    return parse
-
-
-def new_weights_file(text: str) -> Path:
-    """Argument type: a name Keras saves weights under."""
-    if not text.endswith(".weights.h5"):
-        raise argparse.ArgumentTypeError(f"the name must end in .weights.h5, got {text!r}")
-    return Path(text)
-
-
-def existing_file(text: str) -> Path:
-    """Argument type: a file that is there."""
-    if not Path(text).is_file():
-        raise argparse.ArgumentTypeError(f"no such file: {text}")
-    return Path(text)
-
-
-def existing_folder(text: str) -> Path:
-    """Argument type: a folder that is there."""
-    if not Path(text).is_dir():
-        raise argparse.ArgumentTypeError(f"no such folder: {text}")
-    return Path(text)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -137,7 +106,15 @@ def parser() -> argparse.ArgumentParser:
         help="quick: the shortest run that surely passes 0.8 (minutes on a CPU); documented: the document's five "
         "epochs, SGD in updates of 32 (hours on a CPU) (default: quick)",
     )
+    training.set_defaults(wrong=wrong_together, refuse=training.error)
     training.add_argument("--epochs", type=whole_number(1), metavar="N", help="instead of the recipe's")
+    training.add_argument(
+        "--batch-size",
+        type=whole_number(1),
+        metavar="N",
+        help="images an update, instead of the recipe's 32; must divide its draw: 128 with the documented recipe is "
+        "one update a draw",
+    )
     training.add_argument(
         "--weights",
         type=new_weights_file,
@@ -166,6 +143,14 @@ def parser() -> argparse.ArgumentParser:
         "561 MB with Adam (default: %(default)s)",
     )
     training.add_argument("--no-checkpoints", action="store_true", help="save none")
+    training.add_argument(
+        "--record",
+        type=Path,
+        metavar="DIR",
+        help="keep what came out in DIR: record.json and learning_curve.svg, as benchmarks/records has them; with "
+        "--resume also of a training that is at its end",
+    )
+    training.add_argument("--note", default="", metavar="TEXT", help="kept in the record: what else was going on")
 
     evaluation = command("evaluate", run_evaluate, "measure saved weights on the test images")
     evaluation.add_argument(
@@ -214,7 +199,9 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status: 0 done, 1 failed, 2 wrong arguments, 3 doctor in doubt."""
     words = sys.argv[1:] if argv is None else list(argv)
-    arguments = parser().parse_args(words, argparse.Namespace(words=words))
+    arguments = parser().parse_args(words, argparse.Namespace(words=words, wrong=lambda _: None))
+    if wrong := arguments.wrong(arguments):
+        arguments.refuse(wrong)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's warnings, but for those of its start
     try:
         return arguments.run(arguments) or 0

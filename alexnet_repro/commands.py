@@ -9,9 +9,12 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import keras
+
     from alexnet_repro.data.loader import DataLoader
     from alexnet_repro.evaluation import Evaluation
     from alexnet_repro.recipe import Recipe
+    from alexnet_repro.training import History
 
 
 def run_doctor(arguments: argparse.Namespace) -> int:
@@ -57,29 +60,39 @@ def run_train(arguments: argparse.Namespace) -> int:
     from alexnet_repro.weights import check_weights_path
 
     recipe = getattr(Recipe, arguments.recipe)()
-    changes = {"loss": arguments.loss, "epochs": arguments.epochs}
+    changes = {"loss": arguments.loss, "epochs": arguments.epochs, "batch_size": arguments.batch_size}
     recipe = dataclasses.replace(recipe, **{name: value for name, value in changes.items() if value is not None})
     check_weights_path(arguments.weights)
+    if arguments.record is not None:
+        arguments.record.mkdir(parents=True, exist_ok=True)  # if it can't be, that is found out before hours pass
     loader = _loader(arguments)
     stem = arguments.weights.name.removesuffix(".weights.h5")
     folder = arguments.checkpoints or arguments.weights.with_name(f"{stem}.checkpoints")
     checkpoints = None if arguments.no_checkpoints else Checkpoints(folder, arguments.checkpoint_every)
-    with _prepared(arguments), deferred_signals() as stopping:
+    with _prepared(arguments):
         model = build_alexnet(kernel_initializer=recipe.kernel_initializer)
-        try:
-            history = train(
-                model,
-                loader,
-                recipe,
-                weights=arguments.weights,
-                checkpoints=checkpoints,
-                resume=arguments.resume,
-                stopping=stopping,
-                validate=not arguments.no_evaluate,
-            )
-        except TrainingStoppedError as stopped:
-            print(f"{stopped}; {_how_to_resume(arguments)}", file=sys.stderr)
-            return 128 + (stopping.by or 0)
+        with deferred_signals() as stopping:
+            try:
+                history = train(
+                    model,
+                    loader,
+                    recipe,
+                    weights=arguments.weights,
+                    checkpoints=checkpoints,
+                    resume=arguments.resume,
+                    stopping=stopping,
+                    validate=not arguments.no_evaluate,
+                )
+            except TrainingStoppedError as stopped:
+                print(f"{stopped}; {_how_to_resume(arguments)}", file=sys.stderr)
+                return 128 + (stopping.by or 0)
+        _print_training(history, loader, recipe, arguments)
+        if arguments.record is not None:
+            _record(model, loader, recipe, history, arguments)
+    return 0
+
+
+def _print_training(history: "History", loader: "DataLoader", recipe: "Recipe", arguments: argparse.Namespace) -> None:
     last = min(10, len(history.losses))
     print(
         f"trained on {history.images:,} {loader.source} images in {history.seconds:.0f} s "
@@ -90,7 +103,20 @@ def run_train(arguments: argparse.Namespace) -> int:
     print(f"weights: {arguments.weights}{_saved_when(recipe)}")
     for _, evaluation in history.evaluations[-1:]:
         _print_evaluation(evaluation, loader, recipe.loss)
-    return 0
+
+
+def _record(
+    model: "keras.Sequential",
+    loader: "DataLoader",
+    recipe: "Recipe",
+    history: "History",
+    arguments: argparse.Namespace,
+) -> None:
+    from alexnet_repro.results.training_record import Trained, record_training
+
+    words, precision, weights = arguments.words, arguments.precision, arguments.weights
+    trained = Trained(model, loader, recipe, history, words, precision, weights, arguments.note)
+    print(f"record: {record_training(arguments.record, trained)}")
 
 
 def _how_to_resume(arguments: argparse.Namespace) -> str:

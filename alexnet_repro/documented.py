@@ -61,3 +61,10 @@ DROPOUT_RATE = 0.5
 # Figures of LeNet that the text compares with (same book, same edition).
 LENET_CHANNELS = (6, 16)
 LENET_LEARNING_RATE = 0.9
+
+# Printed figures: of the first draw trained on (means over its four updates), and of 2,000 test
+# images drawn with replacement after training (the loss twice: in the progress line, and returned).
+TENSORFLOW = "2.0.0"
+FIRST_LOSS, FIRST_ACCURACY, FIRST_MILLISECONDS_A_SAMPLE = 2.3014, 0.0547, 15
+TEST_SAMPLES, TEST_ACCURACY, TEST_SECONDS = 2_000, 0.8395, 2
+TEST_LOSS_SHOWN, TEST_LOSS = 0.5035, 0.4867

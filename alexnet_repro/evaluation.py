@@ -60,6 +60,23 @@ def evaluate(
     return Evaluation(float(mean_loss), float(accuracy), len(labels))
 
 
+def logits_on_test(model: keras.Sequential, loader: DataLoader, *, progress: bool = True) -> np.ndarray:
+    """Return what `model` answers to every test image once, in the files' order: float32 logits `(num_test, classes)`.
+
+    From these follow accuracy, every loss and whatever else is asked, without running the model again.
+    """
+    check_labels(loader, model)
+    images, labels = loader.all_test()
+    network = compiled(Network(model), "softmax")  # any loss: none is computed
+    logits = []
+    with progress_bar(len(labels), "evaluating", show=progress) as bar:
+        for at in range(0, len(labels), EVALUATION_BATCH):
+            part = images[at : at + EVALUATION_BATCH]
+            logits.append(np.asarray(network.predict_on_batch(part), np.float32))
+            bar.update(len(part))
+    return np.concatenate(logits)
+
+
 def check_labels(loader: DataLoader, model: keras.Sequential) -> None:
     """Refuse labels the model has no output for: losses of such are numbers too, and other ones on each backend.
 

@@ -1,0 +1,50 @@
+"""What an argument on the command line may be; nothing here imports Keras."""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+# Literal as the names in __main__.py are: images in a draw, by recipe.
+DRAW_SIZES = {"documented": 128, "quick": 32}
+
+
+def whole_number(smallest: int) -> Callable[[str], int]:
+    """Return an argument type: an integer from `smallest` to 2**32 - 1."""
+
+    def parse(text: str) -> int:
+        if not text.isdecimal() or not smallest <= int(text) < 2**32:
+            raise argparse.ArgumentTypeError(f"expected a whole number from {smallest} to {2**32 - 1}, got {text!r}")
+        return int(text)
+
+    return parse
+
+
+def new_weights_file(text: str) -> Path:
+    """Argument type: a name Keras saves weights under."""
+    if not text.endswith(".weights.h5"):
+        raise argparse.ArgumentTypeError(f"the name must end in .weights.h5, got {text!r}")
+    return Path(text)
+
+
+def existing_file(text: str) -> Path:
+    """Argument type: a file that is there."""
+    if not Path(text).is_file():
+        raise argparse.ArgumentTypeError(f"no such file: {text}")
+    return Path(text)
+
+
+def existing_folder(text: str) -> Path:
+    """Argument type: a folder that is there."""
+    if not Path(text).is_dir():
+        raise argparse.ArgumentTypeError(f"no such folder: {text}")
+    return Path(text)
+
+
+def wrong_together(arguments: argparse.Namespace) -> str | None:
+    """Return what is wrong with the arguments of `train` that are right one by one; None if nothing is."""
+    draw, batch = DRAW_SIZES[arguments.recipe], arguments.batch_size
+    if batch is not None and draw % batch:
+        return f"argument --batch-size: must divide the {draw} images of a draw, got {batch}"
+    if arguments.note and arguments.record is None:
+        return "argument --note: goes into a record, so it needs --record=DIR"
+    return None
