@@ -1,0 +1,94 @@
+"""The document's code in four combinations of loss and update size, one epoch each, at equal images seen."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from alexnet_repro.results.bands import NORMAL, binomial
+from alexnet_repro.results.planned import LOSSES, RUNS, SIZES, Record, Records
+
+FIVE_EPOCHS = {"normalised_sigmoid": "documented", "softmax": "documented_softmax"}
+
+
+@dataclass(frozen=True)
+class Combination:
+    """What one epoch gave, on every test image."""
+
+    name: str
+    """Of its record; where it is of five epochs, this is after the first."""
+    loss: str
+    batch_size: int
+    updates: int
+    accuracy: float
+    test_loss: float
+    """Its own: of different objectives, not to be compared."""
+    num_samples: int
+    same: Mapping[str, Any]
+    """What all four have to have in common."""
+
+    @property
+    def images(self) -> int:
+        """Images seen."""
+        return self.updates * self.batch_size
+
+
+def combinations(records: Records) -> dict[tuple[str, int], Combination | None]:
+    """Return each combination by loss and update size; None where there is no record of it.
+
+    The first epoch of a longer training is as good: the documented rate is constant, and draws follow from the seed.
+    """
+    found: dict[tuple[str, int], Combination | None] = {}
+    for size in SIZES:
+        for loss in LOSSES:
+            names = [name_of(loss, size), *([FIVE_EPOCHS[loss]] if size == RUNS["documented"].batch_size else [])]
+            here = [name for name in names if name in records and records[name]["evaluations"]]
+            found[loss, size] = _combination(here[0], records[here[0]]) if here else None
+    return found
+
+
+def name_of(loss: str, size: int) -> str:
+    """Return the name of a combination's own record."""
+    return f"epoch_{loss}_{size}"
+
+
+def unlike(found: Mapping[tuple[str, int], Combination | None]) -> list[str]:
+    """Return in what the combinations differ beside loss and update size: then they tell nothing about these."""
+    present = [each for each in found.values() if each]
+    return [key for key in (present[0].same if present else {}) if len({str(each.same[key]) for each in present}) > 1]
+
+
+def effects(found: Mapping[tuple[str, int], Combination | None]) -> list[str]:
+    """Return what loss and update size each change, a sentence a pair that was run."""
+    pairs = [((LOSSES[0], size), (LOSSES[1], size), f"`{LOSSES[1]}` instead of `{LOSSES[0]}`, updates of {size}")
+             for size in SIZES]  # fmt: skip
+    pairs += [((loss, SIZES[0]), (loss, SIZES[1]), f"updates of {SIZES[1]} instead of {SIZES[0]}, `{loss}`")
+              for loss in LOSSES]  # fmt: skip
+    said = []
+    for before, after, what in pairs:
+        first, second = found[before], found[after]
+        if first and second:
+            said.append(f"{what[0].upper() if what[0] != '`' else what[0]}{what[1:]}: {_change(first, second)}")
+    return said
+
+
+def _change(first: Combination, second: Combination) -> str:
+    change = second.accuracy - first.accuracy
+    variances = [binomial(each.accuracy, each.num_samples) ** 2 for each in (first, second)]
+    bound = NORMAL * sum(variances) ** 0.5
+    judged = "more" if abs(change) > bound else "no more"
+    return f"{change:+.4f} in accuracy, {judged} than the test images alone explain (±{bound:.4f})"
+
+
+def _combination(name: str, record: Record) -> Combination:
+    recipe, epoch = record["recipe"], record["evaluations"][0]
+    varied = ("loss", "batch_size", "epochs")
+    same = {
+        "precision": record["precision"],
+        "seed": record["seed"],
+        "images seen": epoch["updates"] * recipe["batch_size"],
+    }
+    same |= {field: value for field, value in recipe.items() if field not in varied}
+    return Combination(
+        name, recipe["loss"], recipe["batch_size"], epoch["updates"], epoch["accuracy"], epoch["loss"],
+        epoch["num_samples"], same,
+    )  # fmt: skip

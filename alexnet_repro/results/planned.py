@@ -1,0 +1,83 @@
+"""The trainings whose records the claims page is about, and what to type for each."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+Record = Mapping[str, Any]
+Records = Mapping[str, Record]
+
+FOLDER = "benchmarks/records"
+LOSSES, SIZES = ("normalised_sigmoid", "softmax"), (32, 128)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training, by what differs among them; the defaults are the document's."""
+
+    recipe: str = "documented"
+    loss: str = "normalised_sigmoid"
+    batch_size: int = 32
+    epochs: int = 5
+    seed: int = 0
+    precision: str = "mixed_bfloat16"
+    """What is typed; a record in another is as good, and says so."""
+
+    def command(self, name: str) -> str:
+        """Return what to type for a record of that name."""
+        usual = Run() if self.recipe == "documented" else QUICK
+        words = [f"--recipe={self.recipe}", f"--precision={self.precision}", f"--seed={self.seed}"]
+        changed = [each for each in ("loss", "batch_size", "epochs") if getattr(self, each) != getattr(usual, each)]
+        words += [f"--{each.replace('_', '-')}={getattr(self, each)}" for each in changed]
+        words += [f"--weights={name}.weights.h5", f"--record={FOLDER}/{name}"]
+        return f"python -m alexnet_repro train {' '.join(words)}"
+
+    def differs(self, record: Record) -> list[str]:
+        """Return in what a record isn't of this training, precision aside."""
+        recipe = record["recipe"]
+        found = {"recipe": recipe["name"], "seed": record["seed"]}
+        found |= {field: recipe[field] for field in ("loss", "batch_size", "epochs")}
+        return [f"{field} {value}" for field, value in found.items() if value != getattr(self, field)]
+
+
+QUICK = Run(recipe="quick", loss="softmax", epochs=1, precision="float32")
+RUNS = {
+    "documented": Run(),
+    "documented_softmax": Run(loss="softmax"),
+    **{f"epoch_{loss}_{size}": Run(loss=loss, batch_size=size, epochs=1) for size in SIZES for loss in LOSSES},
+    **{f"quick_seed{seed}": Run("quick", "softmax", epochs=1, seed=seed, precision="float32") for seed in range(5)},
+}
+
+
+def check(records: Records) -> None:
+    """Refuse records that the page isn't about: of generated images, or of another training than their name's.
+
+    Raises:
+        ValueError: the message names the record and what it is.
+    """
+    for name, record in records.items():
+        wrong = [] if record["data"] == "Fashion-MNIST" else [f"{record['data']} images"]
+        wrong += RUNS[name].differs(record) if name in RUNS else []
+        if wrong:
+            raise ValueError(f"{FOLDER}/{name} is of another training than its name says: {', '.join(wrong)}")
+
+
+def same_but_seed(records: Records, name: str) -> list[Record]:
+    """Return the record of that name and those of the same training with other seeds; none if it isn't there."""
+    if name not in records:
+        return []
+    first = records[name]
+    alike = [each for each in records.values() if all(each[field] == first[field] for field in ("recipe", "precision"))]
+    others = {each["seed"]: each for each in alike if each["seed"] != first["seed"]}
+    return [first, *(others[seed] for seed in sorted(others))]
+
+
+def any_of(records: Records) -> Record | None:
+    """Return the first record there is; None if there is none."""
+    return next((records[name] for name in RUNS if name in records), None)
+
+
+def evaluated(record: Record) -> Record:
+    """Return how good the weights are that the document would evaluate: those saved last."""
+    found: Record = record["saved"] or record["final"]
+    return found

@@ -1,0 +1,214 @@
+"""Write benchmarks/records/README.md: what the document prints and claims, beside what the records there measured.
+
+A record is made by `python -m alexnet_repro train … --record=benchmarks/records/NAME`; the page says what to type for
+those that are missing. The same records give the same page, to the byte.
+"""
+
+import argparse
+import statistics
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from alexnet_repro.results.bands import NOT_REPRODUCED, REPRODUCED, UNKNOWN, WITHIN_REACH, band
+from alexnet_repro.results.claims import NOT_RUN, Row, claims, layer_table, others, printed
+from alexnet_repro.results.combinations import combinations, effects, name_of, unlike
+from alexnet_repro.results.planned import FOLDER, RUNS, Record, Records, check, evaluated
+from alexnet_repro.results.record_file import CURVE, RECORD, read_records, write_whole
+
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / FOLDER / "README.md"
+HEADER = ("what", "the document", "measured", "band at 95 %", "verdict")
+LONG = ("documented", "documented_softmax")
+# Source: github.com/zalandoresearch/fashion-mnist, labels 0 to 9.
+CLASSES = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
+
+ABOUT = """\
+# The record: what the document says, and what was measured
+
+The document is section 5.6 of "Dive into Deep Learning", TensorFlow 2 edition, run there under TensorFlow 2.0.0.
+`python benchmarks/make_claims.py` wrote this page from the `record.json` of each folder here; a test fails where they
+disagree. The document trained in float32; the precision of each run here is in the [table of runs](#runs)."""
+
+BANDS = f"""\
+A band is where the same thing done once more lies 19 times of 20. For accuracy it is the binomial spread of 2,000
+images drawn with replacement (1.96 standard deviations), for a test loss the spread of 1,000 such draws, for the
+first draw that of two draws of 128 (its loss: Student's, of its four updates). Where several seeds were run, Student's
+interval for one more seed comes on top. A figure inside its band is reproduced. Of one seed, a figure outside it but
+within {WITHIN_REACH} bands can't be told: seeds differ, by how much one doesn't tell. Test figures are of the weights
+that the document evaluates too: those saved at iteration 460 of the last epoch."""
+
+TWO_OBJECTIVES = """\
+The document puts a sigmoid under `sparse_categorical_crossentropy`, which expects shares that add up to 1. TensorFlow
+2.0.0 divided the sigmoids by their sum: the loss was `−log(σ(z_y) / Σ σ(z_j))`, here `normalised_sigmoid`. Keras 3 on
+TensorFlow finds what went into the sigmoid and takes `−log softmax(z)_y` instead, here `softmax`: the same code trains
+another objective today."""
+
+HIDDEN_BATCH = """\
+`fit` is called on each draw of 128 without a batch size, and its default is 32: a draw is four updates, an epoch 1,872
+instead of 468, and the first loss that is printed is a mean over four. With `--batch-size=128` a draw is one update.
+Each row below has seen the same images: one epoch, and the draw before it. Its loss is the one it was trained on."""
+
+
+def page(records: Records) -> str:
+    """Return the page.
+
+    Raises:
+        ValueError: a record is of another training than its name says.
+    """
+    check(records)
+    tables = {
+        f"`documented`: `{RUNS['documented'].loss}`, what the document trained": printed(records, "documented"),
+        "`documented_softmax`: what the same code trains today": printed(records, "documented_softmax"),
+        "Beside the training": others(records),
+    }
+    rows, of_layers = claims(records), layer_table(records)
+    counts = Counter(row.verdict for row in [*rows, *of_layers, *(row for table in tables.values() for row in table)])
+    told = [f"{counts[each]} {each}" for each in (REPRODUCED, NOT_REPRODUCED, UNKNOWN, NOT_RUN) if counts[each]]
+    blocks = [ABOUT, f"Of its figures and claims: **{', '.join(told)}**.", BANDS, "## Printed figures"]
+    for title, table in tables.items():
+        blocks += [f"### {title}", _verdicts(table)]
+    blocks += [*_folded("The layer table, 14 rows", _verdicts(of_layers)), "## Claims of the text", _verdicts(rows)]
+    blocks += ["## One program, two objectives, and `fit`'s hidden batch of 32", *_objectives(records)]
+    blocks += ["## Seeds", _seeds(records), "## Runs", *_runs(records)]
+    return "\n\n".join(blocks) + "\n"
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(cell or '–' for cell in line)} |" for line in lines)
+
+
+def _verdicts(rows: Sequence[Row]) -> str:
+    """Return rows as a table, without the columns that none of them fills."""
+    lines = [(row.what, row.says, row.measured, row.band, f"**{row.verdict}**: {row.why}") for row in rows]
+    filled = [n for n in range(len(HEADER)) if any(line[n] for line in lines)]
+    return _table([HEADER[n] for n in filled], [[line[n] for n in filled] for line in lines])
+
+
+def _folded(title: str, *blocks: str) -> list[str]:
+    return [f"<details><summary>{title}</summary>", *blocks, "</details>"]
+
+
+def _objectives(records: Records) -> Iterator[str]:
+    yield TWO_OBJECTIVES
+    both = [evaluated(records[name]) for name in LONG if name in records]
+    if both:
+        lines = [
+            (f"`{name}`", *(f"{found['losses'][loss]:.4f}" for loss in ("normalised_sigmoid", "softmax")))
+            for name, found in zip([name for name in LONG if name in records], both, strict=True)
+        ]
+        yield "One and the same weights on the 10,000 test images, by each loss:"
+        yield _table(("weights of", "`normalised_sigmoid` loss", "`softmax` loss"), lines)
+    yield HIDDEN_BATCH
+    found = combinations(records)
+    lines = []
+    for (loss, size), each in found.items():
+        if each is None:
+            lines.append((f"`{loss}`", str(size), *[""] * 4, f"**{NOT_RUN}**: [`{name_of(loss, size)}`](#runs)"))
+        else:
+            measured = (f"{each.accuracy:.4f}", f"{each.test_loss:.4f}")
+            lines.append((f"`{loss}`", str(size), f"{each.updates:,}", f"{each.images:,}", *measured, f"`{each.name}`"))
+    header = ("loss", "images an update", "updates", "images seen", "accuracy on 10,000", "its loss", "record")
+    yield _table(header, lines)
+    if other := unlike(found):
+        yield f"These differ in {', '.join(other)} as well, so that nothing follows from them."
+    elif changes := effects(found):
+        yield "\n".join(f"- {each}." for each in changes)
+        yield "One seed each: what another seed changes is not in these bounds."
+
+
+def _seeds(records: Records) -> str:
+    runs = [(name, records[name]) for name in RUNS if name.startswith("quick") and name in records]
+    missing = [f"`{name}`" for name in RUNS if name.startswith("quick") and name not in records]
+    said = []
+    shares = [record["final"]["accuracy"] for _, record in runs]
+    if shares:
+        said.append(
+            f"`quick` on all 10,000 test images, {runs[0][1]['precision']}, seeds "
+            f"{', '.join(str(record['seed']) for _, record in runs)}: {', '.join(f'{each:.4f}' for each in shares)}"
+        )
+    if len(shares) > 1:
+        low, high = band(shares, 0.0).ends
+        said.append(
+            f"mean {statistics.fmean(shares):.4f}, standard deviation {statistics.stdev(shares):.4f}; "
+            f"one more seed would lie from {low:.4f} to {high:.4f} (Student's, n = {len(shares)})"
+        )
+    if missing:
+        said.append(f"**{NOT_RUN}**: {', '.join(missing)}")
+    return "; ".join(said) + "."
+
+
+def _runs(records: Records) -> Iterator[str]:
+    names = [*RUNS, *(name for name in records if name not in RUNS)]
+    header = ("run", "precision, seed", "images", "accuracy, last / saved", "2,000 drawn: 95 %", "images/s", "curve")
+    yield _table(header, [_run(name, records.get(name)) for name in names])
+    yield "Accuracy is on all 10,000 test images, after the last update / of the weights saved last."
+    for name in LONG:
+        if name in records:
+            yield f"![Learning curve of {name}]({name}/{CURVE})"
+            confusion = evaluated(records[name])["confusion"]
+            lines = [(CLASSES[label], *map(str, row)) for label, row in enumerate(confusion)]
+            yield from _folded(f"Confusion of {name}: rows are labels, columns answers", _table(("", *CLASSES), lines))
+    yield "What was typed, where, and what else was going on:"
+    yield "\n".join(line for name in names for line in _made(name, records.get(name)))
+
+
+def _run(name: str, record: Record | None) -> tuple[str, ...]:
+    if record is None:
+        return (f"`{name}`", f"**{NOT_RUN}**", *[""] * 5)
+    final, saved, drawn = record["final"], record["saved"], evaluated(record)["document_draw"]["accuracy"]
+    accuracies = [each["accuracy"] for each in (final, saved) if each]
+    return (
+        f"[`{name}`]({name}/{RECORD})",
+        f"{record['precision']}, {record['seed']}",
+        f"{record['training']['images']:,}",
+        " / ".join(f"{each:.4f}" for each in accuracies),
+        f"{drawn['low']:.4f} to {drawn['high']:.4f}",
+        f"{record['training']['images_per_second']:.1f}",
+        f"[curve]({name}/{CURVE})",
+    )
+
+
+def _made(name: str, record: Record | None) -> Iterator[str]:
+    if record is None:
+        yield f"- `{name}`: **{NOT_RUN}**: `{RUNS[name].command(name)}`"
+        return
+    here, confusion = record["environment"], evaluated(record)["confusion"]
+    wrong, label, answer = max(
+        (count, label, answer)
+        for label, row in enumerate(confusion)
+        for answer, count in enumerate(row)
+        if label != answer
+    )
+    packages = ", ".join(
+        f"{each} {here['packages'][each]}" for each in ("tensorflow", "keras", "numpy") if each in here["packages"]
+    )
+    device = ", ".join(here["gpus"]) or here["cpu"]
+    yield f"- `{name}`: `{record['command']}`"
+    yield f"  on {_text(device)}; {packages}; revision {record['revision']}, {record['recorded']}."
+    if record["note"]:
+        yield f"  {_text(record['note'])}."
+    yield f"  Most often wrong: {CLASSES[label]} taken for {CLASSES[answer]}, {wrong:,} of {sum(confusion[label]):,}."
+
+
+def _text(text: str) -> str:
+    """Return a text of a record as Markdown in which it means nothing but itself."""
+    return " ".join(text.split()).rstrip(".").translate({ord(each): f"\\{each}" for each in r"\`*_[]<>|"})
+
+
+def main() -> int:
+    """Write the page; return the exit status: 1 if the records aren't fit."""
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    try:
+        write_whole(PAGE, page(read_records(PAGE.parent)))
+    except (OSError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(PAGE.relative_to(ROOT))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,187 @@
+"""benchmarks/records/README.md: what the committed records say, and what is said of any others."""
+
+import dataclasses
+import shlex
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+
+import pytest
+from training_records import LAYERS, record
+
+from alexnet_repro import __main__ as command_line
+from alexnet_repro.results import claims
+from alexnet_repro.results.combinations import combinations, effects, unlike
+from alexnet_repro.results.planned import RUNS, check, same_but_seed
+from alexnet_repro.results.record_file import read_records
+
+ROOT = Path(__file__).parents[1]
+ALL = {name: record(name) for name in RUNS}
+
+
+@pytest.fixture(scope="module")
+def made():
+    """The script that writes the page, as a module."""
+    spec = spec_from_file_location("make_claims", ROOT / "benchmarks/make_claims.py")
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_page_is_of_the_records(made):
+    """The page that is committed is what its script makes of the records that are."""
+    text = made.page(read_records(ROOT / "benchmarks/records"))
+    assert made.PAGE.read_text(encoding="utf-8") == text, "type: python benchmarks/make_claims.py"
+
+
+@pytest.mark.parametrize("name", list(RUNS))
+def test_page_without_a_record(made, name):
+    """A record that is missing is said to be so, with a command that can be typed; one that is there isn't."""
+    without = made.page({each: found for each, found in ALL.items() if each != name})
+    command = next(line for line in without.splitlines() if line.startswith(f"- `{name}`: **not run yet**"))
+    words = shlex.split(command.split("`")[3])
+    assert words[:3] == ["python", "-m", "alexnet_repro"]
+    arguments = command_line.parser().parse_args(words[3:], command_line.argparse.Namespace(words=words))
+    assert arguments.record == Path("benchmarks/records") / name
+    assert (arguments.recipe, arguments.seed, arguments.precision) == (
+        RUNS[name].recipe,
+        RUNS[name].seed,
+        RUNS[name].precision,
+    )
+    assert "not run yet" not in made.page(ALL)
+
+
+@pytest.mark.parametrize("names", [[], ["epoch_softmax_128"], ["quick_seed3"], ["documented_softmax"]], ids=str)
+def test_page_of_a_few_records(made, names):
+    """Whatever records there are, each figure and claim of the document has its line."""
+    text = made.page({name: ALL[name] for name in names})
+    for said in ("2.3014", "0.0547", "0.8395", "0.4867", "0.5035", "15 ms", *(f"| {n}. " for n in range(1, 10))):
+        assert said in text
+    for layer in LAYERS:
+        assert f"| `{layer['name']}` |" in text
+
+
+def test_verdicts_of_claims():
+    """The nine claims: those of size and channels are loose, the others hold for a run of accuracy 0.84."""
+    rows = claims.claims(ALL)
+    assert [(row.measured, row.verdict) for row in rows] == [
+        ("5 convolutions, 2 hidden dense, 1 output", "reproduced"),
+        ("after 1, 2, 5", "reproduced"),
+        ("11×11, 5×5, 3×3, 3×3, 3×3", "reproduced"),
+        ("16, 16 times", "not reproduced"),
+        ("172 MB", "not reproduced"),
+        ("1; 4.5e-05 at 10", "reproduced"),
+        ("after dense 1, 2", "reproduced"),
+        ("0.01", "reproduced"),
+        ("0.8400", "reproduced"),
+    ]
+
+
+def test_verdicts_of_printed_figures():
+    """The first draw and the 2,000 images, by bands worked out by hand."""
+    rows = claims.printed(ALL, "documented")
+    assert [(row.says, row.measured, row.band, row.verdict) for row in rows] == [
+        # s = 0.00816497, t(3) = 3.18245, sqrt(2 / 4); sqrt(2 * 0.0625 * 0.9375 / 128) * 1.96; 0.0081976 * 1.96.
+        ("2.3014", "2.3000", "2.2816 to 2.3184", "reproduced"),
+        ("0.0547", "0.0625", "0.0032 to 0.1218", "reproduced"),
+        ("0.8395", "0.8400", "0.8239 to 0.8561", "reproduced"),
+        ("0.4867", "0.4867", "0.4671 to 0.5063", "reproduced"),
+        ("0.5035", "0.4867", "0.4671 to 0.5063", "reproduced"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "expected"), [(0.84, "reproduced"), (0.80, "can't be told"), (0.70, "not reproduced")]
+)
+def test_verdict_of_a_worse_run(accuracy, expected):
+    """The claim of 0.84 is as good as the run it is asked of."""
+    assert claims.claims({"documented": record("documented", accuracy=accuracy)})[-1].verdict == expected
+
+
+def test_more_seeds_widen_the_band():
+    """Runs of the same training with other seeds are taken together; those of others aren't."""
+    more = {**ALL, "documented_seed1": record("documented", accuracy=0.86, seed=1)}
+    assert [each["seed"] for each in same_but_seed(more, "documented")] == [0, 1]
+    accuracy = claims.printed(more, "documented", [claims.TEST_ACCURACY])[0]
+    assert accuracy.measured == "0.8500"
+    assert accuracy.why == "inside the band of 2 seeds"
+
+
+def test_layers_that_differ():
+    """A layer that isn't as printed, or is one too many, is named."""
+    other = [*LAYERS[:-1], {**LAYERS[-1], "parameters": 40_971}, {**LAYERS[-1], "name": "dense_3"}]
+    rows = claims.layer_table({"documented": record("documented", layers=other)})
+    assert [row.what for row in rows if row.verdict != "reproduced"] == ["`dense_2`", "`dense_3`", "parameters in all"]
+    assert len(rows) == 16
+    assert all(row.verdict == "reproduced" for row in claims.layer_table(ALL))
+
+
+def test_four_combinations():
+    """Loss and update size are compared at equal images seen; the first of five epochs stands in for one."""
+    found = combinations(
+        {name: ALL[name] for name in ("documented", "epoch_softmax_32", "epoch_normalised_sigmoid_128")}
+    )
+    told = {key: each and (each.name, each.updates, each.images, each.accuracy) for key, each in found.items()}
+    assert told == {
+        ("normalised_sigmoid", 32): ("documented", 1_876, 60_032, 0.8),
+        ("softmax", 32): ("epoch_softmax_32", 1_876, 60_032, 0.75),
+        ("normalised_sigmoid", 128): ("epoch_normalised_sigmoid_128", 469, 60_032, 0.8),
+        ("softmax", 128): None,
+    }
+    assert unlike(found) == []
+    said = (
+        "\n".join(effects(found))
+        .replace(" in accuracy, ", " | ")
+        .replace(" than the test images alone explain ", " | ")
+    )
+    # sqrt(0.8 * 0.2 / 1e4 + 0.75 * 0.25 / 1e4) * 1.96, and sqrt(2 * 0.8 * 0.2 / 1e4) * 1.96
+    assert said.splitlines() == [
+        "`softmax` instead of `normalised_sigmoid`, updates of 32: -0.0500 | more | (±0.0116)",
+        "Updates of 128 instead of 32, `normalised_sigmoid`: +0.0000 | no more | (±0.0111)",
+    ]
+
+
+def test_combinations_of_different_trainings(made):
+    """Combinations that differ in more than loss and update size are shown, but nothing is concluded."""
+    mixed = {**ALL, "epoch_softmax_128": record("epoch_softmax_128", precision="float32", seed=0)}
+    assert unlike(combinations(mixed)) == ["precision"]
+    assert "These differ in precision as well" in made.page(mixed)
+    assert " in accuracy, " not in made.page(mixed)
+
+
+@pytest.mark.parametrize(
+    ("name", "other", "said"),
+    [
+        ("documented", record("documented_softmax"), "loss softmax"),
+        ("quick_seed0", record("quick_seed1"), "seed 1"),
+        ("epoch_softmax_32", record("epoch_softmax_128"), "batch_size 128"),
+        ("quick_seed0", record("quick_seed0", data="synthetic"), "synthetic images"),
+        ("another", record("quick_seed0", data="synthetic"), "synthetic images"),
+    ],
+    ids=lambda value: value["name"] if isinstance(value, dict) else None,
+)
+def test_records_of_another_training(name, other, said):
+    """A record that isn't what its name says, or of generated images, is refused by name."""
+    with pytest.raises(ValueError, match=f"{name} is of another training than its name says: {said}"):
+        check({name: other})
+
+
+def test_seeds(made):
+    """Five seeds are told with their mean, their spread and where one more would lie."""
+    shares = (0.82, 0.83, 0.825, 0.835, 0.815)
+    records = {f"quick_seed{seed}": record(f"quick_seed{seed}", accuracy=share) for seed, share in enumerate(shares)}
+    said = made.page(records)
+    # s = 0.00790569, t(4) = 2.776445, sqrt(1.2)
+    assert "seeds 0, 1, 2, 3, 4: 0.8200, 0.8300, 0.8250, 0.8350, 0.8150; mean 0.8250, standard deviation 0.0079" in said
+    assert "one more seed would lie from 0.8010 to 0.8490 (Student's, n = 5)" in said
+
+
+def test_notes_are_text(made):
+    """What a record's note holds is shown, and can't break the page."""
+    said = made.page({"documented": record("documented", note="two | three\n<b>*cores*</b>")})
+    assert r"two \| three \<b\>\*cores\*\</b\>." in said
+
+
+def test_rows_are_frozen():
+    """What was found isn't changed by who shows it."""
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        claims.claims(ALL)[0].verdict = "reproduced"
