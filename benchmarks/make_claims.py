@@ -109,7 +109,8 @@ def _objectives(records: Records) -> Iterator[str]:
             lines.append((f"`{loss}`", str(size), *[""] * 4, f"**{NOT_RUN}**: [`{name_of(loss, size)}`](#runs)"))
         else:
             measured = (f"{each.accuracy:.4f}", f"{each.test_loss:.4f}")
-            lines.append((f"`{loss}`", str(size), f"{each.updates:,}", f"{each.images:,}", *measured, f"`{each.name}`"))
+            record = f"[`{each.name}`](#runs){', its first epoch' if each.name in LONG else ''}"
+            lines.append((f"`{loss}`", str(size), f"{each.updates:,}", f"{each.images:,}", *measured, record))
     header = ("loss", "images an update", "updates", "images seen", "accuracy on 10,000", "its loss", "record")
     yield _table(header, lines)
     if other := unlike(found):
@@ -189,7 +190,7 @@ def _made(name: str, record: Record | None) -> Iterator[str]:
     yield f"- `{name}`: `{record['command']}`"
     yield f"  on {_text(device)}; {packages}; revision {record['revision']}, {record['recorded']}."
     if record["note"]:
-        yield f"  {_text(record['note'])}."
+        yield f"  Note: {_text(record['note'])}."
     yield f"  Most often wrong: {CLASSES[label]} taken for {CLASSES[answer]}, {wrong:,} of {sum(confusion[label]):,}."
 
 

@@ -178,7 +178,7 @@ def test_seeds(made):
 def test_notes_are_text(made):
     """What a record's note holds is shown, and can't break the page."""
     said = made.page({"documented": record("documented", note="two | three\n<b>*cores*</b>")})
-    assert r"two \| three \<b\>\*cores\*\</b\>." in said
+    assert r"Note: two \| three \<b\>\*cores\*\</b\>." in said
 
 
 def test_rows_are_frozen():

@@ -62,4 +62,4 @@ def verdict(printed: float, found: Band) -> tuple[str, str]:
         return REPRODUCED, f"inside the band of {seeds}"
     if found.runs == 1 and off <= WITHIN_REACH * found.half:
         return UNKNOWN, "outside the band, but one seed doesn't tell what others give"
-    return NOT_REPRODUCED, f"{off:.4f} from the middle of {seeds}"
+    return NOT_REPRODUCED, f"{off:.4f} from what was measured, {seeds}"
