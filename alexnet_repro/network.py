@@ -3,7 +3,6 @@
 from typing import Any
 
 import keras
-from keras import ops
 
 from alexnet_repro.data.resize import resize_with_pad
 from alexnet_repro.losses import LOSSES
@@ -21,10 +20,17 @@ class Network(keras.Model):
         self.size = model.input_shape[1:3]
         self.dropout = dropout
 
+    def pixels(self, images: Any) -> Any:
+        """Return what the first layer sees: float32 `(n, height, width, 1)` in [0, 1].
+
+        Scaled after resizing: interpolating whole numbers to 224 pixels is exact in float32, so that it
+        gives the same bits however it is compiled.
+        """
+        return resize_with_pad(images, *self.size) / 255.0
+
     def call(self, images: Any, training: bool = False) -> Any:
         """Return logits `(n, classes)`."""
-        pixels = resize_with_pad(ops.cast(images, "float32") / 255.0, *self.size)
-        return self.logits(pixels, training=training and self.dropout)
+        return self.logits(self.pixels(images), training=training and self.dropout)
 
 
 def compiled(

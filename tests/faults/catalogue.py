@@ -29,7 +29,7 @@ from tools import (
 
 import alexnet_repro.data.resize
 import alexnet_repro.weights
-from alexnet_repro import training as training_module
+from alexnet_repro import network as network_module
 from alexnet_repro.checks import data_checks, memory_checks
 from alexnet_repro.data.loader import DataLoader
 from alexnet_repro.hardware import precision
@@ -147,14 +147,12 @@ def tf32(patch):
 
 def dropout_follows_recipe_in_evaluation(self, images, training=False):  # noqa: ARG001
     """Call the network with dropout on, whether it trains or not."""
-    pixels = training_module.resize_with_pad(ops.cast(images, "float32") / 255.0, *self.size)
-    return self.logits(pixels, training=self.dropout)
+    return self.logits(self.pixels(images), training=self.dropout)
 
 
-def unscaled(self, images, training=False):
-    """Call the network on pixels from 0 to 255."""
-    pixels = training_module.resize_with_pad(ops.cast(images, "float32"), *self.size)
-    return self.logits(pixels, training=training and self.dropout)
+def unscaled(self, images):
+    """Return pixels from 0 to 255."""
+    return network_module.resize_with_pad(images, *self.size)
 
 
 def stale(self, target):
@@ -244,7 +242,7 @@ FAULTS = [
         "nan-hidden-by-relu",
         "learning",
         ("isn't finite after 4 updates",),
-        bad_sample(training_module, "resize_with_pad", float("nan")),
+        bad_sample(network_module, "resize_with_pad", float("nan")),
     ),
     Fault(
         "loss-swapped",
@@ -268,7 +266,7 @@ FAULTS = [
         "dropout-on-in-evaluation",
         "dropout",
         ("in evaluation",),
-        instead(training_module._Network, "call", dropout_follows_recipe_in_evaluation),
+        instead(network_module.Network, "call", dropout_follows_recipe_in_evaluation),
     ),
     Fault(
         "dropout-rate",
@@ -276,7 +274,7 @@ FAULTS = [
         ("should be 2 and 0.5",),
         before(keras.src.backend.random, "dropout", lambda x, _rate: (x, 0.4)),
     ),
-    Fault("images-unscaled", "update", ("loss is",), instead(training_module._Network, "call", unscaled)),
+    Fault("images-unscaled", "update", ("loss is",), instead(network_module.Network, "pixels", unscaled)),
     Fault("learning-rate", "update", ("10 times as long",), after(Recipe, "build_optimizer", ten_times_the_rate)),
     Fault("labels-shuffled", "pairs", ("don't belong to their labels",), after(DataLoader, "draw_train", shuffled)),
     Fault("images-mirrored", "pairs", ("are mirrored",), after(DataLoader, "draw_train", mirrored)),
