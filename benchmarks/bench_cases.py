@@ -102,6 +102,8 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Iterator[None]:
         unfit[series] = batch
         cause = f"{pyfuncitem.name} doesn't fit into the device's memory"
     # Not while the error is handled: it holds all that the test had in memory.
-    finding = Finding("fits", "INCONCLUSIVE", cause, mend="free its memory: nvidia-smi", device=device)
+    finding = Finding(
+        "fits", "INCONCLUSIVE", cause, mend="free its memory: nvidia-smi, or free -m on a CPU", device=device
+    )
     pyfuncitem.funcargs["conclude"]("fast", finding)
     return None

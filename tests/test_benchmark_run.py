@@ -40,24 +40,33 @@ def run(*arguments):
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
-@pytest.mark.slow
-def test_collecting_writes_nothing(tmp_path):
-    """The ids are stable, right comes before the same twice and both before fast, and no folder is made."""
-    done = run(*COLLECT, f"--report={tmp_path / 'report'}")
+def ids_of(done):
+    """Return the tests that were collected."""
     assert done.returncode == 0, done.stdout
-    ids = [line.removeprefix("benchmarks/") for line in done.stdout.splitlines() if "::" in line]
+    return [line.removeprefix("benchmarks/") for line in done.stdout.splitlines() if "::" in line]
+
+
+@pytest.fixture(scope="module")
+def collected(tmp_path_factory):
+    """The tests that there are by default, and the folder above the one that was to be reported into."""
+    folder = tmp_path_factory.mktemp("collected")
+    return ids_of(run(*COLLECT, f"--report={folder / 'report'}")), folder
+
+
+@pytest.mark.slow
+def test_collecting_writes_nothing(collected):
+    """The ids are stable, right comes before the same twice and both before fast, and no folder is made."""
+    ids, folder = collected
     assert [each for each in ids if each in IDS] == list(IDS)
     assert not any("gpu" in each for each in ids if "[" in each)
-    assert list(tmp_path.iterdir()) == []
+    assert list(folder.iterdir()) == []
 
 
 @pytest.mark.slow
-def test_full_grid_has_all_of_the_small_one():
+def test_full_grid_has_all_of_the_small_one(collected):
     """With --full there are more batches, and XLA other than it is by default; what was there is there in its order."""
-    few, all_of_them = (
-        [line.removeprefix("benchmarks/") for line in run(*arguments).stdout.splitlines() if "::" in line]
-        for arguments in (COLLECT, (*COLLECT, "--full"))
-    )
+    few, _ = collected
+    all_of_them = ids_of(run(*COLLECT, "--full"))
     more = set(all_of_them) - set(few)
     assert [each for each in all_of_them if each not in more] == few
     xla = "on" if keras.backend.backend() == "tensorflow" and len(usable_devices()) == 1 else "off"
