@@ -152,6 +152,7 @@ class _Log:
         self.first_update_seconds, self.answered = before.first_update_seconds, 0
         self.evaluations = before.evaluations
         self.start = time.perf_counter() - before.seconds
+        self.pause: float | None = None
         images = recipe.num_updates * recipe.batch_size
         self.bar = progress_bar(images, "training", show=show, done=len(self.losses) * recipe.batch_size)
 
@@ -183,13 +184,14 @@ class _Log:
     @contextmanager
     def paused(self) -> Iterator[None]:
         """Don't count the time that this takes."""
-        pause = time.perf_counter()
+        self.pause = since = time.perf_counter()
         yield
-        self.start += time.perf_counter() - pause
+        self.start += time.perf_counter() - since
+        self.pause = None
 
     def progress(self) -> Progress:
         """Return how far training is now."""
-        seconds = time.perf_counter() - self.start
+        seconds = (self.pause or time.perf_counter()) - self.start
         return Progress(
             self.draws,
             seconds,

@@ -11,7 +11,16 @@ import keras
 import numpy as np
 import pytest
 
-from alexnet_repro import Checkpoints, DataLoader, Recipe, TrainingStoppedError, build_alexnet, synthetic_fashion, train
+from alexnet_repro import (
+    Checkpoints,
+    DataLoader,
+    Evaluation,
+    Recipe,
+    TrainingStoppedError,
+    build_alexnet,
+    synthetic_fashion,
+    train,
+)
 
 TINY = dataclasses.replace(
     Recipe.quick(), draw_size=8, batch_size=4, draws_per_epoch=6, epochs=2, warmup_updates=2, dropout=True
@@ -45,7 +54,7 @@ def model():
 def run(model, tmp_path):
     """Train by `Sums` in a folder, stopping after so many calls; returns the history, the step and what was said."""
 
-    def run(*, stop_after=None, recipe=TINY, seed=0, images=64, **changes):
+    def run(*, stop_after=None, recipe=TINY, seed=0, images=64, validate=False, **changes):
         said, calls = [], itertools.count(1)
         step = Sums()
         loader = DataLoader.from_arrays(*synthetic_fashion(images, 1, seed=0), seed=seed)
@@ -53,7 +62,15 @@ def run(model, tmp_path):
         stopping = (lambda: next(calls) == stop_after) if stop_after else (lambda: False)
         try:
             history = train(
-                model, loader, recipe, step=step, checkpoints=settings, resume=True, stopping=stopping, progress=False
+                model,
+                loader,
+                recipe,
+                step=step,
+                checkpoints=settings,
+                resume=True,
+                stopping=stopping,
+                validate=validate,
+                progress=False,
             )
         except TrainingStoppedError as error:
             history = error
@@ -242,3 +259,20 @@ def test_network_resumes_bit_for_bit(tmp_path):
     for one, other in zip(others, weights, strict=True):
         np.testing.assert_array_equal(one, other)
     shutil.rmtree(tmp_path)  # hundreds of megabytes
+
+
+def test_time_of_measuring_is_not_training(run, monkeypatch):
+    """What measuring and saving take isn't counted as training, in a run that is resumed either."""
+    clock = itertools.count()
+    monkeypatch.setattr("alexnet_repro.training.time.perf_counter", lambda: float(next(clock)))
+
+    def evaluate(*_, **__):
+        for _ in range(1_000):
+            next(clock)
+        return Evaluation(1.0, 0.5, 1)
+
+    monkeypatch.setattr("alexnet_repro.training.evaluate", evaluate)
+    run(stop_after=6, validate=True)  # at the end of the first epoch
+    history = run(validate=True)[0]
+    assert history.seconds < 1_000
+    assert history.evaluations == ((12, Evaluation(1.0, 0.5, 1)), (24, Evaluation(1.0, 0.5, 1)))
