@@ -40,7 +40,7 @@ class TensorFlowStep:
         network.optimizer.build(network.trainable_variables)
         self.variables = (*network.variables, *network.optimizer.variables)
         self.updates_at_once = UPDATES_AT_ONCE if tf.config.list_logical_devices("GPU") else 1
-        images, labels = (tf.Variable(array, trainable=False) for array in loader.all_train())
+        images, labels = (tf.Variable(array, trainable=False) for array in _stored(loader, replicas))
         loss_of, part = LOSSES[recipe.loss], recipe.batch_size // replicas
         if replicas > 1:
             own_masks(model)
@@ -48,7 +48,7 @@ class TensorFlowStep:
         def update(indices: Any) -> tuple[Any, Any]:
             first = tf.distribute.get_replica_context().replica_id_in_sync_group * part
             own = indices[first : first + part]
-            batch, answers = tf.gather(images, own), tf.gather(labels, own)
+            batch, answers = _bytes(tf.gather(images, own)), tf.gather(labels, own)
             with tf.GradientTape() as tape:
                 logits = network(batch, training=True)
                 loss = tf.reduce_sum(loss_of(answers, logits)) / recipe.batch_size
@@ -74,6 +74,21 @@ class TensorFlowStep:
         """Make the updates; float32 tensors, which a GPU may still be working on."""
         losses, accuracies = self._updates(indices)
         return losses, accuracies
+
+
+def _stored(loader: DataLoader, replicas: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return images and labels as they are kept on the device: eight pixels a number where there are many replicas.
+
+    A variable's first value is sent from worker to worker, and TensorFlow's collectives don't take bytes.
+    """
+    images, labels = loader.all_train()
+    return images if replicas == 1 else images.reshape(len(images), -1).view(np.int64), labels
+
+
+def _bytes(stored: Any) -> Any:
+    if stored.dtype == tf.uint8:
+        return stored
+    return tf.reshape(tf.bitcast(stored, tf.uint8), (-1, 28, 28, 1))
 
 
 def own_masks(model: keras.Sequential) -> None:
