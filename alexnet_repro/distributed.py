@@ -45,12 +45,19 @@ class TensorFlowStep:
         if replicas > 1:
             own_masks(model)
 
+        def pixels(numbers: Any) -> Any:
+            return network.pixels(_bytes(tf.gather(images, numbers)))
+
+        # XLA makes one pass of it, on a CPU as well. A graph within a graph can't wait for other replicas; Keras
+        # compiles none with XLA then, either.
+        self.pixels = pixels if replicas > 1 else tf.function(pixels, jit_compile=True)
+
         def update(indices: Any) -> tuple[Any, Any]:
             first = tf.distribute.get_replica_context().replica_id_in_sync_group * part
             own = indices[first : first + part]
-            batch, answers = _bytes(tf.gather(images, own)), tf.gather(labels, own)
+            seen, answers = self.pixels(own), tf.gather(labels, own)
             with tf.GradientTape() as tape:
-                logits = network(batch, training=True)
+                logits = network.logits(seen, training=recipe.dropout)
                 loss = tf.reduce_sum(loss_of(answers, logits)) / recipe.batch_size
                 scaled = network.optimizer.scale_loss(loss)
             weights = network.trainable_weights
@@ -58,7 +65,6 @@ class TensorFlowStep:
             right = tf.equal(tf.argmax(logits, axis=-1, output_type=answers.dtype), answers)
             return loss, tf.reduce_sum(tf.cast(right, tf.float32)) / recipe.batch_size
 
-        # A graph within a graph can't wait for other replicas; Keras compiles none with XLA then, either.
         one = update if replicas > 1 else tf.function(update, jit_compile=network.jit_compile)
 
         def updates(indices: Any) -> Any:

@@ -3,9 +3,12 @@
 from collections.abc import Callable
 from typing import Any
 
+import keras
+import numpy as np
 import pytest
+from keras import ops
 
-from alexnet_repro import DataLoader
+from alexnet_repro import DataLoader, Recipe, build_alexnet
 from alexnet_repro.hardware.devices import on_device
 
 BATCHES = {"cpu": (128,), "gpu": (128,)}
@@ -21,6 +24,30 @@ def test_get_batch_train(device: str, batch: int, loader: DataLoader, measure: C
     right = ((batch, 224, 224, 1), (batch,))
     with on_device(device):
         measure(lambda: loader.get_batch_train(batch), lambda drawn: _other_shapes(drawn, *right), images=batch)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="the data set stays on the device on TensorFlow")
+def test_resident_batch(device: str, batch: int, loader: DataLoader, measure: Callable[..., None]) -> None:
+    """What training takes on TensorFlow: from a draw's numbers to its images, resized, where the data set is."""
+    from alexnet_repro.distributed import TensorFlowStep
+
+    with on_device(device):
+        model = build_alexnet(kernel_initializer="zeros")
+        step = TensorFlowStep(model, loader, Recipe.documented())
+
+        def other_images(pixels: Any) -> str | None:
+            right = loader.train_batch(numbers[-1])[0][..., 0] / 255
+            # Where 28 pixels become 224, every eighth, from the fifth on, lies a sixteenth from one of the 28.
+            error = np.abs(ops.convert_to_numpy(pixels)[:, 3::8, 3::8, 0] - right).mean()
+            return None if error < 0.05 else f"the images are off by {error:.3f} on average"
+
+        numbers: list[np.ndarray] = []
+
+        def draw() -> Any:
+            numbers[:] = [loader.draw_train_indices(batch)]
+            return step.pixels(ops.convert_to_tensor(numbers[-1]))
+
+        measure(draw, other_images, images=batch)
 
 
 @pytest.mark.parametrize("batch", [128])

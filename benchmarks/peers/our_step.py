@@ -13,9 +13,10 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
-from alexnet_repro import DataLoader, Recipe, build_alexnet, synthetic_fashion, train
+from alexnet_repro import DataLoader, Recipe, best_step, build_alexnet, synthetic_fashion, train
 from alexnet_repro.hardware.calibrate import matmul_rate
 from alexnet_repro.hardware.devices import free_memory, synchronise
 from alexnet_repro.hardware.precision import precision as numerics
@@ -25,10 +26,10 @@ ROUNDS, BATCH = (int(text) for text in (*sys.argv[1:], *("5", "128")[len(sys.arg
 LOADER = DataLoader.from_arrays(*synthetic_fashion(), seed=0)
 
 
-def timed(work: Callable[[], Any]) -> list[float]:
+def timed(work: Callable[[], Any], rounds: int = ROUNDS) -> list[float]:
     """Return the seconds of each round but the first two."""
     seconds = []
-    for _ in range(2 + ROUNDS):
+    for _ in range(2 + rounds):
         start = time.perf_counter()
         synchronise(work())
         seconds.append(time.perf_counter() - start)
@@ -55,10 +56,7 @@ def measure(precision: str) -> None:
     # The training loop against the bare step on resident data, in turns: each turn is one of either.
     recipe = dataclasses.replace(step_of_batch, epochs=1, draws_per_epoch=1, preliminary_draws=0, save_every=None)
 
-    def step(images: Any, labels: Any) -> tuple[Any, Any]:
-        loss, accuracy = network.train_on_batch(images, labels)
-        return loss, accuracy
-
+    step = best_step(model, LOADER, recipe)
     loops, bare = [], []
     for _ in range(2 * ROUNDS):
         start = time.perf_counter()
@@ -73,15 +71,10 @@ def measure(precision: str) -> None:
     say("bare step in turns with it", bare, precision=precision)
 
     four = dataclasses.replace(documented, epochs=1, draws_per_epoch=1, preliminary_draws=0, save_every=None)
-    updates = compiled_network(model, four)
-
-    def update(images: Any, labels: Any) -> tuple[Any, Any]:
-        loss, accuracy = updates.train_on_batch(images, labels)
-        return loss, accuracy
-
+    updates = best_step(model, LOADER, four)
     say(
         "training loop, four updates of 32",
-        timed(lambda: train(model, LOADER, four, step=update, progress=False).images),
+        timed(lambda: train(model, LOADER, four, step=updates, progress=False).images),
         precision=precision,
     )
     rate = matmul_rate("cpu:0", precision, (4096, 4096, 4096))
@@ -95,3 +88,23 @@ for name in ("float32", "mixed_bfloat16"):
     free_memory()
 say("get_batch_train as documented", timed(lambda: LOADER.get_batch_train(BATCH)[1]))
 say("draw_train, as training takes it", timed(lambda: LOADER.draw_train(BATCH)[1]))
+if keras.backend.backend() == "tensorflow":
+    import tensorflow as tf
+
+    from alexnet_repro.distributed import TensorFlowStep
+
+    resident = TensorFlowStep(build_alexnet(kernel_initializer="zeros"), LOADER, Recipe.documented())
+    train_images = LOADER.train_images
+
+    def as_in_the_document() -> Any:
+        """Return a resized batch as the document's own `get_batch_train` makes it."""
+        index = np.random.randint(0, LOADER.num_train, BATCH)  # noqa: NPY002 - as documented
+        return tf.image.resize_with_pad(train_images[index], 224, 224).numpy()
+
+    def as_training_does() -> Any:
+        """Return a resized batch on the device."""
+        return resident.pixels(ops.convert_to_tensor(LOADER.draw_train_indices(BATCH)))
+
+    rounds = [(timed(as_in_the_document, 1), timed(as_training_does, 1)) for _ in range(4 * ROUNDS)]
+    say("the document's get_batch_train, in turns with the next", [one for (one,), _ in rounds])
+    say("a resized batch on the device, as training makes it", [one for _, (one,) in rounds])
