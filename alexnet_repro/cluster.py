@@ -1,0 +1,125 @@
+"""Which processes train together, and which of them this one is: from TF_CONFIG, or from Slurm's own variables."""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+EXAMPLE = '{"cluster": {"worker": ["host0:2222", "host1:2222"]}, "task": {"type": "worker", "index": 0}}'
+LAUNCH = f"""\
+on each machine, with its own index:
+  TF_CONFIG='{EXAMPLE}' \\
+    python -m alexnet_repro train --distribute=multiworker
+or under Slurm, one task a machine:
+  srun --nodes=2 --ntasks-per-node=1 --gpus-per-node=8 python -m alexnet_repro train --distribute=multiworker
+"""
+SLURM_PORTS, SLURM_SPACING, SLURM_JOBS = 20_000, 16, 600
+"""First port, ports a job, and jobs until they repeat: below the ports that Linux gives away by itself."""
+
+
+class ClusterError(OSError):
+    """Workers can't begin, or go on, together; the message names the worker, and what to do."""
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """The workers of one training, and this process's place among them."""
+
+    addresses: tuple[str, ...]
+    """`host:port` of each, by its number."""
+    task: int
+    """This one's number."""
+
+    @property
+    def chief(self) -> bool:
+        """Whether this worker is the one that prints and saves."""
+        return self.task == 0
+
+    def name(self, task: int) -> str:
+        """Return what a worker is called in messages."""
+        return f"worker {task} ({self.addresses[task]})"
+
+    def endpoint(self, task: int) -> tuple[str, int]:
+        """Return a worker's host and port."""
+        host, _, port = self.addresses[task].rpartition(":")
+        return host.strip("[]"), int(port)
+
+
+def cluster_here(environ: Mapping[str, str] = os.environ) -> Cluster:
+    """Return the cluster that the environment describes: `TF_CONFIG` where it is set, else Slurm's variables.
+
+    Raises:
+        ClusterError: there is neither, or what is there is wrong; the message says what to type.
+    """
+    if environ.get("TF_CONFIG"):
+        return _of_tf_config(environ["TF_CONFIG"])
+    if "SLURM_STEP_NODELIST" in environ:
+        return _of_slurm(environ)
+    if "SLURM_JOB_ID" in environ:
+        raise ClusterError(
+            "this is in a job of Slurm's, but in no step of it: put srun before the command, as in\n"
+            "  srun --ntasks-per-node=1 python -m alexnet_repro train --distribute=multiworker"
+        )
+    raise ClusterError(
+        f"nothing says which workers there are: TF_CONFIG isn't set, and this isn't Slurm. Type {LAUNCH}"
+    )
+
+
+def _of_tf_config(text: str) -> Cluster:
+    try:
+        config = json.loads(text)
+    except ValueError as error:
+        raise ClusterError(f"TF_CONFIG isn't JSON ({error}); it should look like {EXAMPLE}") from error
+    jobs = config.get("cluster") if isinstance(config, dict) else None
+    if not isinstance(jobs, dict) or set(jobs) != {"worker"}:
+        found = ", ".join(sorted(jobs)) if isinstance(jobs, dict) and jobs else "none"
+        raise ClusterError(
+            f"TF_CONFIG's cluster must have one job, worker (worker 0 is the chief), and has {found}; {EXAMPLE}"
+        )
+    return Cluster(_addresses(jobs["worker"]), _index(config.get("task"), len(jobs["worker"])))
+
+
+def _addresses(found: Any) -> tuple[str, ...]:
+    if not isinstance(found, list) or not found:
+        raise ClusterError(f"TF_CONFIG's workers must be a list of host:port, got {str(found)[:80]!r}; {EXAMPLE}")
+    for each in found:
+        host, _, port = each.rpartition(":") if isinstance(each, str) else ("", "", "")
+        if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
+            raise ClusterError(f"TF_CONFIG: a worker's address must be host:port, got {str(each)[:80]!r}")
+    for each in found:
+        if found.count(each) > 1:
+            raise ClusterError(f"TF_CONFIG: {each} is there twice; each worker needs an address of its own")
+    return tuple(found)
+
+
+def _index(task: Any, workers: int) -> int:
+    kind, index = (task.get("type"), task.get("index")) if isinstance(task, dict) else (None, None)
+    if kind != "worker":
+        raise ClusterError(f"TF_CONFIG's task must be of type worker, got {kind!r}; {EXAMPLE}")
+    if not isinstance(index, int) or isinstance(index, bool) or not 0 <= index < workers:
+        raise ClusterError(f"TF_CONFIG's task index must be from 0 to {workers - 1}, got {index!r}")
+    return index
+
+
+def _of_slurm(environ: Mapping[str, str]) -> Cluster:
+    """Return the cluster of a step of Slurm's, with ports that follow from the job's number.
+
+    TensorFlow's resolver sorts the nodes by name, while Slurm numbers tasks in an order of its own: n9, n10 or round
+    about. So a process isn't told by its number there, but by its node and its number on that node.
+    """
+    import tensorflow as tf
+
+    first = SLURM_PORTS + int(environ.get("SLURM_JOB_ID", "0")) % SLURM_JOBS * SLURM_SPACING
+    try:
+        # GPUs are given out by Slurm itself; told a number of them, TensorFlow doesn't call nvidia-smi.
+        resolver = tf.distribute.cluster_resolver.SlurmClusterResolver(
+            port_base=first, gpus_per_node=2**10, gpus_per_task=1, auto_set_gpu=False
+        )
+        addresses = tuple(resolver.cluster_spec().as_dict()["worker"])
+        own = f"{environ['SLURMD_NODENAME']}:{first + int(environ['SLURM_LOCALID'])}"
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise ClusterError(f"Slurm's variables can't be understood: {error}. Is it started by srun?") from error
+    if own not in addresses:
+        raise ClusterError(f"Slurm's variables don't agree: {own} isn't among the workers {', '.join(addresses)}")
+    return Cluster(addresses, addresses.index(own))
