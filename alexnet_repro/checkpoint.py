@@ -190,10 +190,10 @@ class Store:
             raise UnusableCheckpointError("it is corrupt (its SHA-256 isn't that of its content)")
         if description["format"] != FORMAT:
             raise UnusableCheckpointError(f"its format is {description['format']}, this version reads {FORMAT}")
-        other = list(_differences(description["identity"], json.loads(json.dumps(self.identity))))
+        other = list(differences(description["identity"], json.loads(json.dumps(self.identity))))
         if other:
             raise UnusableCheckpointError(f"it is of another run: {'; '.join(other[:3])}")
-        changed = list(_differences(description["versions"], versions()))
+        changed = list(differences(description["versions"], versions()))
         if changed:
             self.settings.say(f"{path.name} was saved elsewhere, so bits may differ from here on: {'; '.join(changed)}")
         losses, accuracies = arrays.pop("losses"), arrays.pop("accuracies")
@@ -220,11 +220,11 @@ def versions() -> dict[str, str]:
     return {"backend": backend, backend: sys.modules[backend].__version__, "keras": keras.__version__}
 
 
-def _differences(there: Any, here: Any, name: str = "") -> Iterator[str]:
+def differences(there: Any, here: Any, name: str = "") -> Iterator[str]:
     """Yield what differs, innermost first, as `recipe loss is 'a' there, 'b' here`."""
     if isinstance(there, dict) and isinstance(here, dict):
         for key in sorted({*there, *here}):
-            yield from _differences(there.get(key), here.get(key), f"{name} {key}".strip())
+            yield from differences(there.get(key), here.get(key), f"{name} {key}".strip())
     elif there != here:
         pairs = [(a, b) for a, b in zip(there, here, strict=False) if a != b] if isinstance(there, list) else []
         first, second = pairs[0] if pairs else (there, here)
