@@ -126,10 +126,10 @@ class Watch:
             for task, peer in self._peers.items():
                 selector.register(peer.connection, selectors.EVENT_READ, task)
             while not self._over.is_set():
-                slept, awake = time.monotonic() - awake, time.monotonic()
-                if slept > self.timeout / 2:  # it is this process that was stopped
-                    for peer in self._peers.values():
-                        peer.heard += slept
+                now = time.monotonic()
+                if now - awake > self.timeout / 2:  # it is this process that was stopped
+                    self._forgive(now - awake)
+                awake = now
                 if awake >= next_beat:
                     self._send({"in": self._own.what, "updates": self._own.updates})
                     next_beat = awake + beat
@@ -138,7 +138,7 @@ class Watch:
                         selector.unregister(key.fileobj)
                         self._gone(key.data)
                 self._part()
-                if line := self._failure or self._silent() or self._stuck():
+                if line := self._failure or self._silent(awake) or self._stuck(awake):
                     self._end(line)
 
     def _read(self, task: int) -> bool:
@@ -167,19 +167,26 @@ class Watch:
             what = ", the chief," if task == 0 else ""
             self._end(f"{self.cluster.name(task)}{what} ended without a word: killed, or its machine is down")
 
-    def _silent(self) -> str | None:
+    def _forgive(self, seconds: float) -> None:
+        """Don't hold it against the others that this process saw nothing for so long."""
+        for peer in self._peers.values():
+            peer.heard += seconds
+            peer.place.since += seconds
+        self._own.since += seconds
+
+    def _silent(self, now: float) -> str | None:
         for task, peer in self._peers.items():
-            if not peer.left and time.monotonic() - peer.heard > self.timeout:
+            if not peer.left and now - peer.heard > self.timeout:
                 return (
                     f"{self.cluster.name(task)} hasn't been heard for {self.timeout:g} s: stopped, hanging, or cut off"
                 )
         return None
 
-    def _stuck(self) -> str | None:
+    def _stuck(self, now: float) -> str | None:
         """Return whose main thread hangs; the chief finds out."""
         if not self.cluster.chief or self._leaving:
             return None
-        now, places = time.monotonic(), {0: self._own, **{task: peer.place for task, peer in self._peers.items()}}
+        places = {0: self._own, **{task: peer.place for task, peer in self._peers.items()}}
         for what in (APART, BUSY):
             for task, place in places.items():
                 spent = now - place.since
