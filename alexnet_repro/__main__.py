@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from alexnet_repro.arguments import existing_file, existing_folder, new_weights_file, whole_number, wrong_together
+from alexnet_repro.cluster import LAUNCH
 from alexnet_repro.commands import run_doctor, run_evaluate, run_report, run_shapes, run_train
 
 # Literal, so that --help and wrong arguments answer without importing Keras;
@@ -36,6 +37,10 @@ what a run of `pytest benchmarks` found, and whether another was faster:
   python -m alexnet_repro report results.json
   python -m alexnet_repro report before/results.json after/results.json
 """
+
+DISTRIBUTE = f"""\
+Each update's batch is shared equally among all GPUs; worker 0 alone prints and saves. Many workers:
+{LAUNCH}"""
 
 REPORT = """\
 Turn what `pytest benchmarks` found into a page to read.
@@ -106,6 +111,7 @@ def parser() -> argparse.ArgumentParser:
         help="quick: the shortest run that surely passes 0.8 (minutes on a CPU); documented: the document's five "
         "epochs, SGD in updates of 32 (hours on a CPU) (default: quick)",
     )
+    training.formatter_class = formatter
     training.set_defaults(wrong=wrong_together, refuse=training.error)
     training.add_argument("--epochs", type=whole_number(1), metavar="N", help="instead of the recipe's")
     training.add_argument(
@@ -151,6 +157,24 @@ def parser() -> argparse.ArgumentParser:
         "--resume also of a training that is at its end",
     )
     training.add_argument("--note", default="", metavar="TEXT", help="kept in the record: what else was going on")
+
+    distribution = training.add_argument_group("more than one device", DISTRIBUTE)
+    distribution.add_argument(
+        "--distribute",
+        choices=("mirrored", "multiworker"),
+        help="mirrored: on all GPUs of this machine; multiworker: on many machines, each with all its GPUs",
+    )
+    distribution.add_argument(
+        "--replicas", type=whole_number(1), metavar="N", help="mirrored on a CPU split into N, to try it without GPUs"
+    )
+    distribution.add_argument(
+        "--worker-timeout",
+        type=whole_number(1),
+        default=60,
+        metavar="SECONDS",
+        help="how long a worker is waited for, at the start and when it falls silent; then all stop and name it "
+        "(default: %(default)s)",
+    )
 
     evaluation = command("evaluate", run_evaluate, "measure saved weights on the test images")
     evaluation.add_argument(
@@ -202,7 +226,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(words, argparse.Namespace(words=words, wrong=lambda _: None))
     if wrong := arguments.wrong(arguments):
         arguments.refuse(wrong)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's warnings, but for those of its start
+    # TensorFlow's warnings, but for those of its start; of a lost worker the watchdog tells, in fewer words.
+    many = getattr(arguments, "distribute", None) == "multiworker"
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3" if many else "2")
     try:
         return arguments.run(arguments) or 0
     except (OSError, ArithmeticError) as error:  # data, weights and disks; a loss that diverged

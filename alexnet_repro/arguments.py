@@ -47,4 +47,6 @@ def wrong_together(arguments: argparse.Namespace) -> str | None:
         return f"argument --batch-size: must divide the {draw} images of a draw, got {batch}"
     if arguments.note and arguments.record is None:
         return "argument --note: goes into a record, so it needs --record=DIR"
+    if arguments.replicas is not None and arguments.distribute != "mirrored":
+        return "argument --replicas: is for --distribute=mirrored"
     return None

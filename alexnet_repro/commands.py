@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import shlex
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,8 +12,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import keras
 
+    from alexnet_repro.cluster import Cluster
     from alexnet_repro.data.loader import DataLoader
     from alexnet_repro.evaluation import Evaluation
+    from alexnet_repro.one_device import OneDevice
     from alexnet_repro.recipe import Recipe
     from alexnet_repro.training import History
 
@@ -62,34 +65,76 @@ def run_train(arguments: argparse.Namespace) -> int:
     recipe = getattr(Recipe, arguments.recipe)()
     changes = {"loss": arguments.loss, "epochs": arguments.epochs, "batch_size": arguments.batch_size}
     recipe = dataclasses.replace(recipe, **{name: value for name, value in changes.items() if value is not None})
-    check_weights_path(arguments.weights)
-    if arguments.record is not None:
-        arguments.record.mkdir(parents=True, exist_ok=True)  # if it can't be, that is found out before hours pass
+    cluster = _cluster(arguments)
+    if cluster is None or cluster.chief:
+        check_weights_path(arguments.weights)
+        if arguments.record is not None:
+            arguments.record.mkdir(parents=True, exist_ok=True)  # if it can't be, that is found out before hours pass
     loader = _loader(arguments)
     stem = arguments.weights.name.removesuffix(".weights.h5")
     folder = arguments.checkpoints or arguments.weights.with_name(f"{stem}.checkpoints")
     checkpoints = None if arguments.no_checkpoints else Checkpoints(folder, arguments.checkpoint_every)
-    with _prepared(arguments):
-        model = build_alexnet(kernel_initializer=recipe.kernel_initializer)
-        with deferred_signals() as stopping:
+    with _prepared(arguments), _devices(arguments, cluster, loader, recipe) as devices:
+        with devices.scope():
+            model = build_alexnet(kernel_initializer=recipe.kernel_initializer)
+        with deferred_signals() as wish:
             try:
                 history = train(
                     model,
                     loader,
                     recipe,
-                    weights=arguments.weights,
-                    checkpoints=checkpoints,
+                    step=devices.step(model, loader, recipe),
+                    weights=arguments.weights if devices.chief else None,
+                    checkpoints=devices.checkpoints(checkpoints),
                     resume=arguments.resume,
-                    stopping=stopping,
+                    stopping=devices.stopping(wish),
+                    pausing=devices.pausing,
                     validate=not arguments.no_evaluate,
+                    progress=devices.chief,
                 )
             except TrainingStoppedError as stopped:
-                print(f"{stopped}; {_how_to_resume(arguments)}", file=sys.stderr)
-                return 128 + (stopping.by or 0)
-        _print_training(history, loader, recipe, arguments)
-        if arguments.record is not None:
-            _record(model, loader, recipe, history, arguments)
+                print(f"{stopped}; {_how_to_resume(arguments)}" if devices.chief else stopped, file=sys.stderr)
+                return 128 + (wish.by or devices.stopped_by)
+        if devices.chief:
+            with devices.pausing():
+                _print_training(history, loader, recipe, arguments)
+                if arguments.record is not None:
+                    _record(model, loader, recipe, history, arguments)
     return 0
+
+
+def _cluster(arguments: argparse.Namespace) -> "Cluster | None":
+    from alexnet_repro.cluster import cluster_here
+
+    return cluster_here() if arguments.distribute == "multiworker" else None
+
+
+@contextmanager
+def _devices(
+    arguments: argparse.Namespace, cluster: "Cluster | None", loader: "DataLoader", recipe: "Recipe"
+) -> Iterator["OneDevice"]:
+    """Prepare the devices to train on, and leave them; before anything else of TensorFlow's."""
+    import keras
+
+    from alexnet_repro.one_device import OneDevice
+
+    if arguments.distribute is None:
+        yield OneDevice()
+        return
+    if keras.backend.backend() != "tensorflow":
+        raise OSError(f"--distribute needs TensorFlow, and KERAS_BACKEND is {keras.backend.backend()}")
+    from alexnet_repro import strategies
+
+    if cluster is None:
+        yield strategies.Mirrored(recipe, arguments.replicas)
+        return
+    options = {name: getattr(arguments, name) for name in ("resume", "checkpoint_every", "no_checkpoints")}
+    options["no_evaluate"] = arguments.no_evaluate
+    own = strategies.plan(loader, recipe, arguments.precision, options)
+    strategies.check_shared(recipe, len(cluster.addresses) * strategies.local_replicas())
+    with strategies.working_together(cluster, own, arguments.worker_timeout) as workers:
+        yield workers
+    signal.alarm(arguments.worker_timeout)  # should TensorFlow wait in vain for others while it shuts down
 
 
 def _print_training(history: "History", loader: "DataLoader", recipe: "Recipe", arguments: argparse.Namespace) -> None:

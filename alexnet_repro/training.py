@@ -59,6 +59,7 @@ def train(
     checkpoints: Checkpoints | None = None,
     resume: bool = False,
     stopping: Callable[[], bool] = lambda: False,
+    pausing: Callable[[], AbstractContextManager[None]] = nullcontext,
     validate: bool = False,
     progress: bool = True,
 ) -> History:
@@ -74,6 +75,7 @@ def train(
         resume: whether to go on from the newest checkpoint, bit for bit as if nothing had come between;
             where there is none, training starts at its beginning.
         stopping: asked after each call of the step; once true, training stops, after a checkpoint.
+        pausing: returns what saving and measuring between updates are done in.
         validate: whether to measure the model on all test images after each epoch.
         progress: whether to show a bar on stderr: images/s, loss, accuracy and time left.
 
@@ -99,7 +101,7 @@ def train(
         with log.bar:
             for stretch, results, stop in _made(step, loader, recipe, left, stopping):
                 log.add(stretch.draws, *results)
-                with log.paused():
+                with log.paused(), pausing():
                     if weights is not None and stretch.saves:
                         save_weights(model, weights)
                     if validate and stretch.ends_epoch:

@@ -58,6 +58,7 @@ def test_help_without_keras():
             "train --help",
             "--recipe --epochs --weights --no-evaluate --loss --precision --seed --data-dir --synthetic",
         ),
+        ("train --help", "--distribute --replicas --worker-timeout TF_CONFIG srun"),
         ("report --help", "A.json B.json --out report.html comparison.html"),
         ("evaluate --help", "--weights --samples --loss --precision --seed --data-dir --synthetic"),
     ],
@@ -99,6 +100,10 @@ def test_commands_shown_in_help_are_right(tmp_path, monkeypatch):
         ("train --weights=alexnet.h5", ".weights.h5"),
         ("train --samples=2000", "--samples=2000"),
         ("train --synthetic --data-dir=here", "--data-dir"),
+        ("train --distribute=all", "'all'"),
+        ("train --replicas=2", "--replicas"),
+        ("train --distribute=multiworker --replicas=2", "--replicas"),
+        ("train --worker-timeout=0", "--worker-timeout"),
         ("evaluate", "--weights"),
         ("evaluate --weights=nowhere.weights.h5", "nowhere.weights.h5"),
         ("evaluate --samples=0", "--samples"),
@@ -312,6 +317,17 @@ def test_signals_stop_a_training(tmp_path, monkeypatch, capsys, number):
         f"  python -m alexnet_repro train --synthetic --seed=3 '--weights={tmp_path}/a b.weights.h5' --resume",
     ]
     assert signal.getsignal(number) not in {None, signal.SIG_IGN}
+
+
+def test_no_cluster(tmp_path, monkeypatch, capsys):
+    """Many workers, where nothing says which, exit 1 before anything is loaded, with what to type."""
+    for name in ("TF_CONFIG", "SLURM_STEP_NODELIST", "SLURM_JOB_ID"):
+        monkeypatch.delenv(name, raising=False)
+    assert command_line.main(["train", "--distribute=multiworker", f"--data-dir={tmp_path}"]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("python -m alexnet_repro: nothing says which workers there are: TF_CONFIG isn't set")
+    assert "srun --nodes=2" in err
 
 
 def test_data_dir_must_be_a_folder(tmp_path, capsys):
