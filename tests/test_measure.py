@@ -191,6 +191,7 @@ class Littering:
 def littering(monkeypatch):
     """Such work, while garbage is collected at every chance."""
     monkeypatch.setattr(module, "gc", gc)
+    monkeypatch.setattr(module, "read_back_seconds", lambda _: 1e-9)  # in no doubt, so never measured again
     work, thresholds = Littering(), gc.get_threshold()
     gc.callbacks.append(work.collecting)
     gc.set_threshold(20)
@@ -202,10 +203,9 @@ def littering(monkeypatch):
 def test_no_garbage_is_collected_within_a_round(make, littering):
     """Neither in the five timed rounds nor in the two in a row; before each of the five, and the row, it is."""
     measure(make(), littering, least_rounds=5, seconds=0.0)
-    assert littering.calls == 3 + 5 + 2
-    # The round that compiles, and the two that are read back.
-    assert {call for call, working in littering.collections if working} == {1, 2, 3}
-    assert {call for call, working in littering.collections if not working} >= {3, 4, 5, 6, 7, 8}
+    assert littering.calls == 1 + 5 + 2
+    assert {call for call, working in littering.collections if working} == {1}  # the round that compiles
+    assert {call for call, working in littering.collections if not working} >= {1, 2, 3, 4, 5, 6}
 
 
 @pytest.mark.parametrize("fails", [False, True])
