@@ -1,9 +1,11 @@
-"""Updates on TensorFlow, on one device, all GPUs of a machine or many machines; the data set stays on the devices.
+"""Updates on TensorFlow: on one device, on all GPUs of a machine or on many machines.
 
-Every replica takes its part of each batch, of the same images that one device would take; gradients are summed by
-`tf.distribute`'s collectives (NCCL between GPUs, rings of gRPC between CPUs).
+A GPU holds the data set; what is sent to it are the numbers of images. Every replica takes its part of each batch, of
+the same images that one device would take; gradients are summed by `tf.distribute`'s collectives (NCCL between GPUs,
+rings of gRPC between CPUs).
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -20,14 +22,23 @@ GOLDEN = 0x9E3779B9  # 2**32 over the golden ratio: its multiples are far apart 
 
 
 class TensorFlowStep:
-    """Keras's update as a TensorFlow graph that gathers its batches on the device and loops by itself.
+    """Keras's update as a TensorFlow graph that loops over batches by itself.
 
     On one device it computes bit for bit what `alexnet_repro.steps.KerasStep` does. To be made in the scope
     of the strategy that `model` was built in (`tf.distribute.Strategy.scope`), if there is one.
     """
 
-    def __init__(self, model: keras.Sequential, loader: DataLoader, recipe: Recipe) -> None:
-        """Put `loader`'s training images on each replica's device, and compile `recipe`'s update of `model`.
+    def __init__(
+        self, model: keras.Sequential, loader: DataLoader, recipe: Recipe, *, resident: bool | None = None
+    ) -> None:
+        """Compile `recipe`'s update of `model`.
+
+        Args:
+            model: from `build_alexnet`.
+            loader: of the training images.
+            recipe: the loss, optimizer, dropout and batch size are taken from it.
+            resident: whether the training images are put on each replica's device, or taken from the host's
+                memory batch by batch; by default, whether there is a GPU.
 
         Raises:
             ValueError: a batch can't be shared equally among the replicas.
@@ -39,62 +50,82 @@ class TensorFlowStep:
         network = compiled_network(model, recipe)
         network.optimizer.build(network.trainable_variables)
         self.variables = (*network.variables, *network.optimizer.variables)
-        self.updates_at_once = UPDATES_AT_ONCE if tf.config.list_logical_devices("GPU") else 1
-        images, labels = (tf.Variable(array, trainable=False) for array in _stored(loader, replicas))
+        gpu = bool(tf.config.list_logical_devices("GPU"))
+        self.updates_at_once = UPDATES_AT_ONCE if gpu else 1
+        self._resident, self._loader = gpu if resident is None else resident, loader
+        taken = _resident(loader, replicas) if self._resident else lambda images, labels: (images, labels)
         loss_of, part = LOSSES[recipe.loss], recipe.batch_size // replicas
         if replicas > 1:
             own_masks(model)
 
-        def pixels(numbers: Any) -> Any:
-            return network.pixels(_bytes(tf.gather(images, numbers)))
+        def batch(*sent: Any) -> tuple[Any, Any]:
+            images, labels = taken(*sent)
+            return network.pixels(images), labels
 
         # XLA makes one pass of it, on a CPU as well. A graph within a graph can't wait for other replicas; Keras
         # compiles none with XLA then, either.
-        self.pixels = pixels if replicas > 1 else tf.function(pixels, jit_compile=True)
+        self._batch = batch if replicas > 1 else tf.function(batch, jit_compile=True)
 
-        def update(indices: Any) -> tuple[Any, Any]:
+        def update(*sent: Any) -> tuple[Any, Any]:
             first = tf.distribute.get_replica_context().replica_id_in_sync_group * part
-            own = indices[first : first + part]
-            seen, answers = self.pixels(own), tf.gather(labels, own)
+            pixels, labels = self._batch(*(each[first : first + part] for each in sent))
             with tf.GradientTape() as tape:
-                logits = network.logits(seen, training=recipe.dropout)
-                loss = tf.reduce_sum(loss_of(answers, logits)) / recipe.batch_size
+                logits = network.logits(pixels, training=recipe.dropout)
+                loss = tf.reduce_sum(loss_of(labels, logits)) / recipe.batch_size
                 scaled = network.optimizer.scale_loss(loss)
             weights = network.trainable_weights
             network.optimizer.apply(tape.gradient(scaled, weights), weights)
-            right = tf.equal(tf.argmax(logits, axis=-1, output_type=answers.dtype), answers)
+            right = tf.equal(tf.argmax(logits, axis=-1, output_type=labels.dtype), labels)
             return loss, tf.reduce_sum(tf.cast(right, tf.float32)) / recipe.batch_size
 
         one = update if replicas > 1 else tf.function(update, jit_compile=network.jit_compile)
 
-        def updates(indices: Any) -> Any:
-            def shared(batch: Any) -> tuple[Any, ...]:
-                return tuple(strategy.reduce("SUM", each, axis=None) for each in strategy.run(one, (batch,)))
+        def updates(*sent: Any) -> Any:
+            def shared(each: tuple[Any, ...]) -> tuple[Any, ...]:
+                return tuple(strategy.reduce("SUM", result, axis=None) for result in strategy.run(one, each))
 
-            return tf.map_fn(shared, indices, parallel_iterations=1, fn_output_signature=(tf.float32, tf.float32))
+            return tf.map_fn(shared, sent, parallel_iterations=1, fn_output_signature=(tf.float32, tf.float32))
 
-        numbers = tf.TensorSpec((None, recipe.batch_size), tf.int64)
-        self._updates = tf.function(updates, input_signature=[numbers])
+        # Of any number of batches.
+        shapes = [tf.TensorSpec((None, recipe.batch_size), tf.int64)]
+        if not self._resident:
+            shapes = [
+                tf.TensorSpec((None, recipe.batch_size, 28, 28, 1), tf.uint8),
+                tf.TensorSpec((None, recipe.batch_size), tf.int32),
+            ]
+        self._updates = tf.function(updates, input_signature=shapes)
 
     def __call__(self, indices: np.ndarray) -> tuple[Any, Any]:
         """Make the updates; float32 tensors, which a GPU may still be working on."""
-        losses, accuracies = self._updates(indices)
+        losses, accuracies = self._updates(*self._sent(indices))
         return losses, accuracies
 
+    def batch(self, numbers: np.ndarray) -> tuple[Any, Any]:
+        """Return what an update sees of images by their numbers: pixels float32 `(n, h, w, 1)`, labels `(n,)`."""
+        pixels, labels = self._batch(*map(tf.convert_to_tensor, self._sent(numbers)))
+        return pixels, labels
 
-def _stored(loader: DataLoader, replicas: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return images and labels as they are kept on the device: eight pixels a number where there are many replicas.
+    def _sent(self, indices: np.ndarray) -> tuple[np.ndarray, ...]:
+        return (indices,) if self._resident else self._loader.train_batch(indices)
 
-    A variable's first value is sent from worker to worker, and TensorFlow's collectives don't take bytes.
+
+def _resident(loader: DataLoader, replicas: int) -> Callable[[Any], tuple[Any, Any]]:
+    """Put the training images on each replica's device; return what takes some of them by their numbers.
+
+    Where there are many replicas, eight pixels are kept as one number: a variable's first value is sent from worker to
+    worker, and TensorFlow's collectives don't take bytes.
     """
     images, labels = loader.all_train()
-    return images if replicas == 1 else images.reshape(len(images), -1).view(np.int64), labels
+    packed = images if replicas == 1 else images.reshape(len(images), -1).view(np.int64)
+    kept, answers = (tf.Variable(array, trainable=False) for array in (packed, labels))
 
+    def taken(numbers: Any) -> tuple[Any, Any]:
+        rows = tf.gather(kept, numbers)
+        if replicas > 1:
+            rows = tf.reshape(tf.bitcast(rows, tf.uint8), (-1, *images.shape[1:]))
+        return rows, tf.gather(answers, numbers)
 
-def _bytes(stored: Any) -> Any:
-    if stored.dtype == tf.uint8:
-        return stored
-    return tf.reshape(tf.bitcast(stored, tf.uint8), (-1, 28, 28, 1))
+    return taken
 
 
 def own_masks(model: keras.Sequential) -> None:

@@ -26,9 +26,11 @@ def test_get_batch_train(device: str, batch: int, loader: DataLoader, measure: C
         measure(lambda: loader.get_batch_train(batch), lambda drawn: _other_shapes(drawn, *right), images=batch)
 
 
-@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="the data set stays on the device on TensorFlow")
-def test_resident_batch(device: str, batch: int, loader: DataLoader, measure: Callable[..., None]) -> None:
-    """What training takes on TensorFlow: from a draw's numbers to its images, resized, where the data set is."""
+@pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="on other backends Keras's step takes what draw_train gives"
+)
+def test_training_batch(device: str, batch: int, loader: DataLoader, measure: Callable[..., None]) -> None:
+    """What training takes on TensorFlow: from a draw's numbers to its images, resized, on the device."""
     from alexnet_repro.distributed import TensorFlowStep
 
     with on_device(device):
@@ -45,7 +47,7 @@ def test_resident_batch(device: str, batch: int, loader: DataLoader, measure: Ca
 
         def draw() -> Any:
             numbers[:] = [loader.draw_train_indices(batch)]
-            return step.pixels(ops.convert_to_tensor(numbers[-1]))
+            return step.batch(numbers[-1])[0]
 
         measure(draw, other_images, images=batch)
 

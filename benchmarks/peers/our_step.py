@@ -94,7 +94,7 @@ if keras.backend.backend() == "tensorflow":
 
     from alexnet_repro.distributed import TensorFlowStep
 
-    resident = TensorFlowStep(build_alexnet(kernel_initializer="zeros"), LOADER, Recipe.documented())
+    step = TensorFlowStep(build_alexnet(kernel_initializer="zeros"), LOADER, Recipe.documented())
     train_images = LOADER.train_images
 
     def as_in_the_document() -> Any:
@@ -104,7 +104,7 @@ if keras.backend.backend() == "tensorflow":
 
     def as_training_does() -> Any:
         """Return a resized batch on the device."""
-        return resident.pixels(ops.convert_to_tensor(LOADER.draw_train_indices(BATCH)))
+        return step.batch(LOADER.draw_train_indices(BATCH))
 
     rounds = [(timed(as_in_the_document, 1), timed(as_training_does, 1)) for _ in range(4 * ROUNDS)]
     say("the document's get_batch_train, in turns with the next", [one for (one,), _ in rounds])
