@@ -150,8 +150,8 @@ class Store:
         return path
 
     def files(self) -> list[Path]:
-        """Return the checkpoints' files, the newest first."""
-        return sorted(self.settings.folder.glob(PATTERN), reverse=True)
+        """Return the checkpoints' files, the last one saved first: there may be others of a run before."""
+        return sorted(self.settings.folder.glob(PATTERN), key=_saved, reverse=True)
 
     def restore(self) -> Progress:
         """Put the newest usable checkpoint's values into the variables, say which, and return how far it was.
@@ -237,6 +237,10 @@ def _digest(arrays: Mapping[str, np.ndarray]) -> str:
         digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
         digest.update(np.ascontiguousarray(array).data if array.size else b"")
     return digest.hexdigest()
+
+
+def _saved(path: Path) -> tuple[int, str]:
+    return path.stat().st_mtime_ns, path.name
 
 
 def _flush(folder: Path) -> None:

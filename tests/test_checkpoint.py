@@ -54,7 +54,7 @@ def model():
 def run(model, tmp_path):
     """Train by `Sums` in a folder, stopping after so many calls; returns the history, the step and what was said."""
 
-    def run(*, stop_after=None, recipe=TINY, seed=0, images=64, validate=False, **changes):
+    def run(*, stop_after=None, recipe=TINY, seed=0, images=64, validate=False, resume=True, **changes):
         said, calls = [], itertools.count(1)
         step = Sums()
         loader = DataLoader.from_arrays(*synthetic_fashion(images, 1, seed=0), seed=seed)
@@ -67,7 +67,7 @@ def run(model, tmp_path):
                 recipe,
                 step=step,
                 checkpoints=settings,
-                resume=True,
+                resume=resume,
                 stopping=stopping,
                 validate=validate,
                 progress=False,
@@ -117,6 +117,14 @@ def test_a_finished_run_is_finished(run):
     same, step, _ = run(stop_after=1)
     np.testing.assert_array_equal(same.losses, whole.losses)
     assert float(step.weight[0]) == whole.losses[-1]
+
+
+def test_a_run_anew_in_the_same_folder(run, tmp_path):
+    """A run that begins anew where another left its checkpoints keeps its own, and is gone on from by them."""
+    run()
+    run(stop_after=3, resume=False)
+    assert names(tmp_path) == ["update-00000004.npz", "update-00000006.npz", "update-00000024.npz"]
+    assert run()[2] == [f"going on from {tmp_path}/update-00000006.npz, after update 6"]
 
 
 def test_nothing_to_resume(run, tmp_path):
