@@ -17,8 +17,8 @@ from keras import ops
 from alexnet_repro.checkpoint import Checkpoints, Progress, Store
 from alexnet_repro.evaluation import Evaluation
 
-CHUNK = 1 << 22
-"""Numbers in one collective: 16 MB. TensorFlow compiles one of them, whatever is sent."""
+CHUNKS = (1 << 12, 1 << 22)
+"""Numbers in one collective, 16 kB or 16 MB: TensorFlow compiles these two, whatever is sent."""
 
 
 class Exchange:
@@ -44,9 +44,10 @@ class Exchange:
         size = (int(high) << 16) + int(low)
         numbers = np.zeros(-(-size // 2), np.uint16)
         numbers.view(np.uint8)[: len(own)] = np.frombuffer(own, np.uint8)
-        for at in range(0, len(numbers), CHUNK):
-            part = numbers[at : at + CHUNK]
-            sent = np.zeros(CHUNK, np.float32)
+        rest = numbers
+        while len(rest):
+            sent = np.zeros(next((each for each in CHUNKS if each >= len(rest)), CHUNKS[-1]), np.float32)
+            part, rest = rest[: len(sent)], rest[len(sent) :]
             sent[: len(part)] = part
             part[:] = self._summed(sent)[: len(part)]
         return numbers.view(np.uint8)[:size].tobytes()

@@ -134,7 +134,7 @@ def test_others_are_told_the_checkpoint(tmp_path):
 @pytest.mark.parametrize("size", [0, 1, 2, 7, 70_001])
 def test_bytes_travel_unchanged(monkeypatch, size):
     """What the chief sends arrives as it is, whatever its length."""
-    monkeypatch.setattr("alexnet_repro.together.CHUNK", 1 << 10)
+    monkeypatch.setattr("alexnet_repro.together.CHUNKS", (1 << 4, 1 << 10))
     content = np.random.default_rng(size).bytes(size)
     assert Exchange(tf.distribute.get_strategy(), 0, 1).from_chief(content) == content
     assert Exchange(tf.distribute.get_strategy(), 0, 1).gathered(15) == [15]
