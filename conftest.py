@@ -13,8 +13,8 @@ from alexnet_repro.__main__ import PRECISION_NAMES
 SECONDS = {"s": 1, "m": 60, "h": 3600}
 
 
-def _replays(text: str) -> int:
-    if not text.isdecimal() or int(text) < 2:  # noqa: PLR2004 - one run has nothing to be compared with
+def _two_or_more(text: str) -> int:
+    if not text.isdecimal() or int(text) < 2:  # noqa: PLR2004 - of one, there is nothing to compare
         raise argparse.ArgumentTypeError(f"expected 2 or more, got {text!r}")
     return int(text)
 
@@ -48,7 +48,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     group.addoption(
         "--replays",
-        type=_replays,
+        type=_two_or_more,
         default=3,
         metavar="N",
         help="runs of the same steps that are compared (default: 3)",
@@ -66,6 +66,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=600.0,
         metavar="TIME",
         help="what takes a check longer hangs, and fails (default: 10m)",
+    )
+    group.addoption(
+        "--cpu-replicas",
+        type=_two_or_more,
+        default=0,
+        metavar="N",
+        help="split the CPU in N devices to try what is measured between GPUs; in doubt by design",
     )
     group.addoption("--fail-inconclusive", action="store_true", help="what can't be told fails too")
     group.addoption(

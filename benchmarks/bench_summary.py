@@ -12,6 +12,7 @@ from alexnet_repro import enable_memory_growth
 from alexnet_repro.hardware.devices import gpu_names, thread_counts, usable_devices
 from alexnet_repro.hardware.environment import Environment
 from alexnet_repro.results.record import Record
+from alexnet_repro.results.side_by_side import lines
 from alexnet_repro.results.table import LEGEND, Row, throughput_table
 from alexnet_repro.results.timing import Timing, judge
 from alexnet_repro.results.verdict import summary
@@ -84,6 +85,11 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         for line in config.stash[LINES]:
             terminalreporter.write_line(line)
         record = config.stash[RECORD]
+        together = lines(record.findings["fast"])
+        if together:
+            terminalreporter.section("devices together")
+        for line in together:
+            terminalreporter.write_line(line)
         if any(record.findings.values()):
             terminalreporter.section("verdict")
             for line in summary(record.findings):

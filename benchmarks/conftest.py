@@ -38,7 +38,15 @@ from alexnet_repro.results.timing import Timing, judge, siblings
 from alexnet_repro.results.verdict import overall
 
 # In the order in which they run: there is no use in timing what is wrong.
-ORDER = ("test_correct", "test_repeatable", "test_reference", "test_burn_in", "test_price", "test_calibration")
+ORDER = (
+    "test_correct",
+    "test_repeatable",
+    "test_reference",
+    "test_burn_in",
+    "test_price",
+    "test_scaling",
+    "test_calibration",
+)
 
 
 @pytest.hookimpl(tryfirst=True)

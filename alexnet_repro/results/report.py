@@ -10,7 +10,7 @@ from typing import Any
 
 import jinja2
 
-from alexnet_repro.results import curves, plots, roofline, series, wording
+from alexnet_repro.results import curves, plots, roofline, series, side_by_side, wording
 from alexnet_repro.results.drawing import Drawing
 from alexnet_repro.results.read import Results, read_results
 from alexnet_repro.results.two_runs import FEWEST_ROUNDS, Comparison
@@ -40,6 +40,8 @@ def write_report(results: Results, folder: Path) -> list[Path]:
         "facts": list(wording.facts(results.machine)),
         "rows": wording.rows(results),
         "costs": wording.costs(results),
+        "devices": side_by_side.device_rows(results.findings.get("fast", ())),
+        "together": side_by_side.together_rows(results.findings.get("fast", ())),
         "few": FEW,
     }
     every = [drawing for kind in drawings.values() for drawing in kind]
