@@ -34,7 +34,7 @@ def test_what_a_case_cost_is_read(tmp_path):
     record = Record(tmp_path / "results.json")
     samples = {"seconds": [0.0, 0.25], "cpu_mhz": [2000.0, None]}
     conditions = {"load": 1.5, "cpu_mhz": 2000.0, "gpu_mhz": None, "temperature": None, "heat": ""}
-    costs = {"first": 2.5, "peak_memory": 10**9, "bytes": 4096}
+    costs = {"first": 2.5, "pipelined": 0.9, "peak_memory": 10**9, "bytes": 4096}
     record.add_timing(Timing("a", "cpu:0", "", [1.0], 1.0, **costs, conditions=conditions, samples=samples))
     for memory in (1e10, 2e10):  # a device is calibrated once
         record.add_calibration({"device": "cpu:0", "matmul": {"float32": 2e11}, "memory": memory})

@@ -93,17 +93,19 @@ def test_timings(tmp_path):
 
 
 def test_costs_and_conditions(tmp_path):
-    """First round, memory, load, clocks and temperature have a table; what isn't told of any case has no column."""
+    """Rounds in a row, first round, memory and conditions have a table; what isn't told of any case has no column."""
     told = {"load": 1.25, "cpu_mhz": 2596.15, "gpu_mhz": None, "temperature": None, "heat": ""}
-    content = run(timings=[timing(first=2.5, peak_memory=2_100_000_000, conditions=told), timing("draw_train")])
+    content = run(
+        timings=[timing(first=2.5, pipelined=0.9, peak_memory=2_100_000_000, conditions=told), timing("draw_train")]
+    )
     page, markdown, _ = reported(tmp_path, content)
     assert [[cell.strip() for cell in row] for row in tables(markdown)[2]] == [
-        ["case", "first round", "memory", "load", "CPU clock"],
-        ["---", "---:", "---:", "---:", "---:"],
-        ["train\\_step, cpu:0, batch 32, float32", "2.5 s", "2.10 GB", "1.25", "2,596 MHz"],
-        ["draw\\_train", "–", "–", "–", "–"],
+        ["case", "in a row", "first round", "memory", "load", "CPU clock"],
+        ["---", "---:", "---:", "---:", "---:", "---:"],
+        ["train\\_step, cpu:0, batch 32, float32", "900 ms", "2.5 s", "2.10 GB", "1.25", "2,596 MHz"],
+        ["draw\\_train", "–", "–", "–", "–", "–"],
     ]
-    assert "train_step, cpu:0, batch 32, float32 2.5 s 2.10 GB 1.25 2,596 MHz" in Page(page).text
+    assert "train_step, cpu:0, batch 32, float32 900 ms 2.5 s 2.10 GB 1.25 2,596 MHz" in Page(page).text
     assert "What they cost besides" not in reported(tmp_path, run(timings=[timing()]))[0]
 
 

@@ -45,6 +45,8 @@ class Case:
     """Of memory that a round reads and writes at the least."""
     first: float = 0
     """Seconds of the very first round."""
+    pipelined: float = 0
+    """Seconds a round where several are dispatched in a row; 0 where each was waited for anyway."""
     peak_memory: float = 0
     """Bytes."""
     conditions: Mapping[str, float] = field(default_factory=dict)
@@ -186,6 +188,7 @@ def _case(content: Mapping[str, Any], failed: Sequence[Finding]) -> Case:
         void=content.get("fault") is not None or any(is_about(each, case) for each in failed),
         bytes=_number(content.get("bytes")) or 0,
         first=_number(content.get("first")) or 0,
+        pipelined=_number(content.get("pipelined")) or 0,
         peak_memory=_number(content.get("peak_memory")) or 0,
         conditions=_conditions(content),
         samples=_samples(content, case),

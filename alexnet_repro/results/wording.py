@@ -157,8 +157,9 @@ def _row(case: Case, found: Sequence[Finding]) -> Row:
 
 
 def costs(results: Results) -> Costs:
-    """Return first rounds, peak memory and conditions; what isn't told of any case has no column."""
+    """Return rounds in a row, first rounds, peak memory and conditions; what isn't told of any case has no column."""
     every: list[tuple[str, list[str]]] = [
+        ("in a row", [seconds(case.pipelined) if case.pipelined else NONE for case in results.timings]),
         ("first round", [seconds(case.first) if case.first else NONE for case in results.timings]),
         ("memory", [f"{case.peak_memory / GIGABYTE:.2f} GB" if case.peak_memory else NONE for case in results.timings]),
         ("load", _told(results, "load", "{:.2f}")),
