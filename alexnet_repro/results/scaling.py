@@ -52,7 +52,10 @@ class Point:
 
     @property
     def linear(self) -> float:
-        """Seconds that an update would take if devices cost nothing together."""
+        """Seconds that an update would take if devices cost nothing together.
+
+        One device is under a strategy too, so that neither is compiled with XLA, which TensorFlow has for one alone.
+        """
         if self.kind == "strong":
             return self.one / self.devices
         return statistics.median(map(statistics.median, self.alone.values()))
@@ -109,6 +112,7 @@ def _kept(point: Point) -> dict[str, Any]:
         "devices": point.devices,
         "images": point.images,
         "seconds": point.seconds,
+        "linear": point.linear,
         "communicating": point.communicating,
     }
 
