@@ -58,11 +58,11 @@ def meet(cluster: Cluster, own: Mapping[str, Any], timeout: float) -> dict[int, 
 def _listening(cluster: Cluster) -> socket.socket:
     """Take this worker's port on all interfaces, as TensorFlow does: its host may be called otherwise in here."""
     port = cluster.endpoint(cluster.task)[1]
-    six = socket.has_dualstack_ipv6()
     try:
-        return socket.create_server(
-            ("", port), family=socket.AF_INET6 if six else socket.AF_INET, dualstack_ipv6=six, backlog=128
-        )
+        if socket.has_dualstack_ipv6():
+            with contextlib.suppress(OSError):  # it may be there and switched off
+                return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=128)
+        return socket.create_server(("", port), backlog=128)
     except OSError as error:
         name = cluster.name(cluster.task)
         if error.errno == errno.EADDRINUSE:

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import random
 import re
 import signal
 import socket
@@ -21,12 +22,15 @@ SGD = {"optimizer": "sgd", "optimizer_arguments": {}, "learning_rate": 1e-3, "co
 
 
 def free_addresses(count):
-    """Return so many addresses on loopback that nobody listens at."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [f"127.0.0.1:{each.getsockname()[1]}" for each in sockets]
+    """Return so many addresses on loopback that nobody listens at, nor is given by the system meanwhile."""
+    found = []
+    for port in random.sample(range(20_000, 32_000), 1_000):  # Linux gives away those above by itself
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("", port))
+            found.append(f"127.0.0.1:{port}")
+        if len(found) == count:
+            break
+    return found
 
 
 class Process:
