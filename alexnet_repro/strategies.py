@@ -27,7 +27,7 @@ from alexnet_repro.recipe import Recipe
 from alexnet_repro.steps import Step
 from alexnet_repro.together import Exchange, SharedCheckpoints
 from alexnet_repro.training import TrainingStoppedError
-from alexnet_repro.watchdog import APART, BUSY, TOGETHER, Watch
+from alexnet_repro.watchdog import APART, BUSY, TICK, TOGETHER, Watch
 
 
 class Mirrored(OneDevice):
@@ -195,9 +195,9 @@ def working_together(cluster: Cluster, own: Mapping[str, Any], timeout: float) -
 def _fail(watch: Watch, error: BaseException) -> NoReturn:
     name, status = watch.cluster.name(watch.cluster.task), 1
     if isinstance(error, tf.errors.OpError):
-        if "ollective" in error.message or isinstance(error, tf.errors.UnavailableError):
-            # By another's death. The watchdog knows whose, or will, and ends this process with the name.
-            time.sleep(watch.timeout + 1)
+        # Most often by another's death. The watchdog knows whose, or will, and ends this process with the name.
+        lost = "ollective" in error.message or isinstance(error, tf.errors.UnavailableError)
+        time.sleep(watch.timeout + 1 if lost else 10 * TICK)
         text = f"stopped by TensorFlow: {' '.join(error.message.split())[:300]}"
     elif isinstance(error, KeyboardInterrupt):
         text, status = "was interrupted", 128 + signal.SIGINT
