@@ -243,6 +243,7 @@ def test_other_versions(run, tmp_path):
     assert "going on from" in said[1]
 
 
+@pytest.mark.slow
 def test_network_resumes_bit_for_bit(tmp_path):
     """A real network, with Adam, its schedule and dropout: resumed, every loss and weight is the same."""
     recipe = dataclasses.replace(TINY, draws_per_epoch=3, epochs=1)

@@ -99,7 +99,9 @@ def wrap(model, monkeypatch):
     return replace
 
 
-@pytest.mark.parametrize("name", ["float32", "mixed_bfloat16"])
+@pytest.mark.parametrize(
+    "name", ["float32", pytest.param("mixed_bfloat16", marks=pytest.mark.slow, id="name=mixed_bfloat16")]
+)
 def test_right_device_passes(name):
     """At the documented size, this machine's arithmetic is within the bounds in every array."""
     result = compare(*new_model(224, name), new_images(224), LABELS, precision=name)

@@ -167,7 +167,11 @@ def test_progress(loader, small, capsys):
 
 @pytest.mark.parametrize(
     "name",
-    ["float32", "mixed_bfloat16", pytest.param("mixed_float16", marks=pytest.mark.slow, id="name=mixed_float16")],
+    [
+        "float32",
+        pytest.param("mixed_bfloat16", marks=pytest.mark.slow, id="name=mixed_bfloat16"),
+        pytest.param("mixed_float16", marks=pytest.mark.slow, id="name=mixed_float16"),
+    ],
 )
 def test_training_learns(name):
     """In every precision a few images are learned by heart: the loss falls below half its start."""
@@ -192,6 +196,7 @@ def test_first_loss_is_chance(loader, small):
     assert history.losses[0] == pytest.approx(np.log(10), abs=0.03)
 
 
+@pytest.mark.slow
 def test_dropout_acts_only_if_the_recipe_says_so():
     """Without dropout two runs from one state have the same first loss under any dropout seed; with it they don't."""
 
