@@ -25,7 +25,11 @@ def against_references(session: pytest.Session) -> list[Finding]:
     devices = dict.fromkeys((*config.stash[DEVICES], *(timing.device for timing in timings)))
     names, here = gpu_names(), config.stash[HERE]
     places = {
-        device: Place(speed_reference.kind_of(device, names), speed_reference.speed_environment(device, here))
+        device: Place(
+            speed_reference.kind_of(device, names),
+            speed_reference.speed_environment(device, here),
+            speed_reference.boot_of(device),
+        )
         for device in devices
     }
     if collect.COLLECTING in os.environ:

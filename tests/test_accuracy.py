@@ -3,7 +3,7 @@
 import keras
 import pytest
 
-from alexnet_repro import DataLoader, Recipe, build_alexnet, enable_memory_growth, evaluate, train
+from alexnet_repro import DataLoader, Recipe, build_alexnet, enable_memory_growth, train
 from alexnet_repro.hardware.precision import precision
 
 BOUND = 0.8
@@ -27,13 +27,10 @@ def test_accuracy(recipe, request, capsys):
         print(f"\n{recipe.name} recipe, {recipe.num_updates:,} updates of {recipe.batch_size} images, seed {SEED}")
         keras.utils.set_random_seed(SEED)
         model = build_alexnet(kernel_initializer=recipe.kernel_initializer)
-
-        def after_epoch(epoch: int) -> None:
-            if epoch < recipe.epochs:
-                print(f"\nepoch {epoch}: test accuracy {evaluate(model, loader).accuracy:.4f}")
-
-        history = train(model, loader, recipe, after_epoch=after_epoch)
-        result = evaluate(model, loader, loss=recipe.loss)
-        print(f"\ntrained in {history.seconds:.0f} s: test accuracy {result.accuracy:.4f}, loss {result.loss:.4f}")
+        history = train(model, loader, recipe, validate=True)
+        for updates, result in history.evaluations:
+            print(f"\nafter {updates:,} updates: test accuracy {result.accuracy:.4f}, loss {result.loss:.4f}")
+        print(f"trained in {history.seconds:.0f} s")
+    assert len(history.evaluations) == recipe.epochs
     assert result.num_samples == 10_000
     assert result.accuracy > BOUND

@@ -19,14 +19,15 @@ def run(seconds=1.0, **changes):
     return {"complete": True, "machine": {"speed": speed}, "timings": timings} | changes
 
 
-def test_processes_become_a_reference():
+def test_processes_become_a_reference(monkeypatch):
     """Each process's rounds are kept, fifty at the most, in six digits, with where they come from."""
+    monkeypatch.setattr(collect, "boot_of", {"cpu:0": "2c26b46b68ff"}.get)
     (found,) = collect.references([run(1 / (3 + i)) for i in range(5)], FROM)
     assert (found.device, found.environment, found.machine) == ("AMD EPYC", HERE, {"system": "Linux"})
     case = found.cases["resize"]
     assert [len(each) for each in case.processes] == [50] * 5
     assert [each[0] for each in case.processes] == [0.333333, 0.25, 0.2, 0.166667, 0.142857]
-    assert case.provenance == FROM
+    assert case.provenance == {**FROM, "boot": "2c26b46b68ff"}
 
 
 @pytest.mark.parametrize(

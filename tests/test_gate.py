@@ -153,6 +153,16 @@ def test_all_moved_together(others, said):
     assert ("the machine is slower, or busy, rather than this case" in found.cause) == said
 
 
+def test_another_virtual_machine():
+    """What is slower than the reference of another virtual machine is in doubt, since hosts differ; else it fails."""
+    slow = case(0.001, *[0.5] * 3)
+    assert find(slow).status == "FAIL"
+    found = find(replace(slow, elsewhere=True))
+    assert found.status == "INCONCLUSIVE"
+    assert "of another virtual machine, or of before this one started anew" in found.cause
+    assert find(replace(case(0.001, 0.0), elsewhere=True)).status == "PASS"
+
+
 @pytest.mark.parametrize(("busy", "status"), [(0.0, "FAIL"), (0.05, "FAIL"), (0.06, "INCONCLUSIVE")])
 def test_busy_machine_is_no_failure(busy, status):
     """What is slower while something else takes processors is in doubt, and how many it took is said."""

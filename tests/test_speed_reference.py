@@ -9,7 +9,16 @@ from machines import CPU, T4, box
 
 from alexnet_repro.results import speed_reference
 from alexnet_repro.results.speed_check import Place, speed_findings
-from alexnet_repro.results.speed_reference import Baseline, Reference, differences, kind_of, merged, path_of
+from alexnet_repro.results.speed_reference import (
+    Baseline,
+    Reference,
+    boot_of,
+    differences,
+    kind_of,
+    merged,
+    path_of,
+    write,
+)
 from alexnet_repro.results.timing import Timing
 
 NOISE = Path(__file__).parents[1] / "benchmarks/references/recorded_noise.json"
@@ -138,6 +147,36 @@ def test_kind_of_device(tmp_path, device, kind, file):
     found = kind_of(device, ["Tesla T4", "NVIDIA A100-SXM4-80GB"], cpuinfo)
     assert found.startswith(kind)
     assert path_of(tmp_path, found).name.startswith(file)
+
+
+@pytest.mark.parametrize(
+    ("device", "flags", "told"),
+    [
+        ("cpu:0", "fpu hypervisor avx2", "2c26b46b68ff"),  # SHA-256 of "foo" begins with it
+        ("cpu:0", "fpu avx2", ""),
+        ("cpu:0", "fpu nohypervisor", ""),
+        ("gpu:0", "fpu hypervisor avx2", ""),
+    ],
+)
+def test_start_of_a_virtual_machine(tmp_path, device, flags, told):
+    """A virtual machine's processors are told by their flag, and by its start; its GPUs are whole ones."""
+    (tmp_path / "cpuinfo").write_text(f"processor\t: 0\nflags\t\t: {flags}\n")
+    (tmp_path / "boot").write_text("foo\n")
+    assert boot_of(device, tmp_path / "cpuinfo", tmp_path / "boot") == told
+    assert boot_of(device, tmp_path / "none", tmp_path / "boot") == ""
+
+
+def test_start_decides_whether_a_reference_is_of_here(tmp_path):
+    """A reference of this start of a virtual machine fails what is slower; of another it leaves it in doubt."""
+    provenance = {**FROM, "boot": "2c26b46b68ff"}
+    stored = replace(STORED, cases={"resize": Baseline("cpu:0", "float32", PROCESSES, provenance)})
+    (tmp_path / "rules.toml").write_text(RULES)
+    write(path_of(tmp_path, stored.device), stored)
+    timing = Timing("resize", "cpu:0", "float32", [2.0] * 6, 2.0)
+    for boot, status in (("2c26b46b68ff", "FAIL"), ("another", "INCONCLUSIVE")):
+        places = {"cpu:0": Place(STORED.device, HERE, boot)}
+        (found,) = speed_findings([timing], places, tmp_path, lambda _: ({"resize": [2.0] * 6}, 0.0))
+        assert found.status == status
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from alexnet_repro.results.noise import thinned
-from alexnet_repro.results.speed_reference import Baseline, Reference, revision
+from alexnet_repro.results.speed_reference import Baseline, Reference, boot_of, revision
 
 COLLECTING = "ALEXNET_REPRO_COLLECTING"  # set in such a process: it compares nothing, and starts no others
 DIGITS = 6  # of seconds that are kept
@@ -99,7 +99,9 @@ def references(runs: Sequence[Mapping[str, Any]], provenance: Mapping[str, str])
     for each in first["timings"]:
         processes = [[_short(seconds) for seconds in thinned(rounds_of(run)[each["case"]])] for run in runs]
         kind = speed["devices"][each["device"]]["kind"]
-        cases.setdefault(kind, {})[each["case"]] = Baseline(each["device"], each["precision"], processes, provenance)
+        boot = boot_of(each["device"])
+        told = {**provenance, "boot": boot} if boot else provenance
+        cases.setdefault(kind, {})[each["case"]] = Baseline(each["device"], each["precision"], processes, told)
     environments = {each["kind"]: each["environment"] for each in speed["devices"].values()}
     return [Reference(kind, environments[kind], speed["machine"], found) for kind, found in cases.items()]
 

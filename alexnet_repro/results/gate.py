@@ -22,7 +22,9 @@ with c of `alexnet_repro.results.critical`, and the false-alarm budget a of the 
 q = 0.95^(1/looks), is seen in every look 95 times in 100; where that is more than the most noise tolerated, a case that
 isn't slower is INCONCLUSIVE, not PASS. Where all cases of a device moved together, it is said so. No statistics tell a
 neighbour that stays for minutes from a slowdown: where something else takes processors while one looks again, what is
-slower is INCONCLUSIVE, not FAIL.
+slower is INCONCLUSIVE, not FAIL. Nor do they tell a virtual
+machine's processors from those of the same name on a slower host: what is slower than another one's reference is
+INCONCLUSIVE as well; its calibrated rates, held against nominal ones, have to tell.
 """
 
 import math
@@ -63,6 +65,8 @@ class Case:
     """The day."""
     busy: float = 0.0
     """The largest share of the machine's processors that something else took during a look."""
+    elsewhere: bool = False
+    """Whether the reference may be of another host: a virtual machine's, of before it started anew."""
 
 
 @dataclass(frozen=True)
@@ -181,6 +185,9 @@ def _finding(moved: _Moved, others: float, rules: Rules) -> Finding:
         if others > TOGETHER * moved.shift:
             cause += f", as are the others of {case.device} ({math.expm1(others):.1%} in the middle)"
             cause += ": the machine is slower, or busy, rather than this case"
+        if case.elsewhere:
+            status, mend = "INCONCLUSIVE", f"if it stays, python -m alexnet_repro doctor; of this machine: {MAKE}"
+            cause += "; it is of another virtual machine, or of before this one started anew, and hosts differ"
     elif visible > most:
         status, mend = "INCONCLUSIVE", f"with nothing else on the machine, of more processes: {MAKE}"
         cause = f"{case.name}: noise hides what is slower by less than {visible:.0%}; {most:.0%} should be seen"

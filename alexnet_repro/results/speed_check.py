@@ -29,6 +29,8 @@ class Place:
 
     kind: str
     environment: Mapping[str, Any]
+    boot: str = ""
+    """As `alexnet_repro.results.speed_reference.boot_of` has it."""
 
 
 def speed_findings(
@@ -51,7 +53,7 @@ def speed_findings(
     cases: list[Case] = []
     for device, reference in kept.items():
         if reference and not differences(places[device].environment, reference.environment):
-            cases += _cases(reference, device, [timing for timing in wanted if timing.device == device])
+            cases += _cases(reference, device, places[device], [timing for timing in wanted if timing.device == device])
     told = {finding.cause: finding for finding in _looked_at(cases, rules, again)}
     names = {case.name for case in cases}
     missing: dict[tuple[str, str], list[str]] = {}
@@ -63,7 +65,7 @@ def speed_findings(
     return [*told.values(), *absent]
 
 
-def _cases(reference: Reference, device: str, timings: Sequence[Timing]) -> list[Case]:
+def _cases(reference: Reference, device: str, place: Place, timings: Sequence[Timing]) -> list[Case]:
     """Return all cases on file for a device, with the looks at those that were timed."""
     timed = {timing.case: [level(timing.rounds)] for timing in timings}
     return [
@@ -74,6 +76,7 @@ def _cases(reference: Reference, device: str, timings: Sequence[Timing]) -> list
             [level(rounds) for rounds in baseline.processes],
             timed.get(name, []),
             baseline.provenance.get("recorded", ""),
+            elsewhere=baseline.provenance.get("boot", "") != place.boot,
         )
         for name, baseline in reference.cases.items()
         if baseline.device == device

@@ -6,6 +6,7 @@ recorded), and `cases`: by name, `device`, `precision`, `processes` (at least fi
 seconds, evenly through the run) and `provenance` (`recorded`, the day; `command`, `revision` of the code, `seed`).
 """
 
+import hashlib
 import json
 import math
 import os
@@ -71,6 +72,22 @@ def kind_of(device: str, names: Sequence[str], cpuinfo: Path = Path("/proc/cpuin
     name = " ".join(filter(None, (lines.get("model name"), told))) or platform.processor() or platform.machine()
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return f"{name}, {count} processors"
+
+
+def boot_of(
+    device: str, cpuinfo: Path = Path("/proc/cpuinfo"), boot: Path = Path("/proc/sys/kernel/random/boot_id")
+) -> str:
+    """Return what tells a virtual machine's processor from another's: its last start, as a hash; else nothing.
+
+    Virtual machines of one name run on hosts that differ, and one may move when it starts anew. Linux tells
+    that it is one by the flag `hypervisor`.
+    """
+    try:
+        if device.startswith("cpu") and re.search(r"^flags\s*:.*\bhypervisor\b", cpuinfo.read_text(), re.MULTILINE):
+            return hashlib.sha256(boot.read_bytes().strip()).hexdigest()[:12]
+    except OSError:
+        pass
+    return ""
 
 
 def path_of(folder: Path, kind: str) -> Path:
