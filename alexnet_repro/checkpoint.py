@@ -26,6 +26,7 @@ from keras import ops
 from alexnet_repro.data.loader import DataLoader
 from alexnet_repro.evaluation import Evaluation
 from alexnet_repro.recipe import Recipe
+from alexnet_repro.whole_file import flush
 
 PATTERN = "update-*.npz"
 DESCRIPTION = "description"
@@ -135,7 +136,7 @@ class Store:
                 file.flush()
                 os.fsync(file.fileno())
             beside.replace(path)
-            _flush(path.parent)
+            flush(path.parent)
         except OSError as error:
             with contextlib.suppress(OSError):
                 beside.unlink(missing_ok=True)
@@ -241,12 +242,3 @@ def _digest(arrays: Mapping[str, np.ndarray]) -> str:
 
 def _saved(path: Path) -> tuple[int, str]:
     return path.stat().st_mtime_ns, path.name
-
-
-def _flush(folder: Path) -> None:
-    """Have the disk remember the folder's new entry."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

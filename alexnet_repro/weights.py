@@ -10,6 +10,7 @@ from pathlib import Path
 import keras
 
 from alexnet_repro.stored_weights import Variable, read_weights
+from alexnet_repro.whole_file import flush
 
 SUFFIX = ".weights.h5"
 
@@ -50,7 +51,7 @@ def save_weights(model: keras.Model, path: str | os.PathLike[str]) -> Path:
     _check_space(model, path)
     try:
         model.save_weights(beside, overwrite=True)
-        _flush(beside)  # before it gets its name: a name may reach the disk sooner than what it names
+        flush(beside)  # before it gets its name: a name may reach the disk sooner than what it names
         beside.replace(path)
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else error  # HDF5's own has several lines
@@ -58,7 +59,7 @@ def save_weights(model: keras.Model, path: str | os.PathLike[str]) -> Path:
     finally:
         beside.unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # a few file systems can't do this for folders; the file is whole anyway
-        _flush(path.parent)
+        flush(path.parent)
     return path
 
 
@@ -70,15 +71,6 @@ def _check_space(model: keras.Model, path: Path) -> None:
     free = shutil.disk_usage(path.parent).free
     if free < needed:
         raise OSError(f"{path} can't be written: {needed:,} bytes are needed there, {free:,} are free")
-
-
-def _flush(path: Path) -> None:
-    """Wait until a file's content, or a folder's list of names, is on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def load_weights(model: keras.Model, path: str | os.PathLike[str]) -> None:

@@ -15,7 +15,8 @@ from alexnet_repro.results.bands import NOT_REPRODUCED, REPRODUCED, UNKNOWN, WIT
 from alexnet_repro.results.claims import NOT_RUN, Row, claims, layer_table, others, printed
 from alexnet_repro.results.combinations import combinations, effects, name_of, unlike
 from alexnet_repro.results.planned import FOLDER, RUNS, Record, Records, check, evaluated
-from alexnet_repro.results.record_file import CURVE, RECORD, read_records, write_whole
+from alexnet_repro.results.record_file import CURVE, RECORD, read_records
+from alexnet_repro.whole_file import write_whole
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / FOLDER / "README.md"

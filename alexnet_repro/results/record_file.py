@@ -18,14 +18,14 @@ One JSON object; later versions add fields, and readers pass over what they don'
 Measured numbers have six significant digits.
 """
 
-import contextlib
 import json
-import os
 import re
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from alexnet_repro.whole_file import write_whole
 
 SCHEMA = 1
 RECORD, CURVE = "record.json", "learning_curve.svg"
@@ -66,21 +66,3 @@ def formatted(record: Mapping[str, Any]) -> str:
     """Return a record as JSON, lists of numbers filled into lines."""
     text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False)
     return NUMBERS.sub(lambda found: f"[{textwrap.fill(' '.join(found[1].split()), 100)}]", text) + "\n"
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file in one step: what was there before stays until all of the new one is.
-
-    Raises:
-        OSError: it can't be written; the message names it.
-    """
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_text(text, encoding="utf-8")
-        beside.replace(path)
-    except OSError as error:
-        raise OSError(f"{path} can't be written: {error.strerror or error}; name another folder") from error
-    finally:
-        with contextlib.suppress(OSError):
-            beside.unlink(missing_ok=True)

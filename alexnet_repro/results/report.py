@@ -1,7 +1,5 @@
 """The report of a run: one page that opens offline, the same as Markdown for a CI's summary, and the drawings."""
 
-import contextlib
-import os
 import re
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -14,6 +12,7 @@ from alexnet_repro.results import curves, plots, roofline, series, side_by_side,
 from alexnet_repro.results.drawing import Drawing
 from alexnet_repro.results.read import Results, read_results
 from alexnet_repro.results.two_runs import FEWEST_ROUNDS, Comparison
+from alexnet_repro.whole_file import write_whole
 
 FEW = 8  # drawings of one kind; more are folded away
 
@@ -83,22 +82,8 @@ def _write(folder: Path, name: str, said: dict[str, Any], drawings: Sequence[Dra
         f"{name}.{kind}": _templates(kind).get_template(f"{name}.{kind}").render(said) for kind in ("html", "md")
     } | texts
     for file, text in texts.items():
-        _write_whole(folder / file, text)
+        write_whole(folder / file, text)
     return [folder / file for file in texts]
-
-
-def _write_whole(path: Path, text: str) -> None:
-    """Write a file in one step: what was there before stays until all of the new one is."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_text(text, encoding="utf-8")
-        beside.replace(path)
-    except OSError as error:
-        raise OSError(f"{path} can't be written: {error.strerror}; free its disk, or name another folder") from error
-    finally:
-        with contextlib.suppress(OSError):
-            beside.unlink(missing_ok=True)
 
 
 @cache
