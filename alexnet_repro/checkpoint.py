@@ -207,7 +207,7 @@ class Store:
 def identity(model: keras.Sequential, loader: DataLoader, recipe: Recipe, variables: Sequence[Any]) -> dict[str, Any]:
     """Return what makes a training the one it is: recipe, seed, data, precision and the variables' shapes."""
     return {
-        "recipe": {name: dict(value) if isinstance(value, Mapping) else value for name, value in vars(recipe).items()},
+        "recipe": recipe.as_data(),
         "seed": loader.seed,
         "data": {"source": loader.source, "sha256": loader.train_digest()},
         "precision": model.dtype_policy.name,

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import keras
 
@@ -129,6 +129,10 @@ class Recipe:
     def num_updates(self) -> int:
         """Updates in the whole run."""
         return self.num_draws * self.updates_per_draw
+
+    def as_data(self) -> dict[str, Any]:
+        """Return its fields by name, as JSON takes them."""
+        return {**vars(self), "optimizer_arguments": dict(self.optimizer_arguments)}
 
     def build_optimizer(self) -> keras.optimizers.Optimizer:
         """Return the optimizer, with its learning rate schedule."""

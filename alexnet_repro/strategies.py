@@ -22,6 +22,7 @@ from alexnet_repro.cluster import Cluster, ClusterError
 from alexnet_repro.data.loader import DataLoader
 from alexnet_repro.distributed import TensorFlowStep
 from alexnet_repro.handshake import meet
+from alexnet_repro.hardware.devices import split_cpu
 from alexnet_repro.one_device import OneDevice
 from alexnet_repro.recipe import Recipe
 from alexnet_repro.steps import Step
@@ -47,8 +48,7 @@ class Mirrored(OneDevice):
             )
         check_shared(recipe, replicas or gpus)
         if replicas is not None:
-            (cpu,) = tf.config.list_physical_devices("CPU")
-            tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * replicas)
+            split_cpu(replicas)
         devices = None if replicas is None else [f"CPU:{number}" for number in range(replicas)]
         self.strategy = tf.distribute.MirroredStrategy(devices)
 
@@ -84,7 +84,7 @@ def plan(loader: DataLoader, recipe: Recipe, precision: str, options: Mapping[st
     packages = ("tensorflow", "keras", "alexnet-repro")
     return {
         "versions": {"python": sys.version.split()[0], **{name: version(name) for name in packages}},
-        "recipe": {name: dict(value) if isinstance(value, Mapping) else value for name, value in vars(recipe).items()},
+        "recipe": recipe.as_data(),
         "seed": loader.seed,
         "data": {"sha256": loader.train_digest()},
         "precision": precision,

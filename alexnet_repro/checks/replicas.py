@@ -21,7 +21,7 @@ from alexnet_repro.checks.plan import broken
 from alexnet_repro.checks.subject import Subject
 from alexnet_repro.hardware.child import NoAnswerError, answers
 from alexnet_repro.hardware.device_check import telling
-from alexnet_repro.hardware.devices import enable_memory_growth, synchronise
+from alexnet_repro.hardware.devices import enable_memory_growth, split_cpu, synchronise
 from alexnet_repro.hardware.finding import Finding
 from alexnet_repro.hardware.precision import precision as numerics
 
@@ -178,14 +178,11 @@ ASKED: dict[str, Callable[[Question], Iterator[dict[str, Any]]]] = {"steps": ste
 def main(text: str) -> None:
     """Run in the child: one line an answer; an error is a finding."""
     import keras
-    import tensorflow as tf
 
     told = json.loads(text)
     question = Question(**{**told, "devices": tuple(told["devices"])})
     if question.cpu_replicas:
-        (cpu,) = tf.config.list_physical_devices("CPU")
-        parts = [tf.config.LogicalDeviceConfiguration()] * question.cpu_replicas
-        tf.config.set_logical_device_configuration(cpu, parts)
+        split_cpu(question.cpu_replicas)
     elif not os.environ.get("TF_CONFIG"):
         enable_memory_growth()
     keras.utils.set_random_seed(0)

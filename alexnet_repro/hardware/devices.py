@@ -47,6 +47,14 @@ def usable_devices() -> tuple[str, ...]:
     return ("cpu:0", *(f"gpu:{i}" for i in range(count())))
 
 
+def split_cpu(parts: int) -> None:
+    """Make `cpu:0`, `cpu:1` … of the CPU for TensorFlow; before anything else of TensorFlow's."""
+    import tensorflow as tf
+
+    (cpu,) = tf.config.list_physical_devices("CPU")
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * parts)
+
+
 def on_device(name: str) -> AbstractContextManager[Any]:
     """Build and run models on the named device, as `keras.device` does.
 

@@ -72,7 +72,7 @@ def record_training(folder: Path, trained: Trained, *, progress: bool = True) ->
         "data": trained.loader.source,
         "seed": trained.loader.seed,
         "precision": trained.precision,
-        "recipe": {**vars(recipe), "optimizer_arguments": dict(recipe.optimizer_arguments)},
+        "recipe": recipe.as_data(),
         "layers": layers_of(trained.model),
         "draw": {name: each.shape for name, each in _a_draw(trained).items()},
         "training": {
