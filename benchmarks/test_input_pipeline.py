@@ -37,8 +37,12 @@ def test_training_batch(device: str, batch: int, loader: DataLoader, measure: Ca
         model = build_alexnet(kernel_initializer="zeros")
         step = TensorFlowStep(model, loader, Recipe.documented())
 
-        def other_images(pixels: Any) -> str | None:
-            right = loader.train_batch(numbers[-1])[0][..., 0] / 255
+        def other_images(batch: Any) -> str | None:
+            pixels, labels = batch
+            images, answers = loader.train_batch(numbers[-1])
+            if not np.array_equal(ops.convert_to_numpy(labels), answers):
+                return "the labels are those of other images"
+            right = images[..., 0] / 255
             # Where 28 pixels become 224, every eighth, from the fifth on, lies a sixteenth from one of the 28.
             error = np.abs(ops.convert_to_numpy(pixels)[:, 3::8, 3::8, 0] - right).mean()
             return None if error < 0.05 else f"the images are off by {error:.3f} on average"
@@ -47,7 +51,7 @@ def test_training_batch(device: str, batch: int, loader: DataLoader, measure: Ca
 
         def draw() -> Any:
             numbers[:] = [loader.draw_train_indices(batch)]
-            return step.batch(numbers[-1])[0]
+            return step.batch(numbers[-1])
 
         measure(draw, other_images, images=batch)
 
