@@ -74,6 +74,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="N",
         help="split the CPU in N devices to try what is measured between GPUs; in doubt by design",
     )
+    group.addoption(
+        "--distribute",
+        choices=("multiworker",),
+        help="verify the machines of a cluster side by side, and the network between them: the same on each machine, "
+        "as TF_CONFIG or Slurm says",
+    )
+    group.addoption(
+        "--worker-timeout",
+        type=_duration,
+        default=60.0,
+        metavar="TIME",
+        help="how long the other workers are waited for at the start (default: 60s)",
+    )
     group.addoption("--fail-inconclusive", action="store_true", help="what can't be told fails too")
     group.addoption(
         "--update-reference",

@@ -40,6 +40,12 @@ class Cluster:
         """Return what a worker is called in messages."""
         return f"worker {task} ({self.addresses[task]})"
 
+    @property
+    def machines(self) -> tuple[str, ...]:
+        """What each worker's machine is called: its host, or the whole address where a host has several workers."""
+        hosts = [self.endpoint(task)[0] for task in range(len(self.addresses))]
+        return tuple(hosts if len(set(hosts)) == len(hosts) else self.addresses)
+
     def endpoint(self, task: int) -> tuple[str, int]:
         """Return a worker's host and port."""
         host, _, port = self.addresses[task].rpartition(":")

@@ -40,7 +40,7 @@ class Mirrored(OneDevice):
         Raises:
             ClusterError: there is no GPU, or the recipe's batch can't be shared.
         """
-        gpus = len(tf.config.list_physical_devices("GPU"))
+        gpus = num_gpus()
         if replicas is None and not gpus:
             raise ClusterError(
                 "--distribute=mirrored is for GPUs, and TensorFlow can use none here; why:\n"
@@ -81,38 +81,53 @@ def plan(loader: DataLoader, recipe: Recipe, precision: str, options: Mapping[st
 
     `options` is what else decides which collectives a worker takes part in, and when.
     """
-    packages = ("tensorflow", "keras", "alexnet-repro")
     return {
-        "versions": {"python": sys.version.split()[0], **{name: version(name) for name in packages}},
+        "versions": versions(),
         "recipe": recipe.as_data(),
         "seed": loader.seed,
         "data": {"sha256": loader.train_digest()},
         "precision": precision,
-        "devices": {"GPUs": len(tf.config.list_physical_devices("GPU"))},
+        "devices": {"GPUs": num_gpus()},
         "options": dict(options),
     }
 
 
+def versions() -> dict[str, str]:
+    """Return what software workers have to have in common."""
+    packages = ("tensorflow", "keras", "alexnet-repro")
+    return {"python": sys.version.split()[0], **{name: version(name) for name in packages}}
+
+
+def num_gpus() -> int:
+    """Return how many GPUs this process can use."""
+    return len(tf.config.list_physical_devices("GPU"))
+
+
 def local_replicas() -> int:
     """Return how many replicas a worker here has: one a GPU, or one on the CPU."""
-    return len(tf.config.list_physical_devices("GPU")) or 1
+    return num_gpus() or 1
+
+
+def strategy_of(cluster: Cluster) -> Any:
+    """Start TensorFlow's server, and wait until all others have; nothing of TensorFlow's may have run before."""
+    resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
+        tf.train.ClusterSpec({"worker": list(cluster.addresses)}),
+        task_type="worker",
+        task_id=cluster.task,
+        num_accelerators={"GPU": num_gpus()},
+        rpc_layer="grpc",
+    )
+    return tf.distribute.MultiWorkerMirroredStrategy(resolver)
 
 
 class Workers(OneDevice):
     """The devices of many processes, on many machines; each makes one of these."""
 
     def __init__(self, cluster: Cluster, watch: Watch) -> None:
-        """Start TensorFlow's server, and wait until all others have; nothing of TensorFlow's may have run before."""
+        """Begin with all others, as `strategy_of`."""
         self.cluster, self.watch = cluster, watch
         self.chief = cluster.chief
-        resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
-            tf.train.ClusterSpec({"worker": list(cluster.addresses)}),
-            task_type="worker",
-            task_id=cluster.task,
-            num_accelerators={"GPU": len(tf.config.list_physical_devices("GPU"))},
-            rpc_layer="grpc",
-        )
-        self.strategy = tf.distribute.MultiWorkerMirroredStrategy(resolver)
+        self.strategy = strategy_of(cluster)
         self.exchange = Exchange(self.strategy, cluster.task, len(cluster.addresses))
 
     def scope(self) -> AbstractContextManager[Any]:

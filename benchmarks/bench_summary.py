@@ -38,6 +38,7 @@ RECORD = pytest.StashKey[Record]()
 TIMINGS = pytest.StashKey[list[Timing]]()
 LINES = pytest.StashKey[list[str]]()
 REPORT = pytest.StashKey[str]()
+WHOLE = pytest.StashKey[Record]()  # of all machines, among workers
 
 
 def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:
@@ -84,7 +85,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
             terminalreporter.write_line(LEGEND)
         for line in config.stash[LINES]:
             terminalreporter.write_line(line)
-        record = config.stash[RECORD]
+        record = config.stash.get(WHOLE, config.stash[RECORD])
         together = lines(record.findings["fast"])
         if together:
             terminalreporter.section("devices together")
@@ -92,7 +93,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
             terminalreporter.write_line(line)
         if any(record.findings.values()):
             terminalreporter.section("verdict")
-            for line in summary(record.findings):
+            for line in summary(record.findings, len(record.machine.get("machines", ("this one",)))):
                 terminalreporter.write_line(line)
             if config.stash.get(DEVICES, ()) == ("cpu:0",):
                 terminalreporter.write_line("GPU: not run; this machine has none that is asked for")

@@ -6,8 +6,11 @@ import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
+from alexnet_repro.checks.plan import PRECISIONS
 from alexnet_repro.checks.replicas import Question, ask
+from alexnet_repro.hardware.calibrate import calibrate
 from alexnet_repro.hardware.finding import Finding
+from alexnet_repro.results.growth import GRADIENT_BYTES
 from alexnet_repro.results.scaling import Point, by_design, void
 
 IMAGES = {"cpu": 4, "gpu": 512}  # of each device in weak scaling; of all in strong, or the next that all can share
@@ -28,7 +31,15 @@ class NoAnswerError(Exception):
 class Together:
     """All devices that are asked for, and what is known of them so far."""
 
-    def __init__(self, devices: Sequence[str], cpu_replicas: int, deadline: float, seconds: float, side: int = 224):
+    def __init__(
+        self,
+        devices: Sequence[str],
+        cpu_replicas: int,
+        deadline: float,
+        seconds: float,
+        side: int = 224,
+        workers: int = 0,
+    ) -> None:
         """Measure nothing yet.
 
         Args:
@@ -37,9 +48,12 @@ class Together:
             deadline: seconds that an answer may take.
             seconds: how long to measure, at the least.
             side: of the images that the model sees.
+            workers: among how many the devices are; 0: all are this process's.
         """
-        kind = devices[0].partition(":")[0]
-        self.devices, self.cpu_replicas, self.counts = devices, cpu_replicas, numbers(len(devices))
+        kind = devices[0].rpartition("/")[2].partition(":")[0]  # among workers, after a machine's name
+        self.devices, self.cpu_replicas = devices, cpu_replicas
+        self.counts = numbers(workers or len(devices))
+        """Of devices, or of workers, that are measured together."""
         self.images, self.precision = shareable(IMAGES[kind], self.counts), PRECISION[kind]
         self._deadline, self._seconds, self._side = deadline, seconds, side
         self._known: dict[tuple[Any, ...], list[dict[str, Any]] | Finding] = {}
@@ -51,11 +65,11 @@ class Together:
         return rounds
 
     def all_reduces(self, count: int) -> list[dict[str, Any]]:
-        """Return what all-reduces of several sizes take among the first so many devices."""
+        """Return what all-reduces of several sizes take among the first so many."""
         return self._answers("all-reduce", count, 0)
 
     def point(self, kind: str, count: int) -> Point:
-        """Return the first so many devices together, in `weak` or in `strong` scaling."""
+        """Return the first so many together, in `weak` or in `strong` scaling."""
         images = self.images // count if kind == "strong" else self.images
         steps = self._steps(count, images)
         return Point(
@@ -65,7 +79,7 @@ class Together:
             steps["alone"],
             statistics.median(self.all_reduces(count)[-1]["seconds"]),
             self.precision,
-            statistics.median(self._steps(1, self.images)["alone"][self.devices[0]]) if kind == "strong" else 0.0,
+            self._one() if kind == "strong" else 0.0,
         )
 
     def findings(self, check: str, questions: Sequence[Callable[[], list[Finding]]]) -> Iterator[Finding]:
@@ -81,7 +95,14 @@ class Together:
                 )
                 self._told.append(error.finding)
                 found = [dataclasses.replace(followed if again else error.finding, check=check)]
-            yield from (by_design(each) if self.cpu_replicas else each for each in found)
+            yield from map(self._judged, found)
+
+    def _judged(self, finding: Finding) -> Finding:
+        return by_design(finding) if self.cpu_replicas else finding
+
+    def _one(self) -> float:
+        """Return the seconds that one device takes for the images of all."""
+        return statistics.median(self._steps(1, self.images)["alone"][self.devices[0]])
 
     def _steps(self, count: int, images: int) -> dict[str, Any]:
         return self._answers("steps", count, images)[0]
@@ -106,6 +127,12 @@ class Together:
                 return void(what, answer["fault"])
             known.append(answer)
         return known
+
+
+def through_host(devices: Sequence[str]) -> float:
+    """Return the seconds of a copy of the gradients to the host and back, by the slowest at its calibrated rates."""
+    rates = [calibrate(device, PRECISIONS["gpu"]) for device in devices]
+    return max(GRADIENT_BYTES / each.to_host + GRADIENT_BYTES / each.to_device for each in rates)
 
 
 def numbers(devices: int) -> list[int]:

@@ -11,6 +11,7 @@ import keras
 import pytest
 from bench_cases import UNFIT, pytest_generate_tests, pytest_pyfunc_call  # noqa: F401 - hooks, for these tests alone
 from bench_summary import DEVICES, HERE, LINES, RECORD, REPORT, TIMINGS
+from bench_workers import CLUSTER, GATHER, finish_together, folder_of, leave_others, meet_others
 from speed_gate import against_references
 
 from alexnet_repro import DataLoader, enable_memory_growth, synthetic_fashion
@@ -18,9 +19,11 @@ from alexnet_repro.checks.admission import UnfitError, ask_the_doctor, choose_de
 from alexnet_repro.checks.examination import Examination
 from alexnet_repro.checks.plan import PRECISIONS, Asked
 from alexnet_repro.checks.subject import Subject
+from alexnet_repro.cluster import ClusterError
 from alexnet_repro.hardware.calibrate import calibrate
 from alexnet_repro.hardware.devices import (
     free_memory,
+    gpu_models,
     gpu_names,
     peak_memory,
     reset_peak_memory,
@@ -45,6 +48,7 @@ ORDER = (
     "test_burn_in",
     "test_price",
     "test_scaling",
+    "test_between_workers",
     "test_calibration",
 )
 
@@ -54,6 +58,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Decide where results go, before the plugin that writes JUnit's XML asks."""
     config.pluginmanager.register(bench_summary)
     folder = Path(config.getoption("report") or config.rootpath / "reports" / time.strftime("%Y-%m-%dT%H-%M-%S"))
+    folder = folder_of(config, folder)
     config.stash[RECORD], config.stash[TIMINGS], config.stash[LINES] = Record(folder / "results.json"), [], []
     config.stash[UNFIT] = {}
     if not config.option.collectonly and config.option.xmlpath is None:
@@ -80,6 +85,11 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     except (ValueError, OSError) as error:
         raise pytest.UsageError(str(error)) from error
     record.machine = {"devices": list(config.stash[DEVICES]), "gpus": gpu_names(), "threads": thread_counts()}
+    if CLUSTER in config.stash:
+        try:
+            meet_others(config)
+        except ClusterError as error:
+            pytest.exit(str(error), returncode=1)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -210,11 +220,14 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     config, record = session.config, session.config.stash[RECORD]
     if config.option.collectonly or not any(record.findings.values()):
         return
-    for finding in siblings(config.stash[TIMINGS], gpu_names()):
+    for finding in siblings(config.stash[TIMINGS], gpu_models()):
         record.add("fast", finding)
     for finding in against_references(session):
         record.add("reference", finding)
-    record.write(complete=exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED))
+    ended = exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
+    record.write(complete=ended)
+    if GATHER in config.stash:
+        record = finish_together(config) if ended else leave_others(config)
     failing = ("FAIL", "INCONCLUSIVE") if config.getoption("fail_inconclusive") else ("FAIL",)
     if exitstatus == pytest.ExitCode.OK and overall(record.findings) in failing:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED

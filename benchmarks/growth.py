@@ -9,7 +9,6 @@ Nothing here is a measurement of GPUs but what --results reads.
 """
 
 import argparse
-import json
 import os
 import socket
 import statistics
@@ -116,9 +115,8 @@ def among_workers(workers: int) -> list[dict[str, Any]]:
         addresses = [f"{LOCAL}:{each.getsockname()[1]}" for each in sockets]
 
     def answers(task: int) -> list[dict[str, Any] | Finding]:
-        config = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": task}}
-        environ = {"CUDA_VISIBLE_DEVICES": "-1", "TF_CONFIG": json.dumps(config)}
-        return list(ask(Question("all-reduce"), deadline=120, environ=environ))
+        question = Question("all-reduce", workers=tuple(addresses), task=task)
+        return list(ask(question, deadline=120, environ={"CUDA_VISIBLE_DEVICES": "-1"}))
 
     with ThreadPoolExecutor(workers) as threads:
         every = [each for found in threads.map(answers, range(workers)) for each in found]

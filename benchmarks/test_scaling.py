@@ -5,13 +5,10 @@ from collections.abc import Callable
 import keras
 import pytest
 from bench_summary import DEVICES, LINES
-from bench_together import NO_TWO_GPUS, TENSORFLOWS, Together
+from bench_together import NO_TWO_GPUS, TENSORFLOWS, Together, through_host
 
-from alexnet_repro.checks.plan import PRECISIONS
-from alexnet_repro.hardware.calibrate import calibrate
-from alexnet_repro.hardware.devices import gpu_names
+from alexnet_repro.hardware.devices import gpu_models
 from alexnet_repro.results import scaling
-from alexnet_repro.results.growth import GRADIENT_BYTES
 
 
 @pytest.fixture(scope="module")
@@ -30,28 +27,18 @@ def together(request: pytest.FixtureRequest) -> Together:
 
 def test_stragglers(together: Together, conclude: Callable[..., None]) -> None:
     """No device is over 5 % behind the median at the work that each of them does in an update."""
-    models = {f"gpu:{number}": name for number, name in enumerate(gpu_names())}
 
     def find() -> list[scaling.Finding]:
-        return scaling.stragglers(together.alone(), together.images, models, together.precision)
+        return scaling.stragglers(together.alone(), together.images, gpu_models(), together.precision)
 
     conclude("fast", *together.findings("stragglers", [find]))
 
 
-@pytest.fixture(scope="module")
-def through_host(together: Together) -> float | None:
-    """Seconds of a copy of the gradients to the host and back, by the slowest device at its calibrated rates."""
-    if together.cpu_replicas:
-        return None
-    rates = [calibrate(device, PRECISIONS["gpu"]) for device in together.devices]
-    return max(GRADIENT_BYTES / each.to_host + GRADIENT_BYTES / each.to_device for each in rates)
-
-
-def test_all_reduce(together: Together, through_host: float | None, conclude: Callable[..., None]) -> None:
+def test_all_reduce(together: Together, conclude: Callable[..., None]) -> None:
     """The gradients are summed up right, and sooner than through the host, among any number of devices."""
+    plainly = None if together.cpu_replicas else through_host(together.devices)
     questions = [
-        lambda count=count: [scaling.all_reduce(together.all_reduces(count), through_host)]
-        for count in together.counts[1:]
+        lambda count=count: [scaling.all_reduce(together.all_reduces(count), plainly)] for count in together.counts[1:]
     ]
     conclude("fast", *together.findings("all-reduce", questions))
 

@@ -24,7 +24,9 @@ def parse():
 
 
 def test_defaults(parse):
-    """Without options: three replays, no burn-in, ten minutes a check, every device, few cases; doubts don't fail."""
+    """Without options: three replays, no burn-in, ten minutes a check, every device, few cases, one machine; doubts don't
+    fail.
+    """
     assert parse() == {
         "precision": "float32",
         "device": None,
@@ -37,6 +39,8 @@ def test_defaults(parse):
         "update_reference": False,
         "report": None,
         "require_gpu": False,
+        "distribute": None,
+        "worker_timeout": 60.0,
     }
 
 

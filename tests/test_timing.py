@@ -142,10 +142,15 @@ def test_low_share_shows_both_rates():
     assert finding.evidence == "1 of 5 TFLOP/s at best"
 
 
+def gpus(*models):
+    """Return GPUs' product names, by device."""
+    return {f"gpu:{number}": model for number, model in enumerate(models)}
+
+
 @pytest.mark.parametrize(("slower", "status"), [(1.0, "PASS"), (1.04, "PASS"), (1.06, "FAIL"), (2.0, "FAIL")])
 def test_siblings_are_equally_fast(slower, status):
     """GPUs of one model differ by five percent at the most, one case at a time."""
-    (finding,) = siblings([timing([1.0] * 5), timing([slower] * 5, device="gpu:1")], [A100, A100])
+    (finding,) = siblings([timing([1.0] * 5), timing([slower] * 5, device="gpu:1")], gpus(A100, A100))
     assert (finding.check, finding.status, finding.bound) == ("siblings", status, 0.05)
     assert finding.number == pytest.approx(slower - 1)
 
@@ -154,7 +159,7 @@ def test_slow_sibling_is_named():
     """Of four, it is the slowest that is named, beside the best, with the case and how to ask the driver."""
     seconds = [1.01, 1.0, 1.06, 1.02]
     timings = [timing([each] * 5, device=f"gpu:{i}", precision="tf32") for i, each in enumerate(seconds)]
-    (finding,) = siblings(timings, [A100] * 4)
+    (finding,) = siblings(timings, gpus(*[A100] * 4))
     assert (finding.status, finding.device, finding.precision) == ("FAIL", "gpu:2", "tf32")
     assert finding.cause == (
         "gpu:2 is 6.0% slower than gpu:1, the best NVIDIA A100-SXM4-80GB, in forward[device=gpu-precision=tf32]"
@@ -176,12 +181,12 @@ def test_slow_sibling_is_named():
 )
 def test_unlike_is_never_compared(timings, models):
     """Another model, another case, the CPU: nothing is said of them."""
-    assert siblings(timings, models) == []
+    assert siblings(timings, gpus(*models)) == []
 
 
 def test_each_model_is_compared_by_itself():
     """Two of one model and two of another: two comparisons, of which the slower model's is no fault."""
     seconds = [1.0, 5.0, 1.01, 5.5]
     timings = [timing([each] * 5, device=f"gpu:{i}") for i, each in enumerate(seconds)]
-    found = siblings(timings, [A100, T4, A100, T4])
+    found = siblings(timings, gpus(A100, T4, A100, T4))
     assert [(finding.status, finding.device) for finding in found] == [("PASS", ""), ("FAIL", "gpu:3")]

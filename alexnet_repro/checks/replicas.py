@@ -1,13 +1,13 @@
 """How fast devices are together and each alone: asked in a child process, by TensorFlow's own strategies.
 
-A child is asked one thing. It makes a `MirroredStrategy` over the devices; for all-reduces, where `TF_CONFIG` names
-workers, a `MultiWorkerMirroredStrategy`.
+A child is asked one thing. It makes a `MirroredStrategy` over the devices, or a `MultiWorkerMirroredStrategy` with the
+children of other workers, which are asked the same at the same time.
 """
 
 import dataclasses
+import hashlib
 import json
 import math
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,6 +19,7 @@ import numpy as np
 from alexnet_repro.checks.learning import LEARNABLE
 from alexnet_repro.checks.plan import broken
 from alexnet_repro.checks.subject import Subject
+from alexnet_repro.cluster import Cluster
 from alexnet_repro.hardware.child import NoAnswerError, answers
 from alexnet_repro.hardware.device_check import telling
 from alexnet_repro.hardware.devices import enable_memory_growth, split_cpu, synchronise
@@ -35,7 +36,7 @@ class Question:
 
     ask: Literal["steps", "all-reduce"]
     devices: tuple[str, ...] = ()
-    """As `gpu:0`, or `cpu:1` among `cpu_replicas`; not looked at where `TF_CONFIG` is set."""
+    """As `gpu:0`, or `cpu:1` among `cpu_replicas`; not looked at among workers, who take all GPUs."""
     cpu_replicas: int = 0
     """Parts that the CPU is split in, each a device of its own; 0: it isn't."""
     images: int = 0
@@ -45,6 +46,12 @@ class Question:
     """Of the images that the model sees."""
     seconds: float = 1.0
     """How long to go on, at the least."""
+    rounds: int = 0
+    """Exactly so many, whatever they take: workers wait for each other; 0: as `seconds` has it."""
+    workers: tuple[str, ...] = ()
+    """`host:port` of each worker; nothing: this process alone."""
+    task: int = 0
+    """This worker's number."""
 
 
 def ask(
@@ -54,8 +61,8 @@ def ask(
 
     Args:
         question: to `steps` the one answer is `together` and, by device, `alone`, the seconds of each round's update;
-            and `fault`, what is wrong with what was computed. To `all-reduce` each answer is `bytes`, `tensors`,
-            `devices`, `seconds` (of each round) and `fault`, the gradients' own last.
+            `fault`, what is wrong with what was computed; and `digest`, of the weights at the end. To `all-reduce` each
+            answer is `bytes`, `tensors`, `devices`, `seconds` (of each round) and `fault`, the gradients' own last.
         deadline: seconds that an answer may take.
         environ: environment variables to change.
     """
@@ -71,16 +78,18 @@ def ask(
         yield broken(question.ask, "; ".join(filter(None, (str(error), telling(error.log)))))
 
 
-def strategy_over(devices: Sequence[str]) -> Any:
-    """Return a strategy of TensorFlow's for these devices, or for the workers that `TF_CONFIG` names.
+def strategy_over(devices: Sequence[str], workers: Sequence[str] = (), task: int = 0) -> Any:
+    """Return a strategy of TensorFlow's for these devices, or for all devices of all workers.
 
     Raises:
         ValueError: one of them isn't there; TensorFlow itself would wait for it for ever.
     """
     import tensorflow as tf
 
-    if os.environ.get("TF_CONFIG"):
-        return tf.distribute.MultiWorkerMirroredStrategy()
+    from alexnet_repro.strategies import strategy_of
+
+    if workers:
+        return strategy_of(Cluster(tuple(workers), task))
     there = [each.name.removeprefix("/device:").lower() for each in tf.config.list_logical_devices()]
     missing = [device for device in devices if device not in there]
     if missing:
@@ -89,21 +98,30 @@ def strategy_over(devices: Sequence[str]) -> Any:
 
 
 def steps(question: Question) -> Iterator[dict[str, Any]]:
-    """Time an update of all devices together, and the same of each alone, whose gradients go nowhere; in turns."""
-    together = Stepper(question, question.devices) if len(question.devices) > 1 else None
-    alone = {device: Stepper(question, (device,)) for device in question.devices}
+    """Time an update of all devices together, and the same of each alone, whose gradients go nowhere; in turns.
+
+    Among workers together only.
+    """
+    together = Stepper(question, question.devices) if question.workers or len(question.devices) > 1 else None
+    alone = {} if question.workers else {device: Stepper(question, (device,)) for device in question.devices}
     every = [*([together] if together else []), *alone.values()]
     _turns(every)  # compiles
-    rounds = math.ceil(question.seconds * len(every) / _turns(every))
+    rounds = question.rounds or rounds_within(question.seconds, _turns(every) / len(every))
     for stepper in every:
         stepper.seconds.clear()
-    for _ in range(min(MOST_ROUNDS, max(FEWEST_ROUNDS, rounds))):
+    for _ in range(rounds):
         _turns(every)
     yield {
         "together": together.seconds if together else [],
         "alone": {device: stepper.seconds for device, stepper in alone.items()},
         "fault": next(filter(None, (stepper.fault() for stepper in every)), None),
+        "digest": every[0].digest(),
     }
+
+
+def rounds_within(seconds: float, one: float) -> int:
+    """Return how many rounds of `one` second fill so many, within bounds."""
+    return min(MOST_ROUNDS, max(FEWEST_ROUNDS, math.ceil(seconds / one)))
 
 
 def _turns(steppers: "Sequence[Stepper]") -> float:
@@ -121,10 +139,11 @@ class Stepper:
         """Build the model on the devices."""
         from alexnet_repro.distributed import TensorFlowStep
 
-        batch = question.images * len(devices)
+        self._among_workers = bool(question.workers)
+        self._strategy = strategy_over(devices, question.workers, question.task)
+        batch = question.images * self._strategy.num_replicas_in_sync
         subject = Subject(precision=question.precision, side=question.side)
         loader = subject.loader()
-        self._strategy = strategy_over(devices)
         with self._strategy.scope():
             self._model, self._before = subject.model()
             recipe = dataclasses.replace(LEARNABLE, draw_size=batch, batch_size=batch)
@@ -137,12 +156,20 @@ class Stepper:
 
     def timed(self) -> None:
         """Make a round's updates, and keep the seconds of one."""
-        synchronise()
+        self._finish()
         start = time.perf_counter()
         losses, _ = self._step(self._indices)
-        synchronise()
+        self._finish()
         self.seconds.append((time.perf_counter() - start) / len(self._indices))
         self._losses += np.asarray(losses, float).tolist()
+
+    def _finish(self) -> None:
+        """Wait until all is done; among workers by reading what comes last, as TensorFlow has no other way there."""
+        if self._among_workers:
+            for each in self._strategy.experimental_local_results(self._model.trainable_variables[-1].value):
+                np.asarray(each)
+        else:
+            synchronise()
 
     def fault(self) -> str | None:
         """Return what is wrong with what was computed: losses, and the weights of each replica."""
@@ -159,12 +186,19 @@ class Stepper:
                 return f"{variable.path} isn't the same on all devices after {len(self._losses)} updates"
         return None
 
+    def digest(self) -> str:
+        """Return the SHA-256 of the weights on the first device."""
+        found = hashlib.sha256()
+        for variable in self._model.trainable_variables:
+            found.update(np.asarray(self._strategy.experimental_local_results(variable.value)[0]).tobytes())
+        return found.hexdigest()
+
 
 def all_reduces(question: Question) -> Iterator[dict[str, Any]]:
     """Time all-reduces of several sizes, then of the model's gradients, tensor by tensor as the optimizer has them."""
     from alexnet_repro.checks.all_reduce import all_reduce
 
-    strategy = strategy_over(question.devices)
+    strategy = strategy_over(question.devices, question.workers, question.task)
     for size in SIZES:
         yield all_reduce(strategy, [(size // 4,)])
     with strategy.scope():
@@ -180,10 +214,10 @@ def main(text: str) -> None:
     import keras
 
     told = json.loads(text)
-    question = Question(**{**told, "devices": tuple(told["devices"])})
+    question = Question(**{**told, "devices": tuple(told["devices"]), "workers": tuple(told["workers"])})
     if question.cpu_replicas:
         split_cpu(question.cpu_replicas)
-    elif not os.environ.get("TF_CONFIG"):
+    else:
         enable_memory_growth()
     keras.utils.set_random_seed(0)
     try:

@@ -86,6 +86,11 @@ def _torch_gpus() -> int:
     return int(torch.cuda.device_count())
 
 
+def gpu_models() -> dict[str, str]:
+    """Return the GPUs' product names, by device."""
+    return {f"gpu:{number}": name for number, name in enumerate(gpu_names())}
+
+
 def gpu_names() -> list[str]:
     """Return the product names of the GPUs among `usable_devices`, in their order."""
     gpus = range(len(usable_devices()) - 1)

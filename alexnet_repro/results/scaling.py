@@ -13,7 +13,9 @@ from alexnet_repro.results.timing import MOST_NOISE, SLOWER_SIBLING
 UNEXPLAINED = SLOWER_SIBLING
 # A step that takes twice the time of its parts isn't made of them.
 FAR_BEYOND = 2.0
+THROUGH_HOST, BY_TCP = "copies through the host", "copies to the host, one TCP stream and back"
 SPLIT_CPU = "on parts of one CPU, which share its cores, it means nothing"
+UNSPLIT = "run it on a machine with two GPUs, without --cpu-replicas"
 ALONE = "run it again with nothing else on the machine"
 
 
@@ -117,19 +119,21 @@ def _kept(point: Point) -> dict[str, Any]:
     }
 
 
-def all_reduce(measured: Sequence[Mapping[str, Any]], through_host: float | None) -> Finding:
-    """The gradients are summed up faster than through the memory of the host.
+def all_reduce(measured: Sequence[Mapping[str, Any]], plainly: float | None, way: str = THROUGH_HOST) -> Finding:
+    """The gradients are summed up faster than by the plainest way there is.
 
     Args:
         measured: what `alexnet_repro.checks.replicas.ask` answers, the gradients' own last.
-        through_host: seconds that copying the gradients to the host and back takes one device by itself, at its
-            calibrated rates; devices that send to each other have less to do. None where it isn't known.
+        plainly: seconds that they would take by that way. On one machine: copied to the host and back by one device
+            by itself, at its calibrated rates; devices that send to each other have less to do. None where it isn't
+            known.
+        way: what it is called.
     """
     seconds = [statistics.median(each["seconds"]) for each in measured]
     own, devices, size = seconds[-1], measured[-1]["devices"], measured[-1]["bytes"]
     link = fit([(each["devices"], each["bytes"], time) for each, time in zip(measured, seconds, strict=True)])
     rate, bus = algorithm_bandwidth(size, own), bus_bandwidth(devices, size, own)
-    bound = algorithm_bandwidth(size, through_host) if through_host else None
+    bound = algorithm_bandwidth(size, plainly) if plainly else None
     rates = f"{rate / 1e9:.3g} GB/s, {bus / 1e9:.3g} GB/s on the bus"
     said = f"{size / 1e6:.0f} MB of gradients among {devices} devices: {rates}"
     found = Finding(
@@ -151,10 +155,10 @@ def all_reduce(measured: Sequence[Mapping[str, Any]], through_host: float | None
         return void("all-reduce", faults[0])
     if bound is None:
         cause = f"{said}; nothing is known to hold it against"
-        return replace(found, status="INCONCLUSIVE", cause=cause, mend="pytest benchmarks -k calibration")
+        return replace(found, status="INCONCLUSIVE", cause=cause, mend="run it where there are GPUs")
     if rate < bound:
         mend = "nvidia-smi topo -m; NCCL_DEBUG=INFO # does it go by NVLink or P2P? if not: virtualisation, ACS, cables"
-        return replace(found, status="FAIL", cause=f"{said}; copies through the host would be faster", mend=mend)
+        return replace(found, status="FAIL", cause=f"{said}; {way} would be faster", mend=mend)
     return found
 
 
@@ -202,7 +206,7 @@ def _straggler(alone: Mapping[str, Sequence[float]], images: int, model: str) ->
     if max(map(_noise, alone.values())) > MOST_NOISE:
         cause = f"{said}; too noisy to judge"
         return replace(found, status="INCONCLUSIVE", cause=cause, mend=ALONE, device=slowest)
-    number = slowest.partition(":")[2]
+    number = slowest.rpartition(":")[2]
     mend = f"nvidia-smi -q -i {number} -d CLOCK,POWER,TEMPERATURE,PERFORMANCE # and of another; then reseat it"
     return replace(found, status="FAIL", cause=f"{said}; all wait for it", mend=mend, device=slowest)
 
@@ -213,12 +217,11 @@ def void(check: str, fault: str) -> Finding:
     return Finding(check, "FAIL", f"it is void: {fault}", mend=mend, data={"broken": True})
 
 
-def by_design(finding: Finding) -> Finding:
-    """Return what was found on parts of one CPU as in doubt, whatever its number: only whether it runs is told."""
+def by_design(finding: Finding, why: str = SPLIT_CPU, mend: str = UNSPLIT) -> Finding:
+    """Return what was found on devices that share one machine's cores as in doubt: only whether it runs is told."""
     if finding.data.get("broken"):
         return finding
-    mend = "run it on a machine with two GPUs, without --cpu-replicas"
-    return replace(finding, status="INCONCLUSIVE", cause=f"{finding.cause}; {SPLIT_CPU}", mend=mend)
+    return replace(finding, status="INCONCLUSIVE", cause=f"{finding.cause}; {why}", mend=mend)
 
 
 def _noise(rounds: Sequence[float]) -> float:

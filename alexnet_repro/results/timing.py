@@ -161,19 +161,18 @@ def share(timing: Timing, peak: float) -> Finding:
     )
 
 
-def siblings(timings: Sequence[Timing], models: Sequence[str]) -> list[Finding]:
+def siblings(timings: Sequence[Timing], models: Mapping[str, str]) -> list[Finding]:
     """Return, for each case that several GPUs of one model were timed in, whether they are equally fast.
 
     Args:
         timings: of all devices.
-        models: the GPUs' product names, by number.
+        models: the GPUs' product names, by device.
     """
     groups: dict[tuple[str, str], list[Timing]] = {}
     for timing in timings:
-        kind, _, number = timing.device.partition(":")
-        if kind == "gpu":
+        if timing.device in models:
             case = timing.case.replace(f"device={timing.device}", "device=gpu")
-            groups.setdefault((case, models[int(number)]), []).append(timing)
+            groups.setdefault((case, models[timing.device]), []).append(timing)
     return [_equally_fast(case, model, group) for (case, model), group in groups.items() if len(group) > 1]
 
 
@@ -188,8 +187,8 @@ def _equally_fast(case: str, model: str, group: Sequence[Timing]) -> Finding:
         "FAIL",
         f"{worst.device} is {slower:.1%} slower than {best.device}, the best {model}, in {case}",
         f"{worst.median:.4g} and {best.median:.4g} s a round",
-        f"nvidia-smi -q -i {worst.device.partition(':')[2]} -d CLOCK,POWER,TEMPERATURE,PERFORMANCE # and of the other; "
-        "then reseat it, or change its slot",
+        f"nvidia-smi -q -i {worst.device.rpartition(':')[2]} -d CLOCK,POWER,TEMPERATURE,PERFORMANCE # and of the "
+        "other; then reseat it, or change its slot",
         device=worst.device,
         precision=worst.precision,
         number=slower,

@@ -30,7 +30,7 @@ def overall(findings: Findings) -> Status:
     return "PASS" if all(by_group[group] == "PASS" for group in asked) else "INCONCLUSIVE"
 
 
-def summary(findings: Findings) -> list[str]:
+def summary(findings: Findings, machines: int = 1) -> list[str]:
     """Return the lines for the terminal: one a group, what isn't well below it, then the whole in words."""
     lines = []
     for group, status in verdicts(findings).items():
@@ -43,9 +43,10 @@ def summary(findings: Findings) -> list[str]:
         )
         lines += [f"  {line}" for finding in found if finding.status != "PASS" for line in str(finding).splitlines()]
     whole = overall(findings)
+    these, are = ("this machine", "is") if machines == 1 else (f"these {machines} machines", "are")
     words = {
-        "PASS": "this machine is correct, repeatable and fast",
-        "FAIL": "something is wrong with this machine; what it is, and what to type, is said above",
+        "PASS": f"{these} {are} correct, repeatable and fast",
+        "FAIL": f"something is wrong with {these}; what it is, and what to type, is said above",
         "INCONCLUSIVE": "nothing is wrong as far as was asked, but not everything could be told",
     }
     return [*lines, f"{whole}: {words[whole]}"]

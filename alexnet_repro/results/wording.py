@@ -52,11 +52,19 @@ class Costs:
 def headline(results: Results) -> str:
     """Return the verdict as a sentence."""
     failed = sum(finding.status == "FAIL" for found in results.findings.values() for finding in found)
+    many = machines(results)
+    these, are = (f"these {many} machines", "are") if many > 1 else ("this machine", "is")
     return {
-        "PASS": "This machine is correct, repeatable and fast.",
-        "FAIL": f"Something is wrong with this machine: {failed or 'some'} check{'s' * (failed != 1)} failed.",
+        "PASS": f"{these.capitalize()} {are} correct, repeatable and fast.",
+        "FAIL": f"Something is wrong with {these}: {failed or 'some'} check{'s' * (failed != 1)} failed.",
         "INCONCLUSIVE": "Nothing is wrong as far as was asked, but not everything could be told.",
     }[results.verdict]
+
+
+def machines(results: Results) -> int:
+    """Return how many machines a run was of."""
+    named = results.machine.get("machines")
+    return len(named) if isinstance(named, list) else 1
 
 
 def groups(results: Results) -> list[Group]:

@@ -1,0 +1,139 @@
+"""What each worker has to tell all others, by way of the chief.
+
+It goes as JSON over the connections that `alexnet_repro.handshake.meet` left open, a line each way: whoever is killed
+closes its connection, and a machine that is down stops answering TCP's own questions, so that no loss goes unnoticed.
+"""
+
+import json
+import selectors
+import socket
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from alexnet_repro.cluster import Cluster, ClusterError
+from alexnet_repro.handshake import GRACE
+
+PART = 1 << 20  # bytes that are read at once
+SENDING = 60.0  # seconds that a line may take to be sent
+REMINDER = 30.0  # seconds after which it is said who is waited for
+KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}  # seconds, seconds, times: lost after 25 s
+
+
+class AllGather:
+    """Gives every worker what each of them says; all have to ask for it at the same point of their work."""
+
+    def __init__(
+        self, cluster: Cluster, connections: Mapping[int, socket.socket], say: Callable[[str], None] = lambda _: None
+    ) -> None:
+        """Take over the connections.
+
+        Args:
+            cluster: the workers.
+            connections: to each other worker on the chief, to the chief on the others.
+            say: told whom the chief waits for, every half minute.
+        """
+        self.cluster, self._connections, self._say = cluster, connections, say
+        self._lost = ""
+        for connection in connections.values():
+            connection.settimeout(SENDING)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            for name, value in KEEPALIVE.items():
+                if hasattr(socket, name):  # Linux has them all
+                    connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+    def __call__(self, own: Any, timeout: float) -> list[Any]:
+        """Return what each worker calls this with, by its number.
+
+        Args:
+            own: what this one says, as JSON has it.
+            timeout: seconds that the others may come later than this one.
+
+        Raises:
+            ClusterError: a worker is gone, or doesn't come; the message names it, and is the same on all. From then on
+                nothing can be exchanged any more, and every call raises it.
+        """
+        if not self._lost:
+            try:
+                return self._of_all(own, timeout) if self.cluster.chief else self._by_chief(own, timeout)
+            except ClusterError as error:
+                self._lost = str(error)
+        raise ClusterError(self._lost)
+
+    def close(self) -> None:
+        """Leave: whoever still waits for this worker hears that it is gone."""
+        for connection in self._connections.values():
+            connection.close()
+
+    def _of_all(self, own: Any, timeout: float) -> list[Any]:
+        said: dict[int, Any] = {0: own}
+        try:
+            said |= self._from_others(timeout)
+        except ClusterError as error:
+            self._tell({"lost": str(error)})
+            raise
+        told = [said[task] for task in sorted(said)]
+        self._tell({"all": told})
+        return told
+
+    def _tell(self, message: Mapping[str, Any]) -> None:
+        line = json.dumps(message).encode() + b"\n"
+        for connection in self._connections.values():
+            try:
+                connection.sendall(line)
+            except OSError:  # it is missed the next time
+                continue
+
+    def _from_others(self, timeout: float) -> dict[int, Any]:
+        lines = {task: bytearray() for task in self._connections}
+        began = reminded = time.monotonic()
+        with selectors.DefaultSelector() as selector:
+            for task, connection in self._connections.items():
+                selector.register(connection, selectors.EVENT_READ, task)
+            while selector.get_map():
+                for key, _ in selector.select(1.0):
+                    part = _received(self._connections[key.data])
+                    lines[key.data] += part
+                    if not part:
+                        raise ClusterError(f"{self.cluster.name(key.data)} ended before its part was done")
+                    if part.endswith(b"\n"):
+                        selector.unregister(key.fileobj)
+                missing = ", ".join(self.cluster.name(key.data) for key in selector.get_map().values())
+                now = time.monotonic()
+                if missing and now - began > timeout:
+                    raise ClusterError(f"waited {timeout:g} s for {missing}, in vain")
+                if missing and now - reminded > REMINDER:
+                    self._say(f"waiting for {missing}: {now - began:.0f} s")
+                    reminded = now
+        return {task: json.loads(line) for task, line in lines.items()}
+
+    def _by_chief(self, own: Any, timeout: float) -> list[Any]:
+        (connection,) = self._connections.values()
+        gone = f"{self.cluster.name(0)}, the chief, ended before its part was done"
+        answer = bytearray()
+        try:
+            connection.settimeout(SENDING)
+            connection.sendall(json.dumps(own).encode() + b"\n")
+            connection.settimeout(timeout + GRACE)
+            while not answer.endswith(b"\n"):
+                part = connection.recv(PART)
+                if not part:
+                    raise ClusterError(gone)
+                answer += part
+        except TimeoutError as error:
+            raise ClusterError(f"waited {timeout:g} s for {self.cluster.name(0)}, the chief, in vain") from error
+        except OSError as error:
+            raise ClusterError(str(error) if isinstance(error, ClusterError) else gone) from error
+        message = json.loads(answer)
+        if "lost" in message:
+            raise ClusterError(message["lost"])
+        told: list[Any] = message["all"]
+        return told
+
+
+def _received(connection: socket.socket) -> bytes:
+    """Return what has arrived; nothing if the other side is gone."""
+    try:
+        return connection.recv(PART)
+    except OSError:
+        return b""
