@@ -24,9 +24,7 @@ def parse():
 
 
 def test_defaults(parse):
-    """Without options: three replays, no burn-in, ten minutes a check, every device, few cases, one machine; doubts don't
-    fail.
-    """
+    """Without options: three replays, no burn-in, ten minutes a check, every device, few cases; doubts don't fail."""
     assert parse() == {
         "precision": "float32",
         "device": None,
