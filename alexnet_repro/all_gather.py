@@ -12,16 +12,16 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from alexnet_repro.cluster import Cluster, ClusterError
-from alexnet_repro.handshake import GRACE
+from alexnet_repro.handshake import GRACE, received
 
-PART = 1 << 20  # bytes that are read at once
+PART = 1 << 16  # bytes that are read at once
 SENDING = 60.0  # seconds that a line may take to be sent
 REMINDER = 30.0  # seconds after which it is said who is waited for
 KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}  # seconds, seconds, times: lost after 25 s
 
 
 class AllGather:
-    """Gives every worker what each of them says; all have to ask for it at the same point of their work."""
+    """Gives every worker what each of them says; all ask for it at the same point of their work, by its name."""
 
     def __init__(
         self, cluster: Cluster, connections: Mapping[int, socket.socket], say: Callable[[str], None] = lambda _: None
@@ -42,20 +42,22 @@ class AllGather:
                 if hasattr(socket, name):  # Linux has them all
                     connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
-    def __call__(self, own: Any, timeout: float) -> list[Any]:
+    def __call__(self, point: str, own: Any, timeout: float) -> list[Any]:
         """Return what each worker calls this with, by its number.
 
         Args:
+            point: the name of what is told here; who is elsewhere is lost.
             own: what this one says, as JSON has it.
             timeout: seconds that the others may come later than this one.
 
         Raises:
-            ClusterError: a worker is gone, or doesn't come; the message names it, and is the same on all. From then on
-                nothing can be exchanged any more, and every call raises it.
+            ClusterError: a worker is gone, doesn't come, or is at another point; the message names it, and is the same
+                on all. From then on nothing can be exchanged any more, and every call raises it.
         """
         if not self._lost:
             try:
-                return self._of_all(own, timeout) if self.cluster.chief else self._by_chief(own, timeout)
+                told = {"point": point, "own": own}
+                return self._of_all(told, timeout) if self.cluster.chief else self._by_chief(told, timeout)
             except ClusterError as error:
                 self._lost = str(error)
         raise ClusterError(self._lost)
@@ -65,16 +67,22 @@ class AllGather:
         for connection in self._connections.values():
             connection.close()
 
-    def _of_all(self, own: Any, timeout: float) -> list[Any]:
+    def _of_all(self, own: Mapping[str, Any], timeout: float) -> list[Any]:
         said: dict[int, Any] = {0: own}
         try:
             said |= self._from_others(timeout)
+            self._check_points({task: each["point"] for task, each in said.items()})
         except ClusterError as error:
             self._tell({"lost": str(error)})
             raise
-        told = [said[task] for task in sorted(said)]
+        told = [said[task]["own"] for task in sorted(said)]
         self._tell({"all": told})
         return told
+
+    def _check_points(self, points: Mapping[int, str]) -> None:
+        for task, point in points.items():
+            if point != points[0]:
+                raise ClusterError(f"{self.cluster.name(task)} went on to {point}, while worker 0 is at {points[0]}")
 
     def _tell(self, message: Mapping[str, Any]) -> None:
         line = json.dumps(message).encode() + b"\n"
@@ -92,7 +100,7 @@ class AllGather:
                 selector.register(connection, selectors.EVENT_READ, task)
             while selector.get_map():
                 for key, _ in selector.select(1.0):
-                    part = _received(self._connections[key.data])
+                    part = received(self._connections[key.data])
                     lines[key.data] += part
                     if not part:
                         raise ClusterError(f"{self.cluster.name(key.data)} ended before its part was done")
@@ -107,14 +115,13 @@ class AllGather:
                     reminded = now
         return {task: json.loads(line) for task, line in lines.items()}
 
-    def _by_chief(self, own: Any, timeout: float) -> list[Any]:
+    def _by_chief(self, own: Mapping[str, Any], timeout: float) -> list[Any]:
         (connection,) = self._connections.values()
         gone = f"{self.cluster.name(0)}, the chief, ended before its part was done"
         answer = bytearray()
         try:
-            connection.settimeout(SENDING)
+            connection.settimeout(2 * timeout + GRACE)  # the chief may come later by one, and wait for another by one
             connection.sendall(json.dumps(own).encode() + b"\n")
-            connection.settimeout(timeout + GRACE)
             while not answer.endswith(b"\n"):
                 part = connection.recv(PART)
                 if not part:
@@ -129,11 +136,3 @@ class AllGather:
             raise ClusterError(message["lost"])
         told: list[Any] = message["all"]
         return told
-
-
-def _received(connection: socket.socket) -> bytes:
-    """Return what has arrived; nothing if the other side is gone."""
-    try:
-        return connection.recv(PART)
-    except OSError:
-        return b""

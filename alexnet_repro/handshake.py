@@ -55,14 +55,19 @@ def meet(cluster: Cluster, own: Mapping[str, Any], timeout: float) -> dict[int, 
     return {0: _introduce(cluster, own, timeout)}
 
 
+def listening(port: int = 0) -> socket.socket:
+    """Return a socket that listens on all interfaces, IPv4 and IPv6; 0: at any free port."""
+    if socket.has_dualstack_ipv6():
+        with contextlib.suppress(OSError):  # it may be there and switched off
+            return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=128)
+    return socket.create_server(("", port), backlog=128)
+
+
 def _listening(cluster: Cluster) -> socket.socket:
     """Take this worker's port on all interfaces, as TensorFlow does: its host may be called otherwise in here."""
     port = cluster.endpoint(cluster.task)[1]
     try:
-        if socket.has_dualstack_ipv6():
-            with contextlib.suppress(OSError):  # it may be there and switched off
-                return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=128)
-        return socket.create_server(("", port), backlog=128)
+        return listening(port)
     except OSError as error:
         name = cluster.name(cluster.task)
         if error.errno == errno.EADDRINUSE:
@@ -118,15 +123,15 @@ def _gathered(listener: socket.socket, cluster: Cluster, timeout: float) -> tupl
                         buffers[connection] = b""
                     continue
                 connection = next(each for each in buffers if each is key.fileobj)
-                received = _receive(connection)
-                buffers[connection] += received
+                arrived = received(connection)
+                buffers[connection] += arrived
                 task, said = _introduction(buffers[connection], cluster)
                 if task in came and came[task][0] is not connection:
                     came[-1] = (connection, {})  # it has to be told as well
                     return came, f"{cluster.name(task)} came twice: two processes have the same number"
-                if received and said is not None:
+                if arrived and said is not None:
                     came[task] = (connection, said)
-                elif not received or b"\n" in buffers[connection] or len(buffers[connection]) > MOST_BYTES:
+                elif not arrived or b"\n" in buffers[connection] or len(buffers[connection]) > MOST_BYTES:
                     came.pop(task, None)
                     selector.unregister(connection)
                     buffers.pop(connection)
@@ -136,7 +141,7 @@ def _gathered(listener: socket.socket, cluster: Cluster, timeout: float) -> tupl
     return came, None
 
 
-def _receive(connection: socket.socket) -> bytes:
+def received(connection: socket.socket) -> bytes:
     """Return what has arrived; nothing if the other side is gone."""
     try:
         return connection.recv(MOST_BYTES)

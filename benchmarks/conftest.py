@@ -11,7 +11,7 @@ import keras
 import pytest
 from bench_cases import UNFIT, pytest_generate_tests, pytest_pyfunc_call  # noqa: F401 - hooks, for these tests alone
 from bench_summary import DEVICES, HERE, LINES, RECORD, REPORT, TIMINGS
-from bench_workers import CLUSTER, GATHER, finish_together, folder_of, leave_others, meet_others
+from bench_workers import CLUSTER, GATHER, check_collected, finish_together, folder_of, leave_others, meet_others
 from speed_gate import against_references
 
 from alexnet_repro import DataLoader, enable_memory_growth, synthetic_fashion
@@ -96,6 +96,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Right first, then the same twice, then fast."""
     places = {name: place for place, name in enumerate(ORDER)}
     items.sort(key=lambda item: places.get(item.path.stem, len(ORDER)))
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Among workers, all have to run the same tests."""
+    if GATHER in session.config.stash:
+        try:
+            check_collected(session.config, [item.nodeid for item in session.items])
+        except ClusterError as error:
+            pytest.exit(str(error), returncode=1)
 
 
 @pytest.fixture(scope="session")
@@ -227,7 +236,9 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     ended = exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
     record.write(complete=ended)
     if GATHER in config.stash:
-        record = finish_together(config) if ended else leave_others(config)
+        whole = ended and not (session.shouldfail or session.shouldstop)
+        failed = exitstatus == pytest.ExitCode.TESTS_FAILED
+        record = finish_together(config, failed=failed) if whole else leave_others(config)
     failing = ("FAIL", "INCONCLUSIVE") if config.getoption("fail_inconclusive") else ("FAIL",)
     if exitstatus == pytest.ExitCode.OK and overall(record.findings) in failing:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED

@@ -27,6 +27,7 @@ from alexnet_repro.checks.replicas import Question, ask
 from alexnet_repro.hardware.finding import Finding
 from alexnet_repro.results import growth
 from alexnet_repro.results.limits import STEP_WEIGHTS
+from alexnet_repro.results.merged import TOGETHER
 from alexnet_repro.results.read import read_results
 
 DEVICES = (1, 8, 64, 1024)
@@ -70,7 +71,10 @@ def measured(figures: growth.Figures, found: Sequence[Finding]) -> growth.Figure
         ValueError: the run measured no all-reduce.
     """
     rows = [
-        (each.data["devices"], *row) for each in found if each.check == "all-reduce" for row in each.data["measured"]
+        (each.data["devices"], *row)
+        for each in found
+        if each.check == "all-reduce" and TOGETHER not in each.data
+        for row in each.data["measured"]
     ]
     if not rows:
         raise ValueError("no all-reduce was measured in that run: it takes two GPUs, pytest benchmarks -k scaling")

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 from bench_summary import DEVICES
-from bench_workers import CLUSTER, GATHER, AmongWorkers
+from bench_workers import CLUSTER, DOUBT, GATHER, AmongWorkers
 
 from alexnet_repro.hardware.devices import gpu_names
 from alexnet_repro.results import scaling
@@ -23,7 +23,8 @@ def workers(request: pytest.FixtureRequest) -> AmongWorkers:
     devices = config.stash[DEVICES]
     local = [device for device in devices if device.startswith("gpu")] or devices
     seconds = float(config.getoption("benchmark_max_time"))
-    return AmongWorkers(config.stash[CLUSTER], config.stash[GATHER], local, config.getoption("deadline"), seconds)
+    deadline, doubt = config.getoption("deadline"), config.stash[DOUBT]
+    return AmongWorkers(config.stash[CLUSTER], config.stash[GATHER], local, deadline, seconds, doubt=doubt)
 
 
 def test_links(workers: AmongWorkers, conclude: Callable[..., None]) -> None:
@@ -44,7 +45,7 @@ def test_stragglers(workers: AmongWorkers, conclude: Callable[..., None]) -> Non
 def test_all_reduce(workers: AmongWorkers, conclude: Callable[..., None]) -> None:
     """The gradients are summed up right, and sooner than by way of the host and plain TCP."""
     questions = [
-        lambda count=count: [scaling.all_reduce(workers.all_reduces(count), workers.plainly(), scaling.BY_TCP)]
+        lambda count=count: [scaling.all_reduce(workers.all_reduces(count), workers.plainly(count), network=True)]
         for count in workers.counts[1:]
     ]
     conclude("fast", *workers.findings("all-reduce", questions))

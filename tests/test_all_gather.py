@@ -43,7 +43,7 @@ def ask(gathers, own, timeout=5.0):
 
     def one(task):
         try:
-            return gathers[task](own[task], timeout)
+            return gathers[task]("here", own[task], timeout)
         except ClusterError as error:
             return str(error)
 
@@ -91,12 +91,22 @@ def test_worker_that_does_not_come_is_named(gathers, addresses, monkeypatch):
     assert gathers[0].said[0].startswith(f"waiting for worker 1 ({addresses[1]}): ")
 
 
+def test_worker_that_is_elsewhere_is_named(gathers, addresses):
+    """What is said at another point of the work isn't taken for an answer."""
+    with ThreadPoolExecutor() as pool:
+        elsewhere = pool.submit(gathers[1], "the end", "b", 5.0)
+        line = f"worker 1 ({addresses[1]}) went on to the end, while worker 0 is at here"
+        assert ask(gathers, {0: "a", 2: "c"}) == {0: line, 2: line}
+        with pytest.raises(ClusterError, match="went on to the end"):
+            elsewhere.result()
+
+
 def test_worker_that_comes_late_is_waited_for(gathers):
     """Until its time is over, it is no fault to be late."""
 
     def late():
         time.sleep(1.5)
-        return gathers[1]("b", 5.0)
+        return gathers[1]("here", "b", 5.0)
 
     with ThreadPoolExecutor() as pool:
         waiting = pool.submit(late)

@@ -58,7 +58,7 @@ def learned(tmp_path_factory):
 
 @pytest.mark.parametrize("replicas", [2, 4])
 def test_replicas_learn_as_one_device_does(learned, replicas):
-    """The loss falls by a quarter, and nowhere differs from one device's by more than seeds explain."""
+    """The loss falls by a fifth, and nowhere differs from one device's by more than seeds explain."""
     found = learned(replicas)
     assert found["replicas"][:, -20:].mean() < 0.8 * found["replicas"][:, 0].mean()
     assert off(found["replicas"], found["one"]) < bound(len(found["one"]))

@@ -106,12 +106,20 @@ def test_killed_worker(workers):
     assert {each["status"] for each in others[:-1]} == {"INCONCLUSIVE"}  # they follow from it; the last is of the end
 
 
-def test_other_options(workers):
+@pytest.mark.parametrize(
+    ("second", "said"),
+    [
+        pytest.param(("-k", "shapes", "--replays=4"), "was given other options: options replays is '4' there, '3' on",
+                     id="other=options"),
+        pytest.param(("-k", "shapes or links"), "runs other tests: 2, and", id="other=tests"),
+    ],
+)  # fmt: skip
+def test_asked_something_else(workers, second, said):
     """Workers that are asked something else end before they begin, with what differs."""
-    addresses, both = workers(("-k", "shapes"), ("-k", "shapes or links"))
+    addresses, both = workers(("-k", "shapes"), second)
     assert [each.process.wait(timeout=120) for each in both] == [1, 1]
     for each in both:
-        assert f"worker 1 ({addresses[1]}) was given other options" in each.out.read_text()
+        assert f"worker 1 ({addresses[1]}) {said}" in each.out.read_text()
 
 
 def test_alone(tmp_path, monkeypatch):

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from alexnet_repro.cluster import Cluster
+from alexnet_repro.handshake import listening
 
 ROUNDS = 3
 PART = 1 << 20  # bytes that are sent at once
@@ -24,7 +25,7 @@ def link_rates(cluster: Cluster, gather: Gather, seconds: float = 1.0) -> list[l
         seconds: of a round.
     """
     following = (cluster.task + 1) % len(cluster.addresses)
-    with socket.create_server(("", 0)) as listener:
+    with listening() as listener:
         listener.settimeout(PATIENCE)
         ports = gather(listener.getsockname()[1])
         rounds, fault = [], ""

@@ -51,6 +51,6 @@ def links(machines: Sequence[str], rates: Sequence[Sequence[float] | str]) -> Fi
 def around_a_ring(rates: Sequence[Sequence[float] | str]) -> float | None:
     """Return the seconds that the gradients would take around a ring of such links; None if that can't be told."""
     told = [max(rate) for rate in rates if not isinstance(rate, str)]
-    if len(told) < len(rates) or min(told) <= 0:
+    if not told or len(told) < len(rates) or min(told) <= 0:
         return None
     return ring_seconds(len(told), GRADIENT_BYTES, Link(min(told), 0.0))

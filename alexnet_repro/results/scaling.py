@@ -13,7 +13,14 @@ from alexnet_repro.results.timing import MOST_NOISE, SLOWER_SIBLING
 UNEXPLAINED = SLOWER_SIBLING
 # A step that takes twice the time of its parts isn't made of them.
 FAR_BEYOND = 2.0
-THROUGH_HOST, BY_TCP = "copies through the host", "copies to the host, one TCP stream and back"
+THROUGH_HOST = (
+    "copies through the host",
+    "nvidia-smi topo -m; NCCL_DEBUG=INFO # does it go by NVLink or P2P? if not: virtualisation, ACS, cables",
+)
+BY_TCP = (
+    "copies to the host, one TCP stream and back",
+    "NCCL_DEBUG=INFO # which interface does it take? NCCL_SOCKET_IFNAME and NCCL_IB_HCA choose another",
+)
 SPLIT_CPU = "on parts of one CPU, which share its cores, it means nothing"
 UNSPLIT = "run it on a machine with two GPUs, without --cpu-replicas"
 ALONE = "run it again with nothing else on the machine"
@@ -119,7 +126,7 @@ def _kept(point: Point) -> dict[str, Any]:
     }
 
 
-def all_reduce(measured: Sequence[Mapping[str, Any]], plainly: float | None, way: str = THROUGH_HOST) -> Finding:
+def all_reduce(measured: Sequence[Mapping[str, Any]], plainly: float | None, *, network: bool = False) -> Finding:
     """The gradients are summed up faster than by the plainest way there is.
 
     Args:
@@ -127,7 +134,7 @@ def all_reduce(measured: Sequence[Mapping[str, Any]], plainly: float | None, way
         plainly: seconds that they would take by that way. On one machine: copied to the host and back by one device
             by itself, at its calibrated rates; devices that send to each other have less to do. None where it isn't
             known.
-        way: what it is called.
+        network: whether that way is one between machines.
     """
     seconds = [statistics.median(each["seconds"]) for each in measured]
     own, devices, size = seconds[-1], measured[-1]["devices"], measured[-1]["bytes"]
@@ -155,9 +162,10 @@ def all_reduce(measured: Sequence[Mapping[str, Any]], plainly: float | None, way
         return void("all-reduce", faults[0])
     if bound is None:
         cause = f"{said}; nothing is known to hold it against"
-        return replace(found, status="INCONCLUSIVE", cause=cause, mend="run it where there are GPUs")
+        mend = "run it where there are GPUs, and their machines reach each other"
+        return replace(found, status="INCONCLUSIVE", cause=cause, mend=mend)
     if rate < bound:
-        mend = "nvidia-smi topo -m; NCCL_DEBUG=INFO # does it go by NVLink or P2P? if not: virtualisation, ACS, cables"
+        way, mend = BY_TCP if network else THROUGH_HOST
         return replace(found, status="FAIL", cause=f"{said}; {way} would be faster", mend=mend)
     return found
 

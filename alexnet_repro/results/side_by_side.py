@@ -64,7 +64,7 @@ def together_rows(found: Sequence[Finding]) -> list[TogetherRow]:
             continue
         rows.append(
             TogetherRow(
-                str(data.get("kind")),
+                " ".join(filter(None, (finding.device, str(data.get("kind"))))),
                 f"{devices:.0f}",
                 f"{images:.0f}",
                 f"{devices * images / seconds:,.1f}",
