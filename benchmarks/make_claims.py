@@ -70,6 +70,7 @@ def page(records: Records) -> str:
     blocks = [ABOUT, f"Of its figures and claims: **{', '.join(told)}**.", BANDS, "## Printed figures"]
     for title, table in tables.items():
         blocks += [f"### {title}", _verdicts(table)]
+        blocks += [_by_epoch(records[name]) for name in LONG if name in records and title.startswith(f"`{name}`:")]
     blocks += [*_folded("The layer table, 14 rows", _verdicts(of_layers)), "## Claims of the text", _verdicts(rows)]
     blocks += ["## One program, two objectives, and `fit`'s hidden batch of 32", *_objectives(records)]
     blocks += ["## Seeds", _seeds(records), "## Runs", *_runs(records)]
@@ -86,6 +87,12 @@ def _verdicts(rows: Sequence[Row]) -> str:
     lines = [(row.what, row.says, row.measured, row.band, f"**{row.verdict}**: {row.why}") for row in rows]
     filled = [n for n in range(len(HEADER)) if any(line[n] for line in lines)]
     return _table([HEADER[n] for n in filled], [[line[n] for n in filled] for line in lines])
+
+
+def _by_epoch(record: Record) -> str:
+    """Return what the weights after each epoch came to, to see where the printed figures would lie."""
+    found = [f"{each['accuracy']:.4f} ({each['loss']:.4f})" for each in record["evaluations"]]
+    return f"After each epoch, on all 10,000 test images, accuracy and loss: {', '.join(found)}."
 
 
 def _folded(title: str, *blocks: str) -> list[str]:
