@@ -3,8 +3,9 @@
 from collections.abc import Callable
 
 import pytest
+from bench_among_workers import AmongWorkers
 from bench_summary import DEVICES
-from bench_workers import CLUSTER, DOUBT, GATHER, AmongWorkers
+from bench_workers import CLUSTER, DOUBT, GATHER
 
 from alexnet_repro.hardware.devices import gpu_names
 from alexnet_repro.results import scaling
