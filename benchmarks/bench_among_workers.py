@@ -34,7 +34,6 @@ class AmongWorkers(Together):
         local: Sequence[str],
         deadline: float,
         seconds: float,
-        side: int = 224,
         doubt: tuple[str, str] | None = None,
     ) -> None:
         """Measure nothing yet.
@@ -45,11 +44,10 @@ class AmongWorkers(Together):
             local: this worker's devices, as `gpu:0`; the others have as many.
             deadline: seconds that an answer may take.
             seconds: how long to measure, at the least.
-            side: of the images that the model sees.
             doubt: why speed means little on these machines, and what to type; `SHARED` or `HOSTS`.
         """
         devices = [f"{machine}/{device}" for machine in cluster.machines for device in local]
-        super().__init__(devices, 0, deadline, seconds, side, len(cluster.addresses))
+        super().__init__(devices, 0, deadline, seconds, workers=len(cluster.addresses))
         self._cluster, self._gather, self.local, self._patience = cluster, gather, tuple(local), PATIENCE * deadline
         self.machines = cluster.machines
         self._environ = {"CUDA_VISIBLE_DEVICES": "-1"} if local[0].startswith("cpu") else {}
