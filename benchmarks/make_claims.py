@@ -13,7 +13,7 @@ from pathlib import Path
 
 from alexnet_repro.results.bands import NOT_REPRODUCED, REPRODUCED, UNKNOWN, WITHIN_REACH, band
 from alexnet_repro.results.claims import NOT_RUN, Row, claims, layer_table, others, printed
-from alexnet_repro.results.combinations import combinations, effects, name_of, unlike
+from alexnet_repro.results.combinations import NAMES, combinations, effects, unlike
 from alexnet_repro.results.planned import FOLDER, RUNS, Record, Records, check, evaluated
 from alexnet_repro.results.record_file import CURVE, RECORD, read_records
 from alexnet_repro.whole_file import write_whole
@@ -114,7 +114,7 @@ def _objectives(records: Records) -> Iterator[str]:
     lines = []
     for (loss, size), each in found.items():
         if each is None:
-            lines.append((f"`{loss}`", str(size), *[""] * 4, f"**{NOT_RUN}**: [`{name_of(loss, size)}`](#runs)"))
+            lines.append((f"`{loss}`", str(size), *[""] * 4, f"**{NOT_RUN}**: [`{NAMES[loss, size]}`](#runs)"))
         else:
             measured = (f"{each.accuracy:.4f}", f"{each.test_loss:.4f}")
             record = f"[`{each.name}`](#runs){', its first epoch' if each.name in LONG else ''}"

@@ -5,9 +5,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from alexnet_repro.results.bands import NORMAL, binomial
-from alexnet_repro.results.planned import LOSSES, RUNS, SIZES, Record, Records
+from alexnet_repro.results.planned import LOSSES, Record, Records
 
-FIVE_EPOCHS = {"normalised_sigmoid": "documented", "softmax": "documented_softmax"}
+SIZES = (32, 128)  # what `fit` makes of a draw, and the whole of it
+# The first epoch of five is as good as one: the documented rate is constant, and draws follow from the seed.
+NAMES = {
+    ("normalised_sigmoid", 32): "documented",
+    ("softmax", 32): "documented_softmax",
+    ("normalised_sigmoid", 128): "epoch_normalised_sigmoid_128",
+    ("softmax", 128): "epoch_softmax_128",
+}
 
 
 @dataclass(frozen=True)
@@ -15,7 +22,7 @@ class Combination:
     """What one epoch gave, on every test image."""
 
     name: str
-    """Of its record; where it is of five epochs, this is after the first."""
+    """Of its record."""
     loss: str
     batch_size: int
     updates: int
@@ -33,22 +40,8 @@ class Combination:
 
 
 def combinations(records: Records) -> dict[tuple[str, int], Combination | None]:
-    """Return each combination by loss and update size; None where there is no record of it.
-
-    The first epoch of a longer training is as good: the documented rate is constant, and draws follow from the seed.
-    """
-    found: dict[tuple[str, int], Combination | None] = {}
-    for size in SIZES:
-        for loss in LOSSES:
-            names = [name_of(loss, size), *([FIVE_EPOCHS[loss]] if size == RUNS["documented"].batch_size else [])]
-            here = [name for name in names if name in records and records[name]["evaluations"]]
-            found[loss, size] = _combination(here[0], records[here[0]]) if here else None
-    return found
-
-
-def name_of(loss: str, size: int) -> str:
-    """Return the name of a combination's own record."""
-    return f"epoch_{loss}_{size}"
+    """Return each combination by loss and update size; None where there is no record of it."""
+    return {key: _combination(name, records[name]) if name in records else None for key, name in NAMES.items()}
 
 
 def unlike(found: Mapping[tuple[str, int], Combination | None]) -> list[str]:
