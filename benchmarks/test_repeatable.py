@@ -6,8 +6,8 @@ import pytest
 
 from alexnet_repro.checks.examination import Examination
 from alexnet_repro.checks.plan import REPEATABLE, Asked
-from alexnet_repro.checks.repeat_checks import agreement
-from alexnet_repro.hardware.devices import gpu_names
+from alexnet_repro.checks.repeat_checks import agreement, first_of_model
+from alexnet_repro.hardware.devices import gpu_models
 from alexnet_repro.hardware.finding import Finding
 
 CHECKS = REPEATABLE
@@ -62,8 +62,7 @@ def test_siblings(
     conclude: Callable[..., None],
 ) -> None:
     """So they do on the first GPU of the same model."""
-    models = dict(zip((each for each in devices if each.startswith("gpu")), gpu_names(), strict=False))
-    elder = next((each for each in devices if each in models and models[each] == models.get(device)), device)
+    elder = first_of_model(device, devices, gpu_models())
     if elder == device:
         pytest.skip("needs two GPUs of one model")
     first = examination.find(elder, Asked("replay", precision))

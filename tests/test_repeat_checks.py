@@ -3,7 +3,7 @@
 import pytest
 
 from alexnet_repro.checks import repeat_checks
-from alexnet_repro.checks.repeat_checks import agreement
+from alexnet_repro.checks.repeat_checks import agreement, first_of_model
 from alexnet_repro.checks.subject import Subject
 from alexnet_repro.hardware.finding import Finding
 from alexnet_repro.hardware.replay import StepDigest
@@ -46,6 +46,26 @@ def test_other_bits_are_named(step, where):
     assert (found.check, found.status, found.device, found.precision) == ("siblings", "FAIL", "gpu:1", "tf32")
     assert found.cause == f"gpu:1 differs from the first run in the {where}"
     assert "suspect the hardware" in found.mend
+
+
+MODELS = {"gpu:0": "Tesla T4", "gpu:1": "NVIDIA H100", "gpu:2": "NVIDIA H100", "gpu:3": "Tesla T4"}
+
+
+@pytest.mark.parametrize(
+    ("device", "devices", "first"),
+    [
+        ("gpu:3", ["cpu:0", *MODELS], "gpu:0"),
+        ("gpu:2", ["cpu:0", *MODELS], "gpu:1"),
+        ("gpu:2", ["gpu:1", "gpu:2"], "gpu:1"),
+        ("gpu:2", ["gpu:0", "gpu:2"], "gpu:2"),
+        ("gpu:1", ["cpu:0", *MODELS], "gpu:1"),
+        ("cpu:0", ["cpu:0", *MODELS], "cpu:0"),
+    ],
+    ids=lambda value: "+".join(value) if isinstance(value, list) else value,
+)
+def test_sibling_is_of_the_same_model(device, devices, first):
+    """A GPU is held against the first that is asked of its own model, whichever are asked; else against none."""
+    assert first_of_model(device, devices, MODELS) == first
 
 
 def test_run_that_failed_is_the_failure():

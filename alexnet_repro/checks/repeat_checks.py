@@ -43,6 +43,17 @@ def digest(subject: Subject) -> Finding:
     return same("digest", new_replay(subject).run(), f"one run of {_steps(subject)}")
 
 
+def first_of_model(device: str, devices: Sequence[str], models: Mapping[str, str]) -> str:
+    """Return the first of some devices that is of the same model as one of them, which may be itself.
+
+    Args:
+        device: the one.
+        devices: that are asked, as `gpu:1`, in their order.
+        models: the product name of each GPU of the machine, asked or not.
+    """
+    return next((each for each in devices if each in models and models[each] == models.get(device)), device)
+
+
 def agreement(check: str, first: Finding, other: Finding, run: str) -> Finding:
     """Return whether another run has the bits of the first; both are findings of `replay` or `digest`.
 
