@@ -3,6 +3,7 @@
 TensorFlow wants to be told before it starts: one of these is made before any model, tensor or device list.
 """
 
+import hashlib
 import signal
 import sys
 import time
@@ -11,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import fields
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, NoReturn
 
 import keras
@@ -94,8 +96,20 @@ def plan(loader: DataLoader, recipe: Recipe, precision: str, options: Mapping[st
 
 def versions() -> dict[str, str]:
     """Return what software workers have to have in common."""
-    packages = ("tensorflow", "keras", "alexnet-repro")
-    return {"python": sys.version.split()[0], **{name: version(name) for name in packages}}
+    packages = {name: version(name) for name in ("tensorflow", "keras", "alexnet-repro")}
+    return {
+        "python": sys.version.split()[0],
+        **packages,
+        "alexnet-repro's source": source_digest(Path(__file__).parent),
+    }
+
+
+def source_digest(folder: Path) -> str:
+    """Return a digest of the Python files in a folder, names and content: in a checkout a version doesn't tell them."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*.py")):
+        digest.update(f"{path.relative_to(folder).as_posix()}\n{path.stat().st_size}\n".encode() + path.read_bytes())
+    return digest.hexdigest()[:12]
 
 
 def num_gpus() -> int:

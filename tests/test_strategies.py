@@ -46,12 +46,35 @@ def test_plan():
     """Workers compare versions, recipe, seed, images, precision, devices and the options that decide what they do."""
     loader = DataLoader.from_arrays(*synthetic_fashion(4, 1, seed=0), seed=7)
     plan = strategies.plan(loader, Recipe.quick(), "float32", {"resume": True})
-    assert {*plan["versions"]} == {"python", "tensorflow", "keras", "alexnet-repro"}
+    assert {*plan["versions"]} == {"python", "tensorflow", "keras", "alexnet-repro", "alexnet-repro's source"}
     assert plan["recipe"]["optimizer_arguments"] == {"beta_2": 0.98}
     assert {**plan, "versions": {}, "recipe": {}} == {
         "versions": {}, "recipe": {}, "seed": 7, "data": {"sha256": loader.train_digest()}, "precision": "float32",
         "devices": {"GPUs": len(tf.config.list_physical_devices("GPU"))}, "options": {"resume": True},
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("files", "same"),
+    [
+        ({"a.py": "x = 1\n", "sub/b.py": ""}, True),
+        ({"a.py": "x = 1\n", "sub/b.py": "", "a.txt": "notes"}, True),
+        ({"a.py": "x = 2\n", "sub/b.py": ""}, False),
+        ({"a.py": "x = 1\n", "b.py": ""}, False),
+        ({"a.py": "x = 1\n"}, False),
+    ],
+    ids=["files=same", "files=and_notes", "files=changed", "files=moved", "files=fewer"],
+)
+def test_source_digest(tmp_path, files, same):
+    """The same Python files have one digest, wherever they are; changed, moved or fewer ones another."""
+    digests = []
+    for folder, content in {"one": {"a.py": "x = 1\n", "sub/b.py": ""}, "other": files}.items():
+        for name, text in content.items():
+            path = tmp_path / folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        digests.append(strategies.source_digest(tmp_path / folder))
+    assert (digests[0] == digests[1]) is same
 
 
 def test_one_device_is_left_alone():
