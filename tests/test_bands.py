@@ -19,8 +19,11 @@ def test_binomial(share, images, expected):
         pytest.param([0.84], 0.01, float("inf"), 0.84, 0.0196, id="runs=1"),
         pytest.param([2.3], 0.01, 3, 2.3, 0.0318245, id="runs=1-degrees=3"),
         pytest.param([0.8, 0.82], 0.0, float("inf"), 0.81, 12.7062 * 0.0141421 * 1.5**0.5, id="runs=2"),
-        pytest.param([1, 2, 3, 4, 5], 3.0, float("inf"), 3, 2.776445 * (2.5 * 1.2 + 9) ** 0.5, id="runs=5-spread=3"),
-        pytest.param([1, 2, 3, 4, 5], 0.0, 3, 3, 3.182446 * (2.5 * 1.2) ** 0.5, id="runs=5-degrees=3"),
+        pytest.param([1, 2, 3, 4, 5], 0.0, 3, 3, 2.776445 * (2.5 * 1.2) ** 0.5, id="runs=5-degrees=3"),
+        # 64 = (3 + 9)² / (3² / 4) degrees of freedom
+        pytest.param([1, 2, 3, 4, 5], 3.0, float("inf"), 3, 1.997730 * (2.5 * 1.2 + 9) ** 0.5, id="runs=5-spread=3"),
+        # 8 = (7.5 + 7.5)² / (7.5² / 4 + 7.5² / 4)
+        pytest.param([0, 0, 5, 5, 2.5], 6.25**0.5 * 1.2**0.5, 4, 2.5, 2.306004 * 15**0.5, id="runs=5-spread=same"),
     ],
 )
 def test_band(values, spread, degrees, middle, half):

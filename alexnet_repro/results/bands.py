@@ -35,14 +35,16 @@ def band(values: Sequence[float], spread: float, degrees: float = math.inf) -> B
         degrees: of freedom of that standard deviation.
 
     Of one run, the band is that of `spread` alone. Of several, what runs differ by comes on top: Student's interval
-    for one more run, `s² (1 + 1/n) + spread²`, with n − 1 degrees of freedom.
+    for one more run, of variance `s² (1 + 1/n) + spread²`. Of the first term there are n − 1 degrees of freedom, of the
+    second `degrees`, and of the sum those by Welch (1947) and Satterthwaite (1946).
     """
     n = len(values)
     middle = math.fsum(values) / n
-    between = math.fsum((value - middle) ** 2 for value in values) / (n - 1) if n > 1 else 0.0
-    fewest = min([degrees, *([n - 1] if n > 1 else [])])
-    factor = NORMAL if math.isinf(fewest) else float(stdtrit(fewest, 0.975))
-    return Band(middle, factor * math.sqrt(between * (1 + 1 / n) + spread**2), n)
+    between = (1 + 1 / n) * math.fsum((value - middle) ** 2 for value in values) / max(1, n - 1)
+    variance = between + spread**2
+    uncertain = between**2 / max(1, n - 1) + spread**4 / degrees
+    factor = float(stdtrit(variance**2 / uncertain, 0.975)) if uncertain else NORMAL
+    return Band(middle, factor * math.sqrt(variance), n)
 
 
 def binomial(share: float, images: int) -> float:
