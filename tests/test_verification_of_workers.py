@@ -60,6 +60,14 @@ def workers(tmp_path):
         each.process.wait()
 
 
+def _wait_for(worker, word):
+    """Return as soon as a worker has said it."""
+    deadline = time.monotonic() + 120
+    while word not in worker.out.read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
 def test_two_workers(workers):
     """Each has its own results, the first one those of all: every device by its machine's name, the slowest named,
     and what is measured of both, here in doubt, as they share one machine.
@@ -91,10 +99,7 @@ def test_killed_worker(workers):
     """Where one is killed, the other's run ends as a failure that names it, and has its own machine's results."""
     asked = ("-k", "shapes or test_between_workers")
     addresses, (left, killed) = workers(asked, asked)
-    deadline = time.monotonic() + 120
-    while "collected" not in killed.out.read_text():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    _wait_for(killed, "collected")
     killed.process.send_signal(signal.SIGKILL)
     assert left.process.wait(timeout=200) == 1
     assert f"worker 1 ({addresses[1]}) ended before its part was done" in left.out.read_text()
@@ -104,6 +109,17 @@ def test_killed_worker(workers):
     first, *others = own["findings"]["fast"]
     assert (first["check"], first["status"]) == ("links", "FAIL")
     assert {each["status"] for each in others[:-1]} == {"INCONCLUSIVE"}  # they follow from it; the last is of the end
+
+
+def test_interrupted_worker(workers):
+    """Where one is interrupted, or ends at its first failure, the other hears of it at once and fails, naming it."""
+    addresses, (left, interrupted) = workers(("-k", "shapes"), ("-k", "shapes"))
+    _wait_for(interrupted, "collected")
+    interrupted.process.send_signal(signal.SIGINT)
+    assert interrupted.process.wait(timeout=100) == pytest.ExitCode.INTERRUPTED
+    assert left.process.wait(timeout=100) == 1
+    assert f"worker 1 ({addresses[1]}) ended before its part was done" in left.out.read_text()
+    assert left.results("worker0")["verdict"] == "FAIL"
 
 
 @pytest.mark.parametrize(
