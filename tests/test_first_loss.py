@@ -1,0 +1,26 @@
+"""The same seed on another machine: the losses on record, of other machines, are where a training starts here."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import keras
+import pytest
+
+from alexnet_repro import DataLoader, Recipe, build_alexnet, train
+
+RECORDS = Path(__file__).parents[1] / "benchmarks/records"
+ROUNDING = 1e-4
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="the records' weights were drawn by TensorFlow")
+@pytest.mark.parametrize("seed", [0, 4])
+def test_first_loss_on_record(fashion_mnist, seed):
+    """Weights, draws and so the first loss follow from the seed: they are those of the record, but for rounding."""
+    record = json.loads((RECORDS / f"quick_seed{seed}/record.json").read_text(encoding="utf-8"))
+    assert (record["seed"], record["precision"]) == (seed, "float32")
+    recipe = dataclasses.replace(Recipe.quick(), draws_per_epoch=1, warmup_updates=0)
+    keras.utils.set_random_seed(seed)
+    model = build_alexnet(kernel_initializer=recipe.kernel_initializer)
+    history = train(model, DataLoader.from_arrays(*fashion_mnist, seed=seed), recipe, progress=False)
+    assert history.losses[0] == pytest.approx(record["updates"]["losses"][0], rel=ROUNDING)
