@@ -221,7 +221,10 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit status: 0 done, 1 failed, 2 wrong arguments, 3 doctor in doubt."""
+    """Run the command line and return its exit status: 0 done, 1 failed, 2 wrong arguments, 3 doctor in doubt.
+
+    A signal that ended it gives 128 and its number.
+    """
     words = sys.argv[1:] if argv is None else list(argv)
     arguments = parser().parse_args(words, argparse.Namespace(words=words, wrong=lambda _: None))
     if wrong := arguments.wrong(arguments):

@@ -32,7 +32,7 @@ def deferred_signals() -> Iterator[Wish]:
     def heard(number: int, _: FrameType | None) -> None:
         wish.by = signal.Signals(number)
         restore()
-        print(f"\n{wish.by.name}: stopping after this update; once more, and it stops at once", file=sys.stderr)
+        print(f"\n{wish.by.name}: stopping after the updates at hand; once more, and it stops at once", file=sys.stderr)
 
     def restore() -> None:
         for each, handler in before.items():

@@ -72,10 +72,12 @@ def check_shared(recipe: Recipe, replicas: int) -> None:
         ClusterError: says what to type.
     """
     if recipe.batch_size % replicas:
-        raise ClusterError(
-            f"a batch of {recipe.batch_size} can't be shared equally among {replicas} replicas: take --batch-size=N, "
-            f"a multiple of {replicas}"
-        )
+        draw = recipe.draw_size
+        sizes = [str(size) for size in range(replicas, draw + 1, replicas) if draw % size == 0]
+        what = f"a batch of {recipe.batch_size} can't be shared equally among {replicas} replicas"
+        if not sizes:
+            raise ClusterError(f"{what}, nor any other part of a draw of {draw}: take as many as divide {draw}")
+        raise ClusterError(f"{what}: take --batch-size={' or '.join(sizes)}")
 
 
 def plan(loader: DataLoader, recipe: Recipe, precision: str, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -34,11 +34,12 @@ def test_no_gpu(monkeypatch):
 
 
 def test_batch_that_cannot_be_shared():
-    """A batch that isn't a multiple of the replicas is refused, with what to type."""
+    """A batch that isn't a multiple of the replicas is refused, with what to type: what divides a draw, if anything."""
     strategies.check_shared(Recipe.quick(), 8)
-    with pytest.raises(
-        ClusterError, match=r"batch of 32 can't .* among 3 replicas: take --batch-size=N, a multiple of 3"
-    ):
+    strategies.check_shared(Recipe.documented(), 32)
+    with pytest.raises(ClusterError, match=r"batch of 32 can't .* among 64 replicas: take --batch-size=64 or 128$"):
+        strategies.check_shared(Recipe.documented(), 64)
+    with pytest.raises(ClusterError, match=r"among 3 replicas, nor any other part .* 32: take as many as divide 32$"):
         strategies.check_shared(Recipe.quick(), 3)
 
 

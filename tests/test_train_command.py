@@ -196,7 +196,7 @@ def test_signals_stop_a_training(tmp_path, monkeypatch, capsys, number):
     assert command_line.main(words) == {signal.SIGINT: 130, signal.SIGTERM: 143}[number]
     said = capsys.readouterr().err.strip().splitlines()
     assert said == [
-        f"{number.name}: stopping after this update; once more, and it stops at once",
+        f"{number.name}: stopping after the updates at hand; once more, and it stops at once",
         "stopped after update 1 of 2; to go on:",
         f"  python -m alexnet_repro train --synthetic --seed=3 '--weights={tmp_path}/a b.weights.h5' --resume",
     ]

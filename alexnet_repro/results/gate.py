@@ -11,9 +11,9 @@ cases on file for the device, but no less than e_y², the mean square of the ref
 agree better than each is known. If this run's own error e_x is larger than theirs (fewer rounds, or a busier machine),
 the excess is added.
 
-One process may be slow by chance, and with far heavier tails than the normal's: something else ran beside it. So a case
-is slower only if it is in `LOOKS` fresh processes one after the other; most cases need but the first. With x the
-fastest of the looks, a case is slower beyond noise if
+One process may be slow by chance, and with far heavier tails than the normal's: something else ran beside it. So a
+case is slower only if it is in `LOOKS` processes one after the other, this run's and fresh ones; most cases need but
+the first. With x the fastest of the looks, a case is slower beyond noise if
 
     x - m > bound,   bound = max(log(1 + smallest slowdown), c(a/k) · se)
 
