@@ -1,10 +1,12 @@
 """Stand-ins for the published files, small and always the same, and a server of them on this machine."""
 
+import contextlib
 import gzip
 import hashlib
 import itertools
 import socket
 import struct
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Event
 from typing import NamedTuple
@@ -52,7 +54,8 @@ def assert_is_the_data(data):
 class Answer(NamedTuple):
     """What the server says to a request: status 0 is nothing at all; `stalls` and `resets` are after the body.
 
-    `length` is announced instead of the body's own; where it is negative, none is.
+    `length` is announced instead of the body's own; where it is negative, none is. `pause`, in seconds, is before each
+    byte.
     """
 
     body: bytes
@@ -61,6 +64,7 @@ class Answer(NamedTuple):
     stalls: bool = False
     resets: bool = False
     kind: str = "application/x-gzip"
+    pause: float = 0.0
 
 
 class Server(ThreadingHTTPServer):
@@ -90,6 +94,12 @@ class Handler(BaseHTTPRequestHandler):
             if length >= 0:
                 self.send_header("Content-Length", str(length))
             self.end_headers()
+            with contextlib.suppress(ConnectionError):
+                for byte in answer.body if answer.pause else b"":
+                    time.sleep(answer.pause)
+                    self.wfile.write(bytes([byte]))
+            if answer.pause:
+                return
             half = len(answer.body) // 2
             self.wfile.write(answer.body[:half])
             self.server.halfway(name)

@@ -12,6 +12,7 @@ from pathlib import Path
 import filelock
 import pooch
 import requests
+import urllib3
 from tqdm import tqdm
 
 # Seconds, and the tests' to shorten.
@@ -105,7 +106,7 @@ def _stream(url: str, output: Path, size: int) -> None:
     ):
         _check_announced(answer, name, size)
         try:
-            for chunk in answer.iter_content(CHUNK):
+            while chunk := answer.raw.read1(CHUNK, decode_content=True):  # what is there, be it a byte
                 came += len(chunk)
                 if came > size:
                     raise DownloadError(f"{name}: more than the published file's {size:,} bytes came")
@@ -113,7 +114,7 @@ def _stream(url: str, output: Path, size: int) -> None:
                     raise DownloadError(f"{name}: only {came:,} of {size:,} bytes came in {LONGEST:g} s")
                 file.write(chunk)
                 bar.update(len(chunk))
-        except requests.RequestException as error:
+        except urllib3.exceptions.HTTPError as error:
             what = f"no byte in {TIMEOUT:g} s" if "timed out" in str(error) else "the connection broke off"
             raise _BrokenError(f"{what} after {came:,} of {size:,} bytes") from error
         if came < size:  # of a server that didn't say how many there would be
