@@ -35,10 +35,11 @@ disagree. The document trained in float32; the precision of each run here is in 
 BANDS = f"""\
 A band is where the same thing done once more lies 19 times of 20. For accuracy it is the binomial spread of 2,000
 images drawn with replacement (1.96 standard deviations), for a test loss the spread of 1,000 such draws, for the
-first draw that of two draws of 128 (its loss: Student's, of its four updates). Where several seeds were run, Student's
-interval for one more seed comes on top. A figure inside its band is reproduced. Of one seed, a figure outside it but
-within {WITHIN_REACH} bands can't be told: seeds differ, by how much one doesn't tell. Test figures are of the weights
-that the document evaluates too: those saved at iteration 460 of the last epoch."""
+first draw that of two draws of 128 (its loss: Student's, of its four updates). Where several seeds were run, what they
+differ by comes on top, as Student's interval for one more seed; of first draws it is all there is. A figure inside its
+band is reproduced. Of one seed, a figure outside it but within {WITHIN_REACH} bands can't be told: seeds differ, by how
+much one doesn't tell. Test figures are of the weights that the document evaluates too: those saved at iteration 460 of
+the last epoch."""
 
 TWO_OBJECTIVES = """\
 The document puts a sigmoid under `sparse_categorical_crossentropy`, which expects shares that add up to 1. TensorFlow
@@ -129,21 +130,23 @@ def _objectives(records: Records) -> Iterator[str]:
 
 
 def _seeds(records: Records) -> str:
-    runs = [(name, records[name]) for name in RUNS if name.startswith("quick") and name in records]
-    missing = [f"`{name}`" for name in RUNS if name.startswith("quick") and name not in records]
+    names = [name for name in RUNS if name.startswith("quick")]
+    runs = [records[name] for name in names if name in records]
     said = []
-    shares = [record["final"]["accuracy"] for _, record in runs]
-    if shares:
-        said.append(
-            f"`quick` on all 10,000 test images, {runs[0][1]['precision']}, seeds "
-            f"{', '.join(str(record['seed']) for _, record in runs)}: {', '.join(f'{each:.4f}' for each in shares)}"
+    for precision in dict.fromkeys(run["precision"] for run in runs):
+        seeds, shares = zip(
+            *((run["seed"], run["final"]["accuracy"]) for run in runs if run["precision"] == precision), strict=True
         )
-    if len(shares) > 1:
-        low, high = band(shares, 0.0).ends
-        said.append(
-            f"mean {statistics.fmean(shares):.4f}, standard deviation {statistics.stdev(shares):.4f}; "
-            f"one more seed would lie from {low:.4f} to {high:.4f} (Student's, n = {len(shares)})"
-        )
+        told = f"{'seeds' if len(seeds) > 1 else 'seed'} {', '.join(map(str, seeds))}"
+        found = ", ".join(f"{each:.4f}" for each in shares)
+        said.append(f"`quick` on all 10,000 test images, {precision}, {told}: {found}")
+        if len(shares) > 1:
+            low, high = band(shares, 0.0).ends
+            said.append(
+                f"mean {statistics.fmean(shares):.4f}, standard deviation {statistics.stdev(shares):.4f}; "
+                f"one more seed would lie from {low:.4f} to {high:.4f} (Student's, n = {len(shares)})"
+            )
+    missing = [f"`{name}`" for name in names if name not in records]
     if missing:
         said.append(f"**{NOT_RUN}**: {', '.join(missing)}")
     return "; ".join(said) + "."

@@ -38,14 +38,21 @@ def _first_draw(record: Record, what: str) -> list[float]:
     return found
 
 
+# Each run's first draw is another one: what several runs differ by holds what draws differ by.
+
+
 def _first_loss(runs: Sequence[Record]) -> Band:
     found = [_first_draw(each, "losses") for each in runs]
+    if len(runs) > 1:
+        return band([_mean(each) for each in found], 0.0)
     spread = math.sqrt(2 / len(found[0])) * _std(found[0])  # of two means of as many updates
-    return band([_mean(each) for each in found], spread, len(found[0]) - 1)
+    return band([_mean(found[0])], spread, len(found[0]) - 1)
 
 
 def _first_accuracy(runs: Sequence[Record]) -> Band:
     shares = [_mean(_first_draw(each, "accuracies")) for each in runs]
+    if len(runs) > 1:
+        return band(shares, 0.0)
     return band(shares, math.sqrt(2) * binomial(_mean(shares), documented.DRAW_SIZE))  # of two such draws
 
 

@@ -65,11 +65,12 @@ def effects(found: Mapping[tuple[str, int], Combination | None]) -> list[str]:
 
 
 def _change(first: Combination, second: Combination) -> str:
+    """Return the change, beside what chance makes of it at the most; both were asked the same images, so it is less."""
     change = second.accuracy - first.accuracy
     variances = [binomial(each.accuracy, each.num_samples) ** 2 for each in (first, second)]
     bound = NORMAL * sum(variances) ** 0.5
-    judged = "more" if abs(change) > bound else "no more"
-    return f"{change:+.4f} in accuracy, {judged} than the test images alone explain (±{bound:.4f})"
+    judged = "more than the test images explain" if abs(change) > bound else "which the test images alone may explain"
+    return f"{change:+.4f} in accuracy, {judged} (±{bound:.4f} at the most)"
 
 
 def _combination(name: str, record: Record) -> Combination:
