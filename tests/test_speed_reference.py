@@ -1,6 +1,7 @@
 """Timings on file: what is kept of them, what is refused, and when a run is compared with them at all."""
 
 import json
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -296,6 +297,19 @@ def test_rules_that_cant_be_read_fail(folder):
 def test_no_revision_without_git(tmp_path):
     """Outside a checkout there is none, and that is no error."""
     assert speed_reference.revision(tmp_path / "nowhere") == ""
+
+
+def test_no_revision_of_something_else(tmp_path):
+    """An environment that lies in the checkout of something else doesn't have that one's revision."""
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@localhost"]
+    subprocess.run([*git, "init", "--quiet"], check=True)
+    subprocess.run([*git, "commit", "--quiet", "--allow-empty", "--message=a"], check=True)
+    package = tmp_path / "site-packages/alexnet_repro/__init__.py"
+    package.parent.mkdir(parents=True)
+    package.touch()
+    assert speed_reference.revision(package.parents[1]) == ""
+    subprocess.run([*git, "add", str(package)], check=True)
+    assert speed_reference.revision(package.parents[1]).endswith("-dirty")
 
 
 def test_recorded_noise():

@@ -122,12 +122,19 @@ def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]
 
 
 def revision(root: Path) -> str:
-    """Return the code's revision as git tells it, with `-dirty` if files were changed; empty where it doesn't."""
-    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"]
+    """Return the code's revision as git tells it, with `-dirty` if files were changed; empty where it isn't git's.
+
+    An environment may lie in the checkout of something else, which has a revision, too.
+    """
+    git = ["git", "-C", str(root)]
+    ours = [*git, "ls-files", "--error-unmatch", "alexnet_repro/__init__.py"]
+    told = ""
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.strip()  # noqa: S603
+        for command in (ours, [*git, "describe", "--always", "--dirty", "--abbrev=12"]):
+            told = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.strip()  # noqa: S603
     except (OSError, subprocess.SubprocessError):
         return ""
+    return told
 
 
 def merged(old: Reference | None, new: Reference) -> Reference:
