@@ -58,6 +58,13 @@ def run_shapes(arguments: argparse.Namespace) -> None:
 
 def run_train(arguments: argparse.Namespace) -> int:
     """Train, save, and measure; return the exit status: 128 and the signal's number where one ended it."""
+    from alexnet_repro.interruption import outliving_readers
+
+    with outliving_readers():
+        return _train(arguments)
+
+
+def _train(arguments: argparse.Namespace) -> int:
     from alexnet_repro import Checkpoints, Recipe, TrainingStoppedError, build_alexnet, train
     from alexnet_repro.interruption import deferred_signals
     from alexnet_repro.weights import check_weights_path
@@ -95,6 +102,9 @@ def run_train(arguments: argparse.Namespace) -> int:
             except TrainingStoppedError as stopped:
                 print(f"{stopped}; {_how_to_resume(arguments)}" if devices.chief else stopped, file=sys.stderr)
                 return 128 + (wish.by or devices.stopped_by)
+            if wish.by is not None:  # while the last weights were measured
+                print(f"training is done; {_how_to_resume(arguments)}", file=sys.stderr)
+                return 128 + wish.by
         if devices.chief:
             with devices.pausing():
                 _print_training(history, loader, recipe, arguments)

@@ -1,11 +1,13 @@
-"""SIGINT and SIGTERM as a wish to stop, granted when the work at hand is done."""
+"""SIGINT and SIGTERM as a wish to stop, granted when the work at hand is done; and what is said with nobody left."""
 
+import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from types import FrameType
+from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -25,6 +27,7 @@ class Wish:
 def deferred_signals() -> Iterator[Wish]:
     """Remember the first SIGINT or SIGTERM, and say that it was heard; a second one acts as it always does.
 
+    A signal that this process was started to ignore, as a shell has it for work in the background, stays ignored.
     To be used in the main thread.
     """
     wish = Wish()
@@ -32,14 +35,58 @@ def deferred_signals() -> Iterator[Wish]:
     def heard(number: int, _: FrameType | None) -> None:
         wish.by = signal.Signals(number)
         restore()
-        print(f"\n{wish.by.name}: stopping after the updates at hand; once more, and it stops at once", file=sys.stderr)
+        with suppress(OSError, RuntimeError):  # nobody reads it any more, or it broke into another line
+            print(
+                f"\n{wish.by.name}: stopping after the updates at hand; once more, and it stops at once",
+                file=sys.stderr,
+            )
 
     def restore() -> None:
         for each, handler in before.items():
             signal.signal(each, handler)
 
-    before = {each: signal.signal(each, heard) for each in SIGNALS}
+    heeded = [each for each in SIGNALS if signal.getsignal(each) is not signal.SIG_IGN]
+    before = {each: signal.signal(each, heard) for each in heeded}
     try:
         yield wish
     finally:
         restore()
+
+
+@contextmanager
+def outliving_readers() -> Iterator[None]:
+    """Go on where what reads this process's output is gone: Ctrl-C ends the `tee` of `… 2>&1 | tee log` as well."""
+    with ExitStack() as stack:
+        stack.enter_context(redirect_stdout(_Outliving(sys.stdout)))
+        stack.enter_context(redirect_stderr(_Outliving(sys.stderr)))
+        try:
+            yield
+        finally:
+            sys.stdout.flush()  # what is left would fail when Python ends
+
+
+class _Outliving:
+    """A stream that goes nowhere from when it can't be written to."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with self._nowhere_if_lost():
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with self._nowhere_if_lost():
+            self._stream.flush()
+
+    @contextmanager
+    def _nowhere_if_lost(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError:
+            with suppress(OSError, ValueError), open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - no path of ours
+                os.dup2(nowhere.fileno(), self._stream.fileno())
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
