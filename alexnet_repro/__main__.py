@@ -150,6 +150,11 @@ def parser() -> argparse.ArgumentParser:
     )
     training.add_argument("--no-checkpoints", action="store_true", help="save none")
     training.add_argument(
+        "--nondeterministic",
+        action="store_true",
+        help="let a GPU add up in any order, which is faster; the same seed then gives other bits each time",
+    )
+    training.add_argument(
         "--record",
         type=Path,
         metavar="DIR",

@@ -138,8 +138,8 @@ def _devices(
     if cluster is None:
         yield strategies.Mirrored(recipe, arguments.replicas)
         return
-    options = {name: getattr(arguments, name) for name in ("resume", "checkpoint_every", "no_checkpoints")}
-    options["no_evaluate"] = arguments.no_evaluate
+    names = ("resume", "checkpoint_every", "no_checkpoints", "no_evaluate", "nondeterministic")
+    options = {name: getattr(arguments, name) for name in names}
     own = strategies.plan(loader, recipe, arguments.precision, options)
     strategies.check_shared(recipe, len(cluster.addresses) * strategies.local_replicas())
     with strategies.working_together(cluster, own, arguments.worker_timeout) as workers:
@@ -202,12 +202,14 @@ def _saved_when(recipe: "Recipe") -> str:
 
 @contextmanager
 def _prepared(arguments: argparse.Namespace) -> Iterator[None]:
-    """Set up GPU memory, precision and seed, in this order and before any model is built."""
+    """Set up determinism, GPU memory, precision and seed, in this order and before any model is built."""
     import keras
 
-    from alexnet_repro.hardware.devices import enable_memory_growth
+    from alexnet_repro.hardware.devices import enable_memory_growth, make_gpus_deterministic
     from alexnet_repro.hardware.precision import precision
 
+    if not getattr(arguments, "nondeterministic", False):
+        make_gpus_deterministic()
     enable_memory_growth()
     with precision(arguments.precision):
         keras.utils.set_random_seed(arguments.seed)
