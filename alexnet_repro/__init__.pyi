@@ -5,12 +5,13 @@ from .data.resize import resize_with_pad
 from .data.synthetic import synthetic_fashion
 from .evaluation import Evaluation, evaluate
 from .hardware.devices import enable_memory_growth
+from .log import TrainingDivergedError
 from .losses import LOSSES, normalised_sigmoid, softmax
 from .model import build_alexnet, layer_rows, logits_model
 from .recipe import Recipe
 from .steps import KerasStep, best_step
 from .stored_weights import WeightsError
-from .training import History, TrainingDivergedError, TrainingStoppedError, train
+from .training import History, TrainingStoppedError, train
 from .weights import load_weights, save_weights
 
 __all__ = [

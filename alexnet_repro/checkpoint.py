@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import sys
+import time
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,8 +31,9 @@ from alexnet_repro.whole_file import flush
 
 PATTERN = "update-*.npz"
 DESCRIPTION = "description"
-FORMAT = 1
-NUMBERS = ("draws", "seconds", "first_update_seconds")
+FORMAT = 2
+FIELDS = ("begun", "draws", "seconds", "first_update_seconds", "saved")
+DAMAGE = (OSError, ValueError, KeyError, EOFError, TypeError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
 class UnusableCheckpointError(Exception):
@@ -50,14 +52,19 @@ class Progress:
     accuracies: np.ndarray
     evaluations: tuple[tuple[int, Evaluation], ...] = ()
     """After how many updates the model was measured on test images, and how it was."""
+    begun: int = 0
+    """After how many draws of the loader's the training began."""
+    saved: str = ""
+    """The SHA-256 of the weights that the recipe saves last; empty before that."""
 
     @classmethod
-    def none(cls) -> Self:
+    def none(cls, begun: int = 0) -> Self:
         """Return that of a training which hasn't begun."""
-        return cls(0, 0.0, 0.0, np.zeros(0), np.zeros(0))
+        return cls(0, 0.0, 0.0, np.zeros(0), np.zeros(0), begun=begun)
 
 
-def _to_stderr(line: str) -> None:
+def to_stderr(line: str) -> None:
+    """Say a line on stderr, at once."""
     print(line, file=sys.stderr, flush=True)
 
 
@@ -70,7 +77,7 @@ class Checkpoints:
     """Updates; also at each epoch's end, and where training is stopped."""
     keep: int = 3
     """The newest so many."""
-    say: Callable[[str], None] = field(default=_to_stderr, compare=False)
+    say: Callable[[str], None] = field(default=to_stderr, compare=False)
     """Told what is restored, left out, or couldn't be saved."""
 
     @contextlib.contextmanager
@@ -124,7 +131,7 @@ class Store:
             "format": FORMAT,
             "identity": dict(self.identity),
             "versions": versions(),
-            **{name: getattr(progress, name) for name in NUMBERS},
+            **{name: getattr(progress, name) for name in FIELDS},
             "evaluations": [[updates, asdict(each)] for updates, each in progress.evaluations],
             "sha256": _digest(arrays),
         }
@@ -135,18 +142,20 @@ class Store:
                 np.savez(file, allow_pickle=False, **members)
                 file.flush()
                 os.fsync(file.fileno())
+            newest = max([_saved(each)[0] for each in self.files()], default=0)
+            os.utime(beside, ns=2 * (max(time.time_ns(), newest + 1),))  # a clock may have gone back
             beside.replace(path)
             flush(path.parent)
         except OSError as error:
             with contextlib.suppress(OSError):
                 beside.unlink(missing_ok=True)
-            newest = next(iter(self.files()), "there is none yet")
-            text = f"{path} can't be saved: {error.strerror or error}; the newest checkpoint is {newest}"
+            last = next(iter(self.files()), "there is none yet")
+            text = f"{path} can't be saved: {error.strerror or error}; the newest checkpoint is {last}"
             if needed:
                 raise OSError(text) from error
             self.settings.say(f"{text}; training goes on, free the disk")
             return None
-        for old in self.files()[self.settings.keep :]:
+        for old in [each for each in self.files() if each != path][self.settings.keep - 1 :]:
             old.unlink(missing_ok=True)
         return path
 
@@ -185,7 +194,7 @@ class Store:
                 arrays = {name: archive[name] for name in archive.files}
             description = json.loads(arrays.pop(DESCRIPTION).tobytes())
             whole = description["sha256"] == _digest(arrays)
-        except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+        except DAMAGE as error:
             raise UnusableCheckpointError(f"it is corrupt ({' '.join(str(error).split())[:100]})") from error
         if not whole:
             raise UnusableCheckpointError("it is corrupt (its SHA-256 isn't that of its content)")
@@ -199,8 +208,8 @@ class Store:
             self.settings.say(f"{path.name} was saved elsewhere, so bits may differ from here on: {'; '.join(changed)}")
         losses, accuracies = arrays.pop("losses"), arrays.pop("accuracies")
         evaluations = tuple((updates, Evaluation(**each)) for updates, each in description["evaluations"])
-        numbers = {name: description[name] for name in NUMBERS}
-        progress = Progress(**numbers, losses=losses, accuracies=accuracies, evaluations=evaluations)
+        fields = {name: description[name] for name in FIELDS}
+        progress = Progress(**fields, losses=losses, accuracies=accuracies, evaluations=evaluations)
         return progress, [arrays[name] for name in sorted(arrays)]
 
 

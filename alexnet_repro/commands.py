@@ -155,7 +155,8 @@ def _print_training(history: "History", loader: "DataLoader", recipe: "Recipe", 
         f"loss {history.losses[-last:].mean():.4f}, accuracy {history.accuracies[-last:].mean():.4f} "
         f"over the last {last} updates"
     )
-    print(f"weights: {arguments.weights}{_saved_when(recipe)}")
+    here = arguments.weights.exists()
+    print(f"weights: {arguments.weights}{_saved_when(recipe) if here else ' is gone, or was saved under another name'}")
     for _, evaluation in history.evaluations[-1:]:
         _print_evaluation(evaluation, loader, recipe.loss)
 

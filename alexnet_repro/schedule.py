@@ -43,6 +43,16 @@ def stretches(recipe: Recipe, *, done: int = 0, at_once: int = 1, every: int | N
             draws = 0
 
 
+def draw_after(recipe: Recipe, draws: int) -> Stretch:
+    """Return the last of so many draws, one at least: what has to be done after it."""
+    return next(itertools.islice(_draws(recipe), draws - 1, None))
+
+
+def draws_until_saved(recipe: Recipe) -> int:
+    """Return after how many draws the recipe saves weights for the last time."""
+    return max(number for number, draw in enumerate(_draws(recipe), 1) if draw.saves)
+
+
 def _draws(recipe: Recipe) -> Iterator[Stretch]:
     """Yield a whole run, draw by draw; the preliminary ones save nothing."""
     for _ in range(recipe.preliminary_draws):

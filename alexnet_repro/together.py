@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from alexnet_repro.checkpoint import Checkpoints, Progress, Store
+from alexnet_repro.checkpoint import FIELDS, Checkpoints, Progress, Store
 from alexnet_repro.evaluation import Evaluation
 
 CHUNKS = (1 << 12, 1 << 22)
@@ -114,9 +114,7 @@ def _packed(progress: Progress) -> bytes:
     """Return progress as JSON, every float64 as its bits."""
     return json.dumps(
         {
-            "draws": progress.draws,
-            "seconds": progress.seconds,
-            "first_update_seconds": progress.first_update_seconds,
+            **{name: getattr(progress, name) for name in FIELDS},
             "losses": progress.losses.tobytes().hex(),
             "accuracies": progress.accuracies.tobytes().hex(),
             "evaluations": [[updates, asdict(each)] for updates, each in progress.evaluations],

@@ -1,31 +1,22 @@
 """Train: which updates, in which order, with progress and saving; the arithmetic is in a step."""
 
-import math
 import os
-import sys
-import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import keras
 import numpy as np
 
-from alexnet_repro.checkpoint import Checkpoints, Progress, Store, identity
+from alexnet_repro.checkpoint import Checkpoints, Progress, Store, identity, to_stderr
 from alexnet_repro.data.loader import DataLoader
 from alexnet_repro.evaluation import Evaluation, check_labels, evaluate
-from alexnet_repro.progress import progress_bar
+from alexnet_repro.log import Log
 from alexnet_repro.recipe import Recipe
-from alexnet_repro.schedule import Stretch, stretches
+from alexnet_repro.schedule import Stretch, draw_after, draws_until_saved, stretches
 from alexnet_repro.steps import Step, best_step
-from alexnet_repro.weights import check_weights_path, save_weights
-
-UPDATES_BEFORE_ESTIMATE = 4
-
-
-class TrainingDivergedError(ArithmeticError):
-    """The loss is no longer finite."""
+from alexnet_repro.weights import check_weights_path, save_weights, weights_digest
 
 
 class TrainingStoppedError(Exception):
@@ -47,6 +38,8 @@ class History:
     """Of these, until the step had answered for the first time: tracing and compiling, mostly."""
     evaluations: tuple[tuple[int, Evaluation], ...] = ()
     """After how many updates the model was measured on all test images, and how it was."""
+    saved: str = ""
+    """Of the weights that were saved last, by `alexnet_repro.weights.weights_digest`; empty if none were."""
 
 
 def train(
@@ -86,35 +79,82 @@ def train(
         TrainingDivergedError: a loss isn't finite; the message names the update.
         TrainingStoppedError: `stopping` said so.
         ValueError, OSError: `weights` or checkpoints can't be saved there; found out before the first update.
-            Or a checkpoint can't be when training stops; while it goes on, that is a warning.
+            Or a checkpoint can't be when training stops, or the last weights; while it goes on, that is a warning.
     """
     check_labels(loader, model)
     if weights is not None:
         check_weights_path(weights)
     step = step or best_step(model, loader, recipe)
     with _store(checkpoints, step, model, loader, recipe) as store:
-        log = _Log(recipe, store.restore() if store and resume else Progress.none(), show=progress)
-        loader.skip_train(log.draws)
+        before = store.restore() if store and resume else Progress.none()
+        log = Log(recipe, before if before.draws else Progress.none(loader.train_draws), show=progress)
+        loader.train_draws = log.begun + log.draws
+        between = _Between(model, loader, recipe, store, weights, log, show=progress)
         left = stretches(
             recipe, done=log.draws, at_once=step.updates_at_once, every=checkpoints.every if checkpoints else None
         )
         with log.bar:
+            if log.draws:  # it may have ended before all was done that is due there
+                with log.paused(), pausing():
+                    between.after(draw_after(recipe, log.draws), measure=validate)
             for stretch, results, stop in _made(step, loader, recipe, left, stopping):
                 log.add(stretch.draws, *results)
                 with log.paused(), pausing():
-                    if weights is not None and stretch.saves:
-                        save_weights(model, weights)
-                    if validate and stretch.ends_epoch:
-                        log.evaluations += (
-                            (len(log.losses), evaluate(model, loader, loss=recipe.loss, progress=progress)),
-                        )
-                    if store and (stretch.checkpoints or stretch.ends_epoch or stop):
-                        store.save(log.progress(), needed=stop)
+                    between.save(stretch, stop=stop)
+                    between.after(stretch, measure=validate and not stop)
                 if stop:
                     raise TrainingStoppedError(f"stopped after update {len(log.losses)} of {recipe.num_updates}")
     done = log.progress()
-    images = len(done.losses) * recipe.batch_size
-    return History(done.losses, done.accuracies, images, done.seconds, done.first_update_seconds, done.evaluations)
+    return History(
+        done.losses,
+        done.accuracies,
+        len(done.losses) * recipe.batch_size,
+        done.seconds,
+        done.first_update_seconds,
+        done.evaluations,
+        done.saved,
+    )
+
+
+@dataclass(frozen=True)
+class _Between:
+    """What is done between updates: first of all a checkpoint, so that the rest can be done by who goes on from it."""
+
+    model: keras.Sequential
+    loader: DataLoader
+    recipe: Recipe
+    store: Store | None
+    weights: str | os.PathLike[str] | None
+    log: Log
+    show: bool
+
+    def save(self, draw: Stretch, *, stop: bool) -> None:
+        """Save a checkpoint, if one is due."""
+        if self.store and (draw.checkpoints or draw.ends_epoch or stop):
+            self.store.save(self.log.progress(), needed=stop)
+
+    def after(self, draw: Stretch, *, measure: bool) -> None:
+        """Save weights if that is due; at an epoch's end measure them, if asked and if it isn't done."""
+        if draw.saves and self.weights is not None:
+            self._save_weights(self.weights)
+        updates = len(self.log.losses)
+        if draw.ends_epoch and measure and updates not in dict(self.log.evaluations):
+            found = evaluate(self.model, self.loader, loss=self.recipe.loss, progress=self.show)
+            self.log.evaluations += ((updates, found),)
+            if self.store:
+                self.store.save(self.log.progress(), needed=False)
+
+    def _save_weights(self, path: str | os.PathLike[str]) -> None:
+        """Save weights; those that are saved last are what training is for, so that it is no use without them."""
+        last = self.log.draws == draws_until_saved(self.recipe)
+        try:
+            save_weights(self.model, path)
+        except OSError as error:
+            if last:
+                raise OSError(f"{error}; free that disk, and go on from the newest checkpoint") from error
+            (self.store.settings.say if self.store else to_stderr)(f"{error}; training goes on, free that disk")
+        else:
+            self.log.saved = weights_digest(self.model) if last else ""
 
 
 def _store(
@@ -143,71 +183,3 @@ def _made(
             yield *pending.pop(0), stop and not pending
         if stop:
             return
-
-
-class _Log:
-    """What has been done, and the bar that shows it."""
-
-    def __init__(self, recipe: Recipe, before: Progress, *, show: bool) -> None:
-        self.recipe, self.show, self.draws = recipe, show, before.draws
-        self.losses, self.accuracies = before.losses.tolist(), before.accuracies.tolist()
-        self.first_update_seconds, self.answered = before.first_update_seconds, 0
-        self.evaluations = before.evaluations
-        self.start = time.perf_counter() - before.seconds
-        self.pause: float | None = None
-        images = recipe.num_updates * recipe.batch_size
-        self.bar = progress_bar(images, "training", show=show, done=len(self.losses) * recipe.batch_size)
-
-    def add(self, draws: int, losses: Any, accuracies: Any) -> None:
-        """Take what the updates of so many draws gave, in their order."""
-        losses, accuracies = (np.asarray(each, np.float64).tolist() for each in (losses, accuracies))
-        for loss, accuracy in zip(losses, accuracies, strict=True):
-            self.losses.append(loss)
-            self.accuracies.append(accuracy)
-            if not math.isfinite(loss):
-                raise TrainingDivergedError(_diverged(loss, len(self.losses), self.recipe))
-        self.draws += draws
-        self.bar.set_postfix(loss=f"{self.losses[-1]:.4f}", accuracy=f"{self.accuracies[-1]:.3f}", refresh=False)
-        self.bar.update(len(losses) * self.recipe.batch_size)
-        self._estimate(len(losses))
-
-    def _estimate(self, updates: int) -> None:
-        """Say how long it takes, once there are updates after the first answer, which has compiled."""
-        now, before = time.perf_counter() - self.start, self.answered
-        self.answered += updates
-        if not before:
-            self.first, self.first_updates = now, updates
-            self.first_update_seconds = self.first_update_seconds or now
-        since = self.answered - self.first_updates
-        if self.show and since >= UPDATES_BEFORE_ESTIMATE > since - updates:
-            left = (now - self.first) / since * (self.recipe.num_updates - len(self.losses))
-            self.bar.write(f"training takes about {self.bar.format_interval(now + left)}", sys.stderr)
-
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        """Don't count the time that this takes."""
-        self.pause = since = time.perf_counter()
-        yield
-        self.start += time.perf_counter() - since
-        self.pause = None
-
-    def progress(self) -> Progress:
-        """Return how far training is now."""
-        seconds = (self.pause or time.perf_counter()) - self.start
-        return Progress(
-            self.draws,
-            seconds,
-            self.first_update_seconds,
-            np.array(self.losses),
-            np.array(self.accuracies),
-            self.evaluations,
-        )
-
-
-def _diverged(loss: float, update: int, recipe: Recipe) -> str:
-    return (
-        f"the loss is {loss} at update {update} of {recipe.num_updates} (recipe {recipe.name}, learning rate "
-        f"{recipe.learning_rate:g}). Run it again with the same seed: if it ends at the same update, lower the "
-        "learning rate or use --precision=float32; if not, the device doesn't answer the same twice: suspect the "
-        "hardware"
-    )

@@ -1,6 +1,7 @@
 """A model's weights on disk: saved whole or not at all, loaded whole or not at all."""
 
 import contextlib
+import hashlib
 import math
 import os
 import shutil
@@ -8,6 +9,7 @@ import tempfile
 from pathlib import Path
 
 import keras
+import numpy as np
 
 from alexnet_repro.stored_weights import Variable, read_weights
 from alexnet_repro.whole_file import flush
@@ -71,6 +73,16 @@ def _check_space(model: keras.Model, path: Path) -> None:
     free = shutil.disk_usage(path.parent).free
     if free < needed:
         raise OSError(f"{path} can't be written: {needed:,} bytes are needed there, {free:,} are free")
+
+
+def weights_digest(model: keras.Model) -> str:
+    """Return the SHA-256 of a model's weights, in any file or none: of layers' names, shapes, dtypes and values."""
+    digest = hashlib.sha256()
+    for layer in model.layers:
+        for array in layer.get_weights():
+            digest.update(f"{layer.name} {array.shape} {array.dtype.str}\n".encode())
+            digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
 
 
 def load_weights(model: keras.Model, path: str | os.PathLike[str]) -> None:

@@ -1,47 +1,29 @@
 """A training that is cut short goes on from its newest checkpoint as if nothing had happened."""
 
 import dataclasses
+import functools
 import itertools
 import json
+import os
 import shutil
 import subprocess
 import sys
+import time
 
 import keras
 import numpy as np
 import pytest
+from short_runs import TINY, short_run, small_loader
 
 from alexnet_repro import (
     Checkpoints,
     DataLoader,
     Evaluation,
-    Recipe,
     TrainingStoppedError,
     build_alexnet,
     synthetic_fashion,
     train,
 )
-
-TINY = dataclasses.replace(
-    Recipe.quick(), draw_size=8, batch_size=4, draws_per_epoch=6, epochs=2, warmup_updates=2, dropout=True
-)
-
-
-class Sums:
-    """A step without a network: its one weight follows from the images it was given, in their order."""
-
-    updates_at_once = 1
-
-    def __init__(self):
-        self.weight = keras.Variable(np.ones(3), dtype="float32", name="weight")
-        self.variables = (self.weight,)
-
-    def __call__(self, indices):
-        losses = []
-        for batch in indices:
-            self.weight.assign(0.9 * self.weight + float(batch @ np.arange(1, 5)))
-            losses.append(float(self.weight[0]))
-        return losses, [0.5] * len(losses)
 
 
 @pytest.fixture(scope="module")
@@ -52,31 +34,8 @@ def model():
 
 @pytest.fixture
 def run(model, tmp_path):
-    """Train by `Sums` in a folder, stopping after so many calls; returns the history, the step and what was said."""
-
-    def run(*, stop_after=None, recipe=TINY, seed=0, images=64, validate=False, resume=True, **changes):
-        said, calls = [], itertools.count(1)
-        step = Sums()
-        loader = DataLoader.from_arrays(*synthetic_fashion(images, 1, seed=0), seed=seed)
-        settings = Checkpoints(tmp_path, **{"every": 4, "say": said.append, **changes})
-        stopping = (lambda: next(calls) == stop_after) if stop_after else (lambda: False)
-        try:
-            history = train(
-                model,
-                loader,
-                recipe,
-                step=step,
-                checkpoints=settings,
-                resume=resume,
-                stopping=stopping,
-                validate=validate,
-                progress=False,
-            )
-        except TrainingStoppedError as error:
-            history = error
-        return history, step, said
-
-    return run
+    """A short training with checkpoints in the test's folder."""
+    return functools.partial(short_run, model, tmp_path)
 
 
 def names(folder):
@@ -87,12 +46,12 @@ def names(folder):
 def test_when_and_how_many(run, tmp_path):
     """A checkpoint is made when so many updates are full, at each epoch's end, and the newest three are kept."""
     made = []
-    run(keep=100)
+    run(settings={"keep": 100})
     made = names(tmp_path)
     assert made == [f"update-{updates:08}.npz" for updates in (4, 8, 12, 16, 20, 24)]
     for path in tmp_path.glob("*.npz"):
         path.unlink()
-    run(every=10)  # each draw is two updates, each epoch twelve
+    run(settings={"every": 10})  # each draw is two updates, each epoch twelve
     assert names(tmp_path) == [f"update-{updates:08}.npz" for updates in (12, 20, 24)]
 
 
@@ -132,7 +91,9 @@ def test_nothing_to_resume(run, tmp_path):
     assert run()[2] == [f"no checkpoint in {tmp_path}: starting at the beginning"]
 
 
-@pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "html", "pickle", "swapped"])
+@pytest.mark.parametrize(
+    "damage", ["cut", "flipped", "empty", "html", "pickle", "swapped", "zip-version", "zip-encrypted"]
+)
 def test_corrupt_checkpoints(run, tmp_path, damage):
     """A newest checkpoint that is damaged is named, the one before is used, and the end is the same."""
     whole, _, _ = run()
@@ -142,6 +103,10 @@ def test_corrupt_checkpoints(run, tmp_path, damage):
         newest.write_bytes(content[: len(content) // 2])
     elif damage == "flipped":
         content[content.index(b"losses.npy") + 150] ^= 1
+        newest.write_bytes(content)
+    elif damage.startswith("zip"):  # in the first entry of the archive's directory: a version to come, or a password
+        at, bits = {"zip-version": (6, 64), "zip-encrypted": (8, 1)}[damage]
+        content[content.index(b"PK\x01\x02") + at] ^= bits
         newest.write_bytes(content)
     elif damage == "pickle":
         np.savez(newest, description=np.array([{"a": print}], object))
@@ -161,8 +126,8 @@ def test_corrupt_checkpoints(run, tmp_path, damage):
     ("change", "said"),
     [
         ({"recipe": dataclasses.replace(TINY, loss="normalised_sigmoid")}, "recipe loss is 'softmax' there, 'normal"),
-        ({"seed": 1}, "seed is '0' there, '1' here"),
-        ({"images": 65}, "data sha256 is '"),
+        ({"loader": small_loader(seed=1)}, "seed is '0' there, '1' here"),
+        ({"loader": small_loader(images=65)}, "data sha256 is '"),
     ],
     ids=["recipe", "seed", "data"],
 )
@@ -173,9 +138,20 @@ def test_foreign_checkpoints(run, change, said):
         run(**change)
     lines = []
     with pytest.raises(OSError, match="no checkpoint"):
-        run(**change, say=lines.append)
+        run(**change, settings={"say": lines.append})
     assert len(lines) == 3
     assert f"isn't used: it is of another run: {said}" in lines[0]
+
+
+def test_clock_that_went_back(run, tmp_path):
+    """What is saved last is the newest, and is kept, whatever the clock says of those before."""
+    run(stop_after=9)
+    tomorrow = time.time() + 86_400
+    for path in tmp_path.glob("*.npz"):
+        os.utime(path, (tomorrow, tomorrow))
+    run(stop_after=1)
+    assert names(tmp_path)[-1] == "update-00000020.npz"
+    assert run(stop_after=1)[2] == [f"going on from {tmp_path}/update-00000020.npz, after update 20"]
 
 
 def test_full_disk(run, tmp_path, monkeypatch):
@@ -273,7 +249,7 @@ def test_network_resumes_bit_for_bit(tmp_path):
 def test_time_of_measuring_is_not_training(run, monkeypatch):
     """What measuring and saving take isn't counted as training, in a run that is resumed either."""
     clock = itertools.count()
-    monkeypatch.setattr("alexnet_repro.training.time.perf_counter", lambda: float(next(clock)))
+    monkeypatch.setattr("alexnet_repro.log.time.perf_counter", lambda: float(next(clock)))
 
     def evaluate(*_, **__):
         for _ in range(1_000):

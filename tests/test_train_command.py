@@ -138,6 +138,7 @@ def reached(monkeypatch):
         seen.update(recipe=recipe, seed=loader.seed, weights=weights, policy=keras.config.dtype_policy().name)
         seen.update(options)
         seen["dropout"] = float(keras.random.uniform(()))  # of the seed that was set
+        weights.touch()
         return alexnet_repro.History(np.ones(1), np.ones(1), images=1, seconds=1.0, first_update_seconds=1.0)
 
     monkeypatch.setattr(alexnet_repro, "train", train)
@@ -181,6 +182,18 @@ def test_checkpoint_options(reached, tmp_path):
 
 
 @pytest.mark.usefixtures("reached")
+@pytest.mark.parametrize(
+    ("options", "times"), [([], 1), (["--nondeterministic"], 0)], ids=["default", "nondeterministic"]
+)
+def test_determinism(tmp_path, monkeypatch, options, times):
+    """GPUs are told to give the same bits each time, unless it is asked for that they needn't."""
+    told = []
+    monkeypatch.setattr("alexnet_repro.hardware.devices.make_gpus_deterministic", lambda: told.append(True))
+    assert command_line.main(["train", "--synthetic", f"--weights={tmp_path / 'a.weights.h5'}", *options]) == 0
+    assert len(told) == times
+
+
+@pytest.mark.usefixtures("reached")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signals_stop_a_training(tmp_path, monkeypatch, capsys, number):
     """A signal ends the training after its update, with the conventional status and the words to go on with."""
@@ -201,6 +214,32 @@ def test_signals_stop_a_training(tmp_path, monkeypatch, capsys, number):
         f"  python -m alexnet_repro train --synthetic --seed=3 '--weights={tmp_path}/a b.weights.h5' --resume",
     ]
     assert signal.getsignal(number) not in {None, signal.SIG_IGN}
+
+
+@pytest.mark.usefixtures("reached")
+def test_signal_while_the_last_weights_are_measured(tmp_path, monkeypatch, capsys):
+    """A signal that comes when nothing is left to stop is heard all the same: no record is measured first."""
+    history = alexnet_repro.History(np.ones(1), np.ones(1), images=1, seconds=1.0, first_update_seconds=1.0)
+
+    def train(*_, **__):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return history
+
+    monkeypatch.setattr(alexnet_repro, "train", train)
+    words = ["train", "--synthetic", f"--weights={tmp_path / 'a.weights.h5'}", f"--record={tmp_path / 'record'}"]
+    assert command_line.main(words) == 143
+    assert "training is done; to go on:\n  python -m alexnet_repro train --synthetic" in capsys.readouterr().err
+    assert not list((tmp_path / "record").iterdir())
+
+
+@pytest.mark.usefixtures("reached")
+def test_weights_that_are_gone(tmp_path, monkeypatch, capsys):
+    """Weights that aren't where they are asked for are said to be so, as after a run that ended under another name."""
+    history = alexnet_repro.History(np.ones(1), np.ones(1), images=1, seconds=1.0, first_update_seconds=1.0)
+    monkeypatch.setattr(alexnet_repro, "train", lambda *_, **__: history)
+    weights = tmp_path / "a.weights.h5"
+    assert command_line.main(["train", "--synthetic", "--recipe=documented", f"--weights={weights}"]) == 0
+    assert f"weights: {weights} is gone, or was saved under another name\n" in capsys.readouterr().out
 
 
 def test_no_cluster(tmp_path, monkeypatch, capsys):

@@ -1,5 +1,6 @@
 """The record of a training: what is in it, and that it is whole or not there."""
 
+import dataclasses
 import json
 import re
 import socket
@@ -13,7 +14,9 @@ from alexnet_repro.evaluation import evaluate, logits_on_test
 from alexnet_repro.results import training_record as module
 from alexnet_repro.results.record_file import formatted, read_records, write_record
 from alexnet_repro.results.training_record import Trained, record_training, repeatable, updates_until_saved
+from alexnet_repro.stored_weights import WeightsError
 from alexnet_repro.training import History
+from alexnet_repro.weights import weights_digest
 
 WORDS = ["train", "--synthetic", "--seed=3", "--data-dir", "/somewhere/here", "--weights=/there/a.weights.h5"]
 
@@ -50,6 +53,7 @@ def written(tmp_path_factory, tiny, loader, history):
     expected = evaluate(tiny, loader, loss="softmax", progress=False)
     tiny.set_weights([np.zeros_like(each) for each in kept])
     save_weights(tiny, weights)
+    history = dataclasses.replace(history, saved=weights_digest(tiny))
     tiny.set_weights(kept)
     trained = Trained(tiny, loader, Recipe.documented(), history, WORDS, "float32", weights, note="quiet")
     path = record_training(folder, trained, progress=False)
@@ -105,6 +109,16 @@ def test_what_came_out(written):
     # Zero weights answer all alike: ln 10, whatever the loss, and always class 0.
     assert saved["losses"] == {"normalised_sigmoid": 2.30259, "softmax": 2.30259}
     assert sum(row[0] for row in saved["confusion"]) == np.sum(saved["confusion"]) == 40
+
+
+def test_weights_of_another_training(tmp_path, tiny, loader, history):
+    """Weights that another training has written over those saved last aren't recorded as this one's."""
+    weights = save_weights(tiny, tmp_path / "a.weights.h5")
+    history = dataclasses.replace(history, saved="0" * 64)
+    trained = Trained(tiny, loader, Recipe.documented(), history, WORDS, "float32", weights)
+    with pytest.raises(WeightsError, match=r"a.weights.h5 isn't what this training saved last: .* Train it again"):
+        record_training(tmp_path / "record", trained, progress=False)
+    assert not (tmp_path / "record").exists()
 
 
 def test_layers(written):

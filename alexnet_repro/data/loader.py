@@ -103,9 +103,14 @@ class DataLoader:
         """Return training images by their numbers: uint8 `(n, 28, 28, 1)`, int32 `(n,)`."""
         return self._images["train"][indices], self.train_labels[indices]
 
-    def skip_train(self, draws: int) -> None:
-        """Leave out the next so many draws of training images, as if they had been made."""
-        self._drawn["train"] += draws
+    @property
+    def train_draws(self) -> int:
+        """How many draws of training images were made; set, the next one is that which follows so many."""
+        return self._drawn["train"]
+
+    @train_draws.setter
+    def train_draws(self, draws: int) -> None:
+        self._drawn["train"] = draws
 
     def train_digest(self) -> str:
         """Return the SHA-256 of the training images and labels."""

@@ -24,9 +24,10 @@ from alexnet_repro.results.curves import learning_curve
 from alexnet_repro.results.outcome import outcome, significant
 from alexnet_repro.results.record_file import SCHEMA, write_record
 from alexnet_repro.results.speed_reference import SETTINGS, kind_of, revision
-from alexnet_repro.schedule import stretches
+from alexnet_repro.schedule import draws_until_saved
+from alexnet_repro.stored_weights import WeightsError
 from alexnet_repro.training import History
-from alexnet_repro.weights import load_weights
+from alexnet_repro.weights import load_weights, weights_digest
 
 # Of one machine, or of how the record was made: another who types the command has others.
 LEFT_OUT = ("--resume", "--record", "--note", "--weights", "--checkpoints", "--data-dir")
@@ -57,7 +58,8 @@ def record_training(folder: Path, trained: Trained, *, progress: bool = True) ->
     Where the recipe saves weights while it trains, `trained.model` then holds those that were saved last.
 
     Raises:
-        OSError: weights can't be read, or the record can't be written.
+        WeightsError: the weights saved last can't be read, or aren't of this training.
+        OSError: the record can't be written.
     """
     name = folder.resolve().name
     recipe, history = trained.recipe, trained.history
@@ -99,6 +101,11 @@ def record_training(folder: Path, trained: Trained, *, progress: bool = True) ->
     }
     if recipe.save_every is not None:
         load_weights(trained.model, trained.weights)
+        if weights_digest(trained.model) != history.saved:
+            raise WeightsError(
+                f"{trained.weights} isn't what this training saved last: another one has written there since. Train it "
+                "again, with weights and checkpoints of its own (--weights=NAME.weights.h5)"
+            )
         record["saved"] = _outcome(trained, updates_until_saved(recipe), progress=progress)
     return write_record(folder, record, curve_of(name, trained))
 
@@ -121,8 +128,7 @@ def repeatable(words: Sequence[str]) -> str:
 
 def updates_until_saved(recipe: Recipe) -> int:
     """Return how many updates the weights have seen that the recipe saves last."""
-    last = max(draws for draws, stretch in enumerate(stretches(recipe), 1) if stretch.saves)
-    return last * recipe.updates_per_draw
+    return draws_until_saved(recipe) * recipe.updates_per_draw
 
 
 def layers_of(model: keras.Sequential) -> list[dict[str, Any]]:

@@ -1,0 +1,52 @@
+"""Trainings of a few updates that no network makes: what is saved, in which order, and how they go on."""
+
+import dataclasses
+import itertools
+
+import keras
+import numpy as np
+
+from alexnet_repro import Checkpoints, DataLoader, Recipe, TrainingStoppedError, synthetic_fashion, train
+
+TINY = dataclasses.replace(
+    Recipe.quick(), draw_size=8, batch_size=4, draws_per_epoch=6, epochs=2, warmup_updates=2, dropout=True
+)
+
+
+class Sums:
+    """A step without a network: its one weight follows from the images it was given, in their order."""
+
+    updates_at_once = 1
+
+    def __init__(self):
+        self.weight = keras.Variable(np.ones(3), dtype="float32", name="weight")
+        self.variables = (self.weight,)
+
+    def __call__(self, indices):
+        losses = []
+        for batch in indices:
+            self.weight.assign(0.9 * self.weight + float(batch @ np.arange(1, 5)))
+            losses.append(float(self.weight[0]))
+        return losses, [0.5] * len(losses)
+
+
+def small_loader(images=64, seed=0):
+    """Return a loader that hasn't drawn yet."""
+    return DataLoader.from_arrays(*synthetic_fashion(images, 1, seed=0), seed=seed)
+
+
+def short_run(model, folder, *, stop_after=None, recipe=TINY, loader=None, resume=True, settings=(), **options):
+    """Train by `Sums` with checkpoints in a folder, stopping after so many calls.
+
+    Returns:
+        The history, or the error of a run that was stopped; the step; what was said.
+    """
+    said, calls, step = [], itertools.count(1), Sums()
+    checkpoints = Checkpoints(folder, **{"every": 4, "say": said.append, **dict(settings)})
+    stopping = (lambda: next(calls) == stop_after) if stop_after else (lambda: False)
+    options |= {"checkpoints": checkpoints, "resume": resume, "stopping": stopping}
+    try:
+        history = train(model, loader or small_loader(), recipe, step=step, progress=False, **options)
+    except TrainingStoppedError as error:
+        history = error
+    return history, step, said
