@@ -2,9 +2,10 @@
 
 A simulated whole run draws, for each of its cases, reference processes and looks from the recorded ones, none twice,
 and for each of them rounds, with replacement in blocks of four: noise within and between processes as it was recorded.
-With --noise, each case's noise is scaled to that standard deviation between its processes, its shape kept. Recorded by
+With --noise, each case's noise is scaled to that standard deviation between its processes, its shape kept. What the
+recorded ones are of is in their file, and printed; others are recorded by
 
-    python benchmarks/make_reference.py --processes=16 --into=benchmarks/references/recorded_noise.json -k ...
+    python benchmarks/make_reference.py --processes=16 --into=FILE -k ...
 
 Live (--live): see gate_live.py.
 """
@@ -148,10 +149,10 @@ def main() -> int:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recorded", type=Path, default=RECORDED, metavar="FILE")
-    parser.add_argument("--runs", type=int, default=2000, metavar="N", help="whole runs a figure (%(default)s)")
+    parser.add_argument("--runs", type=int, default=1000, metavar="N", help="whole runs a figure (%(default)s)")
     parser.add_argument("--cases", type=int, nargs="+", default=[1, 6, 20, 46], metavar="N", help="of a run")
-    parser.add_argument("--processes", type=int, default=8, metavar="N", help="of a reference (%(default)s)")
-    parser.add_argument("--noise", type=float, nargs="*", default=[0.005, 0.01, 0.015, 0.02], metavar="SHARE")
+    parser.add_argument("--processes", type=int, default=5, metavar="N", help="of a reference (%(default)s)")
+    parser.add_argument("--noise", type=float, nargs="*", default=[0.008, 0.015], metavar="SHARE")
     parser.add_argument("--no-pooling", action="store_true", help="cases lend each other nothing, to see what it buys")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--live", action="store_true", help="300 runs of the same code, and 60 of slower, for minutes")
