@@ -91,7 +91,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--update-reference",
         action="store_true",
-        help="keep this machine's digests and, from five fresh processes, its timings under benchmarks/references",
+        help="keep this machine's digests and, from eight fresh processes, its timings under benchmarks/references",
     )
     group.addoption(
         "--report", metavar="DIR", help="where results.json and junit.xml are written (default: reports/TIME)"

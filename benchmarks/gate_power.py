@@ -20,7 +20,7 @@ import numpy as np
 from scipy.stats import binomtest
 
 from alexnet_repro.results import noise, rules
-from alexnet_repro.results.gate import LOOKS, Case, compare, suspects
+from alexnet_repro.results.gate import ENOUGH_PROCESSES, LOOKS, Case, compare, suspects
 from alexnet_repro.results.noise import Level, level
 from alexnet_repro.results.speed_reference import Baseline, read
 
@@ -151,7 +151,9 @@ def main() -> int:
     parser.add_argument("--recorded", type=Path, default=RECORDED, metavar="FILE")
     parser.add_argument("--runs", type=int, default=1000, metavar="N", help="whole runs a figure (%(default)s)")
     parser.add_argument("--cases", type=int, nargs="+", default=[1, 6, 20, 46], metavar="N", help="of a run")
-    parser.add_argument("--processes", type=int, default=5, metavar="N", help="of a reference (%(default)s)")
+    parser.add_argument(
+        "--processes", type=int, default=ENOUGH_PROCESSES, metavar="N", help="of a reference (%(default)s)"
+    )
     parser.add_argument("--noise", type=float, nargs="*", default=[0.008, 0.015], metavar="SHARE")
     parser.add_argument("--no-pooling", action="store_true", help="cases lend each other nothing, to see what it buys")
     parser.add_argument("--seed", type=int, default=0)

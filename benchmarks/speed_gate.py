@@ -11,7 +11,7 @@ from alexnet_repro.hardware.devices import gpu_names
 from alexnet_repro.hardware.finding import Finding
 from alexnet_repro.hardware.load import others, snapshot
 from alexnet_repro.results import collect, speed_reference
-from alexnet_repro.results.gate import FEWEST_PROCESSES
+from alexnet_repro.results.gate import ENOUGH_PROCESSES
 from alexnet_repro.results.speed_check import Place, speed_findings
 
 FOLDER = Path(__file__).parent / "references"
@@ -56,11 +56,11 @@ def against_references(session: pytest.Session) -> list[Finding]:
         return collect.rounds_of(run), others(before, snapshot(), os.cpu_count() or 1)
 
     if config.getoption("update_reference"):
-        say(f"\n{FEWEST_PROCESSES} processes for the reference:")
+        say(f"\n{ENOUGH_PROCESSES} processes for the reference:")
         nodes = [tests[timing.case] for timing in timings]
         command = f"pytest {' '.join(map(str, config.invocation_params.args))}"
         try:
-            keep(config.rootpath, collect.collected(config.rootpath, FEWEST_PROCESSES, [*chosen, *nodes], say), command)
+            keep(config.rootpath, collect.collected(config.rootpath, ENOUGH_PROCESSES, [*chosen, *nodes], say), command)
         except ValueError as error:
             return [Finding("speed", "FAIL", "no reference is made of a device that isn't right", str(error))]
     return speed_findings(timings, places, FOLDER, again)
