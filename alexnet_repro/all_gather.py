@@ -4,6 +4,7 @@ It goes as JSON over the connections that `alexnet_repro.handshake.meet` left op
 closes its connection, and a machine that is down stops answering TCP's own questions, so that no loss goes unnoticed.
 """
 
+import contextlib
 import json
 import selectors
 import socket
@@ -16,6 +17,7 @@ from alexnet_repro.handshake import GRACE, received
 
 PART = 1 << 16  # bytes that are read at once
 SENDING = 60.0  # seconds that a line may take to be sent
+FAREWELL = 1.0  # seconds that the others are given to hear the last of this worker
 REMINDER = 30.0  # seconds after which it is said who is waited for
 KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}  # seconds, seconds, times: lost after 25 s
 
@@ -63,8 +65,17 @@ class AllGather:
         raise ClusterError(self._lost)
 
     def close(self) -> None:
-        """Leave: whoever still waits for this worker hears that it is gone."""
+        """Leave: whoever still waits for this worker hears that it is gone, after all that was said before."""
+        deadline = time.monotonic() + FAREWELL
         for connection in self._connections.values():
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_WR)
+        for connection in self._connections.values():
+            with contextlib.suppress(OSError):  # closed with something unread in it, it would lose what was sent
+                while (left := deadline - time.monotonic()) > 0:
+                    connection.settimeout(left)
+                    if not connection.recv(PART):
+                        break
             connection.close()
 
     def _of_all(self, own: Mapping[str, Any], timeout: float) -> list[Any]:
@@ -118,19 +129,23 @@ class AllGather:
     def _by_chief(self, own: Mapping[str, Any], timeout: float) -> list[Any]:
         (connection,) = self._connections.values()
         gone = f"{self.cluster.name(0)}, the chief, ended before its part was done"
-        answer = bytearray()
+        answer, began = bytearray(), time.monotonic()
         try:
             connection.settimeout(2 * timeout + GRACE)  # the chief may come later by one, and wait for another by one
-            connection.sendall(json.dumps(own).encode() + b"\n")
+            with contextlib.suppress(ConnectionError):  # gone, it may have said why
+                connection.sendall(json.dumps(own).encode() + b"\n")
             while not answer.endswith(b"\n"):
                 part = connection.recv(PART)
                 if not part:
                     raise ClusterError(gone)
                 answer += part
-        except TimeoutError as error:
-            raise ClusterError(f"waited {timeout:g} s for {self.cluster.name(0)}, the chief, in vain") from error
         except OSError as error:
-            raise ClusterError(str(error) if isinstance(error, ClusterError) else gone) from error
+            if isinstance(error, ClusterError):
+                raise
+            late = isinstance(error, TimeoutError) and error.errno is None  # else it is TCP that found nobody there
+            spent = time.monotonic() - began
+            text = f"waited {spent:.0f} s for {self.cluster.name(0)}, the chief, in vain" if late else gone
+            raise ClusterError(text) from error
         message = json.loads(answer)
         if "lost" in message:
             raise ClusterError(message["lost"])

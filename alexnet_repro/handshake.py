@@ -8,6 +8,7 @@ stay open, for `alexnet_repro.watchdog`. Nothing in them is secret, and nothing 
 import contextlib
 import errno
 import json
+import os
 import selectors
 import socket
 import time
@@ -19,6 +20,7 @@ from alexnet_repro.cluster import Cluster, ClusterError
 
 MOST_BYTES = 1 << 16  # of a line; an introduction has some 2,000
 PAUSE = 0.1  # between two attempts to connect, in seconds
+ATTEMPT = 3.0  # that one of them may take
 GRACE = 5.0  # how much longer than the chief itself its answer is waited for
 
 WHAT = {
@@ -167,9 +169,10 @@ def _introduce(cluster: Cluster, own: Mapping[str, Any], timeout: float) -> sock
     try:
         connection.settimeout(timeout + GRACE)
         connection.sendall(_line({"task": cluster.task, **own}))
-        error = json.loads(_answer(connection)).get("error")
+        answer = json.loads(_answer(connection))
+        error = None if answer.get("welcome") is True else answer["error"]
         cause: Exception | None = None
-    except (ValueError, OSError) as caught:
+    except (ValueError, KeyError, AttributeError, OSError) as caught:  # something else may listen there
         error, cause = f"{cluster.name(0)}, the chief, ended, or didn't answer: see what it says", caught
     if error:
         connection.close()
@@ -193,7 +196,7 @@ def _connected(cluster: Cluster, timeout: float) -> socket.socket:
     deadline = time.monotonic() + timeout
     while True:
         try:
-            return socket.create_connection(cluster.endpoint(0), timeout=max(PAUSE, deadline - time.monotonic()))
+            return _attempt(cluster.endpoint(0), deadline)
         except OSError as error:
             if time.monotonic() + PAUSE > deadline:
                 text = (
@@ -201,6 +204,24 @@ def _connected(cluster: Cluster, timeout: float) -> socket.socket:
                 )
                 raise ClusterError(text) from error
         time.sleep(PAUSE)
+
+
+def _attempt(endpoint: tuple[str, int], deadline: float) -> socket.socket:
+    """Try each of a host's addresses for a short time: one may drop what is sent to it, and another answer."""
+    failure: OSError = ConnectionError("no address")
+    for family, kind, protocol, _, address in socket.getaddrinfo(*endpoint, type=socket.SOCK_STREAM):
+        connection = socket.socket(family, kind, protocol)
+        try:
+            connection.settimeout(max(PAUSE, min(ATTEMPT, deadline - time.monotonic())))
+            connection.connect(address)
+            if connection.getsockname() == connection.getpeername():  # where nobody listens, a port can reach itself
+                raise ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
+        except OSError as error:
+            connection.close()
+            failure = error
+        else:
+            return connection
+    raise failure
 
 
 def _line(message: Mapping[str, Any]) -> bytes:

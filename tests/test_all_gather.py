@@ -112,3 +112,21 @@ def test_worker_that_comes_late_is_waited_for(gathers):
         waiting = pool.submit(late)
         assert ask(gathers, {0: "a", 2: "c"}) == {0: ["a", "b", "c"], 2: ["a", "b", "c"]}
         assert waiting.result() == ["a", "b", "c"]
+
+
+def test_lost_worker_is_named_to_who_has_much_to_say(gathers, addresses):
+    """Who still sends megabytes when the chief has already left with another's name reads the name all the same."""
+    gathers[2].close()
+    line = f"worker 2 ({addresses[2]}) ended before its part was done"
+    with ThreadPoolExecutor() as pool:
+        chief = pool.submit(ask, gathers, {0: "a"})
+        assert chief.result() == {0: line}
+        leaving = pool.submit(gathers[0].close)
+        assert ask(gathers, {1: "x" * 20_000_000}) == {1: line}
+        leaving.result()
+
+
+def test_chief_that_hangs(gathers, addresses, monkeypatch):
+    """The chief that doesn't answer is given up after the time that is said."""
+    monkeypatch.setattr(all_gather, "GRACE", 0.5)
+    assert ask(gathers, {1: "b"}, timeout=0.5) == {1: f"waited 2 s for worker 0 ({addresses[0]}), the chief, in vain"}

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from worker_processes import free_addresses
 
+from alexnet_repro import handshake
 from alexnet_repro.cluster import Cluster, ClusterError
 from alexnet_repro.handshake import meet
 
@@ -160,3 +161,53 @@ def test_strangers(met, addresses):
         assert len(connections) == 4
         for each in (*connections, *open_ones):
             each.close()
+
+
+@pytest.mark.parametrize(
+    "answer", [b"{}", b'{"status": "ok"}', b'{"welcome": 1}', b"0", b"[]", b'"no"', b"HTTP/1.1 400"]
+)
+def test_another_service_at_the_chief_s_port(met, addresses, answer):
+    """What something else answers there is no welcome, whatever it is."""
+    host, _, port = addresses[0].rpartition(":")
+    with socket.create_server((host, int(port))) as server, ThreadPoolExecutor() as pool:
+        waiting = pool.submit(met, {1: SAME})
+        connection, _ = server.accept()
+        with connection:
+            connection.sendall(answer + b"\n")
+            assert waiting.result() == {
+                1: f"worker 0 ({addresses[0]}), the chief, ended, or didn't answer: see what it says"
+            }
+
+
+def test_an_address_that_answers_nothing(met, monkeypatch):
+    """A host's address that drops what is sent to it doesn't take the time of the next one, which answers."""
+    monkeypatch.setattr(handshake, "ATTEMPT", 0.3)
+    with contextlib.ExitStack() as stack:
+        full = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(3):  # from then on, nobody is let in, nor told so
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(full.getsockname())
+        known = socket.getaddrinfo
+
+        def both(host, port, **options):
+            return [*known(*full.getsockname(), **options), *known(host, port, **options)]
+
+        monkeypatch.setattr(handshake.socket, "getaddrinfo", both)
+        connections = met({0: SAME, 1: SAME, 2: SAME}, timeout=4.0)
+        assert [sorted(connections[task]) for task in range(3)] == [[1, 2], [0], [0]]
+        for each in (*connections[0].values(), connections[1][0], connections[2][0]):
+            each.close()
+
+
+def test_port_that_reaches_itself(monkeypatch):
+    """Where nobody listens, a connection of a port to itself (RFC 9293, section 3.5) is nobody's."""
+
+    class ToItself(socket.socket):
+        def connect(self, address):
+            self.bind((address[0], 0))
+            super().connect(self.getsockname())
+
+    monkeypatch.setattr(handshake.socket, "socket", ToItself)
+    with pytest.raises(ConnectionRefusedError):
+        handshake._attempt(("127.0.0.1", 2222), time.monotonic() + 5)
