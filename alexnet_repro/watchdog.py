@@ -32,7 +32,8 @@ PATIENCE = {APART: 1, BUSY: 10, TOGETHER: 10}
 
 def _leave(line: str, status: int) -> NoReturn:
     """End this process, whatever its other threads are in, with one line, below the bar if there is one."""
-    os.write(sys.stderr.fileno(), f"\npython -m alexnet_repro: {line}\n".encode())
+    with contextlib.suppress(OSError, ValueError):  # nobody reads it any more, or its disk is full
+        os.write(sys.stderr.fileno(), f"\npython -m alexnet_repro: {line}\n".encode())
     os._exit(status)
 
 
@@ -98,8 +99,10 @@ class Watch:
         """Tell what the main thread is in meanwhile."""
         before = self._own.what
         self.move(what)
-        yield
-        self.move(before)
+        try:
+            yield
+        finally:
+            self.move(before)
 
     def fail(self, line: str, status: int = 1) -> NoReturn:
         """Have every worker end with this line, and this one, too, with this exit status."""
@@ -184,9 +187,9 @@ class Watch:
 
     def _stuck(self, now: float) -> str | None:
         """Return whose main thread hangs; the chief finds out."""
-        if not self.cluster.chief or self._leaving:
+        if not self.cluster.chief:
             return None
-        places = {0: self._own, **{task: peer.place for task, peer in self._peers.items()}}
+        places = {0: self._own, **{task: peer.place for task, peer in self._peers.items() if not peer.left}}
         for what in (APART, BUSY):
             for task, place in places.items():
                 spent = now - place.since

@@ -5,6 +5,8 @@ import itertools
 import json
 import queue
 import socket
+import subprocess
+import sys
 import time
 
 import pytest
@@ -171,6 +173,33 @@ def test_own_sleep_is_not_theirs(strange, monkeypatch):
     connection.sendall(json.dumps({"in": TOGETHER, "updates": 2}).encode() + b"\n")
     time.sleep(0.4)
     assert chief.ended.empty()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", [APART, BUSY])
+def test_hangs_when_the_chief_is_through(workers, monkeypatch, what):
+    """A worker that hangs at the very end, which the chief and another have come to, is named all the same."""
+    monkeypatch.setitem(watchdog.PATIENCE, BUSY, 2)
+    for each in workers[:2]:
+        each.watch.move(TOGETHER)
+        each.watch._leaving = True
+    workers[2].watch.move(what, updates=1)
+    for each in workers:
+        assert each.line().startswith("worker 2 (host2:1) hangs: outside of what is computed together")
+
+
+@pytest.mark.parametrize("reader", ["there", "gone"])
+def test_leaving_needs_no_reader(reader):
+    """A process that has to end does, with its status, also where nobody reads what it says any more."""
+    code = "import os; from alexnet_repro.watchdog import _leave; os.read(0, 1); _leave('lost', 7)"
+    process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+    if reader == "gone":
+        process.stderr.close()
+    process.stdin.write(b"x")
+    process.stdin.close()
+    said = b"" if reader == "gone" else process.stderr.read()
+    assert process.wait(timeout=60) == 7
+    assert said.endswith(b"" if reader == "gone" else b"\npython -m alexnet_repro: lost\n")
 
 
 def test_nonsense(strange):
