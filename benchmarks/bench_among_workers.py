@@ -8,7 +8,7 @@ from typing import Any, Literal
 from bench_together import NoAnswerError, Together, through_host
 
 from alexnet_repro.all_gather import AllGather
-from alexnet_repro.checks.links import link_rates
+from alexnet_repro.checks.links import link_rates, port_speed
 from alexnet_repro.checks.replicas import Question, ask, rounds_within
 from alexnet_repro.cluster import Cluster, ClusterError
 from alexnet_repro.hardware.finding import Finding
@@ -63,6 +63,11 @@ class AmongWorkers(Together):
         if not self._rates:
             self._rates = link_rates(self._cluster, lambda own: self.gathered("the links", own))
         return self._rates
+
+    def port_speeds(self) -> list[int]:
+        """Return the Mb/s of each worker's port towards the next."""
+        following = (self._cluster.task + 1) % len(self._cluster.addresses)
+        return self.gathered("the ports", port_speed(self._cluster.endpoint(following)[0]))
 
     def plainly(self, count: int) -> float | None:
         """Return the seconds that the gradients of the first so many take by the host and plain TCP.

@@ -8,6 +8,7 @@ from bench_summary import DEVICES
 from bench_workers import CLUSTER, DOUBT, GATHER
 
 from alexnet_repro.hardware.devices import gpu_names
+from alexnet_repro.hardware.finding import Finding
 from alexnet_repro.results import scaling
 from alexnet_repro.results.links import links
 from alexnet_repro.results.speed_reference import kind_of
@@ -30,7 +31,11 @@ def workers(request: pytest.FixtureRequest) -> AmongWorkers:
 
 def test_links(workers: AmongWorkers, conclude: Callable[..., None]) -> None:
     """Each worker reaches the next one, at a rate like the others'."""
-    conclude("fast", *workers.findings("links", [lambda: [links(workers.machines, workers.link_rates())]]))
+
+    def find() -> list[Finding]:
+        return [links(workers.machines, workers.link_rates(), workers.port_speeds())]
+
+    conclude("fast", *workers.findings("links", [find]))
 
 
 def test_stragglers(workers: AmongWorkers, conclude: Callable[..., None]) -> None:

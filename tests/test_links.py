@@ -3,6 +3,7 @@
 import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 
@@ -55,27 +56,92 @@ def test_worker_that_is_not_reached(monkeypatch):
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))  # bound, and doesn't listen
         port = closed.getsockname()[1]
-        rates = measure(Told(lambda every: [every[0], port, every[2]] if isinstance(every[0], int) else every))
+
+        def changed(every):
+            return [every[0], [port, every[1][1]], every[2]] if isinstance(every[0][1], str) else every
+
+        rates = measure(Told(changed))
     assert rates[0] == f"127.0.0.1, port {port}: Connection refused"
     assert [len(each) for each in rates[1:]] == [3, 3]
 
 
+def test_strangers(monkeypatch):
+    """Whoever else connects, and says nothing or something, is let go; the links are measured all the same."""
+    monkeypatch.setattr(measuring, "INTRODUCTION", 0.2)
+    strangers = []
+
+    def changed(every):
+        if isinstance(every[0][1], str) and not strangers:
+            strangers.extend(socket.create_connection(("127.0.0.1", place[0])) for place in every)
+            strangers[0].sendall(b"GET / HTTP/1.1\r\n\r\n")
+        return every
+
+    rates = measure(Told(changed))
+    assert [len(each) for each in rates] == [3, 3, 3]
+    for each in strangers:
+        each.close()
+
+
+def test_port_speed(monkeypatch):
+    """The speed is that of the interface which has the address that connections to the host come from."""
+    address = [SimpleNamespace(address="127.0.0.1")]
+    others = [SimpleNamespace(address="192.0.2.7")]
+    monkeypatch.setattr(measuring.psutil, "net_if_addrs", lambda: {"eth0": others, "lo": address, "gone": address})
+    speeds = {"eth0": SimpleNamespace(speed=100_000), "lo": SimpleNamespace(speed=25_000)}
+    monkeypatch.setattr(measuring.psutil, "net_if_stats", lambda: speeds)
+    assert measuring.port_speed("127.0.0.1") == 25_000
+    del speeds["lo"]
+    assert measuring.port_speed("127.0.0.1") == 0
+    assert measuring.port_speed("nowhere.invalid") == 0
+
+
+GOOD, SLOW = 1.2e9, 0.12e9
+UNTOLD = [0] * 8
+
+
 @pytest.mark.parametrize(
-    ("slowest", "status"),
-    [pytest.param(1.0e9, "PASS", id="slowest=1.0"), pytest.param(0.4e9, "FAIL", id="slowest=0.4")],
+    ("workers", "rates", "status"),
+    [
+        pytest.param(3, [GOOD, 1.0e9, 1.25e9], "PASS", id="workers=3-slow=none"),
+        # A slow port slows the link to it and the link from it.
+        pytest.param(3, [SLOW, SLOW, GOOD], "FAIL", id="workers=3-slow=1"),
+        pytest.param(4, [SLOW, SLOW, GOOD, GOOD], "FAIL", id="workers=4-slow=1"),
+        pytest.param(5, [GOOD, GOOD, SLOW, SLOW, GOOD], "FAIL", id="workers=5-slow=1"),
+        pytest.param(8, [0.5e9, 0.5e9, *[GOOD] * 6], "FAIL", id="workers=8-slow=1"),
+        pytest.param(8, [0.7e9, 0.7e9, *[GOOD] * 6], "PASS", id="workers=8-slow=none"),
+        pytest.param(2, [SLOW, SLOW], "INCONCLUSIVE", id="workers=2"),
+        pytest.param(2, [SLOW, GOOD], "FAIL", id="workers=2-slow=one way"),
+    ],
 )
-def test_slow_link_fails(slowest, status):
-    """A link below half of the median fails, and the slowest is named either way; its best round counts."""
-    found = links(MACHINES, [[1.2e9, 0.1e9], [slowest, 0.1e9], [1.25e9, 1.0e9]])
+def test_slow_port_fails(workers, rates, status):
+    """A link below half of the median (of up to three: the best) fails; the slowest is named. The best round counts."""
+    names = [f"node{number}" for number in range(workers)]
+    found = links(names, [[rate, rate / 10] for rate in rates], UNTOLD[:workers])
     assert (found.status, found.bound) == (status, 0.5)
-    assert found.number == pytest.approx(slowest / 1.2e9)
-    assert found.cause.startswith("node2 to node3 is the slowest, at ")
-    assert ("ethtool" in found.mend) is (status == "FAIL")
+    slowest = rates.index(min(rates))
+    assert found.cause.startswith(f"node{slowest} to node{(slowest + 1) % workers} is the slowest, at ")
+    assert ("ethtool" in found.mend) is (status != "PASS")
+
+
+@pytest.mark.parametrize(
+    ("speeds", "status", "cause"),
+    [
+        pytest.param((25_000, 25_000), "PASS", "node1 to node2 is the slowest", id="speeds=equal"),
+        pytest.param(
+            (25_000, 10_000), "FAIL", "node2's port runs at 10,000 Mb/s, another's at 25,000", id="speeds=fallen"
+        ),
+        pytest.param((25_000, 0), "INCONCLUSIVE", "node1 to node2 is the slowest", id="speeds=untold"),
+    ],
+)
+def test_port_that_fell_back(speeds, status, cause):
+    """Between two machines links can't tell which port is slow; what the ports say of themselves can."""
+    found = links(["node1", "node2"], [[1.1e9], [1.2e9]], speeds)
+    assert (found.status, found.cause[: len(cause)]) == (status, cause)
 
 
 def test_link_that_is_cut_fails():
     """Who isn't reached is named, with why."""
-    found = links(MACHINES, [[1e9], [1e9], "node1, port 40123: timed out"])
+    found = links(MACHINES, [[1e9], [1e9], "node1, port 40123: timed out"], UNTOLD[:3])
     assert (found.status, found.cause) == (
         "FAIL",
         "a worker isn't reached by node3 to node1: node1, port 40123: timed out",
