@@ -141,8 +141,7 @@ def _devices(
     names = ("resume", "checkpoint_every", "no_checkpoints", "no_evaluate", "nondeterministic")
     options = {name: getattr(arguments, name) for name in names}
     own = strategies.plan(loader, recipe, arguments.precision, options)
-    strategies.check_shared(recipe, len(cluster.addresses) * strategies.local_replicas())
-    with strategies.working_together(cluster, own, arguments.worker_timeout) as workers:
+    with strategies.working_together(cluster, own, arguments.worker_timeout, recipe) as workers:
         yield workers
     signal.alarm(arguments.worker_timeout)  # should TensorFlow wait in vain for others while it shuts down
 

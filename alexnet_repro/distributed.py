@@ -5,7 +5,7 @@ the same images that one device would take; gradients are summed by `tf.distribu
 rings of gRPC between CPUs).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -74,7 +74,10 @@ class TensorFlowStep:
                 loss = tf.reduce_sum(loss_of(labels, logits)) / recipe.batch_size
                 scaled = network.optimizer.scale_loss(loss)
             weights = network.trainable_weights
-            network.optimizer.apply(tape.gradient(scaled, weights), weights)
+            gradients = tape.gradient(scaled, weights)
+            if replicas > 1 and isinstance(network.optimizer, keras.optimizers.LossScaleOptimizer):
+                gradients = finite_on_all(gradients)
+            network.optimizer.apply(gradients, weights)
             right = tf.equal(tf.argmax(logits, axis=-1, output_type=labels.dtype), labels)
             return loss, tf.reduce_sum(tf.cast(right, tf.float32)) / recipe.batch_size
 
@@ -146,3 +149,16 @@ def _apart(following: Any) -> Any:
         return seed + tf.cast(tf.stack([replica * GOLDEN % 2**32, tf.zeros((), tf.int64)]), seed.dtype)
 
     return own
+
+
+def finite_on_all(gradients: Sequence[Any]) -> list[Any]:
+    """Return a replica's gradients, or NaN if any replica's aren't finite: then all of them leave this update out.
+
+    Keras 3.15 scales losses by what a single replica finds, and sums gradients up only after that
+    (`LossScaleOptimizer._tf_apply`): another's infinity would be in all weights, or one worker in a collective that the
+    others don't come to.
+    """
+    finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(each)) for each in gradients])
+    replica = tf.distribute.get_replica_context()
+    broken = replica.all_reduce(tf.distribute.ReduceOp.SUM, tf.where(finite, 0.0, 1.0))
+    return [tf.where(broken > 0, tf.constant(np.nan, each.dtype), each) for each in gradients]

@@ -143,13 +143,15 @@ class Workers(OneDevice):
         """Begin with all others, as `strategy_of`."""
         self.cluster, self.watch = cluster, watch
         self.chief = cluster.chief
-        self.strategy = strategy_of(cluster)
-        self.exchange = Exchange(self.strategy, cluster.task, len(cluster.addresses))
+        with watch.inside(TOGETHER):
+            self.strategy = strategy_of(cluster)
+        self.exchange = Exchange(self.strategy, cluster.task, len(cluster.addresses), lambda: watch.inside(TOGETHER))
 
-    def scope(self) -> AbstractContextManager[Any]:
-        """Return what models are built in."""
-        scope: AbstractContextManager[Any] = self.strategy.scope()
-        return scope
+    @contextmanager
+    def scope(self) -> Iterator[None]:
+        """Build models in this: their first values are the chief's."""
+        with self.watch.inside(TOGETHER), self.strategy.scope():
+            yield
 
     def step(self, model: keras.Sequential, loader: DataLoader, recipe: Recipe) -> Step:
         """Return what makes the updates, and tells the watchdog."""
@@ -197,7 +199,7 @@ class WatchedStep:
 
 
 @contextmanager
-def working_together(cluster: Cluster, own: Mapping[str, Any], timeout: float) -> Iterator[Workers]:
+def working_together(cluster: Cluster, own: Mapping[str, Any], timeout: float, recipe: Recipe) -> Iterator[Workers]:
     """Meet the other workers, train with them, and leave with them.
 
     Where this worker fails, or is told that another did, the process ends here, by `os._exit`: TensorFlow would wait
@@ -207,11 +209,14 @@ def working_together(cluster: Cluster, own: Mapping[str, Any], timeout: float) -
         cluster: the workers.
         own: from `plan`.
         timeout: how many seconds a worker is waited for, at the start and whenever it falls silent.
+        recipe: what they train, whose batch is shared among all their devices.
 
     Raises:
-        ClusterError: they don't come together; see `alexnet_repro.handshake.meet`.
+        ClusterError: they don't come together, see `alexnet_repro.handshake.meet`; or can't share a batch.
     """
-    watch = Watch(cluster, meet(cluster, own, timeout), timeout)
+    connections = meet(cluster, own, timeout)  # before the batch is asked for: with as many devices all say the same
+    check_shared(recipe, len(cluster.addresses) * local_replicas())
+    watch = Watch(cluster, connections, timeout)
     watch.start()
     try:
         yield Workers(cluster, watch)

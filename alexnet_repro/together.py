@@ -6,7 +6,7 @@ system has to be shared.
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -24,9 +24,15 @@ CHUNKS = (1 << 12, 1 << 22)
 class Exchange:
     """Sends bytes from the chief to all workers, and adds up what each of them has to say."""
 
-    def __init__(self, strategy: Any, task: int, workers: int) -> None:
-        """Compile nothing yet."""
-        self.strategy, self.task, self.workers = strategy, task, workers
+    def __init__(
+        self,
+        strategy: Any,
+        task: int,
+        workers: int,
+        around: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext,
+    ) -> None:
+        """Compile nothing yet; `around` returns what each collective is done in."""
+        self.strategy, self.task, self.workers, self.around = strategy, task, workers, around
         self._sums: dict[int, Any] = {}
 
     def gathered(self, number: int) -> list[int]:
@@ -56,7 +62,8 @@ class Exchange:
         """Return the sum of what all workers call this with; only the first replica of each adds to it."""
         if len(values) not in self._sums:
             self._sums[len(values)] = _sum_of(self.strategy, self.strategy.num_replicas_in_sync // self.workers)
-        return np.asarray(self._sums[len(values)](tf.constant(values)))
+        with self.around():
+            return np.asarray(self._sums[len(values)](tf.constant(values)))
 
 
 def _sum_of(strategy: Any, local_replicas: int) -> Any:

@@ -80,8 +80,29 @@ def seen(strategy, rows, *, dropout=False, resident=False):
             "losses": losses, "accuracies": accuracies}  # fmt: skip
 
 
+def overflowed(strategy, rows):
+    """Make updates of float16 in which the last replica's loss is infinite; returns weights and the losses' scale."""
+
+    def overflowing(labels, logits):
+        last = tf.distribute.get_replica_context().replica_id_in_sync_group == strategy.num_replicas_in_sync - 1
+        return softmax(labels, logits) * tf.where(last, np.float32(np.inf), np.float32(1))
+
+    module.LOSSES = {"softmax": overflowing}
+    keras.config.set_dtype_policy("mixed_float16")
+    with strategy.scope():
+        network = model()
+        step = TensorFlowStep(network, DataLoader.from_arrays(data(), data(), seed=0), RECIPE)
+    step(rows)
+    keras.config.set_dtype_policy("float32")
+    (scale,) = (each for each in step.variables if each.name == "dynamic_scale")
+    kernel, bias = network.get_weights()
+    return {"overflowed_kernel": kernel, "overflowed_bias": bias, "overflowed_scale": np.asarray(scale)}
+
+
 def main(replicas, path):
-    """Keep one update of a batch, its images sent or on the devices, and dropout's answers to one image eight times."""
+    """Keep one update of a batch, its images sent or on the devices, dropout's answers to one image eight times, and an
+    update in which a replica overflows.
+    """
     (cpu,) = tf.config.list_physical_devices("CPU")
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * replicas)
     strategy = tf.distribute.MirroredStrategy([f"CPU:{number}" for number in range(replicas)])
@@ -91,6 +112,7 @@ def main(replicas, path):
         found = seen(strategy, rows, resident=place == "resident")
         kept |= {f"{place}_{name}": each for name, each in found.items()}
     kept["masked"] = seen(strategy, np.zeros((1, BATCH), np.int64), dropout=True)["logits"]
+    kept |= overflowed(strategy, rows)
     try:
         seen(strategy, np.zeros((1, BATCH + 1), np.int64))
     except ValueError as error:

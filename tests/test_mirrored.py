@@ -100,6 +100,16 @@ def test_each_replica_has_its_own_masks(found):
     assert len(np.unique(found["masked"].reshape(BATCH, 10), axis=0)) == BATCH
 
 
+def test_overflow_on_one_replica(found):
+    """Where a replica's float16 gradients overflow, all leave the update out, and scale losses by half of it."""
+    import replicas_life
+
+    kernel, bias = replicas_life.weights()
+    np.testing.assert_array_equal(found["overflowed_kernel"], kernel)
+    np.testing.assert_array_equal(found["overflowed_bias"], bias)
+    assert found["overflowed_scale"] == 2.0**15 / 2
+
+
 def test_batch_that_cannot_be_shared(found):
     """A batch that the replicas can't share equally is refused."""
     assert found["refused"] == f"a batch of 9 can't be shared equally among {found['replicas']} replicas"

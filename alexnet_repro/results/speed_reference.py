@@ -2,9 +2,9 @@
 
 A file is one JSON object: `schema` (1), `device` (the kind's name, which the file's follows), `environment` (all that
 is known to decide speed; a run in another is never compared), `machine` (what else is worth knowing of where it was
-recorded), and `cases`: by name, `device`, `precision`, `processes` (at least five, eight to fail by; of each, up to fifty
-rounds in seconds, evenly through the run) and `provenance` (`recorded`, the day; `command`, `revision` of the code,
-`seed`).
+recorded), and `cases`: by name, `device`, `precision`, `processes` (at least five, eight to fail by; of each, up to
+fifty rounds in seconds, evenly through the run) and `provenance` (`recorded`, the day; `command`, `revision` of the
+code, `seed`).
 """
 
 import hashlib
