@@ -120,13 +120,14 @@ def _resident(loader: DataLoader, replicas: int) -> Callable[[Any], tuple[Any, A
     """
     images, labels = loader.all_train()
     packed = images if replicas == 1 else images.reshape(len(images), -1).view(np.int64)
-    kept, answers = (tf.Variable(array, trainable=False) for array in (packed, labels))
+    # TensorFlow keeps variables of int32 on the host, where what XLA compiles for a GPU can't read them.
+    kept, answers = (tf.Variable(array, trainable=False) for array in (packed, labels.astype(np.int64)))
 
     def taken(numbers: Any) -> tuple[Any, Any]:
         rows = tf.gather(kept, numbers)
         if replicas > 1:
             rows = tf.reshape(tf.bitcast(rows, tf.uint8), (-1, *images.shape[1:]))
-        return rows, tf.gather(answers, numbers)
+        return rows, tf.cast(tf.gather(answers, numbers), tf.int32)
 
     return taken
 

@@ -56,3 +56,18 @@ def test_every_step_is_kerass(kind, precision):
     for one, other in zip(variables, same_variables, strict=True):
         np.testing.assert_array_equal(one, other)
     assert len({*losses}) == 5
+
+
+def test_no_variable_of_int32():
+    """TensorFlow keeps variables of int32 on the host, where what XLA compiles for a GPU can't read them: none is."""
+    tf = pytest.importorskip("tensorflow")
+    from alexnet_repro.distributed import _resident
+
+    loader = DataLoader.from_arrays(*synthetic_fashion(8, 1, seed=0), seed=0)
+    taken = _resident(loader, 1)
+    kept = [each.cell_contents for each in taken.__closure__ if isinstance(each.cell_contents, tf.Variable)]
+    assert sorted(each.dtype.name for each in kept) == ["int64", "uint8"]
+    images, labels = taken(np.array([3, 0]))
+    assert labels.dtype == tf.int32
+    np.testing.assert_array_equal(labels, loader.train_labels[[3, 0]])
+    np.testing.assert_array_equal(images, loader.all_train()[0][[3, 0]])
