@@ -59,7 +59,9 @@ def calibrate(device: str, precisions: tuple[str, ...]) -> Calibration:
         memory = 2 * MEMORY_BYTES[kind] / _best(lambda: ops.add(tensor, 1.0))
         there = _moved(host)
         to_device = COPIED_BYTES / _best(lambda: _moved(host))
-        to_host = COPIED_BYTES / _best(lambda: np.array(ops.convert_to_numpy(there)))
+        # On a CPU nothing else may be copied; from a GPU, a second copy on the host would only hide the link.
+        copied = np.array if kind == "cpu" else np.asarray
+        to_host = COPIED_BYTES / _best(lambda: copied(ops.convert_to_numpy(there)))
         tiny = ops.convert_to_tensor(np.zeros(1, np.float32))
         launch = _best(lambda: ops.add(tiny, 1.0), LAUNCHES)
         start = time.perf_counter()

@@ -250,19 +250,27 @@ def make_gpus_deterministic() -> None:
 
 
 def synchronise(*values: Any) -> None:
-    """Wait until every device of the active backend is done; on JAX, until `values` are computed."""
+    """Wait until `values` are computed, and all that their devices were given before; without any, every device.
+
+    On JAX that is until `values` are computed, and nothing else; on PyTorch always every device.
+    """
     waits: dict[str, Callable[[], object]] = {
-        "tensorflow": _tensorflow_wait,
+        "tensorflow": lambda: _tensorflow_wait(values),
         "jax": lambda: _jax_wait(values),
         "torch": _torch_wait,
     }
     waits[keras.backend.backend()]()
 
 
-def _tensorflow_wait() -> None:
+def _tensorflow_wait(values: tuple[Any, ...]) -> None:
     import tensorflow as tf
 
-    tf.test.experimental.sync_devices()
+    places = {value.device for value in keras.tree.flatten(values) if isinstance(value, tf.Tensor)}
+    if not places:  # of others' GPUs, too: each takes its time
+        tf.test.experimental.sync_devices()
+    for place in places:
+        with tf.device(place):
+            tf.raw_ops.SyncDevice()
 
 
 def _jax_wait(values: tuple[Any, ...]) -> None:
