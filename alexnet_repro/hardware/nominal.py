@@ -1,7 +1,7 @@
 """What should a device reach by its data sheet? So that a slow one can't be the standard for itself.
 
 A GPU's products: multiprocessors × clock × operations a clock; its memory: clock × 2 × bus; its copies:
-the PCIe link. A CPU's products: cores × clock × operations a clock of its vector instructions.
+the PCIe link, at its best. A CPU's products: cores × clock × operations a clock of its vector instructions.
 """
 
 from dataclasses import dataclass, field
@@ -22,15 +22,25 @@ MULTIPROCESSORS: dict[tuple[int, ...], tuple[int | None, ...]] = {
     (8, 9): (128, 128, 128, 256, 256),
     (9, 0): (128, 128, 1024, 2048, 2048),
     (10, 0): (128, 128, 2048, 4096, 4096),
+    (10, 3): (128, 128, 2048, 4096, 4096),
     (12, 0): (128, 128, 128, 256, 256),
+    (12, 1): (128, 128, 128, 256, 256),
+}
+# Cards that have less than the others of their capability, by what their name holds: their data sheets.
+LESSER: dict[str, tuple[int | None, ...]] = {
+    "H20": (128, 128, 256, 512, 512),
+    "GTX 16": (64, 64, None, None, None),
 }
 PRECISIONS = ("float32", "tf32", "mixed_float16", "mixed_bfloat16")
 PCIE_BYTES = {1: 0.25e9, 2: 0.5e9, 3: 0.985e9, 4: 1.969e9, 5: 3.938e9, 6: 7.563e9}  # a lane, each way
 # Operations (two a multiply-add) a clock of one core, at the least of what has the instructions.
 CPU_FLOAT32 = (("avx512f", 32), ("fma", 16), ("avx", 8), ("sse2", 4))
 CPU_BFLOAT16 = (("amx_bf16", 1024), ("avx512_bf16", 64))
-# A good kernel reaches 70 to 95 % of a GPU's nominal rates; copies from pageable memory a third of the link's.
-FLOORS = {"matmul": 0.5, "memory": 0.5, "copy": 0.1}
+# A good kernel reaches 70 to 95 % of a GPU's nominal rates, at the clock it holds: a laptop's, or one with a low power
+# limit, holds half of its highest. So what is below the first is in doubt, below the second it fails. Copies from
+# pageable memory reach a third of the link's rate, and of the fastest links no more than the host's own copies.
+FLOORS = {"matmul": (0.5, 0.25), "memory": (0.5, 0.25), "copy": (0.1, 0.1)}
+PAGEABLE = 16e9  # bytes/s
 
 
 @dataclass(frozen=True)
@@ -46,17 +56,22 @@ class Nominal:
 
 
 def of_gpu(gpu: Gpu) -> Nominal:
-    """Return a GPU's, from what its driver says."""
+    """Return a GPU's, from what its driver says; nothing of a slice, of which the driver says what the whole has."""
+    if gpu.mig:
+        return Nominal()
     matmul = {}
-    cores, *wide = MULTIPROCESSORS.get(gpu.capability or (), (None,))
+    lesser = next((each for name, each in LESSER.items() if name in gpu.name), None)
+    cores, *wide = lesser or MULTIPROCESSORS.get(gpu.capability or (), (None,))
     if cores and gpu.cores and gpu.clock_most:
         rate = 2 * gpu.cores / cores * gpu.clock_most * 1e6
         matmul = {name: rate * each for name, each in zip(PRECISIONS, wide, strict=True) if each}
     memory = None
     if gpu.memory_clock_most and gpu.memory_bus:
         memory = gpu.memory_clock_most * 1e6 * 2 * gpu.memory_bus / 8
-    lane = PCIE_BYTES.get(gpu.pcie_generation or 0)
-    return Nominal(matmul, memory, lane * gpu.pcie_width if lane and gpu.pcie_width else None)
+    # The most that card and slot can: what they have negotiated may be what is wrong.
+    lane = PCIE_BYTES.get(gpu.pcie_generation_most or gpu.pcie_generation or 0)
+    width = gpu.pcie_width_most or gpu.pcie_width
+    return Nominal(matmul, memory, lane * width if lane and width else None)
 
 
 def of_cpu(processors: int, cpuinfo: Path = Path("/proc/cpuinfo")) -> Nominal:
@@ -80,25 +95,27 @@ def of_cpu(processors: int, cpuinfo: Path = Path("/proc/cpuinfo")) -> Nominal:
 def compare(found: Calibration, nominal: Nominal) -> list[Finding]:
     """Return, for each rate that is known by the data sheet, whether the device comes near it."""
     on_cpu = found.device.startswith("cpu")  # whose clock and neighbours aren't ours to tell: a doubt, not a fault
+    link = nominal.copy and min(nominal.copy, PAGEABLE)
     rows: list[tuple[str, str, float | None, float | None]] = [
         *((f"products in {name}", "matmul", found.matmul.get(name), rate) for name, rate in nominal.matmul.items()),
         ("memory", "memory", found.memory, nominal.memory),
-        ("copies to it", "copy", found.to_device, nominal.copy),
-        ("copies from it", "copy", found.to_host, nominal.copy),
+        ("copies to it", "copy", found.to_device, link),
+        ("copies from it", "copy", found.to_host, link),
     ]
     findings = [
-        _held(what, FLOORS[kind], reached, rate, "INCONCLUSIVE" if on_cpu else "FAIL")
-        for what, kind, reached, rate in rows
-        if reached and rate
+        _held(what, kind, reached, rate, on_cpu=on_cpu) for what, kind, reached, rate in rows if reached and rate
     ]
-    if not findings:
-        cause = "nothing is known here of what this device should reach"
-        findings = [Finding("nominal", "INCONCLUSIVE", cause, mend="compare it with its siblings, or its data sheet")]
+    if not findings or (not on_cpu and not nominal.matmul):
+        what = "its products" if findings else "this device"
+        cause = f"nothing is known here of what {what} should reach"
+        mend = "compare it with its siblings, or its data sheet"
+        findings.append(Finding("nominal", "INCONCLUSIVE", cause, mend=mend))
     return [Finding(**{**vars(finding), "device": found.device}) for finding in findings]
 
 
-def _held(what: str, floor: float, reached: float, rate: float, otherwise: Status) -> Finding:
-    share = reached / rate
+def _held(what: str, kind: str, reached: float, rate: float, *, on_cpu: bool) -> Finding:
+    share, (floor, fault) = reached / rate, FLOORS[kind]
+    otherwise: Status = "INCONCLUSIVE" if on_cpu or share >= fault else "FAIL"
     unit, scale = ("TFLOP/s", 1e12) if what.startswith("products") else ("GB/s", 1e9)
     numbers = f"{what}: {reached / scale:.3g} {unit}, {share:.0%} of the nominal {rate / scale:.3g}"
     if share >= floor:

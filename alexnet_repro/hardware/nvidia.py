@@ -41,6 +41,8 @@ class Gpu:
     memory_bus: int | None = None  # bits
     pcie_generation: int | None = None  # as negotiated now; it falls when idle
     pcie_width: int | None = None
+    pcie_generation_most: int | None = None  # that card and slot can
+    pcie_width_most: int | None = None
     error: str | None = None
 
 
@@ -160,6 +162,8 @@ def _gpu(nvml: Any, index: int, handle: Any) -> Gpu:
         memory_bus=ask(nvml.nvmlDeviceGetMemoryBusWidth),
         pcie_generation=ask(nvml.nvmlDeviceGetCurrPcieLinkGeneration),
         pcie_width=ask(nvml.nvmlDeviceGetCurrPcieLinkWidth),
+        pcie_generation_most=ask(nvml.nvmlDeviceGetMaxPcieLinkGeneration),
+        pcie_width_most=ask(nvml.nvmlDeviceGetMaxPcieLinkWidth),
     )
 
 
