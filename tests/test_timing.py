@@ -147,18 +147,41 @@ def gpus(*models):
     return {f"gpu:{number}": model for number, model in enumerate(models)}
 
 
-@pytest.mark.parametrize(("slower", "status"), [(1.0, "PASS"), (1.04, "PASS"), (1.06, "FAIL"), (2.0, "FAIL")])
-def test_siblings_are_equally_fast(slower, status):
-    """GPUs of one model differ by five percent at the most, one case at a time."""
-    (finding,) = siblings([timing([1.0] * 5), timing([slower] * 5, device="gpu:1")], gpus(A100, A100))
+@pytest.mark.parametrize(
+    ("slower", "limit", "status"),
+    [
+        (1.0, "compute", "PASS"),
+        (1.04, "compute", "PASS"),
+        (1.06, "compute", "FAIL"),
+        (2.0, "memory", "FAIL"),
+        (1.04, "launch", "PASS"),
+        (1.06, "launch", "INCONCLUSIVE"),
+        (1.06, "other", "INCONCLUSIVE"),
+        (1.06, "", "INCONCLUSIVE"),
+    ],
+)
+def test_siblings_are_equally_fast(slower, limit, status):
+    """GPUs of one model differ by five percent at the most in what they limit themselves, one case at a time."""
+    timings = [timing([1.0] * 5), timing([slower] * 5, device="gpu:1", limit=limit)]
+    (finding,) = siblings(timings, gpus(A100, A100))
     assert (finding.check, finding.status, finding.bound) == ("siblings", status, 0.05)
     assert finding.number == pytest.approx(slower - 1)
+
+
+def test_noisy_sibling_is_in_doubt():
+    """Where rounds differ by half of what siblings differ by, that isn't told."""
+    noisy = timing([0.9, 1.0, 1.1, 1.2, 1.3], device="gpu:1", limit="compute")
+    (finding,) = siblings([timing([1.0] * 5), noisy], gpus(A100, A100))
+    assert finding.status == "INCONCLUSIVE"
+    assert "the middle half of its rounds spreads over 18%" in finding.cause
 
 
 def test_slow_sibling_is_named():
     """Of four, it is the slowest that is named, beside the best, with the case and how to ask the driver."""
     seconds = [1.01, 1.0, 1.06, 1.02]
-    timings = [timing([each] * 5, device=f"gpu:{i}", precision="tf32") for i, each in enumerate(seconds)]
+    timings = [
+        timing([each] * 5, device=f"gpu:{i}", precision="tf32", limit="compute") for i, each in enumerate(seconds)
+    ]
     (finding,) = siblings(timings, gpus(*[A100] * 4))
     assert (finding.status, finding.device, finding.precision) == ("FAIL", "gpu:2", "tf32")
     assert finding.cause == (
@@ -187,6 +210,6 @@ def test_unlike_is_never_compared(timings, models):
 def test_each_model_is_compared_by_itself():
     """Two of one model and two of another: two comparisons, of which the slower model's is no fault."""
     seconds = [1.0, 5.0, 1.01, 5.5]
-    timings = [timing([each] * 5, device=f"gpu:{i}") for i, each in enumerate(seconds)]
+    timings = [timing([each] * 5, device=f"gpu:{i}", limit="compute") for i, each in enumerate(seconds)]
     found = siblings(timings, gpus(A100, T4, A100, T4))
     assert [(finding.status, finding.device) for finding in found] == [("PASS", ""), ("FAIL", "gpu:3")]

@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from alexnet_repro.hardware.finding import Finding
+from alexnet_repro.hardware.finding import Finding, Status
 from alexnet_repro.hardware.telemetry import Samples
 
 # The two rounds that end in reading a result back overlap at the most by one: a timing below half of what they
 # took a round would have been done before the device was.
 UNFINISHED = 0.5
 SLOWER_SIBLING = 0.05
+OF_THE_DEVICE = ("compute", "memory")  # what a GPU limits itself, rather than what its host gives it to do
 BLOCKS = 48  # medians of rounds that a trend is looked for in
 FEWEST_BLOCKS = 11  # of which only all in order reach the trend below
 TREND = 4.0  # standard deviations of Mann and Kendall's statistic: by chance in one of 30,000 timings
@@ -182,10 +183,17 @@ def _equally_fast(case: str, model: str, group: Sequence[Timing]) -> Finding:
     if slower <= SLOWER_SIBLING:
         numbers = f"{len(group)} × {model}, the slowest {slower:.1%} behind"
         return Finding("siblings", "PASS", case, numbers, number=slower, bound=SLOWER_SIBLING)
+    said = f"{worst.device} is {slower:.1%} slower than {best.device}, the best {model}, in {case}"
+    noise = max(timing.iqr / timing.median for timing in (best, worst))
+    status: Status = "FAIL"
+    if noise > slower / 2:
+        status, said = "INCONCLUSIVE", f"{said}, but the middle half of its rounds spreads over {noise:.0%}"
+    elif worst.limit not in OF_THE_DEVICE:
+        status, said = "INCONCLUSIVE", f"{said}, which isn't limited by the GPU itself: its host's socket may be why"
     return Finding(
         "siblings",
-        "FAIL",
-        f"{worst.device} is {slower:.1%} slower than {best.device}, the best {model}, in {case}",
+        status,
+        said,
         f"{worst.median:.4g} and {best.median:.4g} s a round",
         f"nvidia-smi -q -i {worst.device.rpartition(':')[2]} -d CLOCK,POWER,TEMPERATURE,PERFORMANCE # and of the "
         "other; then reseat it, or change its slot",
