@@ -7,6 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 import pytest
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow is imported
+os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # GPUs' numbers are the driver's then, as nvidia-smi has them
 
 from alexnet_repro.__main__ import PRECISION_NAMES
 

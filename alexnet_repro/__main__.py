@@ -237,6 +237,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # TensorFlow's warnings, but for those of its start; of a lost worker the watchdog tells, in fewer words.
     many = getattr(arguments, "distribute", None) == "multiworker"
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3" if many else "2")
+    os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # GPUs' numbers are the driver's, as nvidia-smi has them
     try:
         return arguments.run(arguments) or 0
     except (OSError, ArithmeticError) as error:  # data, weights and disks; a loss that diverged

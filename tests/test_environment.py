@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 from machines import write
 
-from alexnet_repro.hardware.environment import read_machine
+from alexnet_repro.hardware.environment import CONTROL_FILES, Environment, read_machine
+from alexnet_repro.hardware.gpu_checks import presence
 from alexnet_repro.hardware.installation import Requirement, read_tensorflow
+from alexnet_repro.hardware.nvidia import Gpu, Nvidia
 
 PCI = "sys/bus/pci/devices/0000:3b:00.0"
 EIGHT = {
@@ -59,6 +61,29 @@ def test_gpus_are_found_in_files(tmp_path, files, counts):
 def test_container_is_recognised(tmp_path, files, environ, kind):
     """By the file that it leaves, or the variable that it sets."""
     assert read_machine(write(tmp_path, files), environ).container == kind
+
+
+@pytest.mark.parametrize(
+    ("closed", "told", "counts"),
+    [
+        pytest.param(7, 1, (1, 7), id="given=1 of 8"),
+        pytest.param(0, 8, (8, 0), id="given=all"),
+        pytest.param(8, 8, (8, 0), id="given=all-open=none"),
+        pytest.param(1, 8, (8, 0), id="given=all-open=all but one"),
+        pytest.param(7, 0, (8, 0), id="given=1 of 8-driver=silent"),
+    ],
+)
+def test_gpus_of_others(closed, told, counts):
+    """Device files that don't open are other jobs' where the driver tells of just those that do; else it is a fault."""
+    files = tuple(f"/dev/nvidia{number}" for number in range(8))
+    nvidia = Nvidia(
+        closed=dict.fromkeys(files[8 - closed :], "Operation not permitted"),
+        gpus=tuple(Gpu(number) for number in range(told)),
+    )
+    here = Environment(device_files=files, control_files=CONTROL_FILES, nvidia=nvidia)
+    assert (here.gpus_in_machine, len(here.withheld)) == counts
+    failed = [each for each in presence(here) if each.status == "FAIL"]
+    assert len(failed) == (0 if here.withheld else closed)
 
 
 def test_settings_hold_no_secrets(tmp_path):

@@ -15,7 +15,9 @@ CHECKS = ("import", "devices", "matmul", "convolution", "xla")
 
 HALF = 0.5
 
-_TELLING = re.compile(r"dlopen|cuInit|CUDA_|CUDNN_|PTX|not built with|not match|libdevice|\b\w*[Ee]rror\b")
+_TELLING = re.compile(
+    r"dlopen|cuInit|Ignoring visible|CUDA_|CUDNN_|PTX|not built with|not match|libdevice|\b\w*[Ee]rror\b"
+)
 
 
 @dataclass(frozen=True)

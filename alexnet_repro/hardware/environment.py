@@ -79,7 +79,15 @@ class Environment:
     @property
     def gpus_in_machine(self) -> int:
         """Return how many GPUs this process should be able to use: given to it, or else in the machine."""
-        return len(self.device_files) or len(self.nvidia.gpus) or self.listed_by_driver or self.on_pci_bus
+        files = len(self.device_files) - len(self.withheld)
+        return files or len(self.nvidia.gpus) or self.listed_by_driver or self.on_pci_bus
+
+    @property
+    def withheld(self) -> tuple[str, ...]:
+        """Return the device files of GPUs that a batch system gave to others: the driver tells of all that open."""
+        closed = tuple(self.nvidia.closed)
+        open_ones = len(self.device_files) - len(closed)
+        return closed if 0 < open_ones == len(self.nvidia.gpus) else ()
 
     @property
     def named_gpus(self) -> tuple[str, ...] | None:

@@ -214,7 +214,9 @@ def _seen(here: Environment, seen: tuple[str, ...], log: str) -> Iterator[Findin
         "FAIL",
         f"TensorFlow sees {len(seen)} of {here.expected_gpus} GPUs; it would compute on the CPU and not say so",
         log or "TensorFlow gave no reason",
-        f"mend what failed above; if nothing did: {WITH_CUDA}",
+        "leave that GPU out: export CUDA_VISIBLE_DEVICES=… # the others' UUIDs, from nvidia-smi -L"
+        if "Ignoring visible" in log
+        else f"mend what failed above; if nothing did: {WITH_CUDA}",
     )
 
 
