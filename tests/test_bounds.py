@@ -21,11 +21,18 @@ def cut_off(a, b):
     return total
 
 
+def split(a, b):
+    """Return sums of four parts, each exact but for being kept in bfloat16, as a GPU may split them."""
+    parts = (a.astype(float) * b).reshape(4, -1, a.shape[1]).sum(1)
+    return bounds.rounded(parts, "bfloat16").sum(0)
+
+
 @pytest.mark.parametrize(
     ("arithmetic", "compute"),
     [
         pytest.param(bounds.Arithmetic("float32"), lambda a, b: in_turn(a * b), id="sums=float32"),
         pytest.param(bounds.Arithmetic("float32", operand_unit=2**-11, cuts_off=True), cut_off, id="sums=tf32"),
+        pytest.param(bounds.Arithmetic("bfloat16", cuts_off=True), split, id="sums=split"),
     ],
 )
 @pytest.mark.parametrize("terms", [4, 256, 6400])

@@ -20,6 +20,8 @@ S, starting from the bias b adds K b², and operands rounded by a relative error
   float16 too, for the oracle rounds them as Keras does.
 - w, half a unit in the last place, for what comes out, before and after the bias: 2^-24 in float32,
   2^-8 in bfloat16, 2^-11 in float16. This term is certain, not probable, and correct devices reach it.
+- A GPU may split a sum and keep its parts in the precision itself (cuBLAS, "reduced precision reductions"): where
+  w > u that adds c w sqrt(P), for the parts' squares come to no more than P.
 - Tensor cores cut off where others round (Fasi, Higham, Mikaitis and Pranesh, "Numerical behavior of
   NVIDIA tensor cores", PeerJ Comput. Sci. 7, 2021), so their errors have a mean: half a unit a time.
   It makes the last two terms, the last for sums of four products at a time, the smallest block found
@@ -126,6 +128,8 @@ class Sums:
         bound = confidence(self.z.size) * u * np.sqrt(variance) + 2 * v * np.abs(self.z)
         if self.arithmetic.cuts_off:
             bound += u * self.terms / 4 * np.sqrt(partial)
+            if self.arithmetic.dtype != "float32":
+                bound += confidence(self.z.size) * UNIT[self.arithmetic.dtype] * np.sqrt(partial)
         return np.asarray(bound)
 
 
