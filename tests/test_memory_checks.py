@@ -137,10 +137,20 @@ def test_other_errors_are_raised(room):
 
 
 @pytest.mark.parametrize(
-    ("total", "status"), [(100, "PASS"), (111, "PASS"), (112, "INCONCLUSIVE"), (200, "INCONCLUSIVE")]
+    ("total", "kept", "status"),
+    [
+        (100, 3, "PASS"),
+        (111, 3, "PASS"),
+        (112, 3, "INCONCLUSIVE"),
+        (200, 3, "INCONCLUSIVE"),
+        (130, 30, "PASS"),  # a small GPU, of which what is kept is more than a tenth
+        (131, 30, "INCONCLUSIVE"),
+        (134, 90, "INCONCLUSIVE"),  # at most a quarter
+    ],
 )
-def test_share_of_a_gpus_memory(monkeypatch, total, status):
-    """Filling less than 90 % of a GPU's memory doesn't tell that it is sound."""
+def test_share_of_a_gpus_memory(monkeypatch, total, kept, status):
+    """Filling less than 90 % of a GPU's memory, or than all but what is kept, doesn't tell that it is sound."""
+    monkeypatch.setattr(memory_checks, "KEPT", kept * 1024)
     monkeypatch.setattr(memory_checks, "_budget", lambda _device, _budget: (total * 1024, 100 * 1024))
     found = memory_checks.memory(SUBJECT, block=1024)
     assert (found.status, found.number, found.bound) == (status, 100 / total, 0.9)

@@ -78,12 +78,12 @@ class Replay:
             self.optimizer = keras.optimizers.SGD(LEARNING_RATE, momentum=MOMENTUM)
             recipe = dataclasses.replace(Recipe.documented(), loss="softmax")
             self.network = compiled_network(self.model, recipe, self.optimizer)
-            self.optimizer.build(self.model.trainable_variables)
+            self.network.optimizer.build(self.model.trainable_variables)  # in float16, it scales losses
             self._state = [(variable, _array(variable)) for variable in self._variables()]
 
     def _variables(self) -> Iterator[keras.Variable]:
         yield from self.model.variables  # dropout's seeds among them
-        yield from self.optimizer.variables
+        yield from self.network.optimizer.variables
 
     def run(self) -> list[StepDigest]:
         """Put the state back, make one step on each batch, and return their digests."""
