@@ -137,10 +137,11 @@ class Recipe:
     def build_optimizer(self) -> keras.optimizers.Optimizer:
         """Return the optimizer, with its learning rate schedule."""
         rate: float | keras.optimizers.schedules.LearningRateSchedule = self.learning_rate
-        if self.cosine_decay:
+        if self.cosine_decay or self.warmup_updates:
             rate = keras.optimizers.schedules.CosineDecay(
                 0.0 if self.warmup_updates else self.learning_rate,
                 self.num_updates - self.warmup_updates,
+                alpha=0.0 if self.cosine_decay else 1.0,  # the share that it falls to
                 warmup_target=self.learning_rate if self.warmup_updates else None,
                 warmup_steps=self.warmup_updates,
             )

@@ -99,12 +99,20 @@ def test_impossible_recipes(field, value):
         dataclasses.replace(Recipe.documented(), **{field: value})
 
 
-def test_learning_rate_schedule():
-    """A learning rate rises from 0 over the warm-up, reaches its peak and falls to 0 at the last update."""
-    recipe = dataclasses.replace(Recipe.quick(), learning_rate=0.1, warmup_updates=10)
+@pytest.mark.parametrize(
+    ("warmup", "cosine", "expected"),
+    [
+        (10, True, [0, 0.05, 0.1, 0]),
+        (10, False, [0, 0.05, 0.1, 0.1]),
+        (0, True, [0.1, 0.09985, 0.09938, 0]),  # 0.1 (1 + cos(pi n / 200)) / 2 for n = 5 and 10
+    ],
+)
+def test_learning_rate_schedule(warmup, cosine, expected):
+    """A learning rate rises from 0 over the warm-up, reaches its peak, and falls to 0 at the last update or stays."""
+    recipe = dataclasses.replace(Recipe.quick(), learning_rate=0.1, warmup_updates=warmup, cosine_decay=cosine)
     rate = recipe.build_optimizer()._learning_rate
     rates = [float(rate(step)) for step in (0, 5, 10, recipe.num_updates)]
-    assert rates == pytest.approx([0, 0.05, 0.1, 0], abs=1e-7)
+    assert rates == pytest.approx(expected, abs=1e-5)
 
 
 @pytest.mark.parametrize(("updates_at_once", "calls"), [(1, 7), (4, 4), (100, 4)])
