@@ -10,6 +10,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow is impor
 os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # GPUs' numbers are the driver's then, as nvidia-smi has them
 
 from alexnet_repro.__main__ import PRECISION_NAMES
+from alexnet_repro.arguments import backend_asked
 
 SECONDS = {"s": 1, "m": 60, "h": 3600}
 
@@ -106,7 +107,7 @@ def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str)
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
-    backend = os.environ.get("KERAS_BACKEND", "tensorflow")
+    backend = backend_asked()
     versions = " · ".join(f"{name} {_version(name)}" for name in ("alexnet-repro", "keras", backend, "numpy"))
     return [f"{versions} · data: {os.environ.get('ALEXNET_REPRO_DATA', 'Keras cache or download')}"]
 

@@ -8,7 +8,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from alexnet_repro.arguments import existing_file, existing_folder, new_weights_file, whole_number, wrong_together
+from alexnet_repro.arguments import (
+    backend_asked,
+    existing_file,
+    existing_folder,
+    new_weights_file,
+    whole_number,
+    wrong_together,
+)
 from alexnet_repro.cluster import LAUNCH
 from alexnet_repro.commands import run_doctor, run_evaluate, run_report, run_shapes, run_train
 
@@ -243,9 +250,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (OSError, ArithmeticError) as error:  # data, weights and disks; a loss that diverged
         print(f"python -m alexnet_repro: {error}", file=sys.stderr)
         return 1
-    except ImportError as error:
-        backend = os.environ.get("KERAS_BACKEND", "tensorflow")
-        print(f"python -m alexnet_repro: the backend {backend} can't be imported: {error}", file=sys.stderr)
+    except (ImportError, ValueError) as error:
+        backend = backend_asked()
+        if isinstance(error, ValueError) and not str(error).startswith("Unable to import backend"):
+            raise
+        blamed = isinstance(error, ValueError) or (error.name or "").partition(".")[0] == backend
+        mend = (
+            "KERAS_BACKEND may be tensorflow (python -m alexnet_repro doctor), or jax or torch (pip install '.[jax]')"
+        )
+        text = f"the backend {backend} can't be imported: {error}; {mend}" if blamed else str(error)
+        print(f"python -m alexnet_repro: {text}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("python -m alexnet_repro: interrupted", file=sys.stderr)

@@ -1,11 +1,23 @@
 """What an argument on the command line may be; nothing here imports Keras."""
 
 import argparse
+import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 # Literal as the names in __main__.py are: images in a draw, by recipe.
 DRAW_SIZES = {"documented": 128, "quick": 32}
+
+
+def backend_asked() -> str:
+    """Return the backend that Keras will take: KERAS_BACKEND's, or else its configuration file's."""
+    folder = os.environ.get("KERAS_HOME") or os.path.expanduser(os.path.join("~", ".keras"))  # noqa: PTH111, PTH118
+    try:
+        told = json.loads(Path(folder, "keras.json").read_text(encoding="utf-8"))["backend"]
+    except (OSError, ValueError, KeyError, TypeError):
+        told = "tensorflow"
+    return os.environ.get("KERAS_BACKEND") or str(told)
 
 
 def whole_number(smallest: int) -> Callable[[str], int]:
@@ -28,15 +40,21 @@ def new_weights_file(text: str) -> Path:
 
 def existing_file(text: str) -> Path:
     """Argument type: a file that is there."""
-    if not Path(text).is_file():
-        raise argparse.ArgumentTypeError(f"no such file: {text}")
-    return Path(text)
+    return _existing(text, "file", Path.is_file)
 
 
 def existing_folder(text: str) -> Path:
     """Argument type: a folder that is there."""
-    if not Path(text).is_dir():
-        raise argparse.ArgumentTypeError(f"no such folder: {text}")
+    return _existing(text, "folder", Path.is_dir)
+
+
+def _existing(text: str, what: str, there: Callable[[Path], bool]) -> Path:
+    try:
+        found = there(Path(text))
+    except OSError as error:  # a folder on the way can't be looked into, or the name is too long
+        raise argparse.ArgumentTypeError(f"{text}: {error.strerror}") from error
+    if not found:
+        raise argparse.ArgumentTypeError(f"no such {what}: {text}")
     return Path(text)
 
 

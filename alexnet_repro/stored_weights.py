@@ -83,11 +83,11 @@ def read_weights(path: str | os.PathLike[str], wanted: Mapping[str, Sequence[Var
 
 
 def _open(path: Path) -> BinaryIO:
-    if path.is_dir():
-        raise _Refused("it is a folder; name a file in it")
-    if path.exists() and not path.is_file():  # a pipe would be waited for
-        raise _Refused("it isn't a regular file")
     try:
+        if path.is_dir():
+            raise _Refused("it is a folder; name a file in it")
+        if path.exists() and not path.is_file():  # a pipe would be waited for
+            raise _Refused("it isn't a regular file")
         return path.open("rb")
     except OSError as error:
         raise _Refused(f"it can't be read: {error.strerror}") from error

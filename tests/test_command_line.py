@@ -1,5 +1,6 @@
 """python -m alexnet_repro: help, exit statuses, and the document's outputs."""
 
+import os
 import re
 import shlex
 import subprocess
@@ -11,6 +12,7 @@ import pytest
 import alexnet_repro
 from alexnet_repro import LOSSES, Recipe, documented
 from alexnet_repro import __main__ as command_line
+from alexnet_repro.arguments import backend_asked
 from alexnet_repro.hardware.precision import PRECISIONS
 
 
@@ -141,3 +143,45 @@ def test_interrupt(monkeypatch, capsys):
     monkeypatch.setattr(command_line, "run_shapes", interrupted)
     assert command_line.main(["shapes"]) == 130
     assert capsys.readouterr().err == "python -m alexnet_repro: interrupted\n"
+
+
+@pytest.mark.parametrize("option", ["--weights", "--data-dir"])
+def test_path_that_cannot_be_looked_at(capsys, option):
+    """A path whose name no disk takes is a wrong argument, with what the system says of it."""
+    with pytest.raises(SystemExit) as caught:
+        command_line.main(["evaluate", f"{option}=/{'x' * 300}"])
+    assert caught.value.code == 2
+    assert "File name too long" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("variable", "file", "expected"),
+    [
+        (None, None, "tensorflow"),
+        (None, '{"backend": "jax"}', "jax"),
+        ("torch", '{"backend": "jax"}', "torch"),
+        (None, "nonsense", "tensorflow"),
+    ],
+    ids=["asked=nothing", "asked=file", "asked=variable", "asked=nonsense"],
+)
+def test_backend_asked(monkeypatch, tmp_path, variable, file, expected):
+    """The backend is the variable's, or else that of Keras's own file, or TensorFlow."""
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    monkeypatch.delenv("KERAS_BACKEND", raising=False)
+    if variable:
+        monkeypatch.setenv("KERAS_BACKEND", variable)
+    if file:
+        (tmp_path / "keras.json").write_text(file)
+    assert backend_asked() == expected
+
+
+def test_backend_that_is_none():
+    """A backend that Keras doesn't know is one line that says which there are."""
+    command = [sys.executable, "-m", "alexnet_repro", "shapes"]
+    package = Path(alexnet_repro.__file__).parents[1]
+    environ = {**os.environ, "KERAS_BACKEND": "foo"}
+    done = subprocess.run(command, cwd=package, env=environ, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("python -m alexnet_repro: the backend foo can't be imported")
+    assert "tensorflow" in done.stderr
+    assert done.stderr.count("\n") == 1

@@ -139,3 +139,12 @@ def test_offline(places):
         assert part in message
     assert f"{places['variable']} (not there" in message
     assert f"{places['data_dir']} (not there" not in message
+
+
+def test_home_that_is_unknown(places, monkeypatch):
+    """A user without a home, or another's that isn't there, keeps no one from the files in a folder that is named."""
+    fill(places["data_dir"])
+    monkeypatch.setenv("ALEXNET_REPRO_DATA", "~nobody-of-this-name/data")
+    monkeypatch.delenv("KERAS_HOME")
+    monkeypatch.delenv("HOME", raising=False)
+    assert_is_the_data(load_fashion_mnist(places["data_dir"]))

@@ -82,9 +82,11 @@ def load_fashion_mnist(data_dir: str | os.PathLike[str] | None = None) -> tuple[
 
 def _places(data_dir: str | os.PathLike[str] | None) -> list[Path]:
     """Return the folders to look in, in order; the last is Keras's cache, where downloads go."""
-    keras_home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
+    keras_home = os.environ.get("KERAS_HOME") or os.path.join("~", ".keras")  # noqa: PTH118 - expanded below
     named = [place for place in (data_dir, os.environ.get(DATA_VARIABLE)) if place]
-    return [*(Path(place).expanduser() for place in named), keras_home / "datasets" / "fashion-mnist"]
+    # Not Path.expanduser, which raises where there is no home.
+    here = [Path(os.path.expanduser(place)) for place in (*named, keras_home)]  # noqa: PTH111
+    return [*here[:-1], here[-1] / "datasets" / "fashion-mnist"]
 
 
 def _find(file: DataFile, places: Sequence[Path]) -> Path | None:
