@@ -105,8 +105,12 @@ def compare(cases: Sequence[Case], rules: Rules) -> list[Finding]:
 
 
 def suspects(cases: Sequence[Case], rules: Rules) -> list[Case]:
-    """Return the cases that were slower in each look so far, and want another."""
-    return [each.case for each in _all_moved(cases, rules) if each.suspect and len(each.case.looks) < LOOKS]
+    """Return the cases that were slower in each look so far, and may fail by another."""
+    return [
+        each.case
+        for each in _all_moved(cases, rules)
+        if each.suspect and len(each.case.looks) < LOOKS and len(each.case.reference) >= ENOUGH_PROCESSES
+    ]
 
 
 def _all_moved(cases: Sequence[Case], rules: Rules) -> list[_Moved]:
