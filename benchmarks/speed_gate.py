@@ -68,8 +68,11 @@ def against_references(session: pytest.Session) -> list[Finding]:
 
 def keep(root: Path, runs: Sequence[Mapping], command: str, note: str = "", into: Path | None = None) -> list[Path]:
     """Write what processes timed as references, and return the files."""
-    paths = []
-    for reference in collect.references(runs, collect.provenance(root, command, note)):
+    paths, found = [], list(collect.references(runs, collect.provenance(root, command, note)))
+    if into and len(found) > 1:
+        kinds = ", ".join(reference.device for reference in found)
+        raise ValueError(f"--into: {into} would hold one device of several ({kinds}); choose one: --device=gpu:0")
+    for reference in found:
         path = into or speed_reference.path_of(FOLDER, reference.device)
         speed_reference.write(path, speed_reference.merged(speed_reference.read(path), reference))
         paths.append(path)
