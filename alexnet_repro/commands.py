@@ -30,18 +30,23 @@ def run_doctor(arguments: argparse.Namespace) -> int:
 def run_report(arguments: argparse.Namespace) -> None:
     """Report on one run, or compare two; without importing Keras or TensorFlow."""
     from alexnet_repro.results import wording
-    from alexnet_repro.results.read import read_results
+    from alexnet_repro.results.read import RERUN, UnreadableError, read_results
     from alexnet_repro.results.report import write_comparison, write_report
     from alexnet_repro.results.two_runs import compare
 
-    first = read_results(arguments.results)
-    if arguments.second is None:
-        written = write_report(first, arguments.out or arguments.results.parent)
-    else:
-        second = read_results(arguments.second)
-        compared = compare(first, second)
-        written = write_comparison(first, second, compared, arguments.out or arguments.second.parent)
-        print("\n".join(wording.lines(compared)))
+    first, second = read_results(arguments.results), arguments.second and read_results(arguments.second)
+    folder = arguments.out or (arguments.second or arguments.results).parent
+    try:
+        if second is None:
+            written = write_report(first, folder)
+        else:
+            compared = compare(first, second)
+            written = write_comparison(first, second, compared, folder)
+            print("\n".join(wording.lines(compared)))
+    except OSError as error:
+        raise OSError(f"{error}: --out=DIR") from error
+    except (ValueError, OverflowError) as error:  # a number that no run measures
+        raise UnreadableError(f"{folder}: what the results hold can't be drawn: {error}; {RERUN}") from error
     print("\n".join(map(str, written)))
 
 

@@ -24,7 +24,6 @@ from alexnet_repro.hardware.calibrate import calibrate
 from alexnet_repro.hardware.devices import (
     free_memory,
     gpu_models,
-    gpu_names,
     peak_memory,
     reset_peak_memory,
     thread_counts,
@@ -37,6 +36,7 @@ from alexnet_repro.results.limits import Work, limit
 from alexnet_repro.results.measure import measure as measured
 from alexnet_repro.results.record import Record
 from alexnet_repro.results.report import report_line
+from alexnet_repro.results.speed_reference import machine_of, speed_environment
 from alexnet_repro.results.timing import Timing, judge, siblings
 from alexnet_repro.results.verdict import overall
 
@@ -84,7 +84,14 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         pytest.exit(str(error), returncode=1)
     except (ValueError, OSError) as error:
         raise pytest.UsageError(str(error)) from error
-    record.machine = {"devices": list(config.stash[DEVICES]), "gpus": gpu_names(), "threads": thread_counts()}
+    here = config.stash[HERE]
+    record.machine = {
+        "devices": list(config.stash[DEVICES]),
+        **machine_of(here),
+        "threads": thread_counts(),
+        "driver": here.nvidia.driver,
+        **{name: each for name, each in speed_environment("cpu:0", here).items() if name in ("packages", "settings")},
+    }
     if CLUSTER in config.stash:
         try:
             meet_others(config)

@@ -35,8 +35,9 @@ def test_comparison(tmp_path):
     assert "devices cpu:0 the same" in text
     assert "threads, processors 2 4" in text
     assert "✗ FAIL gpu:1 layers tf32 conv2d output: off by 0.5" in text
-    assert svg in page
-    row = [cell.strip() for cell in tables(markdown)[0][2]]
+    assert svg.partition("</title>")[2] in page
+    assert ["threads, processors", "2", "4"] in [[cell.strip() for cell in row] for row in tables(markdown)[0]]
+    row = [cell.strip() for cell in tables(markdown)[1][2]]
     assert row[1:] == ["1 s", "1.25 s", "1.250", "1.250 to 1.250", "slower"]
     assert "conv2d output: off by 0.5" in markdown
 

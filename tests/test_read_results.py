@@ -181,3 +181,17 @@ def test_what_isnt_a_file_is_refused(tmp_path, name, message):
         read_results(tmp_path / Path(name))
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_what_a_terminal_obeys_is_replaced(tmp_path):
+    """Controls, halves of characters and what Unicode calls none come back as a replacement; a case is one line."""
+    forged = "a\x1b]0;b\x07\ud800\uffff\tc"
+    results = read_results(written(tmp_path, run(correct=[{**WRONG, "cause": forged}], timings=[timing("x\ny")])))
+    assert results.findings["correct"][0].cause == "a\ufffd]0;b\ufffd\ufffd\ufffd\tc"
+    assert results.timings[0].case == "x y"
+
+
+def test_round_of_ages(tmp_path):
+    """A round that took longer than anyone measures isn't what a run writes."""
+    with pytest.raises(UnreadableError, match=r"a round of 'a' is said to have taken over 1e\+09 s"):
+        read_results(written(tmp_path, run(timings=[timing("a", rounds=[1.0, 1e308])])))

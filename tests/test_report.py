@@ -5,7 +5,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 from pages import Page, reported, tables
-from runs import CASE, DOUBTFUL, EVERYTHING, FAILED, WELL, WRONG, run, timing, written
+from runs import DOUBTFUL, EVERYTHING, FAILED, WELL, WRONG, run, timing, written
 
 from alexnet_repro.hardware.finding import Finding
 from alexnet_repro.results.record import Record
@@ -85,11 +85,11 @@ def test_timings(tmp_path):
     page, markdown, _ = reported(tmp_path, content)
     rows = [[cell.strip() for cell in row] for row in tables(markdown)[1]]
     assert rows[2:] == [
-        ["train\\_step, cpu:0, batch 32, float32", "3 s", "66.7 %", "10.7", "0.032", "75 %", "compute"],
+        ["train\\_step, cpu:0, batch 32, float32", "3 s", "66.7 %", "10.7", "0.032", "25 %", "compute"],
         ["forward, batch 1", "2 ms", "0.0 %", "500", "–", "–", "–"],
         ["resize, side 28", "3 s", "66.7 %", "void", "void", "void", "–"],
     ]
-    assert "train_step, cpu:0, batch 32, float32 3 s 66.7 % 10.7 0.032 75 % compute" in Page(page).text
+    assert "train_step, cpu:0, batch 32, float32 3 s 66.7 % 10.7 0.032 25 % compute" in Page(page).text
 
 
 def test_costs_and_conditions(tmp_path):
@@ -120,13 +120,18 @@ def test_drawings_have_their_sections(tmp_path):
     assert [each for each in re.findall(r"<h2>(.*)</h2>", page) if each in headings] == headings[2:3]
 
 
-def test_share_of_a_finding(tmp_path):
-    """Where a timing has no peak, the share is that of the finding on this very case."""
-    found = [
-        {**WELL, "check": "share", "cause": f"{case}: 12%", "number": n} for case, n in ((f"{CASE}x", 9), (CASE, 0.12))
-    ]
-    _, markdown, _ = reported(tmp_path, run(fast=found, timings=[timing()]))
-    assert tables(markdown)[1][2][5].strip() == "12 %"
+def test_drawing_by_itself(tmp_path):
+    """A drawing's own file says what it shows, and is on white: what shows it may be dark."""
+    _, _, paths = reported(tmp_path, EVERYTHING)
+    for path in paths[2:]:
+        assert re.match(r'<svg style="background: white" [^>]*><title>\S[^<]*</title>', path.read_text())
+
+
+def test_what_passed_is_told_in_both(tmp_path):
+    """What passed is in the Markdown as well as on the page."""
+    page, markdown, _ = reported(tmp_path, run(correct=[{**WELL, "cause": "all rows", "evidence": "14 of 14"}]))
+    assert "all rows (14 of 14)" in Page(page).text
+    assert ": all rows (14 of 14)\n" in markdown
 
 
 @pytest.mark.parametrize(
@@ -147,7 +152,7 @@ def test_page_loads_nothing(tmp_path, content):
     assert ("meta", policy) in tags
     assert ("meta", {"name": "viewport", "content": "width=device-width, initial-scale=1"}) in tags
     for path in paths[2:]:
-        assert path.read_text() in page
+        assert path.read_text().partition("</title>")[2] in page
         ET.parse(path)
 
 

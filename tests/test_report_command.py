@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from runs import CASE, FAILED, run, timing, written
+from runs import CASE, FAILED, finding, run, timing, written
 
 import alexnet_repro
 from alexnet_repro import __main__ as command_line
@@ -113,3 +113,30 @@ def test_bytes_are_those_of_another_process(tmp_path):
         written_files.append({each.name: each.read_bytes() for each in path.parent.iterdir()})
     assert written_files[0] == written_files[1]
     assert len(written_files[0]) == 5
+
+
+def test_folder_that_cannot_be_written(tmp_path, capsys):
+    """Where the report can't be written beside the results, what to type is said."""
+    (tmp_path / "file").write_text("")
+    path = written(tmp_path / "run", run())
+    assert command_line.main(["report", str(path), f"--out={tmp_path / 'file' / 'folder'}"]) == 1
+    assert (
+        "can't be written: Not a directory; free its disk, or name another folder: --out=DIR\n"
+        in capsys.readouterr().err
+    )
+
+
+@pytest.mark.filterwarnings("ignore:overflow")
+def test_numbers_that_no_run_measures(tmp_path, capsys):
+    """What can't be drawn ends with one line that says what to do."""
+    learned = finding(
+        check="learning",
+        status="PASS",
+        cause="learned",
+        data={"losses": [2.0, 1.0], "accuracies": [0.1, 0.2], "batch": 1e308},
+    )
+    path = written(tmp_path / "run", run(correct=[learned]))
+    assert command_line.main(["report", str(path)]) == 1
+    err = capsys.readouterr().err
+    assert "what the results hold can't be drawn" in err
+    assert "make a new one: pytest benchmarks" in err

@@ -8,6 +8,8 @@ import pytest
 from pages import FORGED, Page, reported, tables, without_blocks
 from runs import EVERYTHING, WELL, WRONG, run, timing
 
+from alexnet_repro.results import report
+
 
 @pytest.mark.parametrize("place", ["cause", "evidence", "mend", "check", "device", "precision"])
 @pytest.mark.parametrize("status", ["PASS", "FAIL"])
@@ -48,6 +50,16 @@ def test_forged_names_are_text_in_every_drawing(tmp_path):
     assert {path.parent for path in paths} == {tmp_path}
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("---", r"\---"), ("===", r"\==="), ("- item", r"\- item"), ("1. one", r"1\. one"), ("66.7 %", "66.7 %"),
+     ("a - b = c", "a - b = c"), ("*a*", r"\*a\*"), ("<b>\n&", "&lt;b&gt; &amp;")],
+)  # fmt: skip
+def test_text_begins_nothing_in_markdown(text, expected):
+    """A text that would be a rule, an underline or an item of a list is none."""
+    assert report._markdown(text) == expected
+
+
 @pytest.mark.parametrize("text", ["a|b", "a\nb", "```\n# heading", "[a](b)", "@all", "*a* _b_ ~c~ #1"])
 def test_markdown_holds_any_text(tmp_path, text):
     """No text from a file ends a table's row, a heading or a block of code, or means anything to Markdown."""
@@ -55,4 +67,4 @@ def test_markdown_holds_any_text(tmp_path, text):
     content = run(correct=[wrong], timings=[timing(text, first=1.0)])
     _, markdown, _ = reported(tmp_path, content)
     assert [{len(row) for row in table} for table in tables(markdown)] == [{3}, {7}, {2}]
-    assert len(re.findall(r"^#", without_blocks(markdown), re.MULTILINE)) == 5
+    assert len(re.findall(r"^#", without_blocks(markdown), re.MULTILINE)) == 6

@@ -9,6 +9,7 @@ import re
 import textwrap
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from html import escape
 
 import matplotlib as mpl
 from matplotlib import style
@@ -53,6 +54,16 @@ class Drawing:
     says: str
     """What it shows, for those who don't see it."""
     svg: str
+
+    @property
+    def alone(self) -> str:
+        """It as a file of its own: on white, since what shows it may be dark, and with what it says as its title."""
+        return re.sub(
+            r"<svg ([^>]*)>",
+            lambda found: f'<svg style="background: white" {found[1]}><title>{escape(self.says)}</title>',
+            self.svg,
+            count=1,
+        )
 
 
 def drawn(figures: Iterable[Named]) -> list[Drawing]:

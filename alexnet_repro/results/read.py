@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -19,6 +20,11 @@ VOIDING = ("valid", "synchronised", "steady")  # a timing that fails one of thes
 CONDITIONS = ("load", "cpu_mhz", "gpu_mhz", "temperature")
 COLUMNS = ("seconds", *CONDITIONS, "clock_limits")
 WORST_FIRST: tuple[Status, ...] = ("FAIL", "INCONCLUSIVE", "PASS")
+
+
+# Controls but for tab and new line, halves of characters, and what Unicode calls none.
+UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+LONGEST = 1e9  # seconds of a round
 
 
 class UnreadableError(OSError):
@@ -134,7 +140,17 @@ def _load(path: Path) -> dict[str, Any]:
         raise UnreadableError(f"{path} isn't JSON, or was cut off; name a results.json, or {RERUN}") from error
     if not isinstance(content, dict):
         raise UnreadableError(f"{path} isn't a results file, but other JSON; name a results.json")
-    return content
+    cleaned: dict[str, Any] = _printable(content)
+    return cleaned
+
+
+def _printable(value: Any) -> Any:
+    """Return JSON without the characters that a terminal obeys, or that no file may hold."""
+    if isinstance(value, str):
+        return UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", value)
+    if isinstance(value, list):
+        return list(map(_printable, value))
+    return {_printable(key): _printable(each) for key, each in value.items()} if isinstance(value, dict) else value
 
 
 def _results(path: Path, content: Mapping[str, Any]) -> Results:
@@ -172,10 +188,12 @@ def is_about(finding: Finding, case: str) -> bool:
 
 
 def _case(content: Mapping[str, Any], failed: Sequence[Finding]) -> Case:
-    case = _field(content, "case", str)
+    case = " ".join(_field(content, "case", str).split())
     rounds = [_number(each) for each in _field(content, "rounds", list)]
     if not rounds or None in rounds:
         raise ValueError(f"rounds of {case!r} aren't numbers, at least one")
+    if any(each is not None and LONGEST < abs(each) < math.inf for each in rounds):
+        raise ValueError(f"a round of {case!r} is said to have taken over {LONGEST:g} s")
     return Case(
         case=case,
         device=_field(content, "device", str),

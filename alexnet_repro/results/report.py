@@ -77,7 +77,7 @@ def report_line(path: Path) -> str:
 
 
 def _write(folder: Path, name: str, said: dict[str, Any], drawings: Sequence[Drawing]) -> list[Path]:
-    texts = {f"{each.name}.svg": each.svg for each in drawings}
+    texts = {f"{each.name}.svg": each.alone for each in drawings}
     texts = {
         f"{name}.{kind}": _templates(kind).get_template(f"{name}.{kind}").render(said) for kind in ("html", "md")
     } | texts
@@ -114,7 +114,9 @@ def _markdown(value: Any) -> str:
     if isinstance(value, _Raw):
         return value
     text = " ".join(str(value).split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return re.sub(r"([\\`*_{}\[\]()#+!|~$@])", r"\\\1", text)
+    text = re.sub(r"([\\`*_{}\[\]()#+!|~$@])", r"\\\1", text)
+    text = re.sub(r"^([-=])", r"\\\1", text)  # a rule, a heading's line, an item
+    return re.sub(r"^(\d+)\.(?=\s|$)", r"\1\\.", text)
 
 
 def _fenced(text: str) -> _Raw:

@@ -142,12 +142,11 @@ def layers_of(model: keras.Sequential) -> list[dict[str, Any]]:
 
 
 def curve_of(name: str, trained: Trained) -> str:
-    """Return the learning curve as SVG, on white: a page that shows it may be dark."""
+    """Return the learning curve as SVG."""
     history, batch = trained.history, trained.recipe.batch_size
     images = batch * np.arange(1, len(history.losses) + 1)
     points = [(batch * updates, found.accuracy) for updates, found in history.evaluations]
-    drawing = learning_curve(name, images, history.losses, history.accuracies, points)
-    return drawing.svg.replace("<svg ", '<svg style="background: white" ', 1)
+    return learning_curve(name, images, history.losses, history.accuracies, points).alone
 
 
 def _a_draw(trained: Trained) -> dict[str, np.ndarray]:

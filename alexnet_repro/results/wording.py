@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from alexnet_repro.hardware.finding import Finding, Status, verdict
-from alexnet_repro.results.read import Case, Results, is_about
+from alexnet_repro.results.read import Case, Results
 from alexnet_repro.results.two_runs import Comparison, Ratio
 
 SIGNS: dict[Status, str] = {"PASS": "✓", "FAIL": "✗", "INCONCLUSIVE": "?"}
@@ -151,17 +151,15 @@ def one_device(cases: Sequence[str]) -> bool:
 
 def rows(results: Results) -> list[Row]:
     """Return the table of timings; how fast a wrong answer came is void."""
-    return [_row(case, results.findings.get("fast", ())) for case in results.timings]
+    return list(map(_row, results.timings))
 
 
-def _row(case: Case, found: Sequence[Finding]) -> Row:
+def _row(case: Case) -> Row:
     time = (seconds(case.median), percent(case.iqr / case.median if case.median else math.nan, 1))
     if case.void:
         return Row(case.case, *time, "void", "void", "void", case.limit or NONE)
     tflops = f"{case.rate(case.flop) / 1e12:.3g}" if case.flop else NONE
-    return Row(
-        case.case, *time, quantity(case.rate(case.images)), tflops, percent(share(case, found)), case.limit or NONE
-    )
+    return Row(case.case, *time, quantity(case.rate(case.images)), tflops, percent(share(case)), case.limit or NONE)
 
 
 def costs(results: Results) -> Costs:
@@ -186,12 +184,9 @@ def _told(results: Results, name: str, form: str) -> list[str]:
     return [NONE if value is None else form.format(value) for value in values]
 
 
-def share(case: Case, found: Sequence[Finding]) -> float | None:
-    """Return what part of the device's own rate the best round reached, where the run can tell."""
-    if case.peak and case.flop and min(case.rounds) > 0:
-        return case.flop / min(case.rounds) / case.peak
-    told = (each.number for each in found if each.check == "share" and is_about(each, case.case))
-    return next(told, None)
+def share(case: Case) -> float | None:
+    """Return what part of the device's own rate the median round reached, where the run can tell."""
+    return case.rate(case.flop) / case.peak if case.peak and case.flop else None
 
 
 def seconds(value: float) -> str:
