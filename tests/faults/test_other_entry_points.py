@@ -120,8 +120,9 @@ def failures(findings):
 
 def test_slow_sibling():
     """A GPU that is 8 % slower than its siblings fails, by its own name; equal ones don't."""
-    equal, models = [timing(f"gpu:{number}") for number in range(4)], {f"gpu:{n}": "NVIDIA H100" for n in range(4)}
-    slow = [*equal[:2], timing("gpu:2", [1.08 * seconds for seconds in ROUNDS]), equal[3]]
+    equal = [timing(f"gpu:{number}", limit="compute") for number in range(4)]
+    models = {f"gpu:{number}": "NVIDIA H100" for number in range(4)}
+    slow = [*equal[:2], timing("gpu:2", [1.08 * seconds for seconds in ROUNDS], limit="compute"), equal[3]]
     assert failures(siblings(equal, models)) == []
     [(check, said)] = failures(siblings(slow, models))
     assert check == "siblings"
