@@ -123,7 +123,7 @@ def facts(machine: Mapping[str, Any], under: str = "") -> Iterator[tuple[str, st
         elif isinstance(value, list | tuple | Mapping):
             yield label, ", ".join(map(str, value)) or "none"
         else:
-            yield label, str(value)
+            yield label, "none" if value is None else str(value)
 
 
 def parameters(case: str) -> tuple[str, dict[str, str]]:
