@@ -210,7 +210,8 @@ def _prepared(arguments: argparse.Namespace) -> Iterator[None]:
     """Set up determinism, GPU memory, precision and seed, in this order and before any model is built."""
     import keras
 
-    from alexnet_repro.hardware.devices import enable_memory_growth, make_gpus_deterministic
+    from alexnet_repro.hardware.determinism import make_gpus_deterministic
+    from alexnet_repro.hardware.devices import enable_memory_growth
     from alexnet_repro.hardware.precision import precision
 
     if not getattr(arguments, "nondeterministic", False):

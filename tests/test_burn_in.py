@@ -10,7 +10,7 @@ import pytest
 from alexnet_repro.checks import burn_in as module
 from alexnet_repro.checks.burn_in import burn_in, soak
 from alexnet_repro.checks.subject import Subject
-from alexnet_repro.hardware import devices
+from alexnet_repro.hardware import determinism, devices
 from alexnet_repro.hardware.child import PACKAGE_FOLDER, NoAnswerError
 from alexnet_repro.hardware.finding import Finding
 from alexnet_repro.hardware.replay import StepDigest
@@ -180,7 +180,7 @@ def test_child_says_lines_then_the_finding(monkeypatch, capsys):
     """What the child prints is a line a minute and a finding; an error is a finding too. Determinism is on."""
     called = []
     monkeypatch.setattr(devices, "enable_memory_growth", lambda: called.append("growth"))
-    monkeypatch.setattr(devices, "enable_determinism", lambda: called.append("determinism"))
+    monkeypatch.setattr(determinism, "enable_determinism", lambda: called.append("determinism"))
     options = json.dumps({"subject": {"side": 67}, "precisions": BOTH, "seconds": 1})
 
     def soaking(subject, precisions, seconds):

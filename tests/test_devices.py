@@ -116,21 +116,6 @@ def test_memory_growth_too_late_says_so(monkeypatch: pytest.MonkeyPatch) -> None
         enable_memory_growth()
 
 
-@pytest.mark.parametrize(
-    ("found", "asked"), [(("cpu:0",), 0), (("cpu:0", "gpu:0"), 1)], ids=["devices=cpu", "devices=cpu+gpu"]
-)
-def test_determinism_is_for_gpus(monkeypatch: pytest.MonkeyPatch, found: tuple[str, ...], asked: int) -> None:
-    """GPUs are told to be deterministic, with the variables that takes; a CPU is so anyway."""
-    called: list[bool] = []
-    monkeypatch.setattr(devices, "usable_devices", lambda: found)
-    monkeypatch.setattr(devices, "enable_determinism", lambda: called.append(True))
-    monkeypatch.setattr(devices, "determinism_variables", lambda: {"ALEXNET_REPRO_TEST": "1"})
-    monkeypatch.setenv("ALEXNET_REPRO_TEST", "0")
-    devices.make_gpus_deterministic()
-    assert len(called) == asked
-    assert devices.os.environ["ALEXNET_REPRO_TEST"] == "1"
-
-
 def test_memory_is_freed():
     """A model that was trained and is gone leaves no graph behind, and with it no variables."""
     pytest.importorskip("tensorflow")

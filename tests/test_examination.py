@@ -12,7 +12,7 @@ from alexnet_repro.checks import plan, run
 from alexnet_repro.checks.examination import Examination
 from alexnet_repro.checks.plan import Asked, Check
 from alexnet_repro.checks.subject import Subject
-from alexnet_repro.hardware import child, devices
+from alexnet_repro.hardware import child, determinism, devices
 from alexnet_repro.hardware.finding import Finding
 
 SUBJECT = Subject(side=67, steps=2, replays=2)
@@ -213,7 +213,7 @@ def test_child_stops_after_an_error(monkeypatch, capsys, deterministic):
     """A failure is no reason to stop; an error, which may stick to the device, is. Determinism is on if asked for."""
     called = []
     monkeypatch.setattr(devices, "enable_memory_growth", lambda: called.append("growth"))
-    monkeypatch.setattr(devices, "enable_determinism", lambda: called.append("determinism"))
+    monkeypatch.setattr(determinism, "enable_determinism", lambda: called.append("determinism"))
     monkeypatch.setitem(plan.ALL, "shapes", Check(lambda _: Finding("shapes", "FAIL", "not documented")))
     monkeypatch.setitem(plan.ALL, "layers", Check(_wrong))
     options = {"deterministic": deterministic, "subject": {"device": "gpu:0", "side": 67}}

@@ -188,7 +188,7 @@ def test_checkpoint_options(reached, tmp_path):
 def test_determinism(tmp_path, monkeypatch, options, times):
     """GPUs are told to give the same bits each time, unless it is asked for that they needn't."""
     told = []
-    monkeypatch.setattr("alexnet_repro.hardware.devices.make_gpus_deterministic", lambda: told.append(True))
+    monkeypatch.setattr("alexnet_repro.hardware.determinism.make_gpus_deterministic", lambda: told.append(True))
     assert command_line.main(["train", "--synthetic", f"--weights={tmp_path / 'a.weights.h5'}", *options]) == 0
     assert len(told) == times
 

@@ -81,7 +81,8 @@ def soak(
 
 def main(options: str) -> None:
     """Run in the child: a line a minute, then the finding."""
-    from alexnet_repro.hardware.devices import enable_determinism, enable_memory_growth
+    from alexnet_repro.hardware.determinism import enable_determinism
+    from alexnet_repro.hardware.devices import enable_memory_growth
 
     enable_memory_growth()
     enable_determinism()

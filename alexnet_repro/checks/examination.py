@@ -8,7 +8,7 @@ from dataclasses import replace
 from alexnet_repro.checks.plan import PRECISIONS, REPEATABLE, Asked, attributed
 from alexnet_repro.checks.run import check_device
 from alexnet_repro.checks.subject import Subject
-from alexnet_repro.hardware.devices import determinism_variables
+from alexnet_repro.hardware.determinism import determinism_variables
 from alexnet_repro.hardware.environment import Environment
 from alexnet_repro.hardware.finding import Finding
 

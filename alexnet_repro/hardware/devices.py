@@ -3,7 +3,7 @@
 import gc
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, cast
 
@@ -213,40 +213,6 @@ def moved(tensor: Any, device: str) -> Any:
 
         return jax.device_put(tensor, jax.devices(kind)[int(number)])
     return tensor.to("cpu" if kind == "cpu" else f"cuda:{number}", copy=True)
-
-
-def enable_determinism() -> None:
-    """Have every operation give the same bits each time, from now on; call it before models are built.
-
-    JAX's is a flag that XLA reads when it starts: see `determinism_variables`.
-    """
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        tf.config.experimental.enable_op_determinism()
-    if keras.backend.backend() == "torch":
-        import torch
-
-        torch.use_deterministic_algorithms(True)
-
-
-def determinism_variables(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """Return the environment variables that a process needs beside `enable_determinism`."""
-    if keras.backend.backend() == "jax":
-        return {"XLA_FLAGS": f"{environ.get('XLA_FLAGS', '')} --xla_gpu_deterministic_ops=true".strip()}
-    if keras.backend.backend() == "torch":
-        return {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
-    return {}
-
-
-def make_gpus_deterministic() -> None:
-    """Have GPUs give the same bits each time, as a CPU does; before models are built, and on JAX before all else.
-
-    What it costs is in `pytest benchmarks -k price`.
-    """
-    os.environ.update(determinism_variables())
-    if len(usable_devices()) > 1:
-        enable_determinism()
 
 
 def synchronise(*values: Any) -> None:
