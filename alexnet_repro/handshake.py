@@ -169,15 +169,28 @@ def _introduce(cluster: Cluster, own: Mapping[str, Any], timeout: float) -> sock
     try:
         connection.settimeout(timeout + GRACE)
         connection.sendall(_line({"task": cluster.task, **own}))
-        answer = json.loads(_answer(connection))
-        error = None if answer.get("welcome") is True else answer["error"]
+        error = _error(_answer(connection))
         cause: Exception | None = None
-    except (ValueError, KeyError, AttributeError, OSError) as caught:  # something else may listen there
+    except (ValueError, OSError) as caught:
         error, cause = f"{cluster.name(0)}, the chief, ended, or didn't answer: see what it says", caught
     if error:
         connection.close()
         raise ClusterError(error) from cause
     return connection
+
+
+def _error(answer: bytes) -> str:
+    """Return what a chief's answer says is wrong; nothing, if it is a welcome.
+
+    Raises:
+        ValueError: it is no chief's; something else may listen there.
+    """
+    told = json.loads(answer)
+    if isinstance(told, dict) and told.get("welcome") is True:
+        return ""
+    if isinstance(told, dict) and isinstance(told.get("error"), str):
+        return str(told["error"])
+    raise ValueError("that is no chief's answer")
 
 
 def _answer(connection: socket.socket) -> bytes:
@@ -210,17 +223,18 @@ def _attempt(endpoint: tuple[str, int], deadline: float) -> socket.socket:
     """Try each of a host's addresses for a short time: one may drop what is sent to it, and another answer."""
     failure: OSError = ConnectionError("no address")
     for family, kind, protocol, _, address in socket.getaddrinfo(*endpoint, type=socket.SOCK_STREAM):
-        connection = socket.socket(family, kind, protocol)
-        try:
-            connection.settimeout(max(PAUSE, min(ATTEMPT, deadline - time.monotonic())))
-            connection.connect(address)
-            if connection.getsockname() == connection.getpeername():  # where nobody listens, a port can reach itself
-                raise ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
-        except OSError as error:
-            connection.close()
-            failure = error
-        else:
-            return connection
+        with contextlib.ExitStack() as stack:
+            try:
+                connection = stack.enter_context(socket.socket(family, kind, protocol))  # a family may be switched off
+                connection.settimeout(max(PAUSE, min(ATTEMPT, deadline - time.monotonic())))
+                connection.connect(address)
+                if connection.getsockname() == connection.getpeername():  # where nobody listens, a port reaches itself
+                    raise ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
+            except OSError as error:
+                failure = error
+            else:
+                stack.pop_all()
+                return connection
     raise failure
 
 

@@ -164,7 +164,7 @@ def test_strangers(met, addresses):
 
 
 @pytest.mark.parametrize(
-    "answer", [b"{}", b'{"status": "ok"}', b'{"welcome": 1}', b"0", b"[]", b'"no"', b"HTTP/1.1 400"]
+    "answer", [b"{}", b'{"status": "ok"}', b'{"welcome": 1}', b'{"error": null}', b"0", b"[]", b'"no"', b"HTTP/1.1 400"]
 )
 def test_another_service_at_the_chief_s_port(met, addresses, answer):
     """What something else answers there is no welcome, whatever it is."""
