@@ -130,6 +130,9 @@ def test_slow_port_fails(workers, rates, status):
         pytest.param(
             (25_000, 10_000), "FAIL", "node2's port runs at 10,000 Mb/s, another's at 25,000", id="speeds=fallen"
         ),
+        pytest.param(
+            (50_000, 100_000), "FAIL", "node1's port runs at 50,000 Mb/s, another's at 100,000", id="speeds=half"
+        ),
         pytest.param((25_000, 0), "INCONCLUSIVE", "node1 to node2 is the slowest", id="speeds=untold"),
     ],
 )

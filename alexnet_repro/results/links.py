@@ -46,7 +46,7 @@ def links(machines: Sequence[str], rates: Sequence[Sequence[float] | str], speed
     if share < LEAST:
         return replace(found, status="FAIL", cause=f"{said}: all wait for it", mend=MEND)
     lowest = min(speeds)
-    if lowest and lowest < LEAST * max(speeds):
+    if lowest and lowest < max(speeds):
         cause = f"{machines[speeds.index(lowest)]}'s port runs at {lowest:,} Mb/s, another's at {max(speeds):,}"
         return replace(found, status="FAIL", cause=cause, mend=MEND, number=lowest / max(speeds))
     if len(machines) < FEW and not lowest:
