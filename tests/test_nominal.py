@@ -100,9 +100,11 @@ def test_compare(found, status, words):
         # Data sheets: 44 TFLOP/s in float32, 74 in TF32 and 148 in bfloat16; 4.4 in float32, and no tensor cores.
         (Gpu(0, "NVIDIA H20", capability=(9, 0), cores=9_984, clock_most=1_980),
          {"float32": 39.5, "tf32": 79.1, "mixed_float16": 158, "mixed_bfloat16": 158}),
+        (Gpu(0, "NVIDIA H200", capability=(9, 0), cores=16_896, clock_most=1_980),
+         {"float32": 66.9, "tf32": 535, "mixed_float16": 1070, "mixed_bfloat16": 1070}),
         (Gpu(0, "NVIDIA GeForce GTX 1650", capability=(7, 5), cores=896, clock_most=1_665), {"float32": 2.98}),
     ],
-    ids=["gpu=H20", "gpu=GTX 1650"],
+    ids=["gpu=H20", "gpu=H200", "gpu=GTX 1650"],
 )  # fmt: skip
 def test_lesser_cards(gpu, matmul):
     """Cards that have less than others of their capability are held against their own data sheet."""

@@ -4,6 +4,7 @@ A GPU's products: multiprocessors × clock × operations a clock; its memory: cl
 the PCIe link, at its best. A CPU's products: cores × clock × operations a clock of its vector instructions.
 """
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,10 +27,10 @@ MULTIPROCESSORS: dict[tuple[int, ...], tuple[int | None, ...]] = {
     (12, 0): (128, 128, 128, 256, 256),
     (12, 1): (128, 128, 128, 256, 256),
 }
-# Cards that have less than the others of their capability, by what their name holds: their data sheets.
+# Cards that have less than the others of their capability, by the words of their name: their data sheets.
 LESSER: dict[str, tuple[int | None, ...]] = {
-    "H20": (128, 128, 256, 512, 512),
-    "GTX 16": (64, 64, None, None, None),
+    r"\bH20\b": (128, 128, 256, 512, 512),
+    r"\bGTX 16\d\d\b": (64, 64, None, None, None),
 }
 PRECISIONS = ("float32", "tf32", "mixed_float16", "mixed_bfloat16")
 PCIE_BYTES = {1: 0.25e9, 2: 0.5e9, 3: 0.985e9, 4: 1.969e9, 5: 3.938e9, 6: 7.563e9}  # a lane, each way
@@ -60,7 +61,7 @@ def of_gpu(gpu: Gpu) -> Nominal:
     if gpu.mig:
         return Nominal()
     matmul = {}
-    lesser = next((each for name, each in LESSER.items() if name in gpu.name), None)
+    lesser = next((each for name, each in LESSER.items() if re.search(name, gpu.name)), None)
     cores, *wide = lesser or MULTIPROCESSORS.get(gpu.capability or (), (None,))
     if cores and gpu.cores and gpu.clock_most:
         rate = 2 * gpu.cores / cores * gpu.clock_most * 1e6
