@@ -162,7 +162,7 @@ def gpus(*models):
 )
 def test_siblings_are_equally_fast(slower, limit, status):
     """GPUs of one model differ by five percent at the most in what they limit themselves, one case at a time."""
-    timings = [timing([1.0] * 5), timing([slower] * 5, device="gpu:1", limit=limit)]
+    timings = [timing([1.0] * 5, limit=limit), timing([slower] * 5, device="gpu:1", limit="other")]
     (finding,) = siblings(timings, gpus(A100, A100))
     assert (finding.check, finding.status, finding.bound) == ("siblings", status, 0.05)
     assert finding.number == pytest.approx(slower - 1)
@@ -171,7 +171,7 @@ def test_siblings_are_equally_fast(slower, limit, status):
 def test_noisy_sibling_is_in_doubt():
     """Where rounds differ by half of what siblings differ by, that isn't told."""
     noisy = timing([0.9, 1.0, 1.1, 1.2, 1.3], device="gpu:1", limit="compute")
-    (finding,) = siblings([timing([1.0] * 5), noisy], gpus(A100, A100))
+    (finding,) = siblings([timing([1.0] * 5, limit="compute"), noisy], gpus(A100, A100))
     assert finding.status == "INCONCLUSIVE"
     assert "the middle half of its rounds spreads over 18%" in finding.cause
 

@@ -188,8 +188,9 @@ def _equally_fast(case: str, model: str, group: Sequence[Timing]) -> Finding:
     status: Status = "FAIL"
     if noise > slower / 2:
         status, said = "INCONCLUSIVE", f"{said}, but the middle half of its rounds spreads over {noise:.0%}"
-    elif worst.limit not in OF_THE_DEVICE:
-        status, said = "INCONCLUSIVE", f"{said}, which isn't limited by the GPU itself: its host's socket may be why"
+    elif best.limit not in OF_THE_DEVICE:  # the slow one's own time may be explained by nothing
+        why = "isn't limited by the GPU itself" if best.limit else "may not be limited by the GPU itself"
+        status, said = "INCONCLUSIVE", f"{said}, which {why}: its host's socket may be why"
     return Finding(
         "siblings",
         status,
