@@ -10,11 +10,12 @@ from alexnet_repro.hardware import determinism
 )
 def test_determinism_is_for_gpus(monkeypatch: pytest.MonkeyPatch, found: tuple[str, ...], asked: int) -> None:
     """GPUs are told to be deterministic, with the variables that takes; a CPU is so anyway."""
-    called: list[bool] = []
-    monkeypatch.setattr(determinism, "usable_devices", lambda: found)
-    monkeypatch.setattr(determinism, "enable_determinism", lambda: called.append(True))
+    called: list[str] = []
+    monkeypatch.setattr(determinism, "enable_memory_growth", lambda: called.append("growth"))
+    monkeypatch.setattr(determinism, "usable_devices", lambda: called.append("looked") or found)
+    monkeypatch.setattr(determinism, "enable_determinism", lambda: called.append("determinism"))
     monkeypatch.setattr(determinism, "determinism_variables", lambda: {"ALEXNET_REPRO_TEST": "1"})
     monkeypatch.setenv("ALEXNET_REPRO_TEST", "0")
     determinism.make_gpus_deterministic()
-    assert len(called) == asked
+    assert called == ["growth", "looked", *["determinism"] * asked]
     assert determinism.os.environ["ALEXNET_REPRO_TEST"] == "1"

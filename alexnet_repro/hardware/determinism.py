@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import keras
 
-from alexnet_repro.hardware.devices import usable_devices
+from alexnet_repro.hardware.devices import enable_memory_growth, usable_devices
 
 
 def enable_determinism() -> None:
@@ -38,5 +38,6 @@ def make_gpus_deterministic() -> None:
     What it costs is in `pytest benchmarks -k price`.
     """
     os.environ.update(determinism_variables())
+    enable_memory_growth()  # to look for GPUs starts JAX, which takes all of their memory otherwise
     if len(usable_devices()) > 1:
         enable_determinism()
