@@ -12,6 +12,8 @@ from alexnet_repro.hardware.determinism import determinism_variables
 from alexnet_repro.hardware.environment import Environment
 from alexnet_repro.hardware.finding import Finding
 
+WINOGRAD = "TF_ENABLE_WINOGRAD_NONFUSED"
+
 DETERMINISTIC = {*REPEATABLE, "digest"}
 
 
@@ -100,7 +102,8 @@ class Examination:
         environ = {"TF_CPP_MIN_LOG_LEVEL": os.environ.get("TF_CPP_MIN_LOG_LEVEL", "0"), **self.environ(device)}
         if deterministic:
             environ |= determinism_variables()
-        else:  # cuDNN's fastest transforms add an error of their own, larger than rounding: no fault of a device's
-            environ["TF_ENABLE_WINOGRAD_NONFUSED"] = "0"
+        if any(each.check == "layers" for each in asked):
+            # cuDNN's fastest transforms add an error of their own, larger than rounding: no fault of a device's.
+            environ[WINOGRAD] = os.environ.get(WINOGRAD, "0")
         subject = replace(self.subject, device=device)
         return check_device(subject, asked, deterministic=deterministic, deadline=self.deadline, environ=environ)
