@@ -1,10 +1,11 @@
 """SIGINT and SIGTERM as a wish to stop, granted when the work at hand is done; and what is said with nobody left."""
 
+import errno
 import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any
@@ -55,14 +56,19 @@ def deferred_signals() -> Iterator[Wish]:
 
 @contextmanager
 def outliving_readers() -> Iterator[None]:
-    """Go on where what reads this process's output is gone: Ctrl-C ends the `tee` of `… 2>&1 | tee log` as well."""
-    with ExitStack() as stack:
-        stack.enter_context(redirect_stdout(_Outliving(sys.stdout)))
-        stack.enter_context(redirect_stderr(_Outliving(sys.stderr)))
+    """Go on where what reads this process's output is gone: Ctrl-C ends the `tee` of `… 2>&1 | tee log` as well.
+
+    Raises:
+        OSError: at the end, if output was lost in another way, on a full disk for one.
+    """
+    out, err = _Outliving(sys.stdout), _Outliving(sys.stderr)
+    with redirect_stdout(out), redirect_stderr(err):
         try:
             yield
         finally:
-            sys.stdout.flush()  # what is left would fail when Python ends
+            out.flush()  # what is left would fail when Python ends
+    if lost := out.lost or err.lost:
+        raise OSError(f"what was to be printed couldn't be written: {lost.strerror or lost}") from lost
 
 
 class _Outliving:
@@ -70,6 +76,8 @@ class _Outliving:
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
+        self.lost: OSError | None = None
+        """Why, unless nobody reads it any more."""
 
     def write(self, text: str) -> int:
         with self._nowhere_if_lost():
@@ -84,7 +92,9 @@ class _Outliving:
     def _nowhere_if_lost(self) -> Iterator[None]:
         try:
             yield
-        except OSError:
+        except OSError as error:
+            if error.errno not in (errno.EPIPE, errno.EIO):  # EIO: a terminal that is gone
+                self.lost = self.lost or error
             with suppress(OSError, ValueError), open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - no path of ours
                 os.dup2(nowhere.fileno(), self._stream.fileno())
 

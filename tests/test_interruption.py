@@ -1,5 +1,6 @@
 """Signals are wishes, and output that nobody reads any more ends nothing."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -13,16 +14,16 @@ import alexnet_repro
 from alexnet_repro.interruption import SIGNALS, deferred_signals, outliving_readers
 
 
-@pytest.fixture
-def broken(monkeypatch):
-    """Stdout and stderr whose reader is gone."""
+@contextlib.contextmanager
+def output_without_a_reader():
+    """Have stdout and stderr be written to a pipe whose reader is gone; within the test, where pytest has its own."""
     read, write = os.pipe()
-    stream = os.fdopen(write, "w")
     os.close(read)
-    monkeypatch.setattr(sys, "stdout", stream)
-    monkeypatch.setattr(sys, "stderr", stream)
-    yield stream
-    stream.close()
+    stream = os.fdopen(write, "w", buffering=1)
+    with contextlib.redirect_stdout(stream), contextlib.redirect_stderr(stream):
+        yield stream
+    with contextlib.suppress(OSError):
+        stream.close()
 
 
 @pytest.fixture(params=SIGNALS, ids=lambda each: f"signal={each.name}")
@@ -56,21 +57,38 @@ def test_ignored_signal_stays_ignored(number, capsys):
     assert capsys.readouterr().err == ""
 
 
-@pytest.mark.usefixtures("broken")
 def test_signal_with_nobody_to_tell(number):
     """A signal is a wish also where it can't be answered, since it has ended the reader of the output as well."""
-    with deferred_signals() as wish:
+    with output_without_a_reader(), deferred_signals() as wish:
         signal.raise_signal(number)
         assert wish.by == number
 
 
-def test_output_without_a_reader(broken):
+def test_output_without_a_reader():
     """What is printed from then on goes nowhere, nor is anything left that would fail when Python ends."""
-    with outliving_readers():
-        for _ in range(3):
+    with output_without_a_reader() as stream:
+        with outliving_readers():
+            for _ in range(3):
+                print("x" * 100_000)
+            print("so", file=sys.stderr, flush=True)
+        stream.write("y" * 100_000)
+        stream.flush()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here, which stands for a full disk")
+def test_output_to_a_full_disk():
+    """Output that is lost on a full disk ends nothing, but at the end it is an error that says so."""
+    done = []
+
+    def go_on():
+        with outliving_readers():
             print("x" * 100_000)
-        print("so", file=sys.stderr, flush=True)
-    broken.flush()
+            done.append(True)
+
+    said = pytest.raises(OSError, match="couldn't be written: No space left on device")
+    with Path("/dev/full").open("w") as full, contextlib.redirect_stdout(full), said:
+        go_on()
+    assert done
 
 
 def test_output_with_a_reader(capsys):
