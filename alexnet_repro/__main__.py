@@ -254,7 +254,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         backend = backend_asked()
         if isinstance(error, ValueError) and not str(error).startswith("Unable to import backend"):
             raise
-        blamed = isinstance(error, ValueError) or (error.name or "").partition(".")[0] == backend
+        # TensorFlow names nothing where its own libraries don't load.
+        blamed = isinstance(error, ValueError) or (error.name or backend).partition(".")[0] == backend
         mend = (
             "KERAS_BACKEND may be tensorflow (python -m alexnet_repro doctor), or jax or torch (pip install '.[jax]')"
         )

@@ -195,3 +195,12 @@ def test_round_of_ages(tmp_path):
     """A round that took longer than anyone measures isn't what a run writes."""
     with pytest.raises(UnreadableError, match=r"a round of 'a' is said to have taken over 1e\+09 s"):
         read_results(written(tmp_path, run(timings=[timing("a", rounds=[1.0, 1e308])])))
+
+
+@pytest.mark.parametrize("depth", [450, 600, 900, 100_000])
+def test_deep_nesting(tmp_path, depth):
+    """However deep a file is nested, it is read or refused in one line."""
+    path = tmp_path / "results.json"
+    path.write_text('{"a":' * depth + "1" + "}" * depth)
+    with pytest.raises(UnreadableError):
+        read_results(path)

@@ -168,7 +168,8 @@ def _on_pci_bus(devices: Path) -> int:
 
 
 def _volumes(environ: Mapping[str, str]) -> list[Volume]:
-    home = environ.get("KERAS_HOME") or str(Path.home() / ".keras")
+    # Not Path.home, which raises where there is none.
+    home = environ.get("KERAS_HOME") or os.path.expanduser(os.path.join("~", ".keras"))  # noqa: PTH111, PTH118
     places = {"weights": str(Path.cwd()), "data": home, "temporary files": tempfile.gettempdir()}
     return [Volume(purpose, path, _free(Path(path))) for purpose, path in places.items()]
 

@@ -129,7 +129,7 @@ def read_results(path: Path) -> Results:
 
 def _load(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_bytes())
+        content: Any = _printable(json.loads(path.read_bytes()))
     except FileNotFoundError as error:
         raise UnreadableError(f"{path}: no such file; `pytest benchmarks` prints where it writes results") from error
     except IsADirectoryError as error:
@@ -140,7 +140,7 @@ def _load(path: Path) -> dict[str, Any]:
         raise UnreadableError(f"{path} isn't JSON, or was cut off; name a results.json, or {RERUN}") from error
     if not isinstance(content, dict):
         raise UnreadableError(f"{path} isn't a results file, but other JSON; name a results.json")
-    cleaned: dict[str, Any] = _printable(content)
+    cleaned: dict[str, Any] = content
     return cleaned
 
 
