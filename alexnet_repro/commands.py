@@ -108,6 +108,8 @@ def _train(arguments: argparse.Namespace) -> int:
                 print(f"{stopped}; {_how_to_resume(arguments)}" if devices.chief else stopped, file=sys.stderr)
                 return 128 + (wish.by or devices.stopped_by)
             if wish.by is not None:  # while the last weights were measured
+                if devices.chief:
+                    _print_training(history, loader, recipe, arguments)
                 print(f"training is done; {_how_to_resume(arguments)}", file=sys.stderr)
                 return 128 + wish.by
         if devices.chief:

@@ -151,7 +151,8 @@ class _Between:
             save_weights(self.model, path)
         except OSError as error:
             if last:
-                raise OSError(f"{error}; free that disk, and go on from the newest checkpoint") from error
+                left = "go on from the newest checkpoint" if self.store else "train again"
+                raise OSError(f"{error}; free that disk, and {left}") from error
             (self.store.settings.say if self.store else to_stderr)(f"{error}; training goes on, free that disk")
         else:
             self.log.saved = weights_digest(self.model) if last else ""

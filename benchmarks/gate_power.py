@@ -5,7 +5,7 @@ and for each of them rounds, with replacement in blocks of four: noise within an
 With --noise, each case's noise is scaled to that standard deviation between its processes, its shape kept. What the
 recorded ones are of is in their file, and printed; others are recorded by
 
-    python benchmarks/make_reference.py --processes=16 --into=FILE -k ...
+    python benchmarks/make_reference.py --processes=16 --into=FILE --device=cpu:0 -k ...
 
 Live (--live): see gate_live.py.
 """

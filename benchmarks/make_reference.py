@@ -45,6 +45,8 @@ def main() -> int:
     arguments, options = parser.parse_known_args()
     if arguments.processes < FEWEST_PROCESSES:
         parser.error(f"--processes: expected {FEWEST_PROCESSES} or more, got {arguments.processes}")
+    if arguments.into and not any(each.startswith("--device=") for each in options):
+        parser.error("--into: a file is of one device, so it needs one: --device=cpu:0")
     command = f"python benchmarks/make_reference.py {shlex.join(sys.argv[1:])}".strip()
     try:
         runs = collected(ROOT, arguments.processes, options, lambda line: print(line, flush=True))
