@@ -6,15 +6,16 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from alexnet_repro.keras_home import keras_home
+
 # Literal as the names in __main__.py are: images in a draw, by recipe.
 DRAW_SIZES = {"documented": 128, "quick": 32}
 
 
 def backend_asked() -> str:
     """Return the backend that Keras will take: KERAS_BACKEND's, or else its configuration file's."""
-    folder = os.environ.get("KERAS_HOME") or os.path.expanduser(os.path.join("~", ".keras"))  # noqa: PTH111, PTH118
     try:
-        told = json.loads(Path(folder, "keras.json").read_text(encoding="utf-8"))["backend"]
+        told = json.loads((keras_home() / "keras.json").read_text(encoding="utf-8"))["backend"]
     except (OSError, ValueError, KeyError, TypeError):
         told = "tensorflow"
     return os.environ.get("KERAS_BACKEND") or str(told)

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from alexnet_repro.data.download import DownloadError, downloads_into, fetch
+from alexnet_repro.keras_home import keras_home
 
 DATA_VARIABLE = "ALEXNET_REPRO_DATA"
 URL = "https://storage.googleapis.com/tensorflow/tf-keras-datasets/"
@@ -82,11 +83,9 @@ def load_fashion_mnist(data_dir: str | os.PathLike[str] | None = None) -> tuple[
 
 def _places(data_dir: str | os.PathLike[str] | None) -> list[Path]:
     """Return the folders to look in, in order; the last is Keras's cache, where downloads go."""
-    keras_home = os.environ.get("KERAS_HOME") or os.path.join("~", ".keras")  # noqa: PTH118 - expanded below
     named = [place for place in (data_dir, os.environ.get(DATA_VARIABLE)) if place]
     # Not Path.expanduser, which raises where there is no home.
-    here = [Path(os.path.expanduser(place)) for place in (*named, keras_home)]  # noqa: PTH111
-    return [*here[:-1], here[-1] / "datasets" / "fashion-mnist"]
+    return [*(Path(os.path.expanduser(place)) for place in named), keras_home() / "datasets" / "fashion-mnist"]  # noqa: PTH111
 
 
 def _find(file: DataFile, places: Sequence[Path]) -> Path | None:

@@ -16,6 +16,7 @@ from alexnet_repro.hardware.cuda_libraries import Library
 from alexnet_repro.hardware.device_check import CheckResult
 from alexnet_repro.hardware.installation import TensorFlow
 from alexnet_repro.hardware.nvidia import Gpu, Nvidia
+from alexnet_repro.keras_home import keras_home
 
 NVIDIA_PCI_VENDOR = "0x10de"
 DISPLAY_CLASSES = ("0x0300", "0x0302")  # VGA and 3D controllers
@@ -168,9 +169,7 @@ def _on_pci_bus(devices: Path) -> int:
 
 
 def _volumes(environ: Mapping[str, str]) -> list[Volume]:
-    # Not Path.home, which raises where there is none.
-    home = environ.get("KERAS_HOME") or os.path.expanduser(os.path.join("~", ".keras"))  # noqa: PTH111, PTH118
-    places = {"weights": str(Path.cwd()), "data": home, "temporary files": tempfile.gettempdir()}
+    places = {"weights": str(Path.cwd()), "data": str(keras_home(environ)), "temporary files": tempfile.gettempdir()}
     return [Volume(purpose, path, _free(Path(path))) for purpose, path in places.items()]
 
 
