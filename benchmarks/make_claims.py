@@ -35,11 +35,11 @@ disagree. The document trained in float32; the precision of each run here is in 
 BANDS = f"""\
 A band is where the same thing done once more lies 19 times of 20. For accuracy it is the binomial spread of 2,000
 images drawn with replacement (1.96 standard deviations), for a test loss the spread of 1,000 such draws, for the
-first draw that of two draws of 128 (its loss: Student's, of its four updates). Where several seeds were run, what they
-differ by comes on top, as Student's interval for one more seed; of first draws it is all there is. A figure inside its
-band is reproduced. Of one seed, a figure outside it but within {WITHIN_REACH} bands can't be told: seeds differ, by how
-much one doesn't tell. Test figures are of the weights that the document evaluates too: those saved at iteration 460 of
-the last epoch."""
+first draw that of the draws of 128 that were made and one more (its loss: Student's, of their updates). Where several
+seeds were run, what test figures differ by comes on top, as Student's interval for one more seed. A figure inside its
+band is reproduced; where a few seeds make the band over {WITHIN_REACH} times as wide, it can't be told. Nor can, of one
+seed, a figure outside its band but within {WITHIN_REACH}: seeds differ, by how much one doesn't tell. Test figures
+are of the weights that the document evaluates too: those saved at iteration 460 of the last epoch."""
 
 TWO_OBJECTIVES = """\
 The document puts a sigmoid under `sparse_categorical_crossentropy`, which expects shares that add up to 1. TensorFlow

@@ -31,7 +31,7 @@ def test_band(values, spread, degrees, middle, half):
     found = band(values, spread, degrees)
     assert (found.middle, found.half) == (pytest.approx(middle), pytest.approx(half, rel=1e-5))
     assert found.ends == (pytest.approx(middle - half, rel=1e-5), pytest.approx(middle + half, rel=1e-5))
-    assert found.runs == len(values)
+    assert (found.runs, found.alone) == (len(values), pytest.approx(1.96 * spread))
 
 
 @pytest.mark.parametrize(
@@ -46,12 +46,17 @@ def test_band(values, spread, degrees, middle, half):
         (0.84, 0.89, 0.016, 1, "not reproduced"),
         (0.84, 0.855, 0.016, 5, "reproduced"),
         (0.84, 0.86, 0.016, 5, "not reproduced"),
+        (0.84, 0.86, 0.048, 2, "reproduced"),
+        (0.84, 0.86, 0.049, 2, "can't be told"),
+        (0.84, 0.90, 0.049, 2, "not reproduced"),
         (0.84, 0.84, 0.0, 1, "reproduced"),
         (0.84, 0.85, 0.0, 1, "not reproduced"),
     ],
 )
 def test_verdict(printed, middle, half, runs, expected):
-    """Inside its band a figure is reproduced; outside it isn't, but of one seed within three bands it can't be told."""
-    found, why = verdict(printed, Band(middle, half, runs))
+    """Inside its band a figure is reproduced, outside it isn't; of one seed within three bands, or inside a band that a
+    few seeds make three times as wide, it can't be told.
+    """
+    found, why = verdict(printed, Band(middle, half, runs, alone=0.016))
     assert found == expected
     assert "seed" in why

@@ -19,6 +19,8 @@ class Band:
     half: float
     runs: int
     """Of how many seeds."""
+    alone: float
+    """Its half, if seeds differed by nothing."""
 
     @property
     def ends(self) -> tuple[float, float]:
@@ -44,7 +46,7 @@ def band(values: Sequence[float], spread: float, degrees: float = math.inf) -> B
     variance = between + spread**2
     uncertain = between**2 / max(1, n - 1) + spread**4 / degrees
     factor = float(stdtrit(variance**2 / uncertain, 0.975)) if uncertain else NORMAL
-    return Band(middle, factor * math.sqrt(variance), n)
+    return Band(middle, factor * math.sqrt(variance), n, NORMAL * spread)
 
 
 def binomial(share: float, images: int) -> float:
@@ -56,10 +58,13 @@ def verdict(printed: float, found: Band) -> tuple[str, str]:
     """Return whether a printed figure is reproduced, and why: inside its band, it is.
 
     Outside it isn't, unless only one seed was run and the figure is within three bands: then it can't be told, for
-    what another seed would give isn't known.
+    what another seed would give isn't known. Nor can it where a few seeds make the band more than three times as wide
+    as that of one: almost anything is inside it.
     """
     off = abs(printed - found.middle)
     seeds = "one seed" if found.runs == 1 else f"{found.runs} seeds"
+    if off <= found.half and found.runs > 1 and found.half > WITHIN_REACH * found.alone:
+        return UNKNOWN, f"inside, but the band of {seeds} is too wide to tell"
     if off <= found.half:
         return REPRODUCED, f"inside the band of {seeds}"
     if found.runs == 1 and off <= WITHIN_REACH * found.half:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise, zip_longest
 from typing import Any
 
@@ -38,22 +38,21 @@ def _first_draw(record: Record, what: str) -> list[float]:
     return found
 
 
-# Each run's first draw is another one: what several runs differ by holds what draws differ by.
+# Of a first draw, nothing has been learned yet: what draws differ by is known from a run itself, whatever its seed.
 
 
 def _first_loss(runs: Sequence[Record]) -> Band:
     found = [_first_draw(each, "losses") for each in runs]
-    if len(runs) > 1:
-        return band([_mean(each) for each in found], 0.0)
-    spread = math.sqrt(2 / len(found[0])) * _std(found[0])  # of two means of as many updates
-    return band([_mean(found[0])], spread, len(found[0]) - 1)
+    count, updates = len(found), len(found[0])
+    pooled = _mean([_std(each) ** 2 for each in found])
+    spread = math.sqrt(pooled * (1 + 1 / count) / updates)  # of this mean of so many updates, and one more
+    return replace(band([_mean(list(map(_mean, found)))], spread, count * (updates - 1)), runs=count)
 
 
 def _first_accuracy(runs: Sequence[Record]) -> Band:
-    shares = [_mean(_first_draw(each, "accuracies")) for each in runs]
-    if len(runs) > 1:
-        return band(shares, 0.0)
-    return band(shares, math.sqrt(2) * binomial(_mean(shares), documented.DRAW_SIZE))  # of two such draws
+    share = _mean([_mean(_first_draw(each, "accuracies")) for each in runs])
+    spread = math.sqrt(1 + 1 / len(runs)) * binomial(share, documented.DRAW_SIZE)
+    return replace(band([share], spread), runs=len(runs))
 
 
 def _test_accuracy(runs: Sequence[Record]) -> Band:
