@@ -68,12 +68,13 @@ def test_worker_that_is_not_reached(monkeypatch):
 def test_strangers(monkeypatch):
     """Whoever else connects, and says nothing or something, is let go; the links are measured all the same."""
     monkeypatch.setattr(measuring, "INTRODUCTION", 0.2)
-    strangers = []
+    strangers, once = [], threading.Lock()
 
     def changed(every):
-        if isinstance(every[0][1], str) and not strangers:
-            strangers.extend(socket.create_connection(("127.0.0.1", place[0])) for place in every)
-            strangers[0].sendall(b"GET / HTTP/1.1\r\n\r\n")
+        with once:  # for all three workers
+            if isinstance(every[0][1], str) and not strangers:
+                strangers.extend(socket.create_connection(("127.0.0.1", place[0])) for place in every)
+                strangers[0].sendall(b"GET / HTTP/1.1\r\n\r\n")
         return every
 
     rates = measure(Told(changed))
