@@ -137,6 +137,12 @@ def parser() -> argparse.ArgumentParser:
     )
     training.add_argument("--no-evaluate", action="store_true", help="don't measure test accuracy after each epoch")
     training.add_argument(
+        "--evaluate-every",
+        type=whole_number(1),
+        metavar="N",
+        help="measure test accuracy after every N draws of an epoch as well, as 100 of the documented 468",
+    )
+    training.add_argument(
         "--resume",
         action="store_true",
         help="go on from the newest checkpoint, bit for bit as if nothing had come between; without one, begin",

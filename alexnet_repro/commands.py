@@ -102,6 +102,7 @@ def _train(arguments: argparse.Namespace) -> int:
                     stopping=devices.stopping(wish),
                     pausing=devices.pausing,
                     validate=not arguments.no_evaluate,
+                    validate_every=arguments.evaluate_every,
                     progress=devices.chief,
                 )
             except TrainingStoppedError as stopped:
@@ -145,7 +146,7 @@ def _devices(
     if cluster is None:
         yield strategies.Mirrored(recipe, arguments.replicas)
         return
-    names = ("resume", "checkpoint_every", "no_checkpoints", "no_evaluate", "nondeterministic")
+    names = ("resume", "checkpoint_every", "no_checkpoints", "no_evaluate", "evaluate_every", "nondeterministic")
     options = {name: getattr(arguments, name) for name in names}
     own = strategies.plan(loader, recipe, arguments.precision, options)
     with strategies.working_together(cluster, own, arguments.worker_timeout, recipe) as workers:

@@ -54,6 +54,7 @@ def train(
     stopping: Callable[[], bool] = lambda: False,
     pausing: Callable[[], AbstractContextManager[None]] = nullcontext,
     validate: bool = False,
+    validate_every: int | None = None,
     progress: bool = True,
 ) -> History:
     """Train `model` in place on what `loader` draws, as `recipe` says.
@@ -70,6 +71,7 @@ def train(
         stopping: asked after each call of the step; once true, training stops, after a checkpoint.
         pausing: returns what saving and measuring between updates are done in.
         validate: whether to measure the model on all test images after each epoch.
+        validate_every: then also after every so many draws of an epoch.
         progress: whether to show a bar on stderr: images/s, loss, accuracy and time left.
 
     Returns:
@@ -91,12 +93,16 @@ def train(
         loader.train_draws = log.begun + log.draws
         between = _Between(model, loader, recipe, store, weights, log, show=progress)
         left = stretches(
-            recipe, done=log.draws, at_once=step.updates_at_once, every=checkpoints.every if checkpoints else None
+            recipe,
+            done=log.draws,
+            at_once=step.updates_at_once,
+            every=checkpoints.every if checkpoints else None,
+            measure_every=validate_every if validate else None,
         )
         with log.bar:
             if log.draws:  # it may have ended before all was done that is due there
                 with log.paused(), pausing():
-                    between.after(draw_after(recipe, log.draws), measure=validate)
+                    between.after(draw_after(recipe, log.draws, validate_every), measure=validate)
             for stretch, results, stop in _made(step, loader, recipe, left, stopping):
                 log.add(stretch.draws, *results)
                 with log.paused(), pausing():
@@ -134,11 +140,11 @@ class _Between:
             self.store.save(self.log.progress(), needed=stop)
 
     def after(self, draw: Stretch, *, measure: bool) -> None:
-        """Save weights if that is due; at an epoch's end measure them, if asked and if it isn't done."""
+        """Save weights if that is due; measure the model if that is due and asked for, and if it isn't done."""
         if draw.saves and self.weights is not None:
             self._save_weights(self.weights)
         updates = len(self.log.losses)
-        if draw.ends_epoch and measure and updates not in dict(self.log.evaluations):
+        if draw.measures and measure and updates not in dict(self.log.evaluations):
             found = evaluate(self.model, self.loader, loss=self.recipe.loss, progress=self.show)
             self.log.evaluations += ((updates, found),)
             if self.store:

@@ -146,6 +146,13 @@ def test_validation(loader, small, monkeypatch):
     assert history.evaluations == ((8, (40, "normalised_sigmoid")), (14, (40, "normalised_sigmoid")))
 
 
+def test_validation_within_epochs(loader, small, monkeypatch):
+    """Asked to, also after every so many draws of an epoch; at its end once."""
+    monkeypatch.setattr("alexnet_repro.training.evaluate", lambda *_, **__: "measured")
+    history = train(small, loader, TINY, step=Counting(), validate=True, validate_every=2, progress=False)
+    assert history.evaluations == tuple((updates, "measured") for updates in (6, 8, 12, 14))
+
+
 @pytest.mark.parametrize("loss", [float("nan"), float("inf")])
 def test_divergence(loader, small, loss):
     """A loss that isn't finite stops the run, at most a call later, with the update's number and what to try."""

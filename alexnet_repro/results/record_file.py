@@ -10,7 +10,8 @@ One JSON object; later versions add fields, and readers pass over what they don'
   Keras's settings that the document names; `draw`: the shapes of a training draw, images `x` and labels `y`.
 - `training`: `images`, `seconds` (saving and evaluating left out), `first_update_seconds`, `images_per_second`.
 - `updates`: `losses` and `accuracies` of every update, each of its batch, before the update.
-- `evaluations`: after each epoch `updates`, `loss` (the recipe's), `accuracy`, `num_samples`.
+- `evaluations`: after each epoch, and more often where that was asked for, `updates`, `loss` (the recipe's),
+  `accuracy`, `num_samples`.
 - `final`: of the weights after `updates` updates, on every test image (`alexnet_repro.results.outcome`); `saved`: the
   same of the weights that the recipe saved last, which are those that the document evaluates; null if it saves at the
   end only.
