@@ -158,7 +158,30 @@ def test_child_soaks_the_device_it_sees(monkeypatch):
     assert found == Finding("burn-in", "PASS", "1.0 minutes", device="gpu:3", data={"steps": 6})
     ((options, deadline, environ),) = asked
     assert (options["subject"]["device"], options["precisions"], options["seconds"]) == ("gpu:0", list(BOTH), 60)
-    assert (deadline, environ) == (90, {"A": "b"})  # a line a minute, and what a check may take
+    assert (deadline, environ["A"]) == (90, "b")  # a line a minute, and what a check may take
+
+
+@pytest.mark.parametrize(
+    ("backend", "set_by_user", "told"),
+    [
+        ("tensorflow", None, {}),
+        ("torch", None, {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}),
+        ("jax", None, {"XLA_FLAGS": "--xla_gpu_deterministic_ops=true", "XLA_CLIENT_MEM_FRACTION": ".95"}),
+        ("jax", "XLA_CLIENT_MEM_FRACTION", {"XLA_FLAGS": "--xla_gpu_deterministic_ops=true"}),
+        ("jax", "XLA_PYTHON_CLIENT_MEM_FRACTION", {"XLA_FLAGS": "--xla_gpu_deterministic_ops=true"}),
+    ],
+)
+def test_child_is_told_by_its_environment(monkeypatch, backend, set_by_user, told):
+    """Its environment has what determinism needs, and on JAX that it may fill the memory, unless that is set."""
+    for name in ("XLA_FLAGS", "XLA_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_MEM_FRACTION"):
+        monkeypatch.delenv(name, raising=False)
+    if set_by_user:
+        monkeypatch.setenv(set_by_user, ".5")
+    monkeypatch.setattr(module.keras.backend, "backend", lambda: backend)
+    asked = answered(monkeypatch, {"check": "memory", "status": "PASS", "cause": "1.0 minutes"})
+    burn_in(SUBJECT, BOTH, 60, print, deadline=30, environ={"CUDA_VISIBLE_DEVICES": "3"})
+    ((_, _, environ),) = asked
+    assert environ == {"CUDA_VISIBLE_DEVICES": "3", **told}
 
 
 @pytest.mark.parametrize(

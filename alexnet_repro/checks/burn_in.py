@@ -2,21 +2,28 @@
 
 import itertools
 import json
+import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, replace
+
+import keras
 
 from alexnet_repro.checks import repeat_checks
 from alexnet_repro.checks.plan import Asked, broken, run
 from alexnet_repro.checks.subject import Subject
 from alexnet_repro.hardware.child import NoAnswerError, answers
+from alexnet_repro.hardware.determinism import determinism_variables
 from alexnet_repro.hardware.device_check import telling
 from alexnet_repro.hardware.devices import free_memory
 from alexnet_repro.hardware.finding import Finding
 from alexnet_repro.hardware.replay import StepDigest, first_divergence
 
 LINE_EVERY = 60.0  # seconds
+# JAX leaves a quarter of a GPU's memory alone unless it is told otherwise, by either name but not by both.
+JAX_MEMORY = ("XLA_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_MEM_FRACTION")
+JAX_FILLS = ".95"
 
 
 def burn_in(
@@ -31,6 +38,7 @@ def burn_in(
     """Soak one device in a child, and return what was found; `say` gets a line of progress a minute."""
     there = replace(subject, device=f"{subject.device.partition(':')[0]}:0")
     options = json.dumps({"subject": asdict(there), "precisions": precisions, "seconds": seconds})
+    environ = {**environ, **determinism_variables(), **_memory_variables()}
     finding = broken("burn-in", "it ended without an answer")
     try:
         for answer in answers(__name__, [options], LINE_EVERY + deadline, environ):
@@ -42,6 +50,12 @@ def burn_in(
     except NoAnswerError as error:
         finding = broken("burn-in", "; ".join(filter(None, (str(error), telling(error.log)))))
     return replace(finding, check="burn-in", device=subject.device)
+
+
+def _memory_variables(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Return what lets the child fill a GPU's memory, where the user hasn't said how much of it."""
+    told = keras.backend.backend() != "jax" or any(name in environ for name in JAX_MEMORY)
+    return {} if told else {JAX_MEMORY[0]: JAX_FILLS}
 
 
 def soak(
