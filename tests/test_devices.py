@@ -1,6 +1,8 @@
 """Which devices there are, and what is said about a GPU that can't be used."""
 
 import gc
+import sys
+from types import SimpleNamespace
 
 import keras
 import pytest
@@ -134,6 +136,18 @@ def test_memory_is_freed():
     train()
     devices.free_memory()
     assert graphs() == before
+
+
+@pytest.mark.parametrize("initialised", [False, True])
+def test_pytorch_gives_back_what_it_keeps(monkeypatch, initialised):
+    """What PyTorch keeps of a GPU's memory is given back; where it has used none, none is taken hold of."""
+    given_back = []
+    cuda = SimpleNamespace(is_initialized=lambda: initialised, empty_cache=lambda: given_back.append("all"))
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=cuda))
+    monkeypatch.setattr(devices.keras.backend, "backend", lambda: "torch")
+    monkeypatch.setattr(devices.keras.utils, "clear_session", lambda: None)
+    devices.free_memory()
+    assert given_back == (["all"] if initialised else [])
 
 
 def test_peak_memory_of_a_process():

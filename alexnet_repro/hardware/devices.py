@@ -164,6 +164,11 @@ def free_memory() -> None:
         for name in [name for name in registered if name.startswith("CustomGradient-")]:
             del registered[name]
     gc.collect()
+    if keras.backend.backend() == "torch":
+        import torch
+
+        if torch.cuda.is_initialized():
+            torch.cuda.empty_cache()
 
 
 def reset_peak_memory(device: str) -> None:
