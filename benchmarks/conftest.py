@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import bench_summary
-import keras
 import pytest
 from bench_cases import UNFIT, pytest_generate_tests, pytest_pyfunc_call  # noqa: F401 - hooks, for these tests alone
 from bench_summary import DEVICES, HERE, LINES, RECORD, REPORT, TIMINGS
@@ -69,22 +68,22 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     config, record = session.config, session.config.stash[RECORD]
     wanted, require_gpu = config.getoption("device") or (), config.getoption("require_gpu")
     config.stash[HERE] = read_machine()
-    enable_memory_growth()
     if config.option.collectonly:
+        enable_memory_growth()
         config.stash[DEVICES] = tuple(device for device in usable_devices() if not wanted or device in wanted)
         return
     try:
-        if keras.backend.backend() == "tensorflow":
-            say = config.get_terminal_writer().line
-            config.stash[HERE], found = ask_the_doctor(wanted, say, require_gpu=require_gpu)
-            for finding in found:
-                record.add("doctor", finding)
-        config.stash[DEVICES] = choose_devices(wanted, usable_devices(), require_gpu=require_gpu)
+        # JAX takes hold of the GPUs as soon as they are counted, which the doctor would take for another process.
+        here, found = ask_the_doctor(wanted, config.get_terminal_writer().line, require_gpu=require_gpu)
+        enable_memory_growth()
+        config.stash[HERE] = here
+        for finding in found:
+            record.add("doctor", finding)
+        config.stash[DEVICES] = choose_devices(here, wanted, usable_devices(), require_gpu=require_gpu)
     except UnfitError as error:
         pytest.exit(str(error), returncode=1)
     except (ValueError, OSError) as error:
         raise pytest.UsageError(str(error)) from error
-    here = config.stash[HERE]
     record.machine = {
         "devices": list(config.stash[DEVICES]),
         **machine_of(here),

@@ -8,7 +8,9 @@ from machines import A100, CPU, TWO, box
 from alexnet_repro.checks import admission
 from alexnet_repro.checks.admission import UnfitError, ask_the_doctor, choose_devices
 from alexnet_repro.hardware.finding import Finding
+from alexnet_repro.hardware.nvidia import Nvidia
 
+EIGHT = tuple(f"/dev/nvidia{index}" for index in range(8))
 WELL = Finding("gpu", "PASS", "1 in this machine")
 ILL = Finding("ecc", "FAIL", "errors", "2 uncorrected", "reset it", device="GPU 0")
 DOUBT = Finding("clocks", "INCONCLUSIVE", "held down", device="GPU 0")
@@ -17,12 +19,13 @@ DOUBT = Finding("clocks", "INCONCLUSIVE", "held down", device="GPU 0")
 @pytest.fixture
 def machine(monkeypatch):
     """Return a function that makes this machine another, of which the doctor finds `findings`; it keeps his orders."""
-    monkeypatch.setattr(admission.keras.backend, "backend", lambda: "tensorflow")
     orders = []
 
-    def become(here, *findings):
-        def examine(deadline, *, require_gpu):
-            orders.append((deadline, require_gpu))
+    def become(here, *findings, backend="tensorflow"):
+        monkeypatch.setattr(admission.keras.backend, "backend", lambda: backend)
+
+        def examine(deadline, **order):
+            orders.append((deadline, order))
             for number, finding in enumerate(findings, 1):
                 yield replace(here, system=f"after {number}"), finding
 
@@ -43,9 +46,19 @@ def test_healthy_machine_is_admitted(machine, said):
     """Everything found is handed on with the last record, and one line says so: nothing that is well is shown."""
     orders = machine(box(A100), WELL, WELL)
     here, found = ask_the_doctor((), said.append, require_gpu=True)
-    assert orders == [(180.0, True)]
+    assert orders == [(180.0, {"require_gpu": True, "backend": "tensorflow", "wanted": ()})]
     assert (here.system, found) == ("after 2", [WELL, WELL])
     assert said == ["doctor: PASS, 2 checks (python -m alexnet_repro doctor shows them all)"]
+
+
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_other_backends_ask_too(machine, said, backend):
+    """On another backend the doctor is told which it is, and which devices are wanted; a fault is a fault there."""
+    orders = machine(box(A100), WELL, ILL, backend=backend)
+    with pytest.raises(UnfitError, match="mend the machine first"):
+        ask_the_doctor(("gpu:0",), said.append, require_gpu=False)
+    assert orders == [(180.0, {"require_gpu": False, "backend": backend, "wanted": ("gpu:0",)})]
+    assert said[-1] == "doctor: FAIL, 2 checks (none of them uses a device)"
 
 
 def test_doubt_is_shown_and_admitted(machine, said):
@@ -90,32 +103,51 @@ def test_cpu_alone_is_examined_in_an_ill_machine(machine, said, wanted):
 def test_devices_are_chosen(machine, wanted, usable, chosen):
     """All that are usable, or those that are named: each once, in the machine's order."""
     usable = usable.split()
-    machine(box(*TWO) if len(usable) > 1 else CPU)
-    assert choose_devices(wanted.split(), usable, require_gpu=False) == chosen
+    here = box(*TWO) if len(usable) > 1 else CPU
+    machine(here)
+    assert choose_devices(here, wanted.split(), usable, require_gpu=False) == chosen
 
 
 @pytest.mark.parametrize("wanted", ["", "gpu:0", "gpu:1"])
 def test_gpu_that_cant_be_used_is_no_silent_absence(machine, wanted):
     """One of two GPUs that TensorFlow can't use makes the machine unfit, whichever was named."""
-    machine(box(*TWO))
+    here = box(*TWO)
+    machine(here)
     with pytest.raises(UnfitError, match="2 NVIDIA GPUs in this machine, 1 usable by tensorflow"):
-        choose_devices(wanted.split(), ("cpu:0", "gpu:0"), require_gpu=False)
+        choose_devices(here, wanted.split(), ("cpu:0", "gpu:0"), require_gpu=False)
+
+
+@pytest.mark.parametrize(
+    "here",
+    [
+        pytest.param(
+            box(A100, device_files=EIGHT, nvidia=Nvidia(closed=dict.fromkeys(EIGHT[1:], "refused"), gpus=(A100,))),
+            id="machine=seven withheld",
+        ),
+        pytest.param(box(*(replace(A100, index=index, mig=True) for index in range(8))), id="machine=slices"),
+    ],
+)
+def test_what_the_doctor_learned_is_known(machine, here):
+    """Of GPUs that were given to other jobs, or of slices, one that can be used is all that is expected."""
+    machine(here)
+    assert choose_devices(here, (), ("cpu:0", "gpu:0"), require_gpu=True) == ("cpu:0", "gpu:0")
 
 
 def test_cpu_is_chosen_on_purpose_beside_an_unusable_gpu(machine):
     """Who asks for the CPU gets it, without a word on GPUs."""
     machine(box(*TWO))
-    assert choose_devices(("cpu:0",), ("cpu:0",), require_gpu=False) == ("cpu:0",)
+    assert choose_devices(box(*TWO), ("cpu:0",), ("cpu:0",), require_gpu=False) == ("cpu:0",)
 
 
 @pytest.mark.parametrize("wanted", ["", "cpu:0"])
 def test_gpu_that_is_required_is_missed(machine, wanted):
     """With --require-gpu a machine that has none is unfit, even for its CPU; one that has one is fit."""
-    machine(CPU)
+    here = CPU
+    machine(here)
     with pytest.raises(UnfitError, match="--require-gpu: tensorflow can use cpu:0 only"):
-        choose_devices(wanted.split(), ("cpu:0",), require_gpu=True)
-    machine(box(A100))
-    assert "cpu:0" in choose_devices(wanted.split(), ("cpu:0", "gpu:0"), require_gpu=True)
+        choose_devices(here, wanted.split(), ("cpu:0",), require_gpu=True)
+    here = box(A100)
+    assert "cpu:0" in choose_devices(here, wanted.split(), ("cpu:0", "gpu:0"), require_gpu=True)
 
 
 @pytest.mark.parametrize("wanted", ["gpu:7", "cpu:1", "GPU:0", "tpu"])
@@ -123,4 +155,4 @@ def test_device_that_isnt_there_is_named(machine, wanted):
     """A name that is no device's is an error of whoever typed it, and says which there are."""
     machine(box(A100))
     with pytest.raises(ValueError, match=f"--device={wanted}: no such device; tensorflow can use cpu:0, gpu:0"):
-        choose_devices(("gpu:0", wanted), ("cpu:0", "gpu:0"), require_gpu=False)
+        choose_devices(box(A100), ("gpu:0", wanted), ("cpu:0", "gpu:0"), require_gpu=False)

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from machines import A100, CPU, MIB, T4, TWO, box, results
+from machines import A100, CPU, GIB, MIB, T4, TWO, box, results
 
 from alexnet_repro.hardware import doctor
 from alexnet_repro.hardware.device_check import CHECKS
@@ -105,7 +105,9 @@ def machine(monkeypatch):
             yield from results(device, seen, **({"xla": "no answer within 1 s"} if device == failing else {}))
 
         monkeypatch.setattr(
-            doctor, "read_machine", lambda require_gpu: replace(here, require_gpu=require_gpu, results=())
+            doctor,
+            "read_machine",
+            lambda require_gpu: replace(here, require_gpu=require_gpu, tensorflow=None, results=()),
         )
         monkeypatch.setattr(doctor, "read_tensorflow", lambda: here.tensorflow)
         monkeypatch.setattr(doctor, "read_nvidia", lambda _files, _deadline: here.nvidia)
@@ -134,6 +136,75 @@ def test_each_device_is_checked_alone(machine, here, checked):
     done = machine(here)
     list(doctor.examine(1))
     assert done == checked
+
+
+ILL = replace(A100, index=0, memory_total=40 * GIB, ecc_uncorrected=9, processes=("pid 1 (another's)",))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "visible", "checked", "red"),
+    [
+        ("gpu:1", None, [("cpu:0", None), ("gpu:1", "1")], []),
+        ("gpu:0", "1,0", [("cpu:0", None), ("gpu:0", "1")], []),
+        ("gpu:0", "GPU-b", [("cpu:0", None), ("gpu:0", "GPU-b")], []),
+        ("cpu:0", None, [("cpu:0", None)], []),
+        ("gpu:7", None, [("cpu:0", None)], []),
+        ("gpu:0", None, [("cpu:0", None), ("gpu:0", "0")], ["memory", "ecc"]),
+        ("gpu:0 gpu:1", None, [("cpu:0", None), ("gpu:0", "0"), ("gpu:1", "1")], ["siblings", "memory", "ecc"]),
+        ("", None, [("cpu:0", None), ("gpu:0", "0"), ("gpu:1", "1")], ["siblings", "memory", "ecc"]),
+    ],
+)
+def test_gpus_that_arent_wanted_arent_looked_at(machine, wanted, visible, checked, red):
+    """A GPU that isn't wanted isn't used, and neither its illness nor that it is another kind counts."""
+    settings = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
+    done = machine(box(ILL, TWO[1], settings=settings))
+    findings = [finding for _, finding in doctor.examine(1, wanted=wanted.split())]
+    assert done == checked
+    assert [each.check for each in findings if each.status != "PASS"] == red
+
+
+def test_numbers_that_may_mean_another_gpu_leave_none_out(machine):
+    """Among GPUs of different names, whose numbers CUDA may order otherwise, an ill one counts whichever is wanted."""
+    gpus = (replace(ILL, name="Tesla T4"), TWO[1])
+    for settings, red in (({}, ["siblings", "memory", "ecc"]), ({"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}, [])):
+        machine(box(*gpus, settings=settings))
+        findings = [finding for _, finding in doctor.examine(1, wanted=("gpu:1",))]
+        assert [each.check for each in findings if each.status != "PASS"] == red
+
+
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_other_backends_need_no_tensorflow(machine, monkeypatch, backend):
+    """Machine, driver and each GPU's health are asked on every backend; TensorFlow isn't looked for, no device used."""
+    done = machine(box(ILL, TWO[1]))
+    monkeypatch.setattr(doctor, "read_tensorflow", lambda: pytest.fail("TensorFlow was looked for"))
+    known, findings = zip(*doctor.examine(1, backend=backend), strict=True)
+    assert [f"{each.check} {each.status}" for each in findings] == [
+        *("settings PASS", "disk PASS", "gpu PASS", "driver PASS", "shared memory PASS", "siblings INCONCLUSIVE"),
+        *("memory INCONCLUSIVE", "ecc FAIL", "health PASS"),
+    ]
+    assert done == []
+    assert (known[-1].nvidia.driver, len(known[-1].nvidia.gpus), known[-1].tensorflow) == ("580.95.5", 2, None)
+    assert "TensorFlow" not in "\n".join(map(str, findings))
+
+
+@pytest.mark.parametrize(
+    ("setting", "doubted"),
+    [
+        ("TF_XLA_FLAGS=--tf_xla_auto_jit=2", ["tensorflow"]),
+        ("TF_ENABLE_ONEDNN_OPTS=0", ["tensorflow"]),
+        ("XLA_FLAGS=--xla_gpu_autotune_level=0", ["tensorflow", "jax"]),
+        ("NVIDIA_TF32_OVERRIDE=0", ["tensorflow", "jax", "torch"]),
+    ],
+)
+def test_settings_are_doubted_where_they_are_heeded(machine, setting, doubted):
+    """A variable of TensorFlow's changes no other backend's numbers, and XLA's none of PyTorch's."""
+    name, _, value = setting.partition("=")
+    machine(replace(CPU, settings={name: value}))
+    found = []
+    for backend in ("tensorflow", "jax", "torch"):
+        findings = [finding for _, finding in doctor.examine(1, backend=backend)]
+        found += [backend for each in findings if (each.check, each.status) == ("settings", "INCONCLUSIVE")]
+    assert found == doubted
 
 
 def test_ill_device_doesnt_hide_the_others(machine):

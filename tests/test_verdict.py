@@ -77,7 +77,7 @@ def test_whole_is_decided_by_the_groups(correct, repeatable, fast, reference, st
 
 @pytest.mark.parametrize(("doctor", "status"), [("P", "PASS"), ("", "PASS"), ("PI", "INCONCLUSIVE"), ("F", "FAIL")])
 def test_doctor_lowers_the_whole(doctor, status):
-    """What the doctor finds counts; where he isn't asked, as on another backend, that takes nothing away."""
+    """What the doctor finds counts; where he isn't asked, that takes nothing away."""
     assert overall(groups("P", "P", "P", "P", doctor)) == status
 
 

@@ -21,37 +21,49 @@ def ask_the_doctor(
 ) -> tuple[Environment, list[Finding]]:
     """Show what isn't well; return what is here, and what was found.
 
+    To be asked before this process uses a GPU: what it holds there would be taken for another's.
+
     Args:
-        wanted: the devices that were named; none if all are wanted.
+        wanted: the devices that were named; none if all are wanted. Other GPUs aren't looked at.
         say: takes a line for the terminal.
         require_gpu: whether a machine without a GPU is unfit.
 
     Raises:
         UnfitError: something is wrong, and it isn't the CPU alone that was asked for.
     """
+    backend = keras.backend.backend()
     here, found = read_machine(), []
-    for known, finding in examine(DEADLINE, require_gpu=require_gpu):
+    for known, finding in examine(DEADLINE, require_gpu=require_gpu, backend=backend, wanted=wanted):
         here = known
         found.append(finding)
         if finding.status != "PASS":
             say(str(finding))
     overall = verdict(found)
-    say(f"doctor: {overall}, {len(found)} checks (python -m alexnet_repro doctor shows them all)")
+    more = "python -m alexnet_repro doctor shows them all" if backend == "tensorflow" else "none of them uses a device"
+    say(f"doctor: {overall}, {len(found)} checks ({more})")
     if overall == "FAIL" and not _only_the_cpu(wanted):
         raise UnfitError("mend the machine first, or examine the CPU on purpose: --device=cpu:0")
     # Of a machine whose CPU alone was asked for, what is wrong with its GPUs is beside the question.
     return here, found if not _only_the_cpu(wanted) else [each for each in found if each.status == "PASS"]
 
 
-def choose_devices(wanted: Sequence[str], usable: Sequence[str], *, require_gpu: bool) -> tuple[str, ...]:
+def choose_devices(
+    here: Environment, wanted: Sequence[str], usable: Sequence[str], *, require_gpu: bool
+) -> tuple[str, ...]:
     """Return the usable devices that are wanted, all if none is named.
+
+    Args:
+        here: of `ask_the_doctor`.
+        wanted: the devices that were named.
+        usable: those that the backend can use.
+        require_gpu: whether a machine without a GPU is unfit.
 
     Raises:
         UnfitError: a GPU that should be usable isn't.
         ValueError: a device that was named isn't there.
     """
     backend, usable_count = keras.backend.backend(), len(usable) - 1
-    reason = None if _only_the_cpu(wanted) else unusable_gpus(read_machine(), usable_count, backend)
+    reason = None if _only_the_cpu(wanted) else unusable_gpus(here, usable_count, backend)
     if reason is None and require_gpu and not usable_count:
         reason = f"--require-gpu: {backend} can use {', '.join(usable)} only"
     if reason:

@@ -127,13 +127,13 @@ def unusable_gpus(here: Environment, usable: int, backend: str) -> str | None:
     """Return why a GPU that is in the machine can't be used, and what to do; None if all can.
 
     Args:
-        here: from `read_machine`. Where `CUDA_VISIBLE_DEVICES` names devices, only those are
-            expected; where it hides all, that is the reason.
+        here: from `examine`, or from `read_machine` where no driver is asked. Where `CUDA_VISIBLE_DEVICES` names
+            devices, only those are expected; where it hides all, that is the reason.
         usable: GPUs among `usable_devices`.
         backend: the active Keras backend.
     """
     count, named, visible = here.gpus_in_machine, here.named_gpus, here.settings.get("CUDA_VISIBLE_DEVICES")
-    if usable >= (here.expected_gpus if named else count):
+    if usable >= (count if named == () else here.expected_gpus):
         return None
     if named == ():
         cause = f"CUDA_VISIBLE_DEVICES={visible!r} hides every GPU: unset CUDA_VISIBLE_DEVICES"
@@ -154,7 +154,8 @@ def free_memory() -> None:
     """Free what models that are gone have left behind.
 
     TensorFlow 2.21 registers the gradient of every traced train step for ever, and with it the step's graph
-    and variables: 0.4 GB a model (github.com/tensorflow/tensorflow/issues/97697).
+    and variables: 0.4 GB a model (github.com/tensorflow/tensorflow/issues/97697). PyTorch keeps what it took
+    of a GPU's memory, from its own libraries and from other processes, until it is told not to.
     """
     keras.utils.clear_session()
     if keras.backend.backend() == "tensorflow":

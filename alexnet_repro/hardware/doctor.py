@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TextIO
 
 from alexnet_repro.hardware import gpu_checks, gpu_health, software_checks
@@ -39,9 +39,20 @@ def diagnose(here: Environment) -> list[Finding]:
     return [finding for check in checks for finding in check(here)]
 
 
-def examine(deadline: float, *, require_gpu: bool = False) -> Iterator[tuple[Environment, Finding]]:
-    """Ask every probe, and yield each finding as soon as it is known, with the record so far."""
-    here = dataclasses.replace(read_machine(require_gpu=require_gpu), tensorflow=read_tensorflow())
+def examine(
+    deadline: float, *, require_gpu: bool = False, backend: str = "tensorflow", wanted: Sequence[str] = ()
+) -> Iterator[tuple[Environment, Finding]]:
+    """Ask every probe, and yield each finding as soon as it is known, with the record so far.
+
+    Args:
+        deadline: seconds that each probe may take.
+        require_gpu: whether a machine without a GPU fails.
+        backend: of Keras. On another than TensorFlow machine, settings and driver are asked, but no device is used.
+        wanted: devices, as `gpu:1`: other GPUs aren't looked at. None: all are.
+    """
+    here = dataclasses.replace(read_machine(require_gpu=require_gpu), backend=backend, wanted=tuple(wanted))
+    if backend == "tensorflow":
+        here = dataclasses.replace(here, tensorflow=read_tensorflow())
     yield from _apply(OF_THE_MACHINE, here)
     # Even without device files: Windows' Linux has none, and the container may be told the GPUs otherwise.
     here = dataclasses.replace(here, nvidia=read_nvidia(here.device_files, deadline))
@@ -75,12 +86,11 @@ def _nothing_to_use(result: CheckResult) -> bool:
 
 
 def _devices(here: Environment) -> Iterator[tuple[str, dict[str, str]]]:
-    """Yield the CPU, then each GPU alone, so that one that is ill doesn't hold up the others."""
+    """Yield the CPU, then each GPU that is wanted alone, so that one that is ill doesn't hold up the others."""
     yield "cpu:0", {}
-    for number, name in enumerate(
-        (here.named_gpus or tuple(map(str, range(here.expected_gpus))))[: here.expected_gpus]
-    ):
-        yield f"gpu:{number}", {"CUDA_VISIBLE_DEVICES": name}
+    for device, name in here.gpu_names.items():
+        if not here.wanted or device in here.wanted:
+            yield device, {"CUDA_VISIBLE_DEVICES": name}
 
 
 def report(out: TextIO, *, as_json: bool, deadline: float, require_gpu: bool) -> int:

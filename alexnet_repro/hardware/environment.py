@@ -62,6 +62,8 @@ class Environment:
     """All that the diagnosis knows; the later fields are filled as their probes answer."""
 
     require_gpu: bool = False
+    backend: str = "tensorflow"  # of Keras, that is to use it
+    wanted: tuple[str, ...] = ()  # devices, as `gpu:1`; none: all
     python: str = ""
     system: str = ""
     container: str | None = None  # which kind
@@ -101,7 +103,18 @@ class Environment:
     @property
     def chosen_gpus(self) -> tuple[Gpu, ...]:
         """Return the driver's GPUs that are to be used; all, where their numbers may mean others to CUDA."""
-        gpus, named = self.nvidia.gpus, self.named_gpus
+        if not self.wanted:
+            return self._named(self.named_gpus)
+        return self._named(tuple(name for device, name in self.gpu_names.items() if device in self.wanted))
+
+    @property
+    def gpu_names(self) -> dict[str, str]:
+        """Return by which name CUDA_VISIBLE_DEVICES can ask for each GPU that the backend should see, by device."""
+        names = self.named_gpus or tuple(map(str, range(self.expected_gpus)))
+        return {f"gpu:{number}": name for number, name in enumerate(names[: self.expected_gpus])}
+
+    def _named(self, named: tuple[str, ...] | None) -> tuple[Gpu, ...]:
+        gpus = self.nvidia.gpus
         if named is None:
             return gpus
         by_number = len({gpu.name for gpu in gpus}) <= 1 or self.settings.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID"
@@ -111,9 +124,9 @@ class Environment:
 
     @property
     def expected_gpus(self) -> int:
-        """Return how many GPUs TensorFlow should see; of GPUs in slices, a process may get just one."""
+        """Return how many GPUs the backend should see; of GPUs in slices, a process may get just one."""
         count = self.gpus_in_machine if self.named_gpus is None else min(self.gpus_in_machine, len(self.named_gpus))
-        return min(count, 1) if any(gpu.mig for gpu in self.chosen_gpus) else count
+        return min(count, 1) if any(gpu.mig for gpu in self._named(self.named_gpus)) else count
 
 
 def is_named(gpu: Gpu, name: str) -> bool:

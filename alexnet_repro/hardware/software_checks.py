@@ -35,7 +35,9 @@ DEFAULTS = {"TF_ENABLE_ONEDNN_OPTS": "1"}
 
 
 def installed(here: Environment) -> Iterator[Finding]:
-    """One TensorFlow, and all it needs in the versions it needs."""
+    """One TensorFlow, and all it needs in the versions it needs; where another backend is to run, none is needed."""
+    if here.backend != "tensorflow":
+        return
     if here.tensorflow is None:
         yield Finding("tensorflow", "FAIL", "TensorFlow isn't installed", f"Python {here.python}", WITH_CUDA)
         return
@@ -68,7 +70,11 @@ def installed(here: Environment) -> Iterator[Finding]:
 
 def settings(here: Environment) -> Iterator[Finding]:
     """Nothing in the environment changes numbers unasked."""
-    changed = {name: what for name, what in NUMERIC_SETTINGS.items() if _changes(name, here.settings.get(name, ""))}
+    changed = {
+        name: what
+        for name, what in NUMERIC_SETTINGS.items()
+        if _heeded(name, here.backend) and _changes(name, here.settings.get(name, ""))
+    }
     for name, what in changed.items():
         yield Finding(
             "settings",
@@ -78,11 +84,8 @@ def settings(here: Environment) -> Iterator[Finding]:
             f"unset {name}",
         )
     if not changed:
-        yield Finding(
-            "settings",
-            "PASS",
-            "none that changes numbers; oneDNN is on, and TF32 where not turned off, as TensorFlow's defaults are",
-        )
+        said = "; oneDNN is on, and TF32 where not turned off, as TensorFlow's defaults are"
+        yield Finding("settings", "PASS", f"none that changes numbers{said if here.backend == 'tensorflow' else ''}")
 
 
 def disk(here: Environment) -> Iterator[Finding]:
@@ -239,6 +242,11 @@ def _mend(check: str, said: str, here: Environment) -> str:
         wheels = here.tensorflow.wheels if here.tensorflow else {}
         return f"pip install '{wheels.get('nvidia-cuda-nvcc-cu12', 'nvidia-cuda-nvcc-cu12')}'"
     return "sudo dmesg | grep -i xid; then: sudo nvidia-smi -r, or: sudo reboot"
+
+
+def _heeded(name: str, backend: str) -> bool:
+    """Return whether a backend heeds a setting: TF_ is TensorFlow's, and PyTorch compiles nothing with XLA."""
+    return backend == "tensorflow" or not name.startswith(("TF_", "XLA_") if backend == "torch" else "TF_")
 
 
 def _changes(name: str, value: str) -> bool:
