@@ -10,7 +10,9 @@ from xml.etree import ElementTree as ET
 
 import keras
 import pytest
+from machines import A100, box
 
+from alexnet_repro.checks.admission import UnfitError
 from alexnet_repro.hardware.devices import usable_devices
 from alexnet_repro.hardware.finding import Finding
 from alexnet_repro.results.record import Record
@@ -51,6 +53,43 @@ def collected(tmp_path_factory):
     """The tests that there are by default, and the folder above the one that was to be reported into."""
     folder = tmp_path_factory.mktemp("collected")
     return ids_of(run(*COLLECT, f"--report={folder / 'report'}")), folder
+
+
+@pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
+def test_doctor_is_asked_before_a_gpu_is_used(monkeypatch, backend):
+    """He comes first, since counting GPUs takes hold of them on JAX, and devices are chosen by what he knows."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    spec = spec_from_file_location("benchmarks_conftest", ROOT / "benchmarks/conftest.py")
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    here, well, asked = box(A100), Finding("gpu", "PASS", "1 in this machine"), []
+
+    def ask(*_, **__):
+        asked.append("the doctor")
+        return here, [well]
+
+    def choose(*arguments, **_):
+        asked.append(arguments)
+        raise UnfitError("that was all")
+
+    monkeypatch.setattr(keras.backend, "backend", lambda: backend)
+    monkeypatch.setattr(module, "ask_the_doctor", ask)
+    monkeypatch.setattr(module, "choose_devices", choose)
+    monkeypatch.setattr(module, "enable_memory_growth", lambda: asked.append("memory growth"))
+    monkeypatch.setattr(module, "usable_devices", lambda: ("cpu:0", "gpu:0"))
+    stash, added = pytest.Stash(), []
+    stash[module.RECORD] = SimpleNamespace(add=lambda *finding: added.append(finding))
+    config = SimpleNamespace(
+        stash=stash,
+        option=SimpleNamespace(collectonly=False),
+        getoption={"device": ["gpu:0"], "require_gpu": True}.get,
+        get_terminal_writer=lambda: SimpleNamespace(line=None),
+    )
+    with pytest.raises(pytest.exit.Exception, match="that was all"):
+        module.pytest_sessionstart(SimpleNamespace(config=config))
+    assert asked == ["the doctor", "memory growth", (here, ["gpu:0"], ("cpu:0", "gpu:0"))]
+    assert added == [("doctor", well)]
+    assert stash[module.HERE] is here
 
 
 @pytest.mark.slow
