@@ -30,7 +30,7 @@ from alexnet_repro.hardware.software_checks import NUMERIC_SETTINGS
         pytest.param(box(*TWO), "TensorFlow sees 2 GPUs", id="machine=two A100"),
         pytest.param(box(*[replace(A100, index=i) for i in range(8)]), "8 in this machine", id="machine=eight A100"),
         pytest.param(
-            box(replace(A100, name="NVIDIA H100", capability=(9, 0))), "CUDA_CACHE_MAXSIZE", id="machine=H100"
+            box(replace(A100, name="NVIDIA H100", capability=(9, 0))), "compute capability 9.0", id="machine=H100"
         ),
         pytest.param(box(T4), "Tesla T4, compute capability 7.5", id="machine=T4"),
         pytest.param(box(replace(A100, persistence=False)), "sudo nvidia-smi -pm 1 -i 0", id="machine=no persistence"),

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 from machines import A100, CPU, GIB, NO_DRIVER, SYNTHETIC, T4, TF, TWO, UNSEEN, Case, box, driver, one, results, without
 
+from alexnet_repro.hardware.gpu_checks import kernels
 from alexnet_repro.hardware.nvidia import Gpu, Nvidia
 
 CASES = {
@@ -243,6 +244,16 @@ CASES = {
 def test_fault_is_named_with_cause_evidence_and_mend(case):
     """Just the right checks turn red, the worst of them as bad as it is, and their words name cause and remedy."""
     assert case.mistakes() == []
+
+
+def test_code_and_ptx_are_machine_code():
+    """What is built for `compute_90` has machine code for 9.0: nothing is said of compiling, with a driver for it."""
+    h100 = replace(A100, name="NVIDIA H100", capability=(9, 0))
+    (finding,) = kernels(box(h100))
+    assert (finding.status, finding.cause) == (
+        "PASS",
+        "NVIDIA H100, compute capability 9.0; built for sm_60, sm_70, sm_80, sm_89, compute_90",
+    )
 
 
 def test_every_case_has_a_source():

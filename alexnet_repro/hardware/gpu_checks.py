@@ -128,38 +128,21 @@ def _there(name: str, count: int, uuids: tuple[str, ...]) -> bool:
 
 
 def kernels(here: Environment) -> Iterator[Finding]:
-    """TensorFlow has kernels for each GPU, or PTX that the driver can compile for it."""
+    """TensorFlow has kernels for each GPU, and a driver that can compile those that it has as PTX alone.
+
+    `sm_80` is machine code for 8.0 and later 8.x. `compute_90` is machine code and PTX, but of a thousand kernels that
+    TensorFlow generates it is PTX alone.
+    """
     built = here.tensorflow.capabilities if here.tensorflow else ()
-    compiled = [_capability(name) for name in built if name.startswith("sm_")]
-    ptx = [_capability(name) for name in built if name.startswith("compute_")]
     for gpu in here.chosen_gpus:
         if gpu.capability is None or not built:
             continue
         major, minor = gpu.capability
         has = f"{gpu.name}, compute capability {major}.{minor}; built for {', '.join(built)}"
         device = f"GPU {gpu.index}"
-        if any(theirs == major and least <= minor for theirs, least in compiled):
-            yield Finding("kernels", "PASS", has, device=device)
-        elif any(theirs == major for theirs, _ in ptx) and _older_driver(here):
-            yield Finding(
-                "kernels",
-                "INCONCLUSIVE",
-                "this TensorFlow has no kernels for it, but PTX, which a driver older than its CUDA may not compile",
-                f"{has}; driver {here.nvidia.driver}",
-                INSTALL_DRIVER,
-                device,
-            )
-        elif any(theirs == major for theirs, _ in ptx):
-            yield Finding(
-                "kernels",
-                "PASS",
-                "this TensorFlow has no kernels for it, but PTX: the first use of each compiles it, for minutes",
-                has,
-                "export CUDA_CACHE_MAXSIZE=4294967296 # keeps what was compiled",
-                device,
-            )
-        else:
-            newer = not compiled or (major, minor) > max(compiled)
+        ours = [name for name in built if (major, 0) <= _capability(name) <= (major, minor)]
+        if not ours:
+            newer = (major, minor) > max(map(_capability, built))
             yield Finding(
                 "kernels",
                 "FAIL",
@@ -169,6 +152,17 @@ def kernels(here: Environment) -> Iterator[Finding]:
                 f"sm_{major}{minor}",
                 device,
             )
+        elif _older_driver(here) and all(name.startswith("compute_") for name in ours):
+            yield Finding(
+                "kernels",
+                "INCONCLUSIVE",
+                "some of this TensorFlow's kernels for it are PTX, which a driver older than its CUDA may not compile",
+                f"{has}; driver {here.nvidia.driver}",
+                INSTALL_DRIVER,
+                device,
+            )
+        else:
+            yield Finding("kernels", "PASS", has, device=device)
 
 
 def _older_driver(here: Environment) -> bool:
