@@ -219,6 +219,7 @@ def measure(benchmark: Any, request: pytest.FixtureRequest, conclude: Callable[.
             conditions=vars(conditions),
             bytes=todo.bytes if todo else 0,
             samples=samples,
+            bandwidth=rates.memory if rates else None,
         )
         constants = {name: getattr(timing, name) for name in ("images", "flop", "peak", "limit", "pipelined")}
         benchmark.extra_info.update({**params, **constants})

@@ -92,6 +92,7 @@ def test_timing_is_written_at_once(record):
             "conditions": {},
             "bytes": 0,
             "samples": {},
+            "bandwidth": None,
         }
     ]
 

@@ -20,17 +20,18 @@ def rising(count, factor):
 
 
 @pytest.mark.parametrize(
-    ("peak", "flop", "largest", "checks"),
+    ("peak", "bandwidth", "flop", "largest", "checks"),
     [
-        (None, 10**12, True, "valid synchronised steady quiet"),
-        (2e12, 0, True, "valid synchronised steady quiet"),
-        (2e12, 10**12, False, "valid synchronised steady quiet"),
-        (2e12, 10**12, True, "valid synchronised steady quiet share"),
+        (None, None, 10**12, True, "valid synchronised steady quiet"),
+        (2e12, None, 10**12, True, "valid synchronised steady quiet"),
+        (2e12, 1e12, 0, True, "valid synchronised steady quiet"),
+        (2e12, 1e12, 10**12, False, "valid synchronised steady quiet"),
+        (2e12, 1e12, 10**12, True, "valid synchronised steady quiet share"),
     ],
 )
-def test_each_case_is_judged(peak, flop, largest, checks):
+def test_each_case_is_judged(peak, bandwidth, flop, largest, checks):
     """A case is valid, synchronised, steady and quiet; the largest batch, with a yardstick, has its share told too."""
-    found = judge(timing(device="gpu:1", precision="tf32", flop=flop, peak=peak, largest=largest))
+    found = judge(timing(device="gpu:1", precision="tf32", flop=flop, peak=peak, bandwidth=bandwidth, largest=largest))
     assert " ".join(finding.check for finding in found) == checks
     assert {(finding.status, finding.device, finding.precision) for finding in found} == {("PASS", "gpu:1", "tf32")}
 
@@ -126,20 +127,31 @@ def test_fall_is_seen_through_noise():
 
 
 @pytest.mark.parametrize(
-    ("peak", "status"), [(1e12, "PASS"), (4e12, "PASS"), (4.1e12, "INCONCLUSIVE"), (1e15, "INCONCLUSIVE")]
+    ("peak", "bandwidth", "number", "status"),
+    [
+        (1e12, 1e12, 1.1, "PASS"),  # the two may overlap
+        (4e12, 1e12, 0.35, "PASS"),
+        (10e12, 0.5e12, 0.3, "PASS"),  # as on a GPU whose products are far faster than its memory
+        (5e12, 4e12, 0.225, "INCONCLUSIVE"),
+        (1e15, 1e15, 0.0011, "INCONCLUSIVE"),
+    ],
 )
-def test_share_of_the_devices_own_rate(peak, status):
-    """The best round reaches a quarter of what a plain product does; less is a doubt, never a fault."""
-    finding = share(timing([3.0, 1.0, 2.0], flop=10**12), peak)
+def test_share_of_the_roofline(peak, bandwidth, number, status):
+    """The best round takes four times its arithmetic and memory at the most; more is a doubt, never a fault."""
+    finding = share(timing([3.0, 1.0, 2.0], flop=10**12, bytes=10**11), peak, bandwidth)
     assert (finding.check, finding.status, finding.bound) == ("share", status, 0.25)
-    assert finding.number == pytest.approx(1e12 / peak)
+    assert finding.number == pytest.approx(number)
 
 
-def test_low_share_shows_both_rates():
-    """What was reached, and of what."""
-    finding = share(timing([2.0, 1.0], flop=10**12), 5e12)
-    assert finding.cause.endswith("reaches 20% of the device's own rate on a plain product")
-    assert finding.evidence == "1 of 5 TFLOP/s at best"
+def test_share_tells_mfu_too():
+    """What was reached of the roofline, and what of products alone, whether it is enough or not."""
+    case = timing([2.0, 1.0], flop=10**12, bytes=10**11)
+    low, high = share(case, 5e12, 5e12), share(case, 5e12, 0.5e12)
+    assert low.cause == (
+        "forward[device=gpu:0-precision=float32] reaches 22% of the device's own roofline, of products and memory"
+    )
+    assert high.cause == "forward[device=gpu:0-precision=float32]: 40% of the roofline"
+    assert low.evidence == high.evidence == "1 of 5 TFLOP/s at best: an MFU of 20%"
 
 
 def gpus(*models):

@@ -21,7 +21,7 @@ FEWEST_BLOCKS = 11  # of which only all in order reach the trend below
 TREND = 4.0  # standard deviations of Mann and Kendall's statistic: by chance in one of 30,000 timings
 DECAY = 1.1
 MOST_NOISE = 0.25  # of the median, between the quartiles
-LEAST_SHARE = 0.25  # of the device's own rate on a plain product, at the largest batch
+LEAST_SHARE = 0.25  # of the roofline, at the largest batch
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,8 @@ class Timing:
     """Of memory that a round reads and writes at the least; 0 where it isn't known."""
     samples: Samples = field(default_factory=dict)
     """Load, clocks, temperature and what holds clocks down while it was timed, each as a list, with `seconds`."""
+    bandwidth: float | None = None
+    """The device's own rate on memory, bytes/s."""
 
     @property
     def median(self) -> float:
@@ -77,8 +79,8 @@ class Timing:
 def judge(timing: Timing) -> list[Finding]:
     """Return what is to be said of one case: is it valid, synchronised, steady, quiet, and near its peak."""
     found = [valid(timing), synchronised(timing), steady(timing), quiet(timing)]
-    if timing.peak and timing.flop and timing.largest:
-        found.append(share(timing, timing.peak))
+    if timing.peak and timing.bandwidth and timing.flop and timing.largest:
+        found.append(share(timing, timing.peak, timing.bandwidth))
     return [replace(finding, device=timing.device, precision=timing.precision) for finding in found]
 
 
@@ -145,16 +147,25 @@ def quiet(timing: Timing) -> Finding:
     )
 
 
-def share(timing: Timing, peak: float) -> Finding:
-    """The best round reaches a fair share of the device's own rate on a plain product."""
-    reached = timing.flop / min(timing.rounds) / peak
-    numbers = f"{timing.flop / min(timing.rounds) / 1e12:.3g} of {peak / 1e12:.3g} TFLOP/s at best"
+def share(timing: Timing, peak: float, bandwidth: float) -> Finding:
+    """The best round takes no longer than a few times what its arithmetic and its memory take, one after the other.
+
+    Args:
+        timing: of a round with `flop` and `bytes`.
+        peak: the device's own rate on its best product, FLOP/s.
+        bandwidth: the device's own rate on memory, bytes/s.
+    """
+    best = min(timing.rounds)
+    reached = (timing.flop / peak + timing.bytes / bandwidth) / best
+    rate = timing.flop / best
+    numbers = f"{rate / 1e12:.3g} of {peak / 1e12:.3g} TFLOP/s at best: an MFU of {rate / peak:.0%}"
     if reached >= LEAST_SHARE:
-        return Finding("share", "PASS", f"{timing.case}: {reached:.0%}", numbers, number=reached, bound=LEAST_SHARE)
+        cause = f"{timing.case}: {reached:.0%} of the roofline"
+        return Finding("share", "PASS", cause, numbers, number=reached, bound=LEAST_SHARE)
     return Finding(
         "share",
         "INCONCLUSIVE",
-        f"{timing.case} reaches {reached:.0%} of the device's own rate on a plain product",
+        f"{timing.case} reaches {reached:.0%} of the device's own roofline, of products and memory",
         numbers,
         "run it again with nothing else on the machine; then compare with a machine of the same kind",
         number=reached,
