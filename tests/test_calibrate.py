@@ -42,13 +42,19 @@ def test_operands_are_of_the_precision(operands, precision, dtype):
     assert operands == [[(dtype, (16, 8)), (dtype, (8, 4))]] * 5
 
 
+@pytest.fixture
+def small(monkeypatch):
+    """Arrays of a few kilobytes."""
+    monkeypatch.setattr(calibrate, "MEMORY_BYTES", dict.fromkeys(("cpu", "gpu"), 1 << 12))
+    monkeypatch.setattr(calibrate, "COPIED_BYTES", 1 << 10)
+
+
+@pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("device", ["cpu:0", "gpu:0"])
 def test_best_product_counts(monkeypatch, device):
     """Of squares and layer-shaped products the fastest is the yardstick, in each precision; all else is positive."""
     kind = device.partition(":")[0]
     monkeypatch.setattr(calibrate, "PRODUCTS", {kind: ((1, 2, 3), (4, 5, 6))})
-    monkeypatch.setattr(calibrate, "MEMORY_BYTES", {kind: 1 << 12})
-    monkeypatch.setattr(calibrate, "COPIED_BYTES", 1 << 10)
     monkeypatch.setattr(calibrate, "on_device", lambda _: keras.device("cpu"))
     monkeypatch.setattr(
         calibrate, "matmul_rate", lambda _device, name, shape: sum(shape) * (2 if name == "tf32" else 1)
@@ -56,6 +62,22 @@ def test_best_product_counts(monkeypatch, device):
     found = calibrate.calibrate.__wrapped__(device, ("float32", "tf32"))
     assert found.matmul == {"float32": 15, "tf32": 30}
     assert min(found.memory, found.to_device, found.to_host, found.launch, found.dispatch) > 0
+
+
+def test_operands_are_random(monkeypatch):
+    """No two elements of a row are alike, and none are zeros: a GPU is faster on data that doesn't change."""
+    seen = []
+    monkeypatch.setattr(calibrate.ops, "matmul", lambda a, b: seen.extend((a, b)) or a)
+    matmul_rate("cpu:0", "float32", (16, 8, 4))
+    a, b = map(keras.ops.convert_to_numpy, seen[:2])
+    assert len({*a.ravel(), *b.ravel()}) == 16 * 8 + 8 * 4
+    assert -1 <= a.min() < 0 < a.max() <= 1
+
+
+def test_nothing_is_drawn_on_the_host(monkeypatch):
+    """Operands are drawn where they are multiplied: hundreds of millions of numbers take seconds elsewhere."""
+    monkeypatch.setattr(calibrate.np.random, "default_rng", lambda *_: pytest.fail("drawn by NumPy"))
+    assert matmul_rate("cpu:0", "float32", (16, 8, 4)) > 0
 
 
 def test_best_of_four_counts(monkeypatch):

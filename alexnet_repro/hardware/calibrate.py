@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from keras import ops
+from keras import ops, random
 
 from alexnet_repro.hardware.devices import on_device, synchronise
 from alexnet_repro.hardware.precision import PRECISIONS
@@ -54,13 +54,13 @@ def calibrate(device: str, precisions: tuple[str, ...]) -> Calibration:
     kind = device.partition(":")[0]
     matmul = {name: max(matmul_rate(device, name, shape) for shape in PRODUCTS[kind]) for name in precisions}
     with on_device(device):
-        host = np.zeros(COPIED_BYTES, np.uint8)
-        tensor = ops.convert_to_tensor(np.zeros(MEMORY_BYTES[kind] // 4, np.float32))
+        host = np.random.default_rng(0).integers(0, 256, COPIED_BYTES, np.uint8)
+        tensor = ops.tile(random.uniform((1024,), dtype="float32", seed=0), MEMORY_BYTES[kind] // 4096)
         memory = 2 * MEMORY_BYTES[kind] / _best(lambda: ops.add(tensor, 1.0))
-        there = _moved(host)
         to_device = COPIED_BYTES / _best(lambda: _moved(host))
         # On a CPU nothing else may be copied; from a GPU, a second copy on the host would only hide the link.
         copied = np.array if kind == "cpu" else np.asarray
+        there = _moved(host)
         to_host = COPIED_BYTES / _best(lambda: copied(ops.convert_to_numpy(there)))
         tiny = ops.convert_to_tensor(np.zeros(1, np.float32))
         launch = _best(lambda: ops.add(tiny, 1.0), LAUNCHES)
@@ -82,12 +82,9 @@ def matmul_rate(device: str, precision: str, shape: tuple[int, int, int]) -> flo
     """
     rows, terms, columns = shape
     dtype = PRECISIONS[precision][0].removeprefix("mixed_")
-    random = np.random.default_rng(0)
     with on_device(device), numerics(precision):
-        a, b = (
-            ops.cast(ops.convert_to_tensor(random.standard_normal(side, np.float32)), dtype)
-            for side in ((rows, terms), (terms, columns))
-        )
+        a = random.uniform((rows, terms), -1.0, 1.0, dtype, seed=0)
+        b = random.uniform((terms, columns), -1.0, 1.0, dtype, seed=1)
         return 2 * rows * terms * columns / _best(lambda: ops.matmul(a, b))
 
 
