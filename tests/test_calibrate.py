@@ -80,6 +80,15 @@ def test_nothing_is_drawn_on_the_host(monkeypatch):
     assert matmul_rate("cpu:0", "float32", (16, 8, 4)) > 0
 
 
+@pytest.mark.usefixtures("small")
+def test_copies_to_the_host_are_of_new_tensors(monkeypatch):
+    """No round copies what an earlier one did, which a backend may have kept on the host."""
+    copied = []
+    monkeypatch.setattr(calibrate, "_on_host", lambda tensor, _: copied.append(tensor))
+    calibrate.calibrate.__wrapped__("cpu:0", ())
+    assert len({id(tensor) for tensor in copied}) == 5
+
+
 def test_best_of_four_counts(monkeypatch):
     """2n³ operations in the least of four times; how fast the warm-up seemed doesn't matter."""
     seconds = [0.0625, 4.0, 0.5, 2.0, 1.0]
