@@ -61,7 +61,8 @@ def test_best_product_counts(monkeypatch, device):
     )
     found = calibrate.calibrate.__wrapped__(device, ("float32", "tf32"))
     assert found.matmul == {"float32": 15, "tf32": 30}
-    assert min(found.memory, found.to_device, found.to_host, found.launch, found.dispatch) > 0
+    assert min(found.memory, found.to_device, found.to_host, found.call_overhead) > 0
+    assert found.kernel_launch >= 0
 
 
 def test_operands_are_random(monkeypatch):
@@ -78,6 +79,23 @@ def test_nothing_is_drawn_on_the_host(monkeypatch):
     """Operands are drawn where they are multiplied: hundreds of millions of numbers take seconds elsewhere."""
     monkeypatch.setattr(calibrate.np.random, "default_rng", lambda *_: pytest.fail("drawn by NumPy"))
     assert matmul_rate("cpu:0", "float32", (16, 8, 4)) > 0
+
+
+@pytest.mark.usefixtures("small")
+def test_launch_of_a_kernel(monkeypatch):
+    """What a chain of 200 kernels takes beyond a call of one, for each of the other 199; and that call's own time."""
+    seconds = {1: 2.0, 200: 401.0}
+    monkeypatch.setattr(calibrate, "_chain", lambda kernels: lambda _: seconds[kernels])
+    monkeypatch.setattr(calibrate, "_best", lambda work, *_: found if isinstance(found := work(), float) else 1.0)
+    found = calibrate.calibrate.__wrapped__("cpu:0", ())
+    assert found.call_overhead == 2.0
+    assert found.kernel_launch == pytest.approx(399 / 199)
+
+
+def test_chain_of_kernels():
+    """Each kernel of a chain takes what the one before it has made."""
+    half = keras.ops.convert_to_tensor([0.5])
+    assert float(calibrate._chain(3)(half)[0]) == 0.0625
 
 
 @pytest.mark.usefixtures("small")

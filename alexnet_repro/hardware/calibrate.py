@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
 import keras
 import numpy as np
@@ -22,7 +22,7 @@ PRODUCTS = {
 WARM_UP, TIMED = 1, 4
 MEMORY_BYTES = {"cpu": 1 << 28, "gpu": 1 << 30}  # far more than any cache holds
 COPIED_BYTES = 1 << 26
-LAUNCHES = 200
+KERNELS = 200  # in the chain, and calls of the shortest one
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,10 @@ class Calibration:
     """Bytes/s copied from NumPy."""
     to_host: float = 0.0
     """Bytes/s copied to NumPy."""
-    launch: float = 0.0
-    """Seconds until one tiny operation is done and waited for."""
-    dispatch: float = 0.0
-    """Seconds of Python and the backend for each tiny operation that isn't waited for."""
+    call_overhead: float = 0.0
+    """Seconds of a call of a compiled function of one tiny kernel, until it is waited for."""
+    kernel_launch: float = 0.0
+    """Seconds that each further tiny kernel in it takes; on PyTorch, which compiles none, with Keras's own call."""
 
 
 @lru_cache
@@ -62,14 +62,11 @@ def calibrate(device: str, precisions: tuple[str, ...]) -> Calibration:
         # Each round has a tensor of its own: a backend may keep the host's copy with what it was copied from.
         there = iter([_moved(host) for _ in range(WARM_UP + TIMED)])
         to_host = COPIED_BYTES / _best(lambda: _on_host(next(there), kind))
-        tiny = ops.convert_to_tensor(np.zeros(1, np.float32))
-        launch = _best(lambda: ops.add(tiny, 1.0), LAUNCHES)
-        start = time.perf_counter()
-        for _ in range(LAUNCHES):
-            tiny = ops.add(tiny, 1.0)
-        dispatch = (time.perf_counter() - start) / LAUNCHES
-        synchronise(tiny)
-    return Calibration(device, matmul, memory, to_device, to_host, launch, dispatch)
+        tiny, one, many = random.uniform((1,), seed=0), _chain(1), _chain(KERNELS)
+        call_overhead = _best(lambda: one(tiny), KERNELS)
+        # Not below 0: XLA fuses the chain on a CPU, where little is left to tell from noise.
+        kernel_launch = max(0.0, (_best(lambda: many(tiny)) - call_overhead) / (KERNELS - 1))
+    return Calibration(device, matmul, memory, to_device, to_host, call_overhead, kernel_launch)
 
 
 def matmul_rate(device: str, precision: str, shape: tuple[int, int, int]) -> float:
@@ -101,6 +98,33 @@ def _on_host(tensor: Any, kind: str) -> np.ndarray:
     if keras.backend.backend() == "torch":
         tensor = tensor.cpu()
     return np.array(tensor) if kind == "cpu" else np.asarray(tensor)  # on a CPU nothing else may copy
+
+
+def _chain(kernels: int) -> Callable[[Any], Any]:
+    """Return a function of so many kernels, one after the other and none fused, run as a train step's are.
+
+    On TensorFlow that is a graph without XLA, whose executor takes a little longer for each kernel than XLA's does;
+    of products, since on a CPU it fuses what has one operand.
+    On JAX barriers keep XLA from fusing on a GPU. On PyTorch Keras calls each operation.
+    """
+    apart: Callable[[Any], Any] = lambda x: x  # noqa: E731
+
+    def chain(x: Any) -> Any:
+        product = x
+        for _ in range(kernels):
+            product = apart(ops.multiply(product, x))
+        return product
+
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return cast("Callable[[Any], Any]", tf.function(chain, autograph=False))
+    if keras.backend.backend() == "jax":
+        import jax
+
+        apart = jax.lax.optimization_barrier
+        return cast("Callable[[Any], Any]", jax.jit(chain))
+    return chain
 
 
 def _best(work: Callable[[], Any], rounds: int = TIMED) -> float:

@@ -1,7 +1,7 @@
 """What limits a case: compute, memory or launches? By the time each would take at the device's own calibrated rates.
 
 Williams, Waterman and Patterson, "Roofline: an insightful visual performance model for multicore
-architectures", Communications of the ACM 52(4), 2009, with the time to launch kernels beside it.
+architectures", Communications of the ACM 52(4), 2009, with the time of a call and of its kernels' launches beside it.
 """
 
 from dataclasses import dataclass
@@ -47,7 +47,7 @@ def limit(work: Work, seconds: float, precision: str, calibration: Calibration) 
     times = {
         "compute": work.flop / calibration.matmul[precision],
         "memory": work.bytes / calibration.memory,
-        "launch": work.kernels * calibration.dispatch,
+        "launch": calibration.call_overhead + work.kernels * calibration.kernel_launch,
     }
     most = max(times, key=lambda name: times[name])
     return most if times[most] >= EXPLAINED * seconds else "other"
