@@ -1,12 +1,15 @@
-"""This package's own figures in the same form: forward, train step, the training loop, drawing, and the matmul rate.
+"""This package's own figures in the same form, on a GPU if there is one, else on the CPU.
 
-    KERAS_BACKEND=tensorflow python benchmarks/peers/our_step.py [ROUNDS] [BATCH]
+    KERAS_BACKEND=tensorflow python benchmarks/peers/our_step.py [--what "train step"] [--batch 128 512]
+        [--precision mixed_bfloat16] [--xla auto off]
 
-Prints the seconds of each round as JSON, a line a case. On Keras's JAX and PyTorch backends too.
+Prints a line of JSON a case. On Keras's JAX and PyTorch backends too. Forward takes images as large as the network sees
+them; the train step takes 28x28 ones and resizes them, and reports accuracy, both of which PyTorch's here doesn't.
 """
 
+import argparse
 import dataclasses
-import json
+import platform
 import sys
 import time
 from collections.abc import Callable
@@ -15,81 +18,147 @@ from typing import Any
 import keras
 import numpy as np
 from keras import ops
+from timed import Rows, of_device, say, seconds_a_step
 
-from alexnet_repro import DataLoader, Recipe, best_step, build_alexnet, synthetic_fashion, train
-from alexnet_repro.hardware.calibrate import matmul_rate
-from alexnet_repro.hardware.devices import free_memory, synchronise
+from alexnet_repro import DataLoader, Recipe, best_step, build_alexnet, train
+from alexnet_repro.checks.memory_checks import is_out_of_memory
+from alexnet_repro.hardware.calibrate import PRODUCTS, matmul_rate
+from alexnet_repro.hardware.devices import (
+    enable_memory_growth,
+    free_memory,
+    gpu_names,
+    peak_memory,
+    reset_peak_memory,
+    synchronise,
+)
+from alexnet_repro.hardware.precision import PRECISIONS
 from alexnet_repro.hardware.precision import precision as numerics
 from alexnet_repro.network import compiled_network
+from alexnet_repro.results.dispatch import predictor, updater
 
-ROUNDS, BATCH = (int(text) for text in (*sys.argv[1:], *("5", "128")[len(sys.argv) - 1 :]))
-LOADER = DataLoader.from_arrays(*synthetic_fashion(), seed=0)
+XLA: dict[str, bool | str] = {"auto": "auto", "on": True, "off": False}
+DEVICE = (*enable_memory_growth(), "cpu:0")[0]
+KIND = DEVICE.partition(":")[0]
+# Speed doesn't depend on what images show: random ones, as the other side's.
+RANDOM = np.random.default_rng(0)
+SETS = [
+    (RANDOM.integers(0, 256, (n, 28, 28)).astype(np.uint8), RANDOM.integers(0, 10, n).astype(np.uint8))
+    for n in (60_000, 10_000)
+]
+LOADER = DataLoader.from_arrays(*SETS, seed=0)
+CASE = {
+    "device": gpu_names()[0] if KIND == "gpu" else "cpu",
+    "backend": keras.backend.backend(),
+    keras.backend.backend(): sys.modules[keras.backend.backend()].__version__,
+    "keras": keras.__version__,
+    "python": platform.python_version(),
+}
 
 
-def timed(work: Callable[[], Any], rounds: int = ROUNDS) -> list[float]:
-    """Return the seconds of each round but the first two."""
-    seconds = []
-    for _ in range(2 + rounds):
-        start = time.perf_counter()
-        synchronise(work())
-        seconds.append(time.perf_counter() - start)
-    return seconds[2:]
+def recipe(batch: int, updates: int = 1) -> Recipe:
+    """Return the documented recipe, in so many updates of a batch."""
+    documented = dataclasses.replace(Recipe.documented(), epochs=1, preliminary_draws=0, save_every=None)
+    return dataclasses.replace(documented, draw_size=batch, batch_size=batch, draws_per_epoch=updates)
 
 
-def say(what: str, seconds: list[float], **more: object) -> None:
-    """Print a case."""
-    case = {"backend": keras.backend.backend(), "keras": keras.__version__, "batch": BATCH}
-    print(json.dumps({"what": what, **case, **more, "seconds": seconds}), flush=True)
+def rate(precision: str) -> float:
+    """Return the best rate of the device's products, in FLOP/s."""
+    return max(matmul_rate(DEVICE, precision, shape) for shape in PRODUCTS[KIND])
 
 
-def measure(precision: str) -> None:
-    """Time everything in one precision."""
-    documented = Recipe.documented()
-    step_of_batch = dataclasses.replace(documented, draw_size=BATCH, batch_size=BATCH)
+def wait(result: Any) -> None:
+    """Wait for a result, and for all else that is under way on a GPU."""
+    synchronise(result)
+    synchronise()
+
+
+def forward(batch: int, precision: str, xla: bool | str, rows: Rows) -> None:
+    """Time inference."""
     model = build_alexnet()
-    images = ops.convert_to_tensor(LOADER.get_batch_train(BATCH)[0])
-    say("forward", timed(lambda: model.predict_on_batch(images)), precision=precision)
-    network = compiled_network(model, step_of_batch)
-    batch = [ops.convert_to_tensor(array) for array in LOADER.draw_train(BATCH)]
-    say("train step", timed(lambda: network.train_on_batch(*batch)), precision=precision)
+    if xla != "auto":
+        model.jit_compile = xla
+    predict = predictor(model)
+    images = ops.convert_to_tensor(LOADER.get_batch_train(batch)[0])
+    seconds = seconds_a_step(lambda: predict(images), wait, rows)
+    finish("forward", batch, precision, f"Keras, XLA {on(model)}", seconds)
 
-    # The training loop against the bare step on resident data, in turns: each turn is one of either.
-    recipe = dataclasses.replace(step_of_batch, epochs=1, draws_per_epoch=1, preliminary_draws=0, save_every=None)
 
-    step = best_step(model, LOADER, recipe)
-    train(model, LOADER, recipe, step=step, progress=False)  # compiles
-    loops, bare = [], []
-    for _ in range(2 * ROUNDS):
-        start = time.perf_counter()
-        train(model, LOADER, recipe, step=step, progress=False)
-        synchronise()
-        loops.append(time.perf_counter() - start)
-        start = time.perf_counter()
-        network.train_on_batch(*batch)
-        synchronise()
-        bare.append(time.perf_counter() - start)
-    say("training loop, an update", loops, precision=precision)
-    say("bare step in turns with it", bare, precision=precision)
+def train_step(batch: int, precision: str, xla: bool | str, rows: Rows) -> None:
+    """Time Keras's compiled train step on one batch that is on the device."""
+    network = compiled_network(build_alexnet(), recipe(batch), jit_compile=xla)
+    images, labels = (ops.convert_to_tensor(array) for array in LOADER.draw_train(batch))
+    update = updater(network)
+    seconds = seconds_a_step(lambda: update(images, labels), wait, rows)
+    finish("train step", batch, precision, f"Keras, XLA {on(network)}", seconds, float(update(images, labels)))
 
-    four = dataclasses.replace(documented, epochs=1, draws_per_epoch=1, preliminary_draws=0, save_every=None)
-    updates = best_step(model, LOADER, four)
-    say(
-        "training loop, four updates of 32",
-        timed(lambda: train(model, LOADER, four, step=updates, progress=False).images),
-        precision=precision,
+
+def training(batch: int, precision: str, xla: bool | str, rows: Rows) -> None:
+    """Time the train step that training makes: many updates a call on a GPU, each of images taken by their numbers."""
+    if xla != "auto":
+        return
+    step = best_step(build_alexnet(), LOADER, recipe(batch))
+    updates = step.updates_at_once
+    numbers = LOADER.draw_train_indices(updates * batch).reshape(updates, batch)
+    seconds = seconds_a_step(lambda: step(numbers), wait, rows, updates)
+    losses, _ = step(numbers)
+    finish("train step", batch, precision, f"training's own, {updates} a call", seconds, float(losses[-1]))
+
+
+def loop(batch: int, precision: str, xla: bool | str, rows: Rows) -> None:
+    """Time `train` against Keras's train step on resident data, in turns: as many updates each as training makes."""
+    if xla != "auto":
+        return
+    model = build_alexnet()
+    step = best_step(model, LOADER, recipe(batch))
+    updates = step.updates_at_once
+    several = recipe(batch, updates)
+    update = updater(compiled_network(model, several))
+    images, labels = (ops.convert_to_tensor(array) for array in LOADER.draw_train(batch))
+
+    def loops() -> None:
+        train(model, LOADER, several, step=step, progress=False)
+
+    def bare() -> None:
+        for _ in range(updates):
+            last = update(images, labels)
+        synchronise(last)
+
+    turns: dict[Callable[[], None], list[float]] = {loops: [], bare: []}
+    for _ in range(2 + 2 * rows.rounds):
+        for work, seconds in turns.items():
+            start = time.perf_counter()
+            work()
+            seconds.append((time.perf_counter() - start) / updates)
+    finish("training loop, an update", batch, precision, f"{updates} a call", turns[loops][2:])
+    finish("bare step in turns with it", batch, precision, "Keras", turns[bare][2:])
+
+
+def four(_: int, precision: str, xla: bool | str, rows: Rows) -> None:
+    """Time what the document's own loop does with 128 images: four updates of 32."""
+    if xla != "auto":
+        return
+    model, documented = build_alexnet(), dataclasses.replace(recipe(128), batch_size=32)
+    step = best_step(model, LOADER, documented)
+    seconds = seconds_a_step(
+        lambda: train(model, LOADER, documented, step=step, progress=False).losses, wait, rows._replace(steps=1)
     )
-    rate = matmul_rate("cpu:0", precision, (4096, 4096, 4096))
-    say("product of 4096 x 4096", [2 * 4096**3 / rate], precision=precision)
+    finish("training loop, four updates of 32", 128, precision, "", seconds)
 
 
-for name in ("float32", "mixed_bfloat16"):
-    with numerics(name):
-        keras.utils.set_random_seed(0)
-        measure(name)
-    free_memory()
-say("get_batch_train as documented", timed(lambda: LOADER.get_batch_train(BATCH)[1]))
-say("draw_train, as training takes it", timed(lambda: LOADER.draw_train(BATCH)[1]))
-if keras.backend.backend() == "tensorflow":
+def product(_: int, precision: str, xla: bool | str, rows: Rows) -> None:  # noqa: ARG001 - as the others
+    """Time the fastest of the products that the device is calibrated by."""
+    if xla == "auto":
+        say("product", 1, [], **CASE, precision=precision, rate=rate(precision))
+
+
+def drawing(batch: int, precision: str, xla: bool | str, rows: Rows) -> None:
+    """Time a resized batch on the device against the document's own, in turns."""
+    if xla != "auto" or precision != "float32":
+        return
+    finish("get_batch_train as documented", batch, "", "", each(lambda: LOADER.get_batch_train(batch)[1], rows))
+    finish("draw_train, as training takes it", batch, "", "", each(lambda: LOADER.draw_train(batch)[1], rows))
+    if keras.backend.backend() != "tensorflow":
+        return
     import tensorflow as tf
 
     from alexnet_repro.distributed import TensorFlowStep
@@ -99,13 +168,90 @@ if keras.backend.backend() == "tensorflow":
 
     def as_in_the_document() -> Any:
         """Return a resized batch as the document's own `get_batch_train` makes it."""
-        index = np.random.randint(0, LOADER.num_train, BATCH)  # noqa: NPY002 - as documented
+        index = np.random.randint(0, LOADER.num_train, batch)  # noqa: NPY002 - as documented
         return tf.image.resize_with_pad(train_images[index], 224, 224).numpy()
 
     def as_training_does() -> Any:
         """Return a resized batch on the device."""
-        return step.batch(LOADER.draw_train_indices(BATCH))
+        return step.batch(LOADER.draw_train_indices(batch))
 
-    rounds = [(timed(as_in_the_document, 1), timed(as_training_does, 1)) for _ in range(4 * ROUNDS)]
-    say("the document's get_batch_train, in turns with the next", [one for (one,), _ in rounds])
-    say("a resized batch on the device, as training makes it", [one for _, (one,) in rounds])
+    one = rows._replace(rounds=1)
+    rounds = [(each(as_in_the_document, one)[0], each(as_training_does, one)[0]) for _ in range(4 * rows.rounds)]
+    finish("the document's get_batch_train, in turns with the next", batch, "", "", [theirs for theirs, _ in rounds])
+    finish("a resized batch on the device, as training makes it", batch, "", "", [ours for _, ours in rounds])
+
+
+def each(work: Callable[[], Any], rows: Rows) -> list[float]:
+    """Return the seconds of each round but the first two, waited for one by one."""
+    seconds = []
+    for _ in range(2 + rows.rounds):
+        start = time.perf_counter()
+        synchronise(work())
+        seconds.append(time.perf_counter() - start)
+    return seconds[2:]
+
+
+def on(model: keras.Model) -> str:
+    """Return whether XLA compiles a model."""
+    return "on" if model.jit_compile else "off"
+
+
+def finish(
+    what: str, batch: int, precision: str, configuration: str, seconds: list[float], loss: float | None = None
+) -> None:
+    """Print a case, with its memory."""
+    case: dict[str, Any] = {"precision": precision, "configuration": configuration, **CASE}
+    if loss is not None and not np.isfinite(loss):
+        case["failed"], seconds = "the result isn't finite", []
+    say(what, batch, seconds, **case, **{"peak memory, bytes": peak_memory(DEVICE)})
+
+
+WORK = {
+    "forward": forward,
+    "train step": train_step,
+    "training": training,
+    "loop": loop,
+    "four": four,
+    "product": product,
+    "drawing": drawing,
+}
+
+
+def measure(what: str, batch: int, precision: str, xla: str, rows: Rows) -> None:
+    """Print a case, or why there is none."""
+    failed = None
+    with numerics(precision):
+        keras.utils.set_random_seed(0)
+        reset_peak_memory(DEVICE)
+        try:
+            WORK[what](batch, precision, XLA[xla], rows)
+        except Exception as error:  # noqa: BLE001 - the other cases are still worth knowing
+            failed = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            if is_out_of_memory(error):
+                failed = "doesn't fit into the device's memory"
+    if failed:
+        say(what, batch, [], precision=precision, configuration=f"{what}, XLA {xla}", **CASE, failed=failed)
+    free_memory()
+
+
+def main() -> None:
+    """Measure what was asked for."""
+    usual = of_device(KIND)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--what", nargs="+", choices=WORK, default=tuple(WORK), help="training: its own train step")
+    parser.add_argument("--batch", nargs="+", type=int, default=[128])
+    parser.add_argument("--precision", nargs="+", choices=PRECISIONS, default=("float32", "mixed_bfloat16"))
+    parser.add_argument("--xla", nargs="+", choices=XLA, default=("auto",), help="auto: as Keras decides")
+    parser.add_argument("--rounds", type=int, default=usual.rounds)
+    parser.add_argument("--steps", type=int, default=usual.steps, help="a round, dispatched in a row (%(default)s)")
+    asked = parser.parse_args()
+    rows = usual._replace(rounds=asked.rounds, steps=asked.steps)
+    for what in asked.what:
+        for batch in asked.batch:
+            for precision in asked.precision:
+                for xla in asked.xla:
+                    measure(what, batch, precision, xla, rows)
+
+
+if __name__ == "__main__":
+    main()

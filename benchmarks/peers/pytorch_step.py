@@ -1,19 +1,28 @@
-"""The same architecture in plain PyTorch: forward and train step of 128 images on a CPU, in each layout and precision.
+"""The same architecture in plain PyTorch: forward and train step, on a GPU if there is one, else on the CPU.
 
-    python benchmarks/peers/pytorch_step.py [ROUNDS] [BATCH]
+    python benchmarks/peers/pytorch_step.py [--batch 128 512] [--precision mixed_bfloat16] [--mode eager default]
 
-Prints the seconds of each round as JSON, a line a case. It needs PyTorch alone.
+Prints a line of JSON a case. It needs PyTorch alone. PyTorch gets its best: cuDNN chooses by timing, SGD is one fused
+kernel, the batch is on the device, as large as the network sees it, and what is compiled is compiled for that batch.
 """
 
-import json
+import argparse
+import gc
+import platform
+import resource
 import sys
-import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
+from timed import Rows, of_device, say, seconds_a_step
 from torch import nn
 
-ROUNDS, BATCH = (int(text) for text in (*sys.argv[1:], *("5", "128")[len(sys.argv) - 1 :]))
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+GPU = DEVICE.type == "cuda"
+LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
+MODES = ("eager", "default", "reduce-overhead", "max-autotune-no-cudagraphs", "max-autotune")
+WORK = ("forward", "train step")
 
 
 def build() -> nn.Sequential:
@@ -29,43 +38,129 @@ def build() -> nn.Sequential:
     )
 
 
-def timed(work: Callable[[], object]) -> list[float]:
-    """Return the seconds of each round but the first two."""
-    seconds = []
-    for _ in range(2 + ROUNDS):
-        start = time.perf_counter()
-        work()
-        seconds.append(time.perf_counter() - start)
-    return seconds[2:]
+def wait(_: object) -> None:
+    """Wait for the GPU, if there is one."""
+    if GPU:
+        torch.cuda.synchronize()
 
 
-def measure(layout: torch.memory_format, precision: torch.dtype) -> None:
-    """Print forward and train step in one layout and precision."""
-    torch.manual_seed(0)
-    model = build().to(memory_format=layout)
-    optimizer = torch.optim.SGD(model.parameters(), 0.01)
-    images = torch.rand(BATCH, 1, 224, 224).to(memory_format=layout)
-    labels = torch.randint(0, 10, (BATCH,))
-    autocast = torch.autocast("cpu", precision, enabled=precision != torch.float32)
+def peak_memory() -> int:
+    """Return the most bytes that were in use: of a GPU's memory since the last case, or of this process's."""
+    if GPU:
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+class Step(nn.Module):
+    """The network on one batch, which is on the device: its logits, or in training their loss."""
+
+    def __init__(self, batch: int, precision: str, layout: str) -> None:
+        """Draw weights and the batch."""
+        super().__init__()
+        torch.manual_seed(0)
+        self.network = build()
+        # As the other side's: random 28x28 pixels, resized. Buffers, so that CUDA graphs needn't copy them.
+        images = nn.functional.interpolate(torch.randint(0, 256, (batch, 1, 28, 28)) / 255, (224, 224), mode="bilinear")
+        self.register_buffer("images", images.bfloat16() if precision == "mixed_bfloat16" else images)
+        self.register_buffer("labels", torch.randint(0, 10, (batch,)))
+        self.to(DEVICE, memory_format=LAYOUTS[layout])
+
+    def forward(self) -> torch.Tensor:
+        """Return logits, or the mean loss."""
+        logits = self.network(self.images)
+        return nn.functional.cross_entropy(logits.float(), self.labels) if self.training else logits
+
+
+def work(what: str, batch: int, precision: str, layout: str, mode: str) -> Callable[[], torch.Tensor]:
+    """Return what is timed: the logits of a batch, or the loss before an update."""
+    model = Step(batch, precision, layout).train(what == "train step")
+    run = model if mode == "eager" else torch.compile(model, mode=mode, dynamic=False)
+    half = torch.autocast(DEVICE.type, torch.bfloat16, enabled=precision == "mixed_bfloat16")
 
     def forward() -> torch.Tensor:
-        with torch.inference_mode(), autocast:
-            return model(images)
+        with torch.inference_mode(), half:
+            return run()
 
-    def step() -> None:
+    optimizer = torch.optim.SGD(model.parameters(), 0.01, fused=True)
+
+    def step() -> torch.Tensor:
         optimizer.zero_grad(set_to_none=True)
-        with autocast:
-            loss = nn.functional.cross_entropy(model(images).float(), labels)
+        with half:
+            loss = run()
         loss.backward()
         optimizer.step()
+        return loss.detach()
 
-    case = {"torch": torch.__version__, "layout": str(layout), "precision": str(precision), "batch": BATCH}
-    model.eval()
-    print(json.dumps({"what": "forward", **case, "seconds": timed(forward)}), flush=True)
-    model.train()
-    print(json.dumps({"what": "train step", **case, "seconds": timed(step)}), flush=True)
+    return forward if what == "forward" else step
 
 
-for layout in (torch.contiguous_format, torch.channels_last):
-    for precision in (torch.float32, torch.bfloat16):
-        measure(layout, precision)
+def measure(what: str, batch: int, precision: str, layout: str, mode: str, rows: Rows) -> None:
+    """Print a case, or why there is none."""
+    case: dict[str, Any] = {
+        "precision": precision,
+        "configuration": f"{layout}, {mode}",
+        "device": torch.cuda.get_device_name() if GPU else "cpu",
+        "torch": torch.__version__,
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),
+        "python": platform.python_version(),
+    }
+    tf32 = precision != "float32"
+    torch.set_float32_matmul_precision("high" if tf32 else "highest")
+    torch.backends.cudnn.allow_tf32 = tf32
+    torch.backends.cudnn.benchmark = True
+    try:
+        if GPU:
+            torch.cuda.reset_peak_memory_stats()
+        made = work(what, batch, precision, layout, mode)
+        seconds = seconds_a_step(made, wait, rows)
+        loss = made().float()
+        if not bool(torch.isfinite(loss).all()):
+            case["failed"], seconds = "the result isn't finite", []
+        case["tf32"], case["peak memory, bytes"] = tf32, peak_memory()
+    except torch.OutOfMemoryError:
+        seconds, case["failed"] = [], "doesn't fit into the device's memory"
+    except Exception as error:  # noqa: BLE001 - the other cases are still worth knowing
+        seconds, case["failed"] = [], f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    say(what, batch, seconds, **case)
+    made = None
+    torch.compiler.reset()
+    gc.collect()
+    torch.cuda.empty_cache()
+
+
+def main() -> None:
+    """Measure what was asked for."""
+    usual = of_device("gpu" if GPU else "cpu")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--what", nargs="+", choices=WORK, default=WORK)
+    parser.add_argument("--batch", nargs="+", type=int, default=[128])
+    parser.add_argument(
+        "--precision",
+        nargs="+",
+        choices=("float32", "tf32", "mixed_bfloat16"),
+        default=("float32", "mixed_bfloat16"),
+        help="float32: TF32 off; mixed_bfloat16: by autocast",
+    )
+    parser.add_argument("--layout", nargs="+", choices=LAYOUTS, default=("channels_last",) if GPU else tuple(LAYOUTS))
+    parser.add_argument(
+        "--mode",
+        nargs="+",
+        choices=MODES,
+        default=MODES[:3] if GPU else MODES[:1],
+        help="of torch.compile; eager: none",
+    )
+    parser.add_argument("--rounds", type=int, default=usual.rounds)
+    parser.add_argument("--steps", type=int, default=usual.steps, help="a round, dispatched in a row (%(default)s)")
+    asked = parser.parse_args()
+    rows = usual._replace(rounds=asked.rounds, steps=asked.steps)
+    for what in asked.what:
+        for batch in asked.batch:
+            for precision in asked.precision:
+                for layout in asked.layout:
+                    for mode in asked.mode:
+                        measure(what, batch, precision, layout, mode, rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,134 @@
+r"""Two sides on one device, in turns of a process each: which is faster, at the best configuration of each?
+
+    python benchmarks/peers/in_turns.py [--turns 2] [--limit 300] OURS THEIRS
+
+OURS and THEIRS are command lines that print cases as JSON lines, as `our_step.py` and `pytorch_step.py` do. Each side
+may have libraries of its own, by `env`:
+
+    python benchmarks/peers/in_turns.py \
+        "env LD_LIBRARY_PATH=/opt/cuda12 python benchmarks/peers/our_step.py --what 'train step' --batch 128 512" \
+        "/opt/torch/bin/python benchmarks/peers/pytorch_step.py --what 'train step' --batch 128 512"
+
+Prints each case as it comes, with its turn and side, and then a table: for each work, precision and batch the images/s
+of the best configuration of each side (median of all rounds, least and most), and the ratio. With `--read FILE` it
+makes the table from the lines of an earlier run. It needs Python alone.
+"""
+
+import argparse
+import contextlib
+import json
+import shlex
+import statistics
+import subprocess
+import sys
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+Case = dict[str, Any]
+KEY = ("what", "precision", "batch")
+
+
+def cases(lines: Iterable[str]) -> Iterator[Case]:
+    """Yield the cases among what is printed."""
+    for line in lines:
+        with contextlib.suppress(ValueError):
+            case = json.loads(line)
+            if isinstance(case, dict) and "what" in case:
+                yield case
+
+
+def turn(command: str, limit: float) -> Iterator[Case]:
+    """Run one side's process and yield its cases as they come; after `limit` seconds it is killed."""
+    with subprocess.Popen(shlex.split(command), stdout=subprocess.PIPE, encoding="utf-8") as process:  # noqa: S603
+        end = threading.Timer(limit, process.kill)
+        end.start()
+        yield from cases(process.stdout or ())
+        status = process.wait()
+        end.cancel()
+    if status:
+        print(f"exit status {status}: {command}", file=sys.stderr)
+
+
+def taken(sides: dict[str, str], turns: int, limit: float) -> Iterator[Case]:
+    """Yield every case, with its side and turn."""
+    for number in range(1, turns + 1):
+        for side, command in sides.items():
+            for case in turn(command, limit):
+                yield {"side": side, "turn": number, **case}
+
+
+def best(found: Sequence[Case]) -> tuple[str, list[float], list[Case]]:
+    """Return the configuration of the highest median, its images/s of all rounds, and its cases."""
+    by_configuration: dict[str, list[Case]] = {}
+    for case in found:
+        by_configuration.setdefault(case["configuration"], []).append(case)
+    speeds = {
+        name: [case["batch"] / seconds for case in those for seconds in case["seconds"]]
+        for name, those in by_configuration.items()
+    }
+    name = max(speeds, key=lambda each: statistics.median(speeds[each]))
+    return name, speeds[name], by_configuration[name]
+
+
+def table(found: Sequence[Case]) -> str:
+    """Return who is how fast, a line for each work, precision and batch.
+
+    Raises:
+        ValueError: the two sides were on different devices.
+    """
+    devices = sorted({case["device"] for case in found})
+    if len(devices) > 1:
+        raise ValueError(f"the sides can't be compared: they ran on {' and '.join(devices)}")
+    lines = [f"on {', '.join(devices)}; images/s: median of all rounds (least to most)"]
+    for key in dict.fromkeys(tuple(case[name] for name in KEY) for case in found):
+        what, precision, batch = key
+        medians: dict[str, float] = {}
+        lines.append(f"{what}, {precision}, batch of {batch}")
+        for side in ("ours", "theirs"):
+            its = [case for case in found if case["side"] == side and key == tuple(case[name] for name in KEY)]
+            ran = [case for case in its if "seconds" in case]
+            lines += [
+                f"  {side}: none by {configuration}: {why}"
+                for configuration, why in dict.fromkeys(
+                    (case["configuration"], case["failed"]) for case in its if "failed" in case
+                )
+            ]
+            if not ran:
+                continue
+            name, speeds, those = best(ran)
+            medians[side] = statistics.median(speeds)
+            memory = max(case["peak memory, bytes"] for case in those) / 1e6
+            lines.append(
+                f"  {side}: {medians[side]:,.1f} ({min(speeds):,.1f} to {max(speeds):,.1f}) by {name}; "
+                f"{len(those)} turns, {memory:,.0f} MB"
+            )
+        if len(medians) == 2:
+            lines.append(f"  ours over theirs: {medians['ours'] / medians['theirs']:.3f}")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Take turns, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("ours", nargs="?")
+    parser.add_argument("theirs", nargs="?")
+    parser.add_argument("--turns", type=int, default=2)
+    parser.add_argument("--limit", type=float, default=300, help="seconds a process may take (%(default)s)")
+    parser.add_argument("--read", type=Path, metavar="FILE", help="the lines of an earlier run")
+    asked = parser.parse_args()
+    if asked.read:
+        found = list(cases(asked.read.read_text(encoding="utf-8").splitlines()))
+    elif asked.theirs is None:
+        parser.error("OURS and THEIRS are needed, or --read")
+    else:
+        found = []
+        for case in taken({"ours": asked.ours, "theirs": asked.theirs}, asked.turns, asked.limit):
+            print(json.dumps(case), flush=True)
+            found.append(case)
+    print(table(found))
+
+
+if __name__ == "__main__":
+    main()

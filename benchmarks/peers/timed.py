@@ -1,0 +1,62 @@
+"""How both sides are timed, and how they print it: steps dispatched in a row, waited for at both ends."""
+
+import gc
+import json
+import math
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+WARM_UP_SECONDS = 0.5  # a GPU's clocks take that long to rise
+
+
+class Rows(NamedTuple):
+    """How long a case is timed."""
+
+    warm_up: int
+    """Steps before the first round, at the least."""
+    rounds: int
+    steps: int
+    """A round, at the least."""
+
+
+def of_device(kind: str) -> Rows:
+    """Return how long to time on `gpu`, where a step takes a few ms, and on `cpu`, where it takes a second."""
+    return Rows(10, 5, 64) if kind == "gpu" else Rows(2, 5, 1)
+
+
+def seconds_a_step(work: Callable[[], Any], wait: Callable[[Any], object], rows: Rows, updates: int = 1) -> list[float]:
+    """Return the seconds a step of each round.
+
+    Args:
+        work: makes `updates` steps; may return before the device has made them.
+        wait: returns once the device has, given what `work` returned last.
+        rows: how many.
+        updates: steps a call.
+    """
+    wait(work())  # compiles
+    made, began = updates, time.perf_counter()
+    while made < rows.warm_up or time.perf_counter() - began < WARM_UP_SECONDS:
+        wait(work())
+        made += updates
+    calls, seconds = math.ceil(rows.steps / updates), []
+    gc.collect()
+    gc.disable()
+    for _ in range(rows.rounds):
+        start = time.perf_counter()
+        for _ in range(calls):
+            result = work()
+        wait(result)
+        seconds.append((time.perf_counter() - start) / (calls * updates))
+    gc.enable()
+    return seconds
+
+
+def say(what: str, batch: int, seconds: Sequence[float], **more: object) -> None:
+    """Print a case; without `seconds`, `more` says why there are none."""
+    speed = {}
+    if seconds:
+        median = statistics.median(seconds)
+        speed = {"images/s": batch / median, "median": median, "seconds": list(seconds)}
+    print(json.dumps({"what": what, "batch": batch, **more, **speed}), flush=True)
