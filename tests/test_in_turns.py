@@ -5,6 +5,7 @@ import shlex
 import sys
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -83,7 +84,7 @@ def test_steps_are_dispatched_in_a_row(monkeypatch):
     timed = import_module("timed")
     monkeypatch.setattr(timed, "WARM_UP_SECONDS", 0)
     clock = iter(range(0, 1000, 12))
-    monkeypatch.setattr(timed.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(timed, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
     done = []
     seconds = timed.seconds_a_step(
         lambda: done.append("call"), lambda _: done.append("wait"), timed.Rows(warm_up=4, rounds=2, steps=5), updates=2
