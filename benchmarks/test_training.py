@@ -11,15 +11,13 @@ from alexnet_repro.checks.subject import Subject
 from alexnet_repro.results import limits
 
 BATCHES = {"cpu": (32,), "gpu": (128, 512)}
-UPDATES = 2
+LEAST_UPDATES = 2
 
 
 def test_training(device: str, batch: int, precision: str, loader: DataLoader, measure: Callable[..., None]) -> None:
-    """A few updates by `train`, each on a draw of its own; the loss stays finite."""
+    """As many updates as `train` makes a call, at least two, each on a draw of its own; the loss stays finite."""
     subject = Subject(device, precision)
-    recipe = dataclasses.replace(
-        LEARNABLE, draw_size=batch, batch_size=batch, epochs=1, draws_per_epoch=UPDATES, preliminary_draws=0
-    )
+    recipe = dataclasses.replace(LEARNABLE, draw_size=batch, batch_size=batch, epochs=1, preliminary_draws=0)
 
     def fault(losses: Any) -> str | None:
         bad = [loss for loss in losses if not math.isfinite(loss)]
@@ -28,11 +26,13 @@ def test_training(device: str, batch: int, precision: str, loader: DataLoader, m
     with subject.running():
         model, _ = subject.model()
         step = best_step(model, loader, recipe)
+        updates = max(LEAST_UPDATES, step.updates_at_once)
+        several = dataclasses.replace(recipe, draws_per_epoch=updates)
         one = limits.train_step(batch, precision)
-        todo = limits.Work(UPDATES * one.flop, UPDATES * one.bytes, UPDATES * one.kernels)
+        todo = limits.Work(updates * one.flop, updates * one.bytes, updates * one.kernels)
         measure(
-            lambda: train(model, loader, recipe, step=step, progress=False).losses,
+            lambda: train(model, loader, several, step=step, progress=False).losses,
             fault,
-            images=UPDATES * batch,
+            images=updates * batch,
             todo=todo,
         )

@@ -1,6 +1,7 @@
 """Which cases the benchmarks have, by default and in full; and what becomes of a batch that doesn't fit."""
 
 from importlib import import_module
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -159,3 +160,20 @@ def test_evaluation_is_held_against_outputs(monkeypatch, evaluation, said):
     np.testing.assert_array_equal(labels, [0, 0, 0, 0])
     fault = module.differs(evaluation, OUTPUTS, labels, drift=1e-4)
     assert (fault is None) if said is None else said in fault
+
+
+@pytest.mark.parametrize(
+    ("at_once", "updates"), [pytest.param(1, 2, id="at_once=1"), pytest.param(32, 32, id="at_once=32")]
+)
+def test_training_is_timed_as_it_trains(monkeypatch, at_once, updates):
+    """A round is as many updates as training makes a call, where that is more than two."""
+    spec = spec_from_file_location("timed_training", FOLDER / "test_training.py")  # tests have one of that name
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(module, "best_step", lambda *_: SimpleNamespace(updates_at_once=at_once))
+    monkeypatch.setattr(
+        module, "train", lambda _, __, recipe, **___: SimpleNamespace(losses=[0.0] * recipe.num_updates)
+    )
+    rounds = []
+    module.test_training("cpu:0", 8, "float32", None, lambda work, _, *, images, **__: rounds.append((work(), images)))
+    assert rounds == [([0.0] * updates, 8 * updates)]

@@ -1,0 +1,18 @@
+"""The price of determinism, precision and XLA is that of the device's work, not of launching or reading it."""
+
+from types import SimpleNamespace
+
+from alexnet_repro.checks import price
+from alexnet_repro.checks.subject import Subject
+
+
+def test_steps_are_timed_in_rows(monkeypatch):
+    """Two steps to warm up, then three rows of two, each waited for once; nothing is read back in between."""
+    done = []
+    monkeypatch.setattr(price, "updater", lambda _: lambda *_: done.append("step"))
+    monkeypatch.setattr(price, "synchronise", lambda _: done.append("wait"))
+    clock = iter(range(0, 100, 4))
+    monkeypatch.setattr(price, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    found = price.step_time_without_xla(Subject(side=67))
+    assert done == ["step", "wait"] * 2 + ["step", "step", "wait"] * 3
+    assert (found.status, found.number, found.data) == ("PASS", 2.0, {"batch": 8})  # 4 s for two steps
