@@ -28,6 +28,7 @@ def evaluate(
     num_samples: int | None = None,
     *,
     loss: str = "normalised_sigmoid",
+    network: Network | None = None,
     progress: bool = True,
 ) -> Evaluation:
     """Measure `model` on test images.
@@ -38,6 +39,7 @@ def evaluate(
         num_samples: None for every test image once; otherwise so many are drawn with replacement,
             as the document draws 2,000.
         loss: a name in `alexnet_repro.losses.LOSSES`.
+        network: `evaluation_network(model, loss)`, to be compiled once for many calls; by default for this one alone.
         progress: whether to show a bar on stderr.
 
     Raises:
@@ -49,7 +51,7 @@ def evaluate(
         raise ValueError(f"num_samples must be at least 1, or None for every test image; got {num_samples}")
     check_labels(loader, model)
     images, labels = loader.all_test() if num_samples is None else loader.draw_test(num_samples)
-    network = compiled(Network(model), loss)
+    network = network or evaluation_network(model, loss)
     sums = np.zeros(2)
     with progress_bar(len(labels), "evaluating", show=progress) as bar:
         for at in range(0, len(labels), EVALUATION_BATCH):
@@ -58,6 +60,11 @@ def evaluate(
             bar.update(len(labels[part]))
     mean_loss, accuracy = sums / len(labels)
     return Evaluation(float(mean_loss), float(accuracy), len(labels))
+
+
+def evaluation_network(model: keras.Sequential, loss: str) -> Network:
+    """Return what `evaluate` measures `model` by, whatever its weights are then; `loss` is a name in `LOSSES`."""
+    return compiled(Network(model), loss)
 
 
 def logits_on_test(model: keras.Sequential, loader: DataLoader, *, progress: bool = True) -> np.ndarray:

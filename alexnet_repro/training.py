@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import keras
@@ -11,8 +12,9 @@ import numpy as np
 
 from alexnet_repro.checkpoint import Checkpoints, Progress, Store, identity, to_stderr
 from alexnet_repro.data.loader import DataLoader
-from alexnet_repro.evaluation import Evaluation, check_labels, evaluate
+from alexnet_repro.evaluation import Evaluation, check_labels, evaluate, evaluation_network
 from alexnet_repro.log import Log
+from alexnet_repro.network import Network
 from alexnet_repro.recipe import Recipe
 from alexnet_repro.schedule import Stretch, draw_after, draws_until_saved, stretches
 from alexnet_repro.steps import Step, best_step
@@ -134,6 +136,11 @@ class _Between:
     log: Log
     show: bool
 
+    @cached_property
+    def network(self) -> Network:
+        """What the model is measured by after every epoch: compiled once."""
+        return evaluation_network(self.model, self.recipe.loss)
+
     def save(self, draw: Stretch, *, stop: bool) -> None:
         """Save a checkpoint, if one is due."""
         if self.store and (draw.checkpoints or draw.ends_epoch or stop):
@@ -145,7 +152,7 @@ class _Between:
             self._save_weights(self.weights)
         updates = len(self.log.losses)
         if draw.measures and measure and updates not in dict(self.log.evaluations):
-            found = evaluate(self.model, self.loader, loss=self.recipe.loss, progress=self.show)
+            found = evaluate(self.model, self.loader, loss=self.recipe.loss, network=self.network, progress=self.show)
             self.log.evaluations += ((updates, found),)
             if self.store:
                 self.store.save(self.log.progress(), needed=False)

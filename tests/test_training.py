@@ -18,6 +18,7 @@ from alexnet_repro import (
     synthetic_fashion,
     train,
 )
+from alexnet_repro.evaluation import evaluation_network
 from alexnet_repro.hardware.precision import precision
 from alexnet_repro.schedule import stretches
 
@@ -153,6 +154,15 @@ def test_validation_within_epochs(loader, small, monkeypatch):
     assert history.evaluations == tuple((updates, "measured") for updates in (6, 8, 12, 14))
 
 
+def test_validation_compiles_once(loader, small, monkeypatch):
+    """What measures the model after an epoch is compiled for all of them, and not at all where none is measured."""
+    networks = []
+    monkeypatch.setattr("alexnet_repro.training.evaluate", lambda *_, network, **__: networks.append(network))
+    train(small, loader, TINY, step=Counting(), validate=True, progress=False)
+    assert len(networks) == 2
+    assert networks[0] is networks[1]
+
+
 @pytest.mark.parametrize("loss", [float("nan"), float("inf")])
 def test_divergence(loader, small, loss):
     """A loss that isn't finite stops the run, at most a call later, with the update's number and what to try."""
@@ -250,6 +260,16 @@ def test_evaluate_counts_every_test_image_once(small):
     assert result.num_samples == 290
     assert result.accuracy == pytest.approx(np.mean(probabilities.argmax(axis=1) == loader.test_labels))
     assert result.loss == pytest.approx(-np.log(picked / probabilities.sum(axis=1)).mean(), rel=1e-5)
+
+
+def test_evaluate_again_sees_new_weights(small, loader):
+    """A network that is compiled once measures what the model's weights are at each call."""
+    network = evaluation_network(small, "softmax")
+    before = evaluate(small, loader, loss="softmax", network=network, progress=False)
+    small.set_weights([3 * weight for weight in small.get_weights()])
+    after = evaluate(small, loader, loss="softmax", network=network, progress=False)
+    assert after != before
+    assert after == evaluate(small, loader, loss="softmax", progress=False)
 
 
 def test_evaluate_on_a_draw(loader, small):
