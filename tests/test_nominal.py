@@ -83,7 +83,10 @@ NOMINAL = Nominal({"float32": 67e12}, 3.35e12, 63e9)
         ),
         pytest.param(replace(FOUND, memory=0.8e12), "FAIL", "memory: 800 GB/s, 24% of", id="device=slow-memory"),
         pytest.param(replace(FOUND, memory=1e12), "INCONCLUSIVE", "memory: 1e+03 GB/s, 30% of", id="device=low-memory"),
-        pytest.param(replace(FOUND, to_host=1e9), "INCONCLUSIVE", "copies from it: 1 GB/s, 6% of", id="device=virtual"),
+        pytest.param(replace(FOUND, to_device=1.8e9), "PASS", "", id="device=virtual"),
+        pytest.param(
+            replace(FOUND, to_host=0.6e9), "INCONCLUSIVE", "copies from it: 0.6 GB/s, 4% of", id="device=slow-host"
+        ),
         pytest.param(replace(FOUND, to_host=0.4e9), "FAIL", "copies from it: 0.4 GB/s, 2% of", id="device=slow-link"),
         pytest.param(replace(FOUND, device="cpu:0", memory=1e12), "INCONCLUSIVE", "memory", id="device=slow-cpu"),
     ],
