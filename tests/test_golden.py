@@ -3,6 +3,7 @@
 import datetime as dt
 import json
 from dataclasses import replace
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -211,6 +212,50 @@ def test_environment_of_a_gpu(device, here, gpu, monkeypatch):
     found = golden.environment_of(device, here)
     assert found == {"packages": found["packages"], "settings": {}, **gpu, "driver": here.nvidia.driver}
     assert json.loads(json.dumps(found)) == found
+
+
+INSTALLED = {
+    "numpy": "2.4.6",
+    "nvidia-cublas": "13.2.0",
+    "nvidia_cuda_nvcc": "13.1",  # as older wheels spell it
+    "nvidia-cuda-nvrtc-cu12": "12.9",
+    "jax-cuda13-plugin": "0.9",
+    "triton": "3.6",
+    "scipy": "1.17",
+}
+
+
+@pytest.mark.parametrize(
+    ("gpu", "expected"),
+    [
+        (False, {"numpy": "2.4.6", "nvidia-cublas": "13.2.0"}),
+        (
+            True,
+            {
+                "numpy": "2.4.6",
+                "nvidia-cublas": "13.2.0",
+                "jax-cuda13-plugin": "0.9",
+                "nvidia-cuda-nvcc": "13.1",
+                "nvidia-cuda-nvrtc-cu12": "12.9",
+                "triton": "3.6",
+            },
+        ),
+    ],
+    ids=["gpu=False", "gpu=True"],
+)
+def test_packages_that_decide_bits(gpu, expected, monkeypatch):
+    """On a GPU all of CUDA's packages count, its compilers' among them; a CPU's are those that digests on file have."""
+
+    def version(name):
+        if name in INSTALLED:
+            return INSTALLED[name]
+        raise PackageNotFoundError(name)
+
+    there = [SimpleNamespace(name=name, version=found) for name, found in INSTALLED.items()]
+    late = [SimpleNamespace(name="triton", version="1.0"), SimpleNamespace(name=None, version="1.0")]
+    monkeypatch.setattr(golden, "version", version)
+    monkeypatch.setattr(golden, "distributions", lambda: iter([*there, *late]))
+    assert golden.packages(gpu=gpu) == expected
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,10 @@ import json
 import math
 import os
 import platform
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, distributions, version
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,12 @@ from alexnet_repro.hardware.finding import Finding
 from alexnet_repro.hardware.replay import first_divergence
 from alexnet_repro.hardware.software_checks import NUMERIC_SETTINGS
 
-# Packages whose kernels, random numbers or choices decide bits; CUDA's own wheels with TensorFlow, JAX and PyTorch.
+# Packages whose kernels, random numbers or choices decide bits; on a GPU, those of CUDA and of its compilers as well.
 PACKAGES = (
     *("keras", "numpy", "tensorflow", "jax", "jaxlib", "torch"),
     *("nvidia-cublas", "nvidia-cublas-cu12", "nvidia-cudnn-cu12", "nvidia-cudnn-cu13"),
 )
+ON_A_GPU = ("nvidia-", "jax-cuda", "triton", "pytorch-triton")  # what their names begin with
 CPU_FIELDS = ("vendor_id", "cpu family", "model", "stepping", "cache size")
 ARM_FIELDS = ("CPU implementer", "CPU variant", "CPU part", "CPU revision", "Features")
 VECTORS = ("avx", "avx2", "fma", "amx")  # and everything that begins with avx512 or amx
@@ -64,12 +66,23 @@ def task_of(subject: Subject) -> dict[str, Any]:
 def environment_of(device: str, here: Environment) -> dict[str, Any]:
     """Return all that is known to decide bits on a device."""
     settings = {name: value for name, value in here.settings.items() if name in NUMERIC_SETTINGS}
-    common = {"packages": {name: found for name in PACKAGES if (found := _version(name))}, "settings": settings}
+    common = {"packages": packages(gpu=not device.startswith("cpu")), "settings": settings}
     if device.startswith("cpu"):
         return {**common, "cpu": _cpu(), "threads": thread_counts()}
     name = gpu_names()[int(device.partition(":")[2])]
     capability = next((gpu.capability for gpu in here.nvidia.gpus if gpu.name == name), None)
     return {**common, "gpu": name, "capability": list(capability or ()), "driver": here.nvidia.driver}
+
+
+def packages(*, gpu: bool) -> dict[str, str]:
+    """Return the versions of the installed packages that decide bits, on a GPU or on a CPU, by name."""
+    found = {name: there for name in PACKAGES if (there := _version(name))}
+    more: dict[str, str] = {}
+    for each in distributions() if gpu else ():
+        name = re.sub(r"[-_.]+", "-", each.name or "").lower()
+        if name.startswith(ON_A_GPU):
+            more.setdefault(name, each.version)  # of two of one name, the first in the path is imported
+    return found | dict(sorted(more.items()))
 
 
 def compare(found: Finding, subject: Subject, environment: Mapping[str, Any], stored: Sequence[Golden]) -> Finding:

@@ -6,14 +6,13 @@ import os
 import platform
 import shlex
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
-from alexnet_repro.checks.golden import PACKAGES
+from alexnet_repro.checks.golden import packages
 from alexnet_repro.data.loader import DataLoader
 from alexnet_repro.evaluation import logits_on_test
 from alexnet_repro.hardware.devices import gpu_names, thread_counts
@@ -170,13 +169,6 @@ def _environment() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "backend": keras.backend.backend(),
-        "packages": {name: found for name in PACKAGES if (found := _version(name))},
+        "packages": packages(gpu=bool(names)),
         "settings": {name: value for name, value in asked.items() if "/" not in value},
     }
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return ""
