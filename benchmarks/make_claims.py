@@ -14,7 +14,7 @@ from pathlib import Path
 from alexnet_repro.results.bands import NOT_REPRODUCED, REPRODUCED, UNKNOWN, WITHIN_REACH, band
 from alexnet_repro.results.claims import NOT_RUN, Row, claims, layer_table, others, printed
 from alexnet_repro.results.combinations import NAMES, combinations, effects, unlike
-from alexnet_repro.results.planned import FOLDER, RUNS, Record, Records, check, evaluated
+from alexnet_repro.results.planned import FOLDER, RUNS, Record, Records, after_epochs, check, evaluated
 from alexnet_repro.results.record_file import CURVE, RECORD, read_records
 from alexnet_repro.whole_file import write_whole
 
@@ -92,7 +92,7 @@ def _verdicts(rows: Sequence[Row]) -> str:
 
 def _by_epoch(record: Record) -> str:
     """Return what the weights after each epoch came to, to see where the printed figures would lie."""
-    found = [f"{each['accuracy']:.4f} ({each['loss']:.4f})" for each in record["evaluations"]]
+    found = [f"{each['accuracy']:.4f} ({each['loss']:.4f})" for each in after_epochs(record)]
     return f"After each epoch, on all 10,000 test images, accuracy and loss: {', '.join(found)}."
 
 

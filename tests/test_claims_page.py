@@ -11,7 +11,7 @@ from training_records import LAYERS, record
 from alexnet_repro import __main__ as command_line
 from alexnet_repro.results import claims
 from alexnet_repro.results.combinations import combinations, effects, unlike
-from alexnet_repro.results.planned import RUNS, check, same_but_seed
+from alexnet_repro.results.planned import RUNS, after_epochs, check, same_but_seed
 from alexnet_repro.results.record_file import read_records
 
 ROOT = Path(__file__).parents[1]
@@ -148,6 +148,21 @@ def test_four_combinations():
     ]
 
 
+def measured(*found):
+    """Return what was measured while training: updates, accuracy and loss of each."""
+    names = ("updates", "accuracy", "loss", "num_samples")
+    return [dict(zip(names, (*each, 10_000), strict=True)) for each in found]
+
+
+def test_measured_within_epochs(made):
+    """What was measured within epochs, besides, is no epoch's: neither on the page nor in the combinations."""
+    often = measured((404, 0.5, 1.2), (1_604, 0.79, 0.62), (1_876, 0.8, 0.6), (2_276, 0.82, 0.55), (3_748, 0.85, 0.45))
+    records = {**ALL, "documented": record("documented", evaluations=often)}
+    assert [each["updates"] for each in after_epochs(records["documented"])] == [1_876, 3_748]
+    assert combinations(records)["normalised_sigmoid", 32].accuracy == 0.8
+    assert "accuracy and loss: 0.8000 (0.6000), 0.8500 (0.4500)." in made.page(records)
+
+
 def test_combinations_of_different_trainings(made):
     """Combinations that differ in more than loss and update size are shown, but nothing is concluded."""
     mixed = {**ALL, "epoch_softmax_128": record("epoch_softmax_128", precision="float32", seed=0)}
@@ -163,6 +178,11 @@ def test_combinations_of_different_trainings(made):
         ("quick_seed0", record("quick_seed1"), "seed 1"),
         ("documented_softmax", record("epoch_softmax_128"), "batch_size 128, epochs 1"),
         ("documented", record("documented", evaluations=[]), "no accuracy after any epoch"),
+        (
+            "documented_softmax",
+            record("documented_softmax", evaluations=[{"updates": 404}]),
+            "no accuracy after any epoch",
+        ),
         ("quick_seed0", record("quick_seed0", data="synthetic"), "synthetic images"),
         ("another", record("quick_seed0", data="synthetic"), "synthetic images"),
     ],

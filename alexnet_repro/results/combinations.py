@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from alexnet_repro.results.bands import NORMAL, binomial
-from alexnet_repro.results.planned import LOSSES, Record, Records
+from alexnet_repro.results.planned import LOSSES, Record, Records, after_epochs
 
 SIZES = (32, 128)  # what `fit` makes of a draw, and the whole of it
 # The first epoch of five is as good as one: the documented rate is constant, and draws follow from the seed.
@@ -74,7 +74,7 @@ def _change(first: Combination, second: Combination) -> str:
 
 
 def _combination(name: str, record: Record) -> Combination:
-    recipe, epoch = record["recipe"], record["evaluations"][0]
+    recipe, epoch = record["recipe"], after_epochs(record)[0]
     varied = ("loss", "batch_size", "epochs")
     same = {
         "precision": record["precision"],

@@ -37,7 +37,7 @@ class Run:
         recipe = record["recipe"]
         found = {"recipe": recipe["name"], "seed": record["seed"]}
         found |= {field: recipe[field] for field in ("loss", "batch_size", "epochs")}
-        unmeasured = [] if record["evaluations"] else ["no accuracy after any epoch (--no-evaluate)"]
+        unmeasured = [] if after_epochs(record) else ["no accuracy after any epoch (--no-evaluate)"]
         return unmeasured + [f"{field} {value}" for field, value in found.items() if value != getattr(self, field)]
 
 
@@ -82,3 +82,11 @@ def evaluated(record: Record) -> Record:
     """Return how good the weights are that the document would evaluate: those saved last."""
     found: Record = record["saved"] or record["final"]
     return found
+
+
+def after_epochs(record: Record) -> list[Record]:
+    """Return what was measured at epochs' ends, of all that was measured while training."""
+    recipe = record["recipe"]
+    draws = (recipe["preliminary_draws"] + (n + 1) * recipe["draws_per_epoch"] for n in range(recipe["epochs"]))
+    ends = {each * (recipe["draw_size"] // recipe["batch_size"]) for each in draws}
+    return [each for each in record["evaluations"] if each["updates"] in ends]
