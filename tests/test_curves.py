@@ -139,6 +139,17 @@ def test_whole_training_has_running_means():
     assert "150k" in found
 
 
+@pytest.mark.parametrize(("count", "width"), [(1, 7.0), (5, 7.0), (25, 3.6), (200, 2.0)], ids="points={}".format)
+def test_many_measurements_are_small(count, width, monkeypatch):
+    """Markers of a few measurements are large, those of many so small that they stay apart."""
+    kept = []
+    monkeypatch.setattr(curves, "drawn", lambda figures: [kept.append(each[2]) for each in figures])
+    points = [(32.0 * each, 0.8) for each in range(1, count + 1)]
+    curves.learning_curve("quick", 32 * np.arange(1, 301), np.ones(300), np.ones(300), points)
+    (marked,) = [line for line in kept[0].axes[1].lines if line.get_marker() == "D"]
+    assert (len(marked.get_xdata()), marked.get_markersize()) == (count, width)
+
+
 def test_running_mean():
     """The mean of a window around each, of what there is at the ends, and of what is finite."""
     values = np.array([1.0, 2.0, 6.0, math.nan, 8.0])

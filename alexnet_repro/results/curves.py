@@ -13,6 +13,7 @@ from alexnet_repro.results.panels import LEAST_OF_BAND, MARKED, Floats, Panel, f
 from alexnet_repro.results.read import numbers
 
 SMOOTH = 40  # windows of the running mean, side by side, in a whole curve
+ROOM = 90  # points of print, for the markers of all measurements together: apart, they show the line between them
 
 
 def learning(findings: Sequence[Finding]) -> list[Drawing]:
@@ -73,7 +74,7 @@ def _learning(
     for each in axes[1:]:
         each.set_ylim(0, 1.05)
     if points:
-        axes[1].plot(*zip(*points, strict=True), "D", color=INK, markersize=7)
+        axes[1].plot(*zip(*points, strict=True), "D", color=INK, markersize=max(2.0, min(7.0, ROOM / len(points))))
         last = points[-1]
         axes[1].annotate(f"{last[1]:.4f}", last, (0, -10), textcoords="offset points", ha="right", va="top")
     axes[-1].xaxis.set_major_formatter(EngFormatter(sep=""))
