@@ -6,7 +6,7 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import pytest
-from training_records import LAYERS, record
+from training_records import LAYERS, measured, record
 
 from alexnet_repro import __main__ as command_line
 from alexnet_repro.results import claims
@@ -146,12 +146,6 @@ def test_four_combinations():
             "which the test images alone may explain (±0.0111 at the most)"
         ),
     ]
-
-
-def measured(*found):
-    """Return what was measured while training: updates, accuracy and loss of each."""
-    names = ("updates", "accuracy", "loss", "num_samples")
-    return [dict(zip(names, (*each, 10_000), strict=True)) for each in found]
 
 
 def test_measured_within_epochs(made):

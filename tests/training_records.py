@@ -45,6 +45,12 @@ def outcome(accuracy):
     }
 
 
+def measured(*found):
+    """Return what was measured while training: updates, accuracy and loss of each."""
+    names = ("updates", "accuracy", "loss", "num_samples")
+    return [dict(zip(names, (*each, 10_000), strict=True)) for each in found]
+
+
 def record(name, *, accuracy=0.84, seed=None, **fields):
     """Return a record of the training of that name; after its first epoch accuracy was 0.8, with `softmax` 0.75."""
     run = RUNS[name]
