@@ -21,6 +21,10 @@ from alexnet_repro.whole_file import write_whole
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / FOLDER / "README.md"
 HEADER = ("what", "the document", "measured", "band at 95 %", "verdict")
+RUN_HEADER = (
+    *("run", "precision, seed", "on", "images", "accuracy, last / saved", "2,000 drawn: 95 %", "time", "images/s"),
+    "curve",
+)
 LONG = ("documented", "documented_softmax")
 # Source: github.com/zalandoresearch/fashion-mnist, labels 0 to 9.
 CLASSES = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
@@ -154,31 +158,35 @@ def _seeds(records: Records) -> str:
 
 def _runs(records: Records) -> Iterator[str]:
     names = [*RUNS, *(name for name in records if name not in RUNS)]
-    header = ("run", "precision, seed", "images", "accuracy, last / saved", "2,000 drawn: 95 %", "images/s", "curve")
-    yield _table(header, [_run(name, records.get(name)) for name in names])
-    yield "Accuracy is on all 10,000 test images, after the last update / of the weights saved last."
+    yield _table(RUN_HEADER, [_run(name, records.get(name)) for name in names])
+    yield (
+        "Accuracy is on all 10,000 test images, after the last update / of the weights saved last. Time is that of all "
+        "updates but the first, images/s with it."
+    )
     for name in LONG:
         if name in records:
             yield f"![Learning curve of {name}]({name}/{CURVE})"
             confusion = evaluated(records[name])["confusion"]
             lines = [(CLASSES[label], *map(str, row)) for label, row in enumerate(confusion)]
             yield from _folded(f"Confusion of {name}: rows are labels, columns answers", _table(("", *CLASSES), lines))
-    yield "What was typed, where, and what else was going on:"
+    yield "What was typed, with what, and what else was going on:"
     yield "\n".join(line for name in names for line in _made(name, records.get(name)))
 
 
 def _run(name: str, record: Record | None) -> tuple[str, ...]:
     if record is None:
-        return (f"`{name}`", f"**{NOT_RUN}**", *[""] * 5)
+        return (f"`{name}`", f"**{NOT_RUN}**", *[""] * (len(RUN_HEADER) - 2))
     final, saved, drawn = record["final"], record["saved"], evaluated(record)["document_draw"]["accuracy"]
-    accuracies = [each["accuracy"] for each in (final, saved) if each]
+    accuracies, training = [each["accuracy"] for each in (final, saved) if each], record["training"]
     return (
         f"[`{name}`]({name}/{RECORD})",
         f"{record['precision']}, {record['seed']}",
-        f"{record['training']['images']:,}",
+        _device(record),
+        f"{training['images']:,}",
         " / ".join(f"{each:.4f}" for each in accuracies),
         f"{drawn['low']:.4f} to {drawn['high']:.4f}",
-        f"{record['training']['images_per_second']:.1f}",
+        f"{training['seconds'] - training['first_update_seconds']:,.0f} s",
+        f"{training['images_per_second']:,.1f}",
         f"[curve]({name}/{CURVE})",
     )
 
@@ -194,15 +202,19 @@ def _made(name: str, record: Record | None) -> Iterator[str]:
         for answer, count in enumerate(row)
         if label != answer
     )
-    packages = ", ".join(
-        f"{each} {here['packages'][each]}" for each in ("tensorflow", "keras", "numpy") if each in here["packages"]
-    )
-    device = ", ".join(here["gpus"]) or here["cpu"]
+    told = [each for each in ("tensorflow", "keras", "numpy") if each in here["packages"]]
+    told += [each for each in here["packages"] if here["gpus"] and each.startswith(("nvidia-cublas", "nvidia-cudnn"))]
+    packages = ", ".join(f"{each} {here['packages'][each]}" for each in told)
     yield f"- `{name}`: `{record['command']}`"
-    yield f"  on {_text(device)}; {packages}; revision {record['revision']}, {record['recorded']}."
+    yield f"  with {packages}; revision {record['revision']}, {record['recorded']}."
     if record["note"]:
         yield f"  Note: {_text(record['note'])}."
     yield f"  Most often wrong: {CLASSES[label]} taken for {CLASSES[answer]}, {wrong:,} of {sum(confusion[label]):,}."
+
+
+def _device(record: Record) -> str:
+    here = record["environment"]
+    return _text(", ".join(here["gpus"]) or here["cpu"])
 
 
 def _text(text: str) -> str:

@@ -207,6 +207,25 @@ def test_seeds_of_two_precisions(made):
     assert "mixed_bfloat16, seed 3: 0.9000; **not run yet**: `quick_seed4`" in said
 
 
+def test_runs_tell_their_device(made):
+    """A row says on what it was trained and how long its updates took, but for the first; the list says with what."""
+    here = record("documented")["environment"]
+    packages = {
+        **here["packages"],
+        "nvidia-cublas": "13.2.0",
+        "nvidia-cuda-nvcc": "13.2.1",
+        "nvidia-cudnn-cu13": "9.15",
+    }
+    on_gpu = {**here, "gpus": ["NVIDIA H100 80GB HBM3"], "packages": packages}
+    found = {"documented": record("documented", environment=on_gpu), "quick_seed0": record("quick_seed0")}
+    said = made.page(found)
+    assert "| mixed_bfloat16, 0 | NVIDIA H100 80GB HBM3 | 299,648 |" in said
+    assert "| float32, 0 | A processor, 2 processors | 60,032 | 0.8400 | 0.8240 to 0.8560 | 997 s | 40.0 |" in said
+    assert (
+        "  with tensorflow 2.21.0, keras 3.15.1, numpy 2.4.0, nvidia-cublas 13.2.0, nvidia-cudnn-cu13 9.15; rev" in said
+    )
+
+
 def test_notes_are_text(made):
     """What a record's note holds is shown, and can't break the page."""
     said = made.page({"documented": record("documented", note="two | three\n<b>*cores*</b>")})
