@@ -5,16 +5,30 @@ those that are missing. The same records give the same page, to the byte.
 """
 
 import argparse
+import math
 import statistics
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from alexnet_repro import documented
 from alexnet_repro.results.bands import NOT_REPRODUCED, REPRODUCED, UNKNOWN, WITHIN_REACH, band
 from alexnet_repro.results.claims import NOT_RUN, Row, claims, layer_table, others, printed
 from alexnet_repro.results.combinations import NAMES, combinations, effects, unlike
-from alexnet_repro.results.planned import FOLDER, RUNS, Record, Records, after_epochs, check, evaluated
+from alexnet_repro.results.passing import both_reproduced, epochs, passed
+from alexnet_repro.results.planned import (
+    FOLDER,
+    ON_GPU,
+    RUNS,
+    Record,
+    Records,
+    after_epochs,
+    check,
+    documented_run,
+    evaluated,
+    same_but_seed,
+)
 from alexnet_repro.results.record_file import CURVE, RECORD, read_records
 from alexnet_repro.whole_file import write_whole
 
@@ -51,6 +65,16 @@ The document puts a sigmoid under `sparse_categorical_crossentropy`, which expec
 TensorFlow finds what went into the sigmoid and takes `−log softmax(z)_y` instead, here `softmax`: the same code trains
 another objective today."""
 
+PASSING = """\
+After how many updates does the curve pass through both printed figures? In brackets: epochs of the document's five, of
+1,872 updates each, after the first draw's 4. Between what was measured on all 10,000 test images it is a straight line;
+both are reproduced where both are inside the bands above, drawn after so many updates (what 2,000 images add to the
+loss: of the weights that were evaluated)."""
+
+TF32 = """\
+`tf32` is Keras's float32 with products in TensorFloat-32, TensorFlow's default there: what the document's code computes
+in today on such a GPU."""
+
 HIDDEN_BATCH = """\
 `fit` is called on each draw of 128 without a batch size, and its default is 32: a draw is four updates, an epoch 1,872
 instead of 468, and the first loss that is printed is a mean over four. With `--batch-size=128` a draw is one update.
@@ -64,8 +88,9 @@ def page(records: Records) -> str:
         ValueError: a record is of another training than its name says.
     """
     check(records)
+    main = documented_run(records)
     tables = {
-        f"`documented`: `{RUNS['documented'].loss}`, what the document trained": printed(records, "documented"),
+        _title(records, main): printed(records, main),
         "`documented_softmax`: what the same code trains today": printed(records, "documented_softmax"),
         "Beside the training": others(records),
     }
@@ -73,9 +98,9 @@ def page(records: Records) -> str:
     counts = Counter(row.verdict for row in [*rows, *of_layers, *(row for table in tables.values() for row in table)])
     told = [f"{counts[each]} {each}" for each in (REPRODUCED, NOT_REPRODUCED, UNKNOWN, NOT_RUN) if counts[each]]
     blocks = [ABOUT, f"Of its figures and claims: **{', '.join(told)}**.", BANDS, "## Printed figures"]
-    for title, table in tables.items():
+    for (title, table), name in zip(tables.items(), (main, "documented_softmax", ""), strict=True):
         blocks += [f"### {title}", _verdicts(table)]
-        blocks += [_by_epoch(records[name]) for name in LONG if name in records and title.startswith(f"`{name}`:")]
+        blocks += _while_training(records, name) if name in records else []
     blocks += [*_folded("The layer table, 14 rows", _verdicts(of_layers)), "## Claims of the text", _verdicts(rows)]
     blocks += ["## One program, two objectives, and `fit`'s hidden batch of 32", *_objectives(records)]
     blocks += ["## Seeds", _seeds(records), "## Runs", *_runs(records)]
@@ -94,10 +119,67 @@ def _verdicts(rows: Sequence[Row]) -> str:
     return _table([HEADER[n] for n in filled], [[line[n] for n in filled] for line in lines])
 
 
-def _by_epoch(record: Record) -> str:
-    """Return what the weights after each epoch came to, to see where the printed figures would lie."""
-    found = [f"{each['accuracy']:.4f} ({each['loss']:.4f})" for each in after_epochs(record)]
-    return f"After each epoch, on all 10,000 test images, accuracy and loss: {', '.join(found)}."
+def _title(records: Records, name: str) -> str:
+    if name not in ON_GPU:
+        return f"`{name}`: `{RUNS[name].loss}`, what the document trained"
+    run, count = records[name], len(same_but_seed(records, name))
+    seeds = f"{count} seeds" if count > 1 else "one seed"
+    return f"The document's own program on {_device(run)}: `{run['recipe']['loss']}`, {run['precision']}, {seeds}"
+
+
+def _while_training(records: Records, name: str) -> Iterator[str]:
+    """Yield what the weights came to while they were trained, to see where the printed figures would lie."""
+    if name not in ON_GPU:
+        yield _by_epoch([records[name]])
+        return
+    runs = [each for each in same_but_seed(records, name) if after_epochs(each)]
+    yield from [TF32] * (runs[0]["precision"] == "tf32")
+    yield _by_epoch(runs)
+    yield from _passing(runs)
+    if "documented" in records:
+        old = records["documented"]
+        title = f"The same in {old['precision']} on {_device(old)}, not counted above"
+        yield from _folded(title, _verdicts(printed(records, "documented")), _by_epoch([old]))
+
+
+def _by_epoch(runs: Sequence[Record]) -> str:
+    told = [[f"{statistics.fmean(each[what] for each in epoch):.4f}" for what in ("accuracy", "loss")]
+            for epoch in zip(*map(after_epochs, runs), strict=True)]  # fmt: skip
+    means = f", means of {len(runs)} seeds" if len(runs) > 1 else ""
+    found = ", ".join(f"{accuracy} ({loss})" for accuracy, loss in told)
+    return f"After each epoch, on all 10,000 test images, accuracy and loss{means}: {found}."
+
+
+def _passing(runs: Sequence[Record]) -> Iterator[str]:
+    """Yield after how many updates the curves pass through both printed figures, and what follows."""
+    found = [passed(run) for run in runs]
+    pairs = [[math.inf if each is None else each for each in (run.accuracy, run.loss)] for run in found]
+
+    def told(updates: float) -> str:
+        return f"{updates:,.0f} ({epochs(updates, runs[0]['recipe']):.2f})" if math.isfinite(updates) else "never"
+
+    lines = [(f"seed {run.seed}", *map(told, pair)) for run, pair in zip(found, pairs, strict=True)]
+    if len(runs) > 1:
+        columns = list(zip(*pairs, strict=True))
+        lines.append(("median", *(told(statistics.median(each)) for each in columns)))
+        lines.append(("least to most", *(f"{told(min(each))} to {told(max(each))}" for each in columns)))
+    yield PASSING
+    header = (f"accuracy reaches {documented.TEST_ACCURACY}", f"loss falls to {documented.TEST_LOSS}")
+    yield _table(("updates (epochs)", *header), lines)
+    both = [f"{told(first)} to {told(last)} updates" for first, last in both_reproduced(runs)]
+    where = f"Both are reproduced at once from {', and from '.join(both)}." if both else "Nowhere are both reproduced."
+    yield " ".join([*_order([accuracy - loss for accuracy, loss in pairs]), where])
+
+
+def _order(later: Sequence[float]) -> Iterator[str]:
+    """Yield which figure is passed first, from by how many updates accuracy is later than the loss, a seed each."""
+    known = [each for each in later if math.isfinite(each)]
+    if known and (min(known) > 0 or max(known) < 0):
+        low, high = sorted((min(map(abs, known)), max(map(abs, known))))
+        by = f"{low:,.0f} to {high:,.0f}" if len(known) > 1 else f"{low:,.0f}"
+        yield f"Accuracy comes {by} updates {'after' if min(known) > 0 else 'before'} the loss."
+    elif known:
+        yield f"Accuracy comes between {abs(min(known)):,.0f} updates before and {max(known):,.0f} after the loss."
 
 
 def _folded(title: str, *blocks: str) -> list[str]:
@@ -163,7 +245,7 @@ def _runs(records: Records) -> Iterator[str]:
         "Accuracy is on all 10,000 test images, after the last update / of the weights saved last. Time is that of all "
         "updates but the first, images/s with it."
     )
-    for name in LONG:
+    for name in (documented_run(records), "documented_softmax"):
         if name in records:
             yield f"![Learning curve of {name}]({name}/{CURVE})"
             confusion = evaluated(records[name])["confusion"]

@@ -8,7 +8,7 @@ from typing import Any
 
 from alexnet_repro import documented
 from alexnet_repro.results.bands import NOT_REPRODUCED, REPRODUCED, UNKNOWN, Band, band, binomial, verdict
-from alexnet_repro.results.planned import Record, Records, any_of, evaluated, same_but_seed
+from alexnet_repro.results.planned import Record, Records, any_of, documented_run, evaluated, same_but_seed
 
 NOT_RUN = "not run yet"
 SEVERAL_TENS = 30  # the least that is
@@ -97,7 +97,7 @@ def _figure(what: str, says: float, found: Band) -> Row:
 
 def others(records: Records) -> list[Row]:
     """Return what else is printed: TensorFlow's version, shapes and times."""
-    record = records.get("documented")
+    record = records.get(documented_run(records))
     shapes = "(128, 224, 224, 1) and (128,)"
     times = f"{documented.FIRST_MILLISECONDS_A_SAMPLE} ms a sample, 2 s; 2,000 test images {documented.TEST_SECONDS} s"
     rows = [("TensorFlow", documented.TENSORFLOW), ("shapes of a draw", shapes), ("first draw: time", times)]
@@ -107,7 +107,7 @@ def others(records: Records) -> list[Row]:
     versions = f"{packages.get('tensorflow', 'none')}, Keras {packages['keras']}"
     drawn = " and ".join(str(tuple(record["draw"][name])) for name in ("x", "y"))
     training = record["training"]
-    speed = f"{1000 / training['images_per_second']:.1f} ms a sample, {training['first_update_seconds']:.0f} s to begin"
+    speed = f"{1000 / training['images_per_second']:.3g} ms a sample, {training['first_update_seconds']:.0f} s to begin"
     return [
         Row(*rows[0], versions, NOT_REPRODUCED, "on purpose; what 2.0.0 computes is recorded in `tests/data`"),
         Row(*rows[1], drawn, *_if(drawn == shapes, "exactly")),
@@ -147,8 +147,9 @@ def claims(records: Records) -> list[Row]:
     found: dict[int, tuple[str, ...]] = {6: _gradients()}
     if record := any_of(records):
         found |= {**_layout(record["layers"]), 5: _memory(record["layers"])}
-    if record := records.get("documented"):
-        rate, accuracy = record["recipe"]["learning_rate"], printed(records, "documented", [TEST_ACCURACY])[0]
+    name = documented_run(records)
+    if record := records.get(name):
+        rate, accuracy = record["recipe"]["learning_rate"], printed(records, name, [TEST_ACCURACY])[0]
         found[8] = (f"{rate:g}", *_if(rate < documented.LENET_LEARNING_RATE, "less than 0.9"))
         found[9] = (accuracy.measured, accuracy.verdict, accuracy.why, accuracy.band)
     texts = {n: f"{n}. {text}" for n, text in CLAIMS.items()}

@@ -22,6 +22,8 @@ class Run:
     seed: int = 0
     precision: str = "mixed_bfloat16"
     """What is typed; a record in another is as good, and says so."""
+    options: tuple[str, ...] = ()
+    """What else is typed, which makes it no other training."""
 
     def command(self, name: str) -> str:
         """Return what to type for a record of that name."""
@@ -29,7 +31,7 @@ class Run:
         words = [f"--recipe={self.recipe}", f"--precision={self.precision}", f"--seed={self.seed}"]
         changed = [each for each in ("loss", "batch_size", "epochs") if getattr(self, each) != getattr(usual, each)]
         words += [f"--{each.replace('_', '-')}={getattr(self, each)}" for each in changed]
-        words += [f"--weights={name}.weights.h5", f"--record={FOLDER}/{name}"]
+        words += [*self.options, f"--weights={name}.weights.h5", f"--record={FOLDER}/{name}"]
         return f"python -m alexnet_repro train {' '.join(words)}"
 
     def differs(self, record: Record) -> list[str]:
@@ -42,7 +44,16 @@ class Run:
 
 
 QUICK = Run(recipe="quick", loss="softmax", epochs=1, precision="float32")
+GPU_PRECISION = "tf32"
+"""What the document's own code computes in today on a GPU that has it: float32, products in TensorFloat-32."""
+ON_GPU = {
+    f"documented_{GPU_PRECISION}_seed{seed}": Run(
+        seed=seed, precision=GPU_PRECISION, options=("--evaluate-every=100", "--nondeterministic")
+    )
+    for seed in range(5)
+}
 RUNS = {
+    **ON_GPU,
     "documented": Run(),
     "documented_softmax": Run(loss="softmax"),
     **{f"epoch_{loss}_128": Run(loss=loss, batch_size=128, epochs=1) for loss in LOSSES},
@@ -71,6 +82,11 @@ def same_but_seed(records: Records, name: str) -> list[Record]:
     alike = [each for each in records.values() if all(each[field] == first[field] for field in ("recipe", "precision"))]
     others = {each["seed"]: each for each in alike if each["seed"] != first["seed"]}
     return [first, *(others[seed] for seed in sorted(others))]
+
+
+def documented_run(records: Records) -> str:
+    """Return the name of the run that the document is held against: one on a GPU, where there is any."""
+    return next((name for name in ON_GPU if name in records), "documented")
 
 
 def any_of(records: Records) -> Record | None:
