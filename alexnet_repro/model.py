@@ -7,6 +7,8 @@ from typing import NamedTuple
 import keras
 from keras import ops
 
+from alexnet_repro import xla_layers
+
 # Eleven taps, then strides 4, 2, 2, 2: the last 3x3 pooling needs 3 rows, so the one before needs
 # 7, the first 15, and the 11x11 convolution with stride 4 needs 11 + 4 * 14 of the image.
 SMALLEST_SIDE = 67
@@ -16,6 +18,8 @@ def build_alexnet(
     input_shape: tuple[int, int, int] = (224, 224, 1),
     num_classes: int = 10,
     kernel_initializer: str = "glorot_uniform",
+    *,
+    for_xla: bool | None = None,
 ) -> keras.Sequential:
     """Build the documented `Sequential`: five convolutions, two hidden dense layers, a sigmoid head.
 
@@ -24,6 +28,9 @@ def build_alexnet(
         num_classes: width of the output layer.
         kernel_initializer: a Keras initializer's name; biases start at zero. The document leaves
             Keras's default, `"glorot_uniform"`.
+        for_xla: whether the layers compute the same in operations that XLA compiles well
+            (`alexnet_repro.xla_layers`). Without, as Keras itself would compile with XLA: on JAX, and on
+            TensorFlow where there is a GPU and determinism is off.
 
     Returns:
         A built model from float images `(n, height, width, channels)` to float32 sigmoid outputs
@@ -50,9 +57,12 @@ def build_alexnet(
         )
     if num_classes < 1:
         raise ValueError(f"num_classes must be at least 1; got {num_classes}")
+    if for_xla is None:
+        for_xla = keras.Sequential([keras.Input((1,))]).jit_compile
+    kinds = xla_layers if for_xla else keras.layers
 
     def conv(name: str, filters: int, size: int, *, strides: int = 1, padding: str = "same") -> keras.layers.Layer:
-        return keras.layers.Conv2D(
+        return kinds.Conv2D(
             filters,
             size,
             strides=strides,

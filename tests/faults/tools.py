@@ -1,8 +1,12 @@
 """Small patches around the real code path, for the catalogue: each takes pytest's `monkeypatch` and does its harm."""
 
+import functools
+
 import keras
 import numpy as np
 from keras import ops
+
+from alexnet_repro import xla_layers
 
 
 def before(owner, name, change):
@@ -69,9 +73,7 @@ def built_with(kind, name, **changes):
     """Build one layer of every model with other arguments."""
 
     def inject(patch):
-        original = getattr(keras.layers, kind)
-
-        def build(*arguments, **options):
+        def build(*arguments, original, **options):
             if options["name"] == name:
                 given = dict(
                     zip(("filters", "kernel_size") if kind == "Conv2D" else ("pool_size",), arguments, strict=False)
@@ -79,7 +81,9 @@ def built_with(kind, name, **changes):
                 return original(**{**given, **options, **changes})
             return original(*arguments, **options)
 
-        patch.setattr(keras.layers, kind, build)
+        for module in (keras.layers, xla_layers):
+            if hasattr(module, kind):
+                patch.setattr(module, kind, functools.partial(build, original=getattr(module, kind)))
 
     return inject
 

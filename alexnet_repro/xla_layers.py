@@ -1,0 +1,48 @@
+"""Two of Keras's layers, in operations that XLA compiles well: what they compute stays the same.
+
+XLA leaves a strided convolution of few channels to a library's slowest kernels.
+"""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable("alexnet_repro")
+class Conv2D(keras.layers.Conv2D):
+    """Keras's, but with its strides moved into channels: each block of input pixels becomes one place.
+
+    An 11x11 convolution with stride 4 of one channel is a 3x3 convolution with stride 1 of sixteen: the
+    same sums, with zeros in the kernel's twelfth row and column.
+    """
+
+    def convolution_op(self, inputs: Any, kernel: Any) -> Any:
+        """Return `(n, rows, columns, filters)` from inputs `(n, height, width, c)`, channels last."""
+        if self.strides == (1, 1) or (self.padding, self.data_format) != ("valid", "channels_last"):
+            return super().convolution_op(inputs, kernel)
+        inputs, kernel = ops.convert_to_tensor(inputs), ops.convert_to_tensor(kernel)
+        taps = [-(-size // stride) for size, stride in zip(self.kernel_size, self.strides, strict=True)]
+        outputs = self.compute_output_shape(inputs.shape)[1:3]
+        places = [output - 1 + tap for output, tap in zip(outputs, taps, strict=True)]
+        channels, filters = kernel.shape[2:]
+
+        rows, columns = self.strides
+        kernel = _resized(kernel, (0, 1), (taps[0] * rows, taps[1] * columns))
+        kernel = ops.reshape(kernel, (taps[0], rows, taps[1], columns, channels, filters))
+        kernel = ops.reshape(ops.transpose(kernel, (0, 2, 1, 3, 4, 5)), (*taps, rows * columns * channels, filters))
+
+        inputs = _resized(inputs, (1, 2), (places[0] * rows, places[1] * columns))
+        inputs = ops.reshape(inputs, (-1, places[0], rows, places[1], columns, channels))
+        inputs = ops.reshape(ops.transpose(inputs, (0, 1, 3, 2, 4, 5)), (-1, *places, rows * columns * channels))
+        return ops.conv(inputs, kernel, padding="valid", data_format="channels_last")
+
+
+def _resized(tensor: Any, axes: tuple[int, int], sizes: tuple[int, int]) -> Any:
+    """Return `tensor` with zeros added at the end of two neighbouring axes, or elements left out there."""
+    wider = [(0, 0)] * len(tensor.shape)
+    for axis, size in zip(axes, sizes, strict=True):
+        wider[axis] = (0, max(0, size - tensor.shape[axis]))
+    if any(map(any, wider)):
+        tensor = ops.pad(tensor, wider)
+    return tensor[(slice(None),) * axes[0] + tuple(map(slice, sizes))]

@@ -1,0 +1,102 @@
+"""The layers in operations for XLA compute what Keras's own do, forward and backward."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from alexnet_repro import build_alexnet, documented, layer_rows, load_weights, xla_layers
+from alexnet_repro.hardware.pullback import with_pullback
+
+# 67: a row and a column are wanting; 68, 224: none; 69, 70: one or two are left over.
+SIDES = [(67, 67), (68, 69), (70, 67), (71, 70), (224, 224)]
+
+
+def whole_numbers(shape, seed):
+    """Return float32 whole numbers from -4 to 4: products and sums of them are exact, in whatever order."""
+    return np.random.default_rng(seed).integers(-4, 4, shape, endpoint=True).astype(np.float32)
+
+
+def both_ways(layer, x):
+    """Return what a layer puts out, and the gradients by its input and by its variables."""
+    y, pullback = with_pullback(layer, ops.convert_to_tensor(x))
+    by_input, by_variables = pullback(ops.convert_to_tensor(whole_numbers(y.shape, seed=0)))
+    return [ops.convert_to_numpy(each) for each in (y, by_input, *by_variables)]
+
+
+def convolutions(channels, *arguments, **options):
+    """Return Keras's convolution and the one for XLA, of the same weights."""
+    pair = [
+        kind(*arguments, data_format="channels_last", **options) for kind in (keras.layers.Conv2D, xla_layers.Conv2D)
+    ]
+    for layer in pair:
+        layer.build((None, 67, 67, channels))
+        layer.set_weights([whole_numbers(variable.shape, seed=1) for variable in layer.variables])
+    return pair
+
+
+@pytest.mark.parametrize("channels", [1, 3], ids=lambda n: f"channels={n}")
+@pytest.mark.parametrize("sides", SIDES, ids=lambda sides: "side={}x{}".format(*sides))
+def test_convolution(sides, channels):
+    """The strided convolution and its three gradients are Keras's, whatever the stride leaves over."""
+    x = whole_numbers((2, *sides, channels), seed=2)
+    own, ours = (both_ways(layer, x) for layer in convolutions(channels, 96, 11, strides=4))
+    for expected, found in zip(own, ours, strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param({"kernel_size": 5, "padding": "same"}, id="case=no-strides"),
+        pytest.param({"kernel_size": 5, "strides": 2, "padding": "same"}, id="case=same"),
+        pytest.param({"kernel_size": (2, 5), "strides": (3, 2)}, id="case=uneven"),
+    ],
+)
+def test_other_convolutions(options):
+    """So are convolutions of other sizes, strides and paddings."""
+    x = whole_numbers((2, 13, 12, 3), seed=2)
+    own, ours = (both_ways(layer, x) for layer in convolutions(3, 4, **options))
+    for expected, found in zip(own, ours, strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+@pytest.fixture(scope="module")
+def model():
+    """A small model for XLA, of drawn weights."""
+    return build_alexnet((67, 67, 1), for_xla=True)
+
+
+def test_model_is_the_documented_one(model):
+    """A model for XLA has the documented layers of the documented kinds, names and parameters."""
+    rows = layer_rows(build_alexnet(for_xla=True))
+    found = [(row.name, row.output_shape, row.parameters, row.macs) for row in rows]
+    assert found == [(row.name, row.output_shape, row.parameters, row.macs) for row in documented.LAYERS]
+    kinds = [type(layer).__name__ for layer in model.layers[:8]]
+    assert kinds == ["Conv2D", "MaxPooling2D"] * 2 + ["Conv2D"] * 3 + ["MaxPooling2D"]
+
+
+@pytest.mark.parametrize("name", ["a.weights.h5", "a.keras"], ids=lambda name: f"file={name}")
+def test_weights_fit_either_way(model, tmp_path, name):
+    """What a model for XLA has saved is read by Keras's own layers, which then compute the same."""
+    save = model.save_weights if name.endswith(".h5") else model.save
+    save(tmp_path / name)
+    own = build_alexnet((67, 67, 1), kernel_initializer="zeros", for_xla=False)
+    load_weights(own, tmp_path / name)
+    images = np.random.default_rng(1).random((2, 67, 67, 1), np.float32)
+    found, expected = (ops.convert_to_numpy(each(images)) for each in (model, own))
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
+
+
+def test_saved_model_is_read_again(model, tmp_path):
+    """A whole model that was saved is read as it was."""
+    model.save(tmp_path / "a.keras")
+    again = keras.models.load_model(tmp_path / "a.keras")
+    assert [type(layer) for layer in again.layers] == [type(layer) for layer in model.layers]
+
+
+def test_as_keras_decides(monkeypatch):
+    """Unasked, a model is for XLA where Keras would compile it with XLA, and Keras's own elsewhere."""
+    for compiles, kind in ((True, xla_layers.Conv2D), (False, keras.layers.Conv2D)):
+        monkeypatch.setattr(keras.Sequential, "jit_compile", property(lambda _, compiles=compiles: compiles))
+        assert type(build_alexnet((67, 67, 1)).layers[0]) is kind
