@@ -74,7 +74,7 @@ def build_alexnet(
         )
 
     def pool(name: str) -> keras.layers.Layer:
-        return keras.layers.MaxPooling2D(3, strides=2, data_format="channels_last", name=name)
+        return kinds.MaxPooling2D(3, strides=2, data_format="channels_last", name=name)
 
     def dense(name: str, units: int, activation: str, dtype: str | None = None) -> keras.layers.Layer:
         return keras.layers.Dense(

@@ -1,8 +1,10 @@
 """Two of Keras's layers, in operations that XLA compiles well: what they compute stays the same.
 
-XLA leaves a strided convolution of few channels to a library's slowest kernels.
+XLA leaves a strided convolution of few channels to a library's slowest kernels, and searches the windows
+of max pooling once more to hand the gradient back.
 """
 
+import functools
 from typing import Any
 
 import keras
@@ -36,6 +38,30 @@ class Conv2D(keras.layers.Conv2D):
         inputs = ops.reshape(inputs, (-1, places[0], rows, places[1], columns, channels))
         inputs = ops.reshape(ops.transpose(inputs, (0, 1, 3, 2, 4, 5)), (-1, *places, rows * columns * channels))
         return ops.conv(inputs, kernel, padding="valid", data_format="channels_last")
+
+
+@keras.saving.register_keras_serializable("alexnet_repro")
+class MaxPooling2D(keras.layers.MaxPooling2D):
+    """Keras's, but as the larger of two places at a time: first of a window's columns, then of its rows.
+
+    Of equal places the gradient goes to the first, as in Keras's; NaN is larger than all else.
+    """
+
+    def call(self, inputs: Any) -> Any:
+        """Return `(n, rows, columns, c)` from inputs `(n, height, width, c)`, channels last."""
+        if (self.padding, self.data_format) != ("valid", "channels_last"):
+            return super().call(inputs)
+        rows, columns = self.compute_output_shape(inputs.shape)[1:3]
+        for axis, outputs in ((2, columns), (1, rows)):
+            size, stride = self.pool_size[axis - 1], self.strides[axis - 1]
+            every = [slice(first, first + stride * (outputs - 1) + 1, stride) for first in range(size)]
+            inputs = functools.reduce(_larger, [inputs[(slice(None),) * axis + (places,)] for places in every])
+        return inputs
+
+
+def _larger(first: Any, second: Any) -> Any:
+    # Not `ops.maximum`: on JAX equal values share the gradient.
+    return ops.where(ops.logical_or(first >= second, ops.isnan(first)), first, second)
 
 
 def _resized(tensor: Any, axes: tuple[int, int], sizes: tuple[int, int]) -> Any:

@@ -61,6 +61,62 @@ def test_other_convolutions(options):
         np.testing.assert_array_equal(found, expected)
 
 
+def poolings(x, size, **options):
+    """Return what Keras's pooling and the one for XLA put out for `x`, and its gradients."""
+    kinds = (keras.layers.MaxPooling2D, xla_layers.MaxPooling2D)
+    return [both_ways(kind(size, data_format="channels_last", **options), x) for kind in kinds]
+
+
+@pytest.mark.parametrize("sides", [(54, 54), (26, 15), (7, 4)], ids=lambda sides: "side={}x{}".format(*sides))
+def test_pooling(sides):
+    """Max pooling and its gradient are Keras's, to the bit, where no values are equal."""
+    x = np.random.default_rng(2).permutation(2 * sides[0] * sides[1] * 5).reshape(2, *sides, 5).astype(np.float32)
+    for expected, found in zip(*poolings(x, 3, strides=2), strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param({"size": 2}, id="case=apart"),
+        pytest.param({"size": (2, 3), "strides": (3, 1)}, id="case=uneven"),
+        pytest.param({"size": 3, "strides": 2, "padding": "same"}, id="case=same"),
+    ],
+)
+def test_other_poolings(options):
+    """So are poolings of other sizes, strides and paddings."""
+    x = np.random.default_rng(2).permutation(2 * 13 * 12 * 3).reshape(2, 13, 12, 3).astype(np.float32)
+    for expected, found in zip(*poolings(x, **options), strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("window", "where"),
+    [
+        pytest.param([[1, 1, 1], [1, 1, 1], [1, 1, 1]], (0, 0), id="equal=all"),
+        pytest.param([[0, 0, 0], [0, 0, 2], [2, 2, 2]], (1, 2), id="equal=two-rows"),
+        pytest.param([[0, 2, 0], [2, 0, 0], [0, 0, 2]], (0, 1), id="equal=three"),
+    ],
+)
+def test_first_of_equal_places_gets_the_gradient(window, where):
+    """The first of a window's equal largest, row by row, gets all of the gradient."""
+    pool = xla_layers.MaxPooling2D(3, strides=2, data_format="channels_last")
+    _, pullback = with_pullback(pool, ops.reshape(ops.convert_to_tensor(window, "float32"), (1, 3, 3, 1)))
+    gradient, _ = pullback(ops.full((1, 1, 1, 1), 5.0))
+    expected = np.zeros((3, 3))
+    expected[where] = 5
+    np.testing.assert_array_equal(ops.convert_to_numpy(gradient)[0, ..., 0], expected)
+
+
+@pytest.mark.parametrize("place", range(9), ids=lambda n: f"place={n}")
+def test_not_a_number_is_kept(place):
+    """A window that holds NaN, anywhere, puts out NaN; infinities are numbers."""
+    window = np.array([np.inf, -np.inf, 1, 2, 3, -4, 5, np.inf, 0], np.float32)
+    window[place] = np.nan
+    pool = xla_layers.MaxPooling2D(3, strides=2, data_format="channels_last")
+    assert np.isnan(ops.convert_to_numpy(pool(window.reshape(1, 3, 3, 1)))).all()
+
+
 @pytest.fixture(scope="module")
 def model():
     """A small model for XLA, of drawn weights."""

@@ -38,7 +38,8 @@ def in_layer(name, fault):
     """Change what one layer of every model computes: `fault` takes the layer's own call, and its input."""
 
     def inject(patch):
-        for kind in (keras.layers.Conv2D, keras.layers.Dense, keras.layers.MaxPooling2D, keras.layers.Dropout):
+        layers = keras.layers
+        for kind in (layers.Conv2D, layers.Dense, layers.MaxPooling2D, layers.Dropout, xla_layers.MaxPooling2D):
             original = kind.call
 
             def call(self, x, *arguments, original=original, **options):
@@ -82,8 +83,7 @@ def built_with(kind, name, **changes):
             return original(*arguments, **options)
 
         for module in (keras.layers, xla_layers):
-            if hasattr(module, kind):
-                patch.setattr(module, kind, functools.partial(build, original=getattr(module, kind)))
+            patch.setattr(module, kind, functools.partial(build, original=getattr(module, kind)))
 
     return inject
 
