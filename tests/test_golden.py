@@ -215,6 +215,7 @@ def test_environment_of_a_gpu(device, here, gpu, monkeypatch):
 
 
 INSTALLED = {
+    "nvidia-ml-py": "13.0",
     "numpy": "2.4.6",
     "nvidia-cublas": "13.2.0",
     "nvidia_cuda_nvcc": "13.1",  # as older wheels spell it

@@ -80,7 +80,7 @@ def packages(*, gpu: bool) -> dict[str, str]:
     more: dict[str, str] = {}
     for each in distributions() if gpu else ():
         name = re.sub(r"[-_.]+", "-", each.name or "").lower()
-        if name.startswith(ON_A_GPU):
+        if name.startswith(ON_A_GPU) and name != "nvidia-ml-py":  # which only asks the driver
             more.setdefault(name, each.version)  # of two of one name, the first in the path is imported
     return found | dict(sorted(more.items()))
 
