@@ -6,13 +6,16 @@ import itertools
 import numpy as np
 import pytest
 from keras import ops
+from scipy.fft import irfft2, rfft2
 
 from alexnet_repro import build_alexnet
 from alexnet_repro.data.resize import resize_with_pad
 from alexnet_repro.data.synthetic import synthetic_fashion
+from alexnet_repro.hardware import oracle
 from alexnet_repro.hardware.compare import layer_comparisons
 from alexnet_repro.hardware.comparison import Comparison, LayerComparison
 from alexnet_repro.hardware.precision import precision
+from alexnet_repro.hardware.pullback import with_pullback
 
 SMALL = 67  # the smallest side there is
 # 14 outputs and the logits; loss and gradient; 16 gradients by weights, 13 by inputs, and 3 poolings' sums.
@@ -212,6 +215,73 @@ def test_lowest_bit_stays_below_the_bounds(assign, small_model, images):
     outputs = list(itertools.islice(layer_comparisons(*small_model, images, LABELS), 15))
     assert outputs[-1].what == "output"
     assert all(row.ok for row in outputs)
+
+
+@pytest.fixture
+def gradients(monkeypatch):
+    """A function that replaces a layer's kernel gradient: it takes what went in, the gradient by the sums, and it."""
+
+    def replace(name, fault):
+        def with_fault(layer, x):
+            y, pullback = with_pullback(layer, x)
+
+            def back(dy):
+                dx, by_weights = pullback(dy)
+                if getattr(layer, "name", "") == name:
+                    given, passed, dz = (ops.convert_to_numpy(each) for each in (x, y, dy))
+                    kernel = fault(given, dz * (passed > 0), ops.convert_to_numpy(by_weights[0]).copy())
+                    by_weights = [kernel, by_weights[1]]
+                return dx, by_weights
+
+            return y, back
+
+        monkeypatch.setattr("alexnet_repro.hardware.compare.with_pullback", with_fault)
+
+    return replace
+
+
+def by_transforms(x, dz, kernel):
+    """Return a kernel's gradient by Fourier transforms of whole planes in float32."""
+    margin = len(kernel) // 2
+    padded = np.pad(x, [(0, 0), (margin, margin), (margin, margin), (0, 0)])
+    by_x, by_dz = (rfft2(each, (16, 16), (1, 2)) for each in (padded, dz))
+    spectrum = np.einsum("nijc,nijf->ijcf", by_x, by_dz.conj())
+    return irfft2(spectrum, (16, 16), (0, 1))[: len(kernel), : len(kernel)]
+
+
+@pytest.mark.parametrize("layer", ["conv2d_1", "conv2d_4"])
+def test_transforms_are_right_on_a_gpu_alone(layer, gradients, first_off):
+    """A kernel gradient by transforms isn't zero where all its terms are; in float32 GPUs may do so."""
+    gradients(layer, by_transforms)
+    assert first_off(device="gpu:0") is None
+    off = first_off(device="cpu:0")
+    assert (off.layer, off.what) == (layer, "kernel gradient")
+
+
+def hundredth(_x, _dz, kernel):
+    """Return a kernel's gradient with one element off by a hundredth of all its norm."""
+    kernel[1, 1, 5, 5] += np.linalg.norm(kernel) / 100
+    return kernel
+
+
+def short_operands(x, dz, kernel):
+    """Return a kernel's gradient by operands of 11 bits."""
+    return oracle.Convolution("").kernel_gradient(eleven_bits(x), eleven_bits(dz), kernel.shape)
+
+
+@pytest.mark.parametrize("layer", ["conv2d_1", "conv2d_4"])
+@pytest.mark.parametrize(
+    ("fault", "like"),
+    [
+        pytest.param(hundredth, None, id="fault=hundredth"),
+        pytest.param(short_operands, "TensorFloat-32", id="fault=tf32"),
+    ],
+)
+def test_wrong_gradient_is_named_on_a_gpu(layer, fault, like, gradients, first_off):
+    """What transforms may be off by is no room for faults: one element, or TensorFloat-32 unasked."""
+    gradients(layer, fault)
+    off = first_off(device="gpu:0")
+    assert (off.layer, off.what, off.like) == (layer, "kernel gradient", like)
 
 
 def to_bfloat16(x):

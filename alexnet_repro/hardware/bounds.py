@@ -26,6 +26,21 @@ S, starting from the bias b adds K b², and operands rounded by a relative error
   NVIDIA tensor cores", PeerJ Comput. Sci. 7, 2021), so their errors have a mean: half a unit a time.
   It makes the last two terms, the last for sums of four products at a time, the smallest block found
   there. It is left out on a CPU and in float32.
+
+In float32 a GPU may convolve by fast Fourier transforms, where strides are 1 (cuDNN 9.19 does for kernel gradients).
+They mix a whole plane: sums of nothing but zeros come out as the rounding of their neighbours. Let z be a sum over M
+pairs of planes x and y, transformed with N = 2^t points. After each level, the values v and the factors by which z
+depends on them have norms whose product is |x| |y|. A butterfly rounds its twiddle factor, product and sum, which adds
+at most 4 u² |x|² |y|² to the squares of z's errors (Higham, "Accuracy and Stability of Numerical Algorithms", 2nd ed.,
+section 24.1, with the squares of errors added up in place of their sizes). With T = sum |x|² |y|², there are two
+transforms, a product, M complex additions of two products each, and the inverse, of partial sums whose mean square P is
+T + max z² over the plane, as above:
+
+    bound = c u sqrt((8t + 1) T + (2M + 4t) P)
+
+A kernel's gradient sums few planes, and z's plane has many more points than the kernel; there P = T = (sum |x| |y|)²,
+which holds in any case. Planes may be cut into overlapping tiles: up to four share a point, which makes that four
+times. Of the two bounds the larger holds.
 """
 
 import math
@@ -56,6 +71,8 @@ class Arithmetic:
     """v above."""
     cuts_off: bool = False
     """Whether it may run on tensor cores."""
+    transforms: bool = False
+    """Whether convolutions may be computed by Fourier transforms."""
 
 
 def arithmetics(precision: str, device: str) -> tuple[Arithmetic, Arithmetic]:
@@ -73,7 +90,7 @@ def arithmetics(precision: str, device: str) -> tuple[Arithmetic, Arithmetic]:
         return Arithmetic(dtype, unit, cuts_off=not on_cpu), Arithmetic("float32")
     if precision == "tf32" and not on_cpu:
         return (Arithmetic("float32", operand_unit=2.0**-11, cuts_off=True),) * 2
-    return (Arithmetic("float32"),) * 2
+    return (Arithmetic("float32", transforms=precision == "float32" and not on_cpu),) * 2
 
 
 def rounded(array: np.ndarray, dtype: str) -> np.ndarray:
@@ -104,6 +121,51 @@ def rounding(values: np.ndarray, dtype: str) -> np.ndarray:
     return np.asarray(UNIT[dtype] * np.maximum(np.abs(values), SMALLEST_NORMAL[dtype]))
 
 
+SMALLEST_TILE, LARGEST_TILE = 16, 32  # sides of cuDNN's, in points
+
+
+@dataclass(frozen=True)
+class Transformed:
+    """What the bound of a convolution by Fourier transforms depends on."""
+
+    squares: np.ndarray
+    """T above, of a shape that broadcasts to that of the sums."""
+    partial: np.ndarray
+    """P above."""
+    planes: int
+    """Planes in a sum at the most, M above."""
+    levels: int
+    """Of a transform, t above."""
+
+    def bound(self, elements: int, unit: float) -> np.ndarray:
+        """Return the bound of so many sums."""
+        levels = self.levels
+        variance = (8 * levels + 1) * self.squares + (2 * self.planes + 4 * levels) * self.partial
+        return np.asarray(confidence(elements) * unit * np.sqrt(variance))
+
+
+def over_channels(images: np.ndarray, kernel: np.ndarray, z: np.ndarray) -> Transformed:
+    """Return it for sums `(n, rows, columns, filters)` over the channels of images and a kernel, one apart."""
+    squares = np.square(images).sum(axis=(1, 2)) @ np.square(kernel).sum(axis=(0, 1))
+    squares = squares[:, np.newaxis, np.newaxis]
+    partial = squares + np.square(z).max(axis=(1, 2), keepdims=True)
+    return Transformed(squares, partial, images.shape[-1], _levels(images, kernel.shape))
+
+
+def over_images(x: np.ndarray, dz: np.ndarray, kernel_shape: tuple[int, ...]) -> Transformed:
+    """Return it for the gradient by a kernel, a sum over images."""
+    norms, by_norms = (np.sqrt(np.square(planes).sum(axis=(1, 2))) for planes in (x, dz))
+    sides = zip(x.shape[1:3], kernel_shape[:2], strict=True)
+    tiles = math.prod(-(-side // (SMALLEST_TILE - size + 1)) for side, size in sides)
+    squares = (4 if tiles > 1 else 1) * np.square(norms.T @ by_norms)
+    return Transformed(squares, squares, len(x) * tiles, _levels(x, kernel_shape))
+
+
+def _levels(images: np.ndarray, kernel_shape: tuple[int, ...]) -> int:
+    sides = zip(images.shape[1:3], kernel_shape[:2], strict=True)
+    return sum(math.ceil(math.log2(max(side + size - 1, LARGEST_TILE))) for side, size in sides)
+
+
 @dataclass(frozen=True)
 class Sums:
     """Exact sums of products and what their bound depends on."""
@@ -119,6 +181,8 @@ class Sums:
     """What is added to each sum, b above."""
     again: Callable[[Callable[[np.ndarray], np.ndarray]], np.ndarray] | None = None
     """Sums up again after another rounding of the operands."""
+    transformed: Transformed | None = None
+    """If they may be computed by Fourier transforms: what their bound depends on then."""
 
     def bound(self) -> np.ndarray:
         """Return the bound above without the rounding of what comes out."""
@@ -130,6 +194,8 @@ class Sums:
             bound += u * self.terms / 4 * np.sqrt(partial)
             if self.arithmetic.dtype != "float32":
                 bound += confidence(self.z.size) * UNIT[self.arithmetic.dtype] * np.sqrt(partial)
+        if self.transformed:
+            bound = np.maximum(bound, self.transformed.bound(self.z.size, u))
         return np.asarray(bound)
 
 

@@ -7,7 +7,8 @@ compared exactly, everything else within the bounds of `alexnet_repro.hardware.b
 
 Some faults can't be seen this way, and are left to comparing digests: what is smaller than rounding
 (with the documented sizes, a weight changed by less than about a five-hundredth of itself in float32, a
-tenth in bfloat16), and a wrong weight of a unit that ReLU silences in every image.
+sixtieth where a GPU may convolve by Fourier transforms, a tenth in bfloat16), and a wrong weight of a unit
+that ReLU silences in every image.
 """
 
 from collections.abc import Iterator, Sequence
@@ -130,6 +131,8 @@ class _Sums(_Step):
         if dx is not None:
             terms, kernel = exact.input_terms(shape), self._operand(self.kernel)
             sums = bounds.sums(exact.input_gradient, dz, kernel, x.shape, terms=terms, arithmetic=self.arithmetic)
+            if self._transforms:
+                sums = replace(sums, transformed=bounds.over_channels(dz, kernel.swapaxes(2, 3), sums.z))
             yield self._rounded("input gradient", dx, sums, keras.backend.standardize_dtype(dx.dtype))
 
     def _kernel_gradient(self, x: np.ndarray, dz: np.ndarray, device: np.ndarray) -> LayerComparison:
@@ -141,6 +144,8 @@ class _Sums(_Step):
             part = x if size == shape[0] else x[:, at : at + size]
             terms = exact.kernel_terms(dz.shape)
             sums = bounds.sums(exact.kernel_gradient, part, dz, shape, terms=terms, arithmetic=arithmetic)
+            if self._transforms:
+                sums = replace(sums, transformed=bounds.over_images(part, dz, shape))
             row = self._rounded("kernel gradient", device[at : at + size], sums, arithmetic.dtype)
             if not row.shapes:
                 row = replace(row, index=(row.index[0] + at, *row.index[1:]))
@@ -153,8 +158,15 @@ class _Sums(_Step):
         terms = self.exact.product_terms(kernel.shape)
         sums = bounds.sums(self.exact.product, x, kernel, terms=terms, arithmetic=self.arithmetic)
         sums = replace(sums, bias=bias)
+        if self._transforms:
+            sums = replace(sums, transformed=bounds.over_channels(x, kernel, sums.z))
         z, dtype = sums.z, self.arithmetic.dtype
         return sums, z + bias, sums.bound() + bounds.rounding(z, dtype) + bounds.rounding(z + bias, dtype)
+
+    @property
+    def _transforms(self) -> bool:
+        exact = self.exact
+        return self.arithmetic.transforms and isinstance(exact, oracle.Convolution) and exact.strides == 1
 
     def _operand(self, array: np.ndarray) -> np.ndarray:
         return bounds.rounded(array, self.arithmetic.dtype)

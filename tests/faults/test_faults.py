@@ -6,6 +6,7 @@ from catalogue import FAULTS
 
 from alexnet_repro.checks.plan import ALL, CORRECT, REPEATABLE, Asked, attributed, run
 from alexnet_repro.checks.subject import Subject
+from alexnet_repro.hardware import bounds
 
 pytestmark = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="faults are patched into what Keras runs on TensorFlow"
@@ -42,6 +43,14 @@ def test_fault_is_noticed(fault, monkeypatch):
     for words in fault.words:
         assert words in str(finding)
     assert finding.mend
+
+
+@pytest.mark.parametrize("fault", [fault for fault in BY_NAME if fault.values[0].check == "layers"])
+def test_fault_is_noticed_within_the_bounds_of_a_gpu(fault, monkeypatch):
+    """A GPU's bounds in float32 are wider, for it may convolve by Fourier transforms; each of these is still seen."""
+    original = bounds.arithmetics
+    monkeypatch.setattr(bounds, "arithmetics", lambda precision, _: original(precision, "gpu:0"))
+    test_fault_is_noticed(fault, monkeypatch)
 
 
 @pytest.mark.slow
