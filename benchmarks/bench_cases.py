@@ -17,6 +17,7 @@ from alexnet_repro.hardware.finding import Finding
 
 # What Keras is told: by default it decides.
 JIT_COMPILE = {"default": "auto", "on": True, "off": False}
+FOR_XLA = {"default": None, "on": True, "off": False}  # what the model is built for
 ARGUMENTS = ("device", "check", "batch", "precision", "xla")
 UNFIT = pytest.StashKey[dict[tuple[str, ...], int]]()  # the batch that didn't fit, by series
 

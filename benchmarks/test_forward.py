@@ -5,7 +5,7 @@ from typing import Any
 
 import keras
 import numpy as np
-from bench_cases import JIT_COMPILE, skip_if_refused
+from bench_cases import FOR_XLA, JIT_COMPILE, skip_if_refused
 from keras import ops
 
 from alexnet_repro import DataLoader
@@ -25,7 +25,7 @@ def test_forward(
     """From float images (batch, 224, 224, 1) to sigmoid outputs (batch, 10): those of float64, within rounding."""
     subject = Subject(device, precision)
     with subject.running():
-        model, weights = subject.model()
+        model, weights = subject.model(for_xla=FOR_XLA[xla])
         model.compile(optimizer=None, jit_compile=JIT_COMPILE[xla])
         skip_if_refused(model, xla)
         predict = predictor(model)

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from bench_cases import JIT_COMPILE, skip_if_refused
+from bench_cases import FOR_XLA, JIT_COMPILE, skip_if_refused
 from keras import ops
 
 from alexnet_repro import DataLoader
@@ -25,7 +25,7 @@ def test_train_step(
     subject = Subject(device, precision)
     recipe = dataclasses.replace(LEARNABLE, draw_size=batch, batch_size=batch)
     with subject.running():
-        model, before = subject.model()
+        model, before = subject.model(for_xla=FOR_XLA[xla])
         network = compiled_network(model, recipe, jit_compile=JIT_COMPILE[xla])
         skip_if_refused(network, xla)
         update_once = updater(network)

@@ -2,7 +2,9 @@
 
 from types import SimpleNamespace
 
-from alexnet_repro.checks import price
+import pytest
+
+from alexnet_repro.checks import price, subject
 from alexnet_repro.checks.subject import Subject
 
 
@@ -16,3 +18,24 @@ def test_steps_are_timed_in_rows(monkeypatch):
     found = price.step_time_without_xla(Subject(side=67))
     assert done == ["step", "wait"] * 2 + ["step", "step", "wait"] * 3
     assert (found.status, found.number, found.data) == ("PASS", 2.0, {"batch": 8})  # 4 s for two steps
+
+
+@pytest.mark.parametrize(
+    ("step_time", "built_for"),
+    [
+        pytest.param(price.step_time_without_xla, False, id="xla=off"),
+        pytest.param(price.step_time_with_xla, True, id="xla=on"),
+    ],
+)
+def test_the_model_suits_xla(step_time, built_for, monkeypatch):
+    """What is timed with XLA is a model for XLA, what is timed without isn't."""
+    asked = []
+
+    def build(*_, for_xla, **__):
+        asked.append(for_xla)
+        raise InterruptedError
+
+    monkeypatch.setattr(subject, "build_alexnet", build)
+    with pytest.raises(InterruptedError):
+        step_time(Subject(side=67))
+    assert asked == [built_for]

@@ -29,7 +29,7 @@ def step_time(subject: Subject, *, xla: bool) -> Finding:
     batch, length = BATCH[kind], IN_A_ROW[kind]
     images, labels = map(ops.convert_to_tensor, dataclasses.replace(subject, batch=batch).draw())
     with subject.running():
-        model, _ = subject.model()
+        model, _ = subject.model(for_xla=xla)
         with warnings.catch_warnings(action="ignore"):  # Keras says that it won't compile; so does the finding
             network = compiled_network(model, LEARNABLE, jit_compile=xla)
         if network.jit_compile != xla:

@@ -53,9 +53,9 @@ class Subject:
         """Return the first batch: uint8 `(batch, 28, 28, 1)` and int32 `(batch,)`."""
         return self.loader().draw_train(self.batch)
 
-    def model(self) -> tuple[keras.Sequential, list[np.ndarray]]:
+    def model(self, *, for_xla: bool | None = None) -> tuple[keras.Sequential, list[np.ndarray]]:
         """Return a model and the weights it was given: He-normal kernels, small biases. Call it in `running`."""
-        model = build_alexnet((self.side, self.side, 1), kernel_initializer="zeros")
+        model = build_alexnet((self.side, self.side, 1), kernel_initializer="zeros", for_xla=for_xla)
         weights = draw_weights(tuple(tuple(variable.shape) for variable in model.trainable_variables), self.seed)
         model.set_weights(weights)
         return model, weights

@@ -72,9 +72,14 @@ def wait(result: Any) -> None:
     synchronise()
 
 
+def model_for(xla: bool | str) -> keras.Sequential:
+    """Return a model of the layers that suit how it will be compiled."""
+    return build_alexnet(for_xla=None if xla == "auto" else bool(xla))
+
+
 def forward(batch: int, precision: str, xla: bool | str, rows: Rows) -> None:
     """Time inference."""
-    model = build_alexnet()
+    model = model_for(xla)
     if xla != "auto":
         model.jit_compile = xla
     predict = predictor(model)
@@ -85,7 +90,7 @@ def forward(batch: int, precision: str, xla: bool | str, rows: Rows) -> None:
 
 def train_step(batch: int, precision: str, xla: bool | str, rows: Rows) -> None:
     """Time Keras's compiled train step on one batch that is on the device."""
-    network = compiled_network(build_alexnet(), recipe(batch), jit_compile=xla)
+    network = compiled_network(model_for(xla), recipe(batch), jit_compile=xla)
     images, labels = (ops.convert_to_tensor(array) for array in LOADER.draw_train(batch))
     update = updater(network)
     seconds = seconds_a_step(lambda: update(images, labels), wait, rows)
