@@ -79,6 +79,25 @@ def test_one_child_a_device_and_kind(children):
     assert examination.found == found
 
 
+@pytest.mark.parametrize("device", ["cpu:0", "gpu:0"])
+@pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
+def test_layers_on_jax(children, monkeypatch, backend, device):
+    """XLA doesn't choose kernels of single layers by timing; what is compiled for training has a child that does."""
+    monkeypatch.setattr(module.keras.backend, "backend", lambda: backend)
+    monkeypatch.setenv("XLA_FLAGS", "--xla_dump_to=/here")
+    examination = Examination(SUBJECT, {device: [SHAPES, LAYERS, PAIRS]}, HERE, 30)
+    for check in (SHAPES, LAYERS, PAIRS):
+        examination.find(device, check)
+    flags = {tuple(names): environ.get("XLA_FLAGS") for _, names, _, environ in children.started}
+    if (backend, device) == ("jax", "gpu:0"):
+        assert flags == {
+            ("shapes", "pairs"): None,
+            ("layers tf32",): "--xla_dump_to=/here --xla_gpu_autotune_level=0",
+        }
+    else:
+        assert flags == {("shapes", "layers tf32", "pairs"): None}
+
+
 def test_each_check_is_asked_once_and_when_needed(children):
     """A finding comes as soon as its check has answered, and is remembered."""
     examination = Examination(SUBJECT, PLANNED, HERE, 30)
