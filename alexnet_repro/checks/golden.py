@@ -22,7 +22,7 @@ from alexnet_repro.hardware.devices import gpu_names, thread_counts
 from alexnet_repro.hardware.environment import Environment
 from alexnet_repro.hardware.finding import Finding
 from alexnet_repro.hardware.replay import first_divergence
-from alexnet_repro.hardware.software_checks import NUMERIC_SETTINGS
+from alexnet_repro.hardware.software_checks import NUMERIC_SETTINGS, changes_numbers
 
 # Packages whose kernels, random numbers or choices decide bits; on a GPU, those of CUDA and of its compilers as well.
 PACKAGES = (
@@ -65,7 +65,11 @@ def task_of(subject: Subject) -> dict[str, Any]:
 
 def environment_of(device: str, here: Environment) -> dict[str, Any]:
     """Return all that is known to decide bits on a device."""
-    settings = {name: value for name, value in here.settings.items() if name in NUMERIC_SETTINGS}
+    settings = {
+        name: value
+        for name, value in here.settings.items()
+        if name in NUMERIC_SETTINGS and changes_numbers(name, value)
+    }
     common = {"packages": packages(gpu=not device.startswith("cpu")), "settings": settings}
     if device.startswith("cpu"):
         return {**common, "cpu": _cpu(), "threads": thread_counts()}

@@ -76,7 +76,7 @@ def settings(here: Environment) -> Iterator[Finding]:
     changed = {
         name: what
         for name, what in NUMERIC_SETTINGS.items()
-        if _heeded(name, here.backend) and _changes(name, here.settings.get(name, ""))
+        if _heeded(name, here.backend) and changes_numbers(name, here.settings.get(name, ""))
     }
     for name, what in changed.items():
         yield Finding(
@@ -252,7 +252,8 @@ def _heeded(name: str, backend: str) -> bool:
     return backend == "tensorflow" or not name.startswith(("TF_", "XLA_") if backend == "torch" else "TF_")
 
 
-def _changes(name: str, value: str) -> bool:
+def changes_numbers(name: str, value: str) -> bool:
+    """Return whether a value of one of `NUMERIC_SETTINGS` is neither its default nor only where files are."""
     return value != DEFAULTS.get(name) and any(not flag.startswith(HARMLESS) for flag in value.split())
 
 
