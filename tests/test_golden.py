@@ -187,7 +187,7 @@ def test_update_replaces_its_own(monkeypatch):
 
 
 def test_environment_of_a_cpu():
-    """A CPU's bits depend on packages, numeric settings, processor and threads; on no GPU, and not on where files are."""
+    """A CPU's bits depend on packages, numeric settings, processor and threads; on no GPU, nor on files' places."""
     harmless = {"KERAS_HOME": "/home/me", "XLA_FLAGS": "--xla_gpu_cuda_data_dir=/usr/local/cuda"}
     here = replace(CPU, settings={"TF_ENABLE_ONEDNN_OPTS": "0", **harmless})
     found = golden.environment_of("cpu:0", here)
