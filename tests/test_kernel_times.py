@@ -1,5 +1,6 @@
-"""Where a train step's time on a GPU goes, from a profile that is made up."""
+"""Where a train step's time on a GPU goes, from a profile that is made up, and as it was kept."""
 
+import json
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
@@ -7,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 ROOT = Path(__file__).parents[1]
+KEPT = ROOT / "benchmarks/references/profile-h100.json"
 
 
 @pytest.fixture
@@ -96,3 +98,20 @@ def test_training_is_compiled_as_keras_decides(script, capsys):
     with pytest.raises(SystemExit):
         script.main(["--training", "--xla=on"])
     assert "--xla: the step that train makes is compiled as Keras decides" in capsys.readouterr().err
+
+
+def test_kept_profiles(script):
+    """The profiles on file are in this tool's form: those of an H100, with 25 kernels each."""
+    kept = json.loads(KEPT.read_text(encoding="utf-8"))
+    assert [script.lines(each)[0] for each in kept["profiles"]] == [
+        "batch=512 precision=mixed_bfloat16 xla=on deterministic=False training=False updates_a_call=1",
+        "batch=512 precision=mixed_bfloat16 xla=off deterministic=False training=False updates_a_call=1",
+        "batch=32 precision=float32 xla=off deterministic=True training=True updates_a_call=32",
+    ]
+    assert [len(each["kernels"]) for each in kept["profiles"]] == [25, 25, 25]
+    assert script.lines(kept["profiles"][0])[-4:] == [
+        "step: 13,075 µs, median of 3 rounds",
+        "GPU busy: 12,986 µs, 99.3% of the step; shares are of it",
+        "kernels, copies and fills: 143.0 a step",
+        "first call: 23.1 s, tracing and compiling included",
+    ]
