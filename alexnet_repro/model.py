@@ -59,10 +59,9 @@ def build_alexnet(
         raise ValueError(f"num_classes must be at least 1; got {num_classes}")
     if for_xla is None:
         for_xla = keras.Sequential([keras.Input((1,))]).jit_compile
-    kinds = xla_layers if for_xla else keras.layers
 
     def conv(name: str, filters: int, size: int, *, strides: int = 1, padding: str = "same") -> keras.layers.Layer:
-        return kinds.Conv2D(
+        layer = keras.layers.Conv2D(
             filters,
             size,
             strides=strides,
@@ -72,9 +71,11 @@ def build_alexnet(
             kernel_initializer=kernel_initializer,
             name=name,
         )
+        return xla_layers.strides_as_channels(layer) if for_xla and strides > 1 else layer
 
     def pool(name: str) -> keras.layers.Layer:
-        return kinds.MaxPooling2D(3, strides=2, data_format="channels_last", name=name)
+        layer = keras.layers.MaxPooling2D(3, strides=2, data_format="channels_last", name=name)
+        return xla_layers.larger_of_two(layer) if for_xla else layer
 
     def dense(name: str, units: int, activation: str, dtype: str | None = None) -> keras.layers.Layer:
         return keras.layers.Dense(

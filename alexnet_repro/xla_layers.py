@@ -1,7 +1,8 @@
-"""Two of Keras's layers, in operations that XLA compiles well: what they compute stays the same.
+"""Two of the model's layers in operations that XLA compiles well: what they compute stays the same.
 
 XLA leaves a strided convolution of few channels to a library's slowest kernels, and searches the windows
-of max pooling once more to hand the gradient back.
+of max pooling once more to hand the gradient back. The layers stay Keras's own: what is saved of them is
+read without this package.
 """
 
 import functools
@@ -11,52 +12,55 @@ import keras
 from keras import ops
 
 
-@keras.saving.register_keras_serializable("alexnet_repro")
-class Conv2D(keras.layers.Conv2D):
-    """Keras's, but with its strides moved into channels: each block of input pixels becomes one place.
+def strides_as_channels(layer: keras.layers.Conv2D) -> keras.layers.Conv2D:
+    """Have a convolution, channels last and without padding, move its strides into channels; return it.
 
-    An 11x11 convolution with stride 4 of one channel is a 3x3 convolution with stride 1 of sixteen: the
-    same sums, with zeros in the kernel's twelfth row and column.
+    Each block of input pixels becomes one place: an 11x11 convolution with stride 4 of one channel is a 3x3
+    convolution with stride 1 of sixteen. Its sums are the same, with zeros in the kernel's twelfth row and column.
     """
-
-    def convolution_op(self, inputs: Any, kernel: Any) -> Any:
-        """Return `(n, rows, columns, filters)` from inputs `(n, height, width, c)`, channels last."""
-        if self.strides == (1, 1) or (self.padding, self.data_format) != ("valid", "channels_last"):
-            return super().convolution_op(inputs, kernel)
-        inputs, kernel = ops.convert_to_tensor(inputs), ops.convert_to_tensor(kernel)
-        taps = [-(-size // stride) for size, stride in zip(self.kernel_size, self.strides, strict=True)]
-        outputs = self.compute_output_shape(inputs.shape)[1:3]
-        places = [output - 1 + tap for output, tap in zip(outputs, taps, strict=True)]
-        channels, filters = kernel.shape[2:]
-
-        rows, columns = self.strides
-        kernel = _resized(kernel, (0, 1), (taps[0] * rows, taps[1] * columns))
-        kernel = ops.reshape(kernel, (taps[0], rows, taps[1], columns, channels, filters))
-        kernel = ops.reshape(ops.transpose(kernel, (0, 2, 1, 3, 4, 5)), (*taps, rows * columns * channels, filters))
-
-        inputs = _resized(inputs, (1, 2), (places[0] * rows, places[1] * columns))
-        inputs = ops.reshape(inputs, (-1, places[0], rows, places[1], columns, channels))
-        inputs = ops.reshape(ops.transpose(inputs, (0, 1, 3, 2, 4, 5)), (-1, *places, rows * columns * channels))
-        return ops.conv(inputs, kernel, padding="valid", data_format="channels_last")
+    if (layer.padding, layer.data_format, layer.groups) == ("valid", "channels_last", 1):
+        layer.convolution_op = functools.partial(_convolution, layer)
+    return layer
 
 
-@keras.saving.register_keras_serializable("alexnet_repro")
-class MaxPooling2D(keras.layers.MaxPooling2D):
-    """Keras's, but as the larger of two places at a time: first of a window's columns, then of its rows.
+def larger_of_two(layer: keras.layers.MaxPooling2D) -> keras.layers.MaxPooling2D:
+    """Have max pooling, channels last and without padding, take the larger of two places at a time; return it.
 
-    Of equal places the gradient goes to the first, as in Keras's; NaN is larger than all else.
+    First of a window's columns, then of its rows. Of equal places the gradient goes to the first, as in
+    Keras's; NaN is larger than all else.
     """
+    if (layer.padding, layer.data_format) == ("valid", "channels_last"):
+        layer.call = functools.partial(_max_pooling, layer)
+    return layer
 
-    def call(self, inputs: Any) -> Any:
-        """Return `(n, rows, columns, c)` from inputs `(n, height, width, c)`, channels last."""
-        if (self.padding, self.data_format) != ("valid", "channels_last"):
-            return super().call(inputs)
-        rows, columns = self.compute_output_shape(inputs.shape)[1:3]
-        for axis, outputs in ((2, columns), (1, rows)):
-            size, stride = self.pool_size[axis - 1], self.strides[axis - 1]
-            every = [slice(first, first + stride * (outputs - 1) + 1, stride) for first in range(size)]
-            inputs = functools.reduce(_larger, [inputs[(slice(None),) * axis + (places,)] for places in every])
-        return inputs
+
+def _convolution(layer: keras.layers.Conv2D, inputs: Any, kernel: Any) -> Any:
+    """Return `(n, rows, columns, filters)` from inputs `(n, height, width, c)`."""
+    inputs, kernel = ops.convert_to_tensor(inputs), ops.convert_to_tensor(kernel)
+    taps = [-(-size // stride) for size, stride in zip(layer.kernel_size, layer.strides, strict=True)]
+    outputs = layer.compute_output_shape(inputs.shape)[1:3]
+    places = [output - 1 + tap for output, tap in zip(outputs, taps, strict=True)]
+    channels, filters = kernel.shape[2:]
+
+    rows, columns = layer.strides
+    kernel = _resized(kernel, (0, 1), (taps[0] * rows, taps[1] * columns))
+    kernel = ops.reshape(kernel, (taps[0], rows, taps[1], columns, channels, filters))
+    kernel = ops.reshape(ops.transpose(kernel, (0, 2, 1, 3, 4, 5)), (*taps, rows * columns * channels, filters))
+
+    inputs = _resized(inputs, (1, 2), (places[0] * rows, places[1] * columns))
+    inputs = ops.reshape(inputs, (-1, places[0], rows, places[1], columns, channels))
+    inputs = ops.reshape(ops.transpose(inputs, (0, 1, 3, 2, 4, 5)), (-1, *places, rows * columns * channels))
+    return ops.conv(inputs, kernel, padding="valid", data_format="channels_last")
+
+
+def _max_pooling(layer: keras.layers.MaxPooling2D, inputs: Any) -> Any:
+    """Return `(n, rows, columns, c)` from inputs `(n, height, width, c)`."""
+    rows, columns = layer.compute_output_shape(inputs.shape)[1:3]
+    for axis, outputs in ((2, columns), (1, rows)):
+        size, stride = layer.pool_size[axis - 1], layer.strides[axis - 1]
+        every = [slice(first, first + stride * (outputs - 1) + 1, stride) for first in range(size)]
+        inputs = functools.reduce(_larger, [inputs[(slice(None),) * axis + (places,)] for places in every])
+    return inputs
 
 
 def _larger(first: Any, second: Any) -> Any:

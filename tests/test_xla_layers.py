@@ -1,5 +1,8 @@
 """The layers in operations for XLA compute what Keras's own do, forward and backward."""
 
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -26,9 +29,8 @@ def both_ways(layer, x):
 
 def convolutions(channels, *arguments, **options):
     """Return Keras's convolution and the one for XLA, of the same weights."""
-    pair = [
-        kind(*arguments, data_format="channels_last", **options) for kind in (keras.layers.Conv2D, xla_layers.Conv2D)
-    ]
+    own, other = (keras.layers.Conv2D(*arguments, data_format="channels_last", **options) for _ in range(2))
+    pair = [own, xla_layers.strides_as_channels(other)]
     for layer in pair:
         layer.build((None, 67, 67, channels))
         layer.set_weights([whole_numbers(variable.shape, seed=1) for variable in layer.variables])
@@ -63,8 +65,13 @@ def test_other_convolutions(options):
 
 def poolings(x, size, **options):
     """Return what Keras's pooling and the one for XLA put out for `x`, and its gradients."""
-    kinds = (keras.layers.MaxPooling2D, xla_layers.MaxPooling2D)
-    return [both_ways(kind(size, data_format="channels_last", **options), x) for kind in kinds]
+    own, other = (keras.layers.MaxPooling2D(size, data_format="channels_last", **options) for _ in range(2))
+    return [both_ways(layer, x) for layer in (own, xla_layers.larger_of_two(other))]
+
+
+def pooling():
+    """Return the model's max pooling, for XLA."""
+    return xla_layers.larger_of_two(keras.layers.MaxPooling2D(3, strides=2, data_format="channels_last"))
 
 
 @pytest.mark.parametrize("sides", [(54, 54), (26, 15), (7, 4)], ids=lambda sides: "side={}x{}".format(*sides))
@@ -100,8 +107,7 @@ def test_other_poolings(options):
 )
 def test_first_of_equal_places_gets_the_gradient(window, where):
     """The first of a window's equal largest, row by row, gets all of the gradient."""
-    pool = xla_layers.MaxPooling2D(3, strides=2, data_format="channels_last")
-    _, pullback = with_pullback(pool, ops.reshape(ops.convert_to_tensor(window, "float32"), (1, 3, 3, 1)))
+    _, pullback = with_pullback(pooling(), ops.reshape(ops.convert_to_tensor(window, "float32"), (1, 3, 3, 1)))
     gradient, _ = pullback(ops.full((1, 1, 1, 1), 5.0))
     expected = np.zeros((3, 3))
     expected[where] = 5
@@ -113,8 +119,7 @@ def test_not_a_number_is_kept(place):
     """A window that holds NaN, anywhere, puts out NaN; infinities are numbers."""
     window = np.array([np.inf, -np.inf, 1, 2, 3, -4, 5, np.inf, 0], np.float32)
     window[place] = np.nan
-    pool = xla_layers.MaxPooling2D(3, strides=2, data_format="channels_last")
-    assert np.isnan(ops.convert_to_numpy(pool(window.reshape(1, 3, 3, 1)))).all()
+    assert np.isnan(ops.convert_to_numpy(pooling()(window.reshape(1, 3, 3, 1)))).all()
 
 
 @pytest.fixture(scope="module")
@@ -124,12 +129,13 @@ def model():
 
 
 def test_model_is_the_documented_one(model):
-    """A model for XLA has the documented layers of the documented kinds, names and parameters."""
+    """A model for XLA has the documented layers, names and parameters, of Keras's own kinds."""
     rows = layer_rows(build_alexnet(for_xla=True))
     found = [(row.name, row.output_shape, row.parameters, row.macs) for row in rows]
     assert found == [(row.name, row.output_shape, row.parameters, row.macs) for row in documented.LAYERS]
-    kinds = [type(layer).__name__ for layer in model.layers[:8]]
-    assert kinds == ["Conv2D", "MaxPooling2D"] * 2 + ["Conv2D"] * 3 + ["MaxPooling2D"]
+    kinds = [type(layer) for layer in model.layers[:8]]
+    conv, pool = keras.layers.Conv2D, keras.layers.MaxPooling2D
+    assert kinds == [conv, pool, conv, pool, conv, conv, conv, pool]
 
 
 @pytest.mark.parametrize("name", ["a.weights.h5", "a.keras"], ids=lambda name: f"file={name}")
@@ -144,15 +150,24 @@ def test_weights_fit_either_way(model, tmp_path, name):
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
 
 
-def test_saved_model_is_read_again(model, tmp_path):
-    """A whole model that was saved is read as it was."""
+def test_saved_model_is_read_without_this_package(model, tmp_path):
+    """A whole model that was saved is Keras's own, to be read where this package isn't, and computes the same."""
     model.save(tmp_path / "a.keras")
-    again = keras.models.load_model(tmp_path / "a.keras")
-    assert [type(layer) for layer in again.layers] == [type(layer) for layer in model.layers]
+    images = np.random.default_rng(1).random((2, 67, 67, 1), np.float32)
+    np.save(tmp_path / "images.npy", images)
+    script = (
+        "import sys, keras, numpy as np; model = keras.models.load_model('a.keras'); "
+        "np.save('found.npy', model.predict(np.load('images.npy'), verbose=0)); "
+        "assert 'alexnet_repro' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True)
+    expected = ops.convert_to_numpy(model(images))
+    np.testing.assert_allclose(np.load(tmp_path / "found.npy"), expected, rtol=0, atol=1e-6)
 
 
 def test_as_keras_decides(monkeypatch):
     """Unasked, a model is for XLA where Keras would compile it with XLA, and Keras's own elsewhere."""
-    for compiles, kind in ((True, xla_layers.Conv2D), (False, keras.layers.Conv2D)):
+    for compiles in (True, False):
         monkeypatch.setattr(keras.Sequential, "jit_compile", property(lambda _, compiles=compiles: compiles))
-        assert type(build_alexnet((67, 67, 1)).layers[0]) is kind
+        changed = ["convolution_op" in vars(layer) or "call" in vars(layer) for layer in build_alexnet().layers[:4]]
+        assert changed == ([True, True, False, True] if compiles else [False] * 4)

@@ -26,7 +26,8 @@ def enable_determinism() -> None:
 def determinism_variables(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
     """Return the environment variables that a process needs beside `enable_determinism`."""
     if keras.backend.backend() == "jax":
-        return {"XLA_FLAGS": f"{environ.get('XLA_FLAGS', '')} --xla_gpu_deterministic_ops=true".strip()}
+        flags = environ.get("XLA_FLAGS", "").split()
+        return {"XLA_FLAGS": " ".join(dict.fromkeys((*flags, "--xla_gpu_deterministic_ops=true")))}
     if keras.backend.backend() == "torch":
         return {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
     return {}

@@ -1,7 +1,5 @@
 """Small patches around the real code path, for the catalogue: each takes pytest's `monkeypatch` and does its harm."""
 
-import functools
-
 import keras
 import numpy as np
 from keras import ops
@@ -39,8 +37,9 @@ def in_layer(name, fault):
 
     def inject(patch):
         layers = keras.layers
-        for kind in (layers.Conv2D, layers.Dense, layers.MaxPooling2D, layers.Dropout, xla_layers.MaxPooling2D):
-            original = kind.call
+        calls = [(kind, "call") for kind in (layers.Conv2D, layers.Dense, layers.MaxPooling2D, layers.Dropout)]
+        for owner, place in (*calls, (xla_layers, "_max_pooling")):
+            original = getattr(owner, place)
 
             def call(self, x, *arguments, original=original, **options):
                 def own(x):
@@ -48,7 +47,7 @@ def in_layer(name, fault):
 
                 return fault(own, x) if self.name == name else own(x)
 
-            patch.setattr(kind, "call", call)
+            patch.setattr(owner, place, call)
 
     return inject
 
@@ -74,7 +73,9 @@ def built_with(kind, name, **changes):
     """Build one layer of every model with other arguments."""
 
     def inject(patch):
-        def build(*arguments, original, **options):
+        original = getattr(keras.layers, kind)
+
+        def build(*arguments, **options):
             if options["name"] == name:
                 given = dict(
                     zip(("filters", "kernel_size") if kind == "Conv2D" else ("pool_size",), arguments, strict=False)
@@ -82,8 +83,7 @@ def built_with(kind, name, **changes):
                 return original(**{**given, **options, **changes})
             return original(*arguments, **options)
 
-        for module in (keras.layers, xla_layers):
-            patch.setattr(module, kind, functools.partial(build, original=getattr(module, kind)))
+        patch.setattr(keras.layers, kind, build)
 
     return inject
 
