@@ -68,4 +68,6 @@ def wrong_together(arguments: argparse.Namespace) -> str | None:
         return "argument --note: goes into a record, so it needs --record=DIR"
     if arguments.replicas is not None and arguments.distribute != "mirrored":
         return "argument --replicas: is for --distribute=mirrored"
+    if arguments.evaluate_every is not None and arguments.no_evaluate:
+        return "argument --evaluate-every: doesn't go with --no-evaluate"
     return None

@@ -86,6 +86,8 @@ def train(
             Or a checkpoint can't be when training stops, or the last weights; while it goes on, that is a warning.
     """
     check_labels(loader, model)
+    if validate_every is not None and validate_every < 1:
+        raise ValueError(f"validate_every must be at least 1, or None; got {validate_every}")
     if weights is not None:
         check_weights_path(weights)
     step = step or best_step(model, loader, recipe)

@@ -31,13 +31,13 @@ from alexnet_repro import DataLoader, best_step, synthetic_fashion
 from alexnet_repro.checks.golden import packages
 from alexnet_repro.checks.learning import LEARNABLE
 from alexnet_repro.checks.subject import Subject
+from alexnet_repro.dispatch import updater
 from alexnet_repro.hardware.determinism import enable_determinism
 from alexnet_repro.hardware.devices import enable_memory_growth, gpu_names, synchronise
 from alexnet_repro.hardware.nvidia import read_nvidia
 from alexnet_repro.hardware.precision import PRECISIONS
 from alexnet_repro.network import compiled_network
 from alexnet_repro.results.collect import provenance
-from alexnet_repro.results.dispatch import updater
 
 GPU, PLANE = "gpu:0", "/device:GPU:0"  # Keras's name of it, and the profiler's
 XLA = {"auto": None, "on": True, "off": False}

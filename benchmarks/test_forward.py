@@ -10,9 +10,9 @@ from keras import ops
 
 from alexnet_repro import DataLoader
 from alexnet_repro.checks.subject import Subject
+from alexnet_repro.dispatch import predictor
 from alexnet_repro.hardware import bounds, oracle
 from alexnet_repro.results import limits
-from alexnet_repro.results.dispatch import predictor
 
 BATCHES = {"cpu": (1, 32, 128), "gpu": (1, 32, 128, 256, 512)}
 ALL_BATCHES = {"cpu": (1, 8, 32, 128, 256), "gpu": (1, 8, 32, 128, 256, 512, 1024, 2048, 4096)}

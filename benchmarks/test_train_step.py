@@ -10,9 +10,9 @@ from keras import ops
 from alexnet_repro import DataLoader
 from alexnet_repro.checks.learning import LEARNABLE, learn, learnable_batch
 from alexnet_repro.checks.subject import Subject
+from alexnet_repro.dispatch import updater
 from alexnet_repro.network import compiled_network
 from alexnet_repro.results import limits
-from alexnet_repro.results.dispatch import updater
 
 BATCHES = {"cpu": (32, 128), "gpu": (32, 128, 256, 512)}
 ALL_BATCHES = {"cpu": (8, 32, 128, 256), "gpu": (8, 32, 128, 256, 512, 1024, 2048, 4096)}

@@ -65,14 +65,17 @@ def test_best_product_counts(monkeypatch, device):
     assert found.kernel_launch >= 0
 
 
-def test_operands_are_random(monkeypatch):
-    """No two elements of a row are alike, and none are zeros: a GPU is faster on data that doesn't change."""
+@pytest.mark.parametrize(("precision", "different"), [("float32", 1), ("mixed_bfloat16", 0.5)])
+def test_operands_are_random(monkeypatch, precision, different):
+    """Elements differ, to half of them where 8 bits can, and none are zeros: a GPU is faster on what doesn't change."""
     seen = []
     monkeypatch.setattr(calibrate.ops, "matmul", lambda a, b: seen.extend((a, b)) or a)
-    matmul_rate("cpu:0", "float32", (16, 8, 4))
-    a, b = map(keras.ops.convert_to_numpy, seen[:2])
-    assert len({*a.ravel(), *b.ravel()}) == 16 * 8 + 8 * 4
+    matmul_rate("cpu:0", precision, (16, 32, 8))
+    a, b = (keras.ops.convert_to_numpy(keras.ops.cast(each, "float32")) for each in seen[:2])
+    assert len({*a.ravel(), *b.ravel()}) >= different * (16 * 32 + 32 * 8)
     assert -1 <= a.min() < 0 < a.max() <= 1
+    assert (a != 0).all()
+    assert (b != 0).all()
 
 
 def test_nothing_is_drawn_on_the_host(monkeypatch):

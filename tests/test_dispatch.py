@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from alexnet_repro.results.dispatch import predictor, updater
+from alexnet_repro.dispatch import predictor, updater
 
 IMAGES = np.arange(24, dtype=np.float32).reshape(4, 6) / 24
 LABELS = np.array([0, 1, 2, 1])

@@ -195,6 +195,13 @@ CASES = {
         "FAIL",
         ("couldn't be replaced", "ROW_REMAPPER", "board replaced"),
     ),
+    "link that lost lanes": Case(
+        SYNTHETIC,
+        one(pcie_width=4, pcie_width_most=16),
+        "link",
+        "INCONCLUSIVE",
+        ("4 lanes of 16", "reseat", "LnkSta"),
+    ),
     "too hot": Case(
         "docs.nvidia.com/deploy/nvml-api: nvmlClocksThrottleReasonHwThermalSlowdown",
         one(clock_limits=0x48, temperature=93),

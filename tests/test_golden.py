@@ -97,6 +97,14 @@ def test_another_environment_never_passes(loss, said):
     assert found.mend.startswith(UPDATE)
 
 
+@pytest.mark.parametrize("order", [1, -1], ids=["last=gpu", "last=cpu"])
+def test_another_processor_is_compared_with_a_processor(order):
+    """Of other environments on file, one of the same kind is compared: a GPU's rounding is another."""
+    gpu = replace(STORED, environment={"packages": {}, "settings": {}, "gpu": "NVIDIA H100"}, recorded="2026-11-26")
+    stored = [replace(STORED, environment=ELSEWHERE), gpu][::order]
+    assert "on 2026-11-24 with" in golden.compare(replayed(*STEPS), SMALL, HERE, stored).evidence
+
+
 @pytest.mark.parametrize(
     ("task", "subject"),
     [
@@ -188,11 +196,11 @@ def test_update_replaces_its_own(monkeypatch):
 
 def test_environment_of_a_cpu():
     """A CPU's bits depend on packages, numeric settings, processor and threads; on no GPU, nor on files' places."""
-    harmless = {"KERAS_HOME": "/home/me", "XLA_FLAGS": "--xla_gpu_cuda_data_dir=/usr/local/cuda"}
-    here = replace(CPU, settings={"TF_ENABLE_ONEDNN_OPTS": "0", **harmless})
+    flags = "--xla_gpu_cuda_data_dir=/usr/local/cuda --xla_b=1 --xla_a=1"
+    here = replace(CPU, settings={"TF_ENABLE_ONEDNN_OPTS": "0", "KERAS_HOME": "/home/me", "XLA_FLAGS": flags})
     found = golden.environment_of("cpu:0", here)
     assert set(found) == {"packages", "settings", "cpu", "threads"}
-    assert found["settings"] == {"TF_ENABLE_ONEDNN_OPTS": "0"}
+    assert found["settings"] == {"TF_ENABLE_ONEDNN_OPTS": "0", "XLA_FLAGS": "--xla_a=1 --xla_b=1"}
     assert {"keras", "numpy"} <= set(found["packages"])
     assert found["threads"]["processors"] >= 1
     assert json.loads(json.dumps(found)) == found  # or what is read from a file would never be the same

@@ -42,10 +42,11 @@ def test_help(capsys):
         ("--batch-size=48 --recipe=documented", "--batch-size: must divide the 128 images of a draw, got 48"),
         ("--batch-size=64", "--batch-size: must divide the 32 images of a draw, got 64"),
         ("--note=busy", "--note: goes into a record, so it needs --record=DIR"),
+        ("--evaluate-every=9 --no-evaluate", "--evaluate-every: doesn't go with --no-evaluate"),
     ],
 )
 def test_wrong_arguments(capsys, arguments, said):
-    """A batch that doesn't divide the draw, or a note without a record, exits 2 with one line that says so."""
+    """A batch that doesn't divide the draw, or options that don't go together, exit 2 with one line that says so."""
     with pytest.raises(SystemExit) as caught:
         command_line.main(["train", *arguments.split()])
     out, err = capsys.readouterr()

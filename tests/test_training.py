@@ -152,6 +152,8 @@ def test_validation_within_epochs(loader, small, monkeypatch):
     monkeypatch.setattr("alexnet_repro.training.evaluate", lambda *_, **__: "measured")
     history = train(small, loader, TINY, step=Counting(), validate=True, validate_every=2, progress=False)
     assert history.evaluations == tuple((updates, "measured") for updates in (6, 8, 12, 14))
+    with pytest.raises(ValueError, match="validate_every must be at least 1, or None; got 0"):
+        train(small, loader, TINY, step=Counting(), validate=True, validate_every=0)
 
 
 def test_validation_compiles_once(loader, small, monkeypatch):

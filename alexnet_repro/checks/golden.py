@@ -22,7 +22,7 @@ from alexnet_repro.hardware.devices import gpu_names, thread_counts
 from alexnet_repro.hardware.environment import Environment
 from alexnet_repro.hardware.finding import Finding
 from alexnet_repro.hardware.replay import first_divergence
-from alexnet_repro.hardware.software_checks import NUMERIC_SETTINGS, changes_numbers
+from alexnet_repro.hardware.software_checks import numeric_settings
 
 # Packages whose kernels, random numbers or choices decide bits; on a GPU, those of CUDA and of its compilers as well.
 PACKAGES = (
@@ -65,12 +65,7 @@ def task_of(subject: Subject) -> dict[str, Any]:
 
 def environment_of(device: str, here: Environment) -> dict[str, Any]:
     """Return all that is known to decide bits on a device."""
-    settings = {
-        name: value
-        for name, value in here.settings.items()
-        if name in NUMERIC_SETTINGS and changes_numbers(name, value)
-    }
-    common = {"packages": packages(gpu=not device.startswith("cpu")), "settings": settings}
+    common = {"packages": packages(gpu=not device.startswith("cpu")), "settings": numeric_settings(here)}
     if device.startswith("cpu"):
         return {**common, "cpu": _cpu(), "threads": thread_counts()}
     name = gpu_names()[int(device.partition(":")[2])]
@@ -110,7 +105,9 @@ def _compared(found: Finding, subject: Subject, environment: Mapping[str, Any], 
         return Finding("golden", "INCONCLUSIVE", "no digests are on file for this task", mend=UPDATE)
     golden = next((golden for golden in same_task if golden.environment == environment), None)
     if golden is None:
-        return _elsewhere(found, subject, environment, same_task[-1])
+        kind = "gpu" if "gpu" in environment else "cpu"
+        alike = [each for each in same_task if kind in each.environment] or same_task
+        return _elsewhere(found, subject, environment, alike[-1])
     divergence = first_divergence(steps({"steps": golden.steps}), steps(found.data), "this run")
     if divergence is None:
         return Finding("golden", "PASS", f"the bits recorded on {golden.recorded}", number=0, bound=0)

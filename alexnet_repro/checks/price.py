@@ -9,10 +9,10 @@ from keras import ops
 
 from alexnet_repro.checks.learning import LEARNABLE
 from alexnet_repro.checks.subject import Subject
+from alexnet_repro.dispatch import updater
 from alexnet_repro.hardware.devices import synchronise
 from alexnet_repro.hardware.finding import Finding
 from alexnet_repro.network import compiled_network
-from alexnet_repro.results.dispatch import updater
 
 BATCH = {"cpu": 8, "gpu": 512}
 WARM_UP, ROWS = 2, 3

@@ -130,8 +130,8 @@ def _there(name: str, count: int, uuids: tuple[str, ...]) -> bool:
 def kernels(here: Environment) -> Iterator[Finding]:
     """TensorFlow has kernels for each GPU, and a driver that can compile those that it has as PTX alone.
 
-    `sm_80` is machine code for 8.0 and later 8.x. `compute_90` is machine code and PTX, but of a thousand kernels that
-    TensorFlow generates it is PTX alone.
+    `sm_80` is machine code for 8.0 and later 8.x. `compute_90` is machine code and PTX; but the thousand small kernels
+    that TensorFlow generates are there as PTX alone.
     """
     built = here.tensorflow.capabilities if here.tensorflow else ()
     for gpu in here.chosen_gpus:

@@ -24,11 +24,11 @@ HEAT = 0x20 | 0x40
 
 
 def health(here: Environment) -> Iterator[Finding]:
-    """Each GPU's memory, clocks and modes."""
+    """Each GPU's memory, link, clocks and modes."""
     for gpu in here.chosen_gpus:
         if gpu.error:
             continue
-        found = [*_memory(gpu), *_ecc(gpu), *_clocks(gpu), *_modes(gpu)]
+        found = [*_memory(gpu), *_ecc(gpu), *_link(gpu), *_clocks(gpu), *_modes(gpu)]
         yield from found
         if all(finding.status == "PASS" for finding in found):
             yield Finding("health", "PASS", f"{gpu.name}, {gpu.temperature} °C", device=f"GPU {gpu.index}")
@@ -79,6 +79,19 @@ def _ecc(gpu: Gpu) -> Iterator[Finding]:
     if gpu.remap_pending:
         yield Finding(
             "ecc", "FAIL", "a bad row of its memory waits to be replaced", "row remapping pending", reset, device
+        )
+
+
+def _link(gpu: Gpu) -> Iterator[Finding]:
+    # Its generation falls while the GPU is idle, its width doesn't.
+    if gpu.pcie_width and gpu.pcie_width_most and gpu.pcie_width < gpu.pcie_width_most:
+        yield Finding(
+            "link",
+            "INCONCLUSIVE",
+            f"its PCIe link has {gpu.pcie_width} lanes of {gpu.pcie_width_most}: copies are as much slower",
+            f"NVML's current and largest link width: {gpu.pcie_width}, {gpu.pcie_width_most}",
+            "reseat the card, or use another slot: sudo lspci -vv | grep -E 'LnkCap|LnkSta'",
+            f"GPU {gpu.index}",
         )
 
 

@@ -41,7 +41,7 @@ CPU_BFLOAT16 = (("amx_bf16", 1024), ("avx512_bf16", 64))
 # limit, holds half of its highest. So what is below the first is in doubt, below the second it fails. Copies from
 # pageable memory reach a third of the link's rate, and of the fastest links no more than the host's own copies; in
 # virtual machines 1 to 3 GB/s whatever the link (1.8 GB/s to a sound H100 whose link has 63). What is below that is a
-# doubt, and what is far below it has a link that fell back.
+# doubt. A link that lost lanes may still be as fast: the doctor looks at those.
 FLOORS = {"matmul": (0.5, 0.25), "memory": (0.5, 0.25), "copy": (0.05, 0.03)}
 PAGEABLE = 16e9  # bytes/s
 

@@ -73,16 +73,12 @@ def installed(here: Environment) -> Iterator[Finding]:
 
 def settings(here: Environment) -> Iterator[Finding]:
     """Nothing in the environment changes numbers unasked."""
-    changed = {
-        name: what
-        for name, what in NUMERIC_SETTINGS.items()
-        if _heeded(name, here.backend) and changes_numbers(name, here.settings.get(name, ""))
-    }
-    for name, what in changed.items():
+    changed = numeric_settings(here)
+    for name in changed:
         yield Finding(
             "settings",
             "INCONCLUSIVE",
-            f"{name} {what}; compare only with runs that had it too",
+            f"{name} {NUMERIC_SETTINGS[name]}; compare only with runs that had it too",
             f"{name}={here.settings[name]}",
             f"unset {name}",
         )
@@ -252,9 +248,15 @@ def _heeded(name: str, backend: str) -> bool:
     return backend == "tensorflow" or not name.startswith(("TF_", "XLA_") if backend == "torch" else "TF_")
 
 
-def changes_numbers(name: str, value: str) -> bool:
-    """Return whether a value of one of `NUMERIC_SETTINGS` is neither its default nor only where files are."""
-    return value != DEFAULTS.get(name) and any(not flag.startswith(HARMLESS) for flag in value.split())
+def numeric_settings(here: Environment) -> dict[str, str]:
+    """Return the settings that change numbers, without defaults and flags that only say where files are."""
+    found = {}
+    for name in NUMERIC_SETTINGS:
+        value = here.settings.get(name, "")
+        flags = [] if value == DEFAULTS.get(name) else [each for each in value.split() if not each.startswith(HARMLESS)]
+        if flags and _heeded(name, here.backend):
+            found[name] = " ".join(sorted(flags))
+    return found
 
 
 def _size(count: int | None) -> str:

@@ -58,15 +58,15 @@ def both_reproduced(runs: Sequence[Record]) -> list[tuple[int, int]]:
     """
     recipe, curves = runs[0]["recipe"], [_curves(run) for run in runs]
     spread = evaluated(runs[0])["document_draw"]["losses"][recipe["loss"]]["std"]
-    step = recipe["draw_size"] // recipe["batch_size"]
-    draws = range(max(updates[0] for updates, *_ in curves), min(updates[-1] for updates, *_ in curves) + 1, step)
-    accuracies, losses = (np.array([np.interp(draws, each[0], each[n]) for each in curves]).T for n in (1, 2))
+    per_draw = recipe["draw_size"] // recipe["batch_size"]
+    after = range(max(updates[0] for updates, *_ in curves), min(updates[-1] for updates, *_ in curves) + 1, per_draw)
+    accuracies, losses = (np.array([np.interp(after, each[0], each[n]) for each in curves]).T for n in (1, 2))
     found: list[tuple[int, int]] = []
-    for updates, shares, means in zip(draws, accuracies.tolist(), losses.tolist(), strict=True):
+    for updates, shares, means in zip(after, accuracies.tolist(), losses.tolist(), strict=True):
         accuracy = band(shares, binomial(sum(shares) / len(shares), documented.TEST_SAMPLES))
         said = verdict(documented.TEST_ACCURACY, accuracy), verdict(documented.TEST_LOSS, band(means, spread))
         if all(each == REPRODUCED for each, _ in said):
-            begun = found.pop()[0] if found and found[-1][1] == updates - step else updates
+            begun = found.pop()[0] if found and found[-1][1] == updates - per_draw else updates
             found.append((begun, updates))
     return found
 

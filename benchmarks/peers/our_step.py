@@ -22,6 +22,7 @@ from timed import Rows, of_device, say, seconds_a_step
 
 from alexnet_repro import DataLoader, Recipe, best_step, build_alexnet, train
 from alexnet_repro.checks.memory_checks import is_out_of_memory
+from alexnet_repro.dispatch import predictor, updater
 from alexnet_repro.hardware.calibrate import PRODUCTS, matmul_rate
 from alexnet_repro.hardware.devices import (
     enable_memory_growth,
@@ -34,7 +35,6 @@ from alexnet_repro.hardware.devices import (
 from alexnet_repro.hardware.precision import PRECISIONS
 from alexnet_repro.hardware.precision import precision as numerics
 from alexnet_repro.network import compiled_network
-from alexnet_repro.results.dispatch import predictor, updater
 
 XLA: dict[str, bool | str] = {"auto": "auto", "on": True, "off": False}
 DEVICE = (*enable_memory_growth(), "cpu:0")[0]
