@@ -7,7 +7,7 @@ may have libraries of its own, by `env`:
 
     python benchmarks/peers/in_turns.py \
         "env LD_LIBRARY_PATH=/opt/cuda12 python benchmarks/peers/our_step.py --what 'train step' --batch 128 512" \
-        "/opt/torch/bin/python benchmarks/peers/pytorch_step.py --what 'train step' --batch 128 512"
+        "/path/to/torch/bin/python benchmarks/peers/pytorch_step.py --what 'train step' --batch 128 512"
 
 Prints each case as it comes, with its turn and side, and then a table: for each work, precision and batch the images/s
 of the best configuration of each side (median of all rounds, least and most), and the ratio. With `--read FILE` it
