@@ -30,10 +30,7 @@ NUMERIC_SETTINGS = {
     "TF_DISABLE_MKL": "turns oneDNN's kernels off: float32 results differ in the last bits",
 }
 # Values that are the default, and flags that only say where files are.
-HARMLESS = (
-    *("--xla_gpu_cuda_data_dir", "--xla_dump", "--xla_gpu_per_fusion_autotune_cache_dir"),
-    "--xla_force_host_platform_device_count",
-)
+HARMLESS = ("--xla_gpu_cuda_data_dir", "--xla_dump", "--xla_force_host_platform_device_count")
 DEFAULTS = {"TF_ENABLE_ONEDNN_OPTS": "1"}
 
 
