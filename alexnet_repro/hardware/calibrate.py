@@ -108,24 +108,23 @@ def _chain(kernels: int) -> Callable[[Any], Any]:
     of products, since on a CPU it fuses what has one operand.
     On JAX barriers keep XLA from fusing on a GPU. On PyTorch Keras calls each operation.
     """
-    apart: Callable[[Any], Any] = lambda x: x  # noqa: E731
+    backend = keras.backend.backend()
+    if backend == "jax":
+        import jax
 
     def chain(x: Any) -> Any:
         product = x
         for _ in range(kernels):
-            product = apart(ops.multiply(product, x))
+            product = ops.multiply(product, x)
+            if backend == "jax":
+                product = jax.lax.optimization_barrier(product)
         return product
 
-    if keras.backend.backend() == "tensorflow":
+    if backend == "tensorflow":
         import tensorflow as tf
 
         return cast("Callable[[Any], Any]", tf.function(chain, autograph=False))
-    if keras.backend.backend() == "jax":
-        import jax
-
-        apart = jax.lax.optimization_barrier
-        return cast("Callable[[Any], Any]", jax.jit(chain))
-    return chain
+    return cast("Callable[[Any], Any]", jax.jit(chain)) if backend == "jax" else chain
 
 
 def _best(work: Callable[[], Any], rounds: int = TIMED) -> float:

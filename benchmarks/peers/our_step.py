@@ -18,7 +18,7 @@ from typing import Any
 import keras
 import numpy as np
 from keras import ops
-from timed import Rows, of_device, say, seconds_a_step
+from timed import Rows, arguments, of_device, say, seconds_a_step
 
 from alexnet_repro import DataLoader, Recipe, best_step, build_alexnet, train
 from alexnet_repro.checks.memory_checks import is_out_of_memory
@@ -247,10 +247,7 @@ def main() -> None:
     parser.add_argument("--batch", nargs="+", type=int, default=[128])
     parser.add_argument("--precision", nargs="+", choices=PRECISIONS, default=("float32", "mixed_bfloat16"))
     parser.add_argument("--xla", nargs="+", choices=XLA, default=("auto",), help="auto: as Keras decides")
-    parser.add_argument("--rounds", type=int, default=usual.rounds)
-    parser.add_argument("--steps", type=int, default=usual.steps, help="a round, dispatched in a row (%(default)s)")
-    asked = parser.parse_args()
-    rows = usual._replace(rounds=asked.rounds, steps=asked.steps)
+    asked, rows = arguments(parser, usual)
     for what in asked.what:
         for batch in asked.batch:
             for precision in asked.precision:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from timed import Rows, of_device, say, seconds_a_step
+from timed import Rows, arguments, of_device, say, seconds_a_step
 from torch import nn
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -150,10 +150,7 @@ def main() -> None:
         default=MODES[:3] if GPU else MODES[:1],
         help="of torch.compile; eager: none",
     )
-    parser.add_argument("--rounds", type=int, default=usual.rounds)
-    parser.add_argument("--steps", type=int, default=usual.steps, help="a round, dispatched in a row (%(default)s)")
-    asked = parser.parse_args()
-    rows = usual._replace(rounds=asked.rounds, steps=asked.steps)
+    asked, rows = arguments(parser, usual)
     for what in asked.what:
         for batch in asked.batch:
             for precision in asked.precision:

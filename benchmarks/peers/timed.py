@@ -1,5 +1,6 @@
 """How both sides are timed, and how they print it: steps dispatched in a row, waited for at both ends."""
 
+import argparse
 import gc
 import json
 import math
@@ -24,6 +25,14 @@ class Rows(NamedTuple):
 def of_device(kind: str) -> Rows:
     """Return how long to time on `gpu`, where a step takes a few ms, and on `cpu`, where it takes a second."""
     return Rows(10, 5, 64) if kind == "gpu" else Rows(2, 5, 1)
+
+
+def arguments(parser: argparse.ArgumentParser, usual: Rows) -> tuple[argparse.Namespace, Rows]:
+    """Return what the command line asks for, and how long to time."""
+    parser.add_argument("--rounds", type=int, default=usual.rounds)
+    parser.add_argument("--steps", type=int, default=usual.steps, help="a round, dispatched in a row (%(default)s)")
+    asked = parser.parse_args()
+    return asked, usual._replace(rounds=asked.rounds, steps=asked.steps)
 
 
 def seconds_a_step(work: Callable[[], Any], wait: Callable[[Any], object], rows: Rows, updates: int = 1) -> list[float]:
