@@ -15,8 +15,8 @@ from alexnet_repro.hardware.environment import Environment
 from alexnet_repro.hardware.finding import Finding
 
 WINOGRAD = "TF_ENABLE_WINOGRAD_NONFUSED"
-# XLA doesn't read that variable. Chosen by timing, it may take a 9x9 Winograd transform, as JAX 0.11 on an H100 did in
-# one process and not in the next; its first choice is a direct sum, whose zeros are exact.
+# On JAX 0.11 on an H100 a 9x9 Winograd transform computed a kernel's gradient although that variable was set, with an
+# error like that which had failed `layers` there. Without choosing by timing it was a direct sum, whose zeros are exact.
 FIRST_CHOICE = "--xla_gpu_autotune_level=0"
 
 DETERMINISTIC = {*REPEATABLE, "digest"}
