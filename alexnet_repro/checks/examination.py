@@ -16,7 +16,7 @@ from alexnet_repro.hardware.finding import Finding
 
 WINOGRAD = "TF_ENABLE_WINOGRAD_NONFUSED"
 # On JAX 0.11 on an H100 a 9x9 Winograd transform computed a kernel's gradient although that variable was set, with an
-# error like that which had failed `layers` there. Without choosing by timing it was a direct sum, whose zeros are exact.
+# error like the one that had failed `layers` there. Not chosen by timing it was a direct sum, whose zeros are exact.
 FIRST_CHOICE = "--xla_gpu_autotune_level=0"
 
 DETERMINISTIC = {*REPEATABLE, "digest"}

@@ -27,7 +27,7 @@ S, starting from the bias b adds K b², and operands rounded by a relative error
   It makes the last two terms, the last for sums of four products at a time, the smallest block found
   there. It is left out on a CPU and in float32.
 
-In float32 a GPU may convolve by fast Fourier transforms, where strides are 1 (cuDNN 9.19 does, by a profile of an H100).
+In float32 a GPU may convolve by fast Fourier transforms, where strides are 1 (cuDNN 9.19 does on an H100).
 They mix a whole plane: sums of nothing but zeros come out as the rounding of their neighbours. Let z be a sum over M
 pairs of planes x and y, transformed with N = 2^t points. After each level, the values v and the factors by which z
 depends on them have norms whose product is |x| |y|. A butterfly rounds its twiddle factor, product and sum, which adds
