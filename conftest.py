@@ -9,8 +9,8 @@ import pytest
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow is imported
 os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # GPUs' numbers are the driver's then, as nvidia-smi has them
 
-from alexnet_repro.__main__ import PRECISION_NAMES
-from alexnet_repro.arguments import backend_asked
+from alexnet_repro.cli.options import backend_asked
+from alexnet_repro.cli.parser import PRECISION_NAMES
 
 SECONDS = {"s": 1, "m": 60, "h": 3600}
 

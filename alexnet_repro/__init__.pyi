@@ -1,18 +1,17 @@
-from .checkpoint import Checkpoints
+from .backend.devices import enable_memory_growth
 from .data.fashion_mnist import CorruptDataError, MissingDataError, load_fashion_mnist
 from .data.loader import DataLoader
 from .data.resize import resize_with_pad
 from .data.synthetic import synthetic_fashion
-from .evaluation import Evaluation, evaluate
-from .hardware.devices import enable_memory_growth
-from .log import TrainingDivergedError
-from .losses import LOSSES, normalised_sigmoid, softmax
-from .model import build_alexnet, layer_rows, logits_model
-from .recipe import Recipe
-from .steps import KerasStep, best_step
-from .stored_weights import WeightsError
-from .training import History, TrainingStoppedError, train
-from .weights import load_weights, save_weights
+from .model import LOSSES, build_alexnet, layer_rows, logits_model, normalised_sigmoid, softmax
+from .training.checkpoint import Checkpoints
+from .training.evaluate import Evaluation, evaluate
+from .training.history import TrainingDivergedError
+from .training.loop import History, TrainingStoppedError, train
+from .training.recipe import Recipe
+from .training.train_step import KerasStep, best_step
+from .training.weights import load_weights, save_weights
+from .training.weights_file import WeightsError
 
 __all__ = [
     "LOSSES",

@@ -1,13 +1,21 @@
-"""The documented AlexNet, on Keras alone: the same model on TensorFlow, JAX and PyTorch."""
+"""The documented AlexNet and its two losses, on Keras alone: the same on TensorFlow, JAX and PyTorch.
+
+One line of documented code stands for two losses. It compiles a **sigmoid** output under
+`sparse_categorical_crossentropy`, which expects a distribution. TensorFlow 2.0.0 normalised the sigmoid outputs;
+Keras 3 on TensorFlow takes the softmax of the sigmoid's input instead: another number, another gradient, another
+training run. Both losses here take labels `(n,)` (any integer or float dtype, values `0 … classes-1`) and float32
+logits `(n, classes)`, and return one float32 loss an image, `(n,)`. They are finite for logits up to ±1e4 and compute
+the same on every backend, eager or compiled. Other shapes are a `ValueError`.
+"""
 
 import operator
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import keras
 from keras import ops
 
-from alexnet_repro import xla_layers
+from alexnet_repro.backend import xla_layers
 
 # Eleven taps, then strides 4, 2, 2, 2: the last 3x3 pooling needs 3 rows, so the one before needs
 # 7, the first 15, and the 11x11 convolution with stride 4 needs 11 + 4 * 14 of the image.
@@ -29,7 +37,7 @@ def build_alexnet(
         kernel_initializer: a Keras initializer's name; biases start at zero. The document leaves
             Keras's default, `"glorot_uniform"`.
         for_xla: whether the layers compute the same in operations that XLA compiles well
-            (`alexnet_repro.xla_layers`). Without, as Keras itself would compile with XLA: on JAX, and on
+            (`alexnet_repro.backend.xla_layers`). Without, as Keras itself would compile with XLA: on JAX, and on
             TensorFlow where there is a GPU and determinism is off.
 
     Returns:
@@ -155,3 +163,37 @@ def layer_rows(model: keras.Sequential) -> Iterator[LayerRow]:
                 positions *= side
             macs = positions * int(ops.size(layer.kernel))
         yield LayerRow(layer.name, shape, layer.count_params(), macs)
+
+
+Loss = Callable[[Any, Any], Any]
+
+# TensorFlow 2.0.0's `keras.backend.epsilon()`.
+EPSILON = 1e-7
+
+
+def softmax(labels: Any, logits: Any) -> Any:
+    """Cross-entropy of the softmax of the logits: what the document's code means under Keras 3 on TensorFlow."""
+    labels, logits = ops.convert_to_tensor(labels), ops.cast(logits, "float32")
+    if (len(labels.shape), len(logits.shape)) != (1, 2):
+        raise ValueError(
+            f"labels must be (n,) and logits (n, classes); got shapes {tuple(labels.shape)} and {tuple(logits.shape)}"
+        )
+    # A one-hot product, not a gather: its gradient is a multiplication, deterministic everywhere.
+    picked = ops.one_hot(ops.cast(labels, "int32"), logits.shape[-1], dtype="float32")
+    return ops.logsumexp(logits, axis=-1) - ops.sum(picked * logits, axis=-1)
+
+
+def normalised_sigmoid(labels: Any, logits: Any) -> Any:
+    """Cross-entropy of the normalised sigmoid, `-log(p[label] / sum(p))`: what the document trained.
+
+    As in TensorFlow 2.0.0 (`keras.backend.sparse_categorical_crossentropy`), with
+    `p = clip(sigmoid(logits), 1e-7, 1 - 1e-7)`. Where the clip acts, the gradient is zero. It is
+    written with `where`, for backends disagree about the gradient of `clip` at its ends, which
+    float32 sigmoids do reach.
+    """
+    p = ops.sigmoid(ops.cast(logits, "float32"))
+    p = ops.where(p < EPSILON, EPSILON, ops.where(p > 1 - EPSILON, 1 - EPSILON, p))
+    return softmax(labels, ops.log(p))
+
+
+LOSSES: dict[str, Loss] = {"normalised_sigmoid": normalised_sigmoid, "softmax": softmax}

@@ -6,21 +6,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import bench_summary
 import pytest
-from bench_cases import UNFIT, pytest_generate_tests, pytest_pyfunc_call  # noqa: F401 - hooks, for these tests alone
-from bench_summary import DEVICES, HERE, LINES, RECORD, REPORT, TIMINGS
-from bench_workers import CLUSTER, GATHER, check_collected, finish_together, folder_of, leave_others, meet_others
-from speed_gate import against_references
 
 from alexnet_repro import DataLoader, enable_memory_growth, synthetic_fashion
-from alexnet_repro.checks.admission import UnfitError, ask_the_doctor, choose_devices
-from alexnet_repro.checks.examination import Examination
-from alexnet_repro.checks.plan import PRECISIONS, Asked
-from alexnet_repro.checks.subject import Subject
-from alexnet_repro.cluster import ClusterError
-from alexnet_repro.hardware.calibrate import calibrate
-from alexnet_repro.hardware.devices import (
+from alexnet_repro.backend.devices import (
     free_memory,
     gpu_models,
     peak_memory,
@@ -28,16 +17,26 @@ from alexnet_repro.hardware.devices import (
     thread_counts,
     usable_devices,
 )
-from alexnet_repro.hardware.environment import read_machine
-from alexnet_repro.hardware.finding import Finding
-from alexnet_repro.hardware.telemetry import conditions_of, heat_during, sampling
-from alexnet_repro.results.limits import Work, limit
-from alexnet_repro.results.measure import measure as measured
-from alexnet_repro.results.record import Record
-from alexnet_repro.results.report import report_line
-from alexnet_repro.results.speed_reference import machine_of, speed_environment
-from alexnet_repro.results.timing import Timing, judge, siblings
-from alexnet_repro.results.verdict import overall
+from alexnet_repro.training.distributed.cluster import ClusterError
+from alexnet_repro.verify.benchmark.calibration import calibrate
+from alexnet_repro.verify.benchmark.reference import machine_of, speed_environment
+from alexnet_repro.verify.benchmark.roofline import Work, limit
+from alexnet_repro.verify.benchmark.telemetry import conditions_of, heat_during, sampling
+from alexnet_repro.verify.benchmark.timer import measure as measured
+from alexnet_repro.verify.benchmark.timing import Timing, judge, siblings
+from alexnet_repro.verify.checks.config import Subject
+from alexnet_repro.verify.checks.devices import UnfitError, ask_the_doctor, choose_devices
+from alexnet_repro.verify.checks.registry import PRECISIONS, Asked
+from alexnet_repro.verify.checks.runner import Examination
+from alexnet_repro.verify.doctor.environment import read_machine
+from alexnet_repro.verify.finding import Finding, overall
+from alexnet_repro.verify.report.page import report_line
+from alexnet_repro.verify.report.run_record import Record
+from benchmarks import summary as bench_summary
+from benchmarks.cases import UNFIT, pytest_generate_tests, pytest_pyfunc_call  # noqa: F401 - hooks, for these tests alone
+from benchmarks.references_gate import against_references
+from benchmarks.summary import DEVICES, HERE, LINES, RECORD, REPORT, TIMINGS
+from benchmarks.workers import CLUSTER, GATHER, check_collected, finish_together, folder_of, leave_others, meet_others
 
 # In the order in which they run: there is no use in timing what is wrong.
 ORDER = (
@@ -45,9 +44,9 @@ ORDER = (
     "test_repeatable",
     "test_reference",
     "test_burn_in",
-    "test_price",
+    "test_overhead",
     "test_scaling",
-    "test_between_workers",
+    "test_workers",
     "test_calibration",
 )
 

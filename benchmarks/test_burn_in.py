@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from alexnet_repro.checks.burn_in import burn_in
-from alexnet_repro.checks.examination import Examination
-from alexnet_repro.checks.plan import PRECISIONS
-from alexnet_repro.hardware.finding import Finding
+from alexnet_repro.verify.checks.burn_in import burn_in
+from alexnet_repro.verify.checks.registry import PRECISIONS
+from alexnet_repro.verify.checks.runner import Examination
+from alexnet_repro.verify.finding import Finding
 
 
 @pytest.fixture(scope="module")

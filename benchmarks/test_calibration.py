@@ -3,13 +3,13 @@
 from collections.abc import Callable
 
 import pytest
-from bench_summary import HERE, RECORD
 
-from alexnet_repro.checks.plan import PRECISIONS
-from alexnet_repro.hardware import nominal
-from alexnet_repro.hardware.calibrate import calibrate
-from alexnet_repro.hardware.devices import thread_counts
-from alexnet_repro.hardware.environment import is_named
+from alexnet_repro.backend.devices import thread_counts
+from alexnet_repro.verify.benchmark import datasheet as nominal
+from alexnet_repro.verify.benchmark.calibration import calibrate
+from alexnet_repro.verify.checks.registry import PRECISIONS
+from alexnet_repro.verify.doctor.environment import is_named
+from benchmarks.summary import HERE, RECORD
 
 
 def test_calibration(device: str, conclude: Callable[..., None], request: pytest.FixtureRequest) -> None:

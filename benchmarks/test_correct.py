@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import pytest
 
-from alexnet_repro.checks.examination import Examination
-from alexnet_repro.checks.plan import CORRECT, Asked
+from alexnet_repro.verify.checks.registry import CORRECT, Asked
+from alexnet_repro.verify.checks.runner import Examination
 
 CHECKS = CORRECT
 

@@ -5,10 +5,11 @@ from collections.abc import Callable
 import numpy as np
 
 from alexnet_repro import DataLoader, Evaluation, evaluate
-from alexnet_repro.checks.subject import Subject
-from alexnet_repro.evaluation import evaluation_network
-from alexnet_repro.hardware import bounds, oracle
-from alexnet_repro.results import limits
+from alexnet_repro.training.evaluate import evaluation_network
+from alexnet_repro.verify.benchmark import roofline as limits
+from alexnet_repro.verify.checks.config import Subject
+from alexnet_repro.verify.numerics import error_bounds as bounds
+from alexnet_repro.verify.numerics import oracle
 
 IMAGES = {"cpu": 250, "gpu": 10_000}  # two of `evaluate`'s batches; all test images
 PREDICTED = 250  # at once

@@ -5,14 +5,15 @@ from typing import Any
 
 import keras
 import numpy as np
-from bench_cases import FOR_XLA, JIT_COMPILE, skip_if_refused
 from keras import ops
 
 from alexnet_repro import DataLoader
-from alexnet_repro.checks.subject import Subject
-from alexnet_repro.dispatch import predictor
-from alexnet_repro.hardware import bounds, oracle
-from alexnet_repro.results import limits
+from alexnet_repro.backend.dispatch import predictor
+from alexnet_repro.verify.benchmark import roofline as limits
+from alexnet_repro.verify.checks.config import Subject
+from alexnet_repro.verify.numerics import error_bounds as bounds
+from alexnet_repro.verify.numerics import oracle
+from benchmarks.cases import FOR_XLA, JIT_COMPILE, skip_if_refused
 
 BATCHES = {"cpu": (1, 32, 128), "gpu": (1, 32, 128, 256, 512)}
 ALL_BATCHES = {"cpu": (1, 8, 32, 128, 256), "gpu": (1, 8, 32, 128, 256, 512, 1024, 2048, 4096)}

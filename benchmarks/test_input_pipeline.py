@@ -9,7 +9,7 @@ import pytest
 from keras import ops
 
 from alexnet_repro import DataLoader, Recipe, build_alexnet
-from alexnet_repro.hardware.devices import on_device
+from alexnet_repro.backend.devices import on_device
 
 BATCHES = {"cpu": (128,), "gpu": (128,)}
 
@@ -31,7 +31,7 @@ def test_get_batch_train(device: str, batch: int, loader: DataLoader, measure: C
 )
 def test_training_batch(device: str, batch: int, loader: DataLoader, measure: Callable[..., None]) -> None:
     """What training takes on TensorFlow: from a draw's numbers to its images, resized, on the device."""
-    from alexnet_repro.distributed import TensorFlowStep
+    from alexnet_repro.training.tensorflow_step import TensorFlowStep
 
     with on_device(device):
         model = build_alexnet(kernel_initializer="zeros")

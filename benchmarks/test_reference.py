@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from alexnet_repro.checks import golden
-from alexnet_repro.checks.examination import Examination
-from alexnet_repro.checks.plan import Asked
+from alexnet_repro.verify.checks import golden
+from alexnet_repro.verify.checks.registry import Asked
+from alexnet_repro.verify.checks.runner import Examination
 
 DIGESTS = Path(__file__).parent / "references" / "digests.json"
 

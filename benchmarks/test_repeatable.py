@@ -4,11 +4,11 @@ from collections.abc import Callable
 
 import pytest
 
-from alexnet_repro.checks.examination import Examination
-from alexnet_repro.checks.plan import REPEATABLE, Asked
-from alexnet_repro.checks.repeat_checks import agreement, first_of_model
-from alexnet_repro.hardware.devices import gpu_models
-from alexnet_repro.hardware.finding import Finding
+from alexnet_repro.backend.devices import gpu_models
+from alexnet_repro.verify.checks.registry import REPEATABLE, Asked
+from alexnet_repro.verify.checks.repeatability import agreement, first_of_model
+from alexnet_repro.verify.checks.runner import Examination
+from alexnet_repro.verify.finding import Finding
 
 CHECKS = REPEATABLE
 

@@ -4,11 +4,11 @@ from collections.abc import Callable
 
 import keras
 import pytest
-from bench_summary import DEVICES, LINES
-from bench_together import NO_TWO_GPUS, TENSORFLOWS, Together, through_host
 
-from alexnet_repro.hardware.devices import gpu_models
-from alexnet_repro.results import scaling
+from alexnet_repro.backend.devices import gpu_models
+from alexnet_repro.verify.benchmark import scaling
+from benchmarks.summary import DEVICES, LINES
+from benchmarks.together import NO_TWO_GPUS, TENSORFLOWS, Together, through_host
 
 
 @pytest.fixture(scope="module")

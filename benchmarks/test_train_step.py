@@ -4,15 +4,15 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from bench_cases import FOR_XLA, JIT_COMPILE, skip_if_refused
 from keras import ops
 
 from alexnet_repro import DataLoader
-from alexnet_repro.checks.learning import LEARNABLE, learn, learnable_batch
-from alexnet_repro.checks.subject import Subject
-from alexnet_repro.dispatch import updater
-from alexnet_repro.network import compiled_network
-from alexnet_repro.results import limits
+from alexnet_repro.backend.dispatch import updater
+from alexnet_repro.training.classifier import compiled_network
+from alexnet_repro.verify.benchmark import roofline as limits
+from alexnet_repro.verify.checks.config import Subject
+from alexnet_repro.verify.checks.learning import LEARNABLE, learn, learnable_batch
+from benchmarks.cases import FOR_XLA, JIT_COMPILE, skip_if_refused
 
 BATCHES = {"cpu": (32, 128), "gpu": (32, 128, 256, 512)}
 ALL_BATCHES = {"cpu": (8, 32, 128, 256), "gpu": (8, 32, 128, 256, 512, 1024, 2048, 4096)}

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 from alexnet_repro import DataLoader, best_step, train
-from alexnet_repro.checks.learning import LEARNABLE
-from alexnet_repro.checks.subject import Subject
-from alexnet_repro.results import limits
+from alexnet_repro.verify.benchmark import roofline as limits
+from alexnet_repro.verify.checks.config import Subject
+from alexnet_repro.verify.checks.learning import LEARNABLE
 
 BATCHES = {"cpu": (32,), "gpu": (128, 512)}
 LEAST_UPDATES = 2

@@ -12,13 +12,13 @@ import hypothesis
 import keras
 import numpy as np
 import pytest
-from stand_ins import ARRAYS, CONTENT, NAMES, Server, sha256
 
 from alexnet_repro import MissingDataError, build_alexnet, load_fashion_mnist
+from alexnet_repro.backend.precision import precision
 from alexnet_repro.data import download
 from alexnet_repro.data import fashion_mnist as module
 from alexnet_repro.data.fashion_mnist import DataFile
-from alexnet_repro.hardware.precision import precision
+from tests.helpers.data_server import ARRAYS, CONTENT, NAMES, Server, sha256
 
 # No deadline: the first call for a new shape compiles; on JAX it compiles each operation, so there are fewer examples.
 # On CI the same examples every time.

@@ -4,7 +4,7 @@ import keras
 import pytest
 
 from alexnet_repro import DataLoader, Recipe, build_alexnet, enable_memory_growth, train
-from alexnet_repro.hardware.precision import precision
+from alexnet_repro.backend.precision import precision
 
 BOUND = 0.8
 SEED = 0

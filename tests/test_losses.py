@@ -1,15 +1,15 @@
 """The two losses are what their names say, however they are computed."""
 
 import json
-from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 
 from alexnet_repro import LOSSES, logits_model, normalised_sigmoid, softmax
+from tests.helpers.paths import RECORDED
 
-CASES = json.loads((Path(__file__).parent / "data/loss_tf_2.0.0.json").read_text())["cases"]
+CASES = json.loads((RECORDED / "loss_tf_2.0.0.json").read_text())["cases"]
 LOSS_ROWS = [pytest.param(loss, id=f"loss={name}") for name, loss in LOSSES.items()]
 LOGITS = np.random.RandomState(1).standard_normal((6, 10)).astype(np.float32) * 5
 LABELS = np.array([0, 3, 9, 9, 1, 5], np.int32)

@@ -6,7 +6,6 @@ mean, standard deviation, L2 norm, maximum and sixteen single values.
 
 import dataclasses
 import json
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -14,8 +13,9 @@ import pytest
 
 from alexnet_repro import DataLoader, Recipe, best_step, build_alexnet, evaluate, logits_model, normalised_sigmoid
 from alexnet_repro.data.resize import resize_with_pad
+from tests.helpers.paths import RECORDED
 
-REFERENCE = json.loads((Path(__file__).parent / "data/reference_tf_2.0.0.json").read_text())
+REFERENCE = json.loads((RECORDED / "reference_tf_2.0.0.json").read_text())
 BATCH, STEPS, LEARNING_RATE = 8, 5, 0.01
 
 # Relative tolerances, about five times the largest error seen with TensorFlow 2.21 (oneDNN on and off), JAX 0.10 and

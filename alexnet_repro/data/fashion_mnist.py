@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from alexnet_repro.data.download import DownloadError, downloads_into, fetch
-from alexnet_repro.keras_home import keras_home
+from alexnet_repro.files import keras_home
 
 DATA_VARIABLE = "ALEXNET_REPRO_DATA"
 URL = "https://storage.googleapis.com/tensorflow/tf-keras-datasets/"

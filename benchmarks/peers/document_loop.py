@@ -1,6 +1,6 @@
 """The document's own loop, as it stands there, timed: under TensorFlow 2.0.0 (Python 3.7) and under today's.
 
-    python benchmarks/peers/document_loop.py [ITERATIONS]
+    python -m benchmarks.peers.document_loop [ITERATIONS]
 
 Prints the seconds of each iteration (128 images drawn, resized, and fitted in four updates of 32) as JSON.
 Images are random: speed doesn't depend on them. It imports nothing of this package, which needs a newer Python.

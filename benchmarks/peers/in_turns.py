@@ -1,13 +1,13 @@
 r"""Two sides on one device, in turns of a process each: which is faster, at the best configuration of each?
 
-    python benchmarks/peers/in_turns.py [--turns 2] [--limit 300] OURS THEIRS
+    python -m benchmarks.peers.in_turns [--turns 2] [--limit 300] OURS THEIRS
 
 OURS and THEIRS are command lines that print cases as JSON lines, as `our_step.py` and `pytorch_step.py` do. Each side
 may have libraries of its own, by `env`:
 
-    python benchmarks/peers/in_turns.py \
-        "env LD_LIBRARY_PATH=/opt/cuda12 python benchmarks/peers/our_step.py --what 'train step' --batch 128 512" \
-        "/path/to/torch/bin/python benchmarks/peers/pytorch_step.py --what 'train step' --batch 128 512"
+    python -m benchmarks.peers.in_turns \
+        "env LD_LIBRARY_PATH=/opt/cuda12 python -m benchmarks.peers.our_step --what 'train step' --batch 128 512" \
+        "/path/to/torch/bin/python -m benchmarks.peers.pytorch_step --what 'train step' --batch 128 512"
 
 Prints each case as it comes, with its turn and side, and then a table: for each work, precision and batch the images/s
 of the best configuration of each side (median of all rounds, least and most), and the ratio. With `--read FILE` it

@@ -1,6 +1,6 @@
 """How much memory training takes beyond its compiled step: peak resident memory, each in a fresh process, in turns.
 
-    python benchmarks/peers/memory.py [TIMES] [BATCH]
+    python -m benchmarks.peers.memory [TIMES] [BATCH]
 
 `train` with 60,000 images loaded, against the compiled step alone on one resident batch: five updates each. Prints a
 line of JSON a precision: the peaks in MB (1e6 bytes), and the ratio of their medians.
@@ -26,8 +26,8 @@ def work(what: str, precision: str, batch: int) -> int:
     from keras import ops
 
     from alexnet_repro import DataLoader, Recipe, build_alexnet, synthetic_fashion, train
-    from alexnet_repro.hardware.precision import precision as numerics
-    from alexnet_repro.network import compiled_network
+    from alexnet_repro.backend.precision import precision as numerics
+    from alexnet_repro.training.classifier import compiled_network
 
     recipe = dataclasses.replace(
         Recipe.documented(),
@@ -54,7 +54,7 @@ def work(what: str, precision: str, batch: int) -> int:
 
 def peak(what: str, precision: str, batch: int) -> float:
     """Return the peak of a fresh process, in MB."""
-    command = [sys.executable, __file__, "--in-this-process", what, precision, str(batch)]
+    command = [sys.executable, "-m", "benchmarks.peers.memory", "--in-this-process", what, precision, str(batch)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)  # noqa: S603 - this very file
     return int(done.stdout.splitlines()[-1]) / 1e6
 

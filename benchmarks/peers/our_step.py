@@ -1,6 +1,6 @@
 """This package's own figures in the same form, on a GPU if there is one, else on the CPU.
 
-    KERAS_BACKEND=tensorflow python benchmarks/peers/our_step.py [--what "train step"] [--batch 128 512]
+    KERAS_BACKEND=tensorflow python -m benchmarks.peers.our_step [--what "train step"] [--batch 128 512]
         [--precision mixed_bfloat16] [--xla auto off]
 
 Prints a line of JSON a case. On Keras's JAX and PyTorch backends too. Forward takes images as large as the network sees
@@ -18,13 +18,9 @@ from typing import Any
 import keras
 import numpy as np
 from keras import ops
-from timed import Rows, arguments, of_device, say, seconds_a_step
 
 from alexnet_repro import DataLoader, Recipe, best_step, build_alexnet, train
-from alexnet_repro.checks.memory_checks import is_out_of_memory
-from alexnet_repro.dispatch import predictor, updater
-from alexnet_repro.hardware.calibrate import PRODUCTS, matmul_rate
-from alexnet_repro.hardware.devices import (
+from alexnet_repro.backend.devices import (
     enable_memory_growth,
     free_memory,
     gpu_names,
@@ -32,9 +28,13 @@ from alexnet_repro.hardware.devices import (
     reset_peak_memory,
     synchronise,
 )
-from alexnet_repro.hardware.precision import PRECISIONS
-from alexnet_repro.hardware.precision import precision as numerics
-from alexnet_repro.network import compiled_network
+from alexnet_repro.backend.dispatch import predictor, updater
+from alexnet_repro.backend.precision import PRECISIONS
+from alexnet_repro.backend.precision import precision as numerics
+from alexnet_repro.training.classifier import compiled_network
+from alexnet_repro.verify.benchmark.calibration import PRODUCTS, matmul_rate
+from alexnet_repro.verify.checks.memory import is_out_of_memory
+from benchmarks.peers.timed import Rows, arguments, of_device, say, seconds_a_step
 
 XLA: dict[str, bool | str] = {"auto": "auto", "on": True, "off": False}
 DEVICE = (*enable_memory_growth(), "cpu:0")[0]
@@ -166,7 +166,7 @@ def drawing(batch: int, precision: str, xla: bool | str, rows: Rows) -> None:
         return
     import tensorflow as tf
 
-    from alexnet_repro.distributed import TensorFlowStep
+    from alexnet_repro.training.tensorflow_step import TensorFlowStep
 
     step = TensorFlowStep(build_alexnet(kernel_initializer="zeros"), LOADER, Recipe.documented())
     train_images = LOADER.train_images

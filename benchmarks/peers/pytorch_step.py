@@ -1,6 +1,6 @@
 """The same architecture in plain PyTorch: forward and train step, on a GPU if there is one, else on the CPU.
 
-    python benchmarks/peers/pytorch_step.py [--batch 128 512] [--precision mixed_bfloat16] [--mode eager default]
+    python -m benchmarks.peers.pytorch_step [--batch 128 512] [--precision mixed_bfloat16] [--mode eager default]
 
 Prints a line of JSON a case. It needs PyTorch alone. PyTorch gets its best: cuDNN chooses by timing, SGD is one fused
 kernel, the batch is on the device, as large as the network sees it, and what is compiled is compiled for that batch.
@@ -15,8 +15,9 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from timed import Rows, arguments, of_device, say, seconds_a_step
 from torch import nn
+
+from benchmarks.peers.timed import Rows, arguments, of_device, say, seconds_a_step
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 GPU = DEVICE.type == "cuda"

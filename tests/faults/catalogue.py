@@ -9,7 +9,18 @@ from pathlib import Path
 import keras
 import numpy as np
 from keras import ops
-from tools import (
+
+import alexnet_repro.data.resize
+import alexnet_repro.training.weights
+from alexnet_repro.backend import precision
+from alexnet_repro.data.loader import DataLoader
+from alexnet_repro.model import LOSSES, Logits
+from alexnet_repro.training import classifier as network_module
+from alexnet_repro.training.recipe import Recipe
+from alexnet_repro.verify.checks import data as data_checks
+from alexnet_repro.verify.checks import memory as memory_checks
+from alexnet_repro.verify.numerics.replay import Replay
+from tests.faults.tools import (
     after,
     average_gradient,
     before,
@@ -26,17 +37,6 @@ from tools import (
     shifted,
     sum_in_another_order_each_time,
 )
-
-import alexnet_repro.data.resize
-import alexnet_repro.weights
-from alexnet_repro import network as network_module
-from alexnet_repro.checks import data_checks, memory_checks
-from alexnet_repro.data.loader import DataLoader
-from alexnet_repro.hardware import precision
-from alexnet_repro.hardware.replay import Replay
-from alexnet_repro.losses import LOSSES
-from alexnet_repro.model import Logits
-from alexnet_repro.recipe import Recipe
 
 # Of float32's 32 bits: the sign, a middle one of the exponent, the highest and the lowest of the mantissa.
 SIGN, EXPONENT, MANTISSA, LOWEST = 31, 25, 22, 0
@@ -283,7 +283,7 @@ FAULTS = [
         "checkpoint-stale",
         "checkpoint",
         ("file is stale",),
-        instead(alexnet_repro.weights, "Path", type("Stale", (type(Path()),), {"replace": stale})),
+        instead(alexnet_repro.training.weights, "Path", type("Stale", (type(Path()),), {"replace": stale})),
     ),
     Fault(
         "gpu-lost",

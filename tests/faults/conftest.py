@@ -4,7 +4,7 @@ import gc
 
 import pytest
 
-from alexnet_repro.checks import learning
+from alexnet_repro.verify.checks import learning
 
 
 @pytest.fixture(autouse=True, scope="module")

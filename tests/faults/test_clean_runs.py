@@ -3,9 +3,9 @@
 from dataclasses import replace
 
 import pytest
-from test_faults import SUBJECT
 
-from alexnet_repro.checks.plan import ALL, CORRECT, REPEATABLE, Asked, run
+from alexnet_repro.verify.checks.registry import ALL, CORRECT, REPEATABLE, Asked, run
+from tests.faults.test_faults import SUBJECT
 
 RUNS = 50
 PRECISIONS = ("float32", "mixed_bfloat16")

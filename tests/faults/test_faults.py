@@ -2,11 +2,11 @@
 
 import keras
 import pytest
-from catalogue import FAULTS
 
-from alexnet_repro.checks.plan import ALL, CORRECT, REPEATABLE, Asked, attributed, run
-from alexnet_repro.checks.subject import Subject
-from alexnet_repro.hardware import bounds
+from alexnet_repro.verify.checks.config import Subject
+from alexnet_repro.verify.checks.registry import ALL, CORRECT, REPEATABLE, Asked, attributed, run
+from alexnet_repro.verify.numerics import error_bounds as bounds
+from tests.faults.catalogue import FAULTS
 
 pytestmark = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="faults are patched into what Keras runs on TensorFlow"

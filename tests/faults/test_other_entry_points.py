@@ -4,20 +4,21 @@ import time
 
 import numpy as np
 import pytest
-from catalogue import one_bit_in_memory
 from keras import ops
-from stand_ins import ARRAYS, CONTENT, NAMES, fill, idx
-from tools import after
 
-from alexnet_repro.__main__ import main
-from alexnet_repro.checks import memory_checks
-from alexnet_repro.checks.learning import LEARNABLE, learn, learnable_batch
-from alexnet_repro.checks.subject import Subject
-from alexnet_repro.hardware import device_check, devices
+from alexnet_repro.backend import devices
+from alexnet_repro.cli.parser import main
 from alexnet_repro.model import Logits
-from alexnet_repro.network import compiled_network
-from alexnet_repro.results.measure import measure
-from alexnet_repro.results.timing import Timing, judge, siblings
+from alexnet_repro.training.classifier import compiled_network
+from alexnet_repro.verify.benchmark.timer import measure
+from alexnet_repro.verify.benchmark.timing import Timing, judge, siblings
+from alexnet_repro.verify.checks import memory as memory_checks
+from alexnet_repro.verify.checks.config import Subject
+from alexnet_repro.verify.checks.learning import LEARNABLE, learn, learnable_batch
+from alexnet_repro.verify.doctor import device_probe as device_check
+from tests.faults.catalogue import one_bit_in_memory
+from tests.faults.tools import after
+from tests.helpers.data_server import ARRAYS, CONTENT, NAMES, fill, idx
 
 IMAGES, LABELS, TEST_IMAGES, TEST_LABELS = NAMES
 FILES = [

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from alexnet_repro import xla_layers
+from alexnet_repro.backend import xla_layers
 
 
 def before(owner, name, change):

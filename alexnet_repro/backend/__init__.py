@@ -1,0 +1,1 @@
+"""What differs between TensorFlow, JAX and PyTorch: devices, memory, precision, determinism, gradients."""

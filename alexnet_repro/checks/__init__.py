@@ -1,1 +1,0 @@
-"""The questions that a machine is asked: each a function from a subject to one finding."""

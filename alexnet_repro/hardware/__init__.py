@@ -1,1 +1,0 @@
-"""The machine under test: which devices it has, and how they compute."""

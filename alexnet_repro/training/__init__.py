@@ -1,0 +1,1 @@
+"""Training: recipe, train step, loop, checkpoints, weights; `loop` is where to begin reading."""

@@ -1,0 +1,149 @@
+"""How a model is trained, as data."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+import keras
+
+from alexnet_repro.model import LOSSES
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A training run: what is drawn, how often the weights are updated, and by which rule.
+
+    A run is `preliminary_draws` draws, then `epochs` times `draws_per_epoch` draws. Each draw takes
+    `draw_size` images with replacement and makes `draw_size / batch_size` updates.
+    """
+
+    name: str
+    loss: str
+    """A name in `alexnet_repro.model.LOSSES`."""
+    optimizer: str
+    """A Keras optimizer's name."""
+    optimizer_arguments: Mapping[str, float]
+    """What differs from that optimizer's defaults, the learning rate aside."""
+    learning_rate: float
+    """At its peak."""
+    warmup_updates: int
+    """The learning rate rises linearly from 0 over so many updates."""
+    cosine_decay: bool
+    """Whether it then falls to 0 along half a cosine; otherwise it stays."""
+    draw_size: int
+    batch_size: int
+    draws_per_epoch: int
+    epochs: int
+    preliminary_draws: int
+    kernel_initializer: str
+    dropout: bool
+    """Whether the dropout layers act in training."""
+    save_every: int | None
+    """Weights are saved after each draw whose number in its epoch is a multiple of this; None: once, at the end."""
+
+    def __post_init__(self) -> None:
+        """Refuse what can't be run.
+
+        Raises:
+            ValueError: names the field and its value.
+        """
+        if self.loss not in LOSSES:
+            raise ValueError(f"loss must be one of {', '.join(LOSSES)}; got {self.loss!r}")
+        for field, least in (("batch_size", 1), ("draws_per_epoch", 1), ("epochs", 1), ("preliminary_draws", 0)):
+            value = getattr(self, field)
+            if not isinstance(value, int) or value < least:
+                raise ValueError(f"{field} must be a whole number of at least {least}; got {value}")
+        if not 0 < self.learning_rate < math.inf:
+            raise ValueError(f"learning_rate must be positive; got {self.learning_rate}")
+        if self.draw_size < 1 or self.draw_size % self.batch_size:
+            raise ValueError(f"draw_size must be a multiple of batch_size {self.batch_size}; got {self.draw_size}")
+        if not 0 <= self.warmup_updates < self.num_updates:
+            raise ValueError(
+                f"warmup_updates must be less than the {self.num_updates} updates; got {self.warmup_updates}"
+            )
+        if self.save_every is not None and self.save_every < 1:
+            raise ValueError(f"save_every must be at least 1 or None; got {self.save_every}")
+
+    @classmethod
+    def documented(cls) -> Self:
+        """Exactly the document's run: 5 epochs of 468 draws of 128, each draw four SGD updates of 32.
+
+        `fit` is called there on each draw without a batch size, and its default is 32. One draw of
+        the same kind comes first, to show the progress line: 9,364 updates in all. The order that
+        `fit` shuffles a draw into is not repeated: the draws are independent, so any order is
+        equally likely.
+
+        Source: "Dive into Deep Learning", TensorFlow 2 edition, section 5.6.
+        """
+        return cls(
+            name="documented",
+            loss="normalised_sigmoid",
+            optimizer="sgd",
+            optimizer_arguments={},
+            learning_rate=0.01,
+            warmup_updates=0,
+            cosine_decay=False,
+            draw_size=128,
+            batch_size=32,
+            draws_per_epoch=468,
+            epochs=5,
+            preliminary_draws=1,
+            kernel_initializer="glorot_uniform",
+            dropout=True,
+            save_every=20,
+        )
+
+    @classmethod
+    def quick(cls) -> Self:
+        """The shortest run found that passes 0.8 on the real test set with certainty; for CI."""
+        return cls(
+            name="quick",
+            loss="softmax",
+            optimizer="adam",
+            optimizer_arguments={"beta_2": 0.98},
+            learning_rate=2e-4,
+            warmup_updates=20,
+            cosine_decay=True,
+            draw_size=32,
+            batch_size=32,
+            draws_per_epoch=200,
+            epochs=1,
+            preliminary_draws=0,
+            kernel_initializer="he_normal",
+            dropout=False,
+            save_every=None,
+        )
+
+    @property
+    def num_draws(self) -> int:
+        """Draws in the whole run."""
+        return self.preliminary_draws + self.epochs * self.draws_per_epoch
+
+    @property
+    def updates_per_draw(self) -> int:
+        """Updates made of each draw."""
+        return self.draw_size // self.batch_size
+
+    @property
+    def num_updates(self) -> int:
+        """Updates in the whole run."""
+        return self.num_draws * self.updates_per_draw
+
+    def as_data(self) -> dict[str, Any]:
+        """Return its fields by name, as JSON takes them."""
+        return {**vars(self), "optimizer_arguments": dict(self.optimizer_arguments)}
+
+    def build_optimizer(self) -> keras.optimizers.Optimizer:
+        """Return the optimizer, with its learning rate schedule."""
+        rate: float | keras.optimizers.schedules.LearningRateSchedule = self.learning_rate
+        if self.cosine_decay or self.warmup_updates:
+            rate = keras.optimizers.schedules.CosineDecay(
+                0.0 if self.warmup_updates else self.learning_rate,
+                self.num_updates - self.warmup_updates,
+                alpha=0.0 if self.cosine_decay else 1.0,  # the share that it falls to
+                warmup_target=self.learning_rate if self.warmup_updates else None,
+                warmup_steps=self.warmup_updates,
+            )
+        config = {"learning_rate": rate, **self.optimizer_arguments}
+        return keras.optimizers.get({"class_name": self.optimizer, "config": config})

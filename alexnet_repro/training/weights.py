@@ -1,0 +1,116 @@
+"""A model's weights on disk: saved whole or not at all, loaded whole or not at all."""
+
+import contextlib
+import hashlib
+import math
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from alexnet_repro.files import flush
+from alexnet_repro.training.weights_file import Variable, read_weights
+
+SUFFIX = ".weights.h5"
+
+
+def check_weights_path(path: str | os.PathLike[str]) -> Path:
+    """Find out whether weights can be saved under `path`, before a training and not after it; make its folder.
+
+    Raises:
+        ValueError: `path` doesn't end in `.weights.h5`, which Keras requires.
+        OSError: it is a folder, or nothing can be written beside it.
+    """
+    path = Path(path)
+    if not path.name.endswith(SUFFIX):
+        raise ValueError(f"weights are saved under a name that ends in {SUFFIX}; got {path}")
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder; name a file in it")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=path.parent).close()
+    except OSError as error:
+        raise OSError(f"{path} can't be written: {error.strerror}") from error
+    return path
+
+
+def save_weights(model: keras.Model, path: str | os.PathLike[str]) -> Path:
+    """Save a built model's weights under `path` in one step: the file there is the old one or the new one, whole.
+
+    That holds when the machine loses power, too: once this returns, the new file is on the disk.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError, OSError: as `check_weights_path`; or the disk is full. What was there before is still there.
+    """
+    path = check_weights_path(path).resolve()  # a link stays, and points to the new file
+    beside = path.with_name(f".{path.name.removesuffix(SUFFIX)}.{os.getpid()}{SUFFIX}")
+    _check_space(model, path)
+    try:
+        model.save_weights(beside, overwrite=True)
+        flush(beside)  # before it gets its name: a name may reach the disk sooner than what it names
+        beside.replace(path)
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else error  # HDF5's own has several lines
+        raise OSError(f"{path} can't be written: {reason}") from error
+    finally:
+        beside.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # a few file systems can't do this for folders; the file is whole anyway
+        flush(path.parent)
+    return path
+
+
+def _check_space(model: keras.Model, path: Path) -> None:
+    """Refuse what a disk has no room for; found out while it writes, HDF5 crashes the process at its end."""
+    optimizer = getattr(model, "optimizer", None)
+    saved = [*model.variables, *(optimizer.variables if optimizer else [])]
+    needed = 4 * sum(math.prod(each.shape) for each in saved)  # bytes: they are float32 under every precision
+    free = shutil.disk_usage(path.parent).free
+    if free < needed:
+        raise OSError(f"{path} can't be written: {needed:,} bytes are needed there, {free:,} are free")
+
+
+def weights_digest(model: keras.Model) -> str:
+    """Return the SHA-256 of a model's weights, in any file or none: of layers' names, shapes, dtypes and values."""
+    digest = hashlib.sha256()
+    for layer in model.layers:
+        for array in layer.get_weights():
+            digest.update(f"{layer.name} {array.shape} {array.dtype.str}\n".encode())
+            digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+def load_weights(model: keras.Model, path: str | os.PathLike[str]) -> None:
+    """Put the weights in a file into a built model, all of them or none.
+
+    The file is what Keras 3 saves (`.weights.h5`, `.keras`), or HDF5 as TensorFlow 2.0.0 wrote it: weights alone, as
+    the document's `5.6_alexnet_weights.h5`, or a full model. Which it is, its content says, not its name. Nothing in it
+    is run or unpickled.
+
+    Args:
+        model: from `build_alexnet`, or any whose layers carry the names that Keras gives by default.
+        path: the file.
+
+    Raises:
+        WeightsError: the file can't be read, is none of these, or is another model's: one line says what is the first
+            to differ. The model is as it was.
+        ValueError: the model isn't built.
+    """
+    layers = {layer.name: layer.weights for layer in model.layers if layer.weights}
+    if not layers:
+        raise ValueError("the model has no weights to load yet; build it first")
+    arrays = read_weights(
+        path,
+        {
+            name: [Variable(each.name, tuple(each.shape), keras.backend.standardize_dtype(each.dtype)) for each in own]
+            for name, own in layers.items()
+        },
+    )
+    for name, own in layers.items():
+        for variable, array in zip(own, arrays[name], strict=True):
+            variable.assign(array)

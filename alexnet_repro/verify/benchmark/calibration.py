@@ -1,0 +1,138 @@
+"""What does a device really reach: products, memory, copies, launches? The yardstick for everything timed."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, cast
+
+import keras
+import numpy as np
+from keras import ops, random
+
+from alexnet_repro.backend.devices import on_device, synchronise
+from alexnet_repro.backend.precision import PRECISIONS
+from alexnet_repro.backend.precision import precision as numerics
+
+# Rows, terms and columns of the products: squares, and what the second convolution and the first dense layer come to.
+PRODUCTS = {
+    "cpu": ((2048, 2048, 2048), (4096, 4096, 4096), (8 * 676, 2400, 256), (128, 6400, 4096)),
+    "gpu": ((4096, 4096, 4096), (8192, 8192, 8192), (512 * 676, 2400, 256), (512, 6400, 4096)),
+}
+WARM_UP, TIMED = 1, 4
+MEMORY_BYTES = {"cpu": 1 << 28, "gpu": 1 << 30}  # far more than any cache holds
+COPIED_BYTES = 1 << 26
+KERNELS = 200  # in the chain, and calls of the shortest one
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What one device reaches, at its best of a few tries."""
+
+    device: str
+    matmul: dict[str, float] = field(default_factory=dict)
+    """By precision, FLOP/s: the best of the squares and the layer-shaped products."""
+    memory: float = 0.0
+    """Bytes/s read and written by an addition to a large array."""
+    to_device: float = 0.0
+    """Bytes/s copied from NumPy."""
+    to_host: float = 0.0
+    """Bytes/s copied to NumPy."""
+    call_overhead: float = 0.0
+    """Seconds of a call of a compiled function of one tiny kernel, until it is waited for."""
+    kernel_launch: float = 0.0
+    """Seconds that each further tiny kernel in it takes; on PyTorch, which compiles none, with Keras's own call."""
+
+
+@lru_cache
+def calibrate(device: str, precisions: tuple[str, ...]) -> Calibration:
+    """Return what a device reaches; once measured, it is remembered.
+
+    Args:
+        device: as `alexnet_repro.backend.devices.on_device` takes it.
+        precisions: names in `PRECISIONS`.
+    """
+    kind = device.partition(":")[0]
+    matmul = {name: max(matmul_rate(device, name, shape) for shape in PRODUCTS[kind]) for name in precisions}
+    with on_device(device):
+        host = np.random.default_rng(0).integers(0, 256, COPIED_BYTES, np.uint8)
+        tensor = ops.tile(random.uniform((1024,), dtype="float32", seed=0), MEMORY_BYTES[kind] // 4096)
+        memory = 2 * MEMORY_BYTES[kind] / _best(lambda: ops.add(tensor, 1.0))
+        to_device = COPIED_BYTES / _best(lambda: _moved(host))
+        # Each round has a tensor of its own: a backend may keep the host's copy with what it was copied from.
+        there = iter([_moved(host) for _ in range(WARM_UP + TIMED)])
+        to_host = COPIED_BYTES / _best(lambda: _on_host(next(there), kind))
+        tiny, one, many = random.uniform((1,), seed=0), _chain(1), _chain(KERNELS)
+        call_overhead = _best(lambda: one(tiny), KERNELS)
+        # Not below 0: XLA fuses the chain on a CPU, where little is left to tell from noise.
+        kernel_launch = max(0.0, (_best(lambda: many(tiny)) - call_overhead) / (KERNELS - 1))
+    return Calibration(device, matmul, memory, to_device, to_host, call_overhead, kernel_launch)
+
+
+def matmul_rate(device: str, precision: str, shape: tuple[int, int, int]) -> float:
+    """Return the best rate of a product of `(rows, terms)` by `(terms, columns)`, in FLOP/s.
+
+    Args:
+        device: as `alexnet_repro.backend.devices.on_device` takes it.
+        precision: a name in `PRECISIONS`; the operands are of what hidden layers compute in.
+        shape: rows, terms, columns.
+    """
+    rows, terms, columns = shape
+    dtype = PRECISIONS[precision][0].removeprefix("mixed_")
+    with on_device(device), numerics(precision):
+        # Drawn in float32: what is drawn in bfloat16 has 128 different values.
+        a = ops.cast(random.uniform((rows, terms), -1.0, 1.0, "float32", seed=0), dtype)
+        b = ops.cast(random.uniform((terms, columns), -1.0, 1.0, "float32", seed=1), dtype)
+        return 2 * rows * terms * columns / _best(lambda: ops.matmul(a, b))
+
+
+def _moved(host: np.ndarray) -> Any:
+    # Added to, since a backend may take a NumPy array as it is.
+    return ops.bitwise_or(ops.convert_to_tensor(host), np.uint8(0))
+
+
+def _on_host(tensor: Any, kind: str) -> np.ndarray:
+    """Return a copy on the host that was copied once.
+
+    `keras.ops.convert_to_numpy`, and TensorFlow's `numpy`, copy what came from a GPU once more on the host.
+    """
+    if keras.backend.backend() == "torch":
+        tensor = tensor.cpu()
+    return np.array(tensor) if kind == "cpu" else np.asarray(tensor)  # on a CPU nothing else may copy
+
+
+def _chain(kernels: int) -> Callable[[Any], Any]:
+    """Return a function of so many kernels, one after the other and none fused, run as a train step's are.
+
+    On TensorFlow that is a graph without XLA, whose executor takes a little longer for each kernel than XLA's does;
+    of products, since on a CPU it fuses what has one operand.
+    On JAX barriers keep XLA from fusing on a GPU. On PyTorch Keras calls each operation.
+    """
+    backend = keras.backend.backend()
+    if backend == "jax":
+        import jax
+
+    def chain(x: Any) -> Any:
+        product = x
+        for _ in range(kernels):
+            product = ops.multiply(product, x)
+            if backend == "jax":
+                product = jax.lax.optimization_barrier(product)
+        return product
+
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        return cast("Callable[[Any], Any]", tf.function(chain, autograph=False))
+    return cast("Callable[[Any], Any]", jax.jit(chain)) if backend == "jax" else chain
+
+
+def _best(work: Callable[[], Any], rounds: int = TIMED) -> float:
+    """Return the seconds of the fastest round."""
+    seconds = []
+    for _ in range(WARM_UP + rounds):
+        synchronise()
+        start = time.perf_counter()
+        synchronise(work())
+        seconds.append(time.perf_counter() - start)
+    return min(seconds[WARM_UP:])

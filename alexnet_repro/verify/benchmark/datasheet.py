@@ -1,0 +1,133 @@
+"""What should a device reach by its data sheet? So that a slow one can't be the standard for itself.
+
+A GPU's products: multiprocessors × clock × operations a clock; its memory: clock × 2 × bus; its copies:
+the PCIe link, at its best. A CPU's products: cores × clock × operations a clock of its vector instructions.
+"""
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from alexnet_repro.verify.benchmark.calibration import Calibration
+from alexnet_repro.verify.doctor.nvidia import Gpu
+from alexnet_repro.verify.finding import Finding, Status
+
+# Multiply-adds a clock of one multiprocessor, with float32 sums, dense: NVIDIA's architecture white papers (Volta,
+# Turing, Ampere GA100 and GA102, Ada, Hopper, Blackwell). Where cards of one capability differ, the least.
+# Capability: CUDA cores a multiprocessor, then float32, TF32, and float16 and bfloat16.
+MULTIPROCESSORS: dict[tuple[int, ...], tuple[int | None, ...]] = {
+    (7, 0): (64, 64, None, 512, None),
+    (7, 5): (64, 64, None, 256, None),
+    (8, 0): (64, 64, 512, 1024, 1024),
+    (8, 6): (128, 128, 128, 256, 256),
+    (8, 9): (128, 128, 128, 256, 256),
+    (9, 0): (128, 128, 1024, 2048, 2048),
+    (10, 0): (128, 128, 2048, 4096, 4096),
+    (10, 3): (128, 128, 2048, 4096, 4096),
+    (12, 0): (128, 128, 128, 256, 256),
+    (12, 1): (128, 128, 128, 256, 256),
+}
+# Cards that have less than the others of their capability, by the words of their name: their data sheets.
+LESSER: dict[str, tuple[int | None, ...]] = {
+    r"\bH20\b": (128, 128, 256, 512, 512),
+    r"\bGTX 16\d\d\b": (64, 64, None, None, None),
+}
+PRECISIONS = ("float32", "tf32", "mixed_float16", "mixed_bfloat16")
+PCIE_BYTES = {1: 0.25e9, 2: 0.5e9, 3: 0.985e9, 4: 1.969e9, 5: 3.938e9, 6: 7.563e9}  # a lane, each way
+# Operations (two a multiply-add) a clock of one core, at the least of what has the instructions.
+CPU_FLOAT32 = (("avx512f", 32), ("fma", 16), ("avx", 8), ("sse2", 4))
+CPU_BFLOAT16 = (("amx_bf16", 1024), ("avx512_bf16", 64))
+# A good kernel reaches 70 to 95 % of a GPU's nominal rates, at the clock it holds: a laptop's, or one with a low power
+# limit, holds half of its highest. So what is below the first is in doubt, below the second it fails. Copies from
+# pageable memory reach a third of the link's rate, and of the fastest links no more than the host's own copies; in
+# virtual machines 1 to 3 GB/s whatever the link (1.8 GB/s to a sound H100 whose link has 63). What is below that is a
+# doubt. A link that lost lanes may still be as fast: the doctor looks at those.
+FLOORS = {"matmul": (0.5, 0.25), "memory": (0.5, 0.25), "copy": (0.05, 0.03)}
+PAGEABLE = 16e9  # bytes/s
+
+
+@dataclass(frozen=True)
+class Nominal:
+    """Rates by the data sheet; what isn't known isn't there."""
+
+    matmul: dict[str, float] = field(default_factory=dict)
+    """By precision, FLOP/s."""
+    memory: float | None = None
+    """Bytes/s."""
+    copy: float | None = None
+    """Bytes/s, one way."""
+
+
+def of_gpu(gpu: Gpu) -> Nominal:
+    """Return a GPU's, from what its driver says; nothing of a slice, of which the driver says what the whole has."""
+    if gpu.mig:
+        return Nominal()
+    matmul = {}
+    lesser = next((each for name, each in LESSER.items() if re.search(name, gpu.name)), None)
+    cores, *wide = lesser or MULTIPROCESSORS.get(gpu.capability or (), (None,))
+    if cores and gpu.cores and gpu.clock_most:
+        rate = 2 * gpu.cores / cores * gpu.clock_most * 1e6
+        matmul = {name: rate * each for name, each in zip(PRECISIONS, wide, strict=True) if each}
+    memory = None
+    if gpu.memory_clock_most and gpu.memory_bus:
+        memory = gpu.memory_clock_most * 1e6 * 2 * gpu.memory_bus / 8
+    # The most that card and slot can: what they have negotiated may be what is wrong.
+    lane = PCIE_BYTES.get(gpu.pcie_generation_most or gpu.pcie_generation or 0)
+    width = gpu.pcie_width_most or gpu.pcie_width
+    return Nominal(matmul, memory, lane * width if lane and width else None)
+
+
+def of_cpu(processors: int, cpuinfo: Path = Path("/proc/cpuinfo")) -> Nominal:
+    """Return a CPU's products, from what Linux says of it; nothing elsewhere, and nothing of its memory."""
+    try:
+        first = cpuinfo.read_text().split("\n\n")[0]
+    except OSError:
+        return Nominal()
+    fields = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in first.splitlines())}
+    flags = fields.get("flags", "").split()
+    try:
+        clock = float(fields["cpu MHz"]) * 1e6
+        cores = processors * int(fields["cpu cores"]) / int(fields["siblings"])
+    except (KeyError, ValueError, ZeroDivisionError):
+        return Nominal()
+    tables = {"float32": CPU_FLOAT32, "mixed_bfloat16": CPU_BFLOAT16}
+    widths = {name: next((each for flag, each in table if flag in flags), None) for name, table in tables.items()}
+    return Nominal({name: cores * clock * each for name, each in widths.items() if each})
+
+
+def compare(found: Calibration, nominal: Nominal) -> list[Finding]:
+    """Return, for each rate that is known by the data sheet, whether the device comes near it."""
+    on_cpu = found.device.startswith("cpu")  # whose clock and neighbours aren't ours to tell: a doubt, not a fault
+    link = nominal.copy and min(nominal.copy, PAGEABLE)
+    rows: list[tuple[str, str, float | None, float | None]] = [
+        *((f"products in {name}", "matmul", found.matmul.get(name), rate) for name, rate in nominal.matmul.items()),
+        ("memory", "memory", found.memory, nominal.memory),
+        ("copies to it", "copy", found.to_device, link),
+        ("copies from it", "copy", found.to_host, link),
+    ]
+    findings = [
+        _held(what, kind, reached, rate, on_cpu=on_cpu) for what, kind, reached, rate in rows if reached and rate
+    ]
+    if not findings or (not on_cpu and not nominal.matmul):
+        what = "its products" if findings else "this device"
+        cause = f"nothing is known here of what {what} should reach"
+        mend = "compare it with its siblings, or its data sheet"
+        findings.append(Finding("nominal", "INCONCLUSIVE", cause, mend=mend))
+    return [Finding(**{**vars(finding), "device": found.device}) for finding in findings]
+
+
+def _held(what: str, kind: str, reached: float, rate: float, *, on_cpu: bool) -> Finding:
+    share, (floor, fault) = reached / rate, FLOORS[kind]
+    otherwise: Status = "INCONCLUSIVE" if on_cpu or share >= fault else "FAIL"
+    unit, scale = ("TFLOP/s", 1e12) if what.startswith("products") else ("GB/s", 1e9)
+    numbers = f"{what}: {reached / scale:.3g} {unit}, {share:.0%} of the nominal {rate / scale:.3g}"
+    if share >= floor:
+        return Finding("nominal", "PASS", numbers, number=share, bound=floor)
+    return Finding(
+        "nominal",
+        otherwise,
+        f"{numbers}; at least {floor:.0%} should be reached",
+        mend="end what else runs on it; then: nvidia-smi -q -d CLOCK,POWER,PERFORMANCE, lspci -vv | grep LnkSta",
+        number=share,
+        bound=floor,
+    )

@@ -1,0 +1,194 @@
+"""Which timings are on file for a device? One JSON file a kind of device, read whole or refused by name.
+
+A file is one JSON object: `schema` (1), `device` (the kind's name, which the file's follows), `environment` (all that
+is known to decide speed; a run in another is never compared), `machine` (what else is worth knowing of where it was
+recorded), and `cases`: by name, `device`, `precision`, `processes` (at least five, eight to fail by; of each, up to
+fifty rounds in seconds, evenly through the run) and `provenance` (`recorded`, the day; `command`, `revision` of the
+code, `seed`).
+"""
+
+import hashlib
+import json
+import math
+import os
+import platform
+import re
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from alexnet_repro.backend.devices import gpu_names
+from alexnet_repro.verify.benchmark.gate import FEWEST_PROCESSES
+from alexnet_repro.verify.benchmark.noise import MOST_ROUNDS
+from alexnet_repro.verify.checks.golden import environment_of
+from alexnet_repro.verify.doctor.environment import Environment
+
+SCHEMA = 1
+# That change speed beside those that change bits, which `environment_of` has.
+SETTINGS = (
+    *("KERAS_BACKEND", "OMP_NUM_THREADS", "ONEDNN_MAX_CPU_ISA", "TF_NUM_INTEROP_THREADS", "TF_NUM_INTRAOP_THREADS"),
+    *("TF_XLA_FLAGS", "XLA_FLAGS"),
+)
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """One case, as its reference processes timed it."""
+
+    device: str
+    precision: str
+    processes: Sequence[Sequence[float]]
+    """Each one's rounds, in seconds."""
+    provenance: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A file's content."""
+
+    device: str
+    environment: Mapping[str, Any]
+    machine: Mapping[str, Any]
+    cases: Mapping[str, Baseline]
+
+
+def kind_of(device: str, names: Sequence[str], cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """Return what a device is called: a GPU by its product name, a CPU by its model and processors.
+
+    Args:
+        device: as `gpu:0`.
+        names: of `alexnet_repro.backend.devices.gpu_names`.
+        cpuinfo: where Linux tells of its processors.
+    """
+    kind, _, number = device.partition(":")
+    if kind == "gpu":
+        return names[int(number)]
+    try:
+        lines = dict(re.findall(r"^([\w ]+?)\s*: (.+)$", cpuinfo.read_text().split("\n\n")[0], re.MULTILINE))
+    except OSError:
+        lines = {}
+    told = " ".join(f"{name} {lines[name]}" for name in ("cpu family", "model") if name in lines)
+    name = " ".join(filter(None, (lines.get("model name"), told))) or platform.processor() or platform.machine()
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{name}, {count} processors"
+
+
+def boot_of(
+    device: str, cpuinfo: Path = Path("/proc/cpuinfo"), boot: Path = Path("/proc/sys/kernel/random/boot_id")
+) -> str:
+    """Return what tells a virtual machine's processor from another's: its last start, as a hash; else nothing.
+
+    Virtual machines of one name run on hosts that differ, and one may move when it starts anew. Linux tells
+    that it is one by the flag `hypervisor`.
+    """
+    try:
+        if device.startswith("cpu") and re.search(r"^flags\s*:.*\bhypervisor\b", cpuinfo.read_text(), re.MULTILINE):
+            return hashlib.sha256(boot.read_bytes().strip()).hexdigest()[:12]
+    except OSError:
+        pass
+    return ""
+
+
+def path_of(folder: Path, kind: str) -> Path:
+    """Return where a kind of device's reference is."""
+    return folder / f"speed-{re.sub(r'[^a-z0-9]+', '-', kind.lower()).strip('-')}.json"
+
+
+def speed_environment(device: str, here: Environment) -> dict[str, Any]:
+    """Return all that is known to decide speed on a device; for a GPU, the processor that launches its work as well."""
+    settings = {name: os.environ[name] for name in SETTINGS if name in os.environ}
+    found = {**environment_of("cpu:0", here), **environment_of(device, here)}
+    python = ".".join(platform.python_version_tuple()[:2])
+    return {**found, "settings": {**found["settings"], **settings}, "python": python}
+
+
+def machine_of(here: Environment) -> dict[str, Any]:
+    """Return what else is worth knowing of where a reference was recorded; no name of it."""
+    names = gpu_names()
+    return {"system": here.system, "container": here.container, "cpu": kind_of("cpu:0", names), "gpus": names}
+
+
+def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
+    """Return what differs between two environments, each as `packages numpy 2.4.6 (was 2.4.5)`."""
+    told = []
+    for name in sorted(ours.keys() | theirs.keys()):
+        here, there = ours.get(name), theirs.get(name)
+        if isinstance(here, Mapping) and isinstance(there, Mapping):
+            told += [f"{name} {each}" for each in differences(here, there)]
+        elif here != there:
+            told.append(f"{name} {'none' if here is None else here} (was {'none' if there is None else there})")
+    return told
+
+
+def revision(root: Path) -> str:
+    """Return the code's revision as git tells it, with `-dirty` if files were changed; empty where it isn't git's.
+
+    An environment may lie in the checkout of something else, which has a revision, too.
+    """
+    git = ["git", "-C", str(root)]
+    ours = [*git, "ls-files", "--error-unmatch", "alexnet_repro/__init__.py"]
+    told = ""
+    try:
+        for command in (ours, [*git, "describe", "--always", "--dirty", "--abbrev=12"]):
+            told = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.strip()  # noqa: S603
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return told
+
+
+def merged(old: Reference | None, new: Reference) -> Reference:
+    """Return the new reference, with the old one's other cases if it is of the same device and environment."""
+    if old is None or (old.device, old.environment) != (new.device, new.environment):
+        return new
+    return Reference(new.device, new.environment, new.machine, {**old.cases, **new.cases})
+
+
+def read(path: Path) -> Reference | None:
+    """Return the reference in a file; None if there is no file.
+
+    Raises:
+        ValueError: the file isn't one of ours; the message names it.
+    """
+    try:
+        content = json.loads(path.read_text())
+        schema = content.pop("schema")
+        cases = {name: Baseline(**fields) for name, fields in content.pop("cases").items()}
+        reference = Reference(**content, cases=cases)
+        _check(reference, schema)
+    except FileNotFoundError:
+        return None
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} holds no timings to compare with ({error}): git checkout {path}") from error
+    return reference
+
+
+def write(path: Path, reference: Reference) -> None:
+    """Write the reference in one step.
+
+    Raises:
+        ValueError: it has too few processes, or rounds that are none.
+    """
+    _check(reference, SCHEMA)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside.write_text(json.dumps({"schema": SCHEMA, **asdict(reference)}, indent=1) + "\n")
+    beside.replace(path)
+
+
+def _check(reference: Reference, schema: int) -> None:
+    if schema != SCHEMA:
+        raise ValueError(f"schema {schema}, not {SCHEMA}")
+    if not isinstance(reference.device, str) or not isinstance(reference.environment, Mapping):
+        raise TypeError("device or environment is none")
+    for name, case in reference.cases.items():
+        if len(case.processes) < FEWEST_PROCESSES:
+            raise ValueError(f"{name} has {len(case.processes)} processes, and needs {FEWEST_PROCESSES}")
+        for rounds in case.processes:
+            if not 1 <= len(rounds) <= MOST_ROUNDS or not all(_is_time(seconds) for seconds in rounds):
+                raise ValueError(f"{name} has a process without 1 to {MOST_ROUNDS} rounds of so many seconds")
+
+
+def _is_time(seconds: Any) -> bool:
+    return isinstance(seconds, float | int) and not isinstance(seconds, bool) and 0 < seconds < math.inf

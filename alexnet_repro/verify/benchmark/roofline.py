@@ -1,0 +1,53 @@
+"""What limits a case: compute, memory or launches? By the time each would take at the device's own calibrated rates.
+
+Williams, Waterman and Patterson, "Roofline: an insightful visual performance model for multicore
+architectures", Communications of the ACM 52(4), 2009, with the time of a call and of its kernels' launches beside it.
+"""
+
+from dataclasses import dataclass
+from math import prod
+
+from alexnet_repro import documented
+from alexnet_repro.verify.benchmark.calibration import Calibration
+
+WEIGHTS = documented.TOTAL_PARAMETERS
+ACTIVATIONS = prod(documented.INPUT_SHAPE) + sum(prod(row.output_shape) for row in documented.LAYERS)
+BYTES = {"float32": 4, "tf32": 4, "mixed_bfloat16": 2, "mixed_float16": 2}
+# How often each is read or written. Forward: weights once, activations twice. A train step: weights once forward and
+# once back, gradients written and read, weights updated; activations also read and their gradients written and read.
+FORWARD_WEIGHTS, FORWARD_ACTIVATIONS, FORWARD_KERNELS = 1, 2, 20
+STEP_WEIGHTS, STEP_ACTIVATIONS, STEP_KERNELS = 6, 5, 100
+EXPLAINED = 0.5  # of the time; if the largest of the three is less, something else limits
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a round has to do, at the least."""
+
+    flop: int
+    bytes: int
+    kernels: int
+
+
+def forward(batch: int, precision: str) -> Work:
+    """Return the work of inference."""
+    size = BYTES[precision]
+    moved = size * (FORWARD_WEIGHTS * WEIGHTS + FORWARD_ACTIVATIONS * ACTIVATIONS * batch)
+    return Work(batch * documented.FORWARD_FLOP, moved, FORWARD_KERNELS)
+
+
+def train_step(batch: int, precision: str) -> Work:
+    """Return the work of an update; weights and their gradients are float32 in every precision."""
+    moved = 4 * STEP_WEIGHTS * WEIGHTS + BYTES[precision] * STEP_ACTIVATIONS * ACTIVATIONS * batch
+    return Work(batch * documented.TRAIN_STEP_FLOP, moved, STEP_KERNELS)
+
+
+def limit(work: Work, seconds: float, precision: str, calibration: Calibration) -> str:
+    """Return what a round's time goes into most: `compute`, `memory`, `launch`, or `other` if none explains half."""
+    times = {
+        "compute": work.flop / calibration.matmul[precision],
+        "memory": work.bytes / calibration.memory,
+        "launch": calibration.call_overhead + work.kernels * calibration.kernel_launch,
+    }
+    most = max(times, key=lambda name: times[name])
+    return most if times[most] >= EXPLAINED * seconds else "other"

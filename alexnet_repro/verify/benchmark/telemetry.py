@@ -1,0 +1,191 @@
+"""What the machine says of itself while it works: load, clocks, temperature, and what holds the clocks down."""
+
+import contextlib
+import os
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from alexnet_repro.verify.doctor.environment import is_named, read_machine
+from alexnet_repro.verify.doctor.gpu_health import CLOCK_LIMITS, HEAT
+from alexnet_repro.verify.doctor.nvidia import Gpu, read_nvidia
+
+CPUINFO = Path("/proc/cpuinfo")
+DEADLINE = 30.0  # seconds
+INTERVAL = 0.25  # seconds between samples
+MOST_SAMPLES = 200  # where there are as many, every other one goes, and the interval doubles
+MOST_TIME = 0.01  # of a processor's that samples may take: the clocks of hundreds of processors are slow to read
+PATIENCE = 1.0  # seconds that a sample under way is waited for
+
+Samples = Mapping[str, Sequence[float | None]]
+"""What was said while something ran, in columns of equal length; what was never told has no column.
+
+`seconds` since the start; `load`, `cpu_mhz`, `gpu_mhz` and `temperature` as in `Conditions`; `clock_limits`: NVML's
+bits, the keys of `alexnet_repro.verify.doctor.gpu_health.CLOCK_LIMITS`.
+"""
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What a case was timed under; None is what isn't told here."""
+
+    load: float | None = None
+    """Processes that ran or waited, on average over the last minute."""
+    cpu_mhz: float | None = None
+    """Mean clock of the processors."""
+    gpu_mhz: int | None = None
+    """Clock of the GPU's multiprocessors."""
+    temperature: int | None = None
+    """Degrees Celsius, of the GPU."""
+    heat: str = ""
+    """What the driver says of heat; empty if it says nothing."""
+
+
+def conditions_of(device: str, cpuinfo: Path = CPUINFO) -> Conditions:
+    """Return the conditions that a device works under now."""
+    gpu = None if device.startswith("cpu") else _gpu(device)
+    if gpu is None:
+        return Conditions(_load(), _cpu_mhz(cpuinfo))
+    return Conditions(_load(), _cpu_mhz(cpuinfo), gpu.clock, gpu.temperature, heat_of(gpu))
+
+
+def heat_of(gpu: Gpu) -> str:
+    """Return what the driver says of a GPU's heat; empty if it says nothing."""
+    said = limits_named((gpu.clock_limits or 0) & HEAT)
+    return f"its clocks are held down by {said}, {gpu.temperature} °C" if said else ""
+
+
+def heat_during(samples: Samples) -> str:
+    """Return what was said of heat in any of the samples; empty if nothing was."""
+    limits = [int(each or 0) & HEAT for each in samples.get("clock_limits", ())]
+    if not any(limits):
+        return ""
+    said = limits_named(sum(bit for bit in CLOCK_LIMITS if any(each & bit for each in limits)))
+    warmest = max((each for each in samples.get("temperature", ()) if each is not None), default=None)
+    degrees = "" if warmest is None else f", up to {warmest:g} °C"
+    return f"its clocks were held down by {said} in {sum(map(bool, limits))} of {len(limits)} samples{degrees}"
+
+
+def limits_named(limits: int) -> str:
+    """Return what NVML's bits say holds the clocks down; empty where nothing is known to."""
+    return " and ".join(what for bit, (what, _) in CLOCK_LIMITS.items() if limits & bit)
+
+
+class Sampler:
+    """Takes samples in a thread of its own, from its making until it is stopped."""
+
+    def __init__(self, device: str, cpuinfo: Path = CPUINFO, interval: float = INTERVAL) -> None:
+        """Start taking samples of a device every `interval` seconds."""
+        self._rows: list[tuple[float, dict[str, float | None]]] = []
+        self._device, self._cpuinfo, self._interval = device, cpuinfo, interval
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._take, name="telemetry", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Take no more of them; a driver that doesn't answer isn't waited for."""
+        self._stop.set()
+        self._thread.join(PATIENCE)
+
+    def between(self, start: float, end: float) -> Samples:
+        """Return what was sampled from `start` to `end`, both as `time.perf_counter` has them."""
+        rows = [(at, row) for at, row in list(self._rows) if start <= at <= end]
+        columns = {name: [row[name] for _, row in rows] for name in (rows[0][1] if rows else ())}
+        told = {name: column for name, column in columns.items() if any(each is not None for each in column)}
+        return {"seconds": [round(at - start, 3) for at, _ in rows], **told} if told else {}
+
+    def _take(self) -> None:
+        interval, gpu = self._interval, _gpu_reader(self._device)
+        while True:
+            start, busy = time.perf_counter(), time.thread_time()
+            self._rows.append((start, {"load": _load(), "cpu_mhz": _cpu_mhz(self._cpuinfo), **gpu()}))
+            if len(self._rows) >= MOST_SAMPLES:
+                del self._rows[1::2]
+                interval *= 2
+            if self._stop.wait(max(interval, (time.thread_time() - busy) / MOST_TIME)):
+                return
+
+
+@contextlib.contextmanager
+def sampling(device: str) -> Iterator[Sampler]:
+    """Sample what a device says of itself beside whatever runs in the block."""
+    sampler = Sampler(device)
+    try:
+        yield sampler
+    finally:
+        sampler.stop()
+
+
+def _load() -> float | None:
+    return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
+
+
+def _cpu_mhz(cpuinfo: Path) -> float | None:
+    clocks = [float(mhz) for mhz in re.findall(r"^cpu MHz\s*: ([\d.]+)$", _read(cpuinfo), re.MULTILINE)]
+    return round(sum(clocks) / len(clocks), 1) if clocks else None
+
+
+def _gpu_reader(device: str) -> Callable[[], dict[str, int | None]]:
+    """Return what asks a GPU its clock, temperature and clock limits, in microseconds; of a CPU it tells nothing.
+
+    It asks NVML in this process, where a driver that hangs holds up who asks: a thread that nobody waits for.
+    """
+    if device.startswith("cpu"):
+        return dict
+    nvml, handle = _nvml(), None
+    with contextlib.suppress(Exception):  # a lost GPU, an old driver, none at all, another's name: nothing is told
+        name = _cuda_name(device)
+        handles = [nvml.nvmlDeviceGetHandleByIndex(index) for index in range(nvml.nvmlDeviceGetCount())]
+        uuids = [nvml.nvmlDeviceGetUUID(each) for each in handles]
+        handle = next(handles[index] for index, uuid in enumerate(uuids) if is_named(Gpu(index, uuid=uuid), name))
+
+    def ask(function: str, *arguments: str) -> int | None:
+        with contextlib.suppress(Exception):
+            return int(getattr(nvml, function)(handle, *(getattr(nvml, each) for each in arguments)))
+        return None
+
+    def told() -> dict[str, int | None]:
+        if handle is None:
+            return {}
+        return {
+            "gpu_mhz": ask("nvmlDeviceGetClockInfo", "NVML_CLOCK_SM"),
+            "temperature": ask("nvmlDeviceGetTemperature", "NVML_TEMPERATURE_GPU"),
+            "clock_limits": ask("nvmlDeviceGetCurrentClocksThrottleReasons"),  # a name that old drivers have too
+        }
+
+    return told
+
+
+@cache
+def _nvml() -> Any:
+    """Return NVML's module, initialised once in this process; None where there is no driver."""
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+    except Exception:  # noqa: BLE001 - whatever is wrong with the driver, the doctor says; here nothing is told
+        return None
+    return pynvml
+
+
+def _cuda_name(device: str) -> str:
+    """Return what CUDA_VISIBLE_DEVICES calls a GPU: an index or a UUID."""
+    named, number = read_machine().named_gpus, device.partition(":")[2]
+    return named[int(number)] if named else number
+
+
+def _gpu(device: str) -> Gpu | None:
+    name = _cuda_name(device)
+    return next((gpu for gpu in read_nvidia((), DEADLINE).gpus if is_named(gpu, name)), None)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""

@@ -1,0 +1,224 @@
+"""Is a timing to be believed, and is it as fast as it should be? Pure functions from seconds to findings."""
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from alexnet_repro.verify.benchmark.telemetry import Samples
+from alexnet_repro.verify.finding import Finding, Status
+
+# The two rounds that end in reading a result back overlap at the most by one: a timing below half of what they
+# took a round would have been done before the device was.
+UNFINISHED = 0.5
+SLOWER_SIBLING = 0.05
+OF_THE_DEVICE = ("compute", "memory")  # what a GPU limits itself, rather than what its host gives it to do
+BLOCKS = 48  # medians of rounds that a trend is looked for in
+FEWEST_BLOCKS = 11  # of which only all in order reach the trend below
+TREND = 4.0  # standard deviations of Mann and Kendall's statistic: by chance in one of 30,000 timings
+DECAY = 1.1
+MOST_NOISE = 0.25  # of the median, between the quartiles
+LEAST_SHARE = 0.25  # of the roofline, at the largest batch
+
+
+@dataclass(frozen=True)
+class Timing:
+    """One benchmark case as it was timed."""
+
+    case: str
+    """As `train_step[device=gpu:0-batch=128-precision=float32]`."""
+    device: str
+    precision: str
+    rounds: Sequence[float]
+    """Seconds each, in their order."""
+    read_back: float
+    """Seconds a round of two in a row whose result was read back, apart from the timing."""
+    images: int = 0
+    flop: int = 0
+    """Of a round; 0 where it isn't arithmetic that is measured."""
+    heat: str = ""
+    """What the driver says of heat during it or right after it; empty where it says nothing."""
+    fault: str | None = None
+    """Why what was computed isn't valid; None if it is."""
+    peak: float | None = None
+    """The device's own rate on its best product in this precision, FLOP/s."""
+    limit: str = ""
+    """What limits it most: compute, memory, launch or other."""
+    largest: bool = False
+    """Whether it is the largest batch, which should come near the peak."""
+    first: float = 0.0
+    """Seconds of the very first round: tracing, compiling and choosing kernels, mostly."""
+    pipelined: float | None = None
+    """Seconds a round of several dispatched in a row and waited for once; None where each round waits by itself."""
+    peak_memory: int = 0
+    """Bytes: of a GPU's memory in this case, on a CPU of the whole process so far."""
+    conditions: Mapping[str, Any] = field(default_factory=dict)
+    """Load, clocks and temperature right after it."""
+    bytes: int = 0
+    """Of memory that a round reads and writes at the least; 0 where it isn't known."""
+    samples: Samples = field(default_factory=dict)
+    """Load, clocks, temperature and what holds clocks down while it was timed, each as a list, with `seconds`."""
+    bandwidth: float | None = None
+    """The device's own rate on memory, bytes/s."""
+
+    @property
+    def median(self) -> float:
+        """Seconds."""
+        return statistics.median(self.rounds)
+
+    @property
+    def iqr(self) -> float:
+        """Seconds between the first and third quartile."""
+        first, _, third = statistics.quantiles(self.rounds, n=4, method="inclusive")
+        return third - first
+
+
+def judge(timing: Timing) -> list[Finding]:
+    """Return what is to be said of one case: is it valid, synchronised, steady, quiet, and near its peak."""
+    found = [valid(timing), synchronised(timing), steady(timing), quiet(timing)]
+    if timing.peak and timing.bandwidth and timing.flop and timing.largest:
+        found.append(share(timing, timing.peak, timing.bandwidth))
+    return [replace(finding, device=timing.device, precision=timing.precision) for finding in found]
+
+
+def valid(timing: Timing) -> Finding:
+    """What was timed computed what it should have; else how fast it came is void."""
+    if timing.fault:
+        mend = "python -m alexnet_repro doctor; then see what correct says of this device"
+        return Finding("valid", "FAIL", f"{timing.case} is void: {timing.fault}", mend=mend)
+    return Finding("valid", "PASS", timing.case)
+
+
+def synchronised(timing: Timing) -> Finding:
+    """The clock was stopped when the device was done."""
+    ratio = timing.median / timing.read_back
+    if ratio >= UNFINISHED:
+        return Finding("synchronised", "PASS", timing.case, number=ratio, bound=UNFINISHED)
+    return Finding(
+        "synchronised",
+        "FAIL",
+        f"{timing.case} was timed without waiting for the device",
+        f"{timing.median:.3g} s a round, but {timing.read_back:.3g} s until its result could be read",
+        "end the timed region with alexnet_repro.backend.devices.synchronise; if it does, suspect the driver's wait",
+        number=ratio,
+        bound=UNFINISHED,
+    )
+
+
+def steady(timing: Timing) -> Finding:
+    """Speed doesn't fall from round to round: no sign of heat."""
+    count = min(BLOCKS, len(timing.rounds))
+    blocks = np.array([np.median(part) for part in np.array_split(np.asarray(timing.rounds), count)])
+    third = max(1, count // 3)
+    decay = float(np.median(blocks[-third:]) / np.median(blocks[:third]))
+    falls = count >= FEWEST_BLOCKS and _trend(blocks) > TREND and decay > DECAY
+    if not falls:
+        return Finding("steady", "PASS", timing.case, f"{len(timing.rounds)} rounds", number=decay, bound=DECAY)
+    return Finding(
+        "steady",
+        "FAIL" if timing.heat else "INCONCLUSIVE",
+        f"{timing.case} grew slower by {decay - 1:.0%} while it was timed"
+        + (f": {timing.heat}" if timing.heat else "; nothing says that it is heat"),
+        f"{np.median(blocks[:third]):.3g} s a round at first, {np.median(blocks[-third:]):.3g} s at last",
+        "check fans, air flow and power limit: nvidia-smi -q -d TEMPERATURE,POWER,PERFORMANCE"
+        if timing.heat
+        else "run it again with nothing else on the machine",
+        number=decay,
+        bound=DECAY,
+    )
+
+
+def quiet(timing: Timing) -> Finding:
+    """Rounds are alike enough to judge by."""
+    noise = timing.iqr / timing.median
+    if noise <= MOST_NOISE:
+        return Finding("quiet", "PASS", timing.case, number=noise, bound=MOST_NOISE)
+    return Finding(
+        "quiet",
+        "INCONCLUSIVE",
+        f"{timing.case} is too noisy to judge: its middle half spreads over {noise:.0%} of the median",
+        f"load {timing.conditions.get('load')}",
+        "run it again with nothing else on the machine",
+        number=noise,
+        bound=MOST_NOISE,
+    )
+
+
+def share(timing: Timing, peak: float, bandwidth: float) -> Finding:
+    """The best round takes no longer than a few times what its arithmetic and its memory take, one after the other.
+
+    Args:
+        timing: of a round with `flop` and `bytes`.
+        peak: the device's own rate on its best product, FLOP/s.
+        bandwidth: the device's own rate on memory, bytes/s.
+    """
+    best = min(timing.rounds)
+    reached = (timing.flop / peak + timing.bytes / bandwidth) / best
+    rate = timing.flop / best
+    numbers = f"{rate / 1e12:.3g} of {peak / 1e12:.3g} TFLOP/s at best: an MFU of {rate / peak:.0%}"
+    if reached >= LEAST_SHARE:
+        cause = f"{timing.case}: {reached:.0%} of the roofline"
+        return Finding("share", "PASS", cause, numbers, number=reached, bound=LEAST_SHARE)
+    return Finding(
+        "share",
+        "INCONCLUSIVE",
+        f"{timing.case} reaches {reached:.0%} of the device's own roofline, of products and memory",
+        numbers,
+        "run it again with nothing else on the machine; then compare with a machine of the same kind",
+        number=reached,
+        bound=LEAST_SHARE,
+    )
+
+
+def siblings(timings: Sequence[Timing], models: Mapping[str, str]) -> list[Finding]:
+    """Return, for each case that several GPUs of one model were timed in, whether they are equally fast.
+
+    Args:
+        timings: of all devices.
+        models: the GPUs' product names, by device.
+    """
+    groups: dict[tuple[str, str], list[Timing]] = {}
+    for timing in timings:
+        if timing.device in models:
+            case = timing.case.replace(f"device={timing.device}", "device=gpu")
+            groups.setdefault((case, models[timing.device]), []).append(timing)
+    return [_equally_fast(case, model, group) for (case, model), group in groups.items() if len(group) > 1]
+
+
+def _equally_fast(case: str, model: str, group: Sequence[Timing]) -> Finding:
+    best, worst = min(group, key=lambda timing: timing.median), max(group, key=lambda timing: timing.median)
+    slower = worst.median / best.median - 1
+    if slower <= SLOWER_SIBLING:
+        numbers = f"{len(group)} × {model}, the slowest {slower:.1%} behind"
+        return Finding("siblings", "PASS", case, numbers, number=slower, bound=SLOWER_SIBLING)
+    said = f"{worst.device} is {slower:.1%} slower than {best.device}, the best {model}, in {case}"
+    noise = max(timing.iqr / timing.median for timing in (best, worst))
+    status: Status = "FAIL"
+    if noise > slower / 2:
+        status, said = "INCONCLUSIVE", f"{said}, but the middle half of its rounds spreads over {noise:.0%}"
+    elif best.limit not in OF_THE_DEVICE:  # the slow one's own time may be explained by nothing
+        why = "isn't limited by the GPU itself" if best.limit else "may not be limited by the GPU itself"
+        status, said = "INCONCLUSIVE", f"{said}, which {why}: its host's socket may be why"
+    return Finding(
+        "siblings",
+        status,
+        said,
+        f"{worst.median:.4g} and {best.median:.4g} s a round",
+        f"nvidia-smi -q -i {worst.device.rpartition(':')[2]} -d CLOCK,POWER,TEMPERATURE,PERFORMANCE # and of the "
+        "other; then reseat it, or change its slot",
+        device=worst.device,
+        precision=worst.precision,
+        number=slower,
+        bound=SLOWER_SIBLING,
+    )
+
+
+def _trend(values: np.ndarray) -> float:
+    """Return Mann and Kendall's statistic of a rise, in standard deviations (Mann, Econometrica 13, 1945)."""
+    count = len(values)
+    later, earlier = np.triu_indices(count, 1)[::-1]
+    ups = float(np.sign(values[later] - values[earlier]).sum())
+    return (ups - math.copysign(1, ups)) / math.sqrt(count * (count - 1) * (2 * count + 5) / 18)

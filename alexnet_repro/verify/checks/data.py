@@ -1,0 +1,132 @@
+"""Do images reach the device whole, in time, upright and with their own labels, and do weights reach the disk?"""
+
+import tempfile
+import time
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as StuckError
+from pathlib import Path
+from threading import Thread
+
+import numpy as np
+from keras import ops
+
+from alexnet_repro.data.fashion_mnist import Arrays
+from alexnet_repro.data.resize import resize_with_pad
+from alexnet_repro.data.synthetic import CYCLES, ORIENTATIONS
+from alexnet_repro.model import build_alexnet
+from alexnet_repro.training.weights import save_weights
+from alexnet_repro.verify.checks.config import Subject
+from alexnet_repro.verify.finding import Finding
+from alexnet_repro.verify.numerics import error_bounds as bounds
+from alexnet_repro.verify.numerics import oracle
+
+DRAWN = 200
+LEAST_RECOGNISED = 0.9  # of the stripes; seen: 0.97 to 1.0
+STUCK = 30.0  # seconds for a batch of 200, which takes a millisecond
+SIZES = ((28, 28), (14, 28), (28, 7))  # as wide as high, lying and standing; all fit exactly
+
+
+def pairs(subject: Subject) -> Finding:
+    """Images that training draws are upright, and have their own labels, as their stripes tell."""
+    images, labels = subject.loader().draw_train(DRAWN)
+    with subject.running():
+        seen = ops.convert_to_numpy(ops.convert_to_tensor(images))[..., 0]
+    recognised, as_mirrored = (float(np.mean(_stripes(each) == labels)) for each in (seen, seen[:, :, ::-1]))
+    numbers = f"{recognised:.1%} of {DRAWN} are what their labels say, {as_mirrored:.1%} if mirrored"
+    if recognised >= LEAST_RECOGNISED:
+        return Finding("pairs", "PASS", numbers, number=recognised, bound=LEAST_RECOGNISED)
+    how = "are mirrored" if as_mirrored >= LEAST_RECOGNISED else "don't belong to their labels: shuffled, or damaged"
+    return Finding(
+        "pairs",
+        "FAIL",
+        f"the images drawn {how}",
+        numbers,
+        "git status alexnet_repro/data # for changes to the loader; in none, python -m alexnet_repro doctor",
+        number=recognised,
+        bound=LEAST_RECOGNISED,
+    )
+
+
+def pipeline(subject: Subject) -> Finding:
+    """A batch is drawn within the deadline."""
+    loader, start = subject.loader(), time.monotonic()
+    drawn: Future[Arrays] = Future()
+
+    def draw() -> None:
+        try:
+            drawn.set_result(loader.draw_train(DRAWN))
+        except Exception as error:  # noqa: BLE001 - raised again below
+            drawn.set_exception(error)
+
+    Thread(target=draw, daemon=True).start()  # not an executor's, which Python would wait for at its end
+    try:
+        drawn.result(STUCK)
+    except StuckError:
+        cause = f"the input pipeline is stuck: no batch in {STUCK:g} s"
+        mend = "py-spy dump --pid PID # of a run that is stuck: it says where"
+        return Finding("pipeline", "FAIL", cause, mend=mend, number=STUCK, bound=STUCK)
+    seconds = time.monotonic() - start
+    return Finding("pipeline", "PASS", f"{DRAWN} images in {seconds * 1e3:.1f} ms", number=seconds, bound=STUCK)
+
+
+def resize(subject: Subject) -> Finding:
+    """Images are resized and padded as defined, to the pixel, whatever their shape."""
+    worst, bound = 0.0, 0.0
+    for height, width in SIZES:
+        images = np.random.default_rng(subject.seed).integers(0, 256, (2, height, width, 1), np.uint8)
+        with subject.running():
+            found = ops.convert_to_numpy(resize_with_pad(images)).astype(np.float64)
+        right = oracle.resize(images, 224, 224)
+        # A source position is off by rounding, at most of the side; two interpolations follow.
+        bound = 255 * bounds.FLOAT32 * (4 * max(height, width) + 8)
+        error = np.abs(found - right) if found.shape == right.shape else np.full(right.shape, np.inf)
+        index = tuple(map(int, np.unravel_index(int(np.nan_to_num(error, nan=np.inf).argmax()), error.shape)))
+        worst = float(error[index])
+        if not worst <= bound:
+            return Finding(
+                "resize",
+                "FAIL",
+                f"resizing {height}x{width} images is off by {worst:.1e} of 255 at {index}, allowed {bound:.1e}",
+                f"of {error.size} values {int((~(error <= bound)).sum())} are off",
+                "run it again: another figure means the hardware, the same one software (driver, framework)",
+                number=worst,
+                bound=bound,
+            )
+    return Finding("resize", "PASS", f"{len(SIZES)} shapes within rounding", number=worst, bound=bound)
+
+
+def checkpoint(subject: Subject) -> Finding:
+    """Weights that were saved are those that are loaded, and an older file is replaced."""
+    with tempfile.TemporaryDirectory() as folder, subject.running():
+        path = Path(folder) / "check.weights.h5"
+        model, weights = subject.model()
+        save_weights(model, path)
+        newer = [weight + np.float32(1) for weight in weights]
+        model.set_weights(newer)
+        save_weights(model, path)
+        other = build_alexnet((subject.side, subject.side, 1), kernel_initializer="zeros")
+        other.load_weights(path)
+        loaded = other.get_weights()
+    for variable, new, old, found in zip(model.weights, newer, weights, loaded, strict=False):
+        if not np.array_equal(new, found):
+            what = "those of an earlier save: the file is stale" if np.array_equal(old, found) else "others"
+            return Finding(
+                "checkpoint",
+                "FAIL",
+                f"the weights loaded for {variable.path} are {what}",
+                f"{int((new != found).sum())} of {new.size} differ",
+                f"df -h {tempfile.gettempdir()}; sudo dmesg | tail # for errors of the disk",
+                number=int((new != found).sum()),
+                bound=0,
+            )
+    return Finding("checkpoint", "PASS", f"{len(newer)} weights saved twice and loaded, bit for bit", number=0, bound=0)
+
+
+def _stripes(images: np.ndarray) -> np.ndarray:
+    """Return the class of each generated image, `(n, 28, 28)`: the one whose stripes it holds most of."""
+    y, x = np.meshgrid(*[np.linspace(-0.5, 0.5, 28)] * 2, indexing="ij")
+    angles = np.arange(ORIENTATIONS * len(CYCLES)) % ORIENTATIONS * np.pi / ORIENTATIONS
+    cycles = np.repeat(CYCLES, ORIENTATIONS)
+    turns = cycles[:, None, None] * (x * np.cos(angles)[:, None, None] + y * np.sin(angles)[:, None, None])
+    grey = images.astype(np.float64) - images.mean(axis=(1, 2), keepdims=True)
+    return np.asarray(np.abs(np.einsum("nij,cij->nc", grey, np.exp(2j * np.pi * turns))).argmax(axis=1))

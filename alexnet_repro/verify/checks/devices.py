@@ -1,0 +1,104 @@
+"""Which devices are to be examined, and is this machine fit for it? Asked before anything is measured."""
+
+from collections.abc import Callable, Sequence
+
+import keras
+
+from alexnet_repro.verify.doctor.doctor import examine
+from alexnet_repro.verify.doctor.environment import Environment, read_machine
+from alexnet_repro.verify.finding import Finding, verdict
+
+DEADLINE = 180.0  # seconds a probe of the doctor
+
+
+class UnfitError(Exception):
+    """The machine must be mended first; the message says what to do."""
+
+
+def ask_the_doctor(
+    wanted: Sequence[str], say: Callable[[str], None], *, require_gpu: bool
+) -> tuple[Environment, list[Finding]]:
+    """Show what isn't well; return what is here, and what was found.
+
+    To be asked before this process uses a GPU: what it holds there would be taken for another's.
+
+    Args:
+        wanted: the devices that were named; none if all are wanted. Other GPUs aren't looked at.
+        say: takes a line for the terminal.
+        require_gpu: whether a machine without a GPU is unfit.
+
+    Raises:
+        UnfitError: something is wrong, and it isn't the CPU alone that was asked for.
+    """
+    backend = keras.backend.backend()
+    here, found = read_machine(), []
+    for known, finding in examine(DEADLINE, require_gpu=require_gpu, backend=backend, wanted=wanted):
+        here = known
+        found.append(finding)
+        if finding.status != "PASS":
+            say(str(finding))
+    overall = verdict(found)
+    more = "python -m alexnet_repro doctor shows them all" if backend == "tensorflow" else "none of them uses a device"
+    say(f"doctor: {overall}, {len(found)} checks ({more})")
+    if overall == "FAIL" and not _only_the_cpu(wanted):
+        raise UnfitError("mend the machine first, or examine the CPU on purpose: --device=cpu:0")
+    # Of a machine whose CPU alone was asked for, what is wrong with its GPUs is beside the question.
+    return here, found if not _only_the_cpu(wanted) else [each for each in found if each.status == "PASS"]
+
+
+def choose_devices(
+    here: Environment, wanted: Sequence[str], usable: Sequence[str], *, require_gpu: bool
+) -> tuple[str, ...]:
+    """Return the usable devices that are wanted, all if none is named.
+
+    Args:
+        here: of `ask_the_doctor`.
+        wanted: the devices that were named.
+        usable: those that the backend can use.
+        require_gpu: whether a machine without a GPU is unfit.
+
+    Raises:
+        UnfitError: a GPU that should be usable isn't.
+        ValueError: a device that was named isn't there.
+    """
+    backend, usable_count = keras.backend.backend(), len(usable) - 1
+    reason = None if _only_the_cpu(wanted) else unusable_gpus(here, usable_count, backend)
+    if reason is None and require_gpu and not usable_count:
+        reason = f"--require-gpu: {backend} can use {', '.join(usable)} only"
+    if reason:
+        raise UnfitError(reason)
+    absent = [device for device in wanted if device not in usable]
+    if absent:
+        raise ValueError(f"--device={absent[0]}: no such device; {backend} can use {', '.join(usable)}")
+    return tuple(device for device in usable if not wanted or device in wanted)
+
+
+def unusable_gpus(here: Environment, usable: int, backend: str) -> str | None:
+    """Return why a GPU that is in the machine can't be used, and what to do; None if all can.
+
+    Args:
+        here: from `examine`, or from `read_machine` where no driver is asked. Where `CUDA_VISIBLE_DEVICES` names
+            devices, only those are expected; where it hides all, that is the reason.
+        usable: GPUs among `usable_devices`.
+        backend: the active Keras backend.
+    """
+    count, named, visible = here.gpus_in_machine, here.named_gpus, here.settings.get("CUDA_VISIBLE_DEVICES")
+    if usable >= (count if named == () else here.expected_gpus):
+        return None
+    if named == ():
+        cause = f"CUDA_VISIBLE_DEVICES={visible!r} hides every GPU: unset CUDA_VISIBLE_DEVICES"
+    else:
+        package = "'tensorflow[and-cuda]'" if backend == "tensorflow" else f"{backend} with its CUDA libraries"
+        cause = (
+            "Check that nvidia-smi lists every GPU: if not, install the NVIDIA driver, or start the container with its "
+            f"GPUs (docker run --gpus all); then install {package}"
+        )
+    only = f", {here.expected_gpus} named by CUDA_VISIBLE_DEVICES={visible}" if named else ""
+    return (
+        f"{count} NVIDIA GPU{'s' if count > 1 else ''} in this machine{only}, {usable} usable by {backend}. "
+        f"{cause}; or measure the CPU on purpose: --device=cpu:0. More: python -m alexnet_repro doctor"
+    )
+
+
+def _only_the_cpu(wanted: Sequence[str]) -> bool:
+    return set(wanted) == {"cpu:0"}

@@ -1,0 +1,182 @@
+"""Are the bits those that were recorded in the same environment? Golden digests, one a task and environment."""
+
+import dataclasses
+import datetime as dt
+import json
+import math
+import os
+import platform
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, distributions, version
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from alexnet_repro.backend.devices import gpu_names, thread_counts
+from alexnet_repro.verify.checks.config import Subject
+from alexnet_repro.verify.checks.repeatability import REPLAY_BATCH, differs, steps
+from alexnet_repro.verify.doctor.environment import Environment
+from alexnet_repro.verify.doctor.software import numeric_settings
+from alexnet_repro.verify.finding import Finding
+from alexnet_repro.verify.numerics import error_bounds as bounds
+from alexnet_repro.verify.numerics.replay import first_divergence
+
+# Packages whose kernels, random numbers or choices decide bits; on a GPU, those of CUDA and of its compilers as well.
+PACKAGES = (
+    *("keras", "numpy", "tensorflow", "jax", "jaxlib", "torch"),
+    *("nvidia-cublas", "nvidia-cublas-cu12", "nvidia-cudnn-cu12", "nvidia-cudnn-cu13"),
+)
+ON_A_GPU = ("nvidia-", "jax-cuda", "triton", "pytorch-triton")  # what their names begin with
+CPU_FIELDS = ("vendor_id", "cpu family", "model", "stepping", "cache size")
+ARM_FIELDS = ("CPU implementer", "CPU variant", "CPU part", "CPU revision", "Features")
+VECTORS = ("avx", "avx2", "fma", "amx")  # and everything that begins with avx512 or amx
+UPDATE = "pytest benchmarks --update-reference # and commit the file, once this machine is known to be right"
+TOO_LATE = "the later steps aren't compared: rounding grows from step to step"
+
+
+@dataclass(frozen=True)
+class Golden:
+    """Digests as they were recorded."""
+
+    task: Mapping[str, Any]
+    """What was computed; only the same is compared at all."""
+    environment: Mapping[str, Any]
+    """What decides bits; only in the same may bits be expected."""
+    recorded: str
+    """The day, as `2026-11-24`."""
+    steps: Sequence[Mapping[str, Any]]
+
+
+def task_of(subject: Subject) -> dict[str, Any]:
+    """Return what the replays of a subject compute."""
+    return {
+        "backend": keras.backend.backend(),
+        "precision": subject.precision,
+        "side": subject.side,
+        "batch": REPLAY_BATCH,
+        "steps": subject.steps,
+        "seed": subject.seed,
+        "determinism": True,
+    }
+
+
+def environment_of(device: str, here: Environment) -> dict[str, Any]:
+    """Return all that is known to decide bits on a device."""
+    common = {"packages": packages(gpu=not device.startswith("cpu")), "settings": numeric_settings(here)}
+    if device.startswith("cpu"):
+        return {**common, "cpu": _cpu(), "threads": thread_counts()}
+    name = gpu_names()[int(device.partition(":")[2])]
+    capability = next((gpu.capability for gpu in here.nvidia.gpus if gpu.name == name), None)
+    return {**common, "gpu": name, "capability": list(capability or ()), "driver": here.nvidia.driver}
+
+
+def packages(*, gpu: bool) -> dict[str, str]:
+    """Return the versions of the installed packages that decide bits, on a GPU or on a CPU, by name."""
+    found = {name: there for name in PACKAGES if (there := _version(name))}
+    more: dict[str, str] = {}
+    for each in distributions() if gpu else ():
+        name = re.sub(r"[-_.]+", "-", each.name or "").lower()
+        if name.startswith(ON_A_GPU) and name != "nvidia-ml-py":  # which only asks the driver
+            more.setdefault(name, each.version)  # of two of one name, the first in the path is imported
+    return found | dict(sorted(more.items()))
+
+
+def compare(found: Finding, subject: Subject, environment: Mapping[str, Any], stored: Sequence[Golden]) -> Finding:
+    """Return whether a replay has the bits recorded in this environment, or about the figures recorded elsewhere.
+
+    Args:
+        found: of `alexnet_repro.verify.checks.repeatability.replay`.
+        subject: what was replayed.
+        environment: of `environment_of`.
+        stored: of `read`.
+    """
+    finding = _compared(found, subject, environment, stored)
+    return dataclasses.replace(finding, device=found.device, precision=found.precision)
+
+
+def _compared(found: Finding, subject: Subject, environment: Mapping[str, Any], stored: Sequence[Golden]) -> Finding:
+    if not found.data.get("steps"):
+        return Finding("golden", "INCONCLUSIVE", "the replay gave no digests to compare", mend="mend that first")
+    same_task = [golden for golden in stored if golden.task == task_of(subject)]
+    if not same_task:
+        return Finding("golden", "INCONCLUSIVE", "no digests are on file for this task", mend=UPDATE)
+    golden = next((golden for golden in same_task if golden.environment == environment), None)
+    if golden is None:
+        kind = "gpu" if "gpu" in environment else "cpu"
+        alike = [each for each in same_task if kind in each.environment] or same_task
+        return _elsewhere(found, subject, environment, alike[-1])
+    divergence = first_divergence(steps({"steps": golden.steps}), steps(found.data), "this run")
+    if divergence is None:
+        return Finding("golden", "PASS", f"the bits recorded on {golden.recorded}", number=0, bound=0)
+    finding = differs("golden", divergence)
+    cause = finding.cause.replace("the first run", f"the one recorded on {golden.recorded}")
+    return dataclasses.replace(finding, cause=cause)
+
+
+def _elsewhere(found: Finding, subject: Subject, environment: Mapping[str, Any], golden: Golden) -> Finding:
+    ours, theirs = (float.fromhex(each[0]["loss"]) for each in (found.data["steps"], golden.steps))
+    bound = 2 * bounds.drift(subject.precision, subject.device) * (abs(theirs) + math.log(10))
+    near = abs(ours - theirs) <= bound
+    changed = sorted(name for name in environment if environment[name] != golden.environment.get(name))
+    cause = (
+        f"the first loss is {'' if near else 'not '}that of another environment, within rounding; bits can't be told"
+    )
+    evidence = f"{ours:.6f}, {theirs:.6f} on {golden.recorded} with other {', '.join(changed)}; {TOO_LATE}"
+    return Finding("golden", "INCONCLUSIVE", cause, evidence, UPDATE, number=abs(ours - theirs), bound=bound)
+
+
+def read(path: Path) -> list[Golden]:
+    """Return the digests in a file; none if there is no file.
+
+    Raises:
+        ValueError: the file isn't one of ours.
+    """
+    try:
+        return [_golden(each) for each in json.loads(path.read_text())["digests"]]
+    except FileNotFoundError:
+        return []
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} holds no golden digests ({error}): git checkout {path}") from error
+
+
+def write(path: Path, stored: Sequence[Golden]) -> None:
+    """Write the digests in one step."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside.write_text(json.dumps({"digests": [asdict(each) for each in stored]}, indent=1) + "\n")
+    beside.replace(path)
+
+
+def updated(stored: Sequence[Golden], found: Finding, subject: Subject, environment: Mapping[str, Any]) -> list[Golden]:
+    """Return the digests with this run's instead of those of the same task and environment."""
+    new = Golden(task_of(subject), environment, dt.date.today().isoformat(), found.data["steps"])
+    return [each for each in stored if (each.task, each.environment) != (new.task, new.environment)] + [new]
+
+
+def _golden(fields: Mapping[str, Any]) -> Golden:
+    golden = Golden(**fields)
+    if not len(steps({"steps": golden.steps})) == golden.task["steps"] > 0:
+        raise ValueError("steps are missing")
+    return golden
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _cpu(cpuinfo: Path = Path("/proc/cpuinfo")) -> dict[str, Any]:
+    """Return what kind of processor this is, and its vector instructions."""
+    try:
+        first = cpuinfo.read_text().split("\n\n")[0]
+    except OSError:
+        return {"model": platform.processor() or platform.machine()}
+    fields = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in first.splitlines())}
+    flags = fields.get("flags", "").split()
+    vectors = sorted(flag for flag in flags if flag in VECTORS or flag.startswith(("avx512", "amx")))
+    return {**{name: fields[name] for name in CPU_FIELDS + ARM_FIELDS if name in fields}, "vectors": vectors}

@@ -1,0 +1,56 @@
+"""Is it the documented model, and does the device compute each of its layers right?"""
+
+from itertools import zip_longest
+
+from keras import ops
+
+from alexnet_repro import documented
+from alexnet_repro.data.resize import resize_with_pad
+from alexnet_repro.model import LayerRow, build_alexnet, layer_rows
+from alexnet_repro.verify.checks.config import Subject
+from alexnet_repro.verify.finding import Finding
+from alexnet_repro.verify.numerics.comparison import Comparison, next_step
+from alexnet_repro.verify.numerics.layers import layer_comparisons
+
+COMPARED_IMAGES = 2  # each layer sums thousands of terms of each
+
+
+def shapes(subject: Subject) -> Finding:
+    """Each layer has the documented name, output shape, parameters and multiply-accumulates, at the full size."""
+    with subject.running():
+        built = list(layer_rows(build_alexnet(kernel_initializer="zeros")))
+    expected = [LayerRow(row.name, row.output_shape, row.parameters, row.macs) for row in documented.LAYERS]
+    for found, right in zip_longest(built, expected):
+        if found != right:
+            name = next(row.name for row in (right, found) if row)
+            return Finding(
+                "shapes",
+                "FAIL",
+                f"{name} isn't the documented layer",
+                f"built {_said(found)}, documented {_said(right)}",
+                "pip install --force-reinstall alexnet-repro",
+            )
+    parameters = sum(row.parameters for row in built)
+    return Finding("shapes", "PASS", f"all {len(built)} layers", number=parameters, bound=documented.TOTAL_PARAMETERS)
+
+
+def layers(subject: Subject) -> Finding:
+    """Every layer's output and gradients are the float64 oracle's, within what rounding allows."""
+    images, labels = (array[:COMPARED_IMAGES] for array in subject.draw())
+    with subject.running():
+        model, weights = subject.model()
+        pixels = ops.convert_to_numpy(resize_with_pad(images.astype("float32") / 255, subject.side, subject.side))
+        rows = []
+        for row in layer_comparisons(
+            model, weights, pixels, labels, precision=subject.precision, device=subject.device
+        ):
+            if not row.ok:
+                return Finding("layers", "FAIL", str(row), mend=next_step(row), number=row.error, bound=row.bound)
+            rows.append(row)
+    comparison = Comparison(tuple(rows))
+    closest = comparison.closest
+    return Finding("layers", "PASS", str(comparison), number=closest.error, bound=closest.bound)
+
+
+def _said(row: LayerRow | None) -> str:
+    return f"{row.output_shape}, {row.parameters:,} parameters, {row.macs:,} MACs" if row else "not at all"

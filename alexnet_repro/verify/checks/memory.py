@@ -1,0 +1,149 @@
+"""Does a device keep what is put into its memory, and do copies arrive as they were sent?"""
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+from alexnet_repro.backend.devices import moved, on_device, usable_devices
+from alexnet_repro.verify.checks.config import Subject
+from alexnet_repro.verify.finding import Finding
+
+# All bits off, all on, and every second; then each block's own, which shows what answers under another's address.
+PATTERNS = (0x00, 0xFF, 0x55, 0xAA)
+BLOCK = 1 << 28  # bytes
+LEAST_FILLED = 0.9  # of a GPU's memory
+KEPT = 3 << 30  # bytes that TensorFlow leaves to the driver, and that reading back takes: of a small GPU over a tenth,
+MOST_KEPT = 0.25  # but no more than this
+OF_THE_HOST = 0.25  # of what is free: a host that is filled swaps, or ends processes
+COPIED = 1 << 26  # bytes
+# As TensorFlow, JAX and PyTorch say it of a GPU, and NumPy and PyTorch of a host.
+NO_MEMORY = (
+    "resource_exhausted", "resourceexhausted", "out of memory", "outofmemory", "memoryerror", "allocate memory",
+)  # fmt: skip
+SUSPECT = "run it again, then replace the part: on a GPU, nvidia-smi -q -d ECC,ROW_REMAPPER; on a host, memtest86+"
+
+
+def memory(subject: Subject, budget: int | None = None, block: int | None = None) -> Finding:
+    """Patterns that fill the memory are read back as they were written.
+
+    Args:
+        subject: which device.
+        budget: bytes to fill; by default all that can be had of a GPU's memory, a quarter of a host's.
+        block: bytes of each piece; by default 256 MiB, or a hundredth of a smaller memory.
+    """
+    total, budget = _budget(subject.device, budget)
+    block = block or min(BLOCK, budget // 100)
+    filled = 0
+    with on_device(subject.device):
+        for name, values in _passes():
+            blocks = _fill(values, budget, block)
+            filled = sum(size for size, _ in blocks)
+            for number, (size, tensor) in enumerate(blocks):
+                wrong = _wrong(tensor, values(number))
+                if wrong:
+                    cause = f"{wrong} of {size} bytes of block {number} aren't what was written"
+                    where = f"pattern {name}, {filled >> 20:,} MiB filled"
+                    return Finding("memory", "FAIL", cause, where, SUSPECT, number=wrong, bound=0)
+            blocks, tensor = [], None  # or the last block takes the room of one to come
+    if not filled:
+        return Finding("memory", "INCONCLUSIVE", "there was no memory to fill", mend="nvidia-smi; free -m")
+    said = f"{filled >> 20:,} MiB filled and read back, {len(PATTERNS) + 1} patterns"
+    if total is None:
+        return Finding("memory", "PASS", said, number=0, bound=0)
+    share = filled / total
+    enough = share >= LEAST_FILLED or total - filled <= min(KEPT, MOST_KEPT * total)
+    return Finding(
+        "memory",
+        "PASS" if enough else "INCONCLUSIVE",
+        f"{said}: {share:.0%} of the device's memory",
+        mend="" if enough else "nvidia-smi # and end the processes that hold the rest",
+        number=share,
+        bound=LEAST_FILLED,
+    )
+
+
+def copies(subject: Subject, others: tuple[str, ...] = ()) -> Finding:
+    """What is copied to the device and back, and to each other device, is what was sent."""
+    sent = np.random.default_rng(subject.seed).integers(0, 256, COPIED, np.uint8)
+    with on_device(subject.device):
+        tensor = ops.convert_to_tensor(sent)
+        ways = {f"to {subject.device} and back": moved(tensor, subject.device)}
+    for other in others:
+        ways[f"from {subject.device} to {other}"] = moved(tensor, other)
+        ways[f"from {other} to {subject.device}"] = moved(moved(tensor, other), subject.device)
+    for way, arrived in ways.items():
+        wrong = int((ops.convert_to_numpy(arrived) != sent).sum())
+        if wrong:
+            cause = f"{wrong} of {sent.size} bytes copied {way} didn't arrive as they were sent"
+            return Finding("copies", "FAIL", cause, mend="sudo dmesg | grep -iE 'xid|aer|pcie'; then reseat the card",
+                           number=wrong, bound=0)  # fmt: skip
+    return Finding("copies", "PASS", f"{COPIED >> 20} MiB {', '.join(ways)}", number=0, bound=0)
+
+
+def peers(subject: Subject) -> Finding:
+    """What is copied between GPUs is what was sent."""
+    return copies(
+        subject, tuple(name for name in usable_devices() if name.startswith("gpu") and name != subject.device)
+    )
+
+
+def _passes() -> Iterator[tuple[str, Any]]:
+    for shift, value in enumerate(PATTERNS):
+        yield f"{value:#04x}", lambda number, shift=shift: PATTERNS[(number + shift) % len(PATTERNS)]
+    yield "of each block's own", lambda number: (number * 37 + 1) % 256
+
+
+def _fill(values: Any, budget: int, block: int) -> list[tuple[int, Any]]:
+    """Return blocks with their sizes: as many as there is memory for, but for the room that reading back takes."""
+    blocks: list[tuple[int, Any]] = []
+    while budget > 0:
+        size = min(block, budget)
+        try:
+            blocks.append((size, ops.full((size,), values(len(blocks)), "uint8")))
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            del blocks[-2:]  # a block to compare in, and one that the comparison's own result takes
+            break
+        budget -= size
+    return blocks
+
+
+def _wrong(tensor: Any, value: int) -> int:
+    if not bool(ops.any(ops.not_equal(tensor, ops.cast(value, "uint8")))):
+        return 0
+    return int((ops.convert_to_numpy(tensor) != value).sum())
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Return whether an error is a backend's way of saying that there is no memory left."""
+    said = f"{type(error).__name__} {error}".casefold()
+    return any(word in said for word in NO_MEMORY)
+
+
+def _budget(device: str, budget: int | None) -> tuple[int | None, int]:
+    """Return the device's memory in all (None: that is no measure), and the bytes to fill."""
+    if device.startswith("cpu"):
+        return None, budget or int(OF_THE_HOST * os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    total = _gpu_memory(device)
+    return total, budget or total or 1 << 50
+
+
+def _gpu_memory(device: str) -> int | None:
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+        visible = (os.environ.get("CUDA_VISIBLE_DEVICES") or "").split(",")[int(device.partition(":")[2])]
+        by_number = not visible or visible.isdecimal()
+        handle = (
+            pynvml.nvmlDeviceGetHandleByIndex(int(visible or device.partition(":")[2]))
+            if by_number
+            else pynvml.nvmlDeviceGetHandleByUUID(visible)
+        )
+        return int(pynvml.nvmlDeviceGetMemoryInfo(handle).total)
+    except (pynvml.NVMLError, IndexError):
+        return None

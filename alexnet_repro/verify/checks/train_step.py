@@ -1,0 +1,142 @@
+"""Does the compiled train step do what the recipe says: loss, gradients, update, dropout?"""
+
+import math
+
+import keras
+import numpy as np
+from keras import ops
+
+from alexnet_repro import documented
+from alexnet_repro.training.classifier import compiled_network
+from alexnet_repro.training.evaluate import evaluate
+from alexnet_repro.verify.checks.config import Subject
+from alexnet_repro.verify.finding import Finding
+from alexnet_repro.verify.numerics import error_bounds as bounds
+from alexnet_repro.verify.numerics import oracle
+
+MOMENTUM = 0.5  # exact in every precision; with it, the first velocity is the update itself
+MOST_SKIPPED = 20  # steps that float16's loss scale takes to find its size
+SUSPECT = "run it again: another figure means the hardware, the same one software (driver, framework, settings)"
+NOTHING = 1e-30  # a learning rate that changes no float32 weight
+DROPPED_UNITS = 1 << 16
+
+
+def update(subject: Subject) -> Finding:
+    """One step's loss is the one named, and each weight moves by the learning rate times its gradient.
+
+    The loss and, by norm, each gradient are held against float64 from the pixels on, and the addition of the
+    update element by element.
+    """
+    images, labels = subject.draw()
+    with subject.running():
+        model, before = subject.model()
+        recipe = subject.recipe(dropout=False, optimizer_arguments={"momentum": MOMENTUM})
+        network = compiled_network(model, recipe)
+        for _ in range(MOST_SKIPPED):
+            loss = float(network.train_on_batch(images, labels)[0])
+            velocities = [_array(variable) for variable in _velocities(network)]
+            if any(velocity.any() for velocity in velocities):
+                break
+        after = [_array(variable) for variable in model.trainable_variables]
+    names = [variable.path for variable in model.trainable_variables]
+    expected, logits, gradients = _exact_step(before, images, labels, subject.side)
+
+    loss_bound = 2 * bounds.drift(subject.precision, subject.device) * float(np.abs(logits).max())
+    if not abs(loss - expected) <= loss_bound:
+        return _off(
+            f"the step's {recipe.loss} loss is {loss:.6f}, should be {expected:.6f}", abs(loss - expected), loss_bound
+        )
+
+    bound, worst = bounds.gradient_drift(subject.precision, subject.device), 0.0
+    for name, velocity, gradient in zip(names[::-1], velocities[::-1], gradients[::-1], strict=True):
+        right = -documented.LEARNING_RATE * gradient
+        error = float(np.linalg.norm(velocity - right) / np.linalg.norm(right))
+        if not error <= bound:
+            times = float(np.vdot(velocity, right) / np.vdot(right, right))
+            return _off(
+                f"the update of {name} isn't the learning rate times its gradient: it is off by {error:.1e} of its "
+                f"size, and {times:.2g} times as long",
+                error,
+                bound,
+            )
+        worst = max(worst, error)
+
+    for name, old, velocity, new in zip(names, before, velocities, after, strict=True):
+        differ = np.flatnonzero(new != old + velocity)  # few do, if any: rounded once less where compiled into one
+        sums = old.flat[differ].astype(np.float64) + velocity.flat[differ]
+        allowed = bounds.FLOAT32 * (np.abs(sums) + np.abs(velocity.flat[differ])) * (1 + 1e-6)
+        error = np.abs(new.flat[differ] - sums)
+        wrong = np.flatnonzero(~(error <= np.maximum(allowed, bounds.SMALLEST_NORMAL["float32"])))
+        if wrong.size:
+            place = tuple(map(int, np.unravel_index(differ[wrong[0]], new.shape)))
+            cause = f"{name} at {place} isn't the old weight plus its update"
+            return _off(cause, float(error[wrong[0]]), float(allowed[wrong[0]]))
+    return Finding(
+        "update",
+        "PASS",
+        f"loss {loss:.6f} and {len(names)} updates; the gradient furthest off, by norm, at {worst / bound:.0%} of its "
+        "bound",
+        number=worst,
+        bound=bound,
+    )
+
+
+def dropout(subject: Subject) -> Finding:
+    """Dropout drops half of the units and doubles the rest in training, anew at each step, and is off in evaluation."""
+    loader = subject.loader()
+    images, labels = loader.all_test()
+    recipe = subject.recipe(learning_rate=NOTHING)
+    with subject.running():
+        model, weights = subject.model()
+        network = compiled_network(model, recipe)
+        trained = [float(network.train_on_batch(images, labels)[0]) for _ in range(2)]
+        evaluated = evaluate(model, loader, progress=False, loss=recipe.loss).loss
+        dropped = [
+            _array(layer(ops.ones((1, DROPPED_UNITS)), training=True)).astype(np.float64)
+            for layer in model.layers
+            if isinstance(layer, keras.layers.Dropout)
+        ]
+    expected, logits, _ = _exact_step(weights, images, labels, subject.side)
+    bound = 2 * bounds.drift(subject.precision, subject.device) * float(np.abs(logits).max())
+    off = abs(evaluated - expected)
+    said = f"losses in training {trained[0]:.6f}, {trained[1]:.6f}; evaluated {evaluated:.6f}"
+    if not off <= bound:
+        cause = (
+            f"in evaluation the loss isn't that of the whole network, {expected:.6f}: is dropout on, or drops inputs?"
+        )
+        return _off(cause, off, bound, "dropout", said)
+    if trained[0] == trained[1]:
+        how = "does nothing in training" if abs(trained[0] - expected) <= bound else "drops the same units at each step"
+        return _off(f"dropout {how}", 0.0, None, "dropout", said)
+    spread = bounds.confidence(1) / 2 / math.sqrt(DROPPED_UNITS)
+    for units in dropped:
+        share = float((units == 0).mean())
+        if abs(share - documented.DROPOUT_RATE) > spread or set(np.unique(units)) != {0.0, 2.0}:
+            cause = f"dropout leaves {np.unique(units)[-1]:g} and drops {share:.3f} of the units, should be 2 and 0.5"
+            return _off(cause, abs(share - documented.DROPOUT_RATE), spread, "dropout", said)
+    return Finding("dropout", "PASS", "on in training, off in evaluation", said, number=off, bound=bound)
+
+
+def _off(cause: str, number: float, bound: float | None, check: str = "update", evidence: str = "") -> Finding:
+    against = "" if bound is None else f"off by {number:.2e}, allowed {bound:.2e}"
+    said = "; ".join(filter(None, (against, evidence)))
+    return Finding(check, "FAIL", cause, said, SUSPECT, number=number, bound=bound)
+
+
+def _exact_step(
+    weights: list[np.ndarray], images: np.ndarray, labels: np.ndarray, side: int
+) -> tuple[float, np.ndarray, list[np.ndarray]]:
+    """Return the mean loss, the logits and the gradients of one batch, in float64 from the pixels on."""
+    pixels = oracle.resize(images / 255.0, side, side)
+    outputs = oracle.forward(weights, pixels)
+    losses, slope = oracle.normalised_sigmoid(labels, outputs[-1])
+    return float(losses.mean()), outputs[-1], oracle.backward(weights, pixels, outputs, slope / len(labels))
+
+
+def _velocities(network: keras.Model) -> list[keras.Variable]:
+    optimizer = getattr(network.optimizer, "inner_optimizer", network.optimizer)  # inside float16's loss scale
+    return list(optimizer.momentums)
+
+
+def _array(variable: object) -> np.ndarray:
+    return np.array(ops.convert_to_numpy(variable))

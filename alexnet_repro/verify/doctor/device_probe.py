@@ -1,0 +1,149 @@
+"""Does TensorFlow compute on a device: one child a device, one deadline a check."""
+
+import json
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from alexnet_repro.verify.subprocesses import each
+
+# In the order in which they are run.
+CHECKS = ("import", "devices", "matmul", "convolution", "xla")
+
+HALF = 0.5
+
+_TELLING = re.compile(
+    r"dlopen|cuInit|Ignoring visible|CUDA_|CUDNN_|PTX|not built with|not match|libdevice|\b\w*[Ee]rror\b"
+)
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """How one check went on one device; `error` is None if it went well."""
+
+    device: str
+    check: str
+    error: str | None = None
+    seconds: float = 0.0
+    data: Mapping[str, Any] = field(default_factory=dict)
+    log: str = ""  # what TensorFlow said
+
+
+def check_device(device: str, deadline: float, environ: Mapping[str, str] | None = None) -> Iterator[CheckResult]:
+    """Run every check, yield each result as it comes; after a failed one, a new process does the rest.
+
+    Args:
+        device: its name in the results, as `cpu:0` or `gpu:3`; of the GPUs, `environ` must show this one alone.
+        deadline: seconds that a check may take.
+        environ: environment variables to change.
+    """
+    talkative = {"TF_CPP_MIN_LOG_LEVEL": "0", "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
+    first = device.partition(":")[0] + ":0"
+    for check, answer in each(__name__, [first], CHECKS, deadline, {**talkative, **(environ or {})}):
+        log = telling(answer.get("log", ""))
+        yield CheckResult(device, check, answer.get("error"), answer.get("seconds", 0.0), answer.get("data", {}), log)
+        if check in ("import", "devices") and answer.get("error"):
+            return
+
+
+def telling(log: str) -> str:
+    """Return the last lines that say what went wrong, without their time stamps."""
+    lines = [line.partition("] ")[2] or line for line in log.splitlines() if _TELLING.search(line)]
+    return " | ".join(line.strip()[:200] for line in list(dict.fromkeys(lines))[-3:])
+
+
+def main(device: str, checks: list[str]) -> None:
+    """Run in the child: one line a check; stop after one that failed, since a CUDA error sticks."""
+    for check in checks:
+        start = time.monotonic()
+        try:
+            data = _CHECKS[check](device)
+            error = None
+        except Exception as failed:  # noqa: BLE001 - whatever it is, it is the result
+            data, error = {}, f"{type(failed).__name__}: {str(failed)[:500]}"
+        print(json.dumps({"error": error, "seconds": round(time.monotonic() - start, 3), "data": data}))
+        if error:
+            return
+
+
+def _import(_device: str) -> dict[str, Any]:
+    import tensorflow as tf
+
+    return {"version": tf.__version__}
+
+
+def _devices(device: str) -> dict[str, Any]:
+    tf = _tensorflow()
+    gpus = tf.config.list_physical_devices("GPU")
+    names = [str(tf.config.experimental.get_device_details(gpu).get("device_name")) for gpu in gpus]
+    if device.startswith("gpu") and not gpus:
+        raise RuntimeError("TensorFlow doesn't see this GPU")
+    return {"gpus": names, "tf32": tf.config.experimental.tensor_float_32_execution_enabled()}
+
+
+def _matmul(device: str) -> dict[str, Any]:
+    import numpy as np
+
+    tf = _ready(device)
+    a, b = (np.random.default_rng(seed).integers(-7, 8, (256, 256)) for seed in (0, 1))
+    with tf.device(device):  # small whole numbers: exact in every precision
+        product = tf.linalg.matmul(tf.constant(a, tf.float32), tf.constant(b, tf.float32)).numpy()
+    wrong = int((product != a @ b).sum())
+    if wrong:
+        raise ArithmeticError(f"{wrong} of {product.size} products are wrong")
+    return {}
+
+
+def _convolution(device: str) -> dict[str, Any]:
+    return _averaging(device, compiled=False)
+
+
+def _xla(device: str) -> dict[str, Any]:
+    return _averaging(device, compiled=True)
+
+
+def _averaging(device: str, *, compiled: bool) -> dict[str, Any]:
+    """Convolve with a box: the inner pixels are sums of nine, whose order and precision don't matter much."""
+    import numpy as np
+
+    tf = _ready(device)
+    image = np.random.default_rng(0).integers(0, 8, (1, 32, 32, 1)).astype("float32")
+    expected = sum(image[0, i : i + 30, j : j + 30, 0] for i in range(3) for j in range(3))
+    convolve = tf.function(lambda x: tf.nn.conv2d(x, tf.ones((3, 3, 1, 1)), 1, "VALID"), jit_compile=compiled)
+    with tf.device(device):
+        result = convolve(tf.constant(image)).numpy()[0, ..., 0]
+    off = float(np.abs(result - expected).max())
+    if not off <= HALF:  # of sums of whole numbers up to 63; also when it is no number
+        raise ArithmeticError(f"off by {off:g}")
+    return {}
+
+
+def _tensorflow() -> Any:
+    import tensorflow as tf
+
+    return tf
+
+
+def _ready(device: str) -> Any:
+    """Return TensorFlow with no other device in its way, and none to fall back on."""
+    tf = _tensorflow()
+    if device.startswith("cpu"):
+        tf.config.set_visible_devices([], "GPU")
+    tf.config.set_soft_device_placement(False)
+    return tf
+
+
+_CHECKS: dict[str, Callable[[str], dict[str, Any]]] = {
+    "import": _import,
+    "devices": _devices,
+    "matmul": _matmul,
+    "convolution": _convolution,
+    "xla": _xla,
+}
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2:])

@@ -1,0 +1,198 @@
+"""What is here: one record of machine, settings, TensorFlow, driver, libraries and devices.
+
+Nothing here imports TensorFlow or Keras, and whatever could hang is asked in a child process.
+"""
+
+import os
+import platform
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import takewhile
+from pathlib import Path
+
+from alexnet_repro.files import keras_home
+from alexnet_repro.verify.doctor.cuda_libraries import Library
+from alexnet_repro.verify.doctor.device_probe import CheckResult
+from alexnet_repro.verify.doctor.installation import TensorFlow
+from alexnet_repro.verify.doctor.nvidia import Gpu, Nvidia
+
+NVIDIA_PCI_VENDOR = "0x10de"
+DISPLAY_CLASSES = ("0x0300", "0x0302")  # VGA and 3D controllers
+CONTROL_FILES = ("nvidiactl", "nvidia-uvm")  # which CUDA needs beside the GPUs' own
+
+# Those that bear on TensorFlow, by name: TF_ is Terraform's prefix too, and holds its passwords.
+SETTINGS = (
+    "CUDA_CACHE_DISABLE",
+    "CUDA_CACHE_MAXSIZE",
+    "CUDA_DEVICE_ORDER",
+    "CUDA_VISIBLE_DEVICES",
+    "KERAS_BACKEND",
+    "KERAS_HOME",
+    "LD_LIBRARY_PATH",
+    "NVIDIA_DRIVER_CAPABILITIES",
+    "NVIDIA_TF32_OVERRIDE",
+    "NVIDIA_VISIBLE_DEVICES",
+    "TF_CUDNN_DETERMINISTIC",
+    "TF_CUDNN_USE_AUTOTUNE",
+    "TF_DETERMINISTIC_OPS",
+    "TF_DISABLE_MKL",
+    "TF_ENABLE_CUBLAS_TENSOR_OP_MATH_FP32",
+    "TF_ENABLE_ONEDNN_OPTS",
+    "TF_FORCE_GPU_ALLOW_GROWTH",
+    "TF_GPU_ALLOCATOR",
+    "TF_GPU_THREAD_MODE",
+    "TF_XLA_FLAGS",
+    "XLA_FLAGS",
+)
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A place that is written to; None: it isn't there."""
+
+    purpose: str
+    path: str
+    free: int | None
+
+
+@dataclass(frozen=True)
+class Environment:
+    """All that the diagnosis knows; the later fields are filled as their probes answer."""
+
+    require_gpu: bool = False
+    backend: str = "tensorflow"  # of Keras, that is to use it
+    wanted: tuple[str, ...] = ()  # devices, as `gpu:1`; none: all
+    python: str = ""
+    system: str = ""
+    container: str | None = None  # which kind
+    settings: Mapping[str, str] = field(default_factory=dict)
+    device_files: tuple[str, ...] = ()
+    control_files: tuple[str, ...] = ()  # those of CONTROL_FILES that are there
+    listed_by_driver: int = 0
+    on_pci_bus: int = 0
+    shared_memory: int | None = None
+    volumes: tuple[Volume, ...] = ()
+    tensorflow: TensorFlow | None = None
+    nvidia: Nvidia = field(default_factory=Nvidia)
+    libraries: tuple[Library, ...] = ()
+    results: tuple[CheckResult, ...] = ()
+
+    @property
+    def gpus_in_machine(self) -> int:
+        """Return how many GPUs this process should be able to use: given to it, or else in the machine."""
+        files = len(self.device_files) - len(self.withheld)
+        return files or len(self.nvidia.gpus) or self.listed_by_driver or self.on_pci_bus
+
+    @property
+    def withheld(self) -> tuple[str, ...]:
+        """Return the device files of GPUs that a batch system gave to others: the driver tells of all that open."""
+        closed = tuple(self.nvidia.closed)
+        open_ones = len(self.device_files) - len(closed)
+        return closed if 0 < open_ones == len(self.nvidia.gpus) else ()
+
+    @property
+    def named_gpus(self) -> tuple[str, ...] | None:
+        """Return the devices that CUDA_VISIBLE_DEVICES names, up to the first that is none, as CUDA does."""
+        visible = self.settings.get("CUDA_VISIBLE_DEVICES")
+        if visible is None:
+            return None
+        return tuple(takewhile(lambda name: name not in ("", "-1"), visible.replace(" ", "").split(",")))
+
+    @property
+    def chosen_gpus(self) -> tuple[Gpu, ...]:
+        """Return the driver's GPUs that are to be used; all, where their numbers may mean others to CUDA."""
+        if not self.wanted:
+            return self._named(self.named_gpus)
+        return self._named(tuple(name for device, name in self.gpu_names.items() if device in self.wanted))
+
+    @property
+    def gpu_names(self) -> dict[str, str]:
+        """Return by which name CUDA_VISIBLE_DEVICES can ask for each GPU that the backend should see, by device."""
+        names = self.named_gpus or tuple(map(str, range(self.expected_gpus)))
+        return {f"gpu:{number}": name for number, name in enumerate(names[: self.expected_gpus])}
+
+    def _named(self, named: tuple[str, ...] | None) -> tuple[Gpu, ...]:
+        gpus = self.nvidia.gpus
+        if named is None:
+            return gpus
+        by_number = len({gpu.name for gpu in gpus}) <= 1 or self.settings.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID"
+        if any(name.isdecimal() for name in named) and not by_number:
+            return gpus
+        return tuple(gpu for gpu in gpus if any(is_named(gpu, name) for name in named))
+
+    @property
+    def expected_gpus(self) -> int:
+        """Return how many GPUs the backend should see; of GPUs in slices, a process may get just one."""
+        count = self.gpus_in_machine if self.named_gpus is None else min(self.gpus_in_machine, len(self.named_gpus))
+        return min(count, 1) if any(gpu.mig for gpu in self._named(self.named_gpus)) else count
+
+
+def is_named(gpu: Gpu, name: str) -> bool:
+    """Return whether CUDA_VISIBLE_DEVICES may mean this GPU by a name; a MIG slice's doesn't tell whose it is."""
+    if name.startswith("MIG-"):
+        return bool(gpu.mig)
+    return int(name) == gpu.index if name.isdecimal() else gpu.uuid.startswith(name)
+
+
+def read_machine(
+    root: Path = Path("/"), environ: Mapping[str, str] = os.environ, *, require_gpu: bool = False
+) -> Environment:
+    """Return what files and settings tell; it takes milliseconds and touches no device."""
+    nvidia_files = [path.name.removeprefix("nvidia") for path in (root / "dev").glob("nvidia*")]
+    numbers = sorted(int(name) for name in nvidia_files if name.isdecimal())
+    shared_memory = root / "dev/shm"
+    return Environment(
+        require_gpu=require_gpu,
+        python=platform.python_version(),
+        system=platform.platform(),
+        container=_container(root, environ),
+        settings={name: environ[name] for name in SETTINGS if name in environ},
+        device_files=tuple(str(root / f"dev/nvidia{number}") for number in numbers),
+        control_files=tuple(name for name in CONTROL_FILES if (root / "dev" / name).exists()),
+        listed_by_driver=len(list((root / "proc/driver/nvidia/gpus").glob("*"))),
+        on_pci_bus=_on_pci_bus(root / "sys/bus/pci/devices"),
+        shared_memory=shutil.disk_usage(shared_memory).total if shared_memory.is_dir() else None,
+        volumes=tuple(_volumes(environ)),
+    )
+
+
+def _container(root: Path, environ: Mapping[str, str]) -> str | None:
+    if "KUBERNETES_SERVICE_HOST" in environ:
+        return "kubernetes"
+    if "APPTAINER_CONTAINER" in environ or "SINGULARITY_CONTAINER" in environ:
+        return "apptainer"
+    if (root / "run/.containerenv").exists():
+        return "podman"
+    if (root / ".dockerenv").exists():
+        return "docker"
+    return environ.get("container") or None  # as systemd-nspawn and LXC say it
+
+
+def _on_pci_bus(devices: Path) -> int:
+    count = 0
+    for device in devices.glob("*"):
+        try:
+            vendor, pci_class = (device / "vendor").read_text(), (device / "class").read_text()
+        except OSError:
+            continue
+        count += vendor.strip() == NVIDIA_PCI_VENDOR and pci_class.startswith(DISPLAY_CLASSES)
+    return count
+
+
+def _volumes(environ: Mapping[str, str]) -> list[Volume]:
+    places = {"weights": str(Path.cwd()), "data": str(keras_home(environ)), "temporary files": tempfile.gettempdir()}
+    return [Volume(purpose, path, _free(Path(path))) for purpose, path in places.items()]
+
+
+def _free(path: Path) -> int | None:
+    """Return the bytes free where `path` is, or will be."""
+    for place in (path, *path.parents):
+        try:
+            return shutil.disk_usage(place).free
+        except FileNotFoundError:
+            continue
+        except OSError:
+            break
+    return None

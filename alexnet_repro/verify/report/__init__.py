@@ -1,0 +1,1 @@
+"""What is kept and shown of a run: results.json, tables, plots, the page; records of trainings."""

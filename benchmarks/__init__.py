@@ -1,0 +1,1 @@
+"""`pytest benchmarks`: the verification of this machine, with its evidence and tools."""

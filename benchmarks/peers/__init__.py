@@ -1,0 +1,1 @@
+"""The same step in other hands: PyTorch's, the document's loop."""

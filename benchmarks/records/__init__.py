@@ -1,0 +1,1 @@
+"""Trainings on file, and the page of claims made of them."""

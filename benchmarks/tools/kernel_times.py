@@ -1,0 +1,161 @@
+"""Where does a train step's time on a GPU go? Its kernels, largest first, as TensorFlow's profiler records them.
+
+    python -m benchmarks.tools.kernel_times --batch=512 --precision=mixed_bfloat16 [--xla=off] [--deterministic]
+    python -m benchmarks.tools.kernel_times --batch=32 --training      # the step that train makes: many updates a call
+
+The step is timed first, without the profiler. With --json=FILE all is kept as data, kernels by their whole names.
+"""
+
+import argparse
+import dataclasses
+import json
+import math
+import os
+import shlex
+import statistics
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is imported
+
+import keras
+from keras import ops
+
+from alexnet_repro import DataLoader, best_step, synthetic_fashion
+from alexnet_repro.backend.determinism import enable_determinism
+from alexnet_repro.backend.devices import enable_memory_growth, gpu_names, synchronise
+from alexnet_repro.backend.dispatch import updater
+from alexnet_repro.backend.precision import PRECISIONS
+from alexnet_repro.training.classifier import compiled_network
+from alexnet_repro.verify.benchmark.collect import provenance
+from alexnet_repro.verify.checks.config import Subject
+from alexnet_repro.verify.checks.golden import packages
+from alexnet_repro.verify.checks.learning import LEARNABLE
+from alexnet_repro.verify.doctor.nvidia import read_nvidia
+from benchmarks.peers.timed import of_device, seconds_a_step
+
+GPU, PLANE = "gpu:0", "/device:GPU:0"  # Keras's name of it, and the profiler's
+XLA = {"auto": None, "on": True, "off": False}
+PROFILED = 10  # steps, at the least
+LARGEST, WIDTH = 25, 90  # of the table: kernels, and characters of a name
+
+
+def kernels(space: Any, steps: int) -> tuple[float, list[tuple[float, float, str]]]:
+    """Return the µs a step in which the GPU ran anything, and what it ran: µs and calls a step, name; largest first.
+
+    Args:
+        space: what the profiler recorded, an `XSpace`.
+        steps: made meanwhile.
+    """
+    taken, calls, spans = Counter[str](), Counter[str](), []
+    for plane in (each for each in space.planes if each.name == PLANE):
+        for line in (each for each in plane.lines if "stream" in each.name.lower()):  # others tell the same once more
+            for event in line.events:
+                name = plane.event_metadata[event.metadata_id].name
+                taken[name] += event.duration_ps
+                calls[name] += 1
+                start = line.timestamp_ns * 1000 + event.offset_ps
+                spans.append((start, start + event.duration_ps))
+    busy = end = 0
+    for start, stop in sorted(spans):  # streams overlap: what two run at once counts once
+        busy += max(0, stop - max(start, end))
+        end = max(end, stop)
+    return busy / 1e6 / steps, [(each / 1e6 / steps, calls[name] / steps, name) for name, each in taken.most_common()]
+
+
+def recorded(work: Callable[[], Any], calls: int) -> Any:
+    """Return what the profiler records of so many calls, an `XSpace`."""
+    import tensorflow as tf
+    from tensorflow.tsl.profiler.protobuf.xplane_pb2 import XSpace
+
+    with TemporaryDirectory() as folder:
+        tf.profiler.experimental.start(folder)
+        for _ in range(calls):
+            work()
+        synchronise()
+        tf.profiler.experimental.stop()
+        (path,) = Path(folder).rglob("*.xplane.pb")
+        return XSpace.FromString(path.read_bytes())
+
+
+def profile(asked: argparse.Namespace) -> dict[str, Any]:
+    """Return a step's configuration, seconds and kernels, as `lines` takes them."""
+    batch, for_xla, loader = asked.batch, XLA[asked.xla], DataLoader.from_arrays(*synthetic_fashion(), seed=0)
+    recipe, updates = dataclasses.replace(LEARNABLE, draw_size=batch, batch_size=batch), 1
+    with Subject(GPU, asked.precision).running():
+        model, _ = Subject(GPU, asked.precision).model(for_xla=for_xla)
+        network = compiled_network(model, recipe, jit_compile="auto" if for_xla is None else for_xla)
+        if asked.training:
+            update = best_step(model, loader, recipe)
+            updates = update.updates_at_once
+            data = (loader.draw_train_indices(updates * batch).reshape(updates, batch),)
+        else:
+            update, data = updater(network), tuple(map(ops.convert_to_tensor, loader.draw_train(batch)))
+        start = time.perf_counter()
+        update(*data)
+        synchronise()
+        first = time.perf_counter() - start
+        seconds = seconds_a_step(lambda: update(*data), lambda _: synchronise(), of_device("gpu"), updates)
+        calls = math.ceil(PROFILED / updates)
+        busy, found = kernels(recorded(lambda: update(*data), calls), calls * updates)
+    step = {"batch": batch, "precision": asked.precision, "xla": "on" if network.jit_compile else "off"}
+    step |= {"deterministic": asked.deterministic, "training": asked.training, "updates_a_call": updates}
+    took = {"first_call_seconds": first, "seconds": seconds, "busy_microseconds": busy}
+    return {"step": step, **took, "calls": sum(calls for _, calls, _ in found), "kernels": found}
+
+
+def lines(found: dict[str, Any]) -> list[str]:
+    """Return the table, and below it what the whole step took."""
+    busy, wall = found["busy_microseconds"], statistics.median(found["seconds"]) * 1e6
+    listed, others = found["kernels"][:LARGEST], found["kernels"][LARGEST:]
+    if others:
+        listed = [*listed, (sum(each[0] for each in others), sum(each[1] for each in others), f"{len(others)} others")]
+    return [
+        " ".join(f"{name}={value}" for name, value in found["step"].items()),
+        "µs a step  calls a step   share  kernel",
+        *(f"{taken:9,.1f}  {calls:12.2f}  {taken / busy:6.1%}  {name[:WIDTH]}" for taken, calls, name in listed),
+        f"step: {wall:,.0f} µs, median of {len(found['seconds'])} rounds",
+        f"GPU busy: {busy:,.0f} µs, {busy / wall:.1%} of the step; shares are of it",
+        f"kernels, copies and fills: {found['calls']:.1f} a step",
+        f"first call: {found['first_call_seconds']:.1f} s, tracing and compiling included",
+    ]
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Print the table; return the exit status: 1 if the profiler saw no kernels, 2 where there is no GPU to ask."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--batch", type=int, default=128, help="images (default: %(default)s)")
+    parser.add_argument("--precision", choices=PRECISIONS, default="float32", help="(default: %(default)s)")
+    parser.add_argument("--xla", choices=XLA, default="auto", help="auto: as Keras decides")
+    parser.add_argument("--deterministic", action="store_true", help="the same bits each time, as train has it")
+    parser.add_argument("--training", action="store_true", help="the step that train makes; XLA as Keras decides")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="keep it as data")
+    asked = parser.parse_args(arguments)
+    if asked.training and asked.xla != "auto":
+        parser.error("--xla: the step that train makes is compiled as Keras decides")
+    if keras.backend.backend() != "tensorflow" or not enable_memory_growth():
+        backend = keras.backend.backend()
+        print(f"no GPU for TensorFlow, Keras is on {backend}: see python -m alexnet_repro doctor", file=sys.stderr)
+        return 2
+    if asked.deterministic:
+        enable_determinism()
+    found = profile(asked)
+    if not found["kernels"]:
+        print("the profiler saw no kernels: is CUPTI installed (nvidia-cuda-cupti), and allowed?", file=sys.stderr)
+        return 1
+    print("\n".join([gpu_names()[0], *lines(found)]))
+    if asked.json:
+        told = provenance(Path(__file__).parents[2], f"python -m benchmarks.tools.kernel_times {shlex.join(arguments)}")
+        environment = {"gpu": gpu_names()[0], "driver": read_nvidia((), 20).driver, "packages": packages(gpu=True)}
+        kept = {**told, "environment": environment, "profiles": [found]}
+        asked.json.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,62 @@
+"""Time every benchmark in several fresh processes, and keep what they took as this device's reference.
+
+The file is benchmarks/references/speed-KIND.json, one a kind of device. Cases that aren't timed this time stay, unless
+packages, settings, driver or processor have changed since: then the file is made anew. Commit it, once the machine is
+known to be right and was quiet: python -m alexnet_repro doctor; pytest benchmarks.
+"""
+
+import argparse
+import os
+import shlex
+import sys
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is imported; by the processes as well
+
+from alexnet_repro.verify.benchmark.collect import collected
+from alexnet_repro.verify.benchmark.gate import ENOUGH_PROCESSES, FEWEST_PROCESSES
+from benchmarks.references_gate import keep
+
+ROOT = Path(__file__).parents[2]
+
+
+def main() -> int:
+    """Return the exit status: 1 if nothing was kept."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog="All other options are pytest's: -k 'test_resize or test_draw_train', --device=gpu:0, "
+        "--benchmark-max-time=5. Example: python -m benchmarks.tools.make_reference --processes=10 --device=gpu:0",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--processes",
+        type=int,
+        default=ENOUGH_PROCESSES,
+        metavar="N",
+        help=f"how many, {FEWEST_PROCESSES} at least, and {ENOUGH_PROCESSES} for anything to fail by it: the more, the "
+        "smaller the slowdown that is seen (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--into", type=Path, metavar="FILE", help="another file (recorded_noise.json, for gate_power.py)"
+    )
+    parser.add_argument("--note", default="", help="kept beside the timings: what else was going on, for one")
+    arguments, options = parser.parse_known_args()
+    if arguments.processes < FEWEST_PROCESSES:
+        parser.error(f"--processes: expected {FEWEST_PROCESSES} or more, got {arguments.processes}")
+    if arguments.into and not any(each.startswith("--device=") for each in options):
+        parser.error("--into: a file is of one device, so it needs one: --device=cpu:0")
+    command = f"python -m benchmarks.tools.make_reference {shlex.join(sys.argv[1:])}".strip()
+    try:
+        runs = collected(ROOT, arguments.processes, options, lambda line: print(line, flush=True))
+        paths = keep(ROOT, runs, command, arguments.note, arguments.into)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 1
+    for path in paths:
+        print(f"kept in {path}; commit it")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

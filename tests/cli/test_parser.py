@@ -1,0 +1,187 @@
+"""python -m alexnet_repro: help, exit statuses, and the document's outputs."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import alexnet_repro
+from alexnet_repro import LOSSES, Recipe, documented
+from alexnet_repro.backend.precision import PRECISIONS
+from alexnet_repro.cli import parser as command_line
+from alexnet_repro.cli.options import backend_asked
+
+
+def _exit_status(arguments):
+    """Return what the command line exits with, arguments refused or not."""
+    try:
+        return command_line.main(arguments)
+    except SystemExit as caught:
+        return caught.code
+
+
+def test_help_without_keras():
+    """`--help` exits 0 with the usage, and without the seconds that importing Keras and TensorFlow takes."""
+    command = [sys.executable, "-X", "importtime", "-m", "alexnet_repro", "--help"]
+    package = Path(alexnet_repro.__file__).parents[1]
+    done = subprocess.run(command, cwd=package, capture_output=True, text=True, check=False)
+    assert done.returncode == 0
+    assert done.stdout.startswith("usage: python -m alexnet_repro")
+    imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines()}
+    assert "argparse" in imported
+    assert not imported & {"keras", "tensorflow", "jax", "torch", "numpy"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("--help", "report shapes train evaluate documented quick"),
+        ("shapes --help", "--batch"),
+        (
+            "train --help",
+            "--recipe --epochs --weights --no-evaluate --loss --precision --seed --data-dir --synthetic",
+        ),
+        ("train --help", "--distribute --replicas --worker-timeout TF_CONFIG srun"),
+        ("report --help", "A.json B.json --out report.html comparison.html"),
+        ("evaluate --help", "--weights --samples --loss --precision --seed --data-dir --synthetic"),
+    ],
+)
+def test_help(capsys, arguments, words):
+    """Help names everything there is, on stdout, with exit status 0."""
+    assert _exit_status(arguments.split()) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert [word for word in words.split() if word not in out] == []
+
+
+def test_commands_shown_in_help_are_right(tmp_path, monkeypatch):
+    """Every command that the help shows can be typed as it stands."""
+    monkeypatch.chdir(tmp_path)
+    Path("5.6_alexnet.weights.h5").touch()
+    shown = re.findall(r"python -m alexnet_repro (.*)", command_line.EPILOG)
+    assert len(shown) == 7
+    for arguments in shown:
+        command_line.parser().parse_args(shlex.split(arguments))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "culprit"),
+    [
+        ("", "COMMAND"),
+        ("paint", "'paint'"),
+        ("shapes --batch=0", "--batch"),
+        ("shapes --batch=1.5", "--batch"),
+        ("shapes --batch=4294967296", "'4294967296'"),
+        ("shapes --bat=1", "--bat=1"),
+        ("train again", "again"),
+        ("train --recipe=slow", "'slow'"),
+        ("train --loss=hinge", "'hinge'"),
+        ("train --precision=float8", "'float8'"),
+        ("train --epochs=0", "--epochs"),
+        ("train --seed=-1", "'-1'"),
+        ("train --seed=" + "9" * 5_000, "--seed"),
+        ("train --weights=alexnet.h5", ".weights.h5"),
+        ("train --samples=2000", "--samples=2000"),
+        ("train --synthetic --data-dir=here", "--data-dir"),
+        ("train --distribute=all", "'all'"),
+        ("train --replicas=2", "--replicas"),
+        ("train --distribute=multiworker --replicas=2", "--replicas"),
+        ("train --worker-timeout=0", "--worker-timeout"),
+        ("evaluate", "--weights"),
+        ("evaluate --weights=nowhere.weights.h5", "nowhere.weights.h5"),
+        ("evaluate --samples=0", "--samples"),
+        ("evaluate --samples", "--samples"),
+    ],
+    ids=lambda value: value[:40] or "nothing",
+)
+def test_wrong_arguments(capsys, arguments, culprit):
+    """Wrong arguments exit 2 with one line on stderr that names what is wrong and where help is."""
+    assert _exit_status(arguments.split()) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert (err.count("\n"), err[-1]) == (1, "\n")
+    assert culprit in err
+    assert re.search(r"\(see python -m alexnet_repro( \w+)? --help\)$", err)
+
+
+def test_choices_are_the_packages_own():
+    """The names offered on the command line, written out there for speed, are the package's own."""
+    recipes = [name for name, attribute in vars(Recipe).items() if isinstance(attribute, classmethod)]
+    assert command_line.RECIPES == tuple(recipes) == tuple(getattr(Recipe, name)().name for name in recipes)
+    assert tuple(LOSSES) == command_line.LOSS_NAMES
+    assert tuple(PRECISIONS) == command_line.PRECISION_NAMES
+
+
+@pytest.mark.parametrize("batch", [1, 5])
+def test_shapes(capsys, batch):
+    """`shapes` prints the documented table: every layer's name, output shape, parameters and MACs, and the totals."""
+    assert command_line.main(["shapes", f"--batch={batch}"]) == 0
+    _, *rows, total = capsys.readouterr().out.splitlines()
+    assert [row.split() for row in rows] == [
+        [layer.name, *str((batch, *layer.output_shape)).split(), f"{layer.parameters:,}", f"{layer.macs:,}"]
+        for layer in documented.LAYERS
+    ]
+    assert total.split() == ["total", "46,764,746", "938,146,176"]
+
+
+def test_data_dir_must_be_a_folder(tmp_path, capsys):
+    """A folder that isn't there is a wrong argument, not a reason to look elsewhere."""
+    assert _exit_status(["train", f"--data-dir={tmp_path / 'nowhere'}"]) == 2
+    assert "no such folder" in capsys.readouterr().err
+
+
+def test_interrupt(monkeypatch, capsys):
+    """Ctrl-C ends with the conventional status and one line."""
+
+    def interrupted(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command_line, "run_shapes", interrupted)
+    assert command_line.main(["shapes"]) == 130
+    assert capsys.readouterr().err == "python -m alexnet_repro: interrupted\n"
+
+
+@pytest.mark.parametrize("option", ["--weights", "--data-dir"])
+def test_path_that_cannot_be_looked_at(capsys, option):
+    """A path whose name no disk takes is a wrong argument, with what the system says of it."""
+    with pytest.raises(SystemExit) as caught:
+        command_line.main(["evaluate", f"{option}=/{'x' * 300}"])
+    assert caught.value.code == 2
+    assert "File name too long" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("variable", "file", "expected"),
+    [
+        (None, None, "tensorflow"),
+        (None, '{"backend": "jax"}', "jax"),
+        ("torch", '{"backend": "jax"}', "torch"),
+        (None, "nonsense", "tensorflow"),
+    ],
+    ids=["asked=nothing", "asked=file", "asked=variable", "asked=nonsense"],
+)
+def test_backend_asked(monkeypatch, tmp_path, variable, file, expected):
+    """The backend is the variable's, or else that of Keras's own file, or TensorFlow."""
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    monkeypatch.delenv("KERAS_BACKEND", raising=False)
+    if variable:
+        monkeypatch.setenv("KERAS_BACKEND", variable)
+    if file:
+        (tmp_path / "keras.json").write_text(file)
+    assert backend_asked() == expected
+
+
+def test_backend_that_is_none():
+    """A backend that Keras doesn't know is one line that says which there are."""
+    command = [sys.executable, "-m", "alexnet_repro", "shapes"]
+    package = Path(alexnet_repro.__file__).parents[1]
+    environ = {**os.environ, "KERAS_BACKEND": "foo"}
+    done = subprocess.run(command, cwd=package, env=environ, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("python -m alexnet_repro: the backend foo can't be imported")
+    assert "tensorflow" in done.stderr
+    assert done.stderr.count("\n") == 1

@@ -1,0 +1,85 @@
+"""The options of tests and benchmarks: what they take, and what they refuse."""
+
+import argparse
+import subprocess
+import sys
+
+import pytest
+
+import conftest
+from tests.helpers.paths import ROOT
+
+
+@pytest.fixture(scope="module")
+def parse():
+    """A function from arguments to the options' values, as pytest parses them; refusal is an ArgumentError."""
+    parser = argparse.ArgumentParser(exit_on_error=False)
+    parser.getgroup, parser.addoption = lambda _: parser, parser.add_argument
+    conftest.pytest_addoption(parser)
+    return lambda *arguments: vars(parser.parse_args(arguments))
+
+
+def test_defaults(parse):
+    """Without options: three replays, no burn-in, ten minutes a check, every device, few cases; doubts don't fail."""
+    assert parse() == {
+        "precision": "float32",
+        "device": None,
+        "full": False,
+        "replays": 3,
+        "burn_in": 0.0,
+        "deadline": 600.0,
+        "cpu_replicas": 0,
+        "fail_inconclusive": False,
+        "update_reference": False,
+        "report": None,
+        "require_gpu": False,
+        "distribute": None,
+        "worker_timeout": 60.0,
+    }
+
+
+@pytest.mark.parametrize(
+    ("argument", "name", "value"),
+    [
+        ("--burn-in=1s", "burn_in", 1.0),
+        ("--burn-in=90s", "burn_in", 90.0),
+        ("--burn-in=10m", "burn_in", 600.0),
+        ("--burn-in=2h", "burn_in", 7200.0),
+        ("--deadline=5m", "deadline", 300.0),
+        ("--cpu-replicas=2", "cpu_replicas", 2),
+        ("--replays=2", "replays", 2),
+        ("--replays=100", "replays", 100),
+        ("--device=gpu:1", "device", ["gpu:1"]),
+        ("--full", "full", True),
+    ],
+)
+def test_value_is_taken(parse, argument, name, value):
+    """Times in seconds, minutes or hours; two replays or more."""
+    assert parse(argument)[name] == value
+
+
+@pytest.mark.parametrize("value", ["", "10", "m", "0s", "-5m", "1.5h", "1e3s", "10d", "10M", "1h30m", "soon"])
+@pytest.mark.parametrize("option", ["--burn-in", "--deadline"])
+def test_time_that_is_none_is_refused(parse, option, value):
+    """A time without a unit, of nothing, with a fraction: the message shows how to write one, and what was written."""
+    with pytest.raises(argparse.ArgumentError) as error:
+        parse(f"{option}={value}")
+    assert str(error.value) == (f"argument {option}: expected a whole number and s, m or h, as 10m; got {value!r}")
+
+
+@pytest.mark.parametrize("value", ["", "1", "0", "-2", "2.5", "many"])
+def test_fewer_than_two_replays_are_refused(parse, value):
+    """One run has nothing to be compared with."""
+    with pytest.raises(argparse.ArgumentError) as error:
+        parse(f"--replays={value}")
+    assert str(error.value) == f"argument --replays: expected 2 or more, got {value!r}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("argument", ["--burn-in=5", "--deadline=0s", "--replays=1"])
+def test_refusal_ends_the_run(argument):
+    """Pytest ends at once, with its exit status for usage, and says which argument it was."""
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "benchmarks", argument]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (4, "")
+    assert f"pytest: error: argument {argument.partition('=')[0]}: expected " in done.stderr

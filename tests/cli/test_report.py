@@ -1,0 +1,142 @@
+"""python -m alexnet_repro report: paths and a table on stdout, one line on stderr, and no TensorFlow."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import alexnet_repro
+from alexnet_repro.cli import parser as command_line
+from tests.helpers.results_files import CASE, FAILED, finding, run, timing, written
+
+DRAWN = ["throughput-cpu-0-train-step.svg", "steps-train-step-device-cpu-0-batch-32-precision-float32.svg"]
+
+
+def test_one_run(tmp_path, capsys):
+    """Page, Markdown and drawings go beside the file and are named; that the run failed is no failure of this."""
+    path = written(tmp_path / "run", FAILED)
+    assert command_line.main(["report", str(path)]) == 0
+    paths = [str(path.parent / name) for name in ("report.html", "report.md", *DRAWN)]
+    assert capsys.readouterr() == ("\n".join(paths) + "\n", "")
+    assert all(Path(each).stat().st_size for each in paths)
+
+
+def test_other_folder(tmp_path, capsys):
+    """--out takes them, is made if need be, and leaves nothing beside the file."""
+    path, out = written(tmp_path / "run", run()), tmp_path / "new/folder"
+    assert command_line.main(["report", str(path), f"--out={out}"]) == 0
+    assert capsys.readouterr().out == f"{out / 'report.html'}\n{out / 'report.md'}\n"
+    assert [each.name for each in path.parent.iterdir()] == ["results.json"]
+
+
+def test_two_runs(tmp_path, capsys):
+    """A table of ratios and of the cases that one run alone has; the page goes beside the second file."""
+    before = written(tmp_path / "a", run(timings=[timing(rounds=[1.0] * 5), timing("forward[batch=1]")]))
+    after = written(tmp_path / "b", run(timings=[timing("draw_train"), timing(rounds=[0.5] * 5)]))
+    assert command_line.main(["report", str(before), str(after)]) == 0
+    paths = [str(tmp_path / "b" / name) for name in ("comparison.html", "comparison.md", "ratios.svg")]
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert out.splitlines() == [
+        f"{'case':<{len(CASE)}}    A       B  B over A   95 % interval  B is",
+        f"{CASE}  1 s  500 ms     0.500  0.500 to 0.500  faster",
+        "only in A: forward[batch=1]",
+        "only in B: draw_train",
+        *paths,
+    ]
+    assert [each.name for each in before.parent.iterdir()] == ["results.json"]
+
+
+def test_nothing_in_common(tmp_path, capsys):
+    """Runs without a common case are compared all the same, and it is said."""
+    paths = [str(written(tmp_path / name, run())) for name in "ab"]
+    assert command_line.main(["report", *paths]) == 0
+    assert capsys.readouterr().out.splitlines()[0] == "no case was timed in both"
+    assert "No case was timed in both." in (tmp_path / "b/comparison.html").read_text()
+
+
+@pytest.mark.parametrize("place", [pytest.param(0, id="unreadable=first"), pytest.param(1, id="unreadable=second")])
+def test_unreadable(tmp_path, capsys, place):
+    """A file that can't be read exits 1 with one line that names it, and writes nothing."""
+    paths = [str(written(tmp_path, run()))]
+    paths.insert(place, str(tmp_path / "gone.json"))
+    assert command_line.main(["report", *paths]) == 1
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert err.startswith(f"python -m alexnet_repro: {tmp_path / 'gone.json'}: no such file; ")
+    assert [each.name for each in tmp_path.iterdir()] == ["results.json"]
+
+
+def test_unwritable(tmp_path, capsys):
+    """A folder that can't be made exits 1 with one line that names the file."""
+    path = written(tmp_path, run())
+    assert command_line.main(["report", str(path), f"--out={path / 'below'}"]) == 1
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert err.startswith(f"python -m alexnet_repro: {path / 'below/report.html'} can't be written: ")
+
+
+@pytest.mark.parametrize(
+    "arguments", [pytest.param([], id="files=0"), pytest.param(["a", "b", "c"], id="files=3"), ["a", "--output=b"]]
+)
+def test_wrong_arguments(capsys, arguments):
+    """No file, three files or another option exit 2 with one line that says where help is."""
+    with pytest.raises(SystemExit) as exited:
+        command_line.main(["report", *arguments])
+    assert exited.value.code == 2
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert "--help" in err
+
+
+def test_without_keras(tmp_path):
+    """It starts fast: neither Keras nor a backend is imported; nor does it need a display."""
+    path = written(tmp_path, FAILED)
+    command = [sys.executable, "-X", "importtime", "-m", "alexnet_repro", "report", str(path), str(path)]
+    package = Path(alexnet_repro.__file__).parents[1]
+    done = subprocess.run(command, cwd=package, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "alexnet_repro.verify.report.page" in imported
+    assert not imported & {"keras", "tensorflow", "jax", "torch", "matplotlib.pyplot"}
+
+
+def test_bytes_are_those_of_another_process(tmp_path):
+    """Two processes write the same bytes, whatever their hashes start from."""
+    written_files = []
+    for seed in "12":
+        path = written(tmp_path / seed, FAILED)
+        command = [sys.executable, "-m", "alexnet_repro", "report", str(path)]
+        package = Path(alexnet_repro.__file__).parents[1]
+        subprocess.run(command, cwd=package, env={"PYTHONHASHSEED": seed, "HOME": str(tmp_path)}, check=True)
+        written_files.append({each.name: each.read_bytes() for each in path.parent.iterdir()})
+    assert written_files[0] == written_files[1]
+    assert len(written_files[0]) == 5
+
+
+def test_folder_that_cannot_be_written(tmp_path, capsys):
+    """Where the report can't be written beside the results, what to type is said."""
+    (tmp_path / "file").write_text("")
+    path = written(tmp_path / "run", run())
+    assert command_line.main(["report", str(path), f"--out={tmp_path / 'file' / 'folder'}"]) == 1
+    assert (
+        "can't be written: Not a directory; free its disk, or name another folder: --out=DIR\n"
+        in capsys.readouterr().err
+    )
+
+
+@pytest.mark.filterwarnings("ignore:overflow")
+def test_numbers_that_no_run_measures(tmp_path, capsys):
+    """What can't be drawn ends with one line that says what to do."""
+    learned = finding(
+        check="learning",
+        status="PASS",
+        cause="learned",
+        data={"losses": [2.0, 1.0], "accuracies": [0.1, 0.2], "batch": 1e308},
+    )
+    path = written(tmp_path / "run", run(correct=[learned]))
+    assert command_line.main(["report", str(path)]) == 1
+    err = capsys.readouterr().err
+    assert "what the results hold can't be drawn" in err
+    assert "make a new one: pytest benchmarks" in err

@@ -1,0 +1,46 @@
+"""Reports as tests read them: the tags and text of a page, the tables of its Markdown."""
+
+import re
+from html.parser import HTMLParser
+
+from alexnet_repro.verify.report.page import write_report
+from alexnet_repro.verify.report.read import read_results
+from tests.helpers.results_files import written
+
+FORGED = '"></p><script>document.title = "run"</script><img src=x onerror=alert(1)>'
+
+
+class Page(HTMLParser):
+    """The tags of a page with their attributes, and its text."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.tags, self.words = [], []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+    @property
+    def text(self):
+        return " ".join(" ".join(self.words).split())
+
+
+def reported(folder, content):
+    """Write a report of a run, and return page, its Markdown and all paths."""
+    paths = write_report(read_results(written(folder, content)), folder)
+    return paths[0].read_text(), paths[1].read_text(), paths
+
+
+def without_blocks(markdown):
+    """Return the Markdown without its blocks of code."""
+    return re.sub(r"^(`{3,})\n.*?\n\1$", "", markdown, flags=re.MULTILINE | re.DOTALL)
+
+
+def tables(markdown):
+    """Return the Markdown's tables as rows of cells."""
+    blocks = re.findall(r"(?:^\|.*\|\n)+", markdown, re.MULTILINE)
+    return [[re.split(r"(?<!\\)\|", line)[1:-1] for line in block.splitlines()] for block in blocks]

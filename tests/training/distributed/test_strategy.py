@@ -1,0 +1,164 @@
+"""What many devices and many workers need around a training."""
+
+import dataclasses
+import math
+import signal
+
+import keras
+import numpy as np
+import pytest
+
+from alexnet_repro import Checkpoints, DataLoader, Evaluation, Recipe, synthetic_fashion
+from alexnet_repro.training.checkpoint import Progress
+from alexnet_repro.training.distributed.cluster import ClusterError
+from alexnet_repro.training.distributed.one_device import OneDevice
+from alexnet_repro.training.stop_signal import Wish
+
+if keras.backend.backend() != "tensorflow":
+    pytest.skip("KERAS_BACKEND isn't tensorflow", allow_module_level=True)
+
+import tensorflow as tf
+
+from alexnet_repro.training.distributed import strategy as strategies
+from alexnet_repro.training.distributed.checkpoint_sync import Exchange, SharedCheckpoints
+
+LOSSES, ACCURACIES = np.array([2.3, -0.0, 1e-320]), np.array([0.1, 1 / 3, 0.5])
+PROGRESS = Progress(3, 1.5, 0.1, LOSSES, ACCURACIES, ((2, Evaluation(1 / 3, 0.25, 40)),))
+
+
+def test_no_gpu(monkeypatch):
+    """All GPUs of a machine that has none are refused, with what says why, and with how to try it on a CPU."""
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda _: [])
+    with pytest.raises(ClusterError, match=r"TensorFlow can use none here[^$]*doctor\n[^$]*--replicas=2$"):
+        strategies.Mirrored(Recipe.quick())
+
+
+def test_batch_that_cannot_be_shared():
+    """A batch that isn't a multiple of the replicas is refused, with what to type: what divides a draw, if anything."""
+    strategies.check_shared(Recipe.quick(), 8)
+    strategies.check_shared(Recipe.documented(), 32)
+    with pytest.raises(ClusterError, match=r"batch of 32 can't .* among 64 replicas: take --batch-size=64 or 128$"):
+        strategies.check_shared(Recipe.documented(), 64)
+    with pytest.raises(ClusterError, match=r"among 3 replicas, nor any other part .* 32: take as many as divide 32$"):
+        strategies.check_shared(Recipe.quick(), 3)
+
+
+def test_plan():
+    """Workers compare versions, recipe, seed, images, precision, devices and the options that decide what they do."""
+    loader = DataLoader.from_arrays(*synthetic_fashion(4, 1, seed=0), seed=7)
+    plan = strategies.plan(loader, Recipe.quick(), "float32", {"resume": True})
+    assert {*plan["versions"]} == {"python", "tensorflow", "keras", "alexnet-repro", "alexnet-repro's source"}
+    assert plan["recipe"]["optimizer_arguments"] == {"beta_2": 0.98}
+    assert {**plan, "versions": {}, "recipe": {}} == {
+        "versions": {}, "recipe": {}, "seed": 7, "data": {"sha256": loader.train_digest()}, "precision": "float32",
+        "devices": {"GPUs": len(tf.config.list_physical_devices("GPU"))}, "options": {"resume": True},
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("files", "same"),
+    [
+        ({"a.py": "x = 1\n", "sub/b.py": ""}, True),
+        ({"a.py": "x = 1\n", "sub/b.py": "", "a.txt": "notes"}, True),
+        ({"a.py": "x = 2\n", "sub/b.py": ""}, False),
+        ({"a.py": "x = 1\n", "b.py": ""}, False),
+        ({"a.py": "x = 1\n"}, False),
+    ],
+    ids=["files=same", "files=and_notes", "files=changed", "files=moved", "files=fewer"],
+)
+def test_source_digest(tmp_path, files, same):
+    """The same Python files have one digest, wherever they are; changed, moved or fewer ones another."""
+    digests = []
+    for folder, content in {"one": {"a.py": "x = 1\n", "sub/b.py": ""}, "other": files}.items():
+        for name, text in content.items():
+            path = tmp_path / folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        digests.append(strategies.source_digest(tmp_path / folder))
+    assert (digests[0] == digests[1]) is same
+
+
+def test_one_device_is_left_alone():
+    """On one device nothing is put between the training and what it is given."""
+    wish, checkpoints = Wish(), object()
+    device = OneDevice()
+    assert device.stopping(wish) is wish
+    assert device.checkpoints(checkpoints) is checkpoints
+    assert device.step(None, None, None) is None
+    assert (device.chief, device.stopped_by) == (True, 0)
+
+
+class Told:
+    """An exchange in which the other workers' part is known beforehand."""
+
+    def __init__(self, *, task=0, others=(), sent=()):
+        self.task, self.others, self.sent = task, others, list(sent)
+
+    def gathered(self, number):
+        return [number, *self.others]
+
+    def from_chief(self, content):
+        if self.task == 0:
+            self.sent.append(content)
+            return content
+        return self.sent.pop(0)
+
+
+class Moves(list):
+    """A watchdog that only remembers."""
+
+    def move(self, what, updates=0):
+        self.append((what, updates))
+
+
+@pytest.mark.parametrize(
+    ("own", "others", "stopped_by"),
+    [
+        (None, 0, 0),
+        (signal.SIGTERM, 0, 15),
+        (None, 2, 2),
+        (signal.SIGINT, 15, 15),
+    ],
+    ids=["asked=none", "asked=here", "asked=elsewhere", "asked=both"],
+)
+def test_all_workers_stop_alike(own, others, stopped_by):
+    """A worker stops when any of them is asked to, by the largest signal that any was asked by."""
+    workers = object.__new__(strategies.Workers)
+    workers.watch, workers.exchange = Moves(), Told(others=(others,))
+    assert workers.stopping(Wish(own))() == (stopped_by > 0)
+    assert workers.stopped_by == stopped_by
+    assert workers.watch == [("apart", 0)]
+
+
+def test_others_are_told_the_checkpoint(tmp_path):
+    """What the chief restores, another worker has then, bit for bit, without a look at the chief's disk."""
+
+    def variables(value):
+        return [keras.Variable(np.full((3, 5), value, "float32")), keras.Variable(np.int64(value), dtype="int64")]
+
+    first, chief, other = variables(math.pi), variables(0), variables(0)
+    first[0].assign(np.frombuffer(np.random.default_rng(0).bytes(60), "float32").reshape(3, 5))  # NaN, perhaps
+    with Checkpoints(tmp_path).opened(first, {}) as store:
+        store.save(PROGRESS)
+    shared = SharedCheckpoints(tmp_path, say=lambda _: None, exchange=Told())
+    with shared.opened(chief, {}) as store:
+        told = store.restore()
+    nowhere = SharedCheckpoints(tmp_path / "nowhere", exchange=Told(task=1, sent=shared.exchange.sent))
+    with nowhere.opened(other, {}) as store:
+        assert store.save(PROGRESS) is None
+        progress = store.restore()
+    assert not (tmp_path / "nowhere").exists()
+    for got in (told, progress):
+        assert (got.losses.tobytes(), got.accuracies.tobytes()) == (LOSSES.tobytes(), ACCURACIES.tobytes())
+        assert dataclasses.replace(got, losses=LOSSES, accuracies=ACCURACIES) == PROGRESS
+    for one, same in zip((*chief, *other), (*first, *first), strict=True):
+        assert keras.ops.convert_to_numpy(one).tobytes() == keras.ops.convert_to_numpy(same).tobytes()
+
+
+@pytest.mark.parametrize("size", [0, 1, 2, 7, 70_001])
+def test_bytes_travel_unchanged(monkeypatch, size):
+    """What the chief sends arrives as it is, whatever its length."""
+    monkeypatch.setattr("alexnet_repro.training.distributed.checkpoint_sync.CHUNKS", (1 << 4, 1 << 10))
+    content = np.random.default_rng(size).bytes(size)
+    assert Exchange(tf.distribute.get_strategy(), 0, 1).from_chief(content) == content
+    assert Exchange(tf.distribute.get_strategy(), 0, 1).gathered(15) == [15]

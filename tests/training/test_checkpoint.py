@@ -1,0 +1,263 @@
+"""A training that is cut short goes on from its newest checkpoint as if nothing had happened."""
+
+import dataclasses
+import functools
+import itertools
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import pytest
+
+from alexnet_repro import (
+    Checkpoints,
+    DataLoader,
+    Evaluation,
+    TrainingStoppedError,
+    build_alexnet,
+    synthetic_fashion,
+    train,
+)
+from tests.helpers.short_runs import TINY, short_run, small_loader
+
+
+@pytest.fixture(scope="module")
+def model():
+    """A model whose updates nobody makes."""
+    return build_alexnet((67, 67, 1), kernel_initializer="zeros")
+
+
+@pytest.fixture
+def run(model, tmp_path):
+    """A short training with checkpoints in the test's folder."""
+    return functools.partial(short_run, model, tmp_path)
+
+
+def names(folder):
+    """Return what is in a folder, hidden files aside."""
+    return sorted(path.name for path in folder.iterdir() if path.name != ".lock")
+
+
+def test_when_and_how_many(run, tmp_path):
+    """A checkpoint is made when so many updates are full, at each epoch's end, and the newest three are kept."""
+    made = []
+    run(settings={"keep": 100})
+    made = names(tmp_path)
+    assert made == [f"update-{updates:08}.npz" for updates in (4, 8, 12, 16, 20, 24)]
+    for path in tmp_path.glob("*.npz"):
+        path.unlink()
+    run(settings={"every": 10})  # each draw is two updates, each epoch twelve
+    assert names(tmp_path) == [f"update-{updates:08}.npz" for updates in (12, 20, 24)]
+
+
+@pytest.mark.parametrize("stop_after", [1, 3, 6, 11])
+def test_resumed_is_uninterrupted(run, tmp_path, stop_after):
+    """Stopped anywhere and resumed, losses and weights are those of a run that wasn't; so is the time's meaning."""
+    whole, step, _ = run()
+    for path in tmp_path.glob("*.npz"):
+        path.unlink()
+    stopped, _, _ = run(stop_after=stop_after)
+    assert f"after update {2 * stop_after} of 24" in str(stopped)
+    resumed, again, said = run()
+    assert said == [f"going on from {tmp_path}/update-{2 * stop_after:08}.npz, after update {2 * stop_after}"]
+    np.testing.assert_array_equal(resumed.losses, whole.losses)
+    np.testing.assert_array_equal(again.weight, step.weight)
+    assert (resumed.images, len(resumed.accuracies)) == (96, 24)
+
+
+def test_a_finished_run_is_finished(run):
+    """Resumed after its end, a run makes no update and tells its history."""
+    whole, _, _ = run()
+    same, step, _ = run(stop_after=1)
+    np.testing.assert_array_equal(same.losses, whole.losses)
+    assert float(step.weight[0]) == whole.losses[-1]
+
+
+def test_a_run_anew_in_the_same_folder(run, tmp_path):
+    """A run that begins anew where another left its checkpoints keeps its own, and is gone on from by them."""
+    run()
+    run(stop_after=3, resume=False)
+    assert names(tmp_path) == ["update-00000004.npz", "update-00000006.npz", "update-00000024.npz"]
+    assert run()[2] == [f"going on from {tmp_path}/update-00000006.npz, after update 6"]
+
+
+def test_nothing_to_resume(run, tmp_path):
+    """Without a checkpoint, training begins at its beginning, and says so."""
+    assert run()[2] == [f"no checkpoint in {tmp_path}: starting at the beginning"]
+
+
+@pytest.mark.parametrize(
+    "damage", ["cut", "flipped", "empty", "html", "pickle", "swapped", "zip-version", "zip-encrypted"]
+)
+def test_corrupt_checkpoints(run, tmp_path, damage):
+    """A newest checkpoint that is damaged is named, the one before is used, and the end is the same."""
+    whole, _, _ = run()
+    newest, before = sorted(tmp_path.glob("*.npz"), reverse=True)[:2]
+    content = bytearray(newest.read_bytes())
+    if damage == "cut":
+        newest.write_bytes(content[: len(content) // 2])
+    elif damage == "flipped":
+        content[content.index(b"losses.npy") + 150] ^= 1
+        newest.write_bytes(content)
+    elif damage.startswith("zip"):  # in the first entry of the archive's directory: a version to come, or a password
+        at, bits = {"zip-version": (6, 64), "zip-encrypted": (8, 1)}[damage]
+        content[content.index(b"PK\x01\x02") + at] ^= bits
+        newest.write_bytes(content)
+    elif damage == "pickle":
+        np.savez(newest, description=np.array([{"a": print}], object))
+    elif damage == "swapped":  # whole archives, but another array than was described
+        with np.load(newest) as archive:
+            arrays = dict(archive)
+        np.savez(newest, **{**arrays, "000": arrays["000"] + 1})
+    else:
+        newest.write_bytes(b"" if damage == "empty" else b"<html>")
+    resumed, _, said = run()
+    assert said[0].startswith(f"{newest} isn't used: it is corrupt")
+    assert said[1].startswith(f"going on from {before}")
+    np.testing.assert_array_equal(resumed.losses, whole.losses)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"recipe": dataclasses.replace(TINY, loss="normalised_sigmoid")}, "recipe loss is 'softmax' there, 'normal"),
+        ({"loader": small_loader(seed=1)}, "seed is '0' there, '1' here"),
+        ({"loader": small_loader(images=65)}, "data sha256 is '"),
+    ],
+    ids=["recipe", "seed", "data"],
+)
+def test_foreign_checkpoints(run, change, said):
+    """Checkpoints of another recipe, seed or data set are not gone on from: each is named, with what differs."""
+    run()
+    with pytest.raises(OSError, match=r"no checkpoint in .* can be used; to start anew, move them away"):
+        run(**change)
+    lines = []
+    with pytest.raises(OSError, match="no checkpoint"):
+        run(**change, settings={"say": lines.append})
+    assert len(lines) == 3
+    assert f"isn't used: it is of another run: {said}" in lines[0]
+
+
+def test_clock_that_went_back(run, tmp_path):
+    """What is saved last is the newest, and is kept, whatever the clock says of those before."""
+    run(stop_after=9)
+    tomorrow = time.time() + 86_400
+    for path in tmp_path.glob("*.npz"):
+        os.utime(path, (tomorrow, tomorrow))
+    run(stop_after=1)
+    assert names(tmp_path)[-1] == "update-00000020.npz"
+    assert run(stop_after=1)[2] == [f"going on from {tmp_path}/update-00000020.npz, after update 20"]
+
+
+def test_full_disk(run, tmp_path, monkeypatch):
+    """A disk that is full while a checkpoint is saved leaves those before, and is said; at a stop it is an error."""
+    run(stop_after=3)
+    before = names(tmp_path)
+
+    def full(file, **_):
+        file.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "savez", full)
+    history, _, said = run()
+    assert len(history.losses) == 24  # training goes on
+    assert said[1] == (
+        f"{tmp_path}/update-00000008.npz can't be saved: No space left on device; the newest checkpoint is "
+        f"{tmp_path}/update-00000006.npz; training goes on, free the disk"
+    )
+    with pytest.raises(OSError, match=r"can't be saved: No space left on device; the newest checkpoint is .*06\.npz$"):
+        run(stop_after=1)
+    assert names(tmp_path) == before
+
+
+def test_left_over_by_a_kill(run, tmp_path):
+    """What a killed save left behind is removed, and never read."""
+    (tmp_path / ".update-00000099.npz").write_bytes(b"half")
+    assert run()[2] == [f"no checkpoint in {tmp_path}: starting at the beginning"]
+    assert not list(tmp_path.glob(".update*"))
+
+
+def test_one_training_a_folder(tmp_path):
+    """Two trainings can't save into one folder at the same time."""
+    checkpoints = Checkpoints(tmp_path)
+    with checkpoints.opened((), {}):
+        pass
+    code = "import sys, filelock\nl = filelock.FileLock(sys.argv[1])\nl.acquire()\nprint('held', flush=True)\ninput()"
+    holder = [sys.executable, "-c", code, str(tmp_path / ".lock")]
+    with subprocess.Popen(holder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "held\n"
+        taken = pytest.raises(OSError, match=r"another training saves its checkpoints in .*; name another folder")
+        with taken, checkpoints.opened((), {}):
+            pass
+        other.communicate("\n")
+
+
+def test_folder_that_cannot_be(tmp_path):
+    """A folder that can't be made is an error before the first update, with its name."""
+    (tmp_path / "file").write_text("")
+    checkpoints = Checkpoints(tmp_path / "file" / "folder")
+    with pytest.raises(OSError, match="file/folder can't be written to"), checkpoints.opened((), {}):
+        pass
+
+
+def test_other_versions(run, tmp_path):
+    """A checkpoint saved under another version of the backend is gone on from, and it is said that bits may differ."""
+    run(stop_after=3)
+    (path,) = sorted(tmp_path.glob("*06.npz"))
+    with np.load(path) as archive:
+        arrays = dict(archive)
+    description = json.loads(arrays["description"].tobytes())
+    description["versions"]["keras"] = "3.0.0"
+    np.savez(path, **{**arrays, "description": np.frombuffer(json.dumps(description).encode(), np.uint8)})
+    _, _, said = run(stop_after=3)
+    assert "bits may differ from here on: keras is '3.0.0' there, '" in said[0]
+    assert "going on from" in said[1]
+
+
+@pytest.mark.slow
+def test_network_resumes_bit_for_bit(tmp_path):
+    """A real network, with Adam, its schedule and dropout: resumed, every loss and weight is the same."""
+    recipe = dataclasses.replace(TINY, draws_per_epoch=3, epochs=1)
+
+    def trained(folder, stop_after):
+        calls = itertools.count(1)
+        keras.utils.set_random_seed(0)
+        model = build_alexnet((67, 67, 1), kernel_initializer="he_normal")
+        settings = Checkpoints(folder, say=lambda _: None)
+        loader = DataLoader.from_arrays(*synthetic_fashion(64, 1, seed=0), seed=0)
+        stopping = lambda: next(calls) == stop_after  # noqa: E731
+        history = train(model, loader, recipe, checkpoints=settings, resume=True, stopping=stopping, progress=False)
+        return history.losses, model.get_weights()
+
+    losses, weights = trained(tmp_path / "whole", None)
+    with pytest.raises(TrainingStoppedError):
+        trained(tmp_path / "cut", 2)
+    keras.utils.set_random_seed(1)
+    resumed, others = trained(tmp_path / "cut", None)
+    assert len({*losses}) == 6
+    np.testing.assert_array_equal(resumed, losses)
+    for one, other in zip(others, weights, strict=True):
+        np.testing.assert_array_equal(one, other)
+    shutil.rmtree(tmp_path)  # hundreds of megabytes
+
+
+def test_time_of_measuring_is_not_training(run, monkeypatch):
+    """What measuring and saving take isn't counted as training, in a run that is resumed either."""
+    clock = itertools.count()
+    monkeypatch.setattr("alexnet_repro.training.history.time.perf_counter", lambda: float(next(clock)))
+
+    def evaluate(*_, **__):
+        for _ in range(1_000):
+            next(clock)
+        return Evaluation(1.0, 0.5, 1)
+
+    monkeypatch.setattr("alexnet_repro.training.loop.evaluate", evaluate)
+    run(stop_after=6, validate=True)  # at the end of the first epoch
+    history = run(validate=True)[0]
+    assert history.seconds < 1_000
+    assert history.evaluations == ((12, Evaluation(1.0, 0.5, 1)), (24, Evaluation(1.0, 0.5, 1)))

@@ -1,0 +1,26 @@
+"""The same seed elsewhere: the losses on record, of other machines and a GPU, are where a training starts here."""
+
+import dataclasses
+import json
+
+import keras
+import pytest
+
+from alexnet_repro import DataLoader, Recipe, build_alexnet, train
+from tests.helpers.paths import ROOT
+
+RECORDS = ROOT / "benchmarks/records"
+ROUNDING = 1e-4
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="the records' weights were drawn by TensorFlow")
+@pytest.mark.parametrize(("name", "seed"), [("quick_seed0", 0), ("quick_seed4", 4), ("quick_h100", 0)])
+def test_first_loss_on_record(fashion_mnist, name, seed):
+    """Weights, draws and so the first loss follow from the seed: they are those of the record, but for rounding."""
+    record = json.loads((RECORDS / name / "record.json").read_text(encoding="utf-8"))
+    assert (record["seed"], record["precision"]) == (seed, "float32")
+    recipe = dataclasses.replace(Recipe.quick(), draws_per_epoch=1, warmup_updates=0)
+    keras.utils.set_random_seed(seed)
+    model = build_alexnet(kernel_initializer=recipe.kernel_initializer)
+    history = train(model, DataLoader.from_arrays(*fashion_mnist, seed=seed), recipe, progress=False)
+    assert history.losses[0] == pytest.approx(record["updates"]["losses"][0], rel=ROUNDING)

@@ -1,0 +1,151 @@
+"""What a training does between updates, and what of it is made up for by who goes on."""
+
+import dataclasses
+import functools
+
+import numpy as np
+import pytest
+
+from alexnet_repro import Evaluation, build_alexnet, load_weights
+from alexnet_repro.training import loop as training
+from alexnet_repro.training.weights import weights_digest
+from tests.helpers.short_runs import TINY, short_run, small_loader
+
+FOUND = Evaluation(1.0, 0.5, 1)
+SAVING = dataclasses.replace(TINY, save_every=4)  # after draws 1 and 5 of each epoch's six: updates 2, 10, 14 and 22
+
+
+@pytest.fixture(scope="module")
+def model():
+    """A model whose updates nobody makes."""
+    return build_alexnet((67, 67, 1), kernel_initializer="he_normal")
+
+
+@pytest.fixture
+def run(model, tmp_path):
+    """A short training with checkpoints in the test's folder."""
+    return functools.partial(short_run, model, tmp_path)
+
+
+class Watched:
+    """Saving weights and measuring, which do nothing but fail at the calls they are told to."""
+
+    def __init__(self, folder):
+        self.folder, self.calls, self.failing = folder, [], {}
+
+    def save(self, _, path):
+        self._called(f"saved {path}", OSError("no room"))
+
+    def measure(self, *_, **__):
+        self._called(f"measured after {max(self.folder.glob('update-*.npz')).stem}", KeyboardInterrupt())
+        return FOUND
+
+    def _called(self, what, error):
+        self.calls.append(what)
+        if self.failing.get(what.split()[0]) in {"always", len(self.calls)}:
+            raise error
+
+
+@pytest.fixture
+def watched(monkeypatch, tmp_path):
+    """What is done between updates, in its order."""
+    watched = Watched(tmp_path)
+    monkeypatch.setattr(training, "save_weights", watched.save)
+    monkeypatch.setattr(training, "evaluate", watched.measure)
+    return watched
+
+
+def test_checkpoint_comes_first(run, watched):
+    """Measuring takes its time: a checkpoint is there before it, and one with its result after it."""
+    history = run(validate=True, weights="a.weights.h5")[0]
+    assert watched.calls == [
+        "measured after update-00000012",
+        "saved a.weights.h5",
+        "measured after update-00000024",
+    ]
+    assert history.evaluations == ((12, FOUND), (24, FOUND))
+    assert run(validate=True)[0].evaluations == history.evaluations
+    assert len(watched.calls) == 3
+
+
+@pytest.mark.parametrize("call", [1, 2])
+def test_killed_while_measuring(run, watched, call):
+    """Who goes on measures what wasn't measured, and makes no update again."""
+    whole = run(resume=False)[0]
+    watched.failing["measured"] = call
+    with pytest.raises(KeyboardInterrupt):
+        run(validate=True, resume=False)
+    history, _, said = run(validate=True)
+    assert said[0].endswith(f"after update {12 * call}")
+    assert history.evaluations == ((12, FOUND), (24, FOUND))
+    assert len(watched.calls) == 3
+    np.testing.assert_array_equal(history.losses, whole.losses)
+
+
+@pytest.mark.parametrize("draws", [6, 12])
+def test_stopped_where_measuring_is_due(run, watched, draws):
+    """Who is stopped doesn't measure first, for which there may be no time; who goes on does."""
+    stopped = run(validate=True, stop_after=draws)[0]
+    assert str(stopped) == f"stopped after update {2 * draws} of 24"
+    assert len(watched.calls) == draws // 6 - 1
+    assert run(validate=True)[0].evaluations == ((12, FOUND), (24, FOUND))
+
+
+def test_no_room_for_weights(run, watched):
+    """Training goes on where weights can't be saved, and says so; but for those that are saved last."""
+    watched.failing["saved"] = "always"
+    with pytest.raises(OSError, match=r"^no room; free that disk, and go on from the newest checkpoint$"):
+        run(recipe=SAVING, weights="a.weights.h5")
+    assert len(watched.calls) == 4
+    watched.failing.clear()
+    history, _, said = run(recipe=SAVING, weights="a.weights.h5", loader=small_loader())
+    assert said[0].endswith("after update 20")
+    assert watched.calls[4:] == ["saved a.weights.h5"]
+    assert history.saved
+
+
+def test_no_room_is_said(run, watched):
+    """Where weights couldn't be saved meanwhile, it is said each time."""
+    watched.failing["saved"] = 1
+    assert run(recipe=SAVING, weights="a.weights.h5")[2][1:] == ["no room; training goes on, free that disk"]
+
+
+def test_weights_of_a_finished_run(run, model, tmp_path):
+    """A run that is at its end saves its last weights where it is asked to this time, and knows them again."""
+    first = run(weights=tmp_path / "a.weights.h5")[0]
+    again = run(weights=tmp_path / "b.weights.h5")[0]
+    assert first.saved == again.saved == weights_digest(model)
+    load_weights(model, tmp_path / "b.weights.h5")
+    assert weights_digest(model) == first.saved
+
+
+def test_weights_differ_in_their_digest(model):
+    """A digest is of every weight: another in one place is another digest."""
+    before, kept = weights_digest(model), model.get_weights()
+    changed = [each.copy() for each in kept]
+    changed[-1][0] += 1
+    model.set_weights(changed)
+    assert weights_digest(model) != before
+    model.set_weights(kept)
+    assert weights_digest(model) == before
+
+
+def test_loader_that_goes_on(run):
+    """A run that goes on with the loader of the run before draws what comes next, and nothing twice."""
+    whole, loader = run(resume=False)[0], small_loader()
+    run(stop_after=5, loader=loader, resume=False)
+    np.testing.assert_array_equal(run(loader=loader)[0].losses, whole.losses)
+
+
+def test_loader_that_has_drawn_before(run):
+    """A run on a loader that had drawn already is gone on from on a new one as if it had, too."""
+
+    def drawn():
+        loader = small_loader()
+        loader.get_batch_train(3)
+        return loader
+
+    whole = run(loader=drawn(), resume=False)[0]
+    run(stop_after=5, loader=drawn(), resume=False)
+    np.testing.assert_array_equal(run()[0].losses, whole.losses)
+    assert whole.losses[0] != run(resume=False)[0].losses[0]

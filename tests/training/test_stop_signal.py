@@ -1,0 +1,126 @@
+"""Signals are wishes, and output that nobody reads any more ends nothing."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import alexnet_repro
+from alexnet_repro.training.stop_signal import SIGNALS, deferred_signals, outliving_readers
+
+
+@contextlib.contextmanager
+def output_without_a_reader():
+    """Have stdout and stderr be written to a pipe whose reader is gone; within the test, where pytest has its own."""
+    read, write = os.pipe()
+    os.close(read)
+    stream = os.fdopen(write, "w", buffering=1)
+    with contextlib.redirect_stdout(stream), contextlib.redirect_stderr(stream):
+        yield stream
+    with contextlib.suppress(OSError):
+        stream.close()
+
+
+@pytest.fixture(params=SIGNALS, ids=lambda each: f"signal={each.name}")
+def number(request):
+    """A signal; what is done at it stays as it was."""
+    before = signal.getsignal(request.param)
+    yield request.param
+    signal.signal(request.param, before)
+
+
+def test_first_signal_is_a_wish(number, capsys):
+    """The first one is remembered and answered, the second acts as it did before."""
+    came = []
+    signal.signal(number, lambda *_: came.append(number))
+    with deferred_signals() as wish:
+        assert not wish()
+        signal.raise_signal(number)
+        assert (wish(), wish.by, came) == (True, number, [])
+        signal.raise_signal(number)
+        assert came == [number]
+    assert capsys.readouterr().err.count(f"{number.name}: stopping") == 1
+
+
+def test_ignored_signal_stays_ignored(number, capsys):
+    """What this process was started to ignore, as work in a shell's background, is no wish."""
+    signal.signal(number, signal.SIG_IGN)
+    with deferred_signals() as wish:
+        signal.raise_signal(number)
+        assert not wish()
+    assert signal.getsignal(number) is signal.SIG_IGN
+    assert capsys.readouterr().err == ""
+
+
+def test_signal_with_nobody_to_tell(number):
+    """A signal is a wish also where it can't be answered, since it has ended the reader of the output as well."""
+    with output_without_a_reader(), deferred_signals() as wish:
+        signal.raise_signal(number)
+        assert wish.by == number
+
+
+def test_output_without_a_reader():
+    """What is printed from then on goes nowhere, nor is anything left that would fail when Python ends."""
+    with output_without_a_reader() as stream:
+        with outliving_readers():
+            for _ in range(3):
+                print("x" * 100_000)
+            print("so", file=sys.stderr, flush=True)
+        stream.write("y" * 100_000)
+        stream.flush()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here, which stands for a full disk")
+def test_output_to_a_full_disk():
+    """Output that is lost on a full disk ends nothing, but at the end it is an error that says so."""
+    done = []
+
+    def go_on():
+        with outliving_readers():
+            print("x" * 100_000)
+            done.append(True)
+
+    said = pytest.raises(OSError, match="couldn't be written: No space left on device")
+    with Path("/dev/full").open("w") as full, contextlib.redirect_stdout(full), said:
+        go_on()
+    assert done
+
+
+def test_output_with_a_reader(capsys):
+    """Otherwise everything arrives, and the streams are as before."""
+    streams = sys.stdout, sys.stderr
+    with outliving_readers():
+        print("result")
+        print("progress", file=sys.stderr)
+        assert sys.stderr.isatty() is False
+    assert (sys.stdout, sys.stderr) == streams
+    assert capsys.readouterr() == ("result\n", "progress\n")
+
+
+@pytest.mark.slow
+def test_training_in_a_pipeline(tmp_path):
+    """Ctrl-C on `train … 2>&1 | tee log` ends `tee` first: the training saves a checkpoint and ends as it should."""
+    command = [sys.executable, "-m", "alexnet_repro", "train", "--synthetic", f"--weights={tmp_path / 'a.weights.h5'}"]
+    process = subprocess.Popen(
+        command,
+        cwd=Path(alexnet_repro.__file__).parents[1],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": "-1"},
+    )
+    said = b""
+    while b"training takes about" not in said:
+        said += os.read(process.stdout.fileno(), 1 << 12)
+        assert process.poll() is None
+    process.stdout.close()
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=100) == 130
+    (saved,) = tmp_path.glob("a.checkpoints/update-*.npz")
+    assert saved.stat().st_size > 500_000_000  # Adam's
+    saved.unlink()

@@ -1,0 +1,73 @@
+"""Every step makes the same updates: Keras's own, and the one that stays on the device."""
+
+import dataclasses
+
+import keras
+import numpy as np
+import pytest
+
+from alexnet_repro import DataLoader, KerasStep, Recipe, best_step, build_alexnet, synthetic_fashion
+from alexnet_repro.backend.precision import precision as numerics
+
+BATCH = 8
+
+
+def made(kind, precision, parts):
+    """Return losses and accuracies of five updates, made in so many calls, and every variable after them.
+
+    On sides of 112 pixels: four times 28, so that resizing is exact.
+    """
+    recipe = dataclasses.replace(Recipe.quick(), draw_size=BATCH, batch_size=BATCH, dropout=True)
+    loader = DataLoader.from_arrays(*synthetic_fashion(64, 1, seed=0), seed=0)
+    with numerics(precision):
+        keras.utils.set_random_seed(0)
+        step = kind(build_alexnet((112, 112, 1)), loader, recipe)
+        drawn = np.stack([loader.draw_train_indices(BATCH) for _ in range(5)])
+        results = [np.asarray(step(part), np.float32) for part in np.array_split(drawn, parts)]
+    return np.concatenate(results, axis=1), [keras.ops.convert_to_numpy(each) for each in step.variables]
+
+
+def resident(model, loader, recipe):
+    """Return the step that keeps the data set on the device, as it does by default on GPUs alone."""
+    if keras.backend.backend() != "tensorflow":
+        return best_step(model, loader, recipe)
+    from alexnet_repro.training.tensorflow_step import TensorFlowStep
+
+    return TensorFlowStep(model, loader, recipe, resident=True)
+
+
+@pytest.mark.parametrize(
+    ("kind", "precision"),
+    [
+        (resident, "float32"),
+        *(
+            pytest.param(best_step, each, id=f"kind=best_step-precision={each}", marks=pytest.mark.slow)
+            for each in ("float32", "mixed_bfloat16", "mixed_float16")
+        ),
+    ],
+    ids=lambda value: f"kind={value.__name__}" if callable(value) else None,
+)
+def test_every_step_is_kerass(kind, precision):
+    """Each step gives what Keras's own gives, bit for bit, weights, optimizer and dropout included."""
+    (losses, accuracies), variables = made(KerasStep, precision, 5)
+    (same_losses, same_accuracies), same_variables = made(kind, precision, 2)
+    np.testing.assert_array_equal(losses, same_losses)
+    np.testing.assert_array_equal(accuracies, same_accuracies)
+    for one, other in zip(variables, same_variables, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert len({*losses}) == 5
+
+
+def test_no_variable_of_int32():
+    """TensorFlow keeps variables of int32 on the host, where what XLA compiles for a GPU can't read them: none is."""
+    tf = pytest.importorskip("tensorflow")
+    from alexnet_repro.training.tensorflow_step import _resident
+
+    loader = DataLoader.from_arrays(*synthetic_fashion(8, 1, seed=0), seed=0)
+    taken = _resident(loader, 1)
+    kept = [each.cell_contents for each in taken.__closure__ if isinstance(each.cell_contents, tf.Variable)]
+    assert sorted(each.dtype.name for each in kept) == ["int64", "uint8"]
+    images, labels = taken(np.array([3, 0]))
+    assert labels.dtype == tf.int32
+    np.testing.assert_array_equal(labels, loader.train_labels[[3, 0]])
+    np.testing.assert_array_equal(images, loader.all_train()[0][[3, 0]])

@@ -1,0 +1,116 @@
+"""Weights on disk: every layout loads bit for bit, under any name, and what is saved is on the disk."""
+
+import os
+import shutil
+from types import SimpleNamespace
+
+import keras
+import numpy as np
+import pytest
+
+import alexnet_repro
+from alexnet_repro import load_weights, save_weights, synthetic_fashion
+from alexnet_repro.cli import parser as command_line
+from tests.helpers.weight_files import (
+    LAYOUTS,
+    SHAPES,
+    WEIGHTS_2_0_0,
+    assert_weights,
+    edited,
+    expected,
+    named_by_a_second_model,
+    shortened,
+    trained,
+)
+
+
+@pytest.fixture
+def model():
+    """The shortened AlexNet, of zeros."""
+    return shortened()
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_layouts(model, tmp_path, layout):
+    """Every layout loads bit for bit, whatever the file's name says."""
+    LAYOUTS[layout](tmp_path)
+    (path,) = tmp_path.iterdir()
+    for name in ("5.6_alexnet_weights.h5", "x.weights.h5", "x.keras", "x.h5", "x"):
+        path = path.rename(tmp_path / name)
+        model.set_weights([np.zeros(shape) for shape in SHAPES])
+        load_weights(model, path)
+        assert_weights(model, expected())
+
+
+def test_saved_weights(model, tmp_path):
+    """What `save_weights` saves, `load_weights` loads."""
+    path = save_weights(trained(), tmp_path / "new" / "a.weights.h5")
+    load_weights(model, str(path))
+    assert_weights(model, expected())
+
+
+def _spread_over_attributes(file):
+    """Write names as Keras does where HDF5 has no room for them in one attribute."""
+    names = file.attrs["layer_names"]
+    del file.attrs["layer_names"]
+    file.attrs["layer_names0"], file.attrs["layer_names1"] = names[:2], names[2:]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(named_by_a_second_model, id="change=second_model"),
+        pytest.param(_spread_over_attributes, id="change=spread_over_attributes"),
+    ],
+)
+def test_variants(model, tmp_path, change):
+    """TensorFlow 2.0.0's files load when their layers have a later model's numbers, and when they are very many."""
+    load_weights(model, edited(tmp_path, change))
+    assert_weights(model, expected())
+
+
+def test_unbuilt_model():
+    """A model that has no weights yet isn't said to have been loaded."""
+    with pytest.raises(ValueError, match="build it first"):
+        load_weights(keras.Sequential([keras.layers.Dense(1)]), WEIGHTS_2_0_0)
+
+
+def test_flushed_before_it_gets_its_name(model, tmp_path, monkeypatch):
+    """A new file is on the disk before it takes the old one's place, and its place is when the call returns."""
+    path = tmp_path / "a.weights.h5"
+    flushed = []
+
+    def fsync(descriptor):
+        inode = os.fstat(descriptor).st_ino
+        flushed.append((inode, path.exists()))
+
+    monkeypatch.setattr("os.fsync", fsync)
+    save_weights(model, path)
+    assert flushed == [(path.stat().st_ino, False), (tmp_path.stat().st_ino, True)]
+
+
+def test_no_room_on_the_disk(model, tmp_path, monkeypatch):
+    """Where a file has no room, that is said before HDF5 begins to write, and the old one stays."""
+    path = save_weights(trained(), tmp_path / "a.weights.h5")
+    # 18 + 2 + 40 + 5 + 15 + 3 weights, and the two entries of the dropout's seed.
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=4 * 85 - 1))
+    with pytest.raises(OSError, match=r"can't be written: 340 bytes are needed there, 339 are free$"):
+        save_weights(model, path)
+    load_weights(model, path)
+    assert_weights(model, expected())
+
+
+def test_evaluate_takes_the_documents_file(tmp_path, monkeypatch):
+    """`evaluate` measures the weights that TensorFlow 2.0.0 saved, under any name."""
+    path = shutil.copy(WEIGHTS_2_0_0, tmp_path / "5.6_alexnet_weights")
+    measured = []
+
+    def evaluate(model, *_, **__):
+        measured.append(model)
+        return alexnet_repro.Evaluation(1.0, 1.0, 1)
+
+    monkeypatch.setattr(alexnet_repro, "synthetic_fashion", lambda: synthetic_fashion(1, 1))
+    monkeypatch.setattr(alexnet_repro, "build_alexnet", lambda **_: shortened())
+    monkeypatch.setattr(alexnet_repro, "evaluate", evaluate)
+    assert command_line.main(["evaluate", "--synthetic", f"--weights={path}"]) == 0
+    assert_weights(measured[0], expected())

@@ -1,0 +1,118 @@
+"""The yardstick: the best rate of plain products of matrices, in the precision asked for."""
+
+from types import SimpleNamespace
+
+import keras
+import pytest
+
+from alexnet_repro.verify.benchmark import calibration as calibrate
+from alexnet_repro.verify.benchmark.calibration import matmul_rate
+
+
+@pytest.fixture
+def operands(monkeypatch):
+    """Dtype and shape of the operands of each product."""
+    seen, matmul = [], calibrate.ops.matmul
+
+    def noting(a, b):
+        seen.append([(keras.backend.standardize_dtype(each.dtype), tuple(each.shape)) for each in (a, b)])
+        return matmul(a, b)
+
+    monkeypatch.setattr(calibrate.ops, "matmul", noting)
+    return seen
+
+
+def test_rate_of_this_processor():
+    """A real product's rate is between a megahertz of one operation and what no processor reaches."""
+    assert 1e6 < matmul_rate("cpu:0", "float32", (256, 256, 256)) < 1e15
+
+
+@pytest.mark.parametrize(
+    ("precision", "dtype"),
+    [
+        ("float32", "float32"),
+        ("tf32", "float32"),
+        ("mixed_bfloat16", "bfloat16"),
+        ("mixed_float16", "float16"),
+    ],
+)
+def test_operands_are_of_the_precision(operands, precision, dtype):
+    """What is multiplied is what hidden layers multiply: once to warm up and four times that count."""
+    assert matmul_rate("cpu:0", precision, (16, 8, 4)) > 0
+    assert operands == [[(dtype, (16, 8)), (dtype, (8, 4))]] * 5
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Arrays of a few kilobytes."""
+    monkeypatch.setattr(calibrate, "MEMORY_BYTES", dict.fromkeys(("cpu", "gpu"), 1 << 12))
+    monkeypatch.setattr(calibrate, "COPIED_BYTES", 1 << 10)
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("device", ["cpu:0", "gpu:0"])
+def test_best_product_counts(monkeypatch, device):
+    """Of squares and layer-shaped products the fastest is the yardstick, in each precision; all else is positive."""
+    kind = device.partition(":")[0]
+    monkeypatch.setattr(calibrate, "PRODUCTS", {kind: ((1, 2, 3), (4, 5, 6))})
+    monkeypatch.setattr(calibrate, "on_device", lambda _: keras.device("cpu"))
+    monkeypatch.setattr(
+        calibrate, "matmul_rate", lambda _device, name, shape: sum(shape) * (2 if name == "tf32" else 1)
+    )
+    found = calibrate.calibrate.__wrapped__(device, ("float32", "tf32"))
+    assert found.matmul == {"float32": 15, "tf32": 30}
+    assert min(found.memory, found.to_device, found.to_host, found.call_overhead) > 0
+    assert found.kernel_launch >= 0
+
+
+@pytest.mark.parametrize(("precision", "different"), [("float32", 1), ("mixed_bfloat16", 0.5)])
+def test_operands_are_random(monkeypatch, precision, different):
+    """Elements differ, to half of them where 8 bits can, and none are zeros: a GPU is faster on what doesn't change."""
+    seen = []
+    monkeypatch.setattr(calibrate.ops, "matmul", lambda a, b: seen.extend((a, b)) or a)
+    matmul_rate("cpu:0", precision, (16, 32, 8))
+    a, b = (keras.ops.convert_to_numpy(keras.ops.cast(each, "float32")) for each in seen[:2])
+    assert len({*a.ravel(), *b.ravel()}) >= different * (16 * 32 + 32 * 8)
+    assert -1 <= a.min() < 0 < a.max() <= 1
+    assert (a != 0).all()
+    assert (b != 0).all()
+
+
+def test_nothing_is_drawn_on_the_host(monkeypatch):
+    """Operands are drawn where they are multiplied: hundreds of millions of numbers take seconds elsewhere."""
+    monkeypatch.setattr(calibrate.np.random, "default_rng", lambda *_: pytest.fail("drawn by NumPy"))
+    assert matmul_rate("cpu:0", "float32", (16, 8, 4)) > 0
+
+
+@pytest.mark.usefixtures("small")
+def test_launch_of_a_kernel(monkeypatch):
+    """What a chain of 200 kernels takes beyond a call of one, for each of the other 199; and that call's own time."""
+    seconds = {1: 2.0, 200: 401.0}
+    monkeypatch.setattr(calibrate, "_chain", lambda kernels: lambda _: seconds[kernels])
+    monkeypatch.setattr(calibrate, "_best", lambda work, *_: found if isinstance(found := work(), float) else 1.0)
+    found = calibrate.calibrate.__wrapped__("cpu:0", ())
+    assert found.call_overhead == 2.0
+    assert found.kernel_launch == pytest.approx(399 / 199)
+
+
+def test_chain_of_kernels():
+    """Each kernel of a chain takes what the one before it has made."""
+    half = keras.ops.convert_to_tensor([0.5])
+    assert float(calibrate._chain(3)(half)[0]) == 0.0625
+
+
+@pytest.mark.usefixtures("small")
+def test_copies_to_the_host_are_of_new_tensors(monkeypatch):
+    """No round copies what an earlier one did, which a backend may have kept on the host."""
+    copied = []
+    monkeypatch.setattr(calibrate, "_on_host", lambda tensor, _: copied.append(tensor))
+    calibrate.calibrate.__wrapped__("cpu:0", ())
+    assert len({id(tensor) for tensor in copied}) == 5
+
+
+def test_best_of_four_counts(monkeypatch):
+    """2n³ operations in the least of four times; how fast the warm-up seemed doesn't matter."""
+    seconds = [0.0625, 4.0, 0.5, 2.0, 1.0]
+    readings = iter([each for duration in seconds for each in (100.0, 100.0 + duration)])
+    monkeypatch.setattr(calibrate, "time", SimpleNamespace(perf_counter=lambda: next(readings)))
+    assert matmul_rate("cpu:0", "float32", (8, 8, 8)) == 2048.0

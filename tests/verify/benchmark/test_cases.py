@@ -1,0 +1,167 @@
+"""Which cases the benchmarks have, by default and in full; and what becomes of a batch that doesn't fit."""
+
+from types import SimpleNamespace
+
+import keras
+import numpy as np
+import pytest
+
+from alexnet_repro import Evaluation
+from alexnet_repro.backend.devices import usable_devices
+from benchmarks import cases as bench_cases
+from benchmarks import test_evaluate, test_training
+
+MODULE = SimpleNamespace(
+    BATCHES={"cpu": (1, 32), "gpu": (32,)}, ALL_BATCHES={"cpu": (1, 8), "gpu": (32, 64)}, CHECKS=("shapes", "layers")
+)
+TIMED = ("device", "batch", "precision", "xla")
+
+
+def ids(cases):
+    """Return the ids of parameters."""
+    return [case.id for case in cases]
+
+
+def test_default_cases():
+    """Each batch in each precision of the device; XLA isn't named. Ids never change: comparisons are by them."""
+    assert ids(bench_cases.cases(TIMED, ["cpu:0", "gpu:1"], MODULE, full=False)) == [
+        "device=cpu:0-batch=1-precision=float32",
+        "device=cpu:0-batch=1-precision=mixed_bfloat16",
+        "device=cpu:0-batch=32-precision=float32",
+        "device=cpu:0-batch=32-precision=mixed_bfloat16",
+        "device=gpu:1-batch=32-precision=float32",
+        "device=gpu:1-batch=32-precision=tf32",
+        "device=gpu:1-batch=32-precision=mixed_bfloat16",
+        "device=gpu:1-batch=32-precision=mixed_float16",
+    ]
+
+
+def test_full_cases(monkeypatch):
+    """In full there are all batches, and each once more with XLA other than it is by itself, which is named."""
+    monkeypatch.setattr(bench_cases, "other_than_default", lambda: ("on",))
+    assert ids(bench_cases.cases(TIMED, ["cpu:0"], MODULE, full=True)) == [
+        "device=cpu:0-batch=1-precision=float32",
+        "device=cpu:0-batch=1-precision=float32-xla=on",
+        "device=cpu:0-batch=1-precision=mixed_bfloat16",
+        "device=cpu:0-batch=1-precision=mixed_bfloat16-xla=on",
+        "device=cpu:0-batch=8-precision=float32",
+        "device=cpu:0-batch=8-precision=float32-xla=on",
+        "device=cpu:0-batch=8-precision=mixed_bfloat16",
+        "device=cpu:0-batch=8-precision=mixed_bfloat16-xla=on",
+    ]
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_checks_are_the_same_in_full(full):
+    """Checks are asked in the precisions that they depend on, whether timings are in full or not."""
+    assert ids(bench_cases.cases(("device", "check"), ["cpu:0"], MODULE, full=full)) == [
+        "device=cpu:0-check=shapes",
+        "device=cpu:0-check=layers-precision=float32",
+        "device=cpu:0-check=layers-precision=mixed_bfloat16",
+    ]
+
+
+def test_other_xla():
+    """By itself, TensorFlow uses XLA where there is a GPU, JAX always; PyTorch has none."""
+    gpu = len(usable_devices()) > 1
+    right = {"tensorflow": ("off",) if gpu else ("on",), "jax": ("off",), "torch": ()}
+    assert bench_cases.other_than_default() == right[keras.backend.backend()]
+
+
+class Concluded(BaseException):
+    """Ends a test, as skipping does."""
+
+
+@pytest.fixture
+def call():
+    """A function that runs a stand-in for a timed test in a batch, and returns what was found and whether it ran."""
+    stash, ran = {bench_cases.UNFIT: {}}, []
+
+    def conclude(group, finding):
+        raise Concluded(group, finding)
+
+    def call(batch, error=None, precision="float32"):
+        params = {"device": "gpu:0", "batch": batch, "precision": precision, "xla": "default"}
+        item = SimpleNamespace(
+            name=f"test_forward[batch={batch}]",
+            originalname="test_forward",
+            fixturenames=("measure",),
+            callspec=SimpleNamespace(params=params),
+            config=SimpleNamespace(stash=stash),
+            funcargs={"conclude": conclude},
+        )
+        ran.clear()
+        hook = bench_cases.pytest_pyfunc_call(item)
+        try:
+            next(hook)
+            ran.append(batch)
+            hook.throw(error) if error else hook.send(True)
+        except StopIteration as end:
+            return end.value
+        except Concluded as concluded:
+            ended = concluded
+        group, finding = ended.args
+        assert ended.__context__ is None  # or the error would hold what the test had in memory
+        assert (group, finding.check, finding.status, finding.device) == ("fast", "fits", "INCONCLUSIVE", "gpu:0")
+        return finding.cause, bool(ran)
+
+    return call
+
+
+def test_larger_batches_than_one_that_didnt_fit_arent_tried(call):
+    """A batch that doesn't fit is said so; larger ones of its series are said, not run; another precision is run."""
+    assert call(128) is True
+    assert call(256, MemoryError("out of memory")) == (
+        "test_forward[batch=256] doesn't fit into the device's memory",
+        True,
+    )
+    assert call(512) == (
+        "test_forward[batch=512] isn't tried: a batch of 256 didn't fit into the device's memory",
+        False,
+    )
+    assert call(512, precision="mixed_bfloat16") is True
+
+
+def test_other_errors_are_raised(call):
+    """What isn't a lack of memory is a failure of the test."""
+    with pytest.raises(ValueError, match="another"):
+        call(128, ValueError("another"))
+    assert call(256) is True
+
+
+OUTPUTS = np.array([[0.5, 0.25], [0.75, 0.25], [0.2, 0.8], [0.4, 0.6]])
+LOSS = -np.log([0.5 / 0.75, 0.75 / 1.0, 0.2 / 1.0, 0.4 / 1.0]).mean()
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "said"),
+    [
+        pytest.param(Evaluation(LOSS, 0.5, 4), None, id="fault=none"),
+        pytest.param(Evaluation(LOSS + 0.01, 0.5, 4), "the loss is", id="fault=loss"),
+        pytest.param(Evaluation(float("nan"), 0.5, 4), "the loss is nan", id="fault=nan"),
+        pytest.param(Evaluation(LOSS, 0.75, 4), "accuracy is 0.7500, should be 0.5000", id="fault=accuracy"),
+        pytest.param(Evaluation(LOSS, 0.5, 3), "3 images were counted, should be 4", id="fault=images"),
+    ],
+)
+def test_evaluation_is_held_against_outputs(evaluation, said):
+    """Loss, accuracy and number are those of sigmoid outputs; the second half's labels are the least likely."""
+    module = test_evaluate
+    labels = module.likely_then_unlikely(OUTPUTS)
+    np.testing.assert_array_equal(labels, [0, 0, 0, 0])
+    fault = module.differs(evaluation, OUTPUTS, labels, drift=1e-4)
+    assert (fault is None) if said is None else said in fault
+
+
+@pytest.mark.parametrize(
+    ("at_once", "updates"), [pytest.param(1, 2, id="at_once=1"), pytest.param(32, 32, id="at_once=32")]
+)
+def test_training_is_timed_as_it_trains(monkeypatch, at_once, updates):
+    """A round is as many updates as training makes a call, where that is more than two."""
+    module = test_training
+    monkeypatch.setattr(module, "best_step", lambda *_: SimpleNamespace(updates_at_once=at_once))
+    monkeypatch.setattr(
+        module, "train", lambda _, __, recipe, **___: SimpleNamespace(losses=[0.0] * recipe.num_updates)
+    )
+    rounds = []
+    module.test_training("cpu:0", 8, "float32", None, lambda work, _, *, images, **__: rounds.append((work(), images)))
+    assert rounds == [([0.0] * updates, 8 * updates)]

@@ -1,0 +1,110 @@
+"""Where a train step's time on a GPU goes, from a profile that is made up, and as it was kept."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+
+from benchmarks.tools import kernel_times as script
+from tests.helpers.paths import ROOT
+
+KEPT = ROOT / "benchmarks/references/profile-h100.json"
+
+
+def line(name, start, *events):
+    """Return a line that starts at so many ns; each event has a kernel's number, and its offset and length in µs."""
+    made = [
+        SimpleNamespace(metadata_id=number, offset_ps=offset * 10**6, duration_ps=taken * 10**6)
+        for number, offset, taken in events
+    ]
+    return SimpleNamespace(name=name, timestamp_ns=start, events=made)
+
+
+def plane(name, *of_lines):
+    """Return a plane with three kernels' names."""
+    names = {number: SimpleNamespace(name=each) for number, each in ((1, "convolve"), (2, "add"), (3, "MemcpyD2D"))}
+    return SimpleNamespace(name=name, lines=of_lines, event_metadata=names)
+
+
+def test_kernels_of_overlapping_streams():
+    """µs and calls are a step's, largest first; busy is when any stream of the GPU ran, not the sum of all."""
+    space = SimpleNamespace(
+        planes=[
+            plane("/host:CPU", line("stream", 0, (2, 0, 1000))),
+            plane(
+                "/device:GPU:0",
+                line("XLA Ops", 0, (2, 0, 1000)),
+                # From 5 µs on: 5 to 15, 35 to 55.
+                line("Stream #7(Compute)", 5000, (1, 0, 10), (1, 30, 20)),
+                # 10 to 20, 11 to 13 within it, 60 to 64.
+                line("Stream #8(MemcpyD2D)", 0, (3, 10, 10), (2, 11, 2), (3, 60, 4)),
+            ),
+        ]
+    )
+    busy, found = script.kernels(space, 2)
+    assert busy == pytest.approx(19.5)  # 5 to 20, 35 to 55 and 60 to 64
+    assert found == [(15.0, 1.0, "convolve"), (7.0, 1.0, "MemcpyD2D"), (1.0, 0.5, "add")]
+
+
+def test_nothing_ran():
+    """A profile without a GPU's plane has no kernels."""
+    assert script.kernels(SimpleNamespace(planes=[plane("/host:CPU")]), 1) == (0.0, [])
+
+
+def test_table(monkeypatch):
+    """The largest kernels by name, cut; the others in one line; then what the whole step took."""
+    monkeypatch.setattr(script, "LARGEST", 2)
+    monkeypatch.setattr(script, "WIDTH", 8)
+    found = {
+        "step": {"batch": 512, "precision": "tf32", "xla": "off"},
+        "first_call_seconds": 23.25,
+        "seconds": [0.002, 0.0025, 0.009],
+        "busy_microseconds": 2000.0,
+        "calls": 6.0,
+        "kernels": [(1500.0, 3.0, "convolution"), (250.0, 1.0, "add"), (150.0, 0.5, "copy"), (100.0, 1.5, "fill")],
+    }
+    assert script.lines(found) == [
+        "batch=512 precision=tf32 xla=off",
+        "µs a step  calls a step   share  kernel",
+        "  1,500.0          3.00   75.0%  convolut",
+        "    250.0          1.00   12.5%  add",
+        "    250.0          2.00   12.5%  2 others",
+        "step: 2,500 µs, median of 3 rounds",
+        "GPU busy: 2,000 µs, 80.0% of the step; shares are of it",
+        "kernels, copies and fills: 6.0 a step",
+        "first call: 23.2 s, tracing and compiling included",
+    ]
+
+
+def test_no_gpu(monkeypatch, capsys):
+    """Without a GPU one line says so before any work, and the exit status is 2."""
+    monkeypatch.setattr(script, "enable_memory_growth", list)
+    monkeypatch.delattr(script, "profile")
+    assert script.main(["--batch=8"]) == 2
+    told = capsys.readouterr()
+    assert (told.out, told.err.count("\n")) == ("", 1)
+    assert told.err.startswith("no GPU for TensorFlow")
+
+
+def test_training_is_compiled_as_keras_decides(capsys):
+    """What `--xla` asks for can't be had of the step that `train` makes."""
+    with pytest.raises(SystemExit):
+        script.main(["--training", "--xla=on"])
+    assert "--xla: the step that train makes is compiled as Keras decides" in capsys.readouterr().err
+
+
+def test_kept_profiles():
+    """The profiles on file are in this tool's form: those of an H100, with 25 kernels each."""
+    kept = json.loads(KEPT.read_text(encoding="utf-8"))
+    assert [script.lines(each)[0] for each in kept["profiles"]] == [
+        "batch=512 precision=mixed_bfloat16 xla=on deterministic=False training=False updates_a_call=1",
+        "batch=512 precision=mixed_bfloat16 xla=off deterministic=False training=False updates_a_call=1",
+        "batch=32 precision=float32 xla=off deterministic=True training=True updates_a_call=32",
+    ]
+    assert [len(each["kernels"]) for each in kept["profiles"]] == [25, 25, 25]
+    assert script.lines(kept["profiles"][0])[-4:] == [
+        "step: 13,075 µs, median of 3 rounds",
+        "GPU busy: 12,986 µs, 99.3% of the step; shares are of it",
+        "kernels, copies and fills: 143.0 a step",
+        "first call: 23.1 s, tracing and compiling included",
+    ]

@@ -1,0 +1,82 @@
+"""Two sides in turns: the table compares the best configuration of each, on one device."""
+
+import json
+import shlex
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from benchmarks.peers import in_turns, timed
+
+
+def case(side, configuration, *seconds, device="a GPU", **more):
+    """Return a case of 100 images as the sides print it."""
+    common = {"side": side, "what": "train step", "precision": "mixed_bfloat16", "batch": 100, "device": device}
+    timed = {"seconds": list(seconds), "peak memory, bytes": 2_000_000} if seconds else {}
+    return {**common, "configuration": configuration, **timed, **more}
+
+
+def test_table_compares_the_best_configurations():
+    """All turns' rounds count; a batch that doesn't fit is said once; the ratio is of images/s."""
+    found = [
+        case("ours", "XLA on", 1.0, 1.25),
+        case("ours", "XLA off", 2.0),
+        case("theirs", "eager", 4.0),
+        case("theirs", "compiled", failed="doesn't fit into the device's memory"),
+        case("ours", "XLA on", 1.0),
+        case("theirs", "eager", 2.0, 2.0),
+        case("theirs", "compiled", failed="doesn't fit into the device's memory"),
+    ]
+    assert in_turns.table(found).splitlines() == [
+        "on a GPU; images/s: median of all rounds (least to most)",
+        "train step, mixed_bfloat16, batch of 100",
+        "  ours: 100.0 (80.0 to 100.0) by XLA on; 2 turns, 2 MB",
+        "  theirs: none by compiled: doesn't fit into the device's memory",
+        "  theirs: 50.0 (25.0 to 50.0) by eager; 2 turns, 2 MB",
+        "  ours over theirs: 2.000",
+    ]
+
+
+def test_no_ratio_across_devices():
+    """A side that fell back to the CPU is no peer."""
+    found = [case("ours", "XLA on", 1.0), case("theirs", "eager", 1.0, device="cpu")]
+    with pytest.raises(ValueError, match="can't be compared: they ran on a GPU and cpu"):
+        in_turns.table(found)
+
+
+def test_processes_take_turns(capfd):
+    """Each side runs once a turn; what isn't a case is left out, and an exit status is said."""
+
+    def command(what, then=""):
+        program = f"import json; print('a warning'); print(json.dumps({{'what': {what!r}}})); {then}"
+        return shlex.join([sys.executable, "-c", program])
+
+    sides = {"ours": command("a"), "theirs": command("b", "raise SystemExit(3)")}
+    assert [json.dumps(each) for each in in_turns.taken(sides, 2, 60)] == [
+        '{"side": "ours", "turn": 1, "what": "a"}',
+        '{"side": "theirs", "turn": 1, "what": "b"}',
+        '{"side": "ours", "turn": 2, "what": "a"}',
+        '{"side": "theirs", "turn": 2, "what": "b"}',
+    ]
+    assert capfd.readouterr().err.count("exit status 3: ") == 2
+
+
+def test_side_that_hangs_is_ended(capfd):
+    """What it had printed counts."""
+    program = "import json, time; print(json.dumps({'what': 'a'}), flush=True); time.sleep(60)"
+    assert list(in_turns.turn(shlex.join([sys.executable, "-c", program]), 2)) == [{"what": "a"}]
+    assert "exit status -9" in capfd.readouterr().err
+
+
+def test_steps_are_dispatched_in_a_row(monkeypatch):
+    """Rounds of at least as many steps as asked for, waited for once; the seconds are a step's."""
+    monkeypatch.setattr(timed, "WARM_UP_SECONDS", 0)
+    clock = iter(range(0, 1000, 12))
+    monkeypatch.setattr(timed, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    done = []
+    seconds = timed.seconds_a_step(
+        lambda: done.append("call"), lambda _: done.append("wait"), timed.Rows(warm_up=4, rounds=2, steps=5), updates=2
+    )
+    assert seconds == [2.0, 2.0]  # 12 s for three calls of two steps
+    assert done == ["call", "wait"] * 2 + ["call", "call", "call", "wait"] * 2

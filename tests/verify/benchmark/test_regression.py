@@ -1,0 +1,110 @@
+"""Is a run as fast as its reference? What is compared, what is timed again, and what is in doubt."""
+
+from dataclasses import replace
+
+import pytest
+
+from alexnet_repro.verify.benchmark import reference as speed_reference
+from alexnet_repro.verify.benchmark.reference import Baseline, path_of, write
+from alexnet_repro.verify.benchmark.regression import Place, speed_findings
+from tests.helpers.references import FROM, HERE, PLACES, PROCESSES, STORED, stored_in, timing
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder with rules and one reference."""
+    return stored_in(tmp_path)
+
+
+def test_start_decides_whether_a_reference_is_of_here(folder):
+    """A reference of this start of a virtual machine fails what is slower; of another it leaves it in doubt."""
+    provenance = {**FROM, "boot": "2c26b46b68ff"}
+    stored = replace(STORED, cases={"resize": Baseline("cpu:0", "float32", PROCESSES, provenance)})
+    write(path_of(folder, stored.device), stored)
+    for boot, status in (("2c26b46b68ff", "FAIL"), ("another", "INCONCLUSIVE")):
+        places = {"cpu:0": Place(STORED.device, HERE, boot)}
+        (found,) = speed_findings([timing(2.0)], places, folder, lambda _: ({"resize": [2.0] * 6}, 0.0))
+        assert found.status == status
+
+
+def test_same_speed_passes(folder):
+    """A run as fast as its reference passes, with the day of it."""
+    (found,) = speed_findings([timing(1.0)], PLACES, folder)
+    assert (found.check, found.status, found.cause) == ("speed", "PASS", "resize")
+    assert "8 processes of 2026-11-24" in found.evidence
+
+
+@pytest.mark.parametrize(
+    ("again", "busy", "status", "looks"),
+    [
+        pytest.param([1.2, 1.2], 0.04, "FAIL", 3, id="again=slower, slower"),
+        pytest.param([1.2, 1.2], 0.06, "INCONCLUSIVE", 3, id="again=slower, slower, busy"),
+        pytest.param([1.2, 1.0], 0.06, "PASS", 3, id="again=slower, the same"),
+        pytest.param([1.0], 0.0, "PASS", 2, id="again=the same"),
+    ],
+)
+def test_slower_is_looked_at_again(folder, again, busy, status, looks):
+    """What is slower is timed in other processes, as long as it is and until there are three; nothing else is."""
+    asked, left = [], list(again)
+
+    def look(cases):
+        asked.append(list(cases))
+        return {case: [left.pop(0)] * 6 for case in cases}, busy
+
+    stored = replace(STORED, cases={**STORED.cases, "forward": STORED.cases["resize"]})
+    speed_reference.write(path_of(folder, STORED.device), stored)
+    found = speed_findings([timing(1.2), timing(1.0, "forward")], PLACES, folder, look)
+    assert asked == [["resize"]] * len(again)
+    assert [each.status for each in found] == [status, "PASS"]
+    assert found[0].data["looks"] == looks
+
+
+def test_failed_look_leaves_a_doubt(folder):
+    """Where another process can't be had, what is slower is in doubt, and why is said."""
+
+    def broken(_):
+        raise ValueError("nothing is kept of a process that fails")
+
+    (found,) = speed_findings([timing(1.2)], PLACES, folder, broken)
+    assert found.status == "INCONCLUSIVE"
+    assert found.evidence.endswith("another look failed: nothing is kept of a process that fails")
+
+
+@pytest.mark.parametrize(
+    ("places", "case", "said"),
+    [
+        pytest.param(
+            {"cpu:0": Place("Tesla T4", HERE)}, "resize", "no reference is on file for Tesla T4", id="device=none"
+        ),
+        pytest.param(
+            PLACES,
+            "forward",
+            "no reference is on file for this case on AMD EPYC, 2 processors",
+            id="case=none",
+        ),
+        pytest.param(
+            {"cpu:0": Place(STORED.device, {**HERE, "packages": {"numpy": "3"}})},
+            "resize",
+            "the reference on file for AMD EPYC, 2 processors is of another environment: packages numpy 3 (was 2.4.6)",
+            id="environment=another",
+        ),
+    ],
+)
+def test_unlike_is_never_compared(folder, places, case, said):
+    """Another device, case or environment is in doubt, however slow; what is missing is said, and how to make it."""
+    (found,) = speed_findings([timing(9.0, case)], places, folder)
+    assert (found.status, found.number) == ("INCONCLUSIVE", None)
+    assert found.cause == f"{case}: {said}"
+    assert found.mend.startswith("python -m benchmarks.tools.make_reference")
+
+
+def test_void_timings_are_left_out(folder):
+    """How fast a wrong answer came is compared with nothing."""
+    assert speed_findings([timing(9.0, fault="wrong")], PLACES, folder) == []
+
+
+def test_rules_that_cant_be_read_fail(folder):
+    """The run says so; it never goes on with rules of its own."""
+    (folder / "rules.toml").write_text("false_alarms = 1\n")
+    (found,) = speed_findings([timing(1.0)], PLACES, folder)
+    assert (found.status, "false_alarms" in found.evidence) == ("FAIL", True)

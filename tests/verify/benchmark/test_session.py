@@ -1,0 +1,208 @@
+"""Runs of `pytest benchmarks`, on the CPU: stable ids, a record, a verdict, and the exit status that follows."""
+
+import json
+import subprocess
+import sys
+from types import SimpleNamespace
+from xml.etree import ElementTree as ET
+
+import keras
+import pytest
+
+from alexnet_repro.backend.devices import usable_devices
+from alexnet_repro.verify.checks.devices import UnfitError
+from alexnet_repro.verify.finding import Finding
+from alexnet_repro.verify.report.run_record import Record
+from benchmarks import conftest as benchmarks_conftest
+from benchmarks import summary
+from tests.helpers.machines import A100, box
+from tests.helpers.paths import ROOT
+
+IDS = (
+    "test_correct.py::test_correct[device=cpu:0-check=shapes]",
+    "test_correct.py::test_correct[device=cpu:0-check=layers-precision=float32]",
+    "test_correct.py::test_correct[device=cpu:0-check=layers-precision=mixed_bfloat16]",
+    "test_repeatable.py::test_replay[device=cpu:0-check=replay-precision=float32]",
+    "test_reference.py::test_golden[device=cpu:0-precision=float32]",
+    "test_burn_in.py::test_burn_in[device=cpu:0]",
+    "test_overhead.py::test_price[device=cpu:0]",
+    "test_evaluate.py::test_evaluate[device=cpu:0-precision=float32]",
+    "test_forward.py::test_forward[device=cpu:0-batch=128-precision=mixed_bfloat16]",
+    "test_input_pipeline.py::test_draw_train[batch=128]",
+    "test_resize.py::test_resize[device=cpu:0-batch=128-side=28]",
+    "test_train_step.py::test_train_step[device=cpu:0-batch=32-precision=float32]",
+)
+COLLECT = ("--collect-only", "--quiet", "--device=cpu:0")
+ONE, TWO = "test_correct and shapes", "test_correct and (shapes or resize)"
+
+
+def run(*arguments):
+    """Run the benchmarks, and return what became of them."""
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "benchmarks", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def ids_of(done):
+    """Return the tests that were collected."""
+    assert done.returncode == 0, done.stdout
+    return [line.removeprefix("benchmarks/") for line in done.stdout.splitlines() if "::" in line]
+
+
+@pytest.fixture(scope="module")
+def collected(tmp_path_factory):
+    """The tests that there are by default, and the folder above the one that was to be reported into."""
+    folder = tmp_path_factory.mktemp("collected")
+    return ids_of(run(*COLLECT, f"--report={folder / 'report'}")), folder
+
+
+@pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
+def test_doctor_is_asked_before_a_gpu_is_used(monkeypatch, backend):
+    """He comes first, since counting GPUs takes hold of them on JAX, and devices are chosen by what he knows."""
+    module = benchmarks_conftest
+    here, well, asked = box(A100), Finding("gpu", "PASS", "1 in this machine"), []
+
+    def ask(*_, **__):
+        asked.append("the doctor")
+        return here, [well]
+
+    def choose(*arguments, **_):
+        asked.append(arguments)
+        raise UnfitError("that was all")
+
+    monkeypatch.setattr(keras.backend, "backend", lambda: backend)
+    monkeypatch.setattr(module, "ask_the_doctor", ask)
+    monkeypatch.setattr(module, "choose_devices", choose)
+    monkeypatch.setattr(module, "enable_memory_growth", lambda: asked.append("memory growth"))
+    monkeypatch.setattr(module, "usable_devices", lambda: ("cpu:0", "gpu:0"))
+    stash, added = pytest.Stash(), []
+    stash[module.RECORD] = SimpleNamespace(add=lambda *finding: added.append(finding))
+    config = SimpleNamespace(
+        stash=stash,
+        option=SimpleNamespace(collectonly=False),
+        getoption={"device": ["gpu:0"], "require_gpu": True}.get,
+        get_terminal_writer=lambda: SimpleNamespace(line=None),
+    )
+    with pytest.raises(pytest.exit.Exception, match="that was all"):
+        module.pytest_sessionstart(SimpleNamespace(config=config))
+    assert asked == ["the doctor", "memory growth", (here, ["gpu:0"], ("cpu:0", "gpu:0"))]
+    assert added == [("doctor", well)]
+    assert stash[module.HERE] is here
+
+
+@pytest.mark.slow
+def test_collecting_writes_nothing(collected):
+    """The ids are stable, right comes before the same twice and both before fast, and no folder is made."""
+    ids, folder = collected
+    assert [each for each in ids if each in IDS] == list(IDS)
+    assert not any("gpu" in each for each in ids if "[" in each)
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_full_grid_has_all_of_the_small_one(collected):
+    """With --full there are more batches, and XLA other than it is by default; what was there is there in its order."""
+    few, _ = collected
+    all_of_them = ids_of(run(*COLLECT, "--full"))
+    more = set(all_of_them) - set(few)
+    assert [each for each in all_of_them if each not in more] == few
+    xla = "on" if keras.backend.backend() == "tensorflow" and len(usable_devices()) == 1 else "off"
+    assert {
+        "test_forward.py::test_forward[device=cpu:0-batch=256-precision=float32]",
+        f"test_train_step.py::test_train_step[device=cpu:0-batch=32-precision=mixed_bfloat16-xla={xla}]",
+    } <= more
+    assert all("test_forward" in each or "test_train_step" in each for each in more)
+
+
+@pytest.fixture(scope="module")
+def checked(tmp_path_factory):
+    """A run of two checks, and its folder, which wasn't there."""
+    folder = tmp_path_factory.mktemp("run") / "reports/today"
+    return run("-k", TWO, "--device=cpu:0", f"--report={folder}"), folder
+
+
+@pytest.mark.slow
+def test_run_ends_in_a_verdict(checked):
+    """What was asked is well, the rest is in doubt and said to be; a doubt alone doesn't fail the run."""
+    done, folder = checked
+    assert done.returncode == 0, done.stdout
+    lines = done.stdout.splitlines()
+    said = [" ".join(line.split()[:2]) for line in lines]
+    assert [each for each in said if each in ("doctor PASS", "correct PASS")] == ["doctor PASS", "correct PASS"]
+    assert "repeatable  INCONCLUSIVE  not run" in lines
+    assert "fast        INCONCLUSIVE  not run" in lines
+    assert "INCONCLUSIVE: nothing is wrong as far as was asked, but not everything could be told" in lines
+    assert "GPU: not run; this machine has none that is asked for" in lines
+    assert f"results: {folder / 'results.json'}" in lines
+    assert lines[lines.index(f"results: {folder / 'results.json'}") + 1] == f"report: {folder / 'report.html'}"
+
+
+@pytest.mark.slow
+def test_run_is_recorded(checked):
+    """The record has both checks' findings and says that the run came to its end; report and JUnit's file are there."""
+    _, folder = checked
+    assert sorted(path.name for path in folder.iterdir()) == ["junit.xml", "report.html", "report.md", "results.json"]
+    assert "<h1>? INCONCLUSIVE</h1>" in (folder / "report.html").read_text()
+    record = json.loads((folder / "results.json").read_text())
+    assert (record["schema"], record["complete"], record["verdict"]) == (1, True, "INCONCLUSIVE")
+    assert record["verdicts"]["correct"] == "PASS"
+    assert record["machine"]["devices"] == ["cpu:0"]
+    found = [(each["check"], each["device"], each["status"]) for each in record["findings"]["correct"]]
+    assert found[-2:] == [("shapes", "cpu:0", "PASS"), ("resize", "cpu:0", "PASS")]
+    names = [case.get("name") for case in ET.parse(folder / "junit.xml").iter("testcase")]
+    assert names == ["test_correct[device=cpu:0-check=shapes]", "test_correct[device=cpu:0-check=resize]"]
+
+
+@pytest.mark.slow
+def test_doubt_fails_a_run_that_is_asked_to(tmp_path):
+    """With --fail-inconclusive, what wasn't asked fails the run though every test passed."""
+    done = run("-k", ONE, "--device=cpu:0", f"--report={tmp_path}", "--fail-inconclusive")
+    assert done.returncode == 1, done.stdout
+    assert "1 passed" in done.stdout
+    assert "repeatable  INCONCLUSIVE  not run" in done.stdout.splitlines()
+    assert json.loads((tmp_path / "results.json").read_text())["complete"] is True
+
+
+@pytest.mark.slow
+def test_device_that_isnt_there_is_a_usage_error(tmp_path):
+    """It ends the run before the first test, in one line."""
+    done = run("--device=gpu:99", f"--report={tmp_path}")
+    assert done.returncode == 4
+    errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
+    assert len(errors) == 1
+    assert errors[0].startswith("ERROR: --device=gpu:99: no such device; ")
+    assert "passed" not in done.stdout
+
+
+@pytest.mark.slow
+def test_folder_that_cant_be_written_is_a_usage_error(tmp_path):
+    """So does a --report that can't be made, before anything is measured, with the option that names another."""
+    (tmp_path / "file").write_text("no folder")
+    done = run("-k", ONE, "--device=cpu:0", f"--report={tmp_path / 'file'}")
+    assert done.returncode == 4
+    errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
+    assert len(errors) == 1
+    assert "file/results.json can't be written: " in errors[0]
+    assert errors[0].endswith("; name another folder: --report=DIR")
+
+
+@pytest.mark.parametrize(
+    ("devices", "absent"),
+    [
+        pytest.param(("cpu:0",), True, id="devices=cpu:0"),
+        pytest.param(("gpu:0",), False, id="devices=gpu:0"),
+        pytest.param(("cpu:0", "gpu:0"), False, id="devices=cpu:0 gpu:0"),
+    ],
+)
+def test_absence_of_gpus_is_said(tmp_path, devices, absent):
+    """The end of a run says that no GPU was examined, and says it only then."""
+    module = summary
+    record, lines = Record(tmp_path / "results.json"), []
+    record.add("correct", Finding("shapes", "PASS", "well"))
+    stash = pytest.Stash()
+    stash[module.DEVICES], stash[module.RECORD], stash[module.LINES] = devices, record, ["a price"]
+    stash[module.TIMINGS] = []
+    terminal = SimpleNamespace(stats={}, section=lines.append, write_line=lines.append)
+    list(module.pytest_terminal_summary(terminal, SimpleNamespace(stash=stash)))
+    assert ("GPU: not run; this machine has none that is asked for" in lines) is absent
+    assert lines[:2] == ["a price", "verdict"]
+    assert "correct     PASS          1 of 1 checks passed" in lines

@@ -1,0 +1,107 @@
+"""What the machine says of itself while it works: load, clocks, heat, and whose heat it is."""
+
+from dataclasses import replace
+
+import pytest
+
+from alexnet_repro.verify.benchmark import telemetry
+from alexnet_repro.verify.benchmark.telemetry import conditions_of
+from alexnet_repro.verify.doctor.nvidia import Nvidia
+from tests.helpers.machines import A100, box
+
+HOT = replace(A100, index=1, uuid="GPU-b", clock_limits=0x20, temperature=91)
+HELD = "its clocks are held down by heat (software slowdown), 91 °C"
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """Return a function that gives this machine other GPUs, and a CUDA_VISIBLE_DEVICES if it isn't None."""
+
+    def become(*gpus, visible=None, nvidia=None):
+        settings = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
+        monkeypatch.setattr(telemetry, "read_machine", lambda: box(*gpus, settings=settings))
+        monkeypatch.setattr(telemetry, "read_nvidia", lambda _files, _deadline: nvidia or Nvidia(gpus=gpus))
+
+    return become
+
+
+@pytest.mark.parametrize(
+    ("limits", "by"),
+    [
+        (0x20, "heat (software slowdown)"),
+        (0x40, "heat (hardware slowdown)"),
+        (0x20 | 0x40, "heat (software slowdown) and heat (hardware slowdown)"),
+        (0x20 | 0x4, "heat (software slowdown)"),
+    ],
+)
+def test_heat_is_said(machine, limits, by):
+    """Clocks that heat holds down are said, with the temperature."""
+    machine(replace(HOT, index=0, clock_limits=limits))
+    assert conditions_of("gpu:0").heat == f"its clocks are held down by {by}, 91 °C"
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [
+        0x0,
+        0x1,  # idle
+        0x4,  # its power limit: so it should be, at work
+        0x8 | 0x80 | 0x100,
+    ],
+)
+def test_other_limits_are_no_heat(machine, limits):
+    """Idleness, the power limit and the supply's brake aren't taken for it."""
+    machine(replace(HOT, index=0, clock_limits=limits))
+    assert conditions_of("gpu:0").heat == ""
+
+
+@pytest.mark.parametrize(
+    ("visible", "hot"),
+    [
+        (None, "gpu:1"),
+        ("0,1", "gpu:1"),
+        ("1,0", "gpu:0"),
+        ("1", "gpu:0"),
+        ("0", ""),
+        ("GPU-b", "gpu:0"),
+        ("GPU-a,GPU-b", "gpu:1"),
+        ("MIG-5a6b", ""),  # the name of a slice doesn't tell whose it is
+    ],
+)
+def test_heat_is_that_of_the_gpu_in_question(machine, visible, hot):
+    """GPUs are numbered among those that CUDA_VISIBLE_DEVICES names, by number or by UUID."""
+    machine(A100, HOT, visible=visible)
+    devices = [f"gpu:{i}" for i in range(2 if visible is None else visible.count(",") + 1)]
+    assert {device: conditions_of(device).heat for device in devices} == {
+        device: HELD if device == hot else "" for device in devices
+    }
+
+
+@pytest.mark.parametrize(
+    "nvidia",
+    [
+        pytest.param(Nvidia(error="no answer within 30 s, after 0 GPUs"), id="driver=hangs"),
+        pytest.param(Nvidia(gpus=(A100,)), id="driver=lost it"),
+        pytest.param(Nvidia(gpus=(A100, replace(HOT, clock_limits=None))), id="driver=doesn't tell"),
+    ],
+)
+def test_driver_that_says_nothing_is_no_heat(machine, nvidia):
+    """A driver that can't be asked, or doesn't tell, says nothing."""
+    machine(A100, HOT, nvidia=nvidia)
+    assert conditions_of("gpu:1").heat == ""
+
+
+def test_cpu_asks_no_driver(monkeypatch):
+    """Of a CPU nothing is said, and the driver isn't asked."""
+    monkeypatch.setattr(telemetry, "read_nvidia", lambda *_: pytest.fail("the driver was asked"))
+    assert conditions_of("cpu:0").heat == ""
+
+
+def test_conditions(machine, tmp_path):
+    """Load, the processors' mean clock, and the GPU's clock and temperature are kept; what isn't told is None."""
+    machine(replace(HOT, index=0, clock=1410))
+    (tmp_path / "cpuinfo").write_text("cpu MHz\t\t: 2000.0\nflags\t: fpu\n\ncpu MHz\t\t: 3000.0\n")
+    found = conditions_of("gpu:0", tmp_path / "cpuinfo")
+    assert (found.cpu_mhz, found.gpu_mhz, found.temperature, found.heat) == (2500.0, 1410, 91, HELD)
+    assert found.load >= 0
+    assert conditions_of("cpu:0", tmp_path / "absent").cpu_mhz is None

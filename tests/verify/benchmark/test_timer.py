@@ -1,0 +1,248 @@
+"""The one way to time: warm, enough rounds, and a clock that waits for the device or is found out."""
+
+import contextlib
+import gc
+import time
+from inspect import signature
+from types import SimpleNamespace
+from unittest.mock import Mock
+
+import keras
+import numpy as np
+import pytest
+from pytest_benchmark.fixture import BenchmarkFixture
+from pytest_benchmark.utils import NameWrapper
+
+from alexnet_repro.verify.benchmark import timer as module
+from alexnet_repro.verify.benchmark.timer import measure, read_back_seconds, uncollected
+from alexnet_repro.verify.benchmark.timing import Timing, synchronised
+
+MOMENT = 0.02  # seconds that the work takes; far above what a call and a read cost
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch):
+    """Half a second of warm-up is for GPUs, and all the garbage of the tests so far for those about it."""
+    monkeypatch.setattr(module, "WARM_UP_SECONDS", 0.0)
+    monkeypatch.setattr(module, "gc", Mock())
+
+
+@pytest.fixture
+def make(request):
+    """A function that returns the plugin's own fixture, which leaves no row in the table of this run."""
+    options = dict.fromkeys(signature(BenchmarkFixture).parameters)  # None, but for those that bear on `pedantic`
+    options |= {"node": request.node, "max_time": 1, "min_time": 1, "timer": NameWrapper(time.perf_counter)}
+    return lambda **changes: BenchmarkFixture(**options | {"add_stats": lambda _: None} | changes)
+
+
+class Work:
+    """Takes its time, and returns how often it was done."""
+
+    def __init__(self, seconds=0.0):
+        self.seconds, self.calls = seconds, 0
+
+    def __call__(self):
+        self.calls += 1
+        time.sleep(self.seconds)
+        return self.calls
+
+
+class Promise:
+    """A result that isn't there yet: reading it takes as long as the work does."""
+
+    def __array__(self, dtype=None, copy=None):
+        """Return it once it is there."""
+        time.sleep(MOMENT)
+        return np.zeros(3, dtype)
+
+
+def judged(done):
+    """Return whether the timing is found to have waited."""
+    return synchronised(Timing("case", "gpu:0", "float32", done.rounds, done.read_back)).status
+
+
+@pytest.mark.parametrize(("least", "rounds"), [(1, 5), (5, 5), (9, 9)])
+def test_rounds_are_five_at_least(make, least, rounds):
+    """As many as are asked for, and never fewer than five; what is returned is the last one's result."""
+    work = Work(seconds=0.001)
+    done = measure(make(), work, least_rounds=least, seconds=0.0)
+    assert len(done.rounds) == rounds
+    assert done.result >= 1 + rounds  # the first one compiles, and isn't timed
+
+
+def test_rounds_and_warm_up_fill_their_times(make, monkeypatch):
+    """At an eighth of a second a round, half a second of warm-up is 4 rounds, and 1.1 seconds of timing are 9."""
+    monkeypatch.setattr(module, "WARM_UP_SECONDS", 0.5)
+    monkeypatch.setattr(module, "read_back_seconds", lambda _: 0.125)
+    work = Work()
+    done = measure(make(), work, least_rounds=5, seconds=1.1)
+    assert len(done.rounds) == 9
+    assert work.calls == 1 + 4 + 9  # the first one compiles
+
+
+def test_honest_work_is_timed_as_long_as_it_takes(make):
+    """Each round takes at least its time, reading back no less, and the timing is believed."""
+    done = measure(make(), Work(MOMENT), least_rounds=5, seconds=0.0)
+    assert min(done.rounds) >= MOMENT * 0.99
+    assert done.read_back >= MOMENT * 0.99
+    assert judged(done) == "PASS"
+
+
+def test_timing_that_is_off_calls_the_work_once(make):
+    """With --benchmark-disable, the work is done once for its result, and nothing is timed."""
+    work = Work()
+    done = measure(make(disabled=True), work, least_rounds=5, seconds=1.0)
+    assert (done.result, done.rounds, done.read_back, work.calls) == (1, [], 0.0, 1)
+
+
+def test_work_that_isnt_done_is_found_out(make):
+    """A result whose reading takes its time was timed too soon: the time until it is read tells."""
+    done = measure(make(), Promise, least_rounds=5, seconds=0.0)
+    assert isinstance(done.result, Promise)
+    assert sorted(done.rounds)[2] < 0.1 * done.read_back
+    assert done.read_back >= MOMENT / 2 * 0.99  # of two rounds one was read
+    assert judged(done) == "FAIL"
+
+
+@pytest.mark.parametrize(("waits", "status"), [(True, "PASS"), (False, "FAIL")])
+def test_device_is_waited_for(make, monkeypatch, waits, status):
+    """With a device that works in the background, a `synchronise` that waits is believed, one that doesn't is not."""
+    until = [0.0]
+
+    def start():
+        until[0] = max(until[0], time.perf_counter()) + MOMENT
+        return result
+
+    def wait(*_):
+        time.sleep(max(0.0, until[0] - time.perf_counter()))
+
+    def read(value):
+        wait()
+        return value
+
+    result = np.zeros(3)
+    monkeypatch.setattr(module.devices, "synchronise", wait if waits else lambda *_: None)
+    monkeypatch.setattr(module.ops, "convert_to_numpy", read)
+    done = measure(make(), start, least_rounds=5, seconds=0.0)
+    assert judged(done) == status
+    if waits:
+        assert min(done.rounds) >= MOMENT * 0.99
+
+
+def test_each_round_begins_and_ends_with_a_wait(make, monkeypatch):
+    """Nothing is under way when the clock is started, nor when it is stopped."""
+    events = []
+    monkeypatch.setattr(module, "read_back_seconds", lambda _: 1e-9)  # in no doubt, so never measured again
+    monkeypatch.setattr(module.devices, "synchronise", lambda *_: events.append("wait"))
+    measure(make(), lambda: events.append("work"), least_rounds=5, seconds=0.0)
+    assert events[-15:] == ["wait", "work", "wait"] * 5
+
+
+def test_disturbance_is_looked_at_again(make):
+    """Where only the reading back was slow, once, it is measured again before the rounds are doubted."""
+    sleeps = iter([0.0, 5 * MOMENT, 5 * MOMENT])  # the call that compiles, then the two that are read back
+    work = Work()
+
+    def disturbed():
+        time.sleep(next(sleeps, MOMENT / 10))
+        return work()
+
+    done = measure(make(), disturbed, least_rounds=5, seconds=0.0)
+    assert done.read_back < 4 * MOMENT
+    assert judged(done) == "PASS"
+
+
+def test_every_part_of_a_result_is_read():
+    """Results may be nested; each tensor, array and number among them is waited for."""
+    nested = {"a": [Promise(), 1.0], "b": (Promise(), keras.ops.ones(2))}
+    assert read_back_seconds(lambda: nested) >= 2 * MOMENT / 2 * 0.99
+
+
+def test_time_until_it_is_read_is_that_of_one_round(monkeypatch):
+    """Two rounds are done, and half their time is told."""
+    work, clock = Work(), iter([10.0, 10.5])
+    monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    assert read_back_seconds(work) == 0.25
+    assert work.calls == 2
+
+
+class Littering:
+    """Work that leaves cycles behind, enough for a collection at each call; it notes where collections begin."""
+
+    def __init__(self):
+        self.calls, self.working, self.collections = 0, False, []
+        self.result = keras.ops.ones(1)
+
+    def __call__(self):
+        self.calls += 1
+        self.working = True
+        for _ in range(100):
+            cycle = []
+            cycle.append(cycle)
+        self.working = False
+        return self.result
+
+    def collecting(self, phase, _):
+        if phase == "start":
+            self.collections.append((self.calls, self.working))
+
+
+@pytest.fixture
+def littering(monkeypatch):
+    """Such work, while garbage is collected at every chance."""
+    monkeypatch.setattr(module, "gc", gc)
+    monkeypatch.setattr(module, "read_back_seconds", lambda _: 1e-9)  # in no doubt, so never measured again
+    work, thresholds = Littering(), gc.get_threshold()
+    gc.callbacks.append(work.collecting)
+    gc.set_threshold(20)
+    yield work
+    gc.set_threshold(*thresholds)
+    gc.callbacks.remove(work.collecting)
+
+
+def test_no_garbage_is_collected_within_a_round(make, littering):
+    """Neither in the five timed rounds nor in the two in a row; before each of the five, and the row, it is."""
+    before = []
+    for _ in range(3):  # while another thread collects, which is rare, this one's calls for it do nothing
+        littering.calls = 0
+        littering.collections.clear()
+        measure(make(), littering, least_rounds=5, seconds=0.0)
+        assert littering.calls == 1 + 5 + 2
+        assert {call for call, working in littering.collections if working} <= {1}  # the round that compiles
+        before.append({call for call, working in littering.collections if not working} >= {1, 2, 3, 4, 5, 6})
+    assert any(before)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize("before", ["enabled", "disabled"])
+def test_collection_is_what_it_was(monkeypatch, before, fails):
+    """After the timing, or whatever ends it, garbage is collected or not as before, and all of it is looked at."""
+    names = ("isenabled", "freeze", "disable", "unfreeze", "enable")
+    quick = SimpleNamespace(collect=lambda: None, **{name: getattr(gc, name) for name in names})
+    monkeypatch.setattr(module, "gc", quick)
+    frozen = gc.get_freeze_count()
+    try:
+        if before == "disabled":
+            gc.disable()
+        with contextlib.suppress(KeyboardInterrupt), uncollected():
+            assert not gc.isenabled()
+            if fails:
+                raise KeyboardInterrupt
+        assert gc.isenabled() == (before == "enabled")
+        assert gc.get_freeze_count() == frozen
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize(
+    ("work", "rows"),
+    [
+        pytest.param(lambda: 1.0, False, id="result=number"),
+        pytest.param(lambda: np.zeros(3), False, id="result=array"),
+        pytest.param(lambda: (keras.ops.ones(2), 1.0), True, id="result=tensor"),
+    ],
+)
+def test_rows_are_for_what_may_be_under_way(make, work, rows):
+    """A number or an array has been waited for, so that rounds in a row would tell nothing else."""
+    done = measure(make(), work, least_rounds=5, seconds=0.0)
+    assert (done.pipelined is not None) == rows

@@ -1,0 +1,227 @@
+"""Is a timing to be believed, and is it as fast as it should be? On seconds that are made up."""
+
+import numpy as np
+import pytest
+
+from alexnet_repro.verify.benchmark.timing import Timing, judge, quiet, share, siblings, steady, synchronised, valid
+
+HOT = "its clocks are held down by heat (software slowdown), 91 °C"
+A100, T4 = "NVIDIA A100-SXM4-80GB", "Tesla T4"
+
+
+def timing(rounds=(1.0,) * 5, read_back=1.0, device="gpu:0", precision="float32", **more):
+    """Return a case's timing on a device."""
+    return Timing(f"forward[device={device}-precision={precision}]", device, precision, rounds, read_back, **more)
+
+
+def rising(count, factor):
+    """Return so many rounds, each slower than the one before, the last by `factor` slower than the first."""
+    return [0.1 + 0.1 * (factor - 1) * i / (count - 1) for i in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("peak", "bandwidth", "flop", "largest", "checks"),
+    [
+        (None, None, 10**12, True, "valid synchronised steady quiet"),
+        (2e12, None, 10**12, True, "valid synchronised steady quiet"),
+        (2e12, 1e12, 0, True, "valid synchronised steady quiet"),
+        (2e12, 1e12, 10**12, False, "valid synchronised steady quiet"),
+        (2e12, 1e12, 10**12, True, "valid synchronised steady quiet share"),
+    ],
+)
+def test_each_case_is_judged(peak, bandwidth, flop, largest, checks):
+    """A case is valid, synchronised, steady and quiet; the largest batch, with a yardstick, has its share told too."""
+    found = judge(timing(device="gpu:1", precision="tf32", flop=flop, peak=peak, bandwidth=bandwidth, largest=largest))
+    assert " ".join(finding.check for finding in found) == checks
+    assert {(finding.status, finding.device, finding.precision) for finding in found} == {("PASS", "gpu:1", "tf32")}
+
+
+@pytest.mark.parametrize(
+    ("rounds", "status"),
+    [
+        ([1.0, 1.0, 1.1, 1.25, 1.3], "PASS"),  # quartiles 1.0 and 1.25, of a median of 1.1
+        ([0.8, 0.8, 1.0, 1.1, 1.2], "INCONCLUSIVE"),  # 0.8 and 1.1, of 1.0
+    ],
+    ids=["noise=23 %", "noise=30 %"],
+)
+def test_noise_is_a_doubt(rounds, status):
+    """A case whose middle half spreads over more than a quarter of its median can't be judged."""
+    assert quiet(timing(rounds)).status == status
+
+
+def test_wrong_result_is_void():
+    """How fast a wrong answer came tells nothing, and what was wrong with it is said."""
+    assert valid(timing()).status == "PASS"
+    finding = valid(timing(fault="probabilities sum to 0.5"))
+    assert (finding.check, finding.status) == ("valid", "FAIL")
+    assert finding.cause == "forward[device=gpu:0-precision=float32] is void: probabilities sum to 0.5"
+    assert "python -m alexnet_repro doctor" in finding.mend
+
+
+@pytest.mark.parametrize(
+    ("median", "status"), [(2.0, "PASS"), (1.0, "PASS"), (0.5, "PASS"), (0.499, "FAIL"), (0.001, "FAIL")]
+)
+def test_clock_is_stopped_when_the_device_is_done(median, status):
+    """A round takes at least half the time that its result takes to be read; the median decides, not one round."""
+    finding = synchronised(timing([0.0, median, median, median, 9.0], read_back=1.0))
+    assert (finding.check, finding.status, finding.number, finding.bound) == ("synchronised", status, median, 0.5)
+
+
+def test_unfinished_work_is_named():
+    """Both times are shown, and what to type into the benchmark."""
+    finding = synchronised(timing([0.001] * 5, read_back=0.2))
+    assert "timed without waiting for the device" in finding.cause
+    assert finding.evidence == "0.001 s a round, but 0.2 s until its result could be read"
+    assert "devices.synchronise" in finding.mend
+
+
+@pytest.mark.parametrize(
+    ("heat", "status", "said"),
+    [(HOT, "FAIL", HOT), ("", "INCONCLUSIVE", "nothing says that it is heat")],
+    ids=["heat=yes", "heat=no"],
+)
+@pytest.mark.parametrize("count", [11, 48, 500])
+def test_falling_speed_is_seen(count, heat, status, said):
+    """Rounds that grow slower by half: a fault where the driver speaks of heat, a doubt where it doesn't."""
+    finding = steady(timing(rising(count, 1.5), heat=heat))
+    assert (finding.check, finding.status, finding.bound) == ("steady", status, 1.1)
+    assert 1.25 < finding.number < 1.5
+    assert "grew slower by" in finding.cause
+    assert said in finding.cause
+    assert ("nvidia-smi" in finding.mend) == bool(heat)
+
+
+@pytest.mark.parametrize(
+    "rounds",
+    [
+        pytest.param([0.1] * 200, id="rounds=equal"),
+        pytest.param(rising(200, 1.1), id="rounds=slower by a tenth"),
+        pytest.param(rising(200, 3.0)[::-1], id="rounds=faster and faster"),
+        pytest.param([0.1] * 199 + [30.0], id="rounds=one outlier, the last"),
+        pytest.param([0.1] * 70 + [0.2] * 60 + [0.1] * 70, id="rounds=a busy while"),
+        pytest.param([0.1, 0.2] * 100, id="rounds=by turns"),
+        pytest.param(rising(5, 9.0), id="rounds=5"),
+        pytest.param(rising(7, 9.0), id="rounds=7"),
+    ],
+)
+def test_other_courses_are_no_fall(rounds):
+    """Little, the other way, once, for a while, or too few to tell: none is taken for heat."""
+    assert steady(timing(rounds, heat=HOT)).status == "PASS"
+
+
+def test_noise_is_never_taken_for_a_fall():
+    """Of 2,000 seeded series without a trend, of any length and scatter, not one alarms."""
+    random = np.random.default_rng(0)
+    for _ in range(2000):
+        rounds = 0.01 * random.lognormal(sigma=random.uniform(0.01, 1.0), size=random.integers(5, 100))
+        finding = steady(timing(rounds, heat=HOT))
+        assert finding.status == "PASS", str(finding)
+
+
+def test_fall_is_seen_through_noise():
+    """Of 100 seeded series that grow slower by half amid scatter of a tenth, every one alarms."""
+    random = np.random.default_rng(0)
+    for _ in range(100):
+        rounds = rising(100, 1.5) * random.lognormal(sigma=0.1, size=100)
+        assert steady(timing(rounds, heat=HOT)).status == "FAIL"
+
+
+@pytest.mark.parametrize(
+    ("peak", "bandwidth", "number", "status"),
+    [
+        (1e12, 1e12, 1.1, "PASS"),  # the two may overlap
+        (4e12, 1e12, 0.35, "PASS"),
+        (10e12, 0.5e12, 0.3, "PASS"),  # as on a GPU whose products are far faster than its memory
+        (5e12, 4e12, 0.225, "INCONCLUSIVE"),
+        (1e15, 1e15, 0.0011, "INCONCLUSIVE"),
+    ],
+)
+def test_share_of_the_roofline(peak, bandwidth, number, status):
+    """The best round takes four times its arithmetic and memory at the most; more is a doubt, never a fault."""
+    finding = share(timing([3.0, 1.0, 2.0], flop=10**12, bytes=10**11), peak, bandwidth)
+    assert (finding.check, finding.status, finding.bound) == ("share", status, 0.25)
+    assert finding.number == pytest.approx(number)
+
+
+def test_share_tells_mfu_too():
+    """What was reached of the roofline, and what of products alone, whether it is enough or not."""
+    case = timing([2.0, 1.0], flop=10**12, bytes=10**11)
+    low, high = share(case, 5e12, 5e12), share(case, 5e12, 0.5e12)
+    assert low.cause == (
+        "forward[device=gpu:0-precision=float32] reaches 22% of the device's own roofline, of products and memory"
+    )
+    assert high.cause == "forward[device=gpu:0-precision=float32]: 40% of the roofline"
+    assert low.evidence == high.evidence == "1 of 5 TFLOP/s at best: an MFU of 20%"
+
+
+def gpus(*models):
+    """Return GPUs' product names, by device."""
+    return {f"gpu:{number}": model for number, model in enumerate(models)}
+
+
+@pytest.mark.parametrize(
+    ("slower", "limit", "status"),
+    [
+        (1.0, "compute", "PASS"),
+        (1.04, "compute", "PASS"),
+        (1.06, "compute", "FAIL"),
+        (2.0, "memory", "FAIL"),
+        (1.04, "launch", "PASS"),
+        (1.06, "launch", "INCONCLUSIVE"),
+        (1.06, "other", "INCONCLUSIVE"),
+        (1.06, "", "INCONCLUSIVE"),
+    ],
+)
+def test_siblings_are_equally_fast(slower, limit, status):
+    """GPUs of one model differ by five percent at the most in what they limit themselves, one case at a time."""
+    timings = [timing([1.0] * 5, limit=limit), timing([slower] * 5, device="gpu:1", limit="other")]
+    (finding,) = siblings(timings, gpus(A100, A100))
+    assert (finding.check, finding.status, finding.bound) == ("siblings", status, 0.05)
+    assert finding.number == pytest.approx(slower - 1)
+
+
+def test_noisy_sibling_is_in_doubt():
+    """Where rounds differ by half of what siblings differ by, that isn't told."""
+    noisy = timing([0.9, 1.0, 1.1, 1.2, 1.3], device="gpu:1", limit="compute")
+    (finding,) = siblings([timing([1.0] * 5, limit="compute"), noisy], gpus(A100, A100))
+    assert finding.status == "INCONCLUSIVE"
+    assert "the middle half of its rounds spreads over 18%" in finding.cause
+
+
+def test_slow_sibling_is_named():
+    """Of four, it is the slowest that is named, beside the best, with the case and how to ask the driver."""
+    seconds = [1.01, 1.0, 1.06, 1.02]
+    timings = [
+        timing([each] * 5, device=f"gpu:{i}", precision="tf32", limit="compute") for i, each in enumerate(seconds)
+    ]
+    (finding,) = siblings(timings, gpus(*[A100] * 4))
+    assert (finding.status, finding.device, finding.precision) == ("FAIL", "gpu:2", "tf32")
+    assert finding.cause == (
+        "gpu:2 is 6.0% slower than gpu:1, the best NVIDIA A100-SXM4-80GB, in forward[device=gpu-precision=tf32]"
+    )
+    assert finding.mend.startswith("nvidia-smi -q -i 2 ")
+
+
+@pytest.mark.parametrize(
+    ("timings", "models"),
+    [
+        pytest.param([timing(), timing([2.0] * 5, device="gpu:1")], [A100, T4], id="other=model"),
+        pytest.param(
+            [timing(), timing([2.0] * 5, device="gpu:1", precision="tf32")], [A100, A100], id="other=precision"
+        ),
+        pytest.param([timing(), timing([2.0] * 5, device="cpu:0")], [A100], id="other=CPU"),
+        pytest.param([timing()], [A100, A100], id="other=untimed"),
+        pytest.param([], [], id="other=none"),
+    ],
+)
+def test_unlike_is_never_compared(timings, models):
+    """Another model, another case, the CPU: nothing is said of them."""
+    assert siblings(timings, gpus(*models)) == []
+
+
+def test_each_model_is_compared_by_itself():
+    """Two of one model and two of another: two comparisons, of which the slower model's is no fault."""
+    seconds = [1.0, 5.0, 1.01, 5.5]
+    timings = [timing([each] * 5, device=f"gpu:{i}", limit="compute") for i, each in enumerate(seconds)]
+    found = siblings(timings, gpus(A100, T4, A100, T4))
+    assert [(finding.status, finding.device) for finding in found] == [("PASS", ""), ("FAIL", "gpu:3")]

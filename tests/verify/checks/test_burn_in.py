@@ -1,0 +1,229 @@
+"""A soak says what it does, goes on for as long as asked, and ends at the first thing that goes wrong."""
+
+import json
+import os
+from dataclasses import replace
+from itertools import count
+
+import pytest
+
+from alexnet_repro.backend import determinism, devices
+from alexnet_repro.verify.checks import burn_in as module
+from alexnet_repro.verify.checks.burn_in import burn_in, soak
+from alexnet_repro.verify.checks.config import Subject
+from alexnet_repro.verify.finding import Finding
+from alexnet_repro.verify.numerics.replay import StepDigest
+from alexnet_repro.verify.subprocesses import PACKAGE_FOLDER, NoAnswerError
+
+SUBJECT = Subject(side=67, steps=2, replays=2)
+BOTH = ("float32", "mixed_bfloat16")
+FILLED = Finding("memory", "PASS", "64 MiB filled")
+RIGHT = [StepDigest("0x1", {"head": "g"}, {"head": "w"}), StepDigest("0x2", {"head": "g"}, {"head": "w"})]
+WRONG = [RIGHT[0], StepDigest("0x2", {"head": "other"}, {"head": "w"})]
+# A quarter of the host's memory takes long to fill: the child is told that little is free.
+SMALL_HOST = """\
+import os
+sysconf = os.sysconf
+os.sysconf = lambda name: 4096 if name == "SC_AVPHYS_PAGES" else sysconf(name)
+"""
+
+
+class Device:
+    """A device on which each run of a replay takes 20 seconds; `asked` is what was done, in order."""
+
+    def __init__(self):
+        self.now, self.asked, self.answers, self.digests = 1000.0, [], {}, {}
+
+    def clock(self):
+        return self.now
+
+    def run(self, check, _subject):
+        self.asked.append(check.check)
+        answer = self.answers.get((check.check, self.asked.count(check.check)))
+        return answer or replace(FILLED, check=check.check)
+
+    def new_replay(self, subject):
+        self.asked.append(subject.precision)
+        return Replays(self, self.digests.get((subject.precision, self.asked.count(subject.precision)), {}))
+
+
+class Replays:
+    """The replays of one turn: right but for those of some numbers."""
+
+    def __init__(self, device, wrong):
+        self.device, self.wrong, self.numbers = device, wrong, count(1)
+
+    def run(self):
+        self.device.now += 20
+        self.device.asked.append("run")
+        return self.wrong.get(next(self.numbers), RIGHT)
+
+
+@pytest.fixture
+def device(monkeypatch):
+    """A device without faults."""
+    device = Device()
+    monkeypatch.setattr(module, "run", device.run)
+    monkeypatch.setattr(module.repeat_checks, "new_replay", device.new_replay)
+    return device
+
+
+def test_a_line_a_minute(device):
+    """Once a minute it is said what was done, and at the end what was done in all."""
+    *lines, finding = soak(SUBJECT, BOTH, 180, device.clock)
+    assert lines == [
+        "1 of 3 minutes: 6 steps the same; 64 MiB filled",
+        "2 of 3 minutes: 12 steps the same; 64 MiB filled",
+        "3 of 3 minutes: 18 steps the same; 64 MiB filled",
+    ]
+    assert (finding.status, finding.cause) == (
+        "PASS",
+        "3.0 minutes, 18 steps the same, copies right; 64 MiB filled",
+    )
+    assert device.now == 1180
+
+
+def test_order_of_a_soak(device):
+    """Memory is filled before each round of precisions, copies are made before each precision's replays."""
+    list(soak(SUBJECT, BOTH, 100, device.clock))
+    replays = ["run", "run"]
+    assert device.asked == [
+        *("memory", "copies", "float32", *replays),
+        *("copies", "mixed_bfloat16", *replays),
+        *("memory", "copies", "float32", "run"),
+    ]
+
+
+@pytest.mark.parametrize(("seconds", "runs"), [(0, 3), (1, 3), (60, 3), (61, 4)])
+def test_every_precision_has_its_turn(device, seconds, runs):
+    """However short the time, it doesn't end before each precision was replayed once."""
+    (finding,) = (said for said in soak(SUBJECT, BOTH, seconds, device.clock) if isinstance(said, Finding))
+    assert (finding.status, device.asked.count("run")) == ("PASS", runs)
+
+
+@pytest.mark.parametrize(
+    ("check", "time", "runs"), [("memory", 1, 0), ("memory", 2, 4), ("copies", 1, 0), ("copies", 2, 2)]
+)
+def test_first_failure_ends_it(device, check, time, runs):
+    """Memory or copies that fail are the finding, at once."""
+    failure = Finding(check, "FAIL", "1 of 1024 bytes")
+    device.answers[check, time] = failure
+    found = list(soak(SUBJECT, BOTH, 3600, device.clock))
+    assert found[-1] == failure
+    assert [each for each in found[:-1] if isinstance(each, Finding)] == []
+    assert device.asked.count("run") == runs
+
+
+@pytest.mark.parametrize(
+    ("precision", "turn", "number", "named"),
+    [("float32", 1, 2, "run 2 of turn 1"), ("mixed_bfloat16", 1, 2, "run 2 of turn 2"),
+     ("float32", 2, 1, "run 1 of turn 3"), ("mixed_bfloat16", 3, 2, "run 2 of turn 6")],
+)  # fmt: skip
+def test_first_other_bit_ends_it(device, precision, turn, number, named):
+    """Every run is held against the first of its precision, hours ago or not; run, layer and step are named."""
+    device.digests[precision, turn] = {number: WRONG}
+    finding = list(soak(SUBJECT, BOTH, 3600, device.clock))[-1]
+    assert (finding.check, finding.status, finding.precision) == ("replay", "FAIL", precision)
+    assert finding.cause == f"{named} differs from the first run in the gradient of head at step 2"
+
+
+def test_memory_in_doubt_is_in_doubt(device):
+    """Where too little memory could be filled, a soak without a failure doesn't pass."""
+    device.answers["memory", 1] = replace(FILLED, status="INCONCLUSIVE", cause="50%", mend="nvidia-smi")
+    finding = list(soak(SUBJECT, BOTH, 60, device.clock))[-1]
+    assert (finding.status, finding.mend) == ("INCONCLUSIVE", "nvidia-smi")
+
+
+def answered(monkeypatch, *said, error=None):
+    """Have the child say this; return the list of what it was asked."""
+    asked = []
+
+    def answers(_module, arguments, deadline, environ):
+        asked.append((json.loads(arguments[0]), deadline, environ))
+        yield from ({**each, "log": ""} for each in said)
+        if error:
+            raise error
+
+    monkeypatch.setattr(module, "answers", answers)
+    return asked
+
+
+def test_child_soaks_the_device_it_sees(monkeypatch):
+    """The child's one GPU is its first; lines and finding have the name that the device has here."""
+    passed = {"check": "memory", "status": "PASS", "cause": "1.0 minutes", "device": "gpu:0", "data": {"steps": 6}}
+    asked = answered(monkeypatch, {"line": "1 of 1 minutes"}, passed)
+    lines = []
+    found = burn_in(replace(SUBJECT, device="gpu:3"), BOTH, 60, lines.append, deadline=30, environ={"A": "b"})
+    assert lines == ["gpu:3 burn-in 1 of 1 minutes"]
+    assert found == Finding("burn-in", "PASS", "1.0 minutes", device="gpu:3", data={"steps": 6})
+    ((options, deadline, environ),) = asked
+    assert (options["subject"]["device"], options["precisions"], options["seconds"]) == ("gpu:0", list(BOTH), 60)
+    assert (deadline, environ["A"]) == (90, "b")  # a line a minute, and what a check may take
+
+
+@pytest.mark.parametrize(
+    ("backend", "set_by_user", "told"),
+    [
+        ("tensorflow", None, {}),
+        ("torch", None, {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}),
+        ("jax", None, {"XLA_FLAGS": "--xla_gpu_deterministic_ops=true", "XLA_CLIENT_MEM_FRACTION": ".95"}),
+        ("jax", "XLA_CLIENT_MEM_FRACTION", {"XLA_FLAGS": "--xla_gpu_deterministic_ops=true"}),
+        ("jax", "XLA_PYTHON_CLIENT_MEM_FRACTION", {"XLA_FLAGS": "--xla_gpu_deterministic_ops=true"}),
+    ],
+)
+def test_child_is_told_by_its_environment(monkeypatch, backend, set_by_user, told):
+    """Its environment has what determinism needs, and on JAX that it may fill the memory, unless that is set."""
+    for name in ("XLA_FLAGS", "XLA_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_MEM_FRACTION"):
+        monkeypatch.delenv(name, raising=False)
+    if set_by_user:
+        monkeypatch.setenv(set_by_user, ".5")
+    monkeypatch.setattr(module.keras.backend, "backend", lambda: backend)
+    asked = answered(monkeypatch, {"check": "memory", "status": "PASS", "cause": "1.0 minutes"})
+    burn_in(SUBJECT, BOTH, 60, print, deadline=30, environ={"CUDA_VISIBLE_DEVICES": "3"})
+    ((_, _, environ),) = asked
+    assert environ == {"CUDA_VISIBLE_DEVICES": "3", **told}
+
+
+@pytest.mark.parametrize(
+    ("error", "evidence"),
+    [
+        pytest.param(None, "it ended without an answer", id="child=silent"),
+        pytest.param(NoAnswerError("ended by SIGKILL", "failed call to cuInit\n"),
+                     "ended by SIGKILL; failed call to cuInit", id="child=killed"),
+    ],
+)  # fmt: skip
+def test_child_that_ends_early_fails(monkeypatch, error, evidence):
+    """A child that said all is well every minute, and then is gone, has failed."""
+    answered(monkeypatch, {"line": "1 of 60 minutes"}, error=error)
+    found = burn_in(SUBJECT, BOTH, 3600, lambda _: None, deadline=30, environ={})
+    assert (found.check, found.status, found.device, found.evidence) == ("burn-in", "FAIL", "cpu:0", evidence)
+
+
+def test_child_says_lines_then_the_finding(monkeypatch, capsys):
+    """What the child prints is a line a minute and a finding; an error is a finding too. Determinism is on."""
+    called = []
+    monkeypatch.setattr(devices, "enable_memory_growth", lambda: called.append("growth"))
+    monkeypatch.setattr(determinism, "enable_determinism", lambda: called.append("determinism"))
+    options = json.dumps({"subject": {"side": 67}, "precisions": BOTH, "seconds": 1})
+
+    def soaking(subject, precisions, seconds):
+        assert (subject, precisions, seconds) == (Subject(side=67), BOTH, 1)
+        yield "1 of 1 minutes"
+        raise ArithmeticError("7 of 9")
+
+    monkeypatch.setattr(module, "soak", soaking)
+    module.main(options)
+    line, finding = map(json.loads, capsys.readouterr().out.splitlines())
+    assert line == {"line": "1 of 1 minutes"}
+    assert (finding["check"], finding["status"], finding["evidence"]) == ("burn-in", "FAIL", "ArithmeticError: 7 of 9")
+    assert called == ["growth", "determinism"]
+
+
+@pytest.mark.slow
+def test_this_processor_holds_out(tmp_path):
+    """A second's soak of this processor, in a real child, passes."""
+    (tmp_path / "sitecustomize.py").write_text(SMALL_HOST)
+    environ = {"CUDA_VISIBLE_DEVICES": "-1", "PYTHONPATH": os.pathsep.join((str(tmp_path), PACKAGE_FOLDER))}
+    found = burn_in(SUBJECT, BOTH, 1, print, deadline=180, environ=environ)
+    assert (found.check, found.status, found.device) == ("burn-in", "PASS", "cpu:0"), str(found)
+    assert found.cause.endswith("copies right; 4 MiB filled and read back, 5 patterns")

@@ -1,0 +1,205 @@
+"""Which devices are examined, and which machine is sent to be mended first: on records of machines."""
+
+from dataclasses import replace
+
+import pytest
+
+from alexnet_repro.verify.checks import devices as admission
+from alexnet_repro.verify.checks.devices import UnfitError, ask_the_doctor, choose_devices, unusable_gpus
+from alexnet_repro.verify.doctor.environment import Environment
+from alexnet_repro.verify.doctor.nvidia import Nvidia
+from alexnet_repro.verify.finding import Finding
+from tests.helpers.machines import A100, CPU, TWO, box
+
+EIGHT = tuple(f"/dev/nvidia{index}" for index in range(8))
+WELL = Finding("gpu", "PASS", "1 in this machine")
+ILL = Finding("ecc", "FAIL", "errors", "2 uncorrected", "reset it", device="GPU 0")
+DOUBT = Finding("clocks", "INCONCLUSIVE", "held down", device="GPU 0")
+
+
+def machine_with(gpus: int, visible: str | None) -> Environment:
+    """Return the record of a machine with so many GPUs, some of them named by CUDA_VISIBLE_DEVICES."""
+    settings = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
+    return Environment(device_files=tuple(f"/dev/nvidia{i}" for i in range(gpus)), settings=settings)
+
+
+@pytest.mark.parametrize(
+    ("in_machine", "usable", "visible"),
+    [
+        (0, 0, None),
+        (0, 0, ""),
+        (1, 1, None),
+        (8, 8, None),
+        (0, 1, None),  # seen by the backend alone
+        (8, 2, "0,3"),
+        (8, 1, "MIG-5a6b"),
+        (8, 1, "2,-1,3"),  # CUDA stops at the -1
+        (2, 2, "0,1,2,3"),
+    ],
+)
+def test_usable_gpus_are_no_complaint(in_machine: int, usable: int, visible: str | None) -> None:
+    """Nothing is said where every GPU that should be usable is."""
+    assert unusable_gpus(machine_with(in_machine, visible), usable, "tensorflow") is None
+
+
+@pytest.mark.parametrize(
+    ("in_machine", "usable", "visible", "backend", "said"),
+    [
+        (1, 0, None, "tensorflow", ("1 NVIDIA GPU in this machine, 0 usable by tensorflow", "'tensorflow[and-cuda]'")),
+        (8, 7, None, "tensorflow", ("8 NVIDIA GPUs in this machine, 7 usable", "nvidia-smi", "--gpus all")),
+        (2, 0, None, "jax", ("0 usable by jax", "install jax with its CUDA libraries")),
+        (2, 0, None, "torch", ("0 usable by torch", "install torch with its CUDA libraries")),
+        (1, 0, "", "tensorflow", ("CUDA_VISIBLE_DEVICES='' hides every GPU", "unset CUDA_VISIBLE_DEVICES")),
+        (1, 0, "-1", "torch", ("CUDA_VISIBLE_DEVICES='-1' hides every GPU",)),
+        (8, 1, "0, 3", "tensorflow", ("2 named by CUDA_VISIBLE_DEVICES=0, 3, 1 usable",)),
+    ],
+)
+def test_unusable_gpu_is_named_with_its_remedy(
+    in_machine: int, usable: int, visible: str | None, backend: str, said: tuple[str, ...]
+) -> None:
+    """The message says how many there are, how many work, what to do, and how to measure the CPU on purpose."""
+    message = unusable_gpus(machine_with(in_machine, visible), usable, backend)
+    assert message is not None
+    assert [text for text in (*said, "--device=cpu:0") if text not in message] == []
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """Return a function that makes this machine another, of which the doctor finds `findings`; it keeps his orders."""
+    orders = []
+
+    def become(here, *findings, backend="tensorflow"):
+        monkeypatch.setattr(admission.keras.backend, "backend", lambda: backend)
+
+        def examine(deadline, **order):
+            orders.append((deadline, order))
+            for number, finding in enumerate(findings, 1):
+                yield replace(here, system=f"after {number}"), finding
+
+        monkeypatch.setattr(admission, "examine", examine)
+        monkeypatch.setattr(admission, "read_machine", lambda: here)
+        return orders
+
+    return become
+
+
+@pytest.fixture
+def said():
+    """The lines for the terminal."""
+    return []
+
+
+def test_healthy_machine_is_admitted(machine, said):
+    """Everything found is handed on with the last record, and one line says so: nothing that is well is shown."""
+    orders = machine(box(A100), WELL, WELL)
+    here, found = ask_the_doctor((), said.append, require_gpu=True)
+    assert orders == [(180.0, {"require_gpu": True, "backend": "tensorflow", "wanted": ()})]
+    assert (here.system, found) == ("after 2", [WELL, WELL])
+    assert said == ["doctor: PASS, 2 checks (python -m alexnet_repro doctor shows them all)"]
+
+
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_other_backends_ask_too(machine, said, backend):
+    """On another backend the doctor is told which it is, and which devices are wanted; a fault is a fault there."""
+    orders = machine(box(A100), WELL, ILL, backend=backend)
+    with pytest.raises(UnfitError, match="mend the machine first"):
+        ask_the_doctor(("gpu:0",), said.append, require_gpu=False)
+    assert orders == [(180.0, {"require_gpu": False, "backend": backend, "wanted": ("gpu:0",)})]
+    assert said[-1] == "doctor: FAIL, 2 checks (none of them uses a device)"
+
+
+def test_doubt_is_shown_and_admitted(machine, said):
+    """What is in doubt is shown with its name, handed on, and keeps nobody out."""
+    machine(box(A100), WELL, DOUBT)
+    _, found = ask_the_doctor((), said.append, require_gpu=False)
+    assert found == [WELL, DOUBT]
+    assert said[0].startswith("INCONCLUSIVE  GPU 0 clocks")
+    assert said[1].startswith("doctor: INCONCLUSIVE, 2 checks")
+
+
+@pytest.mark.parametrize("wanted", ["", "gpu:0", "cpu:0 gpu:0"])
+def test_ill_machine_is_sent_away(machine, said, wanted):
+    """A fault is shown with its mend, and nothing is measured; the message says how to measure the CPU on purpose."""
+    machine(box(A100), ILL, WELL)
+    with pytest.raises(UnfitError, match=r"mend the machine first.*--device=cpu:0"):
+        ask_the_doctor(wanted.split(), said.append, require_gpu=False)
+    assert "mend: reset it" in said[0]
+    assert said[-1].startswith("doctor: FAIL, 2 checks")
+
+
+@pytest.mark.parametrize("wanted", ["cpu:0", "cpu:0 cpu:0"])
+def test_cpu_alone_is_examined_in_an_ill_machine(machine, said, wanted):
+    """Where the CPU alone is asked for, what isn't well is shown, and counts for nothing."""
+    machine(box(A100), WELL, ILL, DOUBT)
+    _, found = ask_the_doctor(wanted.split(), said.append, require_gpu=False)
+    assert found == [WELL]
+    assert [line.split()[0] for line in said] == ["FAIL", "INCONCLUSIVE", "doctor:"]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "usable", "chosen"),
+    [
+        ("", "cpu:0", ("cpu:0",)),
+        ("", "cpu:0 gpu:0 gpu:1", ("cpu:0", "gpu:0", "gpu:1")),
+        ("gpu:1", "cpu:0 gpu:0 gpu:1", ("gpu:1",)),
+        ("gpu:1 cpu:0", "cpu:0 gpu:0 gpu:1", ("cpu:0", "gpu:1")),
+        ("gpu:0 gpu:0", "cpu:0 gpu:0 gpu:1", ("gpu:0",)),
+        ("cpu:0", "cpu:0 gpu:0 gpu:1", ("cpu:0",)),
+    ],
+)
+def test_devices_are_chosen(machine, wanted, usable, chosen):
+    """All that are usable, or those that are named: each once, in the machine's order."""
+    usable = usable.split()
+    here = box(*TWO) if len(usable) > 1 else CPU
+    machine(here)
+    assert choose_devices(here, wanted.split(), usable, require_gpu=False) == chosen
+
+
+@pytest.mark.parametrize("wanted", ["", "gpu:0", "gpu:1"])
+def test_gpu_that_cant_be_used_is_no_silent_absence(machine, wanted):
+    """One of two GPUs that TensorFlow can't use makes the machine unfit, whichever was named."""
+    here = box(*TWO)
+    machine(here)
+    with pytest.raises(UnfitError, match="2 NVIDIA GPUs in this machine, 1 usable by tensorflow"):
+        choose_devices(here, wanted.split(), ("cpu:0", "gpu:0"), require_gpu=False)
+
+
+@pytest.mark.parametrize(
+    "here",
+    [
+        pytest.param(
+            box(A100, device_files=EIGHT, nvidia=Nvidia(closed=dict.fromkeys(EIGHT[1:], "refused"), gpus=(A100,))),
+            id="machine=seven withheld",
+        ),
+        pytest.param(box(*(replace(A100, index=index, mig=True) for index in range(8))), id="machine=slices"),
+    ],
+)
+def test_what_the_doctor_learned_is_known(machine, here):
+    """Of GPUs that were given to other jobs, or of slices, one that can be used is all that is expected."""
+    machine(here)
+    assert choose_devices(here, (), ("cpu:0", "gpu:0"), require_gpu=True) == ("cpu:0", "gpu:0")
+
+
+def test_cpu_is_chosen_on_purpose_beside_an_unusable_gpu(machine):
+    """Who asks for the CPU gets it, without a word on GPUs."""
+    machine(box(*TWO))
+    assert choose_devices(box(*TWO), ("cpu:0",), ("cpu:0",), require_gpu=False) == ("cpu:0",)
+
+
+@pytest.mark.parametrize("wanted", ["", "cpu:0"])
+def test_gpu_that_is_required_is_missed(machine, wanted):
+    """With --require-gpu a machine that has none is unfit, even for its CPU; one that has one is fit."""
+    here = CPU
+    machine(here)
+    with pytest.raises(UnfitError, match="--require-gpu: tensorflow can use cpu:0 only"):
+        choose_devices(here, wanted.split(), ("cpu:0",), require_gpu=True)
+    here = box(A100)
+    assert "cpu:0" in choose_devices(here, wanted.split(), ("cpu:0", "gpu:0"), require_gpu=True)
+
+
+@pytest.mark.parametrize("wanted", ["gpu:7", "cpu:1", "GPU:0", "tpu"])
+def test_device_that_isnt_there_is_named(machine, wanted):
+    """A name that is no device's is an error of whoever typed it, and says which there are."""
+    machine(box(A100))
+    with pytest.raises(ValueError, match=f"--device={wanted}: no such device; tensorflow can use cpu:0, gpu:0"):
+        choose_devices(box(A100), ("gpu:0", wanted), ("cpu:0", "gpu:0"), require_gpu=False)

@@ -1,0 +1,306 @@
+"""Golden digests: bits may be expected in the same environment only, and elsewhere nothing passes."""
+
+import datetime as dt
+import json
+from dataclasses import replace
+from importlib.metadata import PackageNotFoundError
+from pathlib import Path
+from types import SimpleNamespace
+
+import keras
+import pytest
+
+from alexnet_repro.verify.checks import golden
+from alexnet_repro.verify.checks.config import Subject
+from alexnet_repro.verify.checks.golden import Golden
+from alexnet_repro.verify.finding import Finding
+from tests.helpers.machines import CPU, T4, TWO, box
+from tests.helpers.paths import ROOT
+
+SMALL = Subject(side=67, steps=2, replays=2)
+HERE = {"packages": {"numpy": "2.4.6"}, "settings": {}, "cpu": {"model": "17"}, "threads": {"processors": 2}}
+ELSEWHERE = {**HERE, "cpu": {"model": "85"}, "threads": {"processors": 64}}
+TASK = {
+    "backend": keras.backend.backend(),
+    "precision": "float32",
+    "side": 67,
+    "batch": 8,
+    "steps": 2,
+    "seed": 0,
+    "determinism": True,
+}
+STEPS = [
+    {"loss": "0x1.0p+1", "gradients": {"head": "g1", "first": "g2"}, "weights": {"head": "w1", "first": "w2"}},
+    {"loss": "0x1.8p+0", "gradients": {"head": "g3", "first": "g4"}, "weights": {"head": "w3", "first": "w4"}},
+]
+STORED = Golden(TASK, HERE, "2026-11-24", STEPS)
+ON_FILE = """{"digests": [{"task": {"steps": 1}, "environment": {"cpu": "x"}, "recorded": "2026-11-24",
+ "steps": [{"loss": "0x1p0", "gradients": {"head": "g"}, "weights": {"head": "w"}}]}]}"""
+UPDATE = "pytest benchmarks --update-reference"
+DIGESTS = ROOT / "benchmarks/references/digests.json"
+
+
+def replayed(*steps, **changes):
+    """Return what a replay found: these steps' digests."""
+    return Finding("replay", "PASS", "2 runs", device="cpu:0", precision="float32", data={"steps": steps}, **changes)
+
+
+def changed(number, what, path):
+    """Return the digests, but for one of step `number`."""
+    steps = [dict(step) for step in STEPS]
+    step = steps[number - 1]
+    step[what] = {**step[what], path: "other"} if path else "0x1.9p+0"
+    return steps
+
+
+def test_recorded_bits_pass():
+    """The same bits in the same environment pass, and the day they were recorded is said."""
+    found = golden.compare(replayed(*STEPS), SMALL, HERE, [STORED])
+    assert (found.check, found.status, found.device, found.precision) == ("golden", "PASS", "cpu:0", "float32")
+    assert found.cause == "the bits recorded on 2026-11-24"
+
+
+@pytest.mark.parametrize(
+    ("steps", "where"),
+    [
+        pytest.param(changed(2, "loss", None), "loss at step 2", id="changed=loss"),
+        pytest.param(changed(1, "gradients", "first"), "gradient of first at step 1", id="changed=gradient"),
+        pytest.param(changed(2, "weights", "head"), "weight head at step 2", id="changed=weight"),
+    ],
+)
+def test_other_bits_fail(steps, where):
+    """One other digest in the same environment fails; step, layer and the day of the record are named."""
+    found = golden.compare(replayed(*steps), SMALL, HERE, [replace(STORED, environment=ELSEWHERE), STORED])
+    assert (found.check, found.status, found.device, found.precision) == ("golden", "FAIL", "cpu:0", "float32")
+    assert found.cause == f"this run differs from the one recorded on 2026-11-24 in the {where}"
+    assert found.mend
+
+
+@pytest.mark.parametrize(
+    ("loss", "said"),
+    [
+        pytest.param("0x1.0p+1", "the first loss is that of another", id="loss=same"),
+        # 2 × 3.540e-4 × (2 + ln 10) = 3.046e-3
+        pytest.param((2 + 3.04e-3).hex(), "the first loss is that of another", id="loss=within"),
+        pytest.param((2 + 3.05e-3).hex(), "the first loss is not that of another", id="loss=above"),
+        pytest.param((2 - 3.05e-3).hex(), "the first loss is not that of another", id="loss=below"),
+        pytest.param("nan", "the first loss is not that of another", id="loss=nan"),
+    ],
+)
+def test_another_environment_never_passes(loss, said):
+    """Its figures are compared, but it stays in doubt, with what is other and the command that makes a record."""
+    steps = [{**STEPS[0], "loss": loss}, STEPS[1]]
+    found = golden.compare(replayed(*steps), SMALL, HERE, [replace(STORED, environment=ELSEWHERE)])
+    assert found.status == "INCONCLUSIVE"
+    assert found.cause.startswith(said)
+    assert found.bound == pytest.approx(3.046e-3, rel=1e-3)
+    assert "2.000000 on 2026-11-24 with other cpu, threads;" in found.evidence
+    assert found.mend.startswith(UPDATE)
+
+
+@pytest.mark.parametrize("order", [1, -1], ids=["last=gpu", "last=cpu"])
+def test_another_processor_is_compared_with_a_processor(order):
+    """Of other environments on file, one of the same kind is compared: a GPU's rounding is another."""
+    gpu = replace(STORED, environment={"packages": {}, "settings": {}, "gpu": "NVIDIA H100"}, recorded="2026-11-26")
+    stored = [replace(STORED, environment=ELSEWHERE), gpu][::order]
+    assert "on 2026-11-24 with" in golden.compare(replayed(*STEPS), SMALL, HERE, stored).evidence
+
+
+@pytest.mark.parametrize(
+    ("task", "subject"),
+    [
+        pytest.param({}, replace(SMALL, precision="mixed_bfloat16"), id="subject=precision"),
+        pytest.param({}, replace(SMALL, seed=1), id="subject=seed"),
+        pytest.param({}, replace(SMALL, side=99), id="subject=side"),
+        pytest.param({}, replace(SMALL, steps=3), id="subject=steps"),
+        pytest.param({"batch": 16}, SMALL, id="recorded=batch"),
+        pytest.param({"backend": "another"}, SMALL, id="recorded=backend"),
+        pytest.param({"determinism": False}, SMALL, id="recorded=determinism"),
+    ],
+)
+def test_another_task_is_not_compared(task, subject):
+    """Digests of anything else than what was replayed are as good as none, whatever their bits."""
+    found = golden.compare(replayed(*STEPS), subject, HERE, [replace(STORED, task=TASK | task)])
+    assert (found.status, found.cause) == ("INCONCLUSIVE", "no digests are on file for this task")
+
+
+def test_nothing_on_file():
+    """Without a record it is in doubt, and the command that makes one is said."""
+    found = golden.compare(replayed(*STEPS), SMALL, HERE, [])
+    assert (found.status, found.mend.startswith(UPDATE)) == ("INCONCLUSIVE", True)
+
+
+def test_replay_without_digests():
+    """A replay that failed has nothing to compare: in doubt, and no second failure."""
+    failed = Finding("replay", "FAIL", "it hangs", device="gpu:1", precision="tf32", data={"broken": True})
+    found = golden.compare(failed, SMALL, HERE, [STORED])
+    assert (found.status, found.device, found.precision) == ("INCONCLUSIVE", "gpu:1", "tf32")
+    assert found.mend == "mend that first"
+
+
+def test_file_is_read(tmp_path):
+    """What is written is read back; no file holds no digests; no half-written file stays beside it."""
+    path = tmp_path / "references" / "digests.json"
+    assert golden.read(path) == []
+    golden.write(path, [STORED])
+    assert golden.read(path) == [STORED]
+    assert [each.name for each in path.parent.iterdir()] == ["digests.json"]
+    path.write_text(ON_FILE)
+    step = {"loss": "0x1p0", "gradients": {"head": "g"}, "weights": {"head": "w"}}
+    assert golden.read(path) == [Golden({"steps": 1}, {"cpu": "x"}, "2026-11-24", [step])]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("", id="file=empty"),
+        pytest.param(ON_FILE[:100], id="file=truncated"),
+        pytest.param("[]", id="file=list"),
+        pytest.param('{"results": []}', id="file=another"),
+        pytest.param(ON_FILE.replace('"recorded"', '"day"'), id="entry=another"),
+        pytest.param(ON_FILE.replace('"gradients"', '"slopes"'), id="step=another"),
+        pytest.param(ON_FILE.replace('"steps": 1', '"steps": 2'), id="step=missing"),
+    ],
+)
+def test_damaged_file_is_named(tmp_path, text):
+    """A file that isn't whole is never taken for one without digests: it is named, with the command that mends it."""
+    path = tmp_path / "digests.json"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=f"git checkout {path}"):
+        golden.read(path)
+
+
+def test_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
+    """Whatever ends a write, the file is the old one or the new one."""
+    path = tmp_path / "digests.json"
+    golden.write(path, [STORED])
+
+    def full(self, text):
+        with self.open("w") as file:
+            file.write(text[:100])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(OSError, match="No space"):
+        golden.write(path, [])
+    assert golden.read(path) == [STORED]
+
+
+def test_update_replaces_its_own(monkeypatch):
+    """A new record takes the place of the one of the same task and environment, and of no other."""
+    monkeypatch.setattr(golden, "dt", SimpleNamespace(date=SimpleNamespace(today=lambda: dt.date(2027, 1, 2))))
+    others = [replace(STORED, environment=ELSEWHERE), replace(STORED, task={**TASK, "precision": "mixed_bfloat16"})]
+    steps = changed(1, "weights", "head")
+    updated = golden.updated([others[0], STORED, others[1]], replayed(*steps), SMALL, HERE)
+    assert updated == [*others, Golden(TASK, HERE, "2027-01-02", tuple(steps))]
+
+
+def test_environment_of_a_cpu():
+    """A CPU's bits depend on packages, numeric settings, processor and threads; on no GPU, nor on files' places."""
+    flags = "--xla_gpu_cuda_data_dir=/usr/local/cuda --xla_b=1 --xla_a=1"
+    here = replace(CPU, settings={"TF_ENABLE_ONEDNN_OPTS": "0", "KERAS_HOME": "/home/me", "XLA_FLAGS": flags})
+    found = golden.environment_of("cpu:0", here)
+    assert set(found) == {"packages", "settings", "cpu", "threads"}
+    assert found["settings"] == {"TF_ENABLE_ONEDNN_OPTS": "0", "XLA_FLAGS": "--xla_a=1 --xla_b=1"}
+    assert {"keras", "numpy"} <= set(found["packages"])
+    assert found["threads"]["processors"] >= 1
+    assert json.loads(json.dumps(found)) == found  # or what is read from a file would never be the same
+
+
+@pytest.mark.parametrize(
+    ("device", "here", "gpu"),
+    [
+        ("gpu:0", box(T4), {"gpu": "Tesla T4", "capability": [7, 5]}),
+        ("gpu:1", box(*TWO), {"gpu": "NVIDIA A100-SXM4-80GB", "capability": [8, 0]}),
+        ("gpu:0", CPU, {"gpu": "AMD Instinct", "capability": []}),
+    ],
+    ids=["device=gpu:0", "device=gpu:1", "device=not the driver's"],
+)
+def test_environment_of_a_gpu(device, here, gpu, monkeypatch):
+    """A GPU's bits depend on its kind and driver, not on which of its kind it is, nor on the processor."""
+    monkeypatch.setattr(golden, "gpu_names", lambda: [gpu["gpu"]] * 2)  # as the backend numbers them
+    found = golden.environment_of(device, here)
+    assert found == {"packages": found["packages"], "settings": {}, **gpu, "driver": here.nvidia.driver}
+    assert json.loads(json.dumps(found)) == found
+
+
+INSTALLED = {
+    "nvidia-ml-py": "13.0",
+    "numpy": "2.4.6",
+    "nvidia-cublas": "13.2.0",
+    "nvidia_cuda_nvcc": "13.1",  # as older wheels spell it
+    "nvidia-cuda-nvrtc-cu12": "12.9",
+    "jax-cuda13-plugin": "0.9",
+    "triton": "3.6",
+    "scipy": "1.17",
+}
+
+
+@pytest.mark.parametrize(
+    ("gpu", "expected"),
+    [
+        (False, {"numpy": "2.4.6", "nvidia-cublas": "13.2.0"}),
+        (
+            True,
+            {
+                "numpy": "2.4.6",
+                "nvidia-cublas": "13.2.0",
+                "jax-cuda13-plugin": "0.9",
+                "nvidia-cuda-nvcc": "13.1",
+                "nvidia-cuda-nvrtc-cu12": "12.9",
+                "triton": "3.6",
+            },
+        ),
+    ],
+    ids=["gpu=False", "gpu=True"],
+)
+def test_packages_that_decide_bits(gpu, expected, monkeypatch):
+    """On a GPU all of CUDA's packages count, its compilers' among them; a CPU's are those that digests on file have."""
+
+    def version(name):
+        if name in INSTALLED:
+            return INSTALLED[name]
+        raise PackageNotFoundError(name)
+
+    there = [SimpleNamespace(name=name, version=found) for name, found in INSTALLED.items()]
+    late = [SimpleNamespace(name="triton", version="1.0"), SimpleNamespace(name=None, version="1.0")]
+    monkeypatch.setattr(golden, "version", version)
+    monkeypatch.setattr(golden, "distributions", lambda: iter([*there, *late]))
+    assert golden.packages(gpu=gpu) == expected
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "found"),
+    [
+        pytest.param(
+            "processor\t: 0\nvendor_id\t: GenuineIntel\ncpu family\t: 6\nmodel\t\t: 143\nmodel name\t: Xeon\n"
+            "stepping\t: 8\ncpu MHz\t\t: 2000.0\ncache size\t: 105 MB\nflags\t\t: fpu fma avx avx512f amx_tile sse2\n\n"
+            "processor\t: 1\nvendor_id\t: another\n",
+            {"vendor_id": "GenuineIntel", "cpu family": "6", "model": "143", "stepping": "8", "cache size": "105 MB",
+             "vectors": ["amx_tile", "avx", "avx512f", "fma"]},
+            id="processor=x86",
+        ),
+        pytest.param(
+            "processor\t: 0\nBogoMIPS\t: 50.00\nFeatures\t: fp asimd sve\nCPU implementer\t: 0x41\n"
+            "CPU architecture: 8\nCPU variant\t: 0x1\nCPU part\t: 0xd40\nCPU revision\t: 1\n\n",
+            {"CPU implementer": "0x41", "CPU variant": "0x1", "CPU part": "0xd40", "CPU revision": "1",
+             "Features": "fp asimd sve", "vectors": []},
+            id="processor=arm",
+        ),
+    ],
+)  # fmt: skip
+def test_kind_of_processor(tmp_path, cpuinfo, found):
+    """What tells one kind of processor from another is kept, what changes by the hour isn't."""
+    path = tmp_path / "cpuinfo"
+    path.write_text(cpuinfo)
+    assert golden._cpu(path) == found
+
+
+def test_committed_digests():
+    """The file in the repository can be read, and has a digest of each of 16 gradients and weights at each step."""
+    stored = golden.read(DIGESTS)
+    assert stored
+    for each in stored:
+        assert len(each.steps) == each.task["steps"] == 3
+        for step in each.steps:
+            assert (len(step["gradients"]), len(step["weights"])) == (16, 16)

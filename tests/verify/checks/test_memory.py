@@ -1,0 +1,218 @@
+"""Memory that doesn't keep what is put into it is found; room that ends is no fault."""
+
+import os
+import weakref
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from keras import ops
+
+from alexnet_repro.verify.checks import memory as memory_checks
+from alexnet_repro.verify.checks.config import Subject
+
+MIB = 1 << 20
+SUBJECT = Subject(side=67, steps=2, replays=2)
+
+
+# Named as TensorFlow, JAX and PyTorch name theirs.
+TENSORFLOW = type("ResourceExhaustedError", (Exception,), {})(
+    "{{function_node __wrapped__Fill}} OOM when allocating tensor with shape[268435456]"
+)
+JAX = type("XlaRuntimeError", (RuntimeError,), {})(
+    "RESOURCE_EXHAUSTED: Out of memory while trying to allocate 268435456 bytes."
+)
+TORCH = type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory. Tried to allocate 256.00 MiB.")
+TORCH_HOST = RuntimeError("[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate memory")
+NUMPY = MemoryError("Unable to allocate 8.00 GiB for an array with shape (1073741824,)")
+NO_MEMORY = [
+    pytest.param(TENSORFLOW, id="backend=tensorflow"),
+    pytest.param(JAX, id="backend=jax"),
+    pytest.param(TORCH, id="backend=torch"),
+]
+ILLEGAL = RuntimeError("CUDA_ERROR_ILLEGAL_ADDRESS: an illegal memory access was encountered")
+
+
+@pytest.fixture
+def room(monkeypatch):
+    """A function that makes room for so many blocks, after which an error is raised."""
+    full = ops.full
+
+    def limit(blocks, error):
+        made = []
+
+        def limited(*arguments):
+            if len(made) >= blocks:
+                raise error
+            made.append(1)
+            return full(*arguments)
+
+        monkeypatch.setattr(memory_checks.ops, "full", limited)
+
+    return limit
+
+
+def test_sound_memory_passes():
+    """Memory that keeps five patterns passes, and how much was filled is said."""
+    found = memory_checks.memory(SUBJECT, 64 * MIB, 16 * MIB)
+    assert (found.status, found.cause) == ("PASS", "64 MiB filled and read back, 5 patterns")
+
+
+def test_patterns_tell_bits_and_blocks_apart(monkeypatch):
+    """Each block once holds every bit off, every bit on and both alternations; then no two of 256 hold the same."""
+    passes = [[values(number) for number in range(256)] for _, values in memory_checks._passes()]
+    assert {frozenset(each) for each in zip(*passes[:4], strict=True)} == {frozenset({0x00, 0xFF, 0x55, 0xAA})}
+    assert len(set(passes[4])) == 256
+    filled = []
+    fill = memory_checks._fill
+
+    def noting(values, budget, block):
+        filled.append([values(number) for number in range(3)])
+        return fill(values, budget, block)
+
+    monkeypatch.setattr(memory_checks, "_fill", noting)
+    memory_checks.memory(SUBJECT, 3, 1)
+    assert filled == [each[:3] for each in passes]
+
+
+@pytest.mark.parametrize("faulty", [0, 3, 4])
+def test_flipped_bit_is_found(monkeypatch, faulty):
+    """One bit that doesn't stay as it was written fails, in whichever pass; its block is named."""
+    fill, passes = memory_checks._fill, []
+
+    def spoil(values, budget, block):
+        blocks = fill(values, budget, block)
+        if len(passes) == faulty:
+            size, tensor = blocks[2]
+            array = np.array(ops.convert_to_numpy(tensor))
+            array[size // 2] ^= 0x10
+            blocks[2] = size, ops.convert_to_tensor(array)
+        passes.append(values)
+        return blocks
+
+    monkeypatch.setattr(memory_checks, "_fill", spoil)
+    found = memory_checks.memory(SUBJECT, 4096, 1024)
+    assert (found.status, found.number) == ("FAIL", 1)
+    assert found.cause == "1 of 1024 bytes of block 2 aren't what was written"
+    assert "ECC" in found.mend
+
+
+@pytest.mark.parametrize("error", NO_MEMORY)
+def test_room_that_ends_is_no_fault(room, error):
+    """Where there is no more memory filling stops, and two blocks are given back for the reading."""
+    room(5, error)
+    blocks = memory_checks._fill(lambda number: number, 100 * MIB, 1024)
+    assert [size for size, _ in blocks] == [1024, 1024, 1024]
+    assert [int(tensor[0]) for _, tensor in blocks] == [0, 1, 2]
+
+
+def test_budget_is_kept():
+    """No more is filled than allowed, the last block being smaller."""
+    assert [size for size, _ in memory_checks._fill(lambda _: 0, 2500, 1024)] == [1024, 1024, 452]
+
+
+def test_no_block_outlives_its_pass(monkeypatch):
+    """Each pass has all the memory: nothing of the one before it is held."""
+
+    class Array(np.ndarray):
+        """That can be referred to weakly."""
+
+    def full(shape, value, dtype):
+        alive.append(sum(1 for reference in references if reference() is not None))
+        array = np.full(shape, value, dtype).view(Array)
+        references.append(weakref.ref(array))
+        return array
+
+    references, alive = [], []
+    monkeypatch.setattr(memory_checks.ops, "full", full)
+    assert memory_checks.memory(SUBJECT, 3072, 1024).status == "PASS"
+    assert alive == [0, 1, 2] * 5
+
+
+def test_other_errors_are_raised(room):
+    """An error of another kind while filling isn't taken for memory that is full."""
+    room(2, ILLEGAL)
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        memory_checks.memory(SUBJECT, 4096, 1024)
+
+
+@pytest.mark.parametrize(
+    ("total", "kept", "status"),
+    [
+        (100, 3, "PASS"),
+        (111, 3, "PASS"),
+        (112, 3, "INCONCLUSIVE"),
+        (200, 3, "INCONCLUSIVE"),
+        (130, 30, "PASS"),  # a small GPU, of which what is kept is more than a tenth
+        (131, 30, "INCONCLUSIVE"),
+        (134, 90, "INCONCLUSIVE"),  # at most a quarter
+    ],
+)
+def test_share_of_a_gpus_memory(monkeypatch, total, kept, status):
+    """Filling less than 90 % of a GPU's memory, or than all but what is kept, doesn't tell that it is sound."""
+    monkeypatch.setattr(memory_checks, "KEPT", kept * 1024)
+    monkeypatch.setattr(memory_checks, "_budget", lambda _device, _budget: (total * 1024, 100 * 1024))
+    found = memory_checks.memory(SUBJECT, block=1024)
+    assert (found.status, found.number, found.bound) == (status, 100 / total, 0.9)
+    assert bool(found.mend) == (status == "INCONCLUSIVE")
+
+
+def test_nothing_filled_is_in_doubt(room):
+    """Memory that was full before was not examined, of a host too."""
+    room(0, TENSORFLOW)
+    assert memory_checks.memory(SUBJECT, 4096, 1024).status == "INCONCLUSIVE"
+
+
+def test_budgets(monkeypatch):
+    """By default a quarter of a host's free memory, all of a GPU's, and as much as there is where none is known."""
+    monkeypatch.setattr(os, "sysconf", {"SC_AVPHYS_PAGES": 1000, "SC_PAGE_SIZE": 4096}.__getitem__)
+    assert memory_checks._budget("cpu:0", None) == (None, 1_024_000)
+    assert memory_checks._budget("cpu:0", 5) == (None, 5)
+    monkeypatch.setattr(memory_checks, "_gpu_memory", lambda _: 80)
+    assert memory_checks._budget("gpu:0", None) == (80, 80)
+    assert memory_checks._budget("gpu:0", 5) == (80, 5)
+    monkeypatch.setattr(memory_checks, "_gpu_memory", lambda _: None)
+    assert memory_checks._budget("gpu:0", None) == (None, 1 << 50)
+
+
+@pytest.mark.parametrize(
+    ("visible", "device", "total"),
+    [
+        pytest.param("3", "gpu:0", 103, id="visible=3"),
+        pytest.param("2,5", "gpu:1", 105, id="visible=2,5"),
+        pytest.param("GPU-b", "gpu:0", 200, id="visible=GPU-b"),
+        pytest.param(None, "gpu:0", 100, id="visible=all"),
+        pytest.param("3", "gpu:1", None, id="visible=another"),
+    ],
+)
+def test_memory_of_the_right_gpu(monkeypatch, visible, device, total):
+    """The driver is asked about the GPU that this process sees under that number."""
+    pynvml = pytest.importorskip("pynvml")
+    if visible is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    monkeypatch.setattr(pynvml, "nvmlInit", lambda: None)
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetHandleByIndex", lambda number: 100 + number)
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetHandleByUUID", {"GPU-b": 200}.__getitem__)
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetMemoryInfo", lambda handle: SimpleNamespace(total=handle))
+    assert memory_checks._gpu_memory(device) == total
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        pytest.param(TENSORFLOW, True, id="error=tensorflow"),
+        pytest.param(JAX, True, id="error=jax"),
+        pytest.param(TORCH, True, id="error=torch"),
+        pytest.param(TORCH_HOST, True, id="error=torch-host"),
+        pytest.param(NUMPY, True, id="error=numpy"),
+        pytest.param(RuntimeError("CUDA_ERROR_OUT_OF_MEMORY: out of memory"), True, id="error=cuda"),
+        pytest.param(ILLEGAL, False, id="error=illegal-access"),
+        pytest.param(ValueError("no memory is mentioned"), False, id="error=other"),
+        pytest.param(TimeoutError(""), False, id="error=silent"),
+    ],
+)
+def test_which_errors_mean_no_memory(error, expected):
+    """Each backend's way of saying that there is no memory left, and no other error."""
+    assert memory_checks.is_out_of_memory(error) is expected

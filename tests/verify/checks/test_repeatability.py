@@ -1,0 +1,116 @@
+"""Two runs agree in every bit or not, and which runs are compared is said."""
+
+import pytest
+
+from alexnet_repro.verify.checks import repeatability as repeat_checks
+from alexnet_repro.verify.checks.config import Subject
+from alexnet_repro.verify.checks.repeatability import agreement, first_of_model
+from alexnet_repro.verify.finding import Finding
+from alexnet_repro.verify.numerics.replay import StepDigest
+
+STEPS = [
+    {"loss": "0x1.0p+1", "gradients": {"head": "g1"}, "weights": {"head": "w1"}},
+    {"loss": "0x1.8p+0", "gradients": {"head": "g2"}, "weights": {"head": "w2"}},
+]
+FIRST = Finding("replay", "PASS", "3 runs", device="gpu:0", precision="tf32", data={"steps": STEPS})
+BROKEN = Finding("replay", "FAIL", "it hangs", device="gpu:0", precision="tf32", data={"broken": True})
+DIGESTS = [StepDigest(**step) for step in STEPS]
+OTHER = [DIGESTS[0], StepDigest("0x1.8p+0", {"head": "g2"}, {"head": "other"})]
+
+
+def digest(*steps):
+    """Return what another run found, on another device."""
+    return Finding("digest", "PASS", "one run", device="gpu:1", precision="tf32", data={"steps": steps})
+
+
+def test_same_bits_agree():
+    """Equal digests pass, in the other run's name, and are handed on for the next comparison."""
+    found = agreement("processes", FIRST, digest(*STEPS), "another process")
+    assert (found.check, found.status, found.device, found.precision) == ("processes", "PASS", "gpu:1", "tf32")
+    assert found.cause == "another process has the same bits"
+    assert found.evidence == "losses 2.000000, 1.500000"
+    assert found.data["steps"] == STEPS
+
+
+@pytest.mark.parametrize(
+    ("step", "where"),
+    [
+        pytest.param({"loss": "0x1.80001p+0"}, "loss at step 2", id="changed=loss"),
+        pytest.param({"gradients": {"head": "other"}}, "gradient of head at step 2", id="changed=gradient"),
+        pytest.param({"weights": {"head": "other"}}, "weight head at step 2", id="changed=weight"),
+    ],
+)
+def test_other_bits_are_named(step, where):
+    """One other digest fails, with the run, the step and the layer."""
+    found = agreement("siblings", FIRST, digest(STEPS[0], {**STEPS[1], **step}), "gpu:1")
+    assert (found.check, found.status, found.device, found.precision) == ("siblings", "FAIL", "gpu:1", "tf32")
+    assert found.cause == f"gpu:1 differs from the first run in the {where}"
+    assert "suspect the hardware" in found.mend
+
+
+MODELS = {"gpu:0": "Tesla T4", "gpu:1": "NVIDIA H100", "gpu:2": "NVIDIA H100", "gpu:3": "Tesla T4"}
+
+
+@pytest.mark.parametrize(
+    ("device", "devices", "first"),
+    [
+        ("gpu:3", ["cpu:0", *MODELS], "gpu:0"),
+        ("gpu:2", ["cpu:0", *MODELS], "gpu:1"),
+        ("gpu:2", ["gpu:1", "gpu:2"], "gpu:1"),
+        ("gpu:2", ["gpu:0", "gpu:2"], "gpu:2"),
+        ("gpu:1", ["cpu:0", *MODELS], "gpu:1"),
+        ("cpu:0", ["cpu:0", *MODELS], "cpu:0"),
+    ],
+    ids=lambda value: "+".join(value) if isinstance(value, list) else value,
+)
+def test_sibling_is_of_the_same_model(device, devices, first):
+    """A GPU is held against the first that is asked of its own model, whichever are asked; else against none."""
+    assert first_of_model(device, devices, MODELS) == first
+
+
+def test_run_that_failed_is_the_failure():
+    """A run that didn't come to its end fails in its own words, under the name of the comparison."""
+    found = agreement("processes", FIRST, BROKEN, "another process")
+    assert (found.check, found.status, found.cause, found.data) == ("processes", "FAIL", "it hangs", {"broken": True})
+
+
+def test_no_first_run_is_no_second_failure():
+    """Without a first run nothing can be compared: in doubt, and what it follows from is said."""
+    found = agreement("processes", BROKEN, digest(*STEPS), "another process")
+    assert (found.status, found.device, found.precision) == ("INCONCLUSIVE", "gpu:1", "tf32")
+    assert found.cause == "follows from replay: there is no first run to compare with"
+    assert (found.evidence, found.mend) == ("it hangs", "mend that first")
+
+
+@pytest.mark.parametrize(
+    ("runs", "status", "said"),
+    [
+        pytest.param([DIGESTS, DIGESTS, DIGESTS], "PASS", "3 runs of 2 steps", id="runs=same"),
+        pytest.param([DIGESTS, OTHER, DIGESTS], "FAIL", "replay 2 differs from the first run in the weight head",
+                     id="runs=second"),
+        pytest.param([DIGESTS, DIGESTS, OTHER], "FAIL", "replay 3 differs from the first run in the weight head",
+                     id="runs=last"),
+    ],
+)  # fmt: skip
+def test_every_replay_is_compared(monkeypatch, runs, status, said):
+    """As many runs as asked for are made, and the first that differs is named."""
+
+    class Runs:
+        left = iter(runs)
+
+        def run(self):
+            return next(self.left)
+
+    monkeypatch.setattr(repeat_checks, "new_replay", lambda _subject: Runs())
+    found = repeat_checks.replay(Subject(steps=2, replays=3))
+    assert (found.status, found.cause.startswith(said)) == (status, True)
+
+
+def test_this_processor_repeats_itself():
+    """Here, replays agree, another replay of the same seed agrees with them, and one of another seed doesn't."""
+    small = Subject(side=67, steps=1, replays=2)
+    first = repeat_checks.replay(small)
+    assert (first.status, first.cause) == ("PASS", "2 runs of 1 step")
+    assert agreement("again", first, repeat_checks.digest(small), "once more").status == "PASS"
+    other = repeat_checks.digest(Subject(side=67, steps=1, seed=1))
+    assert agreement("again", first, other, "another seed").status == "FAIL"

@@ -1,0 +1,144 @@
+"""Children with deadlines, and whether TensorFlow computes right in one."""
+
+import json
+from importlib.metadata import version
+
+import pytest
+
+from alexnet_repro.verify.doctor import device_probe as device_check
+from alexnet_repro.verify.doctor.device_probe import CHECKS, check_device, telling
+from alexnet_repro.verify.subprocesses import NoAnswerError, answers, each
+
+SCRIPT = """\
+import json, os, signal, sys, time
+for name in sys.argv[1:]:
+    if name == "crash":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if name == "hang":
+        time.sleep(600)
+    if name == "exit":
+        sys.exit("I give up")
+    if name == "leave":
+        sys.exit()
+    print("library noise")
+    print(f"said {name}", file=sys.stderr)
+    print(json.dumps({"name": name}))
+"""
+
+
+@pytest.fixture
+def child(tmp_path):
+    """Return the environment in which `child_for_test` is a module."""
+    (tmp_path / "child_for_test.py").write_text(SCRIPT)
+    return {"PYTHONPATH": str(tmp_path)}
+
+
+def test_child_that_dies_is_an_answer(child):
+    """Every name is answered in order: what kills the child is that name's error, and the rest is still asked."""
+    names = ["a", "crash", "b", "leave", "exit", "c"]
+    found = list(each("child_for_test", [], names, 60, child))
+    assert [name for name, _ in found] == names
+    assert [answer.get("name") or answer["error"] for _, answer in found] == [
+        "a",
+        "ended by SIGSEGV",
+        "b",
+        "it ended without an answer",
+        "exit status 1",
+        "c",
+    ]
+    assert [answer["log"].split() for name, answer in found if name in "abc"] == [
+        ["said", "a"],
+        ["said", "b"],
+        ["said", "c"],
+    ]
+    assert "I give up" in found[4][1]["log"]
+
+
+@pytest.mark.slow
+def test_child_that_hangs_is_an_answer(child):
+    """A child that is silent for longer than the deadline is ended, and what it answered before is kept."""
+    found = []
+    with pytest.raises(NoAnswerError, match="no answer within 5 s") as caught:
+        found.extend(answer["name"] for answer in answers("child_for_test", ["a", "hang", "b"], 5, child))
+    assert found == ["a"]
+    assert caught.value.log == "said a\n"
+
+
+def test_this_processor_computes():
+    """TensorFlow, in its own process, starts, lists its devices, and computes right on the CPU."""
+    pytest.importorskip("tensorflow")
+    found = list(check_device("cpu:0", 180))
+    assert [(result.check, result.error) for result in found] == [(check, None) for check in CHECKS]
+    assert found[0].data["version"] == version("tensorflow")
+    assert isinstance(found[1].data["gpus"], list)
+
+
+def _wrong(_device):
+    raise ArithmeticError("7 of 9 are wrong")
+
+
+def test_failed_check_ends_its_process(capsys, monkeypatch):
+    """After an error, which may stick to a CUDA context, nothing more is asked of this process."""
+    monkeypatch.setattr(device_check, "_CHECKS", {"a": lambda _: {"x": 1}, "b": _wrong, "c": lambda _: {}})
+    device_check.main("gpu:0", ["a", "b", "c"])
+    a, b = map(json.loads, capsys.readouterr().out.splitlines())
+    assert (a["error"], a["data"]) == (None, {"x": 1})
+    assert b["error"] == "ArithmeticError: 7 of 9 are wrong"
+
+
+@pytest.mark.parametrize(("device", "first"), [("cpu:0", "cpu:0"), ("gpu:3", "gpu:0")])
+def test_gpu_is_the_only_one_its_process_sees(monkeypatch, device, first):
+    """So it is the first there, whatever its number; without it, nothing is computed at all."""
+    asked = []
+
+    def each_of(_module, arguments, names, _deadline, environ):
+        asked.append((arguments, environ["CUDA_VISIBLE_DEVICES"]))
+        return ((name, {"error": "not seen" if name == "devices" else None}) for name in names)
+
+    monkeypatch.setattr(device_check, "each", each_of)
+    found = list(check_device(device, 1, {"CUDA_VISIBLE_DEVICES": "3"}))
+    assert asked == [([first], "3")]
+    assert [(result.device, result.check) for result in found] == [(device, "import"), (device, "devices")]
+
+
+@pytest.mark.parametrize(("check", "spoil"), [("matmul", "matmul"), ("convolution", "conv2d"), ("xla", "conv2d")])
+def test_wrong_result_is_an_error(monkeypatch, check, spoil):
+    """A device whose products or sums are off fails that check, with how far off it is."""
+    tf = pytest.importorskip("tensorflow")
+    module = tf.linalg if spoil == "matmul" else tf.nn
+    right = getattr(module, spoil)
+    monkeypatch.setattr(module, spoil, lambda *arguments: right(*arguments) + 1)
+    monkeypatch.setattr(device_check, "_ready", lambda _device: tf)
+    with pytest.raises(ArithmeticError, match=r"65536 of 65536 products are wrong|off by 1"):
+        device_check._CHECKS[check]("cpu:0")
+
+
+@pytest.mark.parametrize(
+    ("log", "said"),
+    [
+        pytest.param("", "", id="log=empty"),
+        pytest.param(
+            # github.com/tensorflow/tensorflow/issues/63362
+            "2024-03-11 02:00:01.180445: W tensorflow/core/common_runtime/gpu/gpu_device.cc:2251] Cannot dlopen some "
+            "GPU libraries. Please make sure\nSkipping registering GPU devices...\n",
+            "Cannot dlopen some GPU libraries. Please make sure",
+            id="log=63362",
+        ),
+        pytest.param(
+            "I0000 00:00:1795527016.222005 10993 port.cc:153] oneDNN custom operations are on. You may see slightly "
+            "different numerical results due to floating-point round-off errors\n"
+            "E0000 00:00:1795527018.296294 10993 cuda_platform.cc:52] failed call to cuInit: UNKNOWN ERROR (303)\n",
+            "failed call to cuInit: UNKNOWN ERROR (303)",
+            id="log=2.21.0",
+        ),
+        pytest.param(
+            # github.com/tensorflow/tensorflow/issues/111958
+            "LLVM ERROR: PTX version 8.5 does not support target 'sm_120'\n" * 2,
+            "LLVM ERROR: PTX version 8.5 does not support target 'sm_120'",
+            id="log=111958",
+        ),
+    ],
+)
+def test_what_tensorflow_said_is_cut_to_the_point(log, said):
+    """The lines that tell what is wrong, once each, without time stamps and chatter."""
+    assert telling(log) == said

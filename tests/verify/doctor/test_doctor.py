@@ -1,0 +1,261 @@
+"""The doctor on healthy machines, its order, its report and its command.
+
+The faults are in tests/test_doctor_software.py and tests/test_doctor_gpus.py, the probes in
+tests/test_environment.py, tests/test_nvidia.py and tests/test_device_check.py.
+"""
+
+import io
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from alexnet_repro.verify.doctor import doctor
+from alexnet_repro.verify.doctor.device_probe import CHECKS
+from alexnet_repro.verify.doctor.environment import SETTINGS
+from alexnet_repro.verify.doctor.software import NUMERIC_SETTINGS
+from alexnet_repro.verify.finding import Finding, exit_status, verdict
+from tests.helpers.machines import A100, CPU, GIB, MIB, T4, TWO, box, results
+
+
+@pytest.mark.parametrize(
+    ("here", "said"),
+    [
+        pytest.param(CPU, "the GPU part wasn't run", id="machine=CPU"),
+        pytest.param(box(A100), "all 15 can be loaded", id="machine=A100"),
+        pytest.param(box(*TWO), "TensorFlow sees 2 GPUs", id="machine=two A100"),
+        pytest.param(box(*[replace(A100, index=i) for i in range(8)]), "8 in this machine", id="machine=eight A100"),
+        pytest.param(
+            box(replace(A100, name="NVIDIA H100", capability=(9, 0))), "compute capability 9.0", id="machine=H100"
+        ),
+        pytest.param(box(T4), "Tesla T4, compute capability 7.5", id="machine=T4"),
+        pytest.param(box(replace(A100, persistence=False)), "sudo nvidia-smi -pm 1 -i 0", id="machine=no persistence"),
+        pytest.param(
+            box(
+                *TWO, settings={"CUDA_VISIBLE_DEVICES": "GPU-b"}, results=results("cpu:0", ("A100",)) + results("gpu:0")
+            ),
+            "1 of 2 GPUs named",
+            id="machine=one of two named",
+        ),
+        pytest.param(
+            box(
+                A100,
+                replace(A100, index=1, uuid="GPU-b", ecc_uncorrected=9, processes=("pid 1 (another's)",)),
+                settings={"CUDA_VISIBLE_DEVICES": "0"},
+                results=results("cpu:0", ("A100",)) + results("gpu:0"),
+            ),
+            "health",
+            id="machine=another's GPU ill",
+        ),
+        pytest.param(
+            # github.com/tensorflow/tensorflow/issues/63341: no device files under Windows
+            box(A100, device_files=(), control_files=(), listed_by_driver=0, on_pci_bus=0),
+            "1 in this machine",
+            id="machine=WSL",
+        ),
+        pytest.param(
+            replace(CPU, settings={"TF_ENABLE_ONEDNN_OPTS": "1", "XLA_FLAGS": "--xla_gpu_cuda_data_dir=/usr"}),
+            "none that changes numbers",
+            id="machine=harmless settings",
+        ),
+        pytest.param(replace(CPU, shared_memory=64 * MIB, container="docker"), "64 MiB", id="machine=CPU in Docker"),
+    ],
+)
+def test_healthy_machine_passes(here, said):
+    """No check of a healthy machine is red; what it has, and what could be better, is said."""
+    findings = doctor.diagnose(here)
+    assert [finding for finding in findings if finding.status != "PASS"] == []
+    assert said in "\n".join(map(str, findings))
+
+
+def test_every_numeric_setting_is_recorded():
+    """A setting that the doctor judges is one that the probe reads."""
+    assert set(NUMERIC_SETTINGS) <= set(SETTINGS)
+
+
+@pytest.mark.parametrize(
+    ("statuses", "overall", "status"),
+    [
+        ("PASS", "PASS", 0),
+        ("PASS FAIL INCONCLUSIVE", "FAIL", 1),
+        ("PASS INCONCLUSIVE", "INCONCLUSIVE", 3),
+        ("", "PASS", 0),
+    ],
+)
+def test_worst_finding_decides(statuses, overall, status):
+    """A fault outweighs a doubt, a doubt outweighs what is well; the exit statuses are 1, 3 and 0."""
+    assert verdict([Finding("a", each, "b") for each in statuses.split()]) == overall
+    assert exit_status(overall) == status
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """Return a function that makes this machine another, and hands over the devices that are then checked."""
+
+    def become(here, failing=""):
+        checked = []
+
+        def check_device(device, _deadline, environ):
+            checked.append((device, environ.get("CUDA_VISIBLE_DEVICES")))
+            seen = tuple(gpu.name for gpu in here.nvidia.gpus)
+            yield from results(device, seen, **({"xla": "no answer within 1 s"} if device == failing else {}))
+
+        monkeypatch.setattr(
+            doctor,
+            "read_machine",
+            lambda require_gpu: replace(here, require_gpu=require_gpu, tensorflow=None, results=()),
+        )
+        monkeypatch.setattr(doctor, "read_tensorflow", lambda: here.tensorflow)
+        monkeypatch.setattr(doctor, "read_nvidia", lambda _files, _deadline: here.nvidia)
+        monkeypatch.setattr(doctor, "read_libraries", lambda *_: here.libraries)
+        monkeypatch.setattr(doctor, "check_device", check_device)
+        return checked
+
+    return become
+
+
+@pytest.mark.parametrize(
+    ("here", "checked"),
+    [
+        pytest.param(CPU, [("cpu:0", None)], id="machine=CPU"),
+        pytest.param(box(*TWO), [("cpu:0", None), ("gpu:0", "0"), ("gpu:1", "1")], id="machine=two A100"),
+        pytest.param(
+            box(*TWO, settings={"CUDA_VISIBLE_DEVICES": "GPU-b"}),
+            [("cpu:0", None), ("gpu:0", "GPU-b")],
+            id="machine=named",
+        ),
+        pytest.param(replace(CPU, tensorflow=None), [], id="machine=no TensorFlow"),
+    ],
+)
+def test_each_device_is_checked_alone(machine, here, checked):
+    """The CPU, then every GPU that may be used, in a process that sees no other."""
+    done = machine(here)
+    list(doctor.examine(1))
+    assert done == checked
+
+
+ILL = replace(A100, index=0, memory_total=40 * GIB, ecc_uncorrected=9, processes=("pid 1 (another's)",))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "visible", "checked", "red"),
+    [
+        ("gpu:1", None, [("cpu:0", None), ("gpu:1", "1")], []),
+        ("gpu:0", "1,0", [("cpu:0", None), ("gpu:0", "1")], []),
+        ("gpu:0", "GPU-b", [("cpu:0", None), ("gpu:0", "GPU-b")], []),
+        ("cpu:0", None, [("cpu:0", None)], []),
+        ("gpu:7", None, [("cpu:0", None)], []),
+        ("gpu:0", None, [("cpu:0", None), ("gpu:0", "0")], ["memory", "ecc"]),
+        ("gpu:0 gpu:1", None, [("cpu:0", None), ("gpu:0", "0"), ("gpu:1", "1")], ["siblings", "memory", "ecc"]),
+        ("", None, [("cpu:0", None), ("gpu:0", "0"), ("gpu:1", "1")], ["siblings", "memory", "ecc"]),
+    ],
+)
+def test_gpus_that_arent_wanted_arent_looked_at(machine, wanted, visible, checked, red):
+    """A GPU that isn't wanted isn't used, and neither its illness nor that it is another kind counts."""
+    settings = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
+    done = machine(box(ILL, TWO[1], settings=settings))
+    findings = [finding for _, finding in doctor.examine(1, wanted=wanted.split())]
+    assert done == checked
+    assert [each.check for each in findings if each.status != "PASS"] == red
+
+
+def test_numbers_that_may_mean_another_gpu_leave_none_out(machine):
+    """Among GPUs of different names, whose numbers CUDA may order otherwise, an ill one counts whichever is wanted."""
+    gpus = (replace(ILL, name="Tesla T4"), TWO[1])
+    for settings, red in (({}, ["siblings", "memory", "ecc"]), ({"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}, [])):
+        machine(box(*gpus, settings=settings))
+        findings = [finding for _, finding in doctor.examine(1, wanted=("gpu:1",))]
+        assert [each.check for each in findings if each.status != "PASS"] == red
+
+
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_other_backends_need_no_tensorflow(machine, monkeypatch, backend):
+    """Machine, driver and each GPU's health are asked on every backend; TensorFlow isn't looked for, no device used."""
+    done = machine(box(ILL, TWO[1]))
+    monkeypatch.setattr(doctor, "read_tensorflow", lambda: pytest.fail("TensorFlow was looked for"))
+    known, findings = zip(*doctor.examine(1, backend=backend), strict=True)
+    assert [f"{each.check} {each.status}" for each in findings] == [
+        *("settings PASS", "disk PASS", "gpu PASS", "driver PASS", "shared memory PASS", "siblings INCONCLUSIVE"),
+        *("memory INCONCLUSIVE", "ecc FAIL", "health PASS"),
+    ]
+    assert done == []
+    assert (known[-1].nvidia.driver, len(known[-1].nvidia.gpus), known[-1].tensorflow) == ("580.95.5", 2, None)
+    assert "TensorFlow" not in "\n".join(map(str, findings))
+
+
+@pytest.mark.parametrize(
+    ("setting", "doubted"),
+    [
+        ("TF_XLA_FLAGS=--tf_xla_auto_jit=2", ["tensorflow"]),
+        ("TF_ENABLE_ONEDNN_OPTS=0", ["tensorflow"]),
+        ("XLA_FLAGS=--xla_gpu_autotune_level=0", ["tensorflow", "jax"]),
+        ("NVIDIA_TF32_OVERRIDE=0", ["tensorflow", "jax", "torch"]),
+    ],
+)
+def test_settings_are_doubted_where_they_are_heeded(machine, setting, doubted):
+    """A variable of TensorFlow's changes no other backend's numbers, and XLA's none of PyTorch's."""
+    name, _, value = setting.partition("=")
+    machine(replace(CPU, settings={name: value}))
+    found = []
+    for backend in ("tensorflow", "jax", "torch"):
+        findings = [finding for _, finding in doctor.examine(1, backend=backend)]
+        found += [backend for each in findings if (each.check, each.status) == ("settings", "INCONCLUSIVE")]
+    assert found == doubted
+
+
+def test_ill_device_doesnt_hide_the_others(machine):
+    """A GPU that fails is red, the next one is checked all the same, and nothing is said twice."""
+    machine(box(*TWO), failing="gpu:0")
+    findings = [finding for _, finding in doctor.examine(1)]
+    assert [(each.device, each.check) for each in findings if each.status != "PASS"] == [("gpu:0", "xla")]
+    assert [each.check for each in findings if each.device == "gpu:1"] == list(CHECKS)
+    assert len(set(findings)) == len(findings)
+
+
+def test_report_as_text(machine):
+    """The text has a line for each check, and ends with the verdict; a GPU that is asked for fails its absence."""
+    machine(CPU)
+    out = io.StringIO()
+    assert doctor.report(out, as_json=False, deadline=1, require_gpu=True) == 1
+    lines = out.getvalue().splitlines()
+    assert lines[-1] == "FAIL: 10 of 11 checks passed"
+    assert [line.split()[1] for line in lines[:-1] if line.startswith("FAIL")] == ["gpu"]
+
+
+def test_report_as_json(machine):
+    """As JSON, each line is an object: the findings with all their fields, then the verdict with the record."""
+    machine(box(replace(A100, clock_limits=0x4)))
+    out = io.StringIO()
+    assert doctor.report(out, as_json=True, deadline=1, require_gpu=False) == 3
+    *findings, last = map(json.loads, out.getvalue().splitlines())
+    fields = ("bound", "cause", "check", "data", "device", "evidence", "mend", "number", "precision", "status")
+    assert {tuple(sorted(finding)) for finding in findings} == {fields}
+    assert [finding["check"] for finding in findings if finding["status"] != "PASS"] == ["clocks"]
+    assert last["verdict"] == "INCONCLUSIVE"
+    assert last["environment"]["nvidia"]["gpus"][0]["clock_limits"] == 4
+    assert len(last["environment"]["results"]) == 2 * len(CHECKS)
+
+
+def test_command_without_tensorflow(tmp_path):
+    """Where TensorFlow and Keras can't be imported, `doctor` says so at once, names the import, and exits 1."""
+    pytest.importorskip("tensorflow")  # installed, and broken by what follows
+    for name in ("tensorflow", "keras"):
+        (tmp_path / f"{name}.py").write_text("raise ImportError('broken on purpose')")
+    command = [sys.executable, "-m", "alexnet_repro", "doctor", "--json", "--deadline=60"]
+    done = subprocess.run(
+        command,
+        cwd=Path(doctor.__file__).parents[3],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (1, "")
+    findings = [json.loads(line) for line in done.stdout.splitlines()]
+    assert findings[-1]["verdict"] == "FAIL"
+    failed = [finding["cause"] for finding in findings if finding.get("check") == "import"]
+    assert failed == ["importing TensorFlow failed: ImportError: broken on purpose"]

@@ -1,0 +1,204 @@
+"""The probes that read files and settings: what machine this is, and what is installed on it."""
+
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+from alexnet_repro.verify.doctor.environment import CONTROL_FILES, Environment, read_machine
+from alexnet_repro.verify.doctor.gpus import presence
+from alexnet_repro.verify.doctor.installation import Requirement, read_tensorflow
+from alexnet_repro.verify.doctor.nvidia import Gpu, Nvidia
+from tests.helpers.machines import write
+
+PCI = "sys/bus/pci/devices/0000:3b:00.0"
+EIGHT = {
+    f"sys/bus/pci/devices/0000:{i:02}:00.0/{name}": text
+    for i in range(8)
+    for name, text in (("vendor", "0x10de\n"), ("class", "0x030200\n"))
+}
+
+
+@pytest.mark.parametrize(
+    ("files", "counts"),
+    [
+        pytest.param({}, (0, 0, 0, 0), id="machine=empty"),
+        pytest.param({"dev/nvidiactl": "", "dev/nvidia-uvm": ""}, (0, 0, 0, 0), id="machine=control files only"),
+        pytest.param({f"{PCI}/vendor": "0x10de\n", f"{PCI}/class": "0x030200\n"}, (0, 0, 1, 1), id="machine=no driver"),
+        pytest.param(EIGHT, (0, 0, 8, 8), id="machine=no driver, eight"),
+        pytest.param({f"{PCI}/vendor": "0x10de\n", f"{PCI}/class": "0x040300\n"}, (0, 0, 0, 0), id="machine=its sound"),
+        pytest.param({f"{PCI}/vendor": "0x1002\n", f"{PCI}/class": "0x030000\n"}, (0, 0, 0, 0), id="machine=AMD"),
+        pytest.param({f"{PCI}/vendor": "0x10de\n"}, (0, 0, 0, 0), id="machine=class unreadable"),
+        pytest.param(
+            {"dev/nvidia10": "", "dev/nvidia2": ""}
+            | {f"proc/driver/nvidia/gpus/0000:{i:02}:00.0/information": "" for i in range(8)},
+            (2, 8, 0, 2),
+            id="machine=container given two of eight",
+        ),
+        pytest.param(
+            {"proc/driver/nvidia/gpus/0000:3b:00.0/information": ""}, (0, 1, 0, 1), id="machine=driver list only"
+        ),
+    ],
+)
+def test_gpus_are_found_in_files(tmp_path, files, counts):
+    """Device files, the driver's list and the PCI bus are counted apart; what this process was given comes first."""
+    here = read_machine(write(tmp_path, files), {})
+    assert (len(here.device_files), here.listed_by_driver, here.on_pci_bus, here.gpus_in_machine) == counts
+    assert here.device_files == tuple(str(tmp_path / f"dev/nvidia{i}") for i in (2, 10) if counts[0])
+
+
+@pytest.mark.parametrize(
+    ("files", "environ", "kind"),
+    [
+        pytest.param({}, {}, None, id="in=nothing"),
+        pytest.param({".dockerenv": ""}, {}, "docker", id="in=docker"),
+        pytest.param({"run/.containerenv": ""}, {"container": "podman"}, "podman", id="in=podman"),
+        pytest.param({".dockerenv": ""}, {"KUBERNETES_SERVICE_HOST": "10.0.0.1"}, "kubernetes", id="in=kubernetes"),
+        pytest.param({}, {"APPTAINER_CONTAINER": "/a.sif"}, "apptainer", id="in=apptainer"),
+        pytest.param({}, {"container": "lxc"}, "lxc", id="in=lxc"),
+    ],
+)
+def test_container_is_recognised(tmp_path, files, environ, kind):
+    """By the file that it leaves, or the variable that it sets."""
+    assert read_machine(write(tmp_path, files), environ).container == kind
+
+
+@pytest.mark.parametrize(
+    ("closed", "told", "counts"),
+    [
+        pytest.param(7, 1, (1, 7), id="given=1 of 8"),
+        pytest.param(0, 8, (8, 0), id="given=all"),
+        pytest.param(8, 8, (8, 0), id="given=all-open=none"),
+        pytest.param(1, 8, (8, 0), id="given=all-open=all but one"),
+        pytest.param(7, 0, (8, 0), id="given=1 of 8-driver=silent"),
+    ],
+)
+def test_gpus_of_others(closed, told, counts):
+    """Device files that don't open are other jobs' where the driver tells of just those that do; else it is a fault."""
+    files = tuple(f"/dev/nvidia{number}" for number in range(8))
+    nvidia = Nvidia(
+        closed=dict.fromkeys(files[8 - closed :], "Operation not permitted"),
+        gpus=tuple(Gpu(number) for number in range(told)),
+    )
+    here = Environment(device_files=files, control_files=CONTROL_FILES, nvidia=nvidia)
+    assert (here.gpus_in_machine, len(here.withheld)) == counts
+    failed = [each for each in presence(here) if each.status == "FAIL"]
+    assert len(failed) == (0 if here.withheld else closed)
+
+
+def test_settings_hold_no_secrets(tmp_path):
+    """What bears on TensorFlow is recorded; TF_ is Terraform's prefix too, and its passwords are not."""
+    environ = {
+        "TF_XLA_FLAGS": "--tf_xla_auto_jit=2",
+        "TF_VAR_password": "secret",
+        "TF_TOKEN_host": "secret",
+        "HOME": "/",
+    }
+    assert read_machine(tmp_path, environ).settings == {"TF_XLA_FLAGS": "--tf_xla_auto_jit=2"}
+
+
+def test_free_room_is_that_of_the_nearest_folder(tmp_path):
+    """A data folder that isn't there yet will be where its parent is."""
+    here = read_machine(tmp_path, {"KERAS_HOME": str(tmp_path / "not/yet")})
+    data = next(volume for volume in here.volumes if volume.purpose == "data")
+    assert data.path == str(tmp_path / "not/yet")
+    assert data.free > 0
+
+
+@pytest.mark.parametrize(
+    ("visible", "named", "expected"),
+    [
+        (None, None, 8),
+        ("", (), 0),
+        ("-1", (), 0),
+        ("2", ("2",), 1),
+        ("0, 3,-1,5", ("0", "3"), 2),
+        ("GPU-5a6b", ("GPU-5a6b",), 1),
+    ],
+)
+def test_cuda_visible_devices_is_read_as_cuda_does(tmp_path, visible, named, expected):
+    """Names count up to the first that is none; unset means all."""
+    files = {f"dev/nvidia{i}": "" for i in range(8)}
+    here = read_machine(write(tmp_path, files), {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible})
+    assert (here.named_gpus, here.expected_gpus) == (named, expected)
+
+
+def test_this_tensorflow_is_found_without_importing_it():
+    """Version, build and requirements are those that pip and TensorFlow itself tell."""
+    tf = pytest.importorskip("tensorflow")
+    found = read_tensorflow()
+    assert found.distributions == (f"tensorflow {version('tensorflow')}",)
+    assert found.folder == str(Path(tf.__file__).parent)
+    build = tf.sysconfig.get_build_info()
+    assert found.cuda_build == build["is_cuda_build"]
+    assert ".".join(map(str, found.cuda or ())) == build.get("cuda_version", "")
+    assert list(found.capabilities) == build.get("cuda_compute_capabilities", [])
+    installed = {each.name: each.installed for each in found.requirements}
+    assert (installed["numpy"], installed["protobuf"]) == (version("numpy"), version("protobuf"))
+    assert [each for each in found.requirements if not each.met] == []
+
+
+def distribution(name, release, *requires, record="tensorflow/__init__.py,,\n"):
+    """Return the metadata files of an installed package."""
+    folder = f"{name.replace('-', '_')}-{release}.dist-info"
+    metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {release}\n"
+    metadata += "".join(f"Requires-Dist: {each}\n" for each in requires)
+    return {f"{folder}/METADATA": metadata} | ({} if record is None else {f"{folder}/RECORD": record})
+
+
+@pytest.mark.parametrize(
+    ("files", "found"),
+    [
+        pytest.param({}, None, id="installed=none"),
+        pytest.param(
+            distribution("tensorflow-datasets", "4.9", record="tensorflow_datasets/__init__.py,,\n"),
+            None,
+            id="installed=other",
+        ),
+        pytest.param(distribution("tensorflow", "2.21.0"), ["tensorflow 2.21.0"], id="installed=one"),
+        pytest.param(distribution("tensorflow", "2.21.0", record=None), ["tensorflow 2.21.0"], id="installed=by conda"),
+        pytest.param(
+            distribution("tensorflow", "2.21.0") | distribution("tensorflow-cpu", "2.20.0"),
+            ["tensorflow 2.21.0", "tensorflow-cpu 2.20.0"],
+            id="installed=two",
+        ),
+        pytest.param(
+            distribution("tensorflow", "2.21.0") | distribution("tf-nightly", "2.22.0.dev1"),
+            ["tensorflow 2.21.0", "tf-nightly 2.22.0.dev1"],
+            id="installed=nightly too",
+        ),
+    ],
+)
+def test_distributions_are_told_from_their_files(tmp_path, files, found):
+    """Each package that brought the folder `tensorflow` counts, whatever it is called; add-ons don't."""
+    here = read_tensorflow([str(write(tmp_path, files))])
+    assert (here and sorted(here.distributions)) == found
+
+
+def test_shadowed_tensorflow_is_no_mixture(tmp_path):
+    """Of two in different folders, the first on the path is it."""
+    folders = [tmp_path / name for name in ("first", "second")]
+    for folder, release in zip(folders, ("2.21.0", "2.20.0"), strict=True):
+        write(folder, distribution("tensorflow", release))
+    assert read_tensorflow([str(folder) for folder in folders]).distributions == ("tensorflow 2.21.0",)
+
+
+def test_requirements_are_compared_with_what_is_installed(tmp_path):
+    """In range, out of range, missing; others' platforms and extras don't count, but name CUDA's wheels."""
+    wanted = (
+        "numpy<2.0.0,>=1.23.5",
+        "protobuf>=3.20",
+        "absent>1",
+        'wheel; sys_platform == "no-such"',
+        'nvidia-cudnn-cu12<10.0,>=9.3; extra == "and-cuda"',
+    )
+    files = distribution("tensorflow", "2.16.1", *wanted)
+    files |= distribution("numpy", "2.1.2", record="") | distribution("protobuf", "4.25.3", record="")
+    here = read_tensorflow([str(write(tmp_path, files))])
+    assert here.requirements == (
+        Requirement("numpy", "<2.0.0,>=1.23.5", "2.1.2", met=False),
+        Requirement("protobuf", ">=3.20", "4.25.3", met=True),
+        Requirement("absent", ">1", None, met=False),
+    )
+    assert here.wheels == {"nvidia-cudnn-cu12": "nvidia-cudnn-cu12<10.0,>=9.3"}
+    assert (here.cuda_build, here.cuda, here.capabilities) == (None, None, ())  # no build_info here

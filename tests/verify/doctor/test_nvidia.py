@@ -1,0 +1,152 @@
+"""The probes that ask the driver and the CUDA libraries, here and as NVML could answer elsewhere."""
+
+import json
+import sys
+from pathlib import Path
+
+import pynvml
+import pytest
+
+from alexnet_repro.verify.doctor import cuda_libraries, nvidia
+from alexnet_repro.verify.doctor.cuda_libraries import find, read_libraries
+from alexnet_repro.verify.doctor.nvidia import Gpu, read_nvidia
+from tests.helpers.machines import write
+
+
+@pytest.mark.parametrize(
+    ("files", "found"),
+    [
+        ("first/libcudnn.so.9 site/nvidia/cudnn/lib/libcudnn.so.9", "first/libcudnn.so.9"),
+        ("site/nvidia/cudnn/lib/libcudnn.so.9", "site/nvidia/cudnn/lib/libcudnn.so.9"),
+        ("site/nvidia/cuda_runtime/lib/libcudnn.so.9", None),
+    ],
+)
+def test_library_is_looked_for_as_tensorflow_does(tmp_path, files, found):
+    """In LD_LIBRARY_PATH, then in the wheels beside TensorFlow, then where the system's linker finds its name."""
+    write(tmp_path, dict.fromkeys(files.split(), ""))
+    path = find("libcudnn.so.9", "nvidia-cudnn-cu12", tmp_path / "site/tensorflow", f":{tmp_path / 'first'}")
+    assert path == (tmp_path / found if found else Path("libcudnn.so.9"))
+
+
+def test_library_that_cant_be_loaded_is_named(tmp_path, monkeypatch):
+    """One that is there is loaded; one that is damaged or missing has the linker's own words."""
+    monkeypatch.setenv("LD_LIBRARY_PATH", str(write(tmp_path, {"libdamaged.so.1": "no library"})))
+    names = ("libm.so.6" if sys.platform == "linux" else "libm.dylib", "libdamaged.so.1", "libmissing.so.1")
+    monkeypatch.setattr(cuda_libraries, "LIBRARIES", {12: dict.fromkeys(names, "nvidia-none-cu12")})
+    good, damaged, missing = read_libraries("/nowhere/tensorflow", 12, 60)
+    assert (good.error, good.wheel) == (None, "nvidia-none-cu12")
+    assert "libdamaged.so.1" in damaged.error
+    assert damaged.path == str(tmp_path / "libdamaged.so.1")
+    assert "libmissing.so.1" in missing.error
+
+
+def test_this_machines_driver_answers_or_says_why_not():
+    """GPUs or an error, never neither; device files that can't be opened are named."""
+    found = read_nvidia(["/dev/no-such-device"], 60)
+    assert found.error or found.gpus
+    assert list(found.closed) == ["/dev/no-such-device"]
+
+
+def refuse(error):
+    """Return a function that raises NVML's error, whatever it is asked."""
+
+    def raises(*_):
+        raise pynvml.NVMLError(error)
+
+    return raises
+
+
+@pytest.fixture
+def driver(monkeypatch, capsys):
+    """Return a function that has NVML give these answers, nothing else supported, and reads what the child prints."""
+
+    def ask(**told):
+        for name in dir(pynvml):
+            if name.startswith(("nvmlDeviceGet", "nvmlSystemGet")):
+                monkeypatch.setattr(pynvml, name, refuse(pynvml.NVML_ERROR_NOT_SUPPORTED))
+        defaults = {
+            "nvmlInit": lambda: None,
+            "nvmlSystemGetDriverVersion": lambda: "580.95.05",
+            "nvmlSystemGetCudaDriverVersion": lambda: 13000,
+            "nvmlDeviceGetCount": lambda: 1,
+            "nvmlDeviceGetHandleByIndex": lambda index: index,
+        }
+        for name, answer in {**defaults, **told}.items():
+            monkeypatch.setattr(pynvml, name, answer)
+        nvidia.main([])
+        printed = [{**json.loads(line), "log": ""} for line in capsys.readouterr().out.splitlines()]
+        monkeypatch.setattr(nvidia, "answers", lambda *_: iter(printed))
+        return read_nvidia([], 1)
+
+    return ask
+
+
+class _Memory:
+    total, used = 80 * 2**30, 2**20
+
+
+class _Process:
+    pid, usedGpuMemory = 42, 512 * 2**20  # noqa: N815 - NVML's name
+
+
+def test_driver_that_tells_all(driver):
+    """Each of NVML's answers ends up in its own field."""
+    found = driver(
+        nvmlDeviceGetName=lambda _: "NVIDIA A100-SXM4-80GB",
+        nvmlDeviceGetUUID=lambda _: "GPU-a",
+        nvmlDeviceGetCudaComputeCapability=lambda _: (8, 0),
+        nvmlDeviceGetMemoryInfo=lambda *_: _Memory,
+        nvmlDeviceGetComputeRunningProcesses=lambda _: [_Process],
+        nvmlSystemGetProcessName=lambda _: "python",
+        nvmlDeviceGetPersistenceMode=lambda _: 0,
+        nvmlDeviceGetMigMode=lambda _: [1, 1],
+        nvmlDeviceGetMaxMigDeviceCount=lambda _: 7,
+        nvmlDeviceGetMigDeviceHandleByIndex=lambda _, i: i if i < 2 else refuse(pynvml.NVML_ERROR_NOT_FOUND)(),
+        nvmlDeviceGetEccMode=lambda _: [1, 1],
+        nvmlDeviceGetTotalEccErrors=lambda _, kind, __: {pynvml.NVML_MEMORY_ERROR_TYPE_UNCORRECTED: 3}.get(kind, 5),
+        nvmlDeviceGetRetiredPages=lambda _, cause: [1] * (1 + cause),
+        nvmlDeviceGetRetiredPagesPendingStatus=lambda _: 1,
+        nvmlDeviceGetRemappedRows=lambda _: (1, 2, 1, 0),
+        nvmlDeviceGetCurrentClocksThrottleReasons=lambda _: 0x40,
+        nvmlDeviceGetTemperature=lambda *_: 91,
+    )
+    assert (found.driver, found.cuda, found.error) == ("580.95.05", (13, 0), None)
+    assert found.gpus == (
+        Gpu(
+            index=0,
+            name="NVIDIA A100-SXM4-80GB",
+            uuid="GPU-a",
+            capability=(8, 0),
+            memory_total=80 * 2**30,
+            memory_used=2**20,
+            processes=("pid 42 (python, 512 MiB)",),
+            persistence=False,
+            mig=True,
+            mig_slices=2,
+            ecc=True,
+            ecc_uncorrected=3,
+            ecc_corrected=5,
+            retired_pages=3,
+            retirement_pending=True,
+            remap_pending=True,
+            remap_failed=False,
+            clock_limits=0x40,
+            temperature=91,
+        ),
+    )
+
+
+def test_driver_that_tells_little(driver):
+    """What isn't supported is unknown, not an error; a GPU that is lost is one, and the next is still asked."""
+    lost = {
+        "nvmlDeviceGetCount": lambda: 2,
+        "nvmlDeviceGetHandleByIndex": lambda i: i or refuse(pynvml.NVML_ERROR_GPU_IS_LOST)(),
+    }
+    assert driver().gpus == (Gpu(index=0),)
+    assert driver(**lost).gpus == (Gpu(index=0, error="GPU is lost"), Gpu(index=1))
+
+
+def test_driver_that_doesnt_answer(driver):
+    """The reason is NVML's own."""
+    assert driver(nvmlInit=refuse(pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH)).error.endswith("version mismatch.")
+    assert driver(nvmlInit=refuse(pynvml.NVML_ERROR_UNKNOWN)).error == "Unknown Error"

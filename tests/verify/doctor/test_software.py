@@ -1,0 +1,223 @@
+"""What the doctor says of machines on which TensorFlow can't work, or not as asked."""
+
+from dataclasses import replace
+
+import pytest
+
+from alexnet_repro.verify.doctor.cuda_libraries import LIBRARIES
+from alexnet_repro.verify.doctor.environment import Volume
+from tests.helpers.machines import (
+    A100,
+    CPU,
+    MIB,
+    SYNTHETIC,
+    TENSORFLOW,
+    TF,
+    TWO,
+    UNSEEN,
+    Case,
+    box,
+    driver,
+    requirement,
+    results,
+    without,
+)
+
+CASES = {
+    "tensorflow-cpu": Case(
+        "github.com/undertherain/benchmarker/pull/54: Tensorflow not compiled with GPU support",
+        box(
+            A100,
+            tensorflow=replace(TENSORFLOW, distributions=("tensorflow-cpu 2.21.0",), cuda_build=False, cuda=None),
+            libraries=(),
+            results=UNSEEN,
+        ),
+        "cuda build, devices",
+        "FAIL",
+        ("tensorflow-cpu 2.21.0 is built without CUDA", "pip uninstall -y tensorflow-cpu", "'tensorflow[and-cuda]'"),
+    ),
+    "cuDNN missing": Case(
+        f"{TF}66987: the module system removed cuDNN from LD_LIBRARY_PATH, and TensorFlow named no library",
+        box(A100, libraries=without("libcudnn.so.9"), results=UNSEEN),
+        "library libcudnn.so.9, devices",
+        "FAIL",
+        (
+            "libcudnn.so.9 can't be loaded",
+            "cannot open",
+            "install --force-reinstall 'nvidia-cudnn-cu12<10.0,>=9.3.0.75'",
+        ),
+    ),
+    "no CUDA libraries": Case(
+        f"{TF}63362: Cannot dlopen some GPU libraries, after pip install tensorflow[and-cuda]",
+        box(A100, libraries=without(*list(LIBRARIES[12])[1:]), results=UNSEEN),
+        ", ".join(f"library {name}" for name in list(LIBRARIES[12])[1:]) + ", devices",
+        "FAIL",
+        ("nvidia-cuda-runtime-cu12", "nvidia-cublas-cu12", "nvidia-cusolver-cu12", "nvidia-nccl-cu12"),
+    ),
+    "a library's own library missing": Case(
+        "github.com/NVIDIA/tensorflow/issues/110: libcusolver: dlerror: libnvJitLink.so.12: cannot open",
+        box(A100, libraries=without("libnvJitLink.so.12", "libcusolver.so.11"), results=UNSEEN),
+        "library libnvJitLink.so.12, library libcusolver.so.11, devices",
+        "FAIL",
+        ("nvidia-nvjitlink-cu12",),
+    ),
+    "libraries well, GPU skipped": Case(
+        f"{TF}110956: Skipping registering GPU devices on an A100",
+        box(A100, results=UNSEEN),
+        "devices",
+        "FAIL",
+        ("sees 0 of 1 GPUs", "would compute on the CPU", "'tensorflow[and-cuda]'"),
+    ),
+    "CUDA of another generation": Case(
+        SYNTHETIC,
+        box(A100, tensorflow=replace(TENSORFLOW, cuda=(14, 0)), nvidia=driver("700.1", (14, 0), A100), libraries=()),
+        "libraries",
+        "INCONCLUSIVE",
+        ("CUDA 14",),
+    ),
+    "driver too old": Case(
+        "docs.nvidia.com/deploy/cuda-compatibility: CUDA 12 needs a driver of 525 or newer",
+        box(A100, nvidia=driver("470.57.02", (11, 4), A100), results=UNSEEN),
+        "driver version, devices",
+        "FAIL",
+        ("older than CUDA 12.5.1", "470.57.02", "525.60.13", "ubuntu-drivers"),
+    ),
+    "TF32 forced": Case(
+        "github.com/alibaba/DeepRec, NVIDIA-TF32.md: NVIDIA_TF32_OVERRIDE=0",
+        box(A100, settings={"NVIDIA_TF32_OVERRIDE": "0"}),
+        "settings",
+        "INCONCLUSIVE",
+        ("TensorFloat-32 on or off", "unset NVIDIA_TF32_OVERRIDE"),
+    ),
+    "oneDNN off": Case(
+        "TensorFlow's log: slightly different numerical results; set TF_ENABLE_ONEDNN_OPTS=0",
+        replace(CPU, settings={"TF_ENABLE_ONEDNN_OPTS": "0"}),
+        "settings",
+        "INCONCLUSIVE",
+        ("last bits", "TF_ENABLE_ONEDNN_OPTS=0", "unset TF_ENABLE_ONEDNN_OPTS"),
+    ),
+    "XLA everywhere": Case(
+        SYNTHETIC,
+        replace(CPU, settings={"TF_XLA_FLAGS": "--tf_xla_auto_jit=2", "XLA_FLAGS": "--xla_gpu_cuda_data_dir=/usr"}),
+        "settings",
+        "INCONCLUSIVE",
+        ("with XLA", "--tf_xla_auto_jit=2", "unset TF_XLA_FLAGS"),
+    ),
+    "little shared memory": Case(
+        "github.com/NVIDIA/nccl/issues/342: Docker's 64 MB",
+        box(*TWO, container="docker", shared_memory=64 * MIB),
+        "shared memory",
+        "FAIL",
+        ("too small for 2 GPUs", "64 MiB", "--shm-size=1g"),
+    ),
+    "disk full": Case(
+        SYNTHETIC,
+        replace(CPU, volumes=(Volume("weights", "/work", 90 * MIB),)),
+        "disk",
+        "FAIL",
+        ("weights: 90 MiB free, 1.0 GiB needed", "df -h /work"),
+    ),
+    "two TensorFlows": Case(
+        "github.com/openai/spinningup/issues/61: tensorflow installed over tensorflow-gpu",
+        replace(CPU, tensorflow=replace(TENSORFLOW, distributions=("tensorflow 2.21.0", "tensorflow-cpu 2.20.0"))),
+        "tensorflow",
+        "FAIL",
+        ("over each other", "tensorflow-cpu 2.20.0", "pip uninstall -y tensorflow tensorflow-cpu && pip install"),
+    ),
+    "no TensorFlow": Case(
+        SYNTHETIC, replace(CPU, tensorflow=None, results=()), "tensorflow", "FAIL", ("isn't installed",)
+    ),
+    "GPU, no TensorFlow": Case(
+        SYNTHETIC,
+        box(A100, tensorflow=None, libraries=(), results=()),
+        "tensorflow",
+        "FAIL",
+        ("pip install 'tensorflow[and-cuda]'",),
+    ),
+    "NumPy too new": Case(
+        "github.com/nv-tlabs/vipe/issues/42: compiled using NumPy 1.x, cannot be run in NumPy 2.1.2",
+        replace(
+            CPU,
+            tensorflow=requirement("numpy", "<2.0.0,>=1.23.5", "2.1.2"),
+            results=results("cpu:0", **{"import": "ImportError: numpy.core.umath failed to import"})[:1],
+        ),
+        "requirements, import",
+        "FAIL",
+        ("numpy 2.1.2 is installed", "pip install 'numpy<2.0.0,>=1.23.5'"),
+    ),
+    "protobuf too new": Case(
+        f"{TF}56266: Descriptors cannot not be created directly",
+        replace(
+            CPU,
+            tensorflow=requirement("protobuf", "<3.20,>=3.9.2", "4.21.0"),
+            results=results("cpu:0", **{"import": "TypeError: Descriptors cannot not be created directly"})[:1],
+        ),
+        "requirements, import",
+        "FAIL",
+        ("protobuf 4.21.0", "pip install 'protobuf<3.20,>=3.9.2'"),
+    ),
+    "processor without AVX": Case(
+        f"{TF}17411: Illegal instruction (core dumped)",
+        replace(CPU, results=results("cpu:0", **{"import": "ended by SIGILL"})[:1]),
+        "import",
+        "FAIL",
+        ("importing TensorFlow failed: ended by SIGILL", "AVX"),
+    ),
+    "TensorFlow hangs": Case(
+        SYNTHETIC,
+        replace(CPU, results=results("cpu:0", **{"import": "no answer within 180 s"})[:1]),
+        "import",
+        "FAIL",
+        ("no answer within 180 s", "faulthandler"),
+    ),
+    "one GPU of two hangs": Case(
+        f"{TF}38699: Tensorflow hangs, requires reboot",
+        box(
+            *TWO,
+            results=results("cpu:0", ("A100", "A100"))
+            + results("gpu:0")
+            + results("gpu:1", convolution="no answer within 180 s"),
+        ),
+        "convolution",
+        "FAIL",
+        ("gpu:1", "a convolution failed: no answer", "dmesg | grep -i xid"),
+    ),
+    "wrong products": Case(
+        SYNTHETIC,
+        box(A100, results=results("cpu:0", ("A100",)) + results("gpu:0", matmul="ArithmeticError: 1 of 65536 wrong")),
+        "matmul",
+        "FAIL",
+        ("gpu:0", "1 of 65536 wrong"),
+    ),
+    "GPU memory runs out": Case(
+        SYNTHETIC,
+        box(A100, results=results("cpu:0", ("A100",)) + results("gpu:0", matmul="ResourceExhaustedError: OOM")),
+        "matmul",
+        "FAIL",
+        ("end the processes that hold the GPU's memory",),
+    ),
+    "XLA without libdevice": Case(
+        SYNTHETIC,
+        box(
+            A100,
+            results=results("cpu:0", ("A100",))
+            + results("gpu:0", xla="InternalError: libdevice not found at ./libdevice"),
+        ),
+        "xla",
+        "FAIL",
+        ("compiling with XLA", "nvidia-cuda-nvcc-cu12"),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", [pytest.param(case, id=f"case={name}") for name, case in CASES.items()])
+def test_fault_is_named_with_cause_evidence_and_mend(case):
+    """Just the right checks turn red, the worst of them as bad as it is, and their words name cause and remedy."""
+    assert case.mistakes() == []
+
+
+def test_every_case_has_a_source():
+    """Each case is taken from a public report or document, or marked synthetic."""
+    sources = [case.source for case in CASES.values()]
+    assert [source for source in sources if source != SYNTHETIC and "/" not in source and "log" not in source] == []
+    assert sources.count(SYNTHETIC) < len(sources) / 2

@@ -1,0 +1,70 @@
+"""What comes from a results file is text, in page, Markdown and drawings, whoever wrote it."""
+
+import html
+import json
+import re
+
+import pytest
+
+from alexnet_repro.verify.report import page as report
+from tests.helpers.html_pages import FORGED, Page, reported, tables, without_blocks
+from tests.helpers.results_files import EVERYTHING, WELL, WRONG, run, timing
+
+
+@pytest.mark.parametrize("place", ["cause", "evidence", "mend", "check", "device", "precision"])
+@pytest.mark.parametrize("status", ["PASS", "FAIL"])
+def test_what_comes_from_a_file_is_text(tmp_path, place, status):
+    """A forged finding shows as it was written, and makes no tag, in page and Markdown."""
+    page, markdown, _ = reported(tmp_path, run(correct=[{**WELL, "status": status, place: FORGED}]))
+    assert {tag for tag, _ in Page(page).tags} & {"script", "img"} == set()
+    assert FORGED in html.unescape(page)
+    assert "<" not in without_blocks(markdown)
+
+
+def test_forged_machine_groups_and_cases_are_text(tmp_path):
+    """So do a forged machine, group, device, precision and case, in drawings too."""
+    case = f"train_step[device={FORGED}-batch={FORGED}-precision={FORGED}]"
+    content = run(machine={FORGED: [FORGED]}, timings=[timing(case, device=FORGED, precision=FORGED, limit=FORGED)])
+    content["findings"][FORGED] = []
+    page, markdown, paths = reported(tmp_path, content)
+    assert {tag for tag, _ in Page(page).tags} & {"script", "img"} == set()
+    assert "<" not in markdown
+    assert {path.parent for path in paths} == {tmp_path}
+    assert len(paths) == 2 + 2
+
+
+def test_forged_names_are_text_in_every_drawing(tmp_path):
+    """So do names of cases, devices and precisions in each section of the page, and no path leaves the folder."""
+    content = json.loads(json.dumps(EVERYTHING).replace(json.dumps("cpu:0"), json.dumps(FORGED)))
+    content["findings"]["reference"][0]["data"]["case"] = FORGED
+    page, markdown, paths = reported(tmp_path, content)
+    assert {tag for tag, _ in Page(page).tags} & {"script", "img"} == set()
+    assert "<" not in markdown
+    assert {path.name.partition("-")[0] for path in paths[2:]} == {
+        "throughput",
+        "roofline",
+        "reference",
+        "steps",
+        "learning",
+    }
+    assert {path.parent for path in paths} == {tmp_path}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("---", r"\---"), ("===", r"\==="), ("- item", r"\- item"), ("1. one", r"1\. one"), ("66.7 %", "66.7 %"),
+     ("a - b = c", "a - b = c"), ("*a*", r"\*a\*"), ("<b>\n&", "&lt;b&gt; &amp;")],
+)  # fmt: skip
+def test_text_begins_nothing_in_markdown(text, expected):
+    """A text that would be a rule, an underline or an item of a list is none."""
+    assert report._markdown(text) == expected
+
+
+@pytest.mark.parametrize("text", ["a|b", "a\nb", "```\n# heading", "[a](b)", "@all", "*a* _b_ ~c~ #1"])
+def test_markdown_holds_any_text(tmp_path, text):
+    """No text from a file ends a table's row, a heading or a block of code, or means anything to Markdown."""
+    wrong = {**WRONG, "cause": text, "mend": text, "check": text}
+    content = run(correct=[wrong], timings=[timing(text, first=1.0)])
+    _, markdown, _ = reported(tmp_path, content)
+    assert [{len(row) for row in table} for table in tables(markdown)] == [{3}, {7}, {2}]
+    assert len(re.findall(r"^#", without_blocks(markdown), re.MULTILINE)) == 6

@@ -1,0 +1,175 @@
+"""The results file: complete after each finding, never half written, and JSON that everybody reads."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from alexnet_repro.verify.benchmark.timing import Timing
+from alexnet_repro.verify.finding import Finding
+from alexnet_repro.verify.report.run_record import Record
+
+WELL = Finding("shapes", "PASS", "14 layers", device="cpu:0", number=1.5, bound=2.0)
+FIELDS = {
+    "check": "shapes",
+    "status": "PASS",
+    "cause": "14 layers",
+    "evidence": "",
+    "mend": "",
+    "device": "cpu:0",
+    "precision": "",
+    "number": 1.5,
+    "bound": 2.0,
+    "data": {},
+}
+
+
+@pytest.fixture
+def record(tmp_path):
+    """An empty record, to be written into a folder that isn't there yet."""
+    return Record(tmp_path / "reports/today/results.json")
+
+
+def read(path):
+    """Return what the file holds; the literals NaN and Infinity, which JSON doesn't have, are errors."""
+    return json.loads(path.read_text(), parse_constant=lambda literal: pytest.fail(f"{literal} isn't JSON"))
+
+
+def test_finding_is_written_at_once(record):
+    """After a finding the file has it with all its fields, and says that the run hasn't come to its end."""
+    record.machine = {"devices": ["cpu:0"]}
+    record.add("correct", WELL)
+    assert read(record.path) == {
+        "schema": 1,
+        "complete": False,
+        "verdict": "INCONCLUSIVE",
+        "verdicts": {
+            "doctor": "INCONCLUSIVE",
+            "correct": "PASS",
+            "repeatable": "INCONCLUSIVE",
+            "fast": "INCONCLUSIVE",
+            "reference": "INCONCLUSIVE",
+        },
+        "machine": {"devices": ["cpu:0"]},
+        "findings": {"doctor": [], "correct": [FIELDS], "repeatable": [], "fast": [], "reference": []},
+        "timings": [],
+        "calibrations": [],
+    }
+
+
+def test_findings_add_up(record):
+    """A later finding joins those before it, in their order, and the verdict follows."""
+    record.add("correct", WELL)
+    record.add("repeatable", Finding("replay", "FAIL", "other bits"))
+    record.add("correct", Finding("pairs", "PASS", "paired"))
+    written = read(record.path)
+    assert [each["check"] for each in written["findings"]["correct"]] == ["shapes", "pairs"]
+    assert [each["check"] for each in written["findings"]["repeatable"]] == ["replay"]
+    assert (written["verdict"], written["verdicts"]["repeatable"]) == ("FAIL", "FAIL")
+
+
+def test_timing_is_written_at_once(record):
+    """A case's rounds are kept, each of them."""
+    record.add_timing(Timing("forward", "cpu:0", "float32", [0.5, 0.25], 0.75, 128, 10**9, "warm", None))
+    assert read(record.path)["timings"] == [
+        {
+            "case": "forward",
+            "device": "cpu:0",
+            "precision": "float32",
+            "rounds": [0.5, 0.25],
+            "read_back": 0.75,
+            "images": 128,
+            "flop": 1000000000,
+            "heat": "warm",
+            "fault": None,
+            "peak": None,
+            "limit": "",
+            "largest": False,
+            "first": 0.0,
+            "pipelined": None,
+            "peak_memory": 0,
+            "conditions": {},
+            "bytes": 0,
+            "samples": {},
+            "bandwidth": None,
+        }
+    ]
+
+
+def test_end_of_the_run_is_written(record):
+    """The last write of a run that came to its end says so; the next run's first one takes it back."""
+    record.add("correct", WELL)
+    record.write(complete=True)
+    assert read(record.path)["complete"] is True
+    record.add("correct", WELL)
+    assert read(record.path)["complete"] is False
+
+
+def test_numbers_that_arent_finite_are_words(record):
+    """They are strings wherever they stand, since JSON has no such numbers; finite ones stay numbers."""
+    data = {"largest": math.inf, "each": (1.5, -math.inf, {"mean": math.nan})}
+    record.add("correct", Finding("layers", "FAIL", "off", number=math.nan, bound=math.inf, data=data))
+    written = read(record.path)["findings"]["correct"][0]
+    assert (written["number"], written["bound"]) == ("nan", "inf")
+    assert written["data"] == {"largest": "inf", "each": [1.5, "-inf", {"mean": "nan"}]}
+
+
+def half_written(path, text, *_, **__):
+    """Write as `Path.write_text` does on a disk that fills up."""
+    with path.open("w") as file:
+        file.write(text[: len(text) // 2])
+    raise OSError(28, "No space left on device")
+
+
+def not_replaced(*_):
+    """Fail as `Path.replace` may."""
+    raise OSError(5, "Input/output error")
+
+
+@pytest.mark.parametrize(
+    ("method", "broken", "reason"),
+    [
+        pytest.param("write_text", half_written, "No space left on device", id="broken=write"),
+        pytest.param("replace", not_replaced, "Input/output error", id="broken=replace"),
+    ],
+)
+def test_failed_write_leaves_the_old_file(record, monkeypatch, method, broken, reason):
+    """A disk that is full takes nothing of what was written before, and no other file stays behind."""
+    record.add("correct", WELL)
+    before = record.path.read_bytes()
+    monkeypatch.setattr(Path, method, broken)
+    with pytest.raises(OSError, match=f"results.json can't be written: {reason}; name another folder: --report=DIR"):
+        record.add("correct", WELL)
+    assert record.path.read_bytes() == before
+    assert [path.name for path in record.path.parent.iterdir()] == ["results.json"]
+
+
+def test_what_isnt_json_leaves_the_old_file(record):
+    """So does a finding that can't be written as JSON, which is an error of its own."""
+    record.add("correct", WELL)
+    before = record.path.read_bytes()
+    with pytest.raises(TypeError, match="not JSON serializable"):
+        record.add("correct", Finding("layers", "PASS", "well", data={"what": {1, 2}}))
+    assert record.path.read_bytes() == before
+    assert [path.name for path in record.path.parent.iterdir()] == ["results.json"]
+
+
+@pytest.mark.parametrize("folder", ["file", "file/below"])
+def test_unwritable_folder_is_named_with_its_remedy(tmp_path, folder):
+    """A folder that can't be made is named in one line, with the option that names another."""
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(OSError, match="can't be written") as error:
+        Record(tmp_path / folder / "results.json").add("correct", WELL)
+    message = str(error.value)
+    assert message.startswith(f"{tmp_path / folder / 'results.json'} can't be written: ")
+    assert message.endswith("; name another folder: --report=DIR")
+    assert (tmp_path / "file").read_text() == "no folder"
+
+
+def test_new_run_replaces_the_file(tmp_path):
+    """A new record of the same name keeps nothing of the old one."""
+    path = tmp_path / "results.json"
+    Record(path).add("correct", WELL)
+    Record(path).write()
+    assert read(path)["findings"]["correct"] == []
