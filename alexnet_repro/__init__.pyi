@@ -9,7 +9,7 @@ from .training.evaluate import Evaluation, evaluate
 from .training.history import TrainingDivergedError
 from .training.loop import History, TrainingStoppedError, train
 from .training.recipe import Recipe
-from .training.train_step import KerasStep, best_step
+from .training.train_step import KerasTrainStep, best_train_step
 from .training.weights import load_weights, save_weights
 from .training.weights_file import WeightsError
 
@@ -20,13 +20,13 @@ __all__ = [
     "DataLoader",
     "Evaluation",
     "History",
-    "KerasStep",
+    "KerasTrainStep",
     "MissingDataError",
     "Recipe",
     "TrainingDivergedError",
     "TrainingStoppedError",
     "WeightsError",
-    "best_step",
+    "best_train_step",
     "build_alexnet",
     "enable_memory_growth",
     "evaluate",

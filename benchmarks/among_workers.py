@@ -12,7 +12,6 @@ from alexnet_repro.verify.benchmark.links import link_rates, port_speed
 from alexnet_repro.verify.benchmark.replicas import Question, ask, rounds_within
 from alexnet_repro.verify.benchmark.scaling import by_design, void
 from alexnet_repro.verify.finding import Finding
-from alexnet_repro.verify.report.merge import TOGETHER
 from benchmarks.together import NoAnswerError, Together, through_host
 
 PATIENCE = 10  # deadlines of a check: so much later than another's may a machine's own checks end
@@ -95,7 +94,7 @@ class AmongWorkers(Together):
         judged = finding
         if self._doubt == SHARED or (self._doubt and (finding.check, finding.status) == ("stragglers", "FAIL")):
             judged = by_design(finding, *self._doubt)
-        return replace(judged, data={**judged.data, TOGETHER: len(self._cluster.addresses)})
+        return replace(judged, scope="cluster")
 
     def _one(self) -> float:
         """Return the seconds that one device would take for the images of all, if a worker's cost nothing together."""
@@ -141,7 +140,7 @@ class AmongWorkers(Together):
         broken = [Finding(**{**each, "device": machine}) for machine, each in told if "status" in each]
         if broken:  # who hangs only waits for another, most often
             broken.sort(key=lambda each: "no answer within" in each.evidence)
-            others = [f"{each.device}: {each.cause}" for each in broken[1:]]
+            others = [f"{each.device}: {each.message}" for each in broken[1:]]
             raise NoAnswerError(replace(broken[0], evidence="; ".join([broken[0].evidence, *others]).strip("; ")))
         faults = [f"{machine}: {each['fault']}" for machine, each in told if each["fault"]]
         if faults:
@@ -151,5 +150,5 @@ class AmongWorkers(Together):
 
 def lost(error: ClusterError) -> Finding:
     """Return the finding of a worker that is gone."""
-    mend = "see what that worker says itself; then start all of them again"
-    return Finding("workers", "FAIL", str(error), mend=mend, data={"broken": True})
+    fix = "see what that worker says itself; then start all of them again"
+    return Finding("workers", "FAIL", str(error), fix=fix, kind="crash", scope="cluster")

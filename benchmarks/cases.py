@@ -11,7 +11,7 @@ import pytest
 
 from alexnet_repro.verify.checks.memory import is_out_of_memory
 from alexnet_repro.verify.checks.overhead import NO_XLA
-from alexnet_repro.verify.checks.registry import PRECISIONS, Asked, asked
+from alexnet_repro.verify.checks.registry import PRECISIONS, CheckId, asked
 from alexnet_repro.verify.finding import Finding
 from benchmarks.summary import DEVICES
 
@@ -70,7 +70,7 @@ def _id(case: dict[str, Any]) -> str:
     """Return `name=value` pairs; XLA as it is by itself isn't named: results are compared by ids."""
     parts = []
     for name, value in case.items():
-        if isinstance(value, Asked) and value.precision:
+        if isinstance(value, CheckId) and value.precision:
             parts.append(f"{name}={value.check}-precision={value.precision}")
         elif (name, value) != ("xla", "default"):
             parts.append(f"{name}={value}")
@@ -93,7 +93,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Iterator[None]:
     series = (pyfuncitem.originalname, *(str(params.get(name)) for name in ("device", "precision", "xla")))
     smaller = unfit.get(series, math.inf)
     if batch > smaller:
-        cause = f"{pyfuncitem.name} isn't tried: a batch of {smaller} didn't fit into the device's memory"
+        message = f"{pyfuncitem.name} isn't tried: a batch of {smaller} didn't fit into the device's memory"
     else:
         try:
             return (yield)
@@ -101,10 +101,10 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Iterator[None]:
             if not is_out_of_memory(error):
                 raise
         unfit[series] = batch
-        cause = f"{pyfuncitem.name} doesn't fit into the device's memory"
+        message = f"{pyfuncitem.name} doesn't fit into the device's memory"
     # Not while the error is handled: it holds all that the test had in memory.
     finding = Finding(
-        "fits", "INCONCLUSIVE", cause, mend="free its memory: nvidia-smi, or free -m on a CPU", device=device
+        "fits", "INCONCLUSIVE", message, fix="free its memory: nvidia-smi, or free -m on a CPU", device=device
     )
     pyfuncitem.funcargs["conclude"]("fast", finding)
     return None

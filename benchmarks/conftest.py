@@ -20,14 +20,14 @@ from alexnet_repro.backend.devices import (
 from alexnet_repro.training.distributed.cluster import ClusterError
 from alexnet_repro.verify.benchmark.calibration import calibrate
 from alexnet_repro.verify.benchmark.reference import machine_of, speed_environment
-from alexnet_repro.verify.benchmark.roofline import Work, limit
+from alexnet_repro.verify.benchmark.roofline import Work, bottleneck
 from alexnet_repro.verify.benchmark.telemetry import conditions_of, heat_during, sampling
 from alexnet_repro.verify.benchmark.timer import measure as measured
-from alexnet_repro.verify.benchmark.timing import Timing, judge, siblings
-from alexnet_repro.verify.checks.config import Subject
-from alexnet_repro.verify.checks.devices import UnfitError, ask_the_doctor, choose_devices
-from alexnet_repro.verify.checks.registry import PRECISIONS, Asked
-from alexnet_repro.verify.checks.runner import Examination
+from alexnet_repro.verify.benchmark.timing import Timing, gpu_speed_parity, judge
+from alexnet_repro.verify.checks.config import CheckConfig
+from alexnet_repro.verify.checks.devices import MachineNotReadyError, choose_devices, diagnose_machine
+from alexnet_repro.verify.checks.registry import PRECISIONS, CheckId
+from alexnet_repro.verify.checks.runner import CheckRunner
 from alexnet_repro.verify.doctor.environment import read_machine
 from alexnet_repro.verify.finding import Finding, overall
 from alexnet_repro.verify.report.page import report_line
@@ -73,13 +73,13 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         return
     try:
         # JAX takes hold of the GPUs as soon as they are counted, which the doctor would take for another process.
-        here, found = ask_the_doctor(wanted, config.get_terminal_writer().line, require_gpu=require_gpu)
+        here, found = diagnose_machine(wanted, config.get_terminal_writer().line, require_gpu=require_gpu)
         enable_memory_growth()
         config.stash[HERE] = here
         for finding in found:
             record.add("doctor", finding)
         config.stash[DEVICES] = choose_devices(here, wanted, usable_devices(), require_gpu=require_gpu)
-    except UnfitError as error:
+    except MachineNotReadyError as error:
         pytest.exit(str(error), returncode=1)
     except (ValueError, OSError) as error:
         raise pytest.UsageError(str(error)) from error
@@ -125,15 +125,15 @@ def devices(request: pytest.FixtureRequest) -> tuple[str, ...]:
 
 
 @pytest.fixture(scope="session")
-def examination(request: pytest.FixtureRequest) -> Examination:
+def runner(request: pytest.FixtureRequest) -> CheckRunner:
     """Everything that is asked in child processes, with the answers so far."""
-    planned: dict[str, list[Asked]] = {}
+    planned: dict[str, list[CheckId]] = {}
     for item in request.session.items:
         chosen = getattr(item, "callspec", None)
         if chosen and "check" in chosen.params:
             planned.setdefault(chosen.params["device"], []).append(chosen.params["check"])
-    subject = Subject(replays=request.config.getoption("replays"))
-    return Examination(subject, planned, request.config.stash[HERE], request.config.getoption("deadline"))
+    config = CheckConfig(replays=request.config.getoption("replays"))
+    return CheckRunner(config, planned, request.config.stash[HERE], request.config.getoption("deadline"))
 
 
 @pytest.fixture
@@ -210,7 +210,7 @@ def measure(benchmark: Any, request: pytest.FixtureRequest, conclude: Callable[.
             heat=heat_during(samples) or conditions.heat,
             fault=wrong,
             peak=rates.matmul[precision] if rates else None,
-            limit=limit(todo, statistics.median(done.rounds), precision, rates) if todo and rates else "",
+            bottleneck=bottleneck(todo, statistics.median(done.rounds), precision, rates) if todo and rates else "",
             largest=largest,
             first=done.first,
             pipelined=done.pipelined,
@@ -220,7 +220,7 @@ def measure(benchmark: Any, request: pytest.FixtureRequest, conclude: Callable[.
             samples=samples,
             bandwidth=rates.memory if rates else None,
         )
-        constants = {name: getattr(timing, name) for name in ("images", "flop", "peak", "limit", "pipelined")}
+        constants = {name: getattr(timing, name) for name in ("images", "flop", "peak", "bottleneck", "pipelined")}
         benchmark.extra_info.update({**params, **constants})
         config.stash[TIMINGS].append(timing)
         config.stash[RECORD].add_timing(timing)
@@ -235,7 +235,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     config, record = session.config, session.config.stash[RECORD]
     if config.option.collectonly or not any(record.findings.values()):
         return
-    for finding in siblings(config.stash[TIMINGS], gpu_models()):
+    for finding in gpu_speed_parity(config.stash[TIMINGS], gpu_models()):
         record.add("fast", finding)
     for finding in against_references(session):
         record.add("reference", finding)

@@ -71,7 +71,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
                 images=timing.images,
                 flop=timing.flop,
                 peak=timing.peak,
-                limit=timing.limit,
+                bottleneck=timing.bottleneck,
                 pipelined=timing.pipelined,
                 first=timing.first,
                 peak_memory=timing.peak_memory,

@@ -8,13 +8,13 @@ import pytest
 
 from alexnet_repro.verify.checks.burn_in import burn_in
 from alexnet_repro.verify.checks.registry import PRECISIONS
-from alexnet_repro.verify.checks.runner import Examination
+from alexnet_repro.verify.checks.runner import CheckRunner
 from alexnet_repro.verify.finding import Finding
 
 
 @pytest.fixture(scope="module")
 def soaking(
-    devices: tuple[str, ...], examination: Examination, request: pytest.FixtureRequest
+    devices: tuple[str, ...], runner: CheckRunner, request: pytest.FixtureRequest
 ) -> dict[str, Future[Finding]]:
     """What each device will be found to have done."""
     seconds = request.config.getoption("burn_in")
@@ -30,12 +30,12 @@ def soaking(
     return {
         device: threads.submit(
             burn_in,
-            replace(examination.subject, device=device),
+            replace(runner.config, device=device),
             PRECISIONS[device.partition(":")[0]],
             seconds,
             say,
-            deadline=examination.deadline,
-            environ=examination.environ(device),
+            deadline=runner.deadline,
+            environ=runner.environ(device),
         )
         for device in devices
     }

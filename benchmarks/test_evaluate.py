@@ -5,11 +5,10 @@ from collections.abc import Callable
 import numpy as np
 
 from alexnet_repro import DataLoader, Evaluation, evaluate
-from alexnet_repro.training.evaluate import evaluation_network
-from alexnet_repro.verify.benchmark import roofline as limits
-from alexnet_repro.verify.checks.config import Subject
-from alexnet_repro.verify.numerics import error_bounds as bounds
-from alexnet_repro.verify.numerics import oracle
+from alexnet_repro.training.evaluate import evaluation_classifier
+from alexnet_repro.verify.benchmark import roofline
+from alexnet_repro.verify.checks.config import CheckConfig
+from alexnet_repro.verify.numerics import error_bounds, oracle
 
 IMAGES = {"cpu": 250, "gpu": 10_000}  # two of `evaluate`'s batches; all test images
 PREDICTED = 250  # at once
@@ -19,18 +18,18 @@ def test_evaluate(device: str, precision: str, loader: DataLoader, measure: Call
     """Loss and accuracy are those that NumPy makes of the model's outputs for images that NumPy resized."""
     number = IMAGES[device.partition(":")[0]]
     images = loader.all_test()[0][:number]
-    with Subject(device, precision).running():
-        model, _ = Subject(device, precision).model()
+    with CheckConfig(device, precision).running():
+        model, _ = CheckConfig(device, precision).model()
         parts = np.array_split(images, number // PREDICTED)
         outputs = np.concatenate([model.predict_on_batch(oracle.resize(part / 255.0, 224, 224)) for part in parts])
         labels = likely_then_unlikely(outputs)
         tested = DataLoader.from_arrays((images[:1, ..., 0], labels[:1]), (images[..., 0], labels), seed=0)
-        network = evaluation_network(model, "normalised_sigmoid")
+        network = evaluation_classifier(model, "normalised_sigmoid")
         measure(
             lambda: evaluate(model, tested, network=network, progress=False),
-            lambda found: differs(found, outputs, labels, bounds.drift(precision, device)),
+            lambda found: differs(found, outputs, labels, error_bounds.drift(precision, device)),
             images=number,
-            todo=limits.forward(number, precision),
+            todo=roofline.forward(number, precision),
         )
 
 

@@ -9,10 +9,9 @@ from keras import ops
 
 from alexnet_repro import DataLoader
 from alexnet_repro.backend.dispatch import predictor
-from alexnet_repro.verify.benchmark import roofline as limits
-from alexnet_repro.verify.checks.config import Subject
-from alexnet_repro.verify.numerics import error_bounds as bounds
-from alexnet_repro.verify.numerics import oracle
+from alexnet_repro.verify.benchmark import roofline
+from alexnet_repro.verify.checks.config import CheckConfig
+from alexnet_repro.verify.numerics import error_bounds, oracle
 from benchmarks.cases import FOR_XLA, JIT_COMPILE, skip_if_refused
 
 BATCHES = {"cpu": (1, 32, 128), "gpu": (1, 32, 128, 256, 512)}
@@ -24,9 +23,9 @@ def test_forward(
     device: str, batch: int, precision: str, xla: str, loader: DataLoader, measure: Callable[..., None]
 ) -> None:
     """From float images (batch, 224, 224, 1) to sigmoid outputs (batch, 10): those of float64, within rounding."""
-    subject = Subject(device, precision)
-    with subject.running():
-        model, weights = subject.model(for_xla=FOR_XLA[xla])
+    config = CheckConfig(device, precision)
+    with config.running():
+        model, weights = config.model(for_xla=FOR_XLA[xla])
         model.compile(optimizer=None, jit_compile=JIT_COMPILE[xla])
         skip_if_refused(model, xla)
         predict = predictor(model)
@@ -35,7 +34,7 @@ def test_forward(
 
         def fault(outputs: Any) -> str | None:
             logits = oracle.forward(weights, pixels[:COMPARED])[-1]
-            bound = bounds.drift(precision, device) * np.abs(logits).max() / 4 + bounds.SIGMOID
+            bound = error_bounds.drift(precision, device) * np.abs(logits).max() / 4 + error_bounds.SIGMOID
             found = np.asarray(keras.ops.convert_to_numpy(outputs))
             if found.shape != (batch, 10) or not np.isfinite(found).all():
                 return f"outputs are {found.shape}, of which {(~np.isfinite(found)).sum()} aren't numbers"
@@ -46,6 +45,6 @@ def test_forward(
             lambda: predict(images),
             fault,
             images=batch,
-            todo=limits.forward(batch, precision),
+            todo=roofline.forward(batch, precision),
             largest=xla == "default" and batch >= BATCHES[device.partition(":")[0]][-1],
         )

@@ -31,11 +31,11 @@ def test_get_batch_train(device: str, batch: int, loader: DataLoader, measure: C
 )
 def test_training_batch(device: str, batch: int, loader: DataLoader, measure: Callable[..., None]) -> None:
     """What training takes on TensorFlow: from a draw's numbers to its images, resized, on the device."""
-    from alexnet_repro.training.tensorflow_step import TensorFlowStep
+    from alexnet_repro.training.tensorflow_step import TensorFlowTrainStep
 
     with on_device(device):
         model = build_alexnet(kernel_initializer="zeros")
-        step = TensorFlowStep(model, loader, Recipe.documented())
+        step = TensorFlowTrainStep(model, loader, Recipe.documented())
 
         def other_images(batch: Any) -> str | None:
             pixels, labels = batch

@@ -3,13 +3,13 @@
 from collections.abc import Callable
 
 from alexnet_repro.verify.checks.registry import PRECISIONS
-from alexnet_repro.verify.checks.runner import Examination
+from alexnet_repro.verify.checks.runner import CheckRunner
 from alexnet_repro.verify.report.tables import price_table
 
 
-def test_price(device: str, examination: Examination, show: Callable[[str], None]) -> None:
+def test_price(device: str, runner: CheckRunner, show: Callable[[str], None]) -> None:
     """Each cell of determinism × precision × XLA is measured, or it is said why it isn't."""
-    cells = examination.matrix(device)
+    cells = runner.matrix(device)
     assert len(cells) == 4 * len(PRECISIONS[device.partition(":")[0]])
     failed = [str(finding) for finding in cells.values() if finding.status == "FAIL"]
     assert not failed, "\n".join(failed)

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from alexnet_repro.verify.checks import golden
-from alexnet_repro.verify.checks.registry import Asked
-from alexnet_repro.verify.checks.runner import Examination
+from alexnet_repro.verify.checks.registry import CheckId
+from alexnet_repro.verify.checks.runner import CheckRunner
 
 DIGESTS = Path(__file__).parent / "references" / "digests.json"
 
@@ -16,16 +16,16 @@ DIGESTS = Path(__file__).parent / "references" / "digests.json"
 def test_golden(
     device: str,
     precision: str,
-    examination: Examination,
+    runner: CheckRunner,
     conclude: Callable[..., None],
     request: pytest.FixtureRequest,
 ) -> None:
     """The replay's digests are the golden ones; those of another environment are compared, but don't pass."""
-    found = examination.find(device, Asked("replay", precision))
-    subject = replace(examination.subject, device=device, precision=precision)
-    environment = golden.environment_of(device, examination.here)
+    found = runner.find(device, CheckId("replay", precision))
+    config = replace(runner.config, device=device, precision=precision)
+    environment = golden.environment_of(device, runner.here)
     if request.config.getoption("update_reference"):
         if found.status != "PASS":
             pytest.fail(f"no reference is made of a device that isn't right:\n{found}", pytrace=False)
-        golden.write(DIGESTS, golden.updated(golden.read(DIGESTS), found, subject, environment))
-    conclude("reference", golden.compare(found, subject, environment, golden.read(DIGESTS)))
+        golden.write(DIGESTS, golden.updated(golden.read(DIGESTS), found, config, environment))
+    conclude("reference", golden.compare(found, config, environment, golden.read(DIGESTS)))

@@ -5,9 +5,9 @@ from collections.abc import Callable
 import pytest
 
 from alexnet_repro.backend.devices import gpu_models
-from alexnet_repro.verify.checks.registry import REPEATABLE, Asked
+from alexnet_repro.verify.checks.registry import REPEATABLE, CheckId
 from alexnet_repro.verify.checks.repeatability import agreement, first_of_model
-from alexnet_repro.verify.checks.runner import Examination
+from alexnet_repro.verify.checks.runner import CheckRunner
 from alexnet_repro.verify.finding import Finding
 
 CHECKS = REPEATABLE
@@ -16,54 +16,57 @@ Digests = dict[str, dict[str, Finding]]
 
 
 @pytest.fixture(scope="module")
-def once_more(devices: tuple[str, ...], examination: Examination) -> Digests:
+def once_more(devices: tuple[str, ...], runner: CheckRunner) -> Digests:
     """Each device's digests from a process of its own, one device after the other."""
-    return {device: examination.digests([device], "digest")[device] for device in devices}
+    return {device: runner.digests([device], "digest")[device] for device in devices}
 
 
 @pytest.fixture(scope="module")
-def all_at_once(devices: tuple[str, ...], examination: Examination) -> Digests:
+def all_at_once(devices: tuple[str, ...], runner: CheckRunner) -> Digests:
     """Each device's digests from a process of its own, all GPUs at the same time."""
     gpus = [device for device in devices if device.startswith("gpu")]
     if len(gpus) < 2:
         pytest.skip("needs two GPUs")
-    return examination.digests(gpus, "digest")
+    return runner.digests(gpus, "digest")
 
 
-def test_replay(device: str, check: Asked, examination: Examination, conclude: Callable[..., None]) -> None:
+def test_replay(device: str, check: CheckId, runner: CheckRunner, conclude: Callable[..., None]) -> None:
     """Steps repeated from one state give the same bits, dropout on."""
-    conclude("repeatable", examination.find(device, check))
+    conclude("repeatable", runner.find(device, check))
 
 
 def test_processes(
-    device: str, precision: str, examination: Examination, once_more: Digests, conclude: Callable[..., None]
+    device: str, precision: str, runner: CheckRunner, once_more: Digests, conclude: Callable[..., None]
 ) -> None:
     """So they do in another process."""
-    first = examination.find(device, Asked("replay", precision))
+    first = runner.find(device, CheckId("replay", precision))
     conclude("repeatable", agreement("processes", first, once_more[device][precision], "another process"))
 
 
 def test_busy(
-    device: str, precision: str, examination: Examination, all_at_once: Digests, conclude: Callable[..., None]
+    device: str, precision: str, runner: CheckRunner, all_at_once: Digests, conclude: Callable[..., None]
 ) -> None:
     """So they do with all GPUs busy."""
     if device not in all_at_once:
         pytest.skip("needs two GPUs")
-    first = examination.find(device, Asked("replay", precision))
+    first = runner.find(device, CheckId("replay", precision))
     conclude("repeatable", agreement("busy", first, all_at_once[device][precision], "the run with all GPUs busy"))
 
 
-def test_siblings(
+def test_gpu_bitwise_parity(
     device: str,
     precision: str,
     devices: tuple[str, ...],
-    examination: Examination,
+    runner: CheckRunner,
     once_more: Digests,
     conclude: Callable[..., None],
 ) -> None:
     """So they do on the first GPU of the same model."""
-    elder = first_of_model(device, devices, gpu_models())
-    if elder == device:
+    reference_gpu = first_of_model(device, devices, gpu_models())
+    if reference_gpu == device:
         pytest.skip("needs two GPUs of one model")
-    first = examination.find(elder, Asked("replay", precision))
-    conclude("repeatable", agreement("siblings", first, once_more[device][precision], f"{device}, beside {elder},"))
+    first = runner.find(reference_gpu, CheckId("replay", precision))
+    conclude(
+        "repeatable",
+        agreement("gpu_bitwise_parity", first, once_more[device][precision], f"{device}, beside {reference_gpu},"),
+    )

@@ -8,9 +8,9 @@ from keras import ops
 
 from alexnet_repro import DataLoader
 from alexnet_repro.backend.dispatch import updater
-from alexnet_repro.training.classifier import compiled_network
-from alexnet_repro.verify.benchmark import roofline as limits
-from alexnet_repro.verify.checks.config import Subject
+from alexnet_repro.training.classifier import build_classifier
+from alexnet_repro.verify.benchmark import roofline
+from alexnet_repro.verify.checks.config import CheckConfig
 from alexnet_repro.verify.checks.learning import LEARNABLE, learn, learnable_batch
 from benchmarks.cases import FOR_XLA, JIT_COMPILE, skip_if_refused
 
@@ -22,11 +22,11 @@ def test_train_step(
     device: str, batch: int, precision: str, xla: str, loader: DataLoader, measure: Callable[..., None]
 ) -> None:
     """An SGD update, repeated: the loss stays finite and falls, every weight changes, accuracy gets above chance."""
-    subject = Subject(device, precision)
+    config = CheckConfig(device, precision)
     recipe = dataclasses.replace(LEARNABLE, draw_size=batch, batch_size=batch)
-    with subject.running():
-        model, before = subject.model(for_xla=FOR_XLA[xla])
-        network = compiled_network(model, recipe, jit_compile=JIT_COMPILE[xla])
+    with config.running():
+        model, before = config.model(for_xla=FOR_XLA[xla])
+        network = build_classifier(model, recipe, jit_compile=JIT_COMPILE[xla])
         skip_if_refused(network, xla)
         update_once = updater(network)
         images, labels = learnable_batch(loader, batch)
@@ -44,6 +44,6 @@ def test_train_step(
             update,
             fault,
             images=batch,
-            todo=limits.train_step(batch, precision),
+            todo=roofline.train_step(batch, precision),
             largest=xla == "default" and batch >= BATCHES[device.partition(":")[0]][-1],
         )

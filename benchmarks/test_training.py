@@ -5,31 +5,31 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from alexnet_repro import DataLoader, best_step, train
-from alexnet_repro.verify.benchmark import roofline as limits
-from alexnet_repro.verify.checks.config import Subject
+from alexnet_repro import DataLoader, best_train_step, train
+from alexnet_repro.verify.benchmark import roofline
+from alexnet_repro.verify.checks.config import CheckConfig
 from alexnet_repro.verify.checks.learning import LEARNABLE
 
 BATCHES = {"cpu": (32,), "gpu": (128, 512)}
-LEAST_UPDATES = 2
+MIN_UPDATES = 2
 
 
 def test_training(device: str, batch: int, precision: str, loader: DataLoader, measure: Callable[..., None]) -> None:
     """As many updates as `train` makes a call, at least two, each on a draw of its own; the loss stays finite."""
-    subject = Subject(device, precision)
+    config = CheckConfig(device, precision)
     recipe = dataclasses.replace(LEARNABLE, draw_size=batch, batch_size=batch, epochs=1, preliminary_draws=0)
 
     def fault(losses: Any) -> str | None:
         bad = [loss for loss in losses if not math.isfinite(loss)]
         return f"the loss is {bad[0]}" if bad else None
 
-    with subject.running():
-        model, _ = subject.model()
-        step = best_step(model, loader, recipe)
-        updates = max(LEAST_UPDATES, step.updates_at_once)
+    with config.running():
+        model, _ = config.model()
+        step = best_train_step(model, loader, recipe)
+        updates = max(MIN_UPDATES, step.updates_per_call)
         several = dataclasses.replace(recipe, draws_per_epoch=updates)
-        one = limits.train_step(batch, precision)
-        todo = limits.Work(updates * one.flop, updates * one.bytes, updates * one.kernels)
+        one = roofline.train_step(batch, precision)
+        todo = roofline.Work(updates * one.flop, updates * one.bytes, updates * one.kernels)
         measure(
             lambda: train(model, loader, several, step=step, progress=False).losses,
             fault,

@@ -24,7 +24,7 @@ class NoAnswerError(Exception):
 
     def __init__(self, finding: Finding) -> None:
         """Remember it."""
-        super().__init__(finding.cause)
+        super().__init__(finding.message)
         self.finding = finding
 
 
@@ -89,9 +89,9 @@ class Together:
                 found = question()
             except NoAnswerError as error:
                 again = error.finding in self._told
-                cause = f"follows from {error.finding.check}: {error.finding.cause}"
+                message = f"caused by failed check '{error.finding.check}': {error.finding.message}"
                 followed = dataclasses.replace(
-                    error.finding, status="INCONCLUSIVE", cause=cause, mend="mend that first"
+                    error.finding, status="INCONCLUSIVE", message=message, fix="fix that check first"
                 )
                 self._told.append(error.finding)
                 found = [dataclasses.replace(followed if again else error.finding, check=check)]

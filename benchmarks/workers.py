@@ -110,7 +110,7 @@ def finish_together(config: pytest.Config, *, failed: bool) -> Record:
     """
     own, gather, cluster = config.stash[RECORD], config.stash[GATHER], config.stash[CLUSTER]
     if failed and overall(own.findings) != "FAIL" and not config.getoption("fail_inconclusive"):
-        own.add("correct", Finding("tests", "FAIL", "a test ended with an error", mend="see this worker's own output"))
+        own.add("correct", Finding("tests", "FAIL", "a test ended with an error", fix="see this worker's own output"))
         own.write(complete=True)
     try:
         patience = PATIENCE * config.getoption("deadline")

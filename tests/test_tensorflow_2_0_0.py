@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import pytest
 
-from alexnet_repro import DataLoader, Recipe, best_step, build_alexnet, evaluate, logits_model, normalised_sigmoid
+from alexnet_repro import DataLoader, Recipe, best_train_step, build_alexnet, evaluate, logits_model, normalised_sigmoid
 from alexnet_repro.data.resize import resize_with_pad
 from tests.helpers.paths import RECORDED
 
@@ -164,7 +164,7 @@ def test_compiled_training_steps(images, labels):
     model = new_model()
     recipe = dataclasses.replace(Recipe.documented(), draw_size=BATCH, batch_size=BATCH, dropout=False)
     pair = images[..., 0], labels
-    step = best_step(model, DataLoader.from_arrays(pair, pair), recipe)
+    step = best_train_step(model, DataLoader.from_arrays(pair, pair), recipe)
     losses, accuracies = map(np.asarray, step(np.tile(np.arange(BATCH), (STEPS, 1))))
     assert losses.tolist() == [
         pytest.approx(expected["loss"], rel=tolerance)

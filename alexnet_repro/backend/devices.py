@@ -192,7 +192,7 @@ def moved(tensor: Any, device: str) -> Any:
     return tensor.to("cpu" if kind == "cpu" else f"cuda:{number}", copy=True)
 
 
-def synchronise(*values: Any) -> None:
+def synchronize(*values: Any) -> None:
     """Wait until `values` are computed, and all that their devices were given before; without any, every device.
 
     On JAX that is until `values` are computed, and nothing else; on PyTorch always every device.

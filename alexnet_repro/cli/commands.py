@@ -89,7 +89,7 @@ def _train(arguments: argparse.Namespace) -> int:
     with _prepared(arguments), _devices(arguments, cluster, loader, recipe) as devices:
         with devices.scope():
             model = build_alexnet(kernel_initializer=recipe.kernel_initializer)
-        with deferred_signals() as wish:
+        with deferred_signals() as stop_request:
             try:
                 history = train(
                     model,
@@ -99,7 +99,7 @@ def _train(arguments: argparse.Namespace) -> int:
                     weights=arguments.weights if devices.chief else None,
                     checkpoints=devices.checkpoints(checkpoints),
                     resume=arguments.resume,
-                    stopping=devices.stopping(wish),
+                    stopping=devices.stopping(stop_request),
                     pausing=devices.pausing,
                     validate=not arguments.no_evaluate,
                     validate_every=arguments.evaluate_every,
@@ -107,12 +107,12 @@ def _train(arguments: argparse.Namespace) -> int:
                 )
             except TrainingStoppedError as stopped:
                 print(f"{stopped}; {_how_to_resume(arguments)}" if devices.chief else stopped, file=sys.stderr)
-                return 128 + (wish.by or devices.stopped_by)
-            if wish.by is not None:  # while the last weights were measured
+                return 128 + (stop_request.by or devices.stopped_by)
+            if stop_request.by is not None:  # while the last weights were measured
                 if devices.chief:
                     _print_training(history, loader, recipe, arguments)
                 print(f"training is done; {_how_to_resume(arguments)}", file=sys.stderr)
-                return 128 + wish.by
+                return 128 + stop_request.by
         if devices.chief:
             with devices.pausing():
                 _print_training(history, loader, recipe, arguments)

@@ -83,7 +83,7 @@ def parser() -> argparse.ArgumentParser:
         sub.set_defaults(run=run)
         return sub
 
-    doctor = command("doctor", run_doctor, "diagnose this machine: what is wrong, and what to type to mend it")
+    doctor = command("doctor", run_doctor, "diagnose this machine: what is wrong, and what to type to fix it")
     doctor.add_argument("--json", action="store_true", help="one JSON object a line; the last has the verdict")
     doctor.add_argument("--require-gpu", action="store_true", help="a machine without a GPU fails")
     doctor.add_argument(
@@ -262,10 +262,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         # TensorFlow names nothing where its own libraries don't load.
         blamed = isinstance(error, ValueError) or (error.name or backend).partition(".")[0] == backend
-        mend = (
-            "KERAS_BACKEND may be tensorflow (python -m alexnet_repro doctor), or jax or torch (pip install '.[jax]')"
-        )
-        text = f"the backend {backend} can't be imported: {error}; {mend}" if blamed else str(error)
+        fix = "KERAS_BACKEND may be tensorflow (python -m alexnet_repro doctor), or jax or torch (pip install '.[jax]')"
+        text = f"the backend {backend} can't be imported: {error}; {fix}" if blamed else str(error)
         print(f"python -m alexnet_repro: {text}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -9,7 +9,7 @@ from alexnet_repro.model import LOSSES, logits_model
 from alexnet_repro.training.recipe import Recipe
 
 
-class Network(keras.Model):
+class Classifier(keras.Model):
     """From uint8 images `(n, 28, 28, 1)` to float32 logits, scaling and resizing included, sharing a model's layers."""
 
     def __init__(self, model: keras.Sequential, *, dropout: bool = True) -> None:
@@ -33,8 +33,11 @@ class Network(keras.Model):
 
 
 def compiled(
-    network: Network, loss: str, optimizer: keras.optimizers.Optimizer | None = None, jit_compile: bool | str = "auto"
-) -> Network:
+    network: Classifier,
+    loss: str,
+    optimizer: keras.optimizers.Optimizer | None = None,
+    jit_compile: bool | str = "auto",
+) -> Classifier:
     """Compile `network` in place, with a loss by name and accuracy, and return it."""
     network.compile(
         optimizer=optimizer,
@@ -47,13 +50,13 @@ def compiled(
     return network
 
 
-def compiled_network(
+def build_classifier(
     model: keras.Sequential,
     recipe: Recipe,
     optimizer: keras.optimizers.Optimizer | None = None,
     *,
     jit_compile: bool | str = "auto",
-) -> Network:
+) -> Classifier:
     """Return what a training step updates: a compiled model from uint8 images `(n, 28, 28, 1)` to float32 logits.
 
     It shares `model`'s layers. Without an `optimizer`, the recipe's own. `jit_compile` is whether XLA
@@ -62,4 +65,4 @@ def compiled_network(
     optimizer = optimizer or recipe.build_optimizer()
     if model.dtype_policy.name == "mixed_float16":
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
-    return compiled(Network(model, dropout=recipe.dropout), recipe.loss, optimizer, jit_compile)
+    return compiled(Classifier(model, dropout=recipe.dropout), recipe.loss, optimizer, jit_compile)

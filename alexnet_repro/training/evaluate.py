@@ -7,7 +7,7 @@ import numpy as np
 
 from alexnet_repro.data.loader import DataLoader
 from alexnet_repro.model import LOSSES
-from alexnet_repro.training.classifier import Network, compiled
+from alexnet_repro.training.classifier import Classifier, compiled
 from alexnet_repro.training.progress import progress_bar
 
 EVALUATION_BATCH = 125  # divides 10,000: one compiled shape
@@ -28,7 +28,7 @@ def evaluate(
     num_samples: int | None = None,
     *,
     loss: str = "normalised_sigmoid",
-    network: Network | None = None,
+    network: Classifier | None = None,
     progress: bool = True,
 ) -> Evaluation:
     """Measure `model` on test images.
@@ -39,7 +39,7 @@ def evaluate(
         num_samples: None for every test image once; otherwise so many are drawn with replacement,
             as the document draws 2,000.
         loss: a name in `alexnet_repro.model.LOSSES`.
-        network: `evaluation_network(model, loss)`, to be compiled once for many calls; by default for this one alone.
+        network: `evaluation_classifier(model, loss)`, to compile once for many calls; by default for this one alone.
         progress: whether to show a bar on stderr.
 
     Raises:
@@ -51,7 +51,7 @@ def evaluate(
         raise ValueError(f"num_samples must be at least 1, or None for every test image; got {num_samples}")
     check_labels(loader, model)
     images, labels = loader.all_test() if num_samples is None else loader.draw_test(num_samples)
-    network = network or evaluation_network(model, loss)
+    network = network or evaluation_classifier(model, loss)
     sums = np.zeros(2)
     with progress_bar(len(labels), "evaluating", show=progress) as bar:
         for at in range(0, len(labels), EVALUATION_BATCH):
@@ -62,9 +62,9 @@ def evaluate(
     return Evaluation(float(mean_loss), float(accuracy), len(labels))
 
 
-def evaluation_network(model: keras.Sequential, loss: str) -> Network:
+def evaluation_classifier(model: keras.Sequential, loss: str) -> Classifier:
     """Return what `evaluate` measures `model` by, whatever its weights are then; `loss` is a name in `LOSSES`."""
-    return compiled(Network(model), loss)
+    return compiled(Classifier(model), loss)
 
 
 def logits_on_test(model: keras.Sequential, loader: DataLoader, *, progress: bool = True) -> np.ndarray:
@@ -74,7 +74,7 @@ def logits_on_test(model: keras.Sequential, loader: DataLoader, *, progress: boo
     """
     check_labels(loader, model)
     images, labels = loader.all_test()
-    network = compiled(Network(model), "softmax")  # any loss: none is computed
+    network = compiled(Classifier(model), "softmax")  # any loss: none is computed
     logits = []
     with progress_bar(len(labels), "evaluating", show=progress) as bar:
         for at in range(0, len(labels), EVALUATION_BATCH):

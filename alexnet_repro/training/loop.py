@@ -12,12 +12,12 @@ import numpy as np
 
 from alexnet_repro.data.loader import DataLoader
 from alexnet_repro.training.checkpoint import Checkpoints, Progress, Store, identity, to_stderr
-from alexnet_repro.training.classifier import Network
-from alexnet_repro.training.evaluate import Evaluation, check_labels, evaluate, evaluation_network
+from alexnet_repro.training.classifier import Classifier
+from alexnet_repro.training.evaluate import Evaluation, check_labels, evaluate, evaluation_classifier
 from alexnet_repro.training.history import Log
 from alexnet_repro.training.recipe import Recipe
-from alexnet_repro.training.schedule import Stretch, draw_after, draws_until_saved, stretches
-from alexnet_repro.training.train_step import Step, best_step
+from alexnet_repro.training.schedule import Segment, draw_after, draws_until_saved, iter_segments
+from alexnet_repro.training.train_step import Step, best_train_step
 from alexnet_repro.training.weights import check_weights_path, save_weights, weights_digest
 
 
@@ -90,16 +90,16 @@ def train(
         raise ValueError(f"validate_every must be at least 1, or None; got {validate_every}")
     if weights is not None:
         check_weights_path(weights)
-    step = step or best_step(model, loader, recipe)
+    step = step or best_train_step(model, loader, recipe)
     with _store(checkpoints, step, model, loader, recipe) as store:
         before = store.restore() if store and resume else Progress.none()
         log = Log(recipe, before if before.draws else Progress.none(loader.train_draws), show=progress)
         loader.train_draws = log.begun + log.draws
         between = _Between(model, loader, recipe, store, weights, log, show=progress)
-        left = stretches(
+        left = iter_segments(
             recipe,
             done=log.draws,
-            at_once=step.updates_at_once,
+            at_once=step.updates_per_call,
             every=checkpoints.every if checkpoints else None,
             measure_every=validate_every if validate else None,
         )
@@ -107,11 +107,11 @@ def train(
             if log.draws:  # it may have ended before all was done that is due there
                 with log.paused(), pausing():
                     between.after(draw_after(recipe, log.draws, validate_every), measure=validate)
-            for stretch, results, stop in _made(step, loader, recipe, left, stopping):
-                log.add(stretch.draws, *results)
+            for segment, results, stop in _made(step, loader, recipe, left, stopping):
+                log.add(segment.draws, *results)
                 with log.paused(), pausing():
-                    between.save(stretch, stop=stop)
-                    between.after(stretch, measure=validate and not stop)
+                    between.save(segment, stop=stop)
+                    between.after(segment, measure=validate and not stop)
                 if stop:
                     raise TrainingStoppedError(f"stopped after update {len(log.losses)} of {recipe.num_updates}")
     done = log.progress()
@@ -139,16 +139,16 @@ class _Between:
     show: bool
 
     @cached_property
-    def network(self) -> Network:
+    def network(self) -> Classifier:
         """What the model is measured by after every epoch: compiled once."""
-        return evaluation_network(self.model, self.recipe.loss)
+        return evaluation_classifier(self.model, self.recipe.loss)
 
-    def save(self, draw: Stretch, *, stop: bool) -> None:
+    def save(self, draw: Segment, *, stop: bool) -> None:
         """Save a checkpoint, if one is due."""
         if self.store and (draw.checkpoints or draw.ends_epoch or stop):
             self.store.save(self.log.progress(), needed=stop)
 
-    def after(self, draw: Stretch, *, measure: bool) -> None:
+    def after(self, draw: Segment, *, measure: bool) -> None:
         """Save weights if that is due; measure the model if that is due and asked for, and if it isn't done."""
         if draw.saves and self.weights is not None:
             self._save_weights(self.weights)
@@ -182,20 +182,20 @@ def _store(
 
 
 def _made(
-    step: Step, loader: DataLoader, recipe: Recipe, left: Iterator[Stretch], stopping: Callable[[], bool]
-) -> Iterator[tuple[Stretch, tuple[Any, Any], bool]]:
+    step: Step, loader: DataLoader, recipe: Recipe, left: Iterator[Segment], stopping: Callable[[], bool]
+) -> Iterator[tuple[Segment, tuple[Any, Any], bool]]:
     """Make updates, and yield each stretch's losses and accuracies, and whether to stop there.
 
     Where a step makes many updates at once, they are yielded a call later, so that the device has work
     while they are read; but at once where something has to be done after them.
     """
-    behind = int(step.updates_at_once > 1)
-    pending: list[tuple[Stretch, tuple[Any, Any]]] = []
-    for stretch in left:
-        indices = np.concatenate([loader.draw_train_indices(recipe.draw_size) for _ in range(stretch.draws)])
-        pending.append((stretch, step(indices.reshape(-1, recipe.batch_size))))
+    behind = int(step.updates_per_call > 1)
+    pending: list[tuple[Segment, tuple[Any, Any]]] = []
+    for segment in left:
+        indices = np.concatenate([loader.draw_train_indices(recipe.draw_size) for _ in range(segment.draws)])
+        pending.append((segment, step(indices.reshape(-1, recipe.batch_size))))
         stop = stopping()
-        while len(pending) > (0 if stop or stretch.pauses else behind):
+        while len(pending) > (0 if stop or segment.needs_host else behind):
             yield *pending.pop(0), stop and not pending
         if stop:
             return

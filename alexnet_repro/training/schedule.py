@@ -7,7 +7,7 @@ from typing import NamedTuple
 from alexnet_repro.training.recipe import Recipe
 
 
-class Stretch(NamedTuple):
+class Segment(NamedTuple):
     """Draws between which nothing but updates has to be done."""
 
     draws: int
@@ -22,14 +22,14 @@ class Stretch(NamedTuple):
     """Whether the model is to be measured on test images after it."""
 
     @property
-    def pauses(self) -> bool:
+    def needs_host(self) -> bool:
         """Whether something has to be done after it."""
         return self.saves or self.checkpoints or self.ends_epoch or self.measures
 
 
-def stretches(
+def iter_segments(
     recipe: Recipe, *, done: int = 0, at_once: int = 1, every: int | None = None, measure_every: int | None = None
-) -> Iterator[Stretch]:
+) -> Iterator[Segment]:
     """Yield what is left of a run.
 
     Args:
@@ -44,12 +44,12 @@ def stretches(
     for number, draw in enumerate(itertools.islice(_draws(recipe, measure_every), done, None), done + 1):
         draws += 1
         due = every is not None and number * per_draw // every > (number - 1) * per_draw // every
-        if draw.pauses or due or (draws + 1) * per_draw > at_once:
+        if draw.needs_host or due or (draws + 1) * per_draw > at_once:
             yield draw._replace(draws=draws, checkpoints=due)
             draws = 0
 
 
-def draw_after(recipe: Recipe, draws: int, measure_every: int | None = None) -> Stretch:
+def draw_after(recipe: Recipe, draws: int, measure_every: int | None = None) -> Segment:
     """Return the last of so many draws, one at least: what has to be done after it."""
     return next(itertools.islice(_draws(recipe, measure_every), draws - 1, None))
 
@@ -59,10 +59,10 @@ def draws_until_saved(recipe: Recipe) -> int:
     return max(number for number, draw in enumerate(_draws(recipe), 1) if draw.saves)
 
 
-def _draws(recipe: Recipe, measure_every: int | None = None) -> Iterator[Stretch]:
+def _draws(recipe: Recipe, measure_every: int | None = None) -> Iterator[Segment]:
     """Yield a whole run, draw by draw; the preliminary ones save nothing."""
     for _ in range(recipe.preliminary_draws):
-        yield Stretch(1, 0)
+        yield Segment(1, 0)
     for epoch in range(1, recipe.epochs + 1):
         for iteration in range(recipe.draws_per_epoch):
             ends_epoch = iteration == recipe.draws_per_epoch - 1
@@ -71,4 +71,4 @@ def _draws(recipe: Recipe, measure_every: int | None = None) -> Iterator[Stretch
             else:
                 saves = iteration % recipe.save_every == 0
             measures = ends_epoch or (measure_every is not None and (iteration + 1) % measure_every == 0)
-            yield Stretch(1, epoch, saves, ends_epoch=ends_epoch, measures=measures)
+            yield Segment(1, epoch, saves, ends_epoch=ends_epoch, measures=measures)

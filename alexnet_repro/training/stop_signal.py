@@ -14,7 +14,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @dataclass
-class Wish:
+class StopRequest:
     """Whether, and by which signal, an end was asked for."""
 
     by: signal.Signals | None = None
@@ -25,20 +25,20 @@ class Wish:
 
 
 @contextmanager
-def deferred_signals() -> Iterator[Wish]:
+def deferred_signals() -> Iterator[StopRequest]:
     """Remember the first SIGINT or SIGTERM, and say that it was heard; a second one acts as it always does.
 
     A signal that this process was started to ignore, as a shell has it for work in the background, stays ignored.
     To be used in the main thread.
     """
-    wish = Wish()
+    stop_request = StopRequest()
 
     def heard(number: int, _: FrameType | None) -> None:
-        wish.by = signal.Signals(number)
+        stop_request.by = signal.Signals(number)
         restore()
         with suppress(OSError, RuntimeError):  # nobody reads it any more, or it broke into another line
             print(
-                f"\n{wish.by.name}: stopping after the updates at hand; once more, and it stops at once",
+                f"\n{stop_request.by.name}: stopping after the updates at hand; once more, and it stops at once",
                 file=sys.stderr,
             )
 
@@ -49,7 +49,7 @@ def deferred_signals() -> Iterator[Wish]:
     heeded = [each for each in SIGNALS if signal.getsignal(each) is not signal.SIG_IGN]
     before = {each: signal.signal(each, heard) for each in heeded}
     try:
-        yield wish
+        yield stop_request
     finally:
         restore()
 

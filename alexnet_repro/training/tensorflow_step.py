@@ -14,19 +14,18 @@ import tensorflow as tf
 
 from alexnet_repro.data.loader import DataLoader
 from alexnet_repro.model import LOSSES
-from alexnet_repro.training.classifier import compiled_network
+from alexnet_repro.training.classifier import build_classifier
 from alexnet_repro.training.recipe import Recipe
 
-UPDATES_AT_ONCE = 32  # on a GPU: some 0.1 s, of which launching is a few thousandths
+UPDATES_PER_CALL = 32  # on a GPU: some 0.1 s, of which launching is a few thousandths
 GOLDEN = 0x9E3779B9  # 2**32 over the golden ratio: its multiples are far apart from each other, modulo 2**32
 
 
-class TensorFlowStep:
+class TensorFlowTrainStep:
     """Keras's update as a TensorFlow graph that loops over batches by itself.
 
-    On one device it computes bit for bit what `alexnet_repro.training.train_step.KerasStep` does. To be made in the
-    scope
-    of the strategy that `model` was built in (`tf.distribute.Strategy.scope`), if there is one.
+    On one device it computes bit for bit what `train_step.KerasTrainStep` does. To be made in the scope of the strategy
+    that `model` was built in (`tf.distribute.Strategy.scope`), if there is one.
     """
 
     def __init__(
@@ -48,16 +47,16 @@ class TensorFlowStep:
         replicas = strategy.num_replicas_in_sync
         if recipe.batch_size % replicas:
             raise ValueError(f"a batch of {recipe.batch_size} can't be shared equally among {replicas} replicas")
-        network = compiled_network(model, recipe)
+        network = build_classifier(model, recipe)
         network.optimizer.build(network.trainable_variables)
         self.variables = (*network.variables, *network.optimizer.variables)
         gpu = bool(tf.config.list_logical_devices("GPU"))
-        self.updates_at_once = UPDATES_AT_ONCE if gpu else 1
+        self.updates_per_call = UPDATES_PER_CALL if gpu else 1
         self._resident, self._loader = gpu if resident is None else resident, loader
         taken = _resident(loader, replicas) if self._resident else lambda images, labels: (images, labels)
         loss_of, part = LOSSES[recipe.loss], recipe.batch_size // replicas
         if replicas > 1:
-            own_masks(model)
+            per_replica_dropout(model)
 
         def batch(*sent: Any) -> tuple[Any, Any]:
             images, labels = taken(*sent)
@@ -77,7 +76,7 @@ class TensorFlowStep:
             weights = network.trainable_weights
             gradients = tape.gradient(scaled, weights)
             if replicas > 1 and isinstance(network.optimizer, keras.optimizers.LossScaleOptimizer):
-                gradients = finite_on_all(gradients)
+                gradients = sync_overflow(gradients)
             network.optimizer.apply(gradients, weights)
             right = tf.equal(tf.argmax(logits, axis=-1, output_type=labels.dtype), labels)
             return loss, tf.reduce_sum(tf.cast(right, tf.float32)) / recipe.batch_size
@@ -133,7 +132,7 @@ def _resident(loader: DataLoader, replicas: int) -> Callable[[Any], tuple[Any, A
     return taken
 
 
-def own_masks(model: keras.Sequential) -> None:
+def per_replica_dropout(model: keras.Sequential) -> None:
     """Have each replica draw dropout masks of its own; Keras's generators give all of them the same.
 
     The first replica's stay what they were on one device.
@@ -153,7 +152,7 @@ def _apart(following: Any) -> Any:
     return own
 
 
-def finite_on_all(gradients: Sequence[Any]) -> list[Any]:
+def sync_overflow(gradients: Sequence[Any]) -> list[Any]:
     """Return a replica's gradients, or NaN if any replica's aren't finite: then all of them leave this update out.
 
     Keras 3.15 scales losses by what a single replica finds, and sums gradients up only after that

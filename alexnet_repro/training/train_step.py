@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 from alexnet_repro.data.loader import DataLoader
-from alexnet_repro.training.classifier import compiled_network
+from alexnet_repro.training.classifier import build_classifier
 from alexnet_repro.training.recipe import Recipe
 
 
@@ -20,7 +20,7 @@ class Step(Protocol):
         ...
 
     @property
-    def updates_at_once(self) -> int:
+    def updates_per_call(self) -> int:
         """How many updates a call should ask for: where launching one takes longer than computing it, more."""
         ...
 
@@ -34,14 +34,14 @@ class Step(Protocol):
         ...
 
 
-class KerasStep:
+class KerasTrainStep:
     """Updates by Keras's own compiled train step, on every backend; uint8 images are sent batch by batch."""
 
-    updates_at_once = 1
+    updates_per_call = 1
 
     def __init__(self, model: keras.Sequential, loader: DataLoader, recipe: Recipe) -> None:
         """Compile `recipe`'s update of `model`."""
-        self._loader, self._network = loader, compiled_network(model, recipe)
+        self._loader, self._network = loader, build_classifier(model, recipe)
         self._network.optimizer.build(self._network.trainable_variables)
         self.variables = (*self._network.variables, *self._network.optimizer.variables)
 
@@ -52,10 +52,10 @@ class KerasStep:
         return losses, accuracies
 
 
-def best_step(model: keras.Sequential, loader: DataLoader, recipe: Recipe) -> Step:
+def best_train_step(model: keras.Sequential, loader: DataLoader, recipe: Recipe) -> Step:
     """Return the fastest step that the active backend has."""
     if keras.backend.backend() == "tensorflow":
-        from alexnet_repro.training.tensorflow_step import TensorFlowStep
+        from alexnet_repro.training.tensorflow_step import TensorFlowTrainStep
 
-        return TensorFlowStep(model, loader, recipe)
-    return KerasStep(model, loader, recipe)
+        return TensorFlowTrainStep(model, loader, recipe)
+    return KerasTrainStep(model, loader, recipe)

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Status = Literal["PASS", "FAIL", "INCONCLUSIVE"]
+Kind = Literal["result", "crash"]
+Scope = Literal["device", "machine", "cluster"]
 
 DOCTOR = "doctor"
 ABOUT_THE_MACHINE = ("correct", "repeatable", "fast")
@@ -16,29 +18,33 @@ GROUPS = (DOCTOR, *ABOUT_THE_MACHINE, REFERENCE)
 class Finding:
     """One check's result.
 
-    `cause` is what is wrong, or what was found; `evidence` what was read or measured; `mend` what
-    to type. A PASS with a `mend` works, and could be better. Where something was measured, `number`
+    `message` is what is wrong, or what was found; `evidence` what was read or measured; `fix` what
+    to type. A PASS with a `fix` works, and could be better. Where something was measured, `number`
     is it and `bound` what it was held against; `data` is whatever else is kept of it.
     """
 
     check: str
     status: Status
-    cause: str
+    message: str
     evidence: str = ""
-    mend: str = ""
+    fix: str = ""
     device: str = ""
     precision: str = ""
     number: float | None = None
     bound: float | None = None
     data: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    case: str = ""
+    """The benchmark case that it is about, as `Timing.case`; empty for a check."""
+    kind: Kind = "result"
+    """`crash`: there is no result, for the check crashed, timed out, or gave something invalid."""
+    scope: Scope = "device"
+    """What it is about; where several workers run, all of them have the findings about the `cluster`."""
 
     def __str__(self) -> str:
-        """Return it for the terminal: one line, and one each for evidence and mend."""
+        """Return it for the terminal: one line, and one each for evidence and fix."""
         name = " ".join(filter(None, (self.device, self.check, self.precision)))
-        lines = [f"{self.status:<13} {name:<24} {self.cause}"]
-        lines += [
-            f"{'':<14}{name}: {text}" for name, text in (("evidence", self.evidence), ("mend", self.mend)) if text
-        ]
+        lines = [f"{self.status:<13} {name:<24} {self.message}"]
+        lines += [f"{'':<14}{name}: {text}" for name, text in (("evidence", self.evidence), ("fix", self.fix)) if text]
         return "\n".join(lines)
 
 

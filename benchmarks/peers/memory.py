@@ -27,7 +27,7 @@ def work(what: str, precision: str, batch: int) -> int:
 
     from alexnet_repro import DataLoader, Recipe, build_alexnet, synthetic_fashion, train
     from alexnet_repro.backend.precision import precision as numerics
-    from alexnet_repro.training.classifier import compiled_network
+    from alexnet_repro.training.classifier import build_classifier
 
     recipe = dataclasses.replace(
         Recipe.documented(),
@@ -46,7 +46,7 @@ def work(what: str, precision: str, batch: int) -> int:
         else:
             few = DataLoader.from_arrays(*synthetic_fashion(batch, 1), seed=0)
             images, labels = map(ops.convert_to_tensor, few.draw_train(batch))
-            network = compiled_network(model, recipe)
+            network = build_classifier(model, recipe)
             for _ in range(UPDATES):
                 network.train_on_batch(images, labels)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

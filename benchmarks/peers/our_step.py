@@ -19,19 +19,19 @@ import keras
 import numpy as np
 from keras import ops
 
-from alexnet_repro import DataLoader, Recipe, best_step, build_alexnet, train
+from alexnet_repro import DataLoader, Recipe, best_train_step, build_alexnet, train
 from alexnet_repro.backend.devices import (
     enable_memory_growth,
     free_memory,
     gpu_names,
     peak_memory,
     reset_peak_memory,
-    synchronise,
+    synchronize,
 )
 from alexnet_repro.backend.dispatch import predictor, updater
 from alexnet_repro.backend.precision import PRECISIONS
 from alexnet_repro.backend.precision import precision as numerics
-from alexnet_repro.training.classifier import compiled_network
+from alexnet_repro.training.classifier import build_classifier
 from alexnet_repro.verify.benchmark.calibration import PRODUCTS, matmul_rate
 from alexnet_repro.verify.checks.memory import is_out_of_memory
 from benchmarks.peers.timed import Rows, arguments, of_device, say, seconds_a_step
@@ -68,8 +68,8 @@ def rate(precision: str) -> float:
 
 def wait(result: Any) -> None:
     """Wait for a result, and for all else that is under way on a GPU."""
-    synchronise(result)
-    synchronise()
+    synchronize(result)
+    synchronize()
 
 
 def model_for(xla: bool | str) -> keras.Sequential:
@@ -90,7 +90,7 @@ def forward(batch: int, precision: str, xla: bool | str, rows: Rows) -> None:
 
 def train_step(batch: int, precision: str, xla: bool | str, rows: Rows) -> None:
     """Time Keras's compiled train step on one batch that is on the device."""
-    network = compiled_network(model_for(xla), recipe(batch), jit_compile=xla)
+    network = build_classifier(model_for(xla), recipe(batch), jit_compile=xla)
     images, labels = (ops.convert_to_tensor(array) for array in LOADER.draw_train(batch))
     update = updater(network)
     seconds = seconds_a_step(lambda: update(images, labels), wait, rows)
@@ -101,8 +101,8 @@ def training(batch: int, precision: str, xla: bool | str, rows: Rows) -> None:
     """Time the train step that training makes: many updates a call on a GPU, each of images taken by their numbers."""
     if xla != "auto":
         return
-    step = best_step(build_alexnet(), LOADER, recipe(batch))
-    updates = step.updates_at_once
+    step = best_train_step(build_alexnet(), LOADER, recipe(batch))
+    updates = step.updates_per_call
     numbers = LOADER.draw_train_indices(updates * batch).reshape(updates, batch)
     seconds = seconds_a_step(lambda: step(numbers), wait, rows, updates)
     losses, _ = step(numbers)
@@ -114,10 +114,10 @@ def loop(batch: int, precision: str, xla: bool | str, rows: Rows) -> None:
     if xla != "auto":
         return
     model = build_alexnet()
-    step = best_step(model, LOADER, recipe(batch))
-    updates = step.updates_at_once
+    step = best_train_step(model, LOADER, recipe(batch))
+    updates = step.updates_per_call
     several = recipe(batch, updates)
-    update = updater(compiled_network(model, several))
+    update = updater(build_classifier(model, several))
     images, labels = (ops.convert_to_tensor(array) for array in LOADER.draw_train(batch))
 
     def loops() -> None:
@@ -126,7 +126,7 @@ def loop(batch: int, precision: str, xla: bool | str, rows: Rows) -> None:
     def bare() -> None:
         for _ in range(updates):
             last = update(images, labels)
-        synchronise(last)
+        synchronize(last)
 
     turns: dict[Callable[[], None], list[float]] = {loops: [], bare: []}
     for _ in range(2 + 2 * rows.rounds):
@@ -143,7 +143,7 @@ def four(_: int, precision: str, xla: bool | str, rows: Rows) -> None:
     if xla != "auto":
         return
     model, documented = build_alexnet(), dataclasses.replace(recipe(128), batch_size=32)
-    step = best_step(model, LOADER, documented)
+    step = best_train_step(model, LOADER, documented)
     seconds = seconds_a_step(
         lambda: train(model, LOADER, documented, step=step, progress=False).losses, wait, rows._replace(steps=1)
     )
@@ -166,9 +166,9 @@ def drawing(batch: int, precision: str, xla: bool | str, rows: Rows) -> None:
         return
     import tensorflow as tf
 
-    from alexnet_repro.training.tensorflow_step import TensorFlowStep
+    from alexnet_repro.training.tensorflow_step import TensorFlowTrainStep
 
-    step = TensorFlowStep(build_alexnet(kernel_initializer="zeros"), LOADER, Recipe.documented())
+    step = TensorFlowTrainStep(build_alexnet(kernel_initializer="zeros"), LOADER, Recipe.documented())
     train_images = LOADER.train_images
 
     def as_in_the_document() -> Any:
@@ -191,7 +191,7 @@ def each(work: Callable[[], Any], rows: Rows) -> list[float]:
     seconds = []
     for _ in range(2 + rows.rounds):
         start = time.perf_counter()
-        synchronise(work())
+        synchronize(work())
         seconds.append(time.perf_counter() - start)
     return seconds[2:]
 

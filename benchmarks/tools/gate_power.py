@@ -158,7 +158,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     if arguments.no_pooling:
-        noise.MOST_BORROWED = 0.0
+        noise.MAX_BORROWED = 0.0
     reference = read(arguments.recorded)
     if reference is None:
         parser.error(f"there is no {arguments.recorded}")

@@ -26,14 +26,14 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is impor
 import keras
 from keras import ops
 
-from alexnet_repro import DataLoader, best_step, synthetic_fashion
+from alexnet_repro import DataLoader, best_train_step, synthetic_fashion
 from alexnet_repro.backend.determinism import enable_determinism
-from alexnet_repro.backend.devices import enable_memory_growth, gpu_names, synchronise
+from alexnet_repro.backend.devices import enable_memory_growth, gpu_names, synchronize
 from alexnet_repro.backend.dispatch import updater
 from alexnet_repro.backend.precision import PRECISIONS
-from alexnet_repro.training.classifier import compiled_network
+from alexnet_repro.training.classifier import build_classifier
 from alexnet_repro.verify.benchmark.collect import provenance
-from alexnet_repro.verify.checks.config import Subject
+from alexnet_repro.verify.checks.config import CheckConfig
 from alexnet_repro.verify.checks.golden import packages
 from alexnet_repro.verify.checks.learning import LEARNABLE
 from alexnet_repro.verify.doctor.nvidia import read_nvidia
@@ -77,7 +77,7 @@ def recorded(work: Callable[[], Any], calls: int) -> Any:
         tf.profiler.experimental.start(folder)
         for _ in range(calls):
             work()
-        synchronise()
+        synchronize()
         tf.profiler.experimental.stop()
         (path,) = Path(folder).rglob("*.xplane.pb")
         return XSpace.FromString(path.read_bytes())
@@ -87,20 +87,20 @@ def profile(asked: argparse.Namespace) -> dict[str, Any]:
     """Return a step's configuration, seconds and kernels, as `lines` takes them."""
     batch, for_xla, loader = asked.batch, XLA[asked.xla], DataLoader.from_arrays(*synthetic_fashion(), seed=0)
     recipe, updates = dataclasses.replace(LEARNABLE, draw_size=batch, batch_size=batch), 1
-    with Subject(GPU, asked.precision).running():
-        model, _ = Subject(GPU, asked.precision).model(for_xla=for_xla)
-        network = compiled_network(model, recipe, jit_compile="auto" if for_xla is None else for_xla)
+    with CheckConfig(GPU, asked.precision).running():
+        model, _ = CheckConfig(GPU, asked.precision).model(for_xla=for_xla)
+        network = build_classifier(model, recipe, jit_compile="auto" if for_xla is None else for_xla)
         if asked.training:
-            update = best_step(model, loader, recipe)
-            updates = update.updates_at_once
+            update = best_train_step(model, loader, recipe)
+            updates = update.updates_per_call
             data = (loader.draw_train_indices(updates * batch).reshape(updates, batch),)
         else:
             update, data = updater(network), tuple(map(ops.convert_to_tensor, loader.draw_train(batch)))
         start = time.perf_counter()
         update(*data)
-        synchronise()
+        synchronize()
         first = time.perf_counter() - start
-        seconds = seconds_a_step(lambda: update(*data), lambda _: synchronise(), of_device("gpu"), updates)
+        seconds = seconds_a_step(lambda: update(*data), lambda _: synchronize(), of_device("gpu"), updates)
         calls = math.ceil(PROFILED / updates)
         busy, found = kernels(recorded(lambda: update(*data), calls), calls * updates)
     step = {"batch": batch, "precision": asked.precision, "xla": "on" if network.jit_compile else "off"}

@@ -14,7 +14,7 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is imported; by the processes as well
 
 from alexnet_repro.verify.benchmark.collect import collected
-from alexnet_repro.verify.benchmark.gate import ENOUGH_PROCESSES, FEWEST_PROCESSES
+from alexnet_repro.verify.benchmark.gate import ENOUGH_PROCESSES, MIN_PROCESSES
 from benchmarks.references_gate import keep
 
 ROOT = Path(__file__).parents[2]
@@ -34,7 +34,7 @@ def main() -> int:
         type=int,
         default=ENOUGH_PROCESSES,
         metavar="N",
-        help=f"how many, {FEWEST_PROCESSES} at least, and {ENOUGH_PROCESSES} for anything to fail by it: the more, the "
+        help=f"how many, {MIN_PROCESSES} at least, and {ENOUGH_PROCESSES} for anything to fail by it: the more, the "
         "smaller the slowdown that is seen (default: %(default)s)",
     )
     parser.add_argument(
@@ -42,8 +42,8 @@ def main() -> int:
     )
     parser.add_argument("--note", default="", help="kept beside the timings: what else was going on, for one")
     arguments, options = parser.parse_known_args()
-    if arguments.processes < FEWEST_PROCESSES:
-        parser.error(f"--processes: expected {FEWEST_PROCESSES} or more, got {arguments.processes}")
+    if arguments.processes < MIN_PROCESSES:
+        parser.error(f"--processes: expected {MIN_PROCESSES} or more, got {arguments.processes}")
     if arguments.into and not any(each.startswith("--device=") for each in options):
         parser.error("--into: a file is of one device, so it needs one: --device=cpu:0")
     command = f"python -m benchmarks.tools.make_reference {shlex.join(sys.argv[1:])}".strip()

@@ -29,7 +29,6 @@ from alexnet_repro.verify.benchmark import growth
 from alexnet_repro.verify.benchmark.replicas import Question, ask
 from alexnet_repro.verify.benchmark.roofline import STEP_WEIGHTS
 from alexnet_repro.verify.finding import Finding
-from alexnet_repro.verify.report.merge import TOGETHER
 from alexnet_repro.verify.report.read import read_results
 
 DEVICES = (1, 8, 64, 1024)
@@ -41,7 +40,7 @@ NVLINK, PORT = 450e9, 50e9  # bytes/s each way: NVLink 4; one port of 400 Gb/s
 NVLINK_HOP, NETWORK_HOP = 3.4e-6, 9.6e-6
 # `DataLoader.draw_train_indices`, on one core of an AMD EPYC: seconds a draw, and for each image of it.
 DRAW, DRAW_IMAGE = 0.11e-3, 3.7e-9
-LEAST_EFFICIENCY = 0.9  # below it, something has broken
+MIN_EFFICIENCY = 0.9  # below it, something has broken
 LOCAL = "127.0.0.1"
 KNOBS = {
     "bandwidth": "more ports a machine (`--ports=8`), gradients in bfloat16, or more images a GPU in an update",
@@ -75,7 +74,7 @@ def measured(figures: growth.Figures, found: Sequence[Finding]) -> growth.Figure
     rows = [
         (each.data["devices"], *row)
         for each in found
-        if each.check == "all-reduce" and TOGETHER not in each.data
+        if each.check == "all-reduce" and each.scope != "cluster"
         for row in each.data["measured"]
     ]
     if not rows:
@@ -89,7 +88,7 @@ def measured(figures: growth.Figures, found: Sequence[Finding]) -> growth.Figure
 def breaks(update: growth.Update, efficiency: float) -> list[str]:
     """Return what has broken, keys of `KNOBS`."""
     data = ["data"] if update.updates_an_epoch < 1 else []
-    return [*data, *([update.costliest] if efficiency < LEAST_EFFICIENCY else [])]
+    return [*data, *([update.costliest] if efficiency < MIN_EFFICIENCY else [])]
 
 
 def table(figures: growth.Figures, images: int, batch: int) -> list[str]:

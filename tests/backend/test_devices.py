@@ -8,9 +8,9 @@ import keras
 import pytest
 
 from alexnet_repro.backend import devices
-from alexnet_repro.backend.devices import enable_memory_growth, gpu_names, synchronise, usable_devices
-from alexnet_repro.training.classifier import compiled_network
-from alexnet_repro.verify.checks.config import Subject
+from alexnet_repro.backend.devices import enable_memory_growth, gpu_names, synchronize, usable_devices
+from alexnet_repro.training.classifier import build_classifier
+from alexnet_repro.verify.checks.config import CheckConfig
 
 
 def test_usable_devices_are_named_as_keras_names_them() -> None:
@@ -22,9 +22,9 @@ def test_usable_devices_are_named_as_keras_names_them() -> None:
 
 
 def test_waiting_for_the_devices_passes_nothing_on() -> None:
-    """`synchronise` can stand before and after any work, with or without results."""
-    assert synchronise() is None
-    assert synchronise(keras.ops.ones(3)) is None
+    """`synchronize` can stand before and after any work, with or without results."""
+    assert synchronize() is None
+    assert synchronize(keras.ops.ones(3)) is None
 
 
 def test_memory_growth_can_be_enabled_again() -> None:
@@ -73,10 +73,10 @@ def test_memory_is_freed():
         return sum(type(each).__name__ == "FuncGraph" for each in gc.get_objects())
 
     def train():
-        subject = Subject(side=67)
-        with subject.running():
-            network = compiled_network(subject.model()[0], subject.recipe())
-            network.train_on_batch(*subject.draw())
+        config = CheckConfig(side=67)
+        with config.running():
+            network = build_classifier(config.model()[0], config.recipe())
+            network.train_on_batch(*config.draw())
 
     devices.free_memory()
     before = graphs()

@@ -5,7 +5,7 @@ import pytest
 
 from alexnet_repro import Recipe, build_alexnet
 from alexnet_repro.backend.precision import PRECISIONS, precision
-from alexnet_repro.training.classifier import compiled_network
+from alexnet_repro.training.classifier import build_classifier
 
 
 def test_unknown_precision():
@@ -18,7 +18,7 @@ def test_unknown_precision():
 def test_loss_scaling(name):
     """Under mixed_float16, and only there, the loss is scaled, so that small gradients survive."""
     with precision(name):
-        network = compiled_network(build_alexnet((67, 67, 1), kernel_initializer="zeros"), Recipe.documented())
+        network = build_classifier(build_alexnet((67, 67, 1), kernel_initializer="zeros"), Recipe.documented())
     assert isinstance(network.optimizer, keras.optimizers.LossScaleOptimizer) == (name == "mixed_float16")
 
 

@@ -132,7 +132,7 @@ def test_numbers_that_no_run_measures(tmp_path, capsys):
     learned = finding(
         check="learning",
         status="PASS",
-        cause="learned",
+        message="learned",
         data={"losses": [2.0, 1.0], "accuracies": [0.1, 0.2], "batch": 1e308},
     )
     path = written(tmp_path / "run", run(correct=[learned]))

@@ -15,7 +15,7 @@ import alexnet_repro.training.weights
 from alexnet_repro.backend import precision
 from alexnet_repro.data.loader import DataLoader
 from alexnet_repro.model import LOSSES, Logits
-from alexnet_repro.training import classifier as network_module
+from alexnet_repro.training import classifier as classifier_module
 from alexnet_repro.training.recipe import Recipe
 from alexnet_repro.verify.checks import data as data_checks
 from alexnet_repro.verify.checks import memory as memory_checks
@@ -152,7 +152,7 @@ def dropout_follows_recipe_in_evaluation(self, images, training=False):  # noqa:
 
 def unscaled(self, images):
     """Return pixels from 0 to 255."""
-    return network_module.resize_with_pad(images, *self.size)
+    return classifier_module.resize_with_pad(images, *self.size)
 
 
 def stale(self, target):
@@ -242,7 +242,7 @@ FAULTS = [
         "nan-hidden-by-relu",
         "learning",
         ("isn't finite after 4 updates",),
-        bad_sample(network_module, "resize_with_pad", float("nan")),
+        bad_sample(classifier_module, "resize_with_pad", float("nan")),
     ),
     Fault(
         "loss-swapped",
@@ -266,7 +266,7 @@ FAULTS = [
         "dropout-on-in-evaluation",
         "dropout",
         ("in evaluation",),
-        instead(network_module.Network, "call", dropout_follows_recipe_in_evaluation),
+        instead(classifier_module.Classifier, "call", dropout_follows_recipe_in_evaluation),
     ),
     Fault(
         "dropout-rate",
@@ -274,10 +274,12 @@ FAULTS = [
         ("should be 2 and 0.5",),
         before(keras.src.backend.random, "dropout", lambda x, _rate: (x, 0.4)),
     ),
-    Fault("images-unscaled", "update", ("loss is",), instead(network_module.Network, "pixels", unscaled)),
+    Fault("images-unscaled", "update", ("loss is",), instead(classifier_module.Classifier, "pixels", unscaled)),
     Fault("learning-rate", "update", ("10 times as long",), after(Recipe, "build_optimizer", ten_times_the_rate)),
-    Fault("labels-shuffled", "pairs", ("don't belong to their labels",), after(DataLoader, "draw_train", shuffled)),
-    Fault("images-mirrored", "pairs", ("are mirrored",), after(DataLoader, "draw_train", mirrored)),
+    Fault(
+        "labels-shuffled", "image_labels", ("don't belong to their labels",), after(DataLoader, "draw_train", shuffled)
+    ),
+    Fault("images-mirrored", "image_labels", ("are mirrored",), after(DataLoader, "draw_train", mirrored)),
     Fault("pipeline-stuck", "pipeline", ("stuck", "0.3 s"), stuck_worker),
     Fault(
         "checkpoint-stale",
@@ -288,7 +290,7 @@ FAULTS = [
     Fault(
         "gpu-lost",
         "replay",
-        ("replay didn't come to its end", "GPU is lost"),
+        ("replay crashed or timed out", "GPU is lost"),
         raises(Replay, "_step", lambda number, _: number == 3, LOST),
     ),
     Fault(

@@ -19,4 +19,4 @@ def _quicker_collection():
 @pytest.fixture(autouse=True)
 def _fewer_updates(monkeypatch):
     """A batch that can be learned is, in twenty updates; what can't be needn't be tried for longer."""
-    monkeypatch.setattr(learning, "MOST_UPDATES", 32)
+    monkeypatch.setattr(learning, "MAX_UPDATES", 32)

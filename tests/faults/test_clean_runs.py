@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from alexnet_repro.verify.checks.registry import ALL, CORRECT, REPEATABLE, Asked, run
-from tests.faults.test_faults import SUBJECT
+from alexnet_repro.verify.checks.registry import ALL, CORRECT, REPEATABLE, CheckId, run
+from tests.faults.test_faults import CONFIG
 
 RUNS = 50
 PRECISIONS = ("float32", "mixed_bfloat16")
@@ -20,7 +20,7 @@ def test_fifty_clean_runs(precision):
         for seed in range(RUNS // len(PRECISIONS))
         for check in (*CORRECT, *REPEATABLE)
         for finding in [
-            run(Asked(check, precision if ALL[check].in_each_precision else ""), replace(SUBJECT, steps=1, seed=seed))
+            run(CheckId(check, precision if ALL[check].in_each_precision else ""), replace(CONFIG, steps=1, seed=seed))
         ]
         if finding.status != "PASS"
     ]

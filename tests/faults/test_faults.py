@@ -3,9 +3,9 @@
 import keras
 import pytest
 
-from alexnet_repro.verify.checks.config import Subject
-from alexnet_repro.verify.checks.registry import ALL, CORRECT, REPEATABLE, Asked, attributed, run
-from alexnet_repro.verify.numerics import error_bounds as bounds
+from alexnet_repro.verify.checks.config import CheckConfig
+from alexnet_repro.verify.checks.registry import ALL, CORRECT, REPEATABLE, CheckId, attributed, run
+from alexnet_repro.verify.numerics import error_bounds
 from tests.faults.catalogue import FAULTS
 
 pytestmark = pytest.mark.skipif(
@@ -13,13 +13,13 @@ pytestmark = pytest.mark.skipif(
 )
 
 # Small images and few steps: the same code, in a fraction of the time.
-SUBJECT = Subject(side=67, steps=2, replays=2)
+CONFIG = CheckConfig(side=67, steps=2, replays=2)
 BY_NAME = [pytest.param(fault, id=f"fault={fault.name}") for fault in FAULTS]
 
 
 def asked(check):
     """Return a check in float32."""
-    return Asked(check, "float32" if ALL[check].in_each_precision else "")
+    return CheckId(check, "float32" if ALL[check].in_each_precision else "")
 
 
 def test_catalogue():
@@ -30,7 +30,7 @@ def test_catalogue():
 @pytest.mark.parametrize("check", [*CORRECT, *REPEATABLE])
 def test_without_a_fault(check):
     """Without a fault the same checks, asked in the same way, are green."""
-    finding = run(asked(check), SUBJECT)
+    finding = run(asked(check), CONFIG)
     assert finding.status == "PASS", str(finding)
 
 
@@ -38,18 +38,18 @@ def test_without_a_fault(check):
 def test_fault_is_noticed(fault, monkeypatch):
     """The fault's check fails, and its message says what is off, and what to do next."""
     fault.inject(monkeypatch)
-    finding = run(asked(fault.check), SUBJECT)
+    finding = run(asked(fault.check), CONFIG)
     assert finding.status == "FAIL", str(finding)
     for words in fault.words:
         assert words in str(finding)
-    assert finding.mend
+    assert finding.fix
 
 
 @pytest.mark.parametrize("fault", [fault for fault in BY_NAME if fault.values[0].check == "layers"])
 def test_fault_is_noticed_within_the_bounds_of_a_gpu(fault, monkeypatch):
     """A GPU's bounds in float32 are wider, for it may convolve by Fourier transforms; each of these is still seen."""
-    original = bounds.arithmetics
-    monkeypatch.setattr(bounds, "arithmetics", lambda precision, _: original(precision, "gpu:0"))
+    original = error_bounds.arithmetics
+    monkeypatch.setattr(error_bounds, "arithmetics", lambda precision, _: original(precision, "gpu:0"))
     test_fault_is_noticed(fault, monkeypatch)
 
 
@@ -61,5 +61,5 @@ def test_no_other_check_turns_red(fault, monkeypatch):
     for check in (*CORRECT, *REPEATABLE):
         with monkeypatch.context() as patch:  # anew, for faults that strike once
             fault.inject(patch)
-            findings.append(attributed(run(asked(check), SUBJECT), findings))
+            findings.append(attributed(run(asked(check), CONFIG), findings))
     assert [finding.check for finding in findings if finding.status == "FAIL"] == [fault.check]

@@ -9,11 +9,11 @@ from keras import ops
 from alexnet_repro.backend import devices
 from alexnet_repro.cli.parser import main
 from alexnet_repro.model import Logits
-from alexnet_repro.training.classifier import compiled_network
+from alexnet_repro.training.classifier import build_classifier
 from alexnet_repro.verify.benchmark.timer import measure
-from alexnet_repro.verify.benchmark.timing import Timing, judge, siblings
+from alexnet_repro.verify.benchmark.timing import Timing, gpu_speed_parity, judge
 from alexnet_repro.verify.checks import memory as memory_checks
-from alexnet_repro.verify.checks.config import Subject
+from alexnet_repro.verify.checks.config import CheckConfig
 from alexnet_repro.verify.checks.learning import LEARNABLE, learn, learnable_batch
 from alexnet_repro.verify.doctor import device_probe as device_check
 from tests.faults.catalogue import one_bit_in_memory
@@ -60,9 +60,9 @@ def test_wrong_element_of_the_doctors_matmul(monkeypatch, capsys):
 def test_bit_in_memory(monkeypatch):
     """The burn-in's patterns fail, and name the block and the pattern."""
     after(ops, "full", one_bit_in_memory)(monkeypatch)
-    finding = memory_checks.memory(Subject(), budget=1 << 22, block=1 << 20)
+    finding = memory_checks.memory(CheckConfig(), budget=1 << 22, block=1 << 20)
     assert (finding.check, finding.status) == ("memory", "FAIL")
-    assert "1 of 1048576 bytes of block 0" in finding.cause
+    assert "1 of 1048576 bytes of block 0" in finding.message
     assert "pattern 0x00" in finding.evidence
 
 
@@ -98,11 +98,11 @@ class Late:
 
 @pytest.mark.parametrize(
     ("broken", "failed"),
-    [pytest.param(False, [], id="fault=none"), pytest.param(True, ["synchronised"], id="fault=not-synchronised")],
+    [pytest.param(False, [], id="fault=none"), pytest.param(True, ["synchronized"], id="fault=not-synchronised")],
 )
 def test_timing_without_synchronisation(monkeypatch, broken, failed):
     """A timing that ends before the device is done fails, though every round says how long it took."""
-    monkeypatch.setattr(devices, "synchronise", lambda *values: None if broken else [each.wait() for each in values])
+    monkeypatch.setattr(devices, "synchronize", lambda *values: None if broken else [each.wait() for each in values])
     monkeypatch.setattr(ops, "convert_to_numpy", Late.wait)
     done = measure(Benchmark(), lambda: Late(0.02), least_rounds=5, seconds=0.1)
     timing = Timing("train_step[…]", "gpu:0", "float32", done.rounds, done.read_back)
@@ -119,14 +119,14 @@ def failures(findings):
     return [(finding.check, str(finding)) for finding in findings if finding.status == "FAIL"]
 
 
-def test_slow_sibling():
-    """A GPU that is 8 % slower than its siblings fails, by its own name; equal ones don't."""
-    equal = [timing(f"gpu:{number}", limit="compute") for number in range(4)]
+def test_slow_gpu():
+    """A GPU that is 8 % slower than the others of its model fails, by its own name; equal ones don't."""
+    equal = [timing(f"gpu:{number}", bottleneck="compute") for number in range(4)]
     models = {f"gpu:{number}": "NVIDIA H100" for number in range(4)}
-    slow = [*equal[:2], timing("gpu:2", [1.08 * seconds for seconds in ROUNDS], limit="compute"), equal[3]]
-    assert failures(siblings(equal, models)) == []
-    [(check, said)] = failures(siblings(slow, models))
-    assert check == "siblings"
+    slow = [*equal[:2], timing("gpu:2", [1.08 * seconds for seconds in ROUNDS], bottleneck="compute"), equal[3]]
+    assert failures(gpu_speed_parity(equal, models)) == []
+    [(check, said)] = failures(gpu_speed_parity(slow, models))
+    assert check == "gpu_speed_parity"
     assert "gpu:2 is 8.0% slower" in said
 
 
@@ -136,19 +136,19 @@ def test_decay_by_heat():
     longer = [seconds * (1 + 0.03 * number) for number, seconds in enumerate(ROUNDS)]
     assert failures(judge(timing(heat=hot))) == []
     [(check, said)] = failures(judge(timing(rounds=longer, heat=hot)))
-    assert check == "steady"
+    assert check == "no_thermal_drift"
     assert hot in said
 
 
 def test_fast_but_wrong(monkeypatch):
-    """A fast train step whose loss is NaN is void, whatever its throughput."""
-    subject = Subject(side=67)
-    images, labels = learnable_batch(subject.loader(), 16)
-    with subject.running():
-        model, before = subject.model()
+    """A fast train step whose loss is NaN is invalid, whatever its throughput."""
+    config = CheckConfig(side=67)
+    images, labels = learnable_batch(config.loader(), 16)
+    with config.running():
+        model, before = config.model()
         after(Logits, "call", lambda logits: logits * float("nan"))(monkeypatch)
-        network = compiled_network(model, LEARNABLE)
+        network = build_classifier(model, LEARNABLE)
         fault = learn(network, images, labels, before).fault
     [(check, said)] = failures(judge(timing(fault=fault)))
     assert check == "valid"
-    assert "is void: the loss is nan" in said
+    assert "is invalid: the loss is nan" in said

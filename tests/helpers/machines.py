@@ -108,7 +108,7 @@ def requirement(name, wanted, installed):
 
 @dataclass(frozen=True)
 class Case:
-    """A machine, and what must be said of it: the checks that aren't PASS, in words of cause, evidence and mend."""
+    """A machine, and what must be said of it: the checks that aren't PASS, in words of cause, evidence and fix."""
 
     source: str
     here: Environment
@@ -117,7 +117,7 @@ class Case:
     said: tuple[str, ...]
 
     def mistakes(self):
-        """Return what the doctor gets wrong about it: just these checks are red, with cause, evidence and mend."""
+        """Return what the doctor gets wrong about it: just these checks are red, with cause, evidence and fix."""
         findings = doctor.diagnose(self.here)
         red = [finding for finding in findings if finding.status != "PASS"]
         ill = {finding.device for finding in red if finding.check in ("memory", "ecc", "clocks", "mig")}
@@ -127,7 +127,7 @@ class Case:
             *([f"red: {checks}"] if checks != self.checks else []),
             *([f"status: {verdict(red)}"] if verdict(red) != self.status else []),
             *(f"not said: {words}" for words in self.said if words not in text),
-            *(f"incomplete: {each}" for each in red if not (each.cause and each.evidence and each.mend)),
+            *(f"incomplete: {each}" for each in red if not (each.message and each.evidence and each.fix)),
             *(f"well too: {each}" for each in findings if each.status == "PASS" and (each.device, each.check) in never),
         ]
 

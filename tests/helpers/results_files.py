@@ -3,25 +3,25 @@
 import json
 
 CASE = "train_step[device=cpu:0-batch=32-precision=float32]"
-WELL = {"check": "shapes", "status": "PASS", "cause": "all 14 layers", "device": "cpu:0"}
+WELL = {"check": "shapes", "status": "PASS", "message": "all 14 layers", "device": "cpu:0"}
 WRONG = {
     "check": "layers",
     "status": "FAIL",
-    "cause": "conv2d output: off by 0.5",
+    "message": "conv2d output: off by 0.5",
     "evidence": "1 of 10 elements",
-    "mend": "python -m alexnet_repro doctor",
+    "fix": "python -m alexnet_repro doctor",
     "device": "gpu:1",
     "precision": "tf32",
     "number": 0.5,
     "bound": 0.25,
 }
-DOUBTFUL = {"check": "golden", "status": "INCONCLUSIVE", "cause": "recorded elsewhere", "mend": "record it here"}
+DOUBTFUL = {"check": "golden", "status": "INCONCLUSIVE", "message": "recorded elsewhere", "fix": "record it here"}
 GROUPS = ("doctor", "correct", "repeatable", "fast", "reference")
 
 
 def finding(**fields):
     """Return a finding with all its fields."""
-    rest = {"evidence": "", "mend": "", "device": "", "precision": "", "number": None, "bound": None, "data": {}}
+    rest = {"evidence": "", "fix": "", "device": "", "precision": "", "number": None, "bound": None, "data": {}}
     return {**rest, **fields}
 
 
@@ -45,7 +45,7 @@ def run(*, verdict="PASS", complete=True, timings=(), machine=None, **found):
     """Return a file's content: a finding that is well in each group, but for those of the groups named."""
     groups = {group: found.get(group, [WELL]) for group in GROUPS}
     return {
-        "schema": 1,
+        "schema": 2,
         "complete": complete,
         "verdict": verdict,
         "verdicts": {},
@@ -63,7 +63,7 @@ EVERYTHING = run(
         {**WELL, "check": "learning", "data": {"batch": 20, "losses": [2.0, 1.0, "nan"], "accuracies": [0.1, 0.5, 1.0]}}
     ],
     reference=[
-        {**WELL, "check": "speed", "number": 1.1, "bound": 1.03, "data": {"case": CASE, "low": 1.0, "high": 1.2}}
+        {**WELL, "check": "speed", "number": 1.1, "bound": 1.03, "case": CASE, "data": {"low": 1.0, "high": 1.2}}
     ],
     timings=[
         timing(

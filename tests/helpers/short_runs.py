@@ -16,7 +16,7 @@ TINY = dataclasses.replace(
 class Sums:
     """A step without a network: its one weight follows from the images it was given, in their order."""
 
-    updates_at_once = 1
+    updates_per_call = 1
 
     def __init__(self):
         self.weight = keras.Variable(np.ones(3), dtype="float32", name="weight")

@@ -13,7 +13,7 @@ import time
 
 import numpy as np
 
-from alexnet_repro.verify.numerics import error_bounds as bounds
+from alexnet_repro.verify.numerics import error_bounds
 from tests.helpers.paths import PROCESSES
 
 SCRIPT = PROCESSES / "worker.py"
@@ -114,8 +114,8 @@ def assert_same_training(found, expected):
     """
     assert found["losses"].shape == expected["losses"].shape
     loss = expected["losses"][0]
-    assert abs(found["losses"][0] - loss) <= 2 * bounds.drift("float32", "cpu:0") * (loss + np.log(10))
-    share = 2 * bounds.gradient_drift("float32", "cpu:0")
+    assert abs(found["losses"][0] - loss) <= 2 * error_bounds.drift("float32", "cpu:0") * (loss + np.log(10))
+    share = 2 * error_bounds.gradient_drift("float32", "cpu:0")
     assert share < 1 / 6
     for number in range(16):
         moved = np.linalg.norm(expected[f"last-{number:02}"] - expected[f"first-{number:02}"])

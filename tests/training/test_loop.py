@@ -19,8 +19,8 @@ from alexnet_repro import (
     train,
 )
 from alexnet_repro.backend.precision import precision
-from alexnet_repro.training.evaluate import evaluation_network
-from alexnet_repro.training.schedule import stretches
+from alexnet_repro.training.evaluate import evaluation_classifier
+from alexnet_repro.training.schedule import iter_segments
 
 TINY = dataclasses.replace(
     Recipe.documented(), draw_size=16, batch_size=8, draws_per_epoch=3, epochs=2, preliminary_draws=1, save_every=2
@@ -45,8 +45,8 @@ class Counting:
 
     variables = ()
 
-    def __init__(self, losses=(), updates_at_once=1):
-        self.calls, self.losses, self.updates_at_once = [], list(losses), updates_at_once
+    def __init__(self, losses=(), updates_per_call=1):
+        self.calls, self.losses, self.updates_per_call = [], list(losses), updates_per_call
 
     def __call__(self, indices):
         self.calls.append(indices)
@@ -67,7 +67,7 @@ def test_documented_recipe():
 
 def test_documented_saves():
     """Weights are saved at iterations 0, 20, … 460 of each epoch: last after 9,332 updates and the four before."""
-    draws = list(stretches(Recipe.documented()))
+    draws = list(iter_segments(Recipe.documented()))
     assert {draw.draws for draw in draws} == {1}
     saved_at = [number for number, draw in enumerate(draws) if draw.saves]
     assert saved_at == [1 + epoch * 468 + iteration for epoch in range(5) for iteration in range(0, 468, 20)]
@@ -116,10 +116,10 @@ def test_learning_rate_schedule(warmup, cosine, expected):
     assert rates == pytest.approx(expected, abs=1e-5)
 
 
-@pytest.mark.parametrize(("updates_at_once", "calls"), [(1, 7), (4, 4), (100, 4)])
-def test_updates_are_made_of_draws(loader, small, updates_at_once, calls):
+@pytest.mark.parametrize(("updates_per_call", "calls"), [(1, 7), (4, 4), (100, 4)])
+def test_updates_are_made_of_draws(loader, small, updates_per_call, calls):
     """`train` gives its step the draws in order, in batches: as many at once as it can take, but for saves between."""
-    step = Counting(updates_at_once=updates_at_once)
+    step = Counting(updates_per_call=updates_per_call)
     history = train(small, loader, TINY, step=step, progress=False)
     again = DataLoader.from_arrays(*synthetic_fashion(64, 40, seed=0), seed=0)
     drawn = [again.draw_train_indices(16) for _ in range(7)]
@@ -268,7 +268,7 @@ def test_evaluate_counts_every_test_image_once(small):
 
 def test_evaluate_again_sees_new_weights(small, loader):
     """A network that is compiled once measures what the model's weights are at each call."""
-    network = evaluation_network(small, "softmax")
+    network = evaluation_classifier(small, "softmax")
     before = evaluate(small, loader, loss="softmax", network=network, progress=False)
     small.set_weights([3 * weight for weight in small.get_weights()])
     after = evaluate(small, loader, loss="softmax", network=network, progress=False)

@@ -38,10 +38,10 @@ def test_first_signal_is_a_wish(number, capsys):
     """The first one is remembered and answered, the second acts as it did before."""
     came = []
     signal.signal(number, lambda *_: came.append(number))
-    with deferred_signals() as wish:
-        assert not wish()
+    with deferred_signals() as stop_request:
+        assert not stop_request()
         signal.raise_signal(number)
-        assert (wish(), wish.by, came) == (True, number, [])
+        assert (stop_request(), stop_request.by, came) == (True, number, [])
         signal.raise_signal(number)
         assert came == [number]
     assert capsys.readouterr().err.count(f"{number.name}: stopping") == 1
@@ -50,18 +50,18 @@ def test_first_signal_is_a_wish(number, capsys):
 def test_ignored_signal_stays_ignored(number, capsys):
     """What this process was started to ignore, as work in a shell's background, is no wish."""
     signal.signal(number, signal.SIG_IGN)
-    with deferred_signals() as wish:
+    with deferred_signals() as stop_request:
         signal.raise_signal(number)
-        assert not wish()
+        assert not stop_request()
     assert signal.getsignal(number) is signal.SIG_IGN
     assert capsys.readouterr().err == ""
 
 
 def test_signal_with_nobody_to_tell(number):
     """A signal is a wish also where it can't be answered, since it has ended the reader of the output as well."""
-    with output_without_a_reader(), deferred_signals() as wish:
+    with output_without_a_reader(), deferred_signals() as stop_request:
         signal.raise_signal(number)
-        assert wish.by == number
+        assert stop_request.by == number
 
 
 def test_output_without_a_reader():

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from alexnet_repro import DataLoader, KerasStep, Recipe, best_step, build_alexnet, synthetic_fashion
+from alexnet_repro import DataLoader, KerasTrainStep, Recipe, best_train_step, build_alexnet, synthetic_fashion
 from alexnet_repro.backend.precision import precision as numerics
 
 BATCH = 8
@@ -30,10 +30,10 @@ def made(kind, precision, parts):
 def resident(model, loader, recipe):
     """Return the step that keeps the data set on the device, as it does by default on GPUs alone."""
     if keras.backend.backend() != "tensorflow":
-        return best_step(model, loader, recipe)
-    from alexnet_repro.training.tensorflow_step import TensorFlowStep
+        return best_train_step(model, loader, recipe)
+    from alexnet_repro.training.tensorflow_step import TensorFlowTrainStep
 
-    return TensorFlowStep(model, loader, recipe, resident=True)
+    return TensorFlowTrainStep(model, loader, recipe, resident=True)
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ def resident(model, loader, recipe):
     [
         (resident, "float32"),
         *(
-            pytest.param(best_step, each, id=f"kind=best_step-precision={each}", marks=pytest.mark.slow)
+            pytest.param(best_train_step, each, id=f"kind=best_step-precision={each}", marks=pytest.mark.slow)
             for each in ("float32", "mixed_bfloat16", "mixed_float16")
         ),
     ],
@@ -49,7 +49,7 @@ def resident(model, loader, recipe):
 )
 def test_every_step_is_kerass(kind, precision):
     """Each step gives what Keras's own gives, bit for bit, weights, optimizer and dropout included."""
-    (losses, accuracies), variables = made(KerasStep, precision, 5)
+    (losses, accuracies), variables = made(KerasTrainStep, precision, 5)
     (same_losses, same_accuracies), same_variables = made(kind, precision, 2)
     np.testing.assert_array_equal(losses, same_losses)
     np.testing.assert_array_equal(accuracies, same_accuracies)

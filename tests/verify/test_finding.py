@@ -86,17 +86,17 @@ def test_doctor_alone_makes_nothing_correct():
 
 
 def test_summary_says_what_isnt_well():
-    """A line a group, below it what isn't well with its mend, and at the end the whole in words."""
+    """A line a group, below it what isn't well with its fix, and at the end the whole in words."""
     findings = groups("P", "PP", "PI", "")
     findings["correct"].append(
-        Finding("layers", "FAIL", "conv1 is off", "3e-3", "mend it", device="gpu:1", precision="tf32")
+        Finding("layers", "FAIL", "conv1 is off", "3e-3", "fix it", device="gpu:1", precision="tf32")
     )
     assert summary(findings) == [
         "doctor      PASS          1 of 1 checks passed",
         "correct     FAIL          1 of 2 checks passed",
         "  FAIL          gpu:1 layers tf32        conv1 is off",
         "                evidence: 3e-3",
-        "                mend: mend it",
+        "                fix: fix it",
         "repeatable  PASS          2 of 2 checks passed",
         "fast        INCONCLUSIVE  1 of 2 checks passed",
         "  INCONCLUSIVE  check 1                  a cause",

@@ -18,7 +18,7 @@ from typing import Any
 from alexnet_repro.training.checkpoint import differences
 from alexnet_repro.training.distributed.cluster import Cluster, ClusterError
 
-MOST_BYTES = 1 << 16  # of a line; an introduction has some 2,000
+MAX_BYTES = 1 << 16  # of a line; an introduction has some 2,000
 PAUSE = 0.1  # between two attempts to connect, in seconds
 ATTEMPT = 3.0  # that one of them may take
 GRACE = 5.0  # how much longer than the chief itself its answer is waited for
@@ -133,7 +133,7 @@ def _gathered(listener: socket.socket, cluster: Cluster, timeout: float) -> tupl
                     return came, f"{cluster.name(task)} came twice: two processes have the same number"
                 if arrived and said is not None:
                     came[task] = (connection, said)
-                elif not arrived or b"\n" in buffers[connection] or len(buffers[connection]) > MOST_BYTES:
+                elif not arrived or b"\n" in buffers[connection] or len(buffers[connection]) > MAX_BYTES:
                     came.pop(task, None)
                     selector.unregister(connection)
                     buffers.pop(connection)
@@ -146,7 +146,7 @@ def _gathered(listener: socket.socket, cluster: Cluster, timeout: float) -> tupl
 def received(connection: socket.socket) -> bytes:
     """Return what has arrived; nothing if the other side is gone."""
     try:
-        return connection.recv(MOST_BYTES)
+        return connection.recv(MAX_BYTES)
     except OSError:
         return b""
 
@@ -155,7 +155,7 @@ def _introduction(received: bytes, cluster: Cluster) -> tuple[int, dict[str, Any
     """Return a worker's number and what it is about to do, if that is what was received."""
     line, end, _ = received.partition(b"\n")
     try:
-        said = json.loads(line) if end and len(line) <= MOST_BYTES else None
+        said = json.loads(line) if end and len(line) <= MAX_BYTES else None
     except (ValueError, RecursionError):
         said = None
     task = said.pop("task", None) if isinstance(said, dict) else None
@@ -170,12 +170,12 @@ def _introduce(cluster: Cluster, own: Mapping[str, Any], timeout: float) -> sock
         connection.settimeout(timeout + GRACE)
         connection.sendall(_line({"task": cluster.task, **own}))
         error = _error(_answer(connection))
-        cause: Exception | None = None
+        message: Exception | None = None
     except (ValueError, OSError) as caught:
-        error, cause = f"{cluster.name(0)}, the chief, ended, or didn't answer: see what it says", caught
+        error, message = f"{cluster.name(0)}, the chief, ended, or didn't answer: see what it says", caught
     if error:
         connection.close()
-        raise ClusterError(error) from cause
+        raise ClusterError(error) from message
     return connection
 
 
@@ -198,7 +198,7 @@ def _answer(connection: socket.socket) -> bytes:
     line = b""
     while not line.endswith(b"\n"):
         byte = connection.recv(1)
-        if not byte or len(line) > MOST_BYTES:
+        if not byte or len(line) > MAX_BYTES:
             raise ConnectionError("no whole line")
         line += byte
     return line

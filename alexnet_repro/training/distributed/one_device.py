@@ -32,9 +32,9 @@ class OneDevice:
         """Return what saves and restores."""
         return checkpoints
 
-    def stopping(self, wish: Callable[[], bool]) -> Callable[[], bool]:
+    def stopping(self, stop_request: Callable[[], bool]) -> Callable[[], bool]:
         """Return what says, after each call of the step, whether to stop, given whether it is wished here."""
-        return wish
+        return stop_request
 
     def pausing(self) -> AbstractContextManager[None]:
         """Return what saving and measuring between updates are done in."""

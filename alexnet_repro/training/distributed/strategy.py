@@ -29,7 +29,7 @@ from alexnet_repro.training.distributed.one_device import OneDevice
 from alexnet_repro.training.distributed.watchdog import APART, BUSY, TICK, TOGETHER, Watch
 from alexnet_repro.training.loop import TrainingStoppedError
 from alexnet_repro.training.recipe import Recipe
-from alexnet_repro.training.tensorflow_step import TensorFlowStep
+from alexnet_repro.training.tensorflow_step import TensorFlowTrainStep
 from alexnet_repro.training.train_step import Step
 
 
@@ -62,7 +62,7 @@ class Mirrored(OneDevice):
     def step(self, model: keras.Sequential, loader: DataLoader, recipe: Recipe) -> Step:
         """Return what makes the updates."""
         with self.scope():
-            return TensorFlowStep(model, loader, recipe)
+            return TensorFlowTrainStep(model, loader, recipe)
 
 
 def check_shared(recipe: Recipe, replicas: int) -> None:
@@ -156,7 +156,7 @@ class Workers(OneDevice):
     def step(self, model: keras.Sequential, loader: DataLoader, recipe: Recipe) -> Step:
         """Return what makes the updates, and tells the watchdog."""
         with self.scope():
-            return WatchedStep(TensorFlowStep(model, loader, recipe), self.watch)
+            return WatchedTrainStep(TensorFlowTrainStep(model, loader, recipe), self.watch)
 
     def checkpoints(self, checkpoints: Checkpoints | None) -> Checkpoints | None:
         """Return who saves and restores: the chief, for all."""
@@ -165,14 +165,14 @@ class Workers(OneDevice):
         settings = {each.name: getattr(checkpoints, each.name) for each in fields(checkpoints)}
         return SharedCheckpoints(**settings, exchange=self.exchange)
 
-    def stopping(self, wish: Callable[[], bool]) -> Callable[[], bool]:
+    def stopping(self, stop_request: Callable[[], bool]) -> Callable[[], bool]:
         """Return what says the same to all workers after the same update, if any of them is to stop.
 
-        `wish` has the signal in `by`, as `alexnet_repro.training.stop_signal.Wish` does.
+        `stop_request` has the signal in `by`, as `alexnet_repro.training.stop_signal.StopRequest` does.
         """
 
         def agreed() -> bool:
-            own = int(getattr(wish, "by", None) or 1) if wish() else 0
+            own = int(getattr(stop_request, "by", None) or 1) if stop_request() else 0
             self.stopped_by = max(self.exchange.gathered(own))
             self.watch.move(APART)
             return self.stopped_by > 0
@@ -184,13 +184,13 @@ class Workers(OneDevice):
         return self.watch.inside(BUSY)
 
 
-class WatchedStep:
+class WatchedTrainStep:
     """A step that tells the watchdog when the main thread is in a collective, and how far it is."""
 
     def __init__(self, step: Step, watch: Watch) -> None:
         """Watch over `step`."""
         self._step, self._watch = step, watch
-        self.variables, self.updates_at_once = step.variables, step.updates_at_once
+        self.variables, self.updates_per_call = step.variables, step.updates_per_call
 
     def __call__(self, indices: np.ndarray) -> tuple[Any, Any]:
         """Make the updates; until all workers have agreed whether to stop, the main thread is in collectives."""

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from alexnet_repro.training.distributed.cluster import Cluster
-from alexnet_repro.training.distributed.handshake import MOST_BYTES
+from alexnet_repro.training.distributed.handshake import MAX_BYTES
 
 BEATS = 5  # in the time after which a worker is given up; one a second at least
 TICK = 0.1  # seconds
@@ -148,7 +148,7 @@ class Watch:
         """Take in what a worker has sent; whether its connection is still open."""
         peer = self._peers[task]
         try:
-            received = peer.connection.recv(MOST_BYTES)
+            received = peer.connection.recv(MAX_BYTES)
         except BlockingIOError:
             return True
         except OSError:
@@ -229,7 +229,7 @@ class Watch:
                 peer.connection.shutdown(socket.SHUT_WR)
                 while (left := deadline - time.monotonic()) > 0:
                     peer.connection.settimeout(left)
-                    if not peer.connection.recv(MOST_BYTES):
+                    if not peer.connection.recv(MAX_BYTES):
                         break
         self.leave(line, self._status)
         self._over.set()

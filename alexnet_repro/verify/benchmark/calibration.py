@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from keras import ops, random
 
-from alexnet_repro.backend.devices import on_device, synchronise
+from alexnet_repro.backend.devices import on_device, synchronize
 from alexnet_repro.backend.precision import PRECISIONS
 from alexnet_repro.backend.precision import precision as numerics
 
@@ -131,8 +131,8 @@ def _best(work: Callable[[], Any], rounds: int = TIMED) -> float:
     """Return the seconds of the fastest round."""
     seconds = []
     for _ in range(WARM_UP + rounds):
-        synchronise()
+        synchronize()
         start = time.perf_counter()
-        synchronise(work())
+        synchronize(work())
         seconds.append(time.perf_counter() - start)
     return min(seconds[WARM_UP:])

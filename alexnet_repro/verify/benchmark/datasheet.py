@@ -110,9 +110,9 @@ def compare(found: Calibration, nominal: Nominal) -> list[Finding]:
     ]
     if not findings or (not on_cpu and not nominal.matmul):
         what = "its products" if findings else "this device"
-        cause = f"nothing is known here of what {what} should reach"
-        mend = "compare it with its siblings, or its data sheet"
-        findings.append(Finding("nominal", "INCONCLUSIVE", cause, mend=mend))
+        message = f"nothing is known here of what {what} should reach"
+        fix = "compare it with its siblings, or its data sheet"
+        findings.append(Finding("nominal", "INCONCLUSIVE", message, fix=fix))
     return [Finding(**{**vars(finding), "device": found.device}) for finding in findings]
 
 
@@ -127,7 +127,7 @@ def _held(what: str, kind: str, reached: float, rate: float, *, on_cpu: bool) ->
         "nominal",
         otherwise,
         f"{numbers}; at least {floor:.0%} should be reached",
-        mend="end what else runs on it; then: nvidia-smi -q -d CLOCK,POWER,PERFORMANCE, lspci -vv | grep LnkSta",
+        fix="end what else runs on it; then: nvidia-smi -q -d CLOCK,POWER,PERFORMANCE, lspci -vv | grep LnkSta",
         number=share,
         bound=floor,
     )

@@ -43,13 +43,13 @@ from alexnet_repro.verify.benchmark.noise import Level, Spread, moderated
 from alexnet_repro.verify.benchmark.tolerances import Rules
 from alexnet_repro.verify.finding import Finding, Status
 
-FEWEST_PROCESSES = 5
+MIN_PROCESSES = 5
 ENOUGH_PROCESSES = 8  # to fail: of fewer, all may be of the faster of two speeds by chance
 LOOKS = 3
 CAUGHT = 0.95
 CONFIDENCE = 0.95  # of the interval around a ratio
 TOGETHER = 0.5  # of a case's own slowdown: if the others moved by as much, it isn't the case
-FEWEST_TOGETHER = 3
+MIN_TOGETHER = 3
 MAKE = "python -m benchmarks.tools.make_reference # on a quiet machine that is known to be right; then commit the file"
 REPEAT = (
     "run it again with nothing else on the machine; if it stays, bisect the change, or python -m alexnet_repro doctor"
@@ -100,7 +100,7 @@ def compare(cases: Sequence[Case], rules: Rules) -> list[Finding]:
     """Return what is to be said of each case that was timed, in their order.
 
     Raises:
-        ValueError: a reference of fewer processes than `FEWEST_PROCESSES`.
+        ValueError: a reference of fewer processes than `MIN_PROCESSES`.
     """
     moved = _all_moved(cases, rules)
     return [_finding(each, _others(each, moved), rules) for each in moved]
@@ -116,9 +116,9 @@ def suspects(cases: Sequence[Case], rules: Rules) -> list[Case]:
 
 
 def _all_moved(cases: Sequence[Case], rules: Rules) -> list[_Moved]:
-    short = [case.name for case in cases if len(case.reference) < FEWEST_PROCESSES]
+    short = [case.name for case in cases if len(case.reference) < MIN_PROCESSES]
     if short:
-        raise ValueError(f"a reference has at least {FEWEST_PROCESSES} processes, not so {', '.join(short)}")
+        raise ValueError(f"a reference has at least {MIN_PROCESSES} processes, not so {', '.join(short)}")
     chance = rules.false_alarms / max(1, sum(bool(case.looks) for case in cases))
     return [
         _moved(case, spread, rules, chance) for case, spread in zip(cases, _spreads(cases), strict=True) if case.looks
@@ -175,7 +175,7 @@ def _moved(case: Case, spread: Spread, rules: Rules, chance: float) -> _Moved:
 def _others(one: _Moved, moved: Sequence[_Moved]) -> float:
     """Return how far the other cases of its device moved, in the middle; 0 where there are too few to tell."""
     shifts = [each.shift for each in moved if each is not one and each.case.device == one.case.device]
-    return statistics.median(shifts) if len(shifts) >= FEWEST_TOGETHER - 1 else 0.0
+    return statistics.median(shifts) if len(shifts) >= MIN_TOGETHER - 1 else 0.0
 
 
 def _finding(moved: _Moved, others: float, rules: Rules) -> Finding:
@@ -183,41 +183,41 @@ def _finding(moved: _Moved, others: float, rules: Rules) -> Finding:
     much = f"{abs(ratio - 1):.1%} {'slower' if ratio >= 1 else 'faster'}"
     most = rules.of(case.name).most_noise
     status: Status = "PASS"
-    cause, mend = case.name, ""
+    message, fix = case.name, ""
     if moved.suspect:
         looks = len(case.looks)
         status = "FAIL" if looks >= LOOKS else "INCONCLUSIVE"
-        cause, mend = f"{case.name} is {much} than its reference, in {looks} of {LOOKS} looks", REPEAT
+        message, fix = f"{case.name} is {much} than its reference, in {looks} of {LOOKS} looks", REPEAT
         if len(case.reference) < ENOUGH_PROCESSES:
-            status, mend = "INCONCLUSIVE", f"of {ENOUGH_PROCESSES} processes or more: {MAKE}"
-            cause += f"; which is of {len(case.reference)} processes, too few to fail by"
+            status, fix = "INCONCLUSIVE", f"of {ENOUGH_PROCESSES} processes or more: {MAKE}"
+            message += f"; which is of {len(case.reference)} processes, too few to fail by"
         if case.busy > rules.most_busy:
             status = "INCONCLUSIVE"
-            cause += f", while something else took {case.busy:.0%} of the processors"
+            message += f", while something else took {case.busy:.0%} of the processors"
         if others > TOGETHER * moved.shift:
-            cause += f", as are the others of {case.device} ({math.expm1(others):.1%} in the middle)"
-            cause += ": the machine is slower, or busy, rather than this case"
+            message += f", as are the others of {case.device} ({math.expm1(others):.1%} in the middle)"
+            message += ": the machine is slower, or busy, rather than this case"
         if case.elsewhere:
-            status, mend = "INCONCLUSIVE", f"if it stays, python -m alexnet_repro doctor; of this machine: {MAKE}"
-            cause += "; it is of another virtual machine, or of before this one started anew, and hosts differ"
+            status, fix = "INCONCLUSIVE", f"if it stays, python -m alexnet_repro doctor; of this machine: {MAKE}"
+            message += "; it is of another virtual machine, or of before this one started anew, and hosts differ"
     elif visible > most:
-        status, mend = "INCONCLUSIVE", f"with nothing else on the machine, of more processes: {MAKE}"
-        cause = f"{case.name}: noise hides what is slower by less than {visible:.0%}; {most:.0%} should be seen"
+        status, fix = "INCONCLUSIVE", f"with nothing else on the machine, of more processes: {MAKE}"
+        message = f"{case.name}: noise hides what is slower by less than {visible:.0%}; {most:.0%} should be seen"
     elif moved.shift < -moved.faster:
-        cause, mend = f"{case.name} is {much} than its reference", f"keep it: {MAKE}"
+        message, fix = f"{case.name} is {much} than its reference", f"keep it: {MAKE}"
     return Finding(
         "speed",
         status,
-        cause,
+        message,
         f"{much} than {len(case.reference)} processes{f' of {case.recorded}' if case.recorded else ''}; noise explains "
         f"{math.expm1(moved.bound):.1%}, and {CAUGHT:.0%} of slowdowns by {visible:.1%} are caught",
-        mend,
+        fix,
         device=case.device,
         precision=case.precision,
         number=ratio,
         bound=math.exp(moved.bound),
+        case=case.name,
         data={
-            "case": case.name,
             "visible": visible,
             "error": moved.error,
             "others": math.exp(others),

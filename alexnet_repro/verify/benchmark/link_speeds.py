@@ -23,8 +23,8 @@ def links(machines: Sequence[str], rates: Sequence[Sequence[float] | str], speed
     names = [f"{machine} to {machines[(task + 1) % len(machines)]}" for task, machine in enumerate(machines)]
     cut = [f"{name}: {rate}" for name, rate in zip(names, rates, strict=True) if isinstance(rate, str)]
     if cut:
-        mend = "open the ports between the machines: TensorFlow's, and any above 1023 for NCCL"
-        return Finding("links", "FAIL", f"a worker isn't reached by {'; '.join(cut)}", mend=mend, data={"broken": True})
+        fix = "open the ports between the machines: TensorFlow's, and any above 1023 for NCCL"
+        return Finding("links", "FAIL", f"a worker isn't reached by {'; '.join(cut)}", fix=fix, kind="crash")
     best = {name: max(rate) for name, rate in zip(names, rates, strict=True) if not isinstance(rate, str)}
     few = len(machines) <= FEW
     standard = max(best.values()) if few else statistics.median_high(best.values())
@@ -44,14 +44,14 @@ def links(machines: Sequence[str], rates: Sequence[Sequence[float] | str], speed
         data={"rates": best, "ports": dict(zip(machines, speeds, strict=True))},
     )
     if share < LEAST:
-        return replace(found, status="FAIL", cause=f"{said}: all wait for it", mend=MEND)
+        return replace(found, status="FAIL", message=f"{said}: all wait for it", fix=MEND)
     lowest = min(speeds)
     if lowest and lowest < max(speeds):
-        cause = f"{machines[speeds.index(lowest)]}'s port runs at {lowest:,} Mb/s, another's at {max(speeds):,}"
-        return replace(found, status="FAIL", cause=cause, mend=MEND, number=lowest / max(speeds))
+        message = f"{machines[speeds.index(lowest)]}'s port runs at {lowest:,} Mb/s, another's at {max(speeds):,}"
+        return replace(found, status="FAIL", message=message, fix=MEND, number=lowest / max(speeds))
     if len(machines) < FEW and not lowest:
-        cause = f"{said}; of two machines a slow port slows both links, and the ports don't tell their speed"
-        return replace(found, status="INCONCLUSIVE", cause=cause, mend=MEND)
+        message = f"{said}; of two machines a slow port slows both links, and the ports don't tell their speed"
+        return replace(found, status="INCONCLUSIVE", message=message, fix=MEND)
     return found
 
 

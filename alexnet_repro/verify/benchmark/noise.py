@@ -32,11 +32,11 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import digamma, polygamma
 
-MOST_ROUNDS = 50  # of a process: what is kept on file, and what is looked at in a run
+MAX_ROUNDS = 50  # of a process: what is kept on file, and what is looked at in a run
 QUANTILE = 0.1
 _QUANTILE_ERROR = math.sqrt(QUANTILE * (1 - QUANTILE)) / 0.17550 / 1.349  # 0.17550: the normal density at its decile
-FEWEST_CASES = 3  # that can lend each other anything
-MOST_BORROWED = 16.0
+MIN_CASES = 3  # that can lend each other anything
+MAX_BORROWED = 16.0
 SMALLEST = 1e-12  # a variance; clocks have steps, so that processes may agree to the digit
 
 
@@ -59,8 +59,8 @@ class Spread:
 
 
 def thinned(rounds: Sequence[float]) -> list[float]:
-    """Return at most `MOST_ROUNDS` of the rounds, evenly through the run."""
-    places = np.linspace(0, len(rounds) - 1, min(MOST_ROUNDS, len(rounds)))
+    """Return at most `MAX_ROUNDS` of the rounds, evenly through the run."""
+    places = np.linspace(0, len(rounds) - 1, min(MAX_ROUNDS, len(rounds)))
     return [float(rounds[int(place)]) for place in places]
 
 
@@ -72,13 +72,13 @@ def level(rounds: Sequence[float]) -> Level:
 
 
 def moderated(spreads: Sequence[Spread]) -> list[Spread]:
-    """Return the spreads with what they lend each other; fewer than `FEWEST_CASES` stay as they are."""
-    if len(spreads) < FEWEST_CASES:
+    """Return the spreads with what they lend each other; fewer than `MIN_CASES` stay as they are."""
+    if len(spreads) < MIN_CASES:
         return list(spreads)
     variances = np.maximum([each.variance for each in spreads], SMALLEST)
     degrees = np.array([each.degrees for each in spreads])
     common, borrowed = _prior(variances, degrees)
-    borrowed = min(borrowed, MOST_BORROWED)
+    borrowed = min(borrowed, MAX_BORROWED)
     posterior = (borrowed * common + degrees * variances) / (borrowed + degrees)
     return [
         Spread(max(float(own), float(shared)), float(own_degrees) + borrowed)

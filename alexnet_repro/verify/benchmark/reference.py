@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from alexnet_repro.backend.devices import gpu_names
-from alexnet_repro.verify.benchmark.gate import FEWEST_PROCESSES
-from alexnet_repro.verify.benchmark.noise import MOST_ROUNDS
+from alexnet_repro.verify.benchmark.gate import MIN_PROCESSES
+from alexnet_repro.verify.benchmark.noise import MAX_ROUNDS
 from alexnet_repro.verify.checks.golden import environment_of
 from alexnet_repro.verify.doctor.environment import Environment
 
@@ -183,11 +183,11 @@ def _check(reference: Reference, schema: int) -> None:
     if not isinstance(reference.device, str) or not isinstance(reference.environment, Mapping):
         raise TypeError("device or environment is none")
     for name, case in reference.cases.items():
-        if len(case.processes) < FEWEST_PROCESSES:
-            raise ValueError(f"{name} has {len(case.processes)} processes, and needs {FEWEST_PROCESSES}")
+        if len(case.processes) < MIN_PROCESSES:
+            raise ValueError(f"{name} has {len(case.processes)} processes, and needs {MIN_PROCESSES}")
         for rounds in case.processes:
-            if not 1 <= len(rounds) <= MOST_ROUNDS or not all(_is_time(seconds) for seconds in rounds):
-                raise ValueError(f"{name} has a process without 1 to {MOST_ROUNDS} rounds of so many seconds")
+            if not 1 <= len(rounds) <= MAX_ROUNDS or not all(_is_time(seconds) for seconds in rounds):
+                raise ValueError(f"{name} has a process without 1 to {MAX_ROUNDS} rounds of so many seconds")
 
 
 def _is_time(seconds: Any) -> bool:

@@ -54,7 +54,7 @@ def speed_findings(
     for device, reference in kept.items():
         if reference and not differences(places[device].environment, reference.environment):
             cases += _cases(reference, device, places[device], [timing for timing in wanted if timing.device == device])
-    told = {finding.cause: finding for finding in _looked_at(cases, rules, again)}
+    told = {finding.message: finding for finding in _looked_at(cases, rules, again)}
     names = {case.name for case in cases}
     missing: dict[tuple[str, str], list[str]] = {}
     for each in wanted:

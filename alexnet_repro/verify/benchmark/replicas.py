@@ -16,17 +16,17 @@ from typing import Any, Literal
 
 import numpy as np
 
-from alexnet_repro.backend.devices import enable_memory_growth, split_cpu, synchronise
+from alexnet_repro.backend.devices import enable_memory_growth, split_cpu, synchronize
 from alexnet_repro.backend.precision import precision as numerics
 from alexnet_repro.training.distributed.cluster import Cluster
-from alexnet_repro.verify.checks.config import Subject
+from alexnet_repro.verify.checks.config import CheckConfig
 from alexnet_repro.verify.checks.learning import LEARNABLE
-from alexnet_repro.verify.checks.registry import broken
-from alexnet_repro.verify.doctor.device_probe import telling
+from alexnet_repro.verify.checks.registry import crashed
+from alexnet_repro.verify.doctor.device_probe import error_lines
 from alexnet_repro.verify.finding import Finding
 from alexnet_repro.verify.subprocesses import NoAnswerError, answers
 
-FEWEST_ROUNDS, MOST_ROUNDS = 5, 50
+MIN_ROUNDS, MAX_ROUNDS = 5, 50
 SIZES = (1 << 12, 1 << 16, 1 << 20, 1 << 24)  # bytes of an all-reduce, beside the gradients' own
 
 
@@ -68,14 +68,14 @@ def ask(
     """
     try:
         for answer in answers(__name__, [json.dumps(asdict(question))], deadline, environ):
-            log = telling(answer.pop("log"))
+            log = error_lines(answer.pop("log"))
             if "status" in answer:
                 found = Finding(**answer)
                 yield dataclasses.replace(found, evidence="; ".join(filter(None, (found.evidence, log))))
             elif answer:
                 yield answer
     except NoAnswerError as error:
-        yield broken(question.ask, "; ".join(filter(None, (str(error), telling(error.log)))))
+        yield crashed(question.ask, "; ".join(filter(None, (str(error), error_lines(error.log)))))
 
 
 def strategy_over(devices: Sequence[str], workers: Sequence[str] = (), task: int = 0) -> Any:
@@ -121,7 +121,7 @@ def steps(question: Question) -> Iterator[dict[str, Any]]:
 
 def rounds_within(seconds: float, one: float) -> int:
     """Return how many rounds of `one` second fill so many, within bounds."""
-    return min(MOST_ROUNDS, max(FEWEST_ROUNDS, math.ceil(seconds / one)))
+    return min(MAX_ROUNDS, max(MIN_ROUNDS, math.ceil(seconds / one)))
 
 
 def _turns(steppers: "Sequence[Stepper]") -> float:
@@ -137,18 +137,18 @@ class Stepper:
 
     def __init__(self, question: Question, devices: Sequence[str]) -> None:
         """Build the model on the devices."""
-        from alexnet_repro.training.tensorflow_step import TensorFlowStep
+        from alexnet_repro.training.tensorflow_step import TensorFlowTrainStep
 
         self._among_workers = bool(question.workers)
         self._strategy = strategy_over(devices, question.workers, question.task)
         batch = question.images * self._strategy.num_replicas_in_sync
-        subject = Subject(precision=question.precision, side=question.side)
-        loader = subject.loader()
+        config = CheckConfig(precision=question.precision, side=question.side)
+        loader = config.loader()
         with self._strategy.scope():
-            self._model, self._before = subject.model()
+            self._model, self._before = config.model()
             recipe = dataclasses.replace(LEARNABLE, draw_size=batch, batch_size=batch)
-            self._step = TensorFlowStep(self._model, loader, recipe)
-        updates = self._step.updates_at_once
+            self._step = TensorFlowTrainStep(self._model, loader, recipe)
+        updates = self._step.updates_per_call
         self._indices = (np.arange(updates * batch) % loader.num_train).reshape(updates, batch)
         self._losses: list[float] = []
         self.seconds: list[float] = []
@@ -169,7 +169,7 @@ class Stepper:
             for each in self._strategy.experimental_local_results(self._model.trainable_variables[-1].value):
                 np.asarray(each)
         else:
-            synchronise()
+            synchronize()
 
     def fault(self) -> str | None:
         """Return what is wrong with what was computed: losses, and the weights of each replica."""
@@ -202,7 +202,7 @@ def all_reduces(question: Question) -> Iterator[dict[str, Any]]:
     for size in SIZES:
         yield all_reduce(strategy, [(size // 4,)])
     with strategy.scope():
-        model, _ = Subject(side=question.side).model()
+        model, _ = CheckConfig(side=question.side).model()
     yield all_reduce(strategy, [tuple(variable.shape) for variable in model.trainable_variables])
 
 
@@ -225,7 +225,7 @@ def main(text: str) -> None:
             for answer in ASKED[question.ask](question):
                 print(json.dumps(answer), flush=True)
     except Exception as error:  # noqa: BLE001 - it is the answer
-        print(json.dumps(asdict(broken(question.ask, error))), flush=True)
+        print(json.dumps(asdict(crashed(question.ask, error))), flush=True)
 
 
 if __name__ == "__main__":

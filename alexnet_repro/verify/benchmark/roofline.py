@@ -42,7 +42,7 @@ def train_step(batch: int, precision: str) -> Work:
     return Work(batch * documented.TRAIN_STEP_FLOP, moved, STEP_KERNELS)
 
 
-def limit(work: Work, seconds: float, precision: str, calibration: Calibration) -> str:
+def bottleneck(work: Work, seconds: float, precision: str, calibration: Calibration) -> str:
     """Return what a round's time goes into most: `compute`, `memory`, `launch`, or `other` if none explains half."""
     times = {
         "compute": work.flop / calibration.matmul[precision],

@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from alexnet_repro.verify.benchmark.growth import algorithm_bandwidth, bus_bandwidth, fit
-from alexnet_repro.verify.benchmark.timing import MOST_NOISE, SLOWER_SIBLING
+from alexnet_repro.verify.benchmark.timing import MAX_NOISE, MAX_PARITY_GAP
 from alexnet_repro.verify.finding import Finding
 
 # What computing and all-reduce leave unexplained of a step's time: as much as equal devices may differ by.
-UNEXPLAINED = SLOWER_SIBLING
+UNEXPLAINED = MAX_PARITY_GAP
 # A step that takes twice the time of its parts isn't made of them.
 FAR_BEYOND = 2.0
 THROUGH_HOST = (
@@ -105,13 +105,13 @@ def scaling(point: Point) -> Finding:
     )
     if point.efficiency >= bound:
         return found
-    if _noise(point.together) > MOST_NOISE:
-        return replace(found, status="INCONCLUSIVE", cause=f"{said}; too noisy to judge", mend=ALONE)
+    if _noise(point.together) > MAX_NOISE:
+        return replace(found, status="INCONCLUSIVE", message=f"{said}; too noisy to judge", fix=ALONE)
     return replace(
         found,
         status="FAIL" if point.seconds > FAR_BEYOND * explained else "INCONCLUSIVE",
-        cause=f"{said}; computing and all-reduce explain no more than {explained * 1e3:.4g} ms of an update",
-        mend="nvidia-smi topo -m; nvidia-smi dmon # are there processors enough, does a GPU throttle beside others",
+        message=f"{said}; computing and all-reduce explain no more than {explained * 1e3:.4g} ms of an update",
+        fix="nvidia-smi topo -m; nvidia-smi dmon # are there processors enough, does a GPU throttle beside others",
     )
 
 
@@ -161,12 +161,12 @@ def all_reduce(measured: Sequence[Mapping[str, Any]], plainly: float | None, *, 
     if faults:
         return void("all-reduce", faults[0])
     if bound is None:
-        cause = f"{said}; nothing is known to hold it against"
-        mend = "run it where there are GPUs, and their machines reach each other"
-        return replace(found, status="INCONCLUSIVE", cause=cause, mend=mend)
+        message = f"{said}; nothing is known to hold it against"
+        fix = "run it where there are GPUs, and their machines reach each other"
+        return replace(found, status="INCONCLUSIVE", message=message, fix=fix)
     if rate < bound:
-        way, mend = BY_TCP if network else THROUGH_HOST
-        return replace(found, status="FAIL", cause=f"{said}; {way} would be faster", mend=mend)
+        way, fix = BY_TCP if network else THROUGH_HOST
+        return replace(found, status="FAIL", message=f"{said}; {way} would be faster", fix=fix)
     return found
 
 
@@ -196,7 +196,7 @@ def _straggler(alone: Mapping[str, Sequence[float]], images: int, model: str) ->
     middle = statistics.median_low(medians.values())
     behind = {device: seconds / middle - 1 for device, seconds in medians.items()}
     slowest = max(behind, key=lambda device: behind[device])
-    slow = [device for device in medians if behind[device] > SLOWER_SIBLING]
+    slow = [device for device in medians if behind[device] > MAX_PARITY_GAP]
     said = f"{slowest} is {behind[slowest]:.1%} behind the median of {len(medians)} × {model}"
     found = Finding(
         "stragglers",
@@ -204,32 +204,32 @@ def _straggler(alone: Mapping[str, Sequence[float]], images: int, model: str) ->
         f"{said}, and the slowest",
         f"{medians[slowest] * 1e3:.4g} ms an update of {images} images, the median is {middle * 1e3:.4g} ms",
         number=behind[slowest],
-        bound=SLOWER_SIBLING,
+        bound=MAX_PARITY_GAP,
         data={"images": images, "seconds": medians, "slow": slow},
     )
     if not slow:
         return found
     others = [device for device in slow if device != slowest]
     said += "".join(f", {device} {behind[device]:.1%}" for device in others)
-    if max(map(_noise, alone.values())) > MOST_NOISE:
-        cause = f"{said}; too noisy to judge"
-        return replace(found, status="INCONCLUSIVE", cause=cause, mend=ALONE, device=slowest)
+    if max(map(_noise, alone.values())) > MAX_NOISE:
+        message = f"{said}; too noisy to judge"
+        return replace(found, status="INCONCLUSIVE", message=message, fix=ALONE, device=slowest)
     number = slowest.rpartition(":")[2]
-    mend = f"nvidia-smi -q -i {number} -d CLOCK,POWER,TEMPERATURE,PERFORMANCE # and of another; then reseat it"
-    return replace(found, status="FAIL", cause=f"{said}; all wait for it", mend=mend, device=slowest)
+    fix = f"nvidia-smi -q -i {number} -d CLOCK,POWER,TEMPERATURE,PERFORMANCE # and of another; then reseat it"
+    return replace(found, status="FAIL", message=f"{said}; all wait for it", fix=fix, device=slowest)
 
 
 def void(check: str, fault: str) -> Finding:
     """Return the finding of what was timed and computed wrongly."""
-    mend = "see what correct and copies say of these devices; then NCCL_DEBUG=WARN"
-    return Finding(check, "FAIL", f"it is void: {fault}", mend=mend, data={"broken": True})
+    fix = "see what correct and copies say of these devices; then NCCL_DEBUG=WARN"
+    return Finding(check, "FAIL", f"invalid: {fault}", fix=fix, kind="crash")
 
 
-def by_design(finding: Finding, why: str = SPLIT_CPU, mend: str = UNSPLIT) -> Finding:
+def by_design(finding: Finding, why: str = SPLIT_CPU, fix: str = UNSPLIT) -> Finding:
     """Return what was found on devices that share one machine's cores as in doubt: only whether it runs is told."""
-    if finding.data.get("broken"):
+    if finding.kind == "crash":
         return finding
-    return replace(finding, status="INCONCLUSIVE", cause=f"{finding.cause}; {why}", mend=mend)
+    return replace(finding, status="INCONCLUSIVE", message=f"{finding.message}; {why}", fix=fix)
 
 
 def _noise(rounds: Sequence[float]) -> float:

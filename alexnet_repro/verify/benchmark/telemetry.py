@@ -18,8 +18,8 @@ from alexnet_repro.verify.doctor.nvidia import Gpu, read_nvidia
 CPUINFO = Path("/proc/cpuinfo")
 DEADLINE = 30.0  # seconds
 INTERVAL = 0.25  # seconds between samples
-MOST_SAMPLES = 200  # where there are as many, every other one goes, and the interval doubles
-MOST_TIME = 0.01  # of a processor's that samples may take: the clocks of hundreds of processors are slow to read
+MAX_SAMPLES = 200  # where there are as many, every other one goes, and the interval doubles
+MAX_TIME = 0.01  # of a processor's that samples may take: the clocks of hundreds of processors are slow to read
 PATIENCE = 1.0  # seconds that a sample under way is waited for
 
 Samples = Mapping[str, Sequence[float | None]]
@@ -104,10 +104,10 @@ class Sampler:
         while True:
             start, busy = time.perf_counter(), time.thread_time()
             self._rows.append((start, {"load": _load(), "cpu_mhz": _cpu_mhz(self._cpuinfo), **gpu()}))
-            if len(self._rows) >= MOST_SAMPLES:
+            if len(self._rows) >= MAX_SAMPLES:
                 del self._rows[1::2]
                 interval *= 2
-            if self._stop.wait(max(interval, (time.thread_time() - busy) / MOST_TIME)):
+            if self._stop.wait(max(interval, (time.thread_time() - busy) / MAX_TIME)):
                 return
 
 

@@ -53,12 +53,12 @@ def measure(benchmark: Any, work: Callable[[], Any], *, least_rounds: int, secon
 
     def one_round(work: Callable[[], Any]) -> Any:
         result = work()
-        devices.synchronise(result)
+        devices.synchronize(result)
         return result
 
     def before_round() -> None:
         gc.collect()  # quick: only what the last round has left
-        devices.synchronise()
+        devices.synchronize()
         starts.append(time.perf_counter())
 
     if benchmark.disabled:
@@ -132,7 +132,7 @@ def in_rows(work: Callable[[], Any], rounds: int, before: Callable[[], None]) ->
         start = time.perf_counter()
         for _ in range(length):
             result = work()
-        devices.synchronise(result)
+        devices.synchronize(result)
         seconds.append((time.perf_counter() - start) / length)
     return result, statistics.median(seconds)
 

@@ -14,14 +14,14 @@ from alexnet_repro.verify.finding import Finding, Status
 # The two rounds that end in reading a result back overlap at the most by one: a timing below half of what they
 # took a round would have been done before the device was.
 UNFINISHED = 0.5
-SLOWER_SIBLING = 0.05
+MAX_PARITY_GAP = 0.05
 OF_THE_DEVICE = ("compute", "memory")  # what a GPU limits itself, rather than what its host gives it to do
 BLOCKS = 48  # medians of rounds that a trend is looked for in
-FEWEST_BLOCKS = 11  # of which only all in order reach the trend below
+MIN_BLOCKS = 11  # of which only all in order reach the trend below
 TREND = 4.0  # standard deviations of Mann and Kendall's statistic: by chance in one of 30,000 timings
 DECAY = 1.1
-MOST_NOISE = 0.25  # of the median, between the quartiles
-LEAST_SHARE = 0.25  # of the roofline, at the largest batch
+MAX_NOISE = 0.25  # of the median, between the quartiles
+MIN_PEAK_FRACTION = 0.25  # of the roofline, at the largest batch
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Timing:
     """Why what was computed isn't valid; None if it is."""
     peak: float | None = None
     """The device's own rate on its best product in this precision, FLOP/s."""
-    limit: str = ""
+    bottleneck: str = ""
     """What limits it most: compute, memory, launch or other."""
     largest: bool = False
     """Whether it is the largest batch, which should come near the peak."""
@@ -75,50 +75,56 @@ class Timing:
         first, _, third = statistics.quantiles(self.rounds, n=4, method="inclusive")
         return third - first
 
+    def rate(self, amount: float) -> float:
+        """Return how much of an amount that each round handles is done per second; NaN if that can't be told."""
+        return amount / self.median if self.median > 0 else math.nan
+
 
 def judge(timing: Timing) -> list[Finding]:
-    """Return what is to be said of one case: is it valid, synchronised, steady, quiet, and near its peak."""
-    found = [valid(timing), synchronised(timing), steady(timing), quiet(timing)]
+    """Return what is to be said of one case: is it valid, synchronized, without drift or noise, and near its peak."""
+    found = [valid(timing), synchronized(timing), no_thermal_drift(timing), low_noise(timing)]
     if timing.peak and timing.bandwidth and timing.flop and timing.largest:
-        found.append(share(timing, timing.peak, timing.bandwidth))
-    return [replace(finding, device=timing.device, precision=timing.precision) for finding in found]
+        found.append(peak_fraction(timing, timing.peak, timing.bandwidth))
+    return [replace(finding, device=timing.device, precision=timing.precision, case=timing.case) for finding in found]
 
 
 def valid(timing: Timing) -> Finding:
-    """What was timed computed what it should have; else how fast it came is void."""
+    """What was timed computed what it should have; else how fast it came means nothing."""
     if timing.fault:
-        mend = "python -m alexnet_repro doctor; then see what correct says of this device"
-        return Finding("valid", "FAIL", f"{timing.case} is void: {timing.fault}", mend=mend)
+        fix = "python -m alexnet_repro doctor; then see what correct says of this device"
+        return Finding("valid", "FAIL", f"{timing.case} is invalid: {timing.fault}", fix=fix)
     return Finding("valid", "PASS", timing.case)
 
 
-def synchronised(timing: Timing) -> Finding:
+def synchronized(timing: Timing) -> Finding:
     """The clock was stopped when the device was done."""
     ratio = timing.median / timing.read_back
     if ratio >= UNFINISHED:
-        return Finding("synchronised", "PASS", timing.case, number=ratio, bound=UNFINISHED)
+        return Finding("synchronized", "PASS", timing.case, number=ratio, bound=UNFINISHED)
     return Finding(
-        "synchronised",
+        "synchronized",
         "FAIL",
         f"{timing.case} was timed without waiting for the device",
         f"{timing.median:.3g} s a round, but {timing.read_back:.3g} s until its result could be read",
-        "end the timed region with alexnet_repro.backend.devices.synchronise; if it does, suspect the driver's wait",
+        "end the timed region with alexnet_repro.backend.devices.synchronize; if it does, suspect the driver's wait",
         number=ratio,
         bound=UNFINISHED,
     )
 
 
-def steady(timing: Timing) -> Finding:
+def no_thermal_drift(timing: Timing) -> Finding:
     """Speed doesn't fall from round to round: no sign of heat."""
     count = min(BLOCKS, len(timing.rounds))
     blocks = np.array([np.median(part) for part in np.array_split(np.asarray(timing.rounds), count)])
     third = max(1, count // 3)
     decay = float(np.median(blocks[-third:]) / np.median(blocks[:third]))
-    falls = count >= FEWEST_BLOCKS and _trend(blocks) > TREND and decay > DECAY
+    falls = count >= MIN_BLOCKS and _trend(blocks) > TREND and decay > DECAY
     if not falls:
-        return Finding("steady", "PASS", timing.case, f"{len(timing.rounds)} rounds", number=decay, bound=DECAY)
+        return Finding(
+            "no_thermal_drift", "PASS", timing.case, f"{len(timing.rounds)} rounds", number=decay, bound=DECAY
+        )
     return Finding(
-        "steady",
+        "no_thermal_drift",
         "FAIL" if timing.heat else "INCONCLUSIVE",
         f"{timing.case} grew slower by {decay - 1:.0%} while it was timed"
         + (f": {timing.heat}" if timing.heat else "; nothing says that it is heat"),
@@ -131,23 +137,23 @@ def steady(timing: Timing) -> Finding:
     )
 
 
-def quiet(timing: Timing) -> Finding:
+def low_noise(timing: Timing) -> Finding:
     """Rounds are alike enough to judge by."""
     noise = timing.iqr / timing.median
-    if noise <= MOST_NOISE:
-        return Finding("quiet", "PASS", timing.case, number=noise, bound=MOST_NOISE)
+    if noise <= MAX_NOISE:
+        return Finding("low_noise", "PASS", timing.case, number=noise, bound=MAX_NOISE)
     return Finding(
-        "quiet",
+        "low_noise",
         "INCONCLUSIVE",
         f"{timing.case} is too noisy to judge: its middle half spreads over {noise:.0%} of the median",
         f"load {timing.conditions.get('load')}",
         "run it again with nothing else on the machine",
         number=noise,
-        bound=MOST_NOISE,
+        bound=MAX_NOISE,
     )
 
 
-def share(timing: Timing, peak: float, bandwidth: float) -> Finding:
+def peak_fraction(timing: Timing, peak: float, bandwidth: float) -> Finding:
     """The best round takes no longer than a few times what its arithmetic and its memory take, one after the other.
 
     Args:
@@ -159,21 +165,21 @@ def share(timing: Timing, peak: float, bandwidth: float) -> Finding:
     reached = (timing.flop / peak + timing.bytes / bandwidth) / best
     rate = timing.flop / best
     numbers = f"{rate / 1e12:.3g} of {peak / 1e12:.3g} TFLOP/s at best: an MFU of {rate / peak:.0%}"
-    if reached >= LEAST_SHARE:
-        cause = f"{timing.case}: {reached:.0%} of the roofline"
-        return Finding("share", "PASS", cause, numbers, number=reached, bound=LEAST_SHARE)
+    if reached >= MIN_PEAK_FRACTION:
+        message = f"{timing.case}: {reached:.0%} of the roofline"
+        return Finding("peak_fraction", "PASS", message, numbers, number=reached, bound=MIN_PEAK_FRACTION)
     return Finding(
-        "share",
+        "peak_fraction",
         "INCONCLUSIVE",
         f"{timing.case} reaches {reached:.0%} of the device's own roofline, of products and memory",
         numbers,
         "run it again with nothing else on the machine; then compare with a machine of the same kind",
         number=reached,
-        bound=LEAST_SHARE,
+        bound=MIN_PEAK_FRACTION,
     )
 
 
-def siblings(timings: Sequence[Timing], models: Mapping[str, str]) -> list[Finding]:
+def gpu_speed_parity(timings: Sequence[Timing], models: Mapping[str, str]) -> list[Finding]:
     """Return, for each case that several GPUs of one model were timed in, whether they are equally fast.
 
     Args:
@@ -191,19 +197,19 @@ def siblings(timings: Sequence[Timing], models: Mapping[str, str]) -> list[Findi
 def _equally_fast(case: str, model: str, group: Sequence[Timing]) -> Finding:
     best, worst = min(group, key=lambda timing: timing.median), max(group, key=lambda timing: timing.median)
     slower = worst.median / best.median - 1
-    if slower <= SLOWER_SIBLING:
+    if slower <= MAX_PARITY_GAP:
         numbers = f"{len(group)} × {model}, the slowest {slower:.1%} behind"
-        return Finding("siblings", "PASS", case, numbers, number=slower, bound=SLOWER_SIBLING)
+        return Finding("gpu_speed_parity", "PASS", case, numbers, number=slower, bound=MAX_PARITY_GAP)
     said = f"{worst.device} is {slower:.1%} slower than {best.device}, the best {model}, in {case}"
     noise = max(timing.iqr / timing.median for timing in (best, worst))
     status: Status = "FAIL"
     if noise > slower / 2:
         status, said = "INCONCLUSIVE", f"{said}, but the middle half of its rounds spreads over {noise:.0%}"
-    elif best.limit not in OF_THE_DEVICE:  # the slow one's own time may be explained by nothing
-        why = "isn't limited by the GPU itself" if best.limit else "may not be limited by the GPU itself"
+    elif best.bottleneck not in OF_THE_DEVICE:  # the slow one's own time may be explained by nothing
+        why = "isn't limited by the GPU itself" if best.bottleneck else "may not be limited by the GPU itself"
         status, said = "INCONCLUSIVE", f"{said}, which {why}: its host's socket may be why"
     return Finding(
-        "siblings",
+        "gpu_speed_parity",
         status,
         said,
         f"{worst.median:.4g} and {best.median:.4g} s a round",
@@ -212,7 +218,7 @@ def _equally_fast(case: str, model: str, group: Sequence[Timing]) -> Finding:
         device=worst.device,
         precision=worst.precision,
         number=slower,
-        bound=SLOWER_SIBLING,
+        bound=MAX_PARITY_GAP,
     )
 
 

@@ -13,9 +13,9 @@ import keras
 from alexnet_repro.backend.determinism import determinism_variables
 from alexnet_repro.backend.devices import free_memory
 from alexnet_repro.verify.checks import repeatability as repeat_checks
-from alexnet_repro.verify.checks.config import Subject
-from alexnet_repro.verify.checks.registry import Asked, broken, run
-from alexnet_repro.verify.doctor.device_probe import telling
+from alexnet_repro.verify.checks.config import CheckConfig
+from alexnet_repro.verify.checks.registry import CheckId, crashed, run
+from alexnet_repro.verify.doctor.device_probe import error_lines
 from alexnet_repro.verify.finding import Finding
 from alexnet_repro.verify.numerics.replay import StepDigest, first_divergence
 from alexnet_repro.verify.subprocesses import NoAnswerError, answers
@@ -27,7 +27,7 @@ JAX_FILLS = ".95"
 
 
 def burn_in(
-    subject: Subject,
+    config: CheckConfig,
     precisions: tuple[str, ...],
     seconds: float,
     say: Callable[[str], None],
@@ -36,20 +36,20 @@ def burn_in(
     environ: dict[str, str],
 ) -> Finding:
     """Soak one device in a child, and return what was found; `say` gets a line of progress a minute."""
-    there = replace(subject, device=f"{subject.device.partition(':')[0]}:0")
+    there = replace(config, device=f"{config.device.partition(':')[0]}:0")
     options = json.dumps({"subject": asdict(there), "precisions": precisions, "seconds": seconds})
     environ = {**environ, **determinism_variables(), **_memory_variables()}
-    finding = broken("burn-in", "it ended without an answer")
+    finding = crashed("burn-in", "it ended without an answer")
     try:
         for answer in answers(__name__, [options], LINE_EVERY + deadline, environ):
             answer.pop("log")
             if "line" in answer:
-                say(f"{subject.device} burn-in {answer['line']}")
+                say(f"{config.device} burn-in {answer['line']}")
             else:
                 finding = Finding(**answer)
     except NoAnswerError as error:
-        finding = broken("burn-in", "; ".join(filter(None, (str(error), telling(error.log)))))
-    return replace(finding, check="burn-in", device=subject.device)
+        finding = crashed("burn-in", "; ".join(filter(None, (str(error), error_lines(error.log)))))
+    return replace(finding, check="burn-in", device=config.device)
 
 
 def _memory_variables(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
@@ -59,22 +59,22 @@ def _memory_variables(environ: Mapping[str, str] = os.environ) -> dict[str, str]
 
 
 def soak(
-    subject: Subject, precisions: tuple[str, ...], seconds: float, clock: Callable[[], float] = time.monotonic
+    config: CheckConfig, precisions: tuple[str, ...], seconds: float, clock: Callable[[], float] = time.monotonic
 ) -> Iterator[str | Finding]:
     """Yield a line of progress a minute, then the finding: the first failure, or what was done without one."""
     start = said = clock()
     first: dict[str, list[StepDigest]] = {}
-    steps, filled = 0, run(Asked("memory"), subject)
+    steps, filled = 0, run(CheckId("memory"), config)
     for turn, precision in enumerate(itertools.cycle(precisions)):
         if turn and turn % len(precisions) == 0:  # between the precisions' replays
-            filled = run(Asked("memory"), subject)
-        for finding in (filled, run(Asked("copies"), subject)):
+            filled = run(CheckId("memory"), config)
+        for finding in (filled, run(CheckId("copies"), config)):
             if finding.status == "FAIL":
                 yield finding
                 return
         free_memory()
-        runs = repeat_checks.new_replay(replace(subject, precision=precision))
-        for number in range(1, subject.replays + 1):
+        runs = repeat_checks.new_replay(replace(config, precision=precision))
+        for number in range(1, config.replays + 1):
             digests = runs.run()
             steps += len(digests)
             if precision not in first:
@@ -86,10 +86,10 @@ def soak(
             now = clock() - start
             if clock() - said >= LINE_EVERY:
                 said = clock()
-                yield f"{now / 60:.0f} of {seconds / 60:g} minutes: {steps:,} steps the same; {filled.cause}"
+                yield f"{now / 60:.0f} of {seconds / 60:g} minutes: {steps:,} steps the same; {filled.message}"
             if now >= seconds and len(first) == len(precisions):
-                cause = f"{now / 60:.1f} minutes, {steps:,} steps the same, copies right; {filled.cause}"
-                yield replace(filled, cause=cause)
+                message = f"{now / 60:.1f} minutes, {steps:,} steps the same, copies right; {filled.message}"
+                yield replace(filled, message=message)
                 return
 
 
@@ -101,12 +101,12 @@ def main(options: str) -> None:
     enable_memory_growth()
     enable_determinism()
     chosen = json.loads(options)
-    subject = Subject(**chosen["subject"])
+    config = CheckConfig(**chosen["subject"])
     try:
-        for said in soak(subject, tuple(chosen["precisions"]), chosen["seconds"]):
+        for said in soak(config, tuple(chosen["precisions"]), chosen["seconds"]):
             print(json.dumps({"line": said} if isinstance(said, str) else asdict(said)), flush=True)
     except Exception as error:  # noqa: BLE001 - it is the finding
-        print(json.dumps(asdict(broken("burn-in", error))), flush=True)
+        print(json.dumps(asdict(crashed("burn-in", error))), flush=True)
 
 
 if __name__ == "__main__":

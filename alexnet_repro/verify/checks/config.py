@@ -22,7 +22,7 @@ IMAGES = 256
 
 
 @dataclass(frozen=True)
-class Subject:
+class CheckConfig:
     """A device, how it is to compute, and what on."""
 
     device: str = "cpu:0"

@@ -15,41 +15,40 @@ from alexnet_repro.data.resize import resize_with_pad
 from alexnet_repro.data.synthetic import CYCLES, ORIENTATIONS
 from alexnet_repro.model import build_alexnet
 from alexnet_repro.training.weights import save_weights
-from alexnet_repro.verify.checks.config import Subject
+from alexnet_repro.verify.checks.config import CheckConfig
 from alexnet_repro.verify.finding import Finding
-from alexnet_repro.verify.numerics import error_bounds as bounds
-from alexnet_repro.verify.numerics import oracle
+from alexnet_repro.verify.numerics import error_bounds, oracle
 
 DRAWN = 200
-LEAST_RECOGNISED = 0.9  # of the stripes; seen: 0.97 to 1.0
+MIN_RECOGNISED = 0.9  # of the stripes; seen: 0.97 to 1.0
 STUCK = 30.0  # seconds for a batch of 200, which takes a millisecond
 SIZES = ((28, 28), (14, 28), (28, 7))  # as wide as high, lying and standing; all fit exactly
 
 
-def pairs(subject: Subject) -> Finding:
+def image_labels(config: CheckConfig) -> Finding:
     """Images that training draws are upright, and have their own labels, as their stripes tell."""
-    images, labels = subject.loader().draw_train(DRAWN)
-    with subject.running():
+    images, labels = config.loader().draw_train(DRAWN)
+    with config.running():
         seen = ops.convert_to_numpy(ops.convert_to_tensor(images))[..., 0]
     recognised, as_mirrored = (float(np.mean(_stripes(each) == labels)) for each in (seen, seen[:, :, ::-1]))
     numbers = f"{recognised:.1%} of {DRAWN} are what their labels say, {as_mirrored:.1%} if mirrored"
-    if recognised >= LEAST_RECOGNISED:
-        return Finding("pairs", "PASS", numbers, number=recognised, bound=LEAST_RECOGNISED)
-    how = "are mirrored" if as_mirrored >= LEAST_RECOGNISED else "don't belong to their labels: shuffled, or damaged"
+    if recognised >= MIN_RECOGNISED:
+        return Finding("image_labels", "PASS", numbers, number=recognised, bound=MIN_RECOGNISED)
+    how = "are mirrored" if as_mirrored >= MIN_RECOGNISED else "don't belong to their labels: shuffled, or damaged"
     return Finding(
-        "pairs",
+        "image_labels",
         "FAIL",
         f"the images drawn {how}",
         numbers,
         "git status alexnet_repro/data # for changes to the loader; in none, python -m alexnet_repro doctor",
         number=recognised,
-        bound=LEAST_RECOGNISED,
+        bound=MIN_RECOGNISED,
     )
 
 
-def pipeline(subject: Subject) -> Finding:
+def pipeline(config: CheckConfig) -> Finding:
     """A batch is drawn within the deadline."""
-    loader, start = subject.loader(), time.monotonic()
+    loader, start = config.loader(), time.monotonic()
     drawn: Future[Arrays] = Future()
 
     def draw() -> None:
@@ -62,23 +61,23 @@ def pipeline(subject: Subject) -> Finding:
     try:
         drawn.result(STUCK)
     except StuckError:
-        cause = f"the input pipeline is stuck: no batch in {STUCK:g} s"
-        mend = "py-spy dump --pid PID # of a run that is stuck: it says where"
-        return Finding("pipeline", "FAIL", cause, mend=mend, number=STUCK, bound=STUCK)
+        message = f"the input pipeline is stuck: no batch in {STUCK:g} s"
+        fix = "py-spy dump --pid PID # of a run that is stuck: it says where"
+        return Finding("pipeline", "FAIL", message, fix=fix, number=STUCK, bound=STUCK)
     seconds = time.monotonic() - start
     return Finding("pipeline", "PASS", f"{DRAWN} images in {seconds * 1e3:.1f} ms", number=seconds, bound=STUCK)
 
 
-def resize(subject: Subject) -> Finding:
+def resize(config: CheckConfig) -> Finding:
     """Images are resized and padded as defined, to the pixel, whatever their shape."""
     worst, bound = 0.0, 0.0
     for height, width in SIZES:
-        images = np.random.default_rng(subject.seed).integers(0, 256, (2, height, width, 1), np.uint8)
-        with subject.running():
+        images = np.random.default_rng(config.seed).integers(0, 256, (2, height, width, 1), np.uint8)
+        with config.running():
             found = ops.convert_to_numpy(resize_with_pad(images)).astype(np.float64)
         right = oracle.resize(images, 224, 224)
         # A source position is off by rounding, at most of the side; two interpolations follow.
-        bound = 255 * bounds.FLOAT32 * (4 * max(height, width) + 8)
+        bound = 255 * error_bounds.FLOAT32 * (4 * max(height, width) + 8)
         error = np.abs(found - right) if found.shape == right.shape else np.full(right.shape, np.inf)
         index = tuple(map(int, np.unravel_index(int(np.nan_to_num(error, nan=np.inf).argmax()), error.shape)))
         worst = float(error[index])
@@ -95,16 +94,16 @@ def resize(subject: Subject) -> Finding:
     return Finding("resize", "PASS", f"{len(SIZES)} shapes within rounding", number=worst, bound=bound)
 
 
-def checkpoint(subject: Subject) -> Finding:
+def checkpoint(config: CheckConfig) -> Finding:
     """Weights that were saved are those that are loaded, and an older file is replaced."""
-    with tempfile.TemporaryDirectory() as folder, subject.running():
+    with tempfile.TemporaryDirectory() as folder, config.running():
         path = Path(folder) / "check.weights.h5"
-        model, weights = subject.model()
+        model, weights = config.model()
         save_weights(model, path)
         newer = [weight + np.float32(1) for weight in weights]
         model.set_weights(newer)
         save_weights(model, path)
-        other = build_alexnet((subject.side, subject.side, 1), kernel_initializer="zeros")
+        other = build_alexnet((config.side, config.side, 1), kernel_initializer="zeros")
         other.load_weights(path)
         loaded = other.get_weights()
     for variable, new, old, found in zip(model.weights, newer, weights, loaded, strict=False):

@@ -11,11 +11,11 @@ from alexnet_repro.verify.finding import Finding, verdict
 DEADLINE = 180.0  # seconds a probe of the doctor
 
 
-class UnfitError(Exception):
-    """The machine must be mended first; the message says what to do."""
+class MachineNotReadyError(Exception):
+    """The machine must be fixed first; the message says what to do."""
 
 
-def ask_the_doctor(
+def diagnose_machine(
     wanted: Sequence[str], say: Callable[[str], None], *, require_gpu: bool
 ) -> tuple[Environment, list[Finding]]:
     """Show what isn't well; return what is here, and what was found.
@@ -41,7 +41,7 @@ def ask_the_doctor(
     more = "python -m alexnet_repro doctor shows them all" if backend == "tensorflow" else "none of them uses a device"
     say(f"doctor: {overall}, {len(found)} checks ({more})")
     if overall == "FAIL" and not _only_the_cpu(wanted):
-        raise UnfitError("mend the machine first, or examine the CPU on purpose: --device=cpu:0")
+        raise MachineNotReadyError("fix the machine first, or examine the CPU on purpose: --device=cpu:0")
     # Of a machine whose CPU alone was asked for, what is wrong with its GPUs is beside the question.
     return here, found if not _only_the_cpu(wanted) else [each for each in found if each.status == "PASS"]
 
@@ -52,7 +52,7 @@ def choose_devices(
     """Return the usable devices that are wanted, all if none is named.
 
     Args:
-        here: of `ask_the_doctor`.
+        here: of `diagnose_machine`.
         wanted: the devices that were named.
         usable: those that the backend can use.
         require_gpu: whether a machine without a GPU is unfit.
@@ -66,7 +66,7 @@ def choose_devices(
     if reason is None and require_gpu and not usable_count:
         reason = f"--require-gpu: {backend} can use {', '.join(usable)} only"
     if reason:
-        raise UnfitError(reason)
+        raise MachineNotReadyError(reason)
     absent = [device for device in wanted if device not in usable]
     if absent:
         raise ValueError(f"--device={absent[0]}: no such device; {backend} can use {', '.join(usable)}")
@@ -86,17 +86,17 @@ def unusable_gpus(here: Environment, usable: int, backend: str) -> str | None:
     if usable >= (count if named == () else here.expected_gpus):
         return None
     if named == ():
-        cause = f"CUDA_VISIBLE_DEVICES={visible!r} hides every GPU: unset CUDA_VISIBLE_DEVICES"
+        message = f"CUDA_VISIBLE_DEVICES={visible!r} hides every GPU: unset CUDA_VISIBLE_DEVICES"
     else:
         package = "'tensorflow[and-cuda]'" if backend == "tensorflow" else f"{backend} with its CUDA libraries"
-        cause = (
+        message = (
             "Check that nvidia-smi lists every GPU: if not, install the NVIDIA driver, or start the container with its "
             f"GPUs (docker run --gpus all); then install {package}"
         )
     only = f", {here.expected_gpus} named by CUDA_VISIBLE_DEVICES={visible}" if named else ""
     return (
         f"{count} NVIDIA GPU{'s' if count > 1 else ''} in this machine{only}, {usable} usable by {backend}. "
-        f"{cause}; or measure the CPU on purpose: --device=cpu:0. More: python -m alexnet_repro doctor"
+        f"{message}; or measure the CPU on purpose: --device=cpu:0. More: python -m alexnet_repro doctor"
     )
 
 

@@ -16,12 +16,12 @@ from typing import Any
 import keras
 
 from alexnet_repro.backend.devices import gpu_names, thread_counts
-from alexnet_repro.verify.checks.config import Subject
+from alexnet_repro.verify.checks.config import CheckConfig
 from alexnet_repro.verify.checks.repeatability import REPLAY_BATCH, differs, steps
 from alexnet_repro.verify.doctor.environment import Environment
 from alexnet_repro.verify.doctor.software import numeric_settings
 from alexnet_repro.verify.finding import Finding
-from alexnet_repro.verify.numerics import error_bounds as bounds
+from alexnet_repro.verify.numerics import error_bounds
 from alexnet_repro.verify.numerics.replay import first_divergence
 
 # Packages whose kernels, random numbers or choices decide bits; on a GPU, those of CUDA and of its compilers as well.
@@ -50,15 +50,15 @@ class Golden:
     steps: Sequence[Mapping[str, Any]]
 
 
-def task_of(subject: Subject) -> dict[str, Any]:
+def task_of(config: CheckConfig) -> dict[str, Any]:
     """Return what the replays of a subject compute."""
     return {
         "backend": keras.backend.backend(),
-        "precision": subject.precision,
-        "side": subject.side,
+        "precision": config.precision,
+        "side": config.side,
         "batch": REPLAY_BATCH,
-        "steps": subject.steps,
-        "seed": subject.seed,
+        "steps": config.steps,
+        "seed": config.seed,
         "determinism": True,
     }
 
@@ -84,48 +84,48 @@ def packages(*, gpu: bool) -> dict[str, str]:
     return found | dict(sorted(more.items()))
 
 
-def compare(found: Finding, subject: Subject, environment: Mapping[str, Any], stored: Sequence[Golden]) -> Finding:
+def compare(found: Finding, config: CheckConfig, environment: Mapping[str, Any], stored: Sequence[Golden]) -> Finding:
     """Return whether a replay has the bits recorded in this environment, or about the figures recorded elsewhere.
 
     Args:
         found: of `alexnet_repro.verify.checks.repeatability.replay`.
-        subject: what was replayed.
+        config: what was replayed.
         environment: of `environment_of`.
         stored: of `read`.
     """
-    finding = _compared(found, subject, environment, stored)
+    finding = _compared(found, config, environment, stored)
     return dataclasses.replace(finding, device=found.device, precision=found.precision)
 
 
-def _compared(found: Finding, subject: Subject, environment: Mapping[str, Any], stored: Sequence[Golden]) -> Finding:
+def _compared(found: Finding, config: CheckConfig, environment: Mapping[str, Any], stored: Sequence[Golden]) -> Finding:
     if not found.data.get("steps"):
-        return Finding("golden", "INCONCLUSIVE", "the replay gave no digests to compare", mend="mend that first")
-    same_task = [golden for golden in stored if golden.task == task_of(subject)]
+        return Finding("golden", "INCONCLUSIVE", "the replay gave no digests to compare", fix="fix that check first")
+    same_task = [golden for golden in stored if golden.task == task_of(config)]
     if not same_task:
-        return Finding("golden", "INCONCLUSIVE", "no digests are on file for this task", mend=UPDATE)
+        return Finding("golden", "INCONCLUSIVE", "no digests are on file for this task", fix=UPDATE)
     golden = next((golden for golden in same_task if golden.environment == environment), None)
     if golden is None:
         kind = "gpu" if "gpu" in environment else "cpu"
         alike = [each for each in same_task if kind in each.environment] or same_task
-        return _elsewhere(found, subject, environment, alike[-1])
+        return _elsewhere(found, config, environment, alike[-1])
     divergence = first_divergence(steps({"steps": golden.steps}), steps(found.data), "this run")
     if divergence is None:
         return Finding("golden", "PASS", f"the bits recorded on {golden.recorded}", number=0, bound=0)
     finding = differs("golden", divergence)
-    cause = finding.cause.replace("the first run", f"the one recorded on {golden.recorded}")
-    return dataclasses.replace(finding, cause=cause)
+    message = finding.message.replace("the first run", f"the one recorded on {golden.recorded}")
+    return dataclasses.replace(finding, message=message)
 
 
-def _elsewhere(found: Finding, subject: Subject, environment: Mapping[str, Any], golden: Golden) -> Finding:
+def _elsewhere(found: Finding, config: CheckConfig, environment: Mapping[str, Any], golden: Golden) -> Finding:
     ours, theirs = (float.fromhex(each[0]["loss"]) for each in (found.data["steps"], golden.steps))
-    bound = 2 * bounds.drift(subject.precision, subject.device) * (abs(theirs) + math.log(10))
+    bound = 2 * error_bounds.drift(config.precision, config.device) * (abs(theirs) + math.log(10))
     near = abs(ours - theirs) <= bound
     changed = sorted(name for name in environment if environment[name] != golden.environment.get(name))
-    cause = (
+    message = (
         f"the first loss is {'' if near else 'not '}that of another environment, within rounding; bits can't be told"
     )
     evidence = f"{ours:.6f}, {theirs:.6f} on {golden.recorded} with other {', '.join(changed)}; {TOO_LATE}"
-    return Finding("golden", "INCONCLUSIVE", cause, evidence, UPDATE, number=abs(ours - theirs), bound=bound)
+    return Finding("golden", "INCONCLUSIVE", message, evidence, UPDATE, number=abs(ours - theirs), bound=bound)
 
 
 def read(path: Path) -> list[Golden]:
@@ -150,9 +150,11 @@ def write(path: Path, stored: Sequence[Golden]) -> None:
     beside.replace(path)
 
 
-def updated(stored: Sequence[Golden], found: Finding, subject: Subject, environment: Mapping[str, Any]) -> list[Golden]:
+def updated(
+    stored: Sequence[Golden], found: Finding, config: CheckConfig, environment: Mapping[str, Any]
+) -> list[Golden]:
     """Return the digests with this run's instead of those of the same task and environment."""
-    new = Golden(task_of(subject), environment, dt.date.today().isoformat(), found.data["steps"])
+    new = Golden(task_of(config), environment, dt.date.today().isoformat(), found.data["steps"])
     return [each for each in stored if (each.task, each.environment) != (new.task, new.environment)] + [new]
 
 

@@ -7,7 +7,7 @@ from keras import ops
 from alexnet_repro import documented
 from alexnet_repro.data.resize import resize_with_pad
 from alexnet_repro.model import LayerRow, build_alexnet, layer_rows
-from alexnet_repro.verify.checks.config import Subject
+from alexnet_repro.verify.checks.config import CheckConfig
 from alexnet_repro.verify.finding import Finding
 from alexnet_repro.verify.numerics.comparison import Comparison, next_step
 from alexnet_repro.verify.numerics.layers import layer_comparisons
@@ -15,9 +15,9 @@ from alexnet_repro.verify.numerics.layers import layer_comparisons
 COMPARED_IMAGES = 2  # each layer sums thousands of terms of each
 
 
-def shapes(subject: Subject) -> Finding:
+def shapes(config: CheckConfig) -> Finding:
     """Each layer has the documented name, output shape, parameters and multiply-accumulates, at the full size."""
-    with subject.running():
+    with config.running():
         built = list(layer_rows(build_alexnet(kernel_initializer="zeros")))
     expected = [LayerRow(row.name, row.output_shape, row.parameters, row.macs) for row in documented.LAYERS]
     for found, right in zip_longest(built, expected):
@@ -34,18 +34,16 @@ def shapes(subject: Subject) -> Finding:
     return Finding("shapes", "PASS", f"all {len(built)} layers", number=parameters, bound=documented.TOTAL_PARAMETERS)
 
 
-def layers(subject: Subject) -> Finding:
+def layers(config: CheckConfig) -> Finding:
     """Every layer's output and gradients are the float64 oracle's, within what rounding allows."""
-    images, labels = (array[:COMPARED_IMAGES] for array in subject.draw())
-    with subject.running():
-        model, weights = subject.model()
-        pixels = ops.convert_to_numpy(resize_with_pad(images.astype("float32") / 255, subject.side, subject.side))
+    images, labels = (array[:COMPARED_IMAGES] for array in config.draw())
+    with config.running():
+        model, weights = config.model()
+        pixels = ops.convert_to_numpy(resize_with_pad(images.astype("float32") / 255, config.side, config.side))
         rows = []
-        for row in layer_comparisons(
-            model, weights, pixels, labels, precision=subject.precision, device=subject.device
-        ):
+        for row in layer_comparisons(model, weights, pixels, labels, precision=config.precision, device=config.device):
             if not row.ok:
-                return Finding("layers", "FAIL", str(row), mend=next_step(row), number=row.error, bound=row.bound)
+                return Finding("layers", "FAIL", str(row), fix=next_step(row), number=row.error, bound=row.bound)
             rows.append(row)
     comparison = Comparison(tuple(rows))
     closest = comparison.closest

@@ -11,9 +11,9 @@ import numpy as np
 
 from alexnet_repro.data.fashion_mnist import Arrays
 from alexnet_repro.data.loader import DataLoader
-from alexnet_repro.training.classifier import compiled_network
+from alexnet_repro.training.classifier import build_classifier
 from alexnet_repro.training.recipe import Recipe
-from alexnet_repro.verify.checks.config import Subject
+from alexnet_repro.verify.checks.config import CheckConfig
 from alexnet_repro.verify.finding import Finding
 
 # The documented update, with a start and a rate at which one batch is learned in ten updates, not thousands.
@@ -22,7 +22,7 @@ LEARNABLE = dataclasses.replace(
 )
 # Where nothing is timed, momentum and no dropout learn it sooner.
 SOONER = dataclasses.replace(LEARNABLE, dropout=False, learning_rate=0.001, optimizer_arguments={"momentum": 0.9})
-MOST_UPDATES = 60
+MAX_UPDATES = 60
 BETWEEN_LOOKS = 4
 BY_CHANCE = 1e-3  # how rarely guessing the commonest label would score as well
 LEARNING_BATCH = 20
@@ -73,10 +73,10 @@ def learn(
     before: Sequence[np.ndarray],
     losses: Sequence[float] = (),
 ) -> Learning:
-    """Go on making updates on one batch until it is learned, or isn't in `MOST_UPDATES`.
+    """Go on making updates on one batch until it is learned, or isn't in `MAX_UPDATES`.
 
     Args:
-        network: from `alexnet_repro.training.classifier.compiled_network`.
+        network: from `alexnet_repro.training.classifier.build_classifier`.
         images: uint8 `(n, 28, 28, 1)`.
         labels: int32 `(n,)`.
         before: its trainable weights before the first update.
@@ -84,7 +84,7 @@ def learn(
     """
     losses, accuracies = list(losses), []
     while True:
-        for _ in range(BETWEEN_LOOKS if len(losses) < MOST_UPDATES else 0):
+        for _ in range(BETWEEN_LOOKS if len(losses) < MAX_UPDATES else 0):
             each = network.train_on_batch(images, labels)
             losses.append(float(each[0]))
             accuracies.append(float(each[1]))
@@ -95,7 +95,7 @@ def learn(
         infinite = tuple(path for path, new in arrays.items() if not np.isfinite(new).all())
         needed = _beyond_chance(labels)
         result = Learning(tuple(losses), loss, accuracy, needed, unchanged, infinite, tuple(accuracies))
-        if result.fault is None or not math.isfinite(loss) or infinite or len(losses) >= MOST_UPDATES:
+        if result.fault is None or not math.isfinite(loss) or infinite or len(losses) >= MAX_UPDATES:
             return result
 
 
@@ -109,20 +109,20 @@ def learnable_batch(loader: DataLoader, batch_size: int) -> Arrays:
     return images[chosen], labels[chosen]
 
 
-def learning(subject: Subject) -> Finding:
+def learning(config: CheckConfig) -> Finding:
     """One batch is learned: the loss stays finite and falls, every weight changes, accuracy is above chance."""
-    images, labels = learnable_batch(subject.loader(), LEARNING_BATCH)
-    with subject.running():
-        model, before = subject.model()
-        result = learn(compiled_network(model, SOONER), images, labels, before)
+    images, labels = learnable_batch(config.loader(), LEARNING_BATCH)
+    with config.running():
+        model, before = config.model()
+        result = learn(build_classifier(model, SOONER), images, labels, before)
     numbers = f"loss {result.losses[0]:.3f} to {result.loss:.3f} in {len(result.losses)} updates"
     kept = {"batch": len(images), "losses": list(result.losses), "accuracies": list(result.accuracies)}
     found = functools.partial(Finding, "learning", number=result.accuracy, bound=result.needed, data=kept)
     if result.fault:
-        mend = "see what layers and update say of this device; if they are right, run it again and suspect the hardware"
-        return found("FAIL", result.fault, numbers, mend)
-    cause = f"accuracy {result.accuracy:.2f}, chance is below {result.needed:.2f}"
-    return found("PASS", cause, numbers)
+        fix = "see what layers and update say of this device; if they are right, run it again and suspect the hardware"
+        return found("FAIL", result.fault, numbers, fix)
+    message = f"accuracy {result.accuracy:.2f}, chance is below {result.needed:.2f}"
+    return found("PASS", message, numbers)
 
 
 def _beyond_chance(labels: np.ndarray) -> float:

@@ -8,15 +8,15 @@ import numpy as np
 from keras import ops
 
 from alexnet_repro.backend.devices import moved, on_device, usable_devices
-from alexnet_repro.verify.checks.config import Subject
+from alexnet_repro.verify.checks.config import CheckConfig
 from alexnet_repro.verify.finding import Finding
 
 # All bits off, all on, and every second; then each block's own, which shows what answers under another's address.
 PATTERNS = (0x00, 0xFF, 0x55, 0xAA)
 BLOCK = 1 << 28  # bytes
-LEAST_FILLED = 0.9  # of a GPU's memory
+MIN_FILLED = 0.9  # of a GPU's memory
 KEPT = 3 << 30  # bytes that TensorFlow leaves to the driver, and that reading back takes: of a small GPU over a tenth,
-MOST_KEPT = 0.25  # but no more than this
+MAX_KEPT = 0.25  # but no more than this
 OF_THE_HOST = 0.25  # of what is free: a host that is filled swaps, or ends processes
 COPIED = 1 << 26  # bytes
 # As TensorFlow, JAX and PyTorch say it of a GPU, and NumPy and PyTorch of a host.
@@ -26,68 +26,66 @@ NO_MEMORY = (
 SUSPECT = "run it again, then replace the part: on a GPU, nvidia-smi -q -d ECC,ROW_REMAPPER; on a host, memtest86+"
 
 
-def memory(subject: Subject, budget: int | None = None, block: int | None = None) -> Finding:
+def memory(config: CheckConfig, budget: int | None = None, block: int | None = None) -> Finding:
     """Patterns that fill the memory are read back as they were written.
 
     Args:
-        subject: which device.
+        config: which device.
         budget: bytes to fill; by default all that can be had of a GPU's memory, a quarter of a host's.
         block: bytes of each piece; by default 256 MiB, or a hundredth of a smaller memory.
     """
-    total, budget = _budget(subject.device, budget)
+    total, budget = _budget(config.device, budget)
     block = block or min(BLOCK, budget // 100)
     filled = 0
-    with on_device(subject.device):
+    with on_device(config.device):
         for name, values in _passes():
             blocks = _fill(values, budget, block)
             filled = sum(size for size, _ in blocks)
             for number, (size, tensor) in enumerate(blocks):
                 wrong = _wrong(tensor, values(number))
                 if wrong:
-                    cause = f"{wrong} of {size} bytes of block {number} aren't what was written"
+                    message = f"{wrong} of {size} bytes of block {number} aren't what was written"
                     where = f"pattern {name}, {filled >> 20:,} MiB filled"
-                    return Finding("memory", "FAIL", cause, where, SUSPECT, number=wrong, bound=0)
+                    return Finding("memory", "FAIL", message, where, SUSPECT, number=wrong, bound=0)
             blocks, tensor = [], None  # or the last block takes the room of one to come
     if not filled:
-        return Finding("memory", "INCONCLUSIVE", "there was no memory to fill", mend="nvidia-smi; free -m")
+        return Finding("memory", "INCONCLUSIVE", "there was no memory to fill", fix="nvidia-smi; free -m")
     said = f"{filled >> 20:,} MiB filled and read back, {len(PATTERNS) + 1} patterns"
     if total is None:
         return Finding("memory", "PASS", said, number=0, bound=0)
     share = filled / total
-    enough = share >= LEAST_FILLED or total - filled <= min(KEPT, MOST_KEPT * total)
+    enough = share >= MIN_FILLED or total - filled <= min(KEPT, MAX_KEPT * total)
     return Finding(
         "memory",
         "PASS" if enough else "INCONCLUSIVE",
         f"{said}: {share:.0%} of the device's memory",
-        mend="" if enough else "nvidia-smi # and end the processes that hold the rest",
+        fix="" if enough else "nvidia-smi # and end the processes that hold the rest",
         number=share,
-        bound=LEAST_FILLED,
+        bound=MIN_FILLED,
     )
 
 
-def copies(subject: Subject, others: tuple[str, ...] = ()) -> Finding:
+def copies(config: CheckConfig, others: tuple[str, ...] = ()) -> Finding:
     """What is copied to the device and back, and to each other device, is what was sent."""
-    sent = np.random.default_rng(subject.seed).integers(0, 256, COPIED, np.uint8)
-    with on_device(subject.device):
+    sent = np.random.default_rng(config.seed).integers(0, 256, COPIED, np.uint8)
+    with on_device(config.device):
         tensor = ops.convert_to_tensor(sent)
-        ways = {f"to {subject.device} and back": moved(tensor, subject.device)}
+        ways = {f"to {config.device} and back": moved(tensor, config.device)}
     for other in others:
-        ways[f"from {subject.device} to {other}"] = moved(tensor, other)
-        ways[f"from {other} to {subject.device}"] = moved(moved(tensor, other), subject.device)
+        ways[f"from {config.device} to {other}"] = moved(tensor, other)
+        ways[f"from {other} to {config.device}"] = moved(moved(tensor, other), config.device)
     for way, arrived in ways.items():
         wrong = int((ops.convert_to_numpy(arrived) != sent).sum())
         if wrong:
-            cause = f"{wrong} of {sent.size} bytes copied {way} didn't arrive as they were sent"
-            return Finding("copies", "FAIL", cause, mend="sudo dmesg | grep -iE 'xid|aer|pcie'; then reseat the card",
+            message = f"{wrong} of {sent.size} bytes copied {way} didn't arrive as they were sent"
+            return Finding("copies", "FAIL", message, fix="sudo dmesg | grep -iE 'xid|aer|pcie'; then reseat the card",
                            number=wrong, bound=0)  # fmt: skip
     return Finding("copies", "PASS", f"{COPIED >> 20} MiB {', '.join(ways)}", number=0, bound=0)
 
 
-def peers(subject: Subject) -> Finding:
+def gpu_to_gpu_copies(config: CheckConfig) -> Finding:
     """What is copied between GPUs is what was sent."""
-    return copies(
-        subject, tuple(name for name in usable_devices() if name.startswith("gpu") and name != subject.device)
-    )
+    return copies(config, tuple(name for name in usable_devices() if name.startswith("gpu") and name != config.device))
 
 
 def _passes() -> Iterator[tuple[str, Any]]:

@@ -12,7 +12,7 @@ from alexnet_repro.verify.checks import memory as memory_checks
 from alexnet_repro.verify.checks import overhead as price
 from alexnet_repro.verify.checks import repeatability as repeat_checks
 from alexnet_repro.verify.checks import train_step as training_checks
-from alexnet_repro.verify.checks.config import Subject
+from alexnet_repro.verify.checks.config import CheckConfig
 from alexnet_repro.verify.finding import Finding
 
 PRECISIONS = {
@@ -25,21 +25,23 @@ PRECISIONS = {
 class Check:
     """A question, the function that asks it, and the questions that must be answered well for its answer to tell."""
 
-    run: Callable[[Subject], Finding]
+    run: Callable[[CheckConfig], Finding]
     builds_on: tuple[str, ...] = ()
     in_each_precision: bool = False
 
 
 CORRECT: dict[str, Check] = {
     "shapes": Check(model_checks.shapes),
-    "pairs": Check(data_checks.pairs),
+    "image_labels": Check(data_checks.image_labels),
     "pipeline": Check(data_checks.pipeline),
     "resize": Check(data_checks.resize),
     "copies": Check(memory_checks.copies),
     "layers": Check(model_checks.layers, ("shapes",), in_each_precision=True),
     "update": Check(training_checks.update, ("shapes", "resize", "layers"), in_each_precision=True),
     "dropout": Check(training_checks.dropout, ("shapes", "resize", "layers", "update")),
-    "learning": Check(learning.learning, ("shapes", "pairs", "layers", "update", "dropout"), in_each_precision=True),
+    "learning": Check(
+        learning.learning, ("shapes", "image_labels", "layers", "update", "dropout"), in_each_precision=True
+    ),
     "checkpoint": Check(data_checks.checkpoint, ("shapes", "layers")),
 }
 REPEATABLE: dict[str, Check] = {"replay": Check(repeat_checks.replay, in_each_precision=True)}
@@ -47,15 +49,15 @@ REPEATABLE: dict[str, Check] = {"replay": Check(repeat_checks.replay, in_each_pr
 FURTHER: dict[str, Check] = {
     "digest": Check(repeat_checks.digest, in_each_precision=True),
     "memory": Check(memory_checks.memory),
-    "peers": Check(memory_checks.peers),
-    "price xla=off": Check(price.step_time_without_xla, in_each_precision=True),
-    "price xla=on": Check(price.step_time_with_xla, in_each_precision=True),
+    "gpu_to_gpu_copies": Check(memory_checks.gpu_to_gpu_copies),
+    "overhead xla=off": Check(price.step_time_without_xla, in_each_precision=True),
+    "overhead xla=on": Check(price.step_time_with_xla, in_each_precision=True),
 }
 ALL = CORRECT | REPEATABLE | FURTHER
 
 
 @dataclass(frozen=True)
-class Asked:
+class CheckId:
     """One check in one precision; the precision is empty where it doesn't matter."""
 
     check: str
@@ -72,39 +74,39 @@ class Asked:
         return cls(check, precision) if check in ALL else cls(text)
 
 
-def asked(checks: Iterable[str], device: str) -> list[Asked]:
+def asked(checks: Iterable[str], device: str) -> list[CheckId]:
     """Return the checks of these names, in each precision that the device is to have."""
     precisions = PRECISIONS[device.partition(":")[0]]
     return [
-        Asked(check, precision)
+        CheckId(check, precision)
         for check in checks
         for precision in (precisions if ALL[check].in_each_precision else ("",))
     ]
 
 
-def run(check: Asked, subject: Subject) -> Finding:
+def run(check: CheckId, config: CheckConfig) -> Finding:
     """Ask one question of a device; whatever goes wrong is the answer."""
-    subject = replace(subject, precision=check.precision or "float32")
+    config = replace(config, precision=check.precision or "float32")
     try:
-        finding = ALL[check.check].run(subject)
+        finding = ALL[check.check].run(config)
     except Exception as error:  # noqa: BLE001 - it is the finding
-        finding = broken(check.check, error)
+        finding = crashed(check.check, error)
     free_memory()
-    return replace(finding, check=check.check, device=subject.device, precision=check.precision)
+    return replace(finding, check=check.check, device=config.device, precision=check.precision)
 
 
-def broken(check: str, error: Exception | str) -> Finding:
-    """Return the finding of a check that didn't come to its end; `data` says so."""
+def crashed(check: str, error: Exception | str) -> Finding:
+    """Return the finding of a check that crashed or timed out."""
     said = error if isinstance(error, str) else f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
     if isinstance(error, Exception) and memory_checks.is_out_of_memory(error):
-        cause, mend = (
+        message, fix = (
             "the device ran out of memory",
             "nvidia-smi, or free -m on a CPU; then end the processes that hold its memory",
         )
     else:
-        cause = f"{check} didn't come to its end"
-        mend = "python -m alexnet_repro doctor; sudo dmesg | grep -i xid # for what the driver says of it"
-    return Finding(check, "FAIL", cause, said, mend, data={"broken": True})
+        message = f"{check} crashed or timed out"
+        fix = "python -m alexnet_repro doctor; sudo dmesg | grep -i xid # for what the driver says of it"
+    return Finding(check, "FAIL", message, said, fix, kind="crash")
 
 
 def attributed(finding: Finding, earlier: Sequence[Finding]) -> Finding:
@@ -114,7 +116,7 @@ def attributed(finding: Finding, earlier: Sequence[Finding]) -> Finding:
         finding: what a check found.
         earlier: what the checks before it found, on all devices.
     """
-    if finding.status != "FAIL" or finding.data.get("broken"):
+    if finding.status != "FAIL" or finding.kind == "crash":
         return finding
     causes = [
         each
@@ -126,5 +128,6 @@ def attributed(finding: Finding, earlier: Sequence[Finding]) -> Finding:
     ]
     if not causes:
         return finding
-    cause = f"follows from {' '.join(filter(None, (causes[0].check, causes[0].precision)))}: {finding.cause}"
-    return replace(finding, status="INCONCLUSIVE", cause=cause, mend="mend that first")
+    first = CheckId(causes[0].check, causes[0].precision)
+    message = f"caused by failed check '{first}': {finding.message}"
+    return replace(finding, status="INCONCLUSIVE", message=message, fix="fix that check first")

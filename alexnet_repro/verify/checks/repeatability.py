@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from alexnet_repro.verify.checks.config import Subject
+from alexnet_repro.verify.checks.config import CheckConfig
 from alexnet_repro.verify.finding import Finding
 from alexnet_repro.verify.numerics.replay import Divergence, Replay, StepDigest, first_divergence
 
@@ -15,32 +15,32 @@ SUSPECT = (
 )
 
 
-def new_replay(subject: Subject) -> Replay:
+def new_replay(config: CheckConfig) -> Replay:
     """Return a replay of some steps on generated images."""
-    loader = subject.loader()
+    loader = config.loader()
     return Replay(
-        [loader.draw_train(REPLAY_BATCH) for _ in range(subject.steps)],
-        device=subject.device,
-        precision=subject.precision,
-        side=subject.side,
-        seed=subject.seed,
+        [loader.draw_train(REPLAY_BATCH) for _ in range(config.steps)],
+        device=config.device,
+        precision=config.precision,
+        side=config.side,
+        seed=config.seed,
     )
 
 
-def replay(subject: Subject) -> Finding:
+def replay(config: CheckConfig) -> Finding:
     """Steps repeated from one state give the same bits of loss, gradients and weights, dropout on."""
-    runs = new_replay(subject)
+    runs = new_replay(config)
     first = runs.run()
-    for number in range(2, subject.replays + 1):
+    for number in range(2, config.replays + 1):
         divergence = first_divergence(first, runs.run(), f"replay {number}")
         if divergence:
             return differs("replay", divergence)
-    return same("replay", first, f"{subject.replays} runs of {_steps(subject)}")
+    return same("replay", first, f"{config.replays} runs of {_steps(config)}")
 
 
-def digest(subject: Subject) -> Finding:
+def digest(config: CheckConfig) -> Finding:
     """One run of the same steps, for others to be compared with."""
-    return same("digest", new_replay(subject).run(), f"one run of {_steps(subject)}")
+    return same("digest", new_replay(config).run(), f"one run of {_steps(config)}")
 
 
 def first_of_model(device: str, devices: Sequence[str], models: Mapping[str, str]) -> str:
@@ -70,8 +70,8 @@ def _agreement(check: str, first: Finding, other: Finding, run: str) -> Finding:
     if other.status == "FAIL":
         return dataclasses.replace(other, check=check)
     if not first.data.get("steps"):
-        cause = f"follows from {first.check}: there is no first run to compare with"
-        return Finding(check, "INCONCLUSIVE", cause, first.cause, "mend that first")
+        message = f"caused by failed check '{first.check}': there is no first run to compare with"
+        return Finding(check, "INCONCLUSIVE", message, first.message, "fix that check first")
     divergence = first_divergence(steps(first.data), steps(other.data), run)
     return differs(check, divergence) if divergence else same(check, steps(other.data), f"{run} has the same bits")
 
@@ -83,16 +83,16 @@ def steps(data: Mapping[str, Any]) -> list[StepDigest]:
 
 def differs(check: str, divergence: Divergence) -> Finding:
     """Return the finding of runs that aren't the same."""
-    cause = f"{divergence.run} differs from the first run in the {divergence.what} at step {divergence.step}"
-    return Finding(check, "FAIL", cause, mend=SUSPECT, number=divergence.step, bound=0)
+    message = f"{divergence.run} differs from the first run in the {divergence.what} at step {divergence.step}"
+    return Finding(check, "FAIL", message, fix=SUSPECT, number=divergence.step, bound=0)
 
 
-def same(check: str, run: Sequence[StepDigest], cause: str) -> Finding:
+def same(check: str, run: Sequence[StepDigest], message: str) -> Finding:
     """Return the finding of runs that are the same."""
     losses = ", ".join(f"{float.fromhex(step.loss):.6f}" for step in run)
     data = {"steps": [dataclasses.asdict(step) for step in run]}
-    return Finding(check, "PASS", cause, f"losses {losses}", number=0, bound=0, data=data)
+    return Finding(check, "PASS", message, f"losses {losses}", number=0, bound=0, data=data)
 
 
-def _steps(subject: Subject) -> str:
-    return "1 step" if subject.steps == 1 else f"{subject.steps} steps"
+def _steps(config: CheckConfig) -> str:
+    return "1 step" if config.steps == 1 else f"{config.steps} steps"

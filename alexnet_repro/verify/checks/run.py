@@ -6,16 +6,16 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 
-from alexnet_repro.verify.checks.config import Subject
-from alexnet_repro.verify.checks.registry import Asked, broken, run
-from alexnet_repro.verify.doctor.device_probe import telling
+from alexnet_repro.verify.checks.config import CheckConfig
+from alexnet_repro.verify.checks.registry import CheckId, crashed, run
+from alexnet_repro.verify.doctor.device_probe import error_lines
 from alexnet_repro.verify.finding import Finding
 from alexnet_repro.verify.subprocesses import each
 
 
 def check_device(
-    subject: Subject,
-    checks: Sequence[Asked],
+    config: CheckConfig,
+    checks: Sequence[CheckId],
     *,
     deterministic: bool,
     deadline: float,
@@ -24,22 +24,22 @@ def check_device(
     """Yield each check's finding as it comes; after one that didn't come to its end, a new process asks the rest.
 
     Args:
-        subject: the device, by its name here; `environ` must show the child this one alone of its kind.
+        config: the device, by its name here; `environ` must show the child this one alone of its kind.
         checks: what to ask.
         deterministic: whether operations are to give the same bits each time.
         deadline: seconds that a check may take.
         environ: environment variables to change.
     """
-    there = dataclasses.replace(subject, device=f"{subject.device.partition(':')[0]}:0")
+    there = dataclasses.replace(config, device=f"{config.device.partition(':')[0]}:0")
     options = json.dumps({"deterministic": deterministic, "subject": asdict(there)})
     names = [str(check) for check in checks]
     for name, answer in each(__name__, [options], names, deadline, environ):
-        check, log = Asked.parse(name), telling(answer.pop("log", ""))
+        check, log = CheckId.parse(name), error_lines(answer.pop("log", ""))
         if "status" in answer:
             finding = Finding(**answer)
         else:
-            finding = broken(check.check, "; ".join(filter(None, (answer["error"], log))))
-        yield dataclasses.replace(finding, device=subject.device, precision=check.precision)
+            finding = crashed(check.check, "; ".join(filter(None, (answer["error"], log))))
+        yield dataclasses.replace(finding, device=config.device, precision=check.precision)
 
 
 def main(options: str, names: Sequence[str]) -> None:
@@ -52,9 +52,9 @@ def main(options: str, names: Sequence[str]) -> None:
     if chosen["deterministic"]:
         enable_determinism()
     for name in names:
-        finding = run(Asked.parse(name), Subject(**chosen["subject"]))
+        finding = run(CheckId.parse(name), CheckConfig(**chosen["subject"]))
         print(json.dumps(asdict(finding)), flush=True)
-        if finding.data.get("broken"):
+        if finding.kind == "crash":
             return
 
 

@@ -7,47 +7,46 @@ import numpy as np
 from keras import ops
 
 from alexnet_repro import documented
-from alexnet_repro.training.classifier import compiled_network
+from alexnet_repro.training.classifier import build_classifier
 from alexnet_repro.training.evaluate import evaluate
-from alexnet_repro.verify.checks.config import Subject
+from alexnet_repro.verify.checks.config import CheckConfig
 from alexnet_repro.verify.finding import Finding
-from alexnet_repro.verify.numerics import error_bounds as bounds
-from alexnet_repro.verify.numerics import oracle
+from alexnet_repro.verify.numerics import error_bounds, oracle
 
 MOMENTUM = 0.5  # exact in every precision; with it, the first velocity is the update itself
-MOST_SKIPPED = 20  # steps that float16's loss scale takes to find its size
+MAX_SKIPPED = 20  # steps that float16's loss scale takes to find its size
 SUSPECT = "run it again: another figure means the hardware, the same one software (driver, framework, settings)"
 NOTHING = 1e-30  # a learning rate that changes no float32 weight
 DROPPED_UNITS = 1 << 16
 
 
-def update(subject: Subject) -> Finding:
+def update(config: CheckConfig) -> Finding:
     """One step's loss is the one named, and each weight moves by the learning rate times its gradient.
 
     The loss and, by norm, each gradient are held against float64 from the pixels on, and the addition of the
     update element by element.
     """
-    images, labels = subject.draw()
-    with subject.running():
-        model, before = subject.model()
-        recipe = subject.recipe(dropout=False, optimizer_arguments={"momentum": MOMENTUM})
-        network = compiled_network(model, recipe)
-        for _ in range(MOST_SKIPPED):
+    images, labels = config.draw()
+    with config.running():
+        model, before = config.model()
+        recipe = config.recipe(dropout=False, optimizer_arguments={"momentum": MOMENTUM})
+        network = build_classifier(model, recipe)
+        for _ in range(MAX_SKIPPED):
             loss = float(network.train_on_batch(images, labels)[0])
             velocities = [_array(variable) for variable in _velocities(network)]
             if any(velocity.any() for velocity in velocities):
                 break
         after = [_array(variable) for variable in model.trainable_variables]
     names = [variable.path for variable in model.trainable_variables]
-    expected, logits, gradients = _exact_step(before, images, labels, subject.side)
+    expected, logits, gradients = _exact_step(before, images, labels, config.side)
 
-    loss_bound = 2 * bounds.drift(subject.precision, subject.device) * float(np.abs(logits).max())
+    loss_bound = 2 * error_bounds.drift(config.precision, config.device) * float(np.abs(logits).max())
     if not abs(loss - expected) <= loss_bound:
         return _off(
             f"the step's {recipe.loss} loss is {loss:.6f}, should be {expected:.6f}", abs(loss - expected), loss_bound
         )
 
-    bound, worst = bounds.gradient_drift(subject.precision, subject.device), 0.0
+    bound, worst = error_bounds.gradient_drift(config.precision, config.device), 0.0
     for name, velocity, gradient in zip(names[::-1], velocities[::-1], gradients[::-1], strict=True):
         right = -documented.LEARNING_RATE * gradient
         error = float(np.linalg.norm(velocity - right) / np.linalg.norm(right))
@@ -64,13 +63,13 @@ def update(subject: Subject) -> Finding:
     for name, old, velocity, new in zip(names, before, velocities, after, strict=True):
         differ = np.flatnonzero(new != old + velocity)  # few do, if any: rounded once less where compiled into one
         sums = old.flat[differ].astype(np.float64) + velocity.flat[differ]
-        allowed = bounds.FLOAT32 * (np.abs(sums) + np.abs(velocity.flat[differ])) * (1 + 1e-6)
+        allowed = error_bounds.FLOAT32 * (np.abs(sums) + np.abs(velocity.flat[differ])) * (1 + 1e-6)
         error = np.abs(new.flat[differ] - sums)
-        wrong = np.flatnonzero(~(error <= np.maximum(allowed, bounds.SMALLEST_NORMAL["float32"])))
+        wrong = np.flatnonzero(~(error <= np.maximum(allowed, error_bounds.SMALLEST_NORMAL["float32"])))
         if wrong.size:
             place = tuple(map(int, np.unravel_index(differ[wrong[0]], new.shape)))
-            cause = f"{name} at {place} isn't the old weight plus its update"
-            return _off(cause, float(error[wrong[0]]), float(allowed[wrong[0]]))
+            message = f"{name} at {place} isn't the old weight plus its update"
+            return _off(message, float(error[wrong[0]]), float(allowed[wrong[0]]))
     return Finding(
         "update",
         "PASS",
@@ -81,14 +80,14 @@ def update(subject: Subject) -> Finding:
     )
 
 
-def dropout(subject: Subject) -> Finding:
+def dropout(config: CheckConfig) -> Finding:
     """Dropout drops half of the units and doubles the rest in training, anew at each step, and is off in evaluation."""
-    loader = subject.loader()
+    loader = config.loader()
     images, labels = loader.all_test()
-    recipe = subject.recipe(learning_rate=NOTHING)
-    with subject.running():
-        model, weights = subject.model()
-        network = compiled_network(model, recipe)
+    recipe = config.recipe(learning_rate=NOTHING)
+    with config.running():
+        model, weights = config.model()
+        network = build_classifier(model, recipe)
         trained = [float(network.train_on_batch(images, labels)[0]) for _ in range(2)]
         evaluated = evaluate(model, loader, progress=False, loss=recipe.loss).loss
         dropped = [
@@ -96,31 +95,31 @@ def dropout(subject: Subject) -> Finding:
             for layer in model.layers
             if isinstance(layer, keras.layers.Dropout)
         ]
-    expected, logits, _ = _exact_step(weights, images, labels, subject.side)
-    bound = 2 * bounds.drift(subject.precision, subject.device) * float(np.abs(logits).max())
+    expected, logits, _ = _exact_step(weights, images, labels, config.side)
+    bound = 2 * error_bounds.drift(config.precision, config.device) * float(np.abs(logits).max())
     off = abs(evaluated - expected)
     said = f"losses in training {trained[0]:.6f}, {trained[1]:.6f}; evaluated {evaluated:.6f}"
     if not off <= bound:
-        cause = (
+        message = (
             f"in evaluation the loss isn't that of the whole network, {expected:.6f}: is dropout on, or drops inputs?"
         )
-        return _off(cause, off, bound, "dropout", said)
+        return _off(message, off, bound, "dropout", said)
     if trained[0] == trained[1]:
         how = "does nothing in training" if abs(trained[0] - expected) <= bound else "drops the same units at each step"
         return _off(f"dropout {how}", 0.0, None, "dropout", said)
-    spread = bounds.confidence(1) / 2 / math.sqrt(DROPPED_UNITS)
+    spread = error_bounds.confidence(1) / 2 / math.sqrt(DROPPED_UNITS)
     for units in dropped:
         share = float((units == 0).mean())
         if abs(share - documented.DROPOUT_RATE) > spread or set(np.unique(units)) != {0.0, 2.0}:
-            cause = f"dropout leaves {np.unique(units)[-1]:g} and drops {share:.3f} of the units, should be 2 and 0.5"
-            return _off(cause, abs(share - documented.DROPOUT_RATE), spread, "dropout", said)
+            message = f"dropout leaves {np.unique(units)[-1]:g} and drops {share:.3f} of the units, should be 2 and 0.5"
+            return _off(message, abs(share - documented.DROPOUT_RATE), spread, "dropout", said)
     return Finding("dropout", "PASS", "on in training, off in evaluation", said, number=off, bound=bound)
 
 
-def _off(cause: str, number: float, bound: float | None, check: str = "update", evidence: str = "") -> Finding:
+def _off(message: str, number: float, bound: float | None, check: str = "update", evidence: str = "") -> Finding:
     against = "" if bound is None else f"off by {number:.2e}, allowed {bound:.2e}"
     said = "; ".join(filter(None, (against, evidence)))
-    return Finding(check, "FAIL", cause, said, SUSPECT, number=number, bound=bound)
+    return Finding(check, "FAIL", message, said, SUSPECT, number=number, bound=bound)
 
 
 def _exact_step(

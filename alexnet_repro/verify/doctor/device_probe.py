@@ -43,13 +43,13 @@ def check_device(device: str, deadline: float, environ: Mapping[str, str] | None
     talkative = {"TF_CPP_MIN_LOG_LEVEL": "0", "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
     first = device.partition(":")[0] + ":0"
     for check, answer in each(__name__, [first], CHECKS, deadline, {**talkative, **(environ or {})}):
-        log = telling(answer.get("log", ""))
+        log = error_lines(answer.get("log", ""))
         yield CheckResult(device, check, answer.get("error"), answer.get("seconds", 0.0), answer.get("data", {}), log)
         if check in ("import", "devices") and answer.get("error"):
             return
 
 
-def telling(log: str) -> str:
+def error_lines(log: str) -> str:
     """Return the last lines that say what went wrong, without their time stamps."""
     lines = [line.partition("] ")[2] or line for line in log.splitlines() if _TELLING.search(line)]
     return " | ".join(line.strip()[:200] for line in list(dict.fromkeys(lines))[-3:])

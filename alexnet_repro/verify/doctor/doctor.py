@@ -30,7 +30,7 @@ OF_THE_DRIVER: tuple[Check, ...] = (
     gpu_checks.visibility,
     software_checks.shared_memory,
     gpu_checks.kernels,
-    gpu_checks.siblings,
+    gpu_checks.mixed_gpu_models,
     gpu_health.health,
 )
 

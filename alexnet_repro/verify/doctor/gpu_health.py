@@ -9,7 +9,7 @@ from alexnet_repro.verify.finding import Finding
 GIB = 2**30
 MEMORY_NEEDED = 4 * GIB  # a train step of batch 256 in float32
 MEMORY_OF_NOBODY = GIB  # a desktop's windows hold less
-MOST_RETIRED_PAGES = 60  # of the 64 that there is room for
+MAX_RETIRED_PAGES = 60  # of the 64 that there is room for
 
 # NVML's clock bits: what they mean, and whether the GPU, idle now, has no business to report it.
 CLOCK_LIMITS = {
@@ -58,7 +58,7 @@ def _ecc(gpu: Gpu) -> Iterator[Finding]:
         yield Finding(
             "ecc", "FAIL", "pages of its memory wait to be retired", f"{gpu.retired_pages} in all", reset, device
         )
-    if gpu.retired_pages is not None and gpu.retired_pages >= MOST_RETIRED_PAGES:
+    if gpu.retired_pages is not None and gpu.retired_pages >= MAX_RETIRED_PAGES:
         yield Finding(
             "ecc",
             "FAIL",
@@ -117,9 +117,9 @@ def _modes(gpu: Gpu) -> Iterator[Finding]:
             doubt = "only a slice of this GPU can be used, one a process: its speed isn't the GPU's"
             yield Finding("mig", "INCONCLUSIVE", doubt, slices, off, device)
         else:
-            mend = f"{off}, or: sudo nvidia-smi mig -i {gpu.index} -cgi 0 -C"
+            fix = f"{off}, or: sudo nvidia-smi mig -i {gpu.index} -cgi 0 -C"
             yield Finding(
-                "mig", "FAIL", "this GPU is in MIG mode without a slice: nothing can run", slices, mend, device
+                "mig", "FAIL", "this GPU is in MIG mode without a slice: nothing can run", slices, fix, device
             )
     if gpu.persistence is False:
         yield Finding(

@@ -55,14 +55,14 @@ def presence(here: Environment) -> Iterator[Finding]:
         )
     missing = [name for name in CONTROL_FILES if name not in here.control_files]
     if here.container and here.device_files and missing:
-        cause = f"this {here.container} container was given GPUs without {' and '.join(missing)}"
-        yield Finding("device files", "FAIL", cause, found, _give(here))
+        message = f"this {here.container} container was given GPUs without {' and '.join(missing)}"
+        yield Finding("device files", "FAIL", message, found, _give(here))
     if here.withheld:
-        cause = f"{len(here.withheld)} of {len(here.device_files)} GPUs aren't given to this job, and aren't looked at"
-        yield Finding("device files", "PASS", cause, ", ".join(here.withheld))
+        message = f"{len(here.withheld)} of {len(here.device_files)} GPUs aren't given to this job: not looked at"
+        yield Finding("device files", "PASS", message, ", ".join(here.withheld))
     for path, why in () if here.withheld else here.nvidia.closed.items():
-        mend = _give(here) if here.container else "sudo usermod -aG video,render $USER; then log in again"
-        yield Finding("device files", "FAIL", f"{path} can't be opened", why, mend)
+        fix = _give(here) if here.container else "sudo usermod -aG video,render $USER; then log in again"
+        yield Finding("device files", "FAIL", f"{path} can't be opened", why, fix)
     yield Finding("gpu", "PASS", f"{here.gpus_in_machine} in this machine", found)
 
 
@@ -77,18 +77,18 @@ def driver(here: Environment) -> Iterator[Finding]:
     error = here.nvidia.error
     if error:
         known = (value for words, value in NVML_ERRORS.items() if words.casefold() in error.casefold())
-        cause, mend = next(known, ("the NVIDIA driver doesn't answer", "nvidia-smi; sudo dmesg | grep -i nvrm"))
+        message, fix = next(known, ("the NVIDIA driver doesn't answer", "nvidia-smi; sudo dmesg | grep -i nvrm"))
         if here.container and error.endswith(("Not Found", "Not Loaded")):  # it has no driver of its own
-            mend = _give(here)
+            fix = _give(here)
         doubt = "nvidia-ml-py" in error
-        yield Finding("driver", "INCONCLUSIVE" if doubt else "FAIL", cause, f"NVML: {error}", mend)
+        yield Finding("driver", "INCONCLUSIVE" if doubt else "FAIL", message, f"NVML: {error}", fix)
     else:
         cuda = ".".join(map(str, here.nvidia.cuda or ()))
         yield Finding("driver", "PASS", f"{here.nvidia.driver}, for CUDA up to {cuda}")
     for gpu in here.chosen_gpus:
         if gpu.error:
-            mend = f"sudo nvidia-smi -r -i {gpu.index}; if it is still lost: sudo reboot"
-            yield Finding("driver", "FAIL", "the driver has lost this GPU", gpu.error, mend, f"GPU {gpu.index}")
+            fix = f"sudo nvidia-smi -r -i {gpu.index}; if it is still lost: sudo reboot"
+            yield Finding("driver", "FAIL", "the driver has lost this GPU", gpu.error, fix, f"GPU {gpu.index}")
 
 
 def visibility(here: Environment) -> Iterator[Finding]:
@@ -175,14 +175,14 @@ def _capability(name: str) -> tuple[int, int]:
     return int(digits[:-1]), int(digits[-1])
 
 
-def siblings(here: Environment) -> Iterator[Finding]:
+def mixed_gpu_models(here: Environment) -> Iterator[Finding]:
     """GPUs that work together are alike."""
     kinds = Counter((gpu.name, gpu.memory_total) for gpu in here.chosen_gpus if not gpu.error)
     if len(kinds) > 1:
         most = max(kinds, key=lambda kind: kinds[kind])
         alike = ",".join(gpu.uuid for gpu in here.chosen_gpus if (gpu.name, gpu.memory_total) == most)
         yield Finding(
-            "siblings",
+            "mixed_gpu_models",
             "INCONCLUSIVE",
             "the GPUs differ: together they run at the slowest one's pace, and can't be compared with each other",
             ", ".join(f"{count} × {name} ({(memory or 0) / GIB:.0f} GiB)" for (name, memory), count in kinds.items()),

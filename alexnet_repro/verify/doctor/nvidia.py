@@ -131,7 +131,7 @@ def _gpu(nvml: Any, index: int, handle: Any) -> Gpu:
         nvml.NVML_PAGE_RETIREMENT_CAUSE_MULTIPLE_SINGLE_BIT_ECC_ERRORS,
         nvml.NVML_PAGE_RETIREMENT_CAUSE_DOUBLE_BIT_ECC_ERROR,
     )
-    retired = [ask(nvml.nvmlDeviceGetRetiredPages, cause) for cause in causes]
+    retired = [ask(nvml.nvmlDeviceGetRetiredPages, message) for message in causes]
     errors = (nvml.NVML_MEMORY_ERROR_TYPE_UNCORRECTED, nvml.NVML_MEMORY_ERROR_TYPE_CORRECTED)
     uncorrected, corrected = (ask(nvml.nvmlDeviceGetTotalEccErrors, kind, nvml.NVML_VOLATILE_ECC) for kind in errors)
     remapped = ask(nvml.nvmlDeviceGetRemappedRows) or (None, None, None, None)

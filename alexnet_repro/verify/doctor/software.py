@@ -215,7 +215,7 @@ def _seen(here: Environment, seen: tuple[str, ...], log: str) -> Iterator[Findin
         log or "TensorFlow gave no reason",
         "leave that GPU out: export CUDA_VISIBLE_DEVICES=… # the others' UUIDs, from nvidia-smi -L"
         if "Ignoring visible" in log
-        else f"mend what failed above; if nothing did: {WITH_CUDA}",
+        else f"fix what failed above; if nothing did: {WITH_CUDA}",
     )
 
 

@@ -238,7 +238,7 @@ def of_loss(name: str, labels: np.ndarray, logits: np.ndarray) -> tuple[np.ndarr
     return loss, slope
 
 
-LAYERS_IN_A_ROW, MOST_TERMS = 8, 6400  # with weights; products in a sum of the widest
+LAYERS_IN_A_ROW, MAX_TERMS = 8, 6400  # with weights; products in a sum of the widest
 GATES = 10  # seven ReLUs, three poolings
 
 
@@ -249,7 +249,7 @@ def drift(precision: str, device: str) -> float:
     of its operands, and of what comes out, twice.
     """
     hidden, _ = arithmetics(precision, device)
-    rounding = hidden.unit * math.sqrt(2 * MOST_TERMS)
+    rounding = hidden.unit * math.sqrt(2 * MAX_TERMS)
     return LAYERS_IN_A_ROW * (confidence(1) * rounding + 2 * hidden.operand_unit + 2 * UNIT[hidden.dtype])
 
 

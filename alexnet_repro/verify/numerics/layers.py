@@ -21,8 +21,7 @@ from keras import ops
 
 from alexnet_repro.backend.gradients import Pullback, with_pullback
 from alexnet_repro.model import LOSSES, Logits
-from alexnet_repro.verify.numerics import error_bounds as bounds
-from alexnet_repro.verify.numerics import oracle
+from alexnet_repro.verify.numerics import error_bounds, oracle
 from alexnet_repro.verify.numerics.comparison import LayerComparison, hold
 from alexnet_repro.verify.numerics.error_bounds import UNIT, Arithmetic, Sums
 
@@ -52,7 +51,7 @@ def layer_comparisons(
         device: what the model was built on, as `alexnet_repro.backend.devices.on_device` takes it.
     """
     *body, head = model.layers
-    hidden, last = bounds.arithmetics(precision, device)
+    hidden, last = error_bounds.arithmetics(precision, device)
     pairs = iter(list(zip(weights[::2], weights[1::2], strict=True)))
     tensor = ops.convert_to_tensor(images, "float32")
     steps: list[_Sums | _Exact] = []
@@ -75,7 +74,7 @@ def layer_comparisons(
     scale = LOSS_SCALE.get(precision, 1.0) / len(labels)
     gradient, _ = pullback(ops.full((len(labels),), scale, "float32"))
     values, slope = oracle.LOSSES[loss](labels, _float64(tensor))
-    values_bound, slope_bound = bounds.of_loss(loss, labels, _float64(tensor))
+    values_bound, slope_bound = error_bounds.of_loss(loss, labels, _float64(tensor))
     yield hold((loss, "loss", precision), _float64(losses), values, values_bound)
     yield hold((loss, "gradient", precision), _float64(gradient), scale * slope, scale * slope_bound)
 
@@ -115,7 +114,7 @@ class _Sums(_Step):
     def probabilities(self, output: Any) -> LayerComparison:
         sums, logits, bound = self._biased()
         # A sigmoid is nowhere steeper than 1/4.
-        return self._held("output", _float64(output), 1 / (1 + np.exp(-logits)), bound / 4 + bounds.SIGMOID, sums)
+        return self._held("output", _float64(output), 1 / (1 + np.exp(-logits)), bound / 4 + error_bounds.SIGMOID, sums)
 
     def backward(self, dy: np.ndarray, dx: Any, by_weights: Sequence[Any]) -> Iterator[LayerComparison]:
         exact, shape = self.exact, self.kernel.shape
@@ -125,14 +124,14 @@ class _Sums(_Step):
         yield self._kernel_gradient(x, dz, by_kernel)
 
         rows, dtype = dz.reshape(-1, dz.shape[-1]), self.arithmetic.dtype
-        sums = bounds.Sums(rows.sum(axis=0), (rows**2).sum(axis=0), len(rows), Arithmetic(dtype, UNIT[dtype]))
+        sums = error_bounds.Sums(rows.sum(axis=0), (rows**2).sum(axis=0), len(rows), Arithmetic(dtype, UNIT[dtype]))
         yield self._rounded("bias gradient", by_bias, sums, self.arithmetic.dtype)
 
         if dx is not None:
             terms, kernel = exact.input_terms(shape), self._operand(self.kernel)
-            sums = bounds.sums(exact.input_gradient, dz, kernel, x.shape, terms=terms, arithmetic=self.arithmetic)
+            sums = error_bounds.sums(exact.input_gradient, dz, kernel, x.shape, terms=terms, arithmetic=self.arithmetic)
             if self._transforms:
-                sums = replace(sums, transformed=bounds.over_channels(dz, kernel.swapaxes(2, 3), sums.z))
+                sums = replace(sums, transformed=error_bounds.over_channels(dz, kernel.swapaxes(2, 3), sums.z))
             yield self._rounded("input gradient", dx, sums, keras.backend.standardize_dtype(dx.dtype))
 
     def _kernel_gradient(self, x: np.ndarray, dz: np.ndarray, device: np.ndarray) -> LayerComparison:
@@ -143,9 +142,9 @@ class _Sums(_Step):
         for at in range(0, shape[0], size):
             part = x if size == shape[0] else x[:, at : at + size]
             terms = exact.kernel_terms(dz.shape)
-            sums = bounds.sums(exact.kernel_gradient, part, dz, shape, terms=terms, arithmetic=arithmetic)
+            sums = error_bounds.sums(exact.kernel_gradient, part, dz, shape, terms=terms, arithmetic=arithmetic)
             if self._transforms:
-                sums = replace(sums, transformed=bounds.over_images(part, dz, shape))
+                sums = replace(sums, transformed=error_bounds.over_images(part, dz, shape))
             row = self._rounded("kernel gradient", device[at : at + size], sums, arithmetic.dtype)
             if not row.shapes:
                 row = replace(row, index=(row.index[0] + at, *row.index[1:]))
@@ -156,12 +155,12 @@ class _Sums(_Step):
         """Return the products, what they are with the bias, and the bound of that."""
         x, kernel, bias = map(self._operand, (_float64(self.tensor), self.kernel, self.bias))
         terms = self.exact.product_terms(kernel.shape)
-        sums = bounds.sums(self.exact.product, x, kernel, terms=terms, arithmetic=self.arithmetic)
+        sums = error_bounds.sums(self.exact.product, x, kernel, terms=terms, arithmetic=self.arithmetic)
         sums = replace(sums, bias=bias)
         if self._transforms:
-            sums = replace(sums, transformed=bounds.over_channels(x, kernel, sums.z))
+            sums = replace(sums, transformed=error_bounds.over_channels(x, kernel, sums.z))
         z, dtype = sums.z, self.arithmetic.dtype
-        return sums, z + bias, sums.bound() + bounds.rounding(z, dtype) + bounds.rounding(z + bias, dtype)
+        return sums, z + bias, sums.bound() + error_bounds.rounding(z, dtype) + error_bounds.rounding(z + bias, dtype)
 
     @property
     def _transforms(self) -> bool:
@@ -171,10 +170,10 @@ class _Sums(_Step):
         return self.arithmetic.transforms and isinstance(exact, oracle.Convolution) and exact.strides == 1
 
     def _operand(self, array: np.ndarray) -> np.ndarray:
-        return bounds.rounded(array, self.arithmetic.dtype)
+        return error_bounds.rounded(array, self.arithmetic.dtype)
 
     def _rounded(self, what: str, tensor: Any, sums: Sums, dtype: str) -> LayerComparison:
-        return self._held(what, _float64(tensor), sums.z, sums.bound() + bounds.rounding(sums.z, dtype), sums)
+        return self._held(what, _float64(tensor), sums.z, sums.bound() + error_bounds.rounding(sums.z, dtype), sums)
 
     def _held(
         self, what: str, device: np.ndarray, expected: np.ndarray, bound: np.ndarray, sums: Sums

@@ -13,7 +13,7 @@ from alexnet_repro.backend.devices import on_device
 from alexnet_repro.backend.precision import precision as numerics
 from alexnet_repro.data.fashion_mnist import Arrays
 from alexnet_repro.model import build_alexnet
-from alexnet_repro.training.classifier import compiled_network
+from alexnet_repro.training.classifier import build_classifier
 from alexnet_repro.training.recipe import Recipe
 
 # Momentum keeps each step's gradient, exactly: after the first step the velocity is -gradient / 128.
@@ -77,7 +77,7 @@ class Replay:
             self.model = build_alexnet((side, side, 1), kernel_initializer="he_normal")
             self.optimizer = keras.optimizers.SGD(LEARNING_RATE, momentum=MOMENTUM)
             recipe = dataclasses.replace(Recipe.documented(), loss="softmax")
-            self.network = compiled_network(self.model, recipe, self.optimizer)
+            self.network = build_classifier(self.model, recipe, self.optimizer)
             self.network.optimizer.build(self.model.trainable_variables)  # in float16, it scales losses
             self._state = [(variable, _array(variable)) for variable in self._variables()]
 

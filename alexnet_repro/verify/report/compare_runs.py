@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from alexnet_repro.verify.report.read import Case, Results
 
-FEWEST_ROUNDS = 5  # of four, even the fastest and the slowest leave the median out in one run of eight
+MIN_ROUNDS = 5  # of four, even the fastest and the slowest leave the median out in one run of eight
 RESAMPLES = 10_000
 CONFIDENCE = 0.95
 SEED = 0
@@ -71,7 +71,7 @@ def compare_case(first: Case, second: Case) -> Ratio:
     if first.void or second.void or not (np.isfinite(times).all() and (times > 0).all()):
         return Ratio(first, second, nan, nan, nan)
     ratio = second.median / first.median
-    if min(len(first.rounds), len(second.rounds)) < FEWEST_ROUNDS:
+    if min(len(first.rounds), len(second.rounds)) < MIN_ROUNDS:
         return Ratio(first, second, ratio, nan, nan)
     random = np.random.default_rng(SEED)
     under, over = _medians(first.rounds, random), _medians(second.rounds, random)

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 
 from alexnet_repro.verify.finding import Finding
 from alexnet_repro.verify.report.drawing import INK, Drawing, Named, drawn
-from alexnet_repro.verify.report.panels import LEAST_OF_BAND, MARKED, Floats, Panel, floats, stacked
+from alexnet_repro.verify.report.panels import MARKED, MIN_OF_BAND, Floats, Panel, floats, stacked
 from alexnet_repro.verify.report.read import numbers
 
 SMOOTH = 40  # windows of the running mean, side by side, in a whole curve
@@ -67,7 +67,7 @@ def _learning(
         shares = accuracies if len(accuracies) else np.full(len(images), math.nan)
         panels.append(Panel("accuracy" + ("; ◆ on test images" if points else ""), images, shares, 1.3))
     many = len(images) > MARKED
-    window = max(LEAST_OF_BAND, len(images) // SMOOTH)
+    window = max(MIN_OF_BAND, len(images) // SMOOTH)
     notes = [f"line: mean of {window} updates; band: the middle 80 %"] if many else []
     figure, axes = stacked(panels, "images seen", notes, window if many else 0)
     axes[0].set_ylim(bottom=0)

@@ -7,13 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from alexnet_repro.verify.benchmark.timing import Timing, siblings
+from alexnet_repro.verify.benchmark.timing import Timing, gpu_speed_parity
 from alexnet_repro.verify.checks.repeatability import agreement
 from alexnet_repro.verify.finding import ABOUT_THE_MACHINE, GROUPS, Finding
 from alexnet_repro.verify.report.run_record import Record
-
-TOGETHER = "workers"
-"""In a finding's data: it is of all workers, who all have the same."""
 
 
 def merged(path: Path, recorded: Mapping[str, Mapping[str, Any]], *, comparable: bool = True) -> Record:
@@ -33,7 +30,7 @@ def merged(path: Path, recorded: Mapping[str, Mapping[str, Any]], *, comparable:
             whole.findings[group] += [_of(name, each) for each in _own(content, group)]
             if number == 0:
                 whole.findings[group] += [
-                    Finding(**each) for each in content["findings"][group] if TOGETHER in each["data"]
+                    Finding(**each) for each in content["findings"][group] if each["scope"] == "cluster"
                 ]
         timings += [Timing(**_renamed(name, each)) for each in content["timings"]]
         whole.calibrations += [_renamed(name, each) for each in content["calibrations"]]
@@ -46,24 +43,24 @@ def merged(path: Path, recorded: Mapping[str, Mapping[str, Any]], *, comparable:
             if asked and name not in asked
         ]
     if comparable:
-        own = [each for each in whole.findings["fast"] if each.check != "siblings"]
-        whole.findings["fast"] = [*own, *all_siblings(timings, models)]
+        own = [each for each in whole.findings["fast"] if each.check != "gpu_speed_parity"]
+        whole.findings["fast"] = [*own, *all_speed_parity(timings, models)]
     environments = {name: machine.get("gpu_environment") for name, machine in machines.items()}
     whole.findings["repeatable"] += same_bits(whole.findings["repeatable"], models, environments)
     whole.timings = [vars(each) for each in timings]
     return whole
 
 
-def all_siblings(timings: Sequence[Timing], models: Mapping[str, str]) -> list[Finding]:
+def all_speed_parity(timings: Sequence[Timing], models: Mapping[str, str]) -> list[Finding]:
     """Return whether GPUs of one model are equally fast: across machines at what they limit, within one at all.
 
     What waits for a host is as fast as that is.
     """
-    by_itself = [each for each in timings if each.limit in ("compute", "memory")]
-    found = siblings(by_itself, models)
+    by_itself = [each for each in timings if each.bottleneck in ("compute", "memory")]
+    found = gpu_speed_parity(by_itself, models)
     for machine in dict.fromkeys(_machine(device) for device in models):
         others = [each for each in timings if each not in by_itself and _machine(each.device) == machine]
-        found += siblings(others, models)
+        found += gpu_speed_parity(others, models)
     return found
 
 
@@ -86,10 +83,10 @@ def same_bits(found: Sequence[Finding], models: Mapping[str, str], environments:
         for machine, each in firsts.items():
             if each is most:
                 continue
-            agreed = agreement("siblings", most, each, f"{each.device}, beside {most.device},")
+            agreed = agreement("gpu_bitwise_parity", most, each, f"{each.device}, beside {most.device},")
             if agreed.status == "FAIL" and environments.get(machine) != environments.get(_machine(most.device)):
-                cause = f"{agreed.cause}; their drivers or libraries aren't the same"
-                agreed = replace(agreed, status="INCONCLUSIVE", cause=cause, mend="make them the same")
+                message = f"{agreed.message}; their drivers or libraries aren't the same"
+                agreed = replace(agreed, status="INCONCLUSIVE", message=message, fix="make them the same")
             compared.append(agreed)
     return compared
 
@@ -100,12 +97,12 @@ def _machine(device: str) -> str:
 
 def _own(content: Mapping[str, Any], group: str) -> list[Finding]:
     """Return what a machine found out of itself."""
-    return [Finding(**each) for each in content["findings"][group] if TOGETHER not in each["data"]]
+    return [Finding(**each) for each in content["findings"][group] if each["scope"] != "cluster"]
 
 
 def _of(name: str, finding: Finding) -> Finding:
     device = f"{name}/{finding.device}" if finding.device else name
-    texts = {each: _text(name, getattr(finding, each)) for each in ("cause", "evidence")}
+    texts = {each: _text(name, getattr(finding, each)) for each in ("message", "evidence", "case")}
     data = json.loads(_text(name, json.dumps(dict(finding.data))))
     return Finding(**{**vars(finding), **texts, "device": device, "data": data})
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import jinja2
 
-from alexnet_repro.files import write_whole
+from alexnet_repro.files import atomic_write
 from alexnet_repro.verify.report import curves, plots, series, side_by_side
 from alexnet_repro.verify.report import roofline_plot as roofline
 from alexnet_repro.verify.report import text as wording
-from alexnet_repro.verify.report.compare_runs import FEWEST_ROUNDS, Comparison
+from alexnet_repro.verify.report.compare_runs import MIN_ROUNDS, Comparison
 from alexnet_repro.verify.report.drawing import Drawing
 from alexnet_repro.verify.report.read import Results, read_results
 
@@ -64,7 +64,7 @@ def write_comparison(first: Results, second: Results, compared: Comparison, fold
         "compared": compared,
         "only": [("A", compared.only_first), ("B", compared.only_second)],
         "drawings": drawings,
-        "fewest": FEWEST_ROUNDS,
+        "fewest": MIN_ROUNDS,
     }
     return _write(folder, "comparison", said, drawings)
 
@@ -84,7 +84,7 @@ def _write(folder: Path, name: str, said: dict[str, Any], drawings: Sequence[Dra
         f"{name}.{kind}": _templates(kind).get_template(f"{name}.{kind}").render(said) for kind in ("html", "md")
     } | texts
     for file, text in texts.items():
-        write_whole(folder / file, text)
+        atomic_write(folder / file, text)
     return [folder / file for file in texts]
 
 

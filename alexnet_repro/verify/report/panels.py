@@ -18,7 +18,7 @@ POINTS = 200  # of a line; more are shown by what their blocks have in common
 LEFT, RIGHT, BOTTOM = 0.6, 0.2, 0.5  # inches around the panels, for numbers
 LABEL = 1.5 * LINE  # inches above each panel
 BAND = (0.1, 0.9)  # quantiles
-LEAST_OF_BAND = 10  # points that have quantiles in common
+MIN_OF_BAND = 10  # points that have quantiles in common
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def stacked(panels: Sequence[Panel], below: str, notes: Sequence[str], window: i
 def _line(axes: Axes, panel: Panel, window: int) -> None:
     x, y = panel.x, panel.y
     if window:
-        parts = np.array_split(np.arange(len(x)), max(1, min(POINTS, len(x) // LEAST_OF_BAND)))
+        parts = np.array_split(np.arange(len(x)), max(1, min(POINTS, len(x) // MIN_OF_BAND)))
         low, high = np.array([_quantiles(y[part]) for part in parts]).T
         axes.fill_between([x[part].mean() for part in parts], low, high, color=PALE, linewidth=0)
         chosen = np.linspace(0, len(x) - 1, min(POINTS, len(x))).astype(int)

@@ -92,7 +92,7 @@ def _held(finding: Finding) -> _Row | None:
     if not held or not all(0 < each < math.inf for each in held):
         return None
     low, high, ratio, bound = held
-    text = wording.label(str(data.get("case")), ["device"])
+    text = wording.label(finding.case, ["device"])
     sign = "" if finding.status == "PASS" else f" {wording.SIGNS[finding.status]}"
     marker, filled = "X" if finding.status == "FAIL" else "o", finding.status != "INCONCLUSIVE"
     return _Row(text, f"{ratio:.3f}{sign}", ratio, low, high, marker, filled, bound)

@@ -15,7 +15,11 @@ from alexnet_repro.verify.finding import GROUPS, Finding, Status, overall
 from alexnet_repro.verify.report.run_record import SCHEMA
 
 RERUN = "make a new one: pytest benchmarks"
-VOIDING = ("valid", "synchronised", "steady")  # a timing that fails one of these is no measurement of speed
+INVALIDATING = (
+    "valid",
+    "synchronized",
+    "no_thermal_drift",
+)  # a timing that fails one is no measurement
 CONDITIONS = ("load", "cpu_mhz", "gpu_mhz", "temperature")
 COLUMNS = ("seconds", *CONDITIONS, "clock_limits")
 WORST_FIRST: tuple[Status, ...] = ("FAIL", "INCONCLUSIVE", "PASS")
@@ -42,7 +46,7 @@ class Case:
     flop: float = 0
     peak: float | None = None
     """The device's own rate on a product, FLOP/s."""
-    limit: str = ""
+    bottleneck: str = ""
     """What limits it most."""
     void: bool = False
     """Whether it failed: how fast a wrong answer came is no throughput."""
@@ -157,7 +161,7 @@ def _results(path: Path, content: Mapping[str, Any]) -> Results:
     findings = dict.fromkeys(GROUPS, ()) | {
         group: tuple(map(_finding, _field(groups, group, list))) for group in groups
     }
-    failed = [each for each in findings["fast"] if each.status == "FAIL" and each.check in VOIDING]
+    failed = [each for each in findings["fast"] if each.status == "FAIL" and each.check in INVALIDATING]
     return Results(
         path=path,
         complete=_field(content, "complete", bool),
@@ -173,17 +177,12 @@ def _finding(content: Mapping[str, Any]) -> Finding:
     known = {field.name: content[field.name] for field in fields(Finding) if field.name in content}
     texts = {name: _field(known, name, str) for name in known.keys() - {"status", "number", "bound", "data"}}
     return Finding(
-        **{"check": _field(content, "check", str), "cause": _field(content, "cause", str), **texts},
+        **{"check": _field(content, "check", str), "message": _field(content, "message", str), **texts},
         status=_status(_field(content, "status", str)),
         number=_number(content.get("number")),
         bound=_number(content.get("bound")),
         data=known.get("data", {}),
     )
-
-
-def is_about(finding: Finding, case: str) -> bool:
-    """Return whether a finding of the group `fast` is about a case: then its cause begins with the case's name."""
-    return finding.cause.startswith((f"{case}:", f"{case} "))
 
 
 def _case(content: Mapping[str, Any], failed: Sequence[Finding]) -> Case:
@@ -201,8 +200,8 @@ def _case(content: Mapping[str, Any], failed: Sequence[Finding]) -> Case:
         images=_number(content.get("images")) or 0,
         flop=_number(content.get("flop")) or 0,
         peak=_number(content.get("peak")),
-        limit=str(content.get("limit") or ""),
-        void=content.get("fault") is not None or any(is_about(each, case) for each in failed),
+        bottleneck=str(content.get("bottleneck") or ""),
+        void=content.get("fault") is not None or any(each.case == case for each in failed),
         bytes=_number(content.get("bytes")) or 0,
         first=_number(content.get("first")) or 0,
         pipelined=_number(content.get("pipelined")) or 0,

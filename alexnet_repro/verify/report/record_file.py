@@ -27,7 +27,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from alexnet_repro.files import write_whole
+from alexnet_repro.files import atomic_write
 
 SCHEMA = 1
 RECORD, CURVE = "record.json", "learning_curve.svg"
@@ -59,8 +59,8 @@ def write_record(folder: Path, record: Mapping[str, Any], curve: str) -> Path:
     Raises:
         OSError: one can't be written; the message names it.
     """
-    write_whole(folder / CURVE, curve)
-    write_whole(folder / RECORD, formatted(record))
+    atomic_write(folder / CURVE, curve)
+    atomic_write(folder / RECORD, formatted(record))
     return folder / RECORD
 
 

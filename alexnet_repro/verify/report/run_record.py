@@ -12,14 +12,14 @@ from typing import Any
 from alexnet_repro.verify.benchmark.timing import Timing
 from alexnet_repro.verify.finding import GROUPS, Finding, overall, verdicts
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 @dataclass
 class Record:
     """Findings by group, and where they are written to.
 
-    The file is one JSON object: `schema` (1), `machine` (what is here), `verdict` and `verdicts` (PASS,
+    The file is one JSON object: `schema` (2), `machine` (what is here), `verdict` and `verdicts` (PASS,
     FAIL or INCONCLUSIVE, of the whole and of each of `doctor`, `correct`, `repeatable`, `fast` and
     `reference`),
     `complete` (whether the run came to its end), `findings` (by group; the fields of

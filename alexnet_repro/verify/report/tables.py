@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from alexnet_repro.verify.finding import Finding
 
-HEADINGS = ("case", "median", "IQR", "images/s", "GFLOP/s", "% peak", "limit", "in a row", "first", "memory")
+HEADINGS = ("case", "median", "IQR", "images/s", "GFLOP/s", "% peak", "bottleneck", "in a row", "first", "memory")
 LEGEND = (
     "median: of single rounds, each waited for; images/s, GFLOP/s and % peak are by it. "
     "in a row: a round of several that are waited for once."
@@ -27,7 +27,7 @@ class Row:
     """Floating-point operations a round; 0 where they aren't what is measured."""
     peak: float | None = None
     """The device's own best rate on a product, FLOP/s."""
-    limit: str = ""
+    bottleneck: str = ""
     """What limits it most."""
     pipelined: float | None = None
     """Seconds a round of several in a row."""
@@ -62,7 +62,7 @@ def price_table(device: str, cells: Mapping[tuple[str, str, str], Finding]) -> s
         lines.append(
             (precision, *(f"{each * 1e3:,.1f} ({each / min(times):.2f}×)" if each else "none" for each in row))
         )
-    reasons = dict.fromkeys(finding.cause for finding in cells.values() if not finding.number)
+    reasons = dict.fromkeys(finding.message for finding in cells.values() if not finding.number)
     return "\n".join(
         [
             "",
@@ -89,7 +89,7 @@ def _cells(row: Row) -> tuple[str, ...]:
     rate = row.flop / row.median
     gflop_rate = f"{rate / 1e9:,.1f}" if row.flop else ""
     share = f"{100 * rate / row.peak:.0f}" if row.flop and row.peak else ""
-    return (row.case, *time, f"{row.images / row.median:,.1f}", gflop_rate, share, row.limit, in_a_row, *costs)
+    return (row.case, *time, f"{row.images / row.median:,.1f}", gflop_rate, share, row.bottleneck, in_a_row, *costs)
 
 
 def _duration(seconds: float) -> str:

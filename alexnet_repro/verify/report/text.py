@@ -37,7 +37,7 @@ class Row:
     images: str
     tflops: str
     share: str
-    limit: str
+    bottleneck: str
 
 
 @dataclass(frozen=True)
@@ -98,8 +98,8 @@ def unwell(results: Results) -> list[Finding]:
 
 
 def improvable(results: Results) -> list[Finding]:
-    """Return the findings that are well and have a mend all the same: they work, and could be better."""
-    return [each for found in results.findings.values() for each in found if each.status == "PASS" and each.mend]
+    """Return the findings that are well and have a fix all the same: they work, and could be better."""
+    return [each for found in results.findings.values() for each in found if each.status == "PASS" and each.fix]
 
 
 def name(finding: Finding) -> str:
@@ -157,9 +157,11 @@ def rows(results: Results) -> list[Row]:
 def _row(case: Case) -> Row:
     time = (seconds(case.median), percent(case.iqr / case.median if case.median else math.nan, 1))
     if case.void:
-        return Row(case.case, *time, "void", "void", "void", case.limit or NONE)
+        return Row(case.case, *time, "void", "void", "void", case.bottleneck or NONE)
     tflops = f"{case.rate(case.flop) / 1e12:.3g}" if case.flop else NONE
-    return Row(case.case, *time, quantity(case.rate(case.images)), tflops, percent(share(case)), case.limit or NONE)
+    return Row(
+        case.case, *time, quantity(case.rate(case.images)), tflops, percent(share(case)), case.bottleneck or NONE
+    )
 
 
 def costs(results: Results) -> Costs:

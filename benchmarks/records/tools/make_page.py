@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from alexnet_repro import documented
-from alexnet_repro.files import write_whole
+from alexnet_repro.files import atomic_write
 from alexnet_repro.verify.report.record_file import CURVE, RECORD, read_records
 from benchmarks.records.tools.bands import NOT_REPRODUCED, REPRODUCED, UNKNOWN, WITHIN_REACH, band
 from benchmarks.records.tools.claims import NOT_RUN, Row, claims, layer_table, others, printed
@@ -309,7 +309,7 @@ def main() -> int:
     """Write the page; return the exit status: 1 if the records aren't fit."""
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     try:
-        write_whole(PAGE, page(read_records(PAGE.parent)))
+        atomic_write(PAGE, page(read_records(PAGE.parent)))
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1

@@ -17,7 +17,7 @@ from alexnet_repro import DataLoader, Recipe, synthetic_fashion
 from alexnet_repro.backend.devices import split_cpu
 from alexnet_repro.training.distributed.cluster import Cluster
 from alexnet_repro.training.distributed.strategy import strategy_of
-from alexnet_repro.training.tensorflow_step import TensorFlowStep
+from alexnet_repro.training.tensorflow_step import TensorFlowTrainStep
 
 SEEDS, UPDATES, BATCH, RATE = 30, 120, 12, 0.05
 RECIPE = dataclasses.replace(
@@ -46,7 +46,7 @@ def curves(strategy, rate=RATE):
     loader = DataLoader.from_arrays(*synthetic_fashion(2000, 40, seed=0), seed=0)
     with strategy.scope():
         model = build()
-        step = TensorFlowStep(model, loader, dataclasses.replace(RECIPE, learning_rate=rate))
+        step = TensorFlowTrainStep(model, loader, dataclasses.replace(RECIPE, learning_rate=rate))
     (dropout,) = (layer for layer in model.layers if isinstance(layer, keras.layers.Dropout))
     losses = []
     for seed in range(SEEDS):

@@ -15,7 +15,7 @@ import tensorflow as tf
 from alexnet_repro import DataLoader, Recipe
 from alexnet_repro.model import softmax
 from alexnet_repro.training import tensorflow_step as module
-from alexnet_repro.training.tensorflow_step import TensorFlowStep
+from alexnet_repro.training.tensorflow_step import TensorFlowTrainStep
 
 BATCH, RATE = 8, 0.5
 RECIPE = dataclasses.replace(
@@ -71,7 +71,7 @@ def seen(strategy, rows, *, dropout=False, resident=False):
         loader = DataLoader.from_arrays(data(), data(), seed=0)
         size = rows.shape[1]
         recipe = dataclasses.replace(RECIPE, draw_size=size, batch_size=size, dropout=dropout)
-        step = TensorFlowStep(network, loader, recipe, resident=resident)
+        step = TensorFlowTrainStep(network, loader, recipe, resident=resident)
     losses, accuracies = step(rows)
     labels = [np.stack([labels for labels, _ in spied[replica]]) for replica in sorted(spied)]
     logits = [np.stack([logits for _, logits in spied[replica]]) for replica in sorted(spied)]
@@ -91,7 +91,7 @@ def overflowed(strategy, rows):
     keras.config.set_dtype_policy("mixed_float16")
     with strategy.scope():
         network = model()
-        step = TensorFlowStep(network, DataLoader.from_arrays(data(), data(), seed=0), RECIPE)
+        step = TensorFlowTrainStep(network, DataLoader.from_arrays(data(), data(), seed=0), RECIPE)
     step(rows)
     keras.config.set_dtype_policy("float32")
     (scale,) = (each for each in step.variables if each.name == "dynamic_scale")

@@ -16,7 +16,7 @@ import numpy as np
 import alexnet_repro
 from alexnet_repro import Recipe
 from alexnet_repro.cli.parser import main
-from alexnet_repro.training.tensorflow_step import TensorFlowStep
+from alexnet_repro.training.tensorflow_step import TensorFlowTrainStep
 
 TINY = {"draw_size": 12, "batch_size": 12, "draws_per_epoch": 6, "warmup_updates": 0, "learning_rate": 1e-4}
 
@@ -49,16 +49,16 @@ def prepare(settings):
         return history
 
     alexnet_repro.train = kept
-    update, begin = TensorFlowStep.__call__, TensorFlowStep.__init__
+    update, begin = TensorFlowTrainStep.__call__, TensorFlowTrainStep.__init__
 
     def told(self, indices):
         print("update", flush=True)
         time.sleep(settings.get("pace", 0))
         return update(self, indices)
 
-    TensorFlowStep.__call__ = told
+    TensorFlowTrainStep.__call__ = told
     if "resident" in settings:
-        TensorFlowStep.__init__ = functools.partialmethod(begin, resident=settings["resident"])
+        TensorFlowTrainStep.__init__ = functools.partialmethod(begin, resident=settings["resident"])
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from alexnet_repro import DataLoader, build_alexnet, evaluate, synthetic_fashion
-from alexnet_repro.verify.numerics import error_bounds as bounds
+from alexnet_repro.verify.numerics import error_bounds
 from tests.helpers.paths import PROCESSES
 from tests.helpers.workers import alone, assert_same_training
 
@@ -140,7 +140,7 @@ def test_replicas_are_one_device(folder, one_device, replicas):
     measured = evaluate(model, loader, loss="softmax", progress=False)
     ((updates, loss, accuracy, images),) = kept["evaluations"]
     assert (updates, images) == (6, 40)
-    assert abs(loss - measured.loss) <= 2 * bounds.drift("float32", "cpu:0") * (measured.loss + np.log(10))
+    assert abs(loss - measured.loss) <= 2 * error_bounds.drift("float32", "cpu:0") * (measured.loss + np.log(10))
     assert accuracy == pytest.approx(measured.accuracy, abs=1 / 40)  # two classes may be closer than rounding
 
 

@@ -12,7 +12,7 @@ from alexnet_repro import Checkpoints, DataLoader, Evaluation, Recipe, synthetic
 from alexnet_repro.training.checkpoint import Progress
 from alexnet_repro.training.distributed.cluster import ClusterError
 from alexnet_repro.training.distributed.one_device import OneDevice
-from alexnet_repro.training.stop_signal import Wish
+from alexnet_repro.training.stop_signal import StopRequest
 
 if keras.backend.backend() != "tensorflow":
     pytest.skip("KERAS_BACKEND isn't tensorflow", allow_module_level=True)
@@ -80,9 +80,9 @@ def test_source_digest(tmp_path, files, same):
 
 def test_one_device_is_left_alone():
     """On one device nothing is put between the training and what it is given."""
-    wish, checkpoints = Wish(), object()
+    stop_request, checkpoints = StopRequest(), object()
     device = OneDevice()
-    assert device.stopping(wish) is wish
+    assert device.stopping(stop_request) is stop_request
     assert device.checkpoints(checkpoints) is checkpoints
     assert device.step(None, None, None) is None
     assert (device.chief, device.stopped_by) == (True, 0)
@@ -125,7 +125,7 @@ def test_all_workers_stop_alike(own, others, stopped_by):
     """A worker stops when any of them is asked to, by the largest signal that any was asked by."""
     workers = object.__new__(strategies.Workers)
     workers.watch, workers.exchange = Moves(), Told(others=(others,))
-    assert workers.stopping(Wish(own))() == (stopped_by > 0)
+    assert workers.stopping(StopRequest(own))() == (stopped_by > 0)
     assert workers.stopped_by == stopped_by
     assert workers.watch == [("apart", 0)]
 

@@ -103,7 +103,7 @@ def call():
         group, finding = ended.args
         assert ended.__context__ is None  # or the error would hold what the test had in memory
         assert (group, finding.check, finding.status, finding.device) == ("fast", "fits", "INCONCLUSIVE", "gpu:0")
-        return finding.cause, bool(ran)
+        return finding.message, bool(ran)
 
     return call
 
@@ -158,7 +158,7 @@ def test_evaluation_is_held_against_outputs(evaluation, said):
 def test_training_is_timed_as_it_trains(monkeypatch, at_once, updates):
     """A round is as many updates as training makes a call, where that is more than two."""
     module = test_training
-    monkeypatch.setattr(module, "best_step", lambda *_: SimpleNamespace(updates_at_once=at_once))
+    monkeypatch.setattr(module, "best_train_step", lambda *_: SimpleNamespace(updates_per_call=at_once))
     monkeypatch.setattr(
         module, "train", lambda _, __, recipe, **___: SimpleNamespace(losses=[0.0] * recipe.num_updates)
     )

@@ -8,15 +8,15 @@ from keras import ops
 
 from alexnet_repro.backend.devices import moved
 from alexnet_repro.verify.checks import memory as memory_checks
-from alexnet_repro.verify.checks.config import Subject
+from alexnet_repro.verify.checks.config import CheckConfig
 
-SUBJECT = Subject(side=67, steps=2, replays=2)
+CONFIG = CheckConfig(side=67, steps=2, replays=2)
 
 
 def test_copies_arrive():
     """What is copied to this processor and back is what was sent."""
-    found = memory_checks.copies(SUBJECT)
-    assert (found.status, found.cause) == ("PASS", "64 MiB to cpu:0 and back")
+    found = memory_checks.copies(CONFIG)
+    assert (found.status, found.message) == ("PASS", "64 MiB to cpu:0 and back")
 
 
 @pytest.mark.parametrize(
@@ -40,10 +40,10 @@ def test_wrong_byte_is_found(monkeypatch, to, way):
         return moved(ops.convert_to_tensor(array), "cpu:0")
 
     monkeypatch.setattr(memory_checks, "moved", spoiling)
-    found = memory_checks.copies(SUBJECT, ("gpu:1",))
+    found = memory_checks.copies(CONFIG, ("gpu:1",))
     assert (found.status, found.number) == ("FAIL", 1)
-    assert found.cause == f"1 of 4096 bytes copied {way} didn't arrive as they were sent"
-    assert found.mend
+    assert found.message == f"1 of 4096 bytes copied {way} didn't arrive as they were sent"
+    assert found.fix
 
 
 def test_every_other_gpu_is_a_peer(monkeypatch):
@@ -52,11 +52,11 @@ def test_every_other_gpu_is_a_peer(monkeypatch):
     monkeypatch.setattr(memory_checks, "usable_devices", lambda: ("cpu:0", "gpu:0", "gpu:1", "gpu:2"))
     monkeypatch.setattr(memory_checks, "on_device", lambda _: nullcontext())
     monkeypatch.setattr(memory_checks, "moved", lambda tensor, _device: tensor)
-    found = memory_checks.peers(Subject(device="gpu:0"))
-    assert [way for way in found.cause.split(", ") if "gpu:0" in way and "and back" not in way] == [
+    found = memory_checks.gpu_to_gpu_copies(CheckConfig(device="gpu:0"))
+    assert [way for way in found.message.split(", ") if "gpu:0" in way and "and back" not in way] == [
         "from gpu:0 to gpu:1",
         "from gpu:1 to gpu:0",
         "from gpu:0 to gpu:2",
         "from gpu:2 to gpu:0",
     ]
-    assert "cpu" not in found.cause
+    assert "cpu" not in found.message

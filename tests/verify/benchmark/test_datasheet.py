@@ -98,7 +98,7 @@ def test_compare(found, status, words):
     """
     others = [finding for finding in compare(found, NOMINAL) if finding.status != "PASS"]
     assert [finding.status for finding in others] == ([] if status == "PASS" else [status])
-    assert all(words in finding.cause and finding.mend and finding.device == found.device for finding in others)
+    assert all(words in finding.message and finding.fix and finding.device == found.device for finding in others)
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,10 @@ def test_link_that_fell_back():
 def test_products_that_are_not_known():
     """A GPU of which only memory and link are known isn't passed by those alone."""
     found = compare(FOUND, Nominal(memory=3.35e12))
-    assert [(each.status, "its products" in each.cause) for each in found] == [("PASS", False), ("INCONCLUSIVE", True)]
+    assert [(each.status, "its products" in each.message) for each in found] == [
+        ("PASS", False),
+        ("INCONCLUSIVE", True),
+    ]
 
 
 def test_unknown_device_is_in_doubt():

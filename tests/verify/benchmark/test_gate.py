@@ -54,21 +54,21 @@ def test_few_processes_fail_nothing():
     few = [replace(each, reference=each.reference[1:]) for each in (case(0.005, 0.0), case(0.005, 0.5, 0.5, 0.5))]
     assert find(few[0]).status == "PASS"
     found = find(few[1])
-    assert (found.status, found.cause.endswith("; which is of 7 processes, too few to fail by")) == (
+    assert (found.status, found.message.endswith("; which is of 7 processes, too few to fail by")) == (
         "INCONCLUSIVE",
         True,
     )
-    assert found.mend.startswith("of 8 processes or more: python -m benchmarks.tools.make_reference")
+    assert found.fix.startswith("of 8 processes or more: python -m benchmarks.tools.make_reference")
 
 
 def test_failure_says_by_how_much():
     """What is slower, by how much, against what, and what to type."""
     found = find(case(0.03, *[math.log(1.2)] * 3))
-    assert found.cause == "resize is 20.0% slower than its reference, in 3 of 3 looks"
+    assert found.message == "resize is 20.0% slower than its reference, in 3 of 3 looks"
     assert found.evidence == (
         "20.0% slower than 8 processes of 2026-11-24; noise explains 4.4%, and 95% of slowdowns by 13.5% are caught"
     )
-    assert "python -m alexnet_repro doctor" in found.mend
+    assert "python -m alexnet_repro doctor" in found.fix
 
 
 @pytest.mark.parametrize(
@@ -87,25 +87,27 @@ def test_noise_that_hides_a_tenth(deviation, status):
     if status != "PASS":
         seen = math.expm1((1.355132 + 2.630157) * deviation * math.sqrt(1.125))
         assert found.data["visible"] == pytest.approx(seen, rel=1e-4)
-        assert found.cause == f"resize: noise hides what is slower by less than {seen:.0%}; 10% should be seen"
-        assert "--processes" not in found.cause
-        assert "python -m benchmarks.tools.make_reference" in found.mend
+        assert found.message == f"resize: noise hides what is slower by less than {seen:.0%}; 10% should be seen"
+        assert "--processes" not in found.message
+        assert "python -m benchmarks.tools.make_reference" in found.fix
 
 
 @pytest.mark.parametrize(("shift", "noted"), [(-0.06, True), (-0.035, False), (0.0, False)])
 def test_faster_is_noted(shift, noted):
     """What is faster beyond noise passes, and is offered to be kept: 3.499483 × 0.01 × sqrt(1.125) = 0.0371."""
     found = find(case(0.01, shift))
-    assert (found.status, bool(found.mend)) == ("PASS", noted)
-    assert ("5.8% faster" in found.cause) == noted
+    assert (found.status, bool(found.fix)) == ("PASS", noted)
+    assert ("5.8% faster" in found.message) == noted
 
 
 def test_interval_around_the_ratio():
     """Its data names the case and holds what noise leaves of the ratio at 95 %: t of 7 degrees is 2.364624."""
-    data = find(case(0.01, 0.02)).data
+    found = find(case(0.01, 0.02))
     half = 2.364624 * 0.01 * math.sqrt(1.125)
-    assert data["case"] == "resize"
-    assert (data["low"], data["high"]) == pytest.approx((math.exp(0.02 - half), math.exp(0.02 + half)), rel=1e-6)
+    assert found.case == "resize"
+    assert (found.data["low"], found.data["high"]) == pytest.approx(
+        (math.exp(0.02 - half), math.exp(0.02 + half)), rel=1e-6
+    )
 
 
 def test_budget_is_shared():
@@ -162,8 +164,8 @@ def test_all_moved_together(others, said):
     far = [case(0.001, 0.0, name=f"far {i}", device="gpu:0") for i in range(9)]
     found = find(slow, *rest, *far)
     assert found.status == "FAIL"
-    assert ("as are the others of cpu:0" in found.cause) == said
-    assert ("the machine is slower, or busy, rather than this case" in found.cause) == said
+    assert ("as are the others of cpu:0" in found.message) == said
+    assert ("the machine is slower, or busy, rather than this case" in found.message) == said
 
 
 def test_another_virtual_machine():
@@ -172,7 +174,7 @@ def test_another_virtual_machine():
     assert find(slow).status == "FAIL"
     found = find(replace(slow, elsewhere=True))
     assert found.status == "INCONCLUSIVE"
-    assert "of another virtual machine, or of before this one started anew" in found.cause
+    assert "of another virtual machine, or of before this one started anew" in found.message
     assert find(replace(case(0.001, 0.0), elsewhere=True)).status == "PASS"
 
 
@@ -181,7 +183,7 @@ def test_busy_machine_is_no_failure(busy, status):
     """What is slower while something else takes processors is in doubt, and how many it took is said."""
     found = find(replace(case(0.001, *[0.1] * 3), busy=busy))
     assert found.status == status
-    assert ("while something else took 6% of the processors" in found.cause) == (busy > 0.05)
+    assert ("while something else took 6% of the processors" in found.message) == (busy > 0.05)
 
 
 @pytest.mark.parametrize("count", [0, 4])
@@ -202,8 +204,8 @@ def test_overrides_hold_for_their_cases():
 def test_none_on_file():
     """Without a reference it is in doubt, with the reason and how to make one."""
     found = none_on_file(["resize"], "gpu:0", "no reference is on file for T4")
-    assert (found.status, found.cause) == ("INCONCLUSIVE", "resize: no reference is on file for T4")
-    assert found.mend.startswith("python -m benchmarks.tools.make_reference")
+    assert (found.status, found.message) == ("INCONCLUSIVE", "resize: no reference is on file for T4")
+    assert found.fix.startswith("python -m benchmarks.tools.make_reference")
 
 
 SHAPES = {
@@ -256,4 +258,4 @@ def test_slowdowns_are_caught(name, slowdown, deviation, least):
 def test_many_without_a_reference_are_one_line():
     """Cases that have none for the same reason are counted and named in one finding."""
     found = none_on_file(["resize", "forward"], "gpu:0", "no reference is on file for T4")
-    assert (found.cause, found.evidence) == ("2 cases: no reference is on file for T4", "resize, forward")
+    assert (found.message, found.evidence) == ("2 cases: no reference is on file for T4", "resize, forward")

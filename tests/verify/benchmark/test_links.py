@@ -120,12 +120,12 @@ def test_slow_port_fails(workers, rates, status):
     found = links(names, [[rate, rate / 10] for rate in rates], UNTOLD[:workers])
     assert (found.status, found.bound) == (status, 0.5)
     slowest = rates.index(min(rates))
-    assert found.cause.startswith(f"node{slowest} to node{(slowest + 1) % workers} is the slowest, at ")
-    assert ("ethtool" in found.mend) is (status != "PASS")
+    assert found.message.startswith(f"node{slowest} to node{(slowest + 1) % workers} is the slowest, at ")
+    assert ("ethtool" in found.fix) is (status != "PASS")
 
 
 @pytest.mark.parametrize(
-    ("speeds", "status", "cause"),
+    ("speeds", "status", "message"),
     [
         pytest.param((25_000, 25_000), "PASS", "node1 to node2 is the slowest", id="speeds=equal"),
         pytest.param(
@@ -137,16 +137,16 @@ def test_slow_port_fails(workers, rates, status):
         pytest.param((25_000, 0), "INCONCLUSIVE", "node1 to node2 is the slowest", id="speeds=untold"),
     ],
 )
-def test_port_that_fell_back(speeds, status, cause):
+def test_port_that_fell_back(speeds, status, message):
     """Between two machines links can't tell which port is slow; what the ports say of themselves can."""
     found = links(["node1", "node2"], [[1.1e9], [1.2e9]], speeds)
-    assert (found.status, found.cause[: len(cause)]) == (status, cause)
+    assert (found.status, found.message[: len(message)]) == (status, message)
 
 
 def test_link_that_is_cut_fails():
     """Who isn't reached is named, with why."""
     found = links(MACHINES, [[1e9], [1e9], "node1, port 40123: timed out"], UNTOLD[:3])
-    assert (found.status, found.cause) == (
+    assert (found.status, found.message) == (
         "FAIL",
         "a worker isn't reached by node3 to node1: node1, port 40123: timed out",
     )

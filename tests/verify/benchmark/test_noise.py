@@ -46,7 +46,7 @@ def test_rounds_are_thinned_evenly(count, kept):
 def test_cases_lend_each_other_degrees():
     """Cases that differ no more than by chance borrow all they may; unlike ones next to nothing; two cases nothing."""
     (like, *_) = moderated([Spread(1e-4, 4.0)] * 3)
-    assert like.degrees == 4 + noise.MOST_BORROWED == 20
+    assert like.degrees == 4 + noise.MAX_BORROWED == 20
     # s0² = exp(log 1e-4 - digamma(2) + log 2) = 1e-4 × 2 / exp(0.4227843) = 1.310440e-4; (16 s0² + 4 s²) / 20
     assert like.variance == pytest.approx((16 * 1.310440e-4 + 4 * 1e-4) / 20, rel=1e-5)
     unlike = moderated([Spread(1e-4, 4.0), Spread(1e-2, 4.0), Spread(1.0, 4.0)])

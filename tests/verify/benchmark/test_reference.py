@@ -50,7 +50,7 @@ def test_file_is_read(folder):
     ],
 )
 def test_damaged_file_is_named(folder, old, new):
-    """A forged or truncated file is never taken for none, nor compared with: it is named, with what mends it."""
+    """A forged or truncated file is never taken for none, nor compared with: it is named, with what fixes it."""
     path = path_of(folder, STORED.device)
     path.write_text(path.read_text().replace(old, new) if old else new)
     with pytest.raises(ValueError, match=f"git checkout {path}"):

@@ -30,7 +30,7 @@ def test_start_decides_whether_a_reference_is_of_here(folder):
 def test_same_speed_passes(folder):
     """A run as fast as its reference passes, with the day of it."""
     (found,) = speed_findings([timing(1.0)], PLACES, folder)
-    assert (found.check, found.status, found.cause) == ("speed", "PASS", "resize")
+    assert (found.check, found.status, found.message) == ("speed", "PASS", "resize")
     assert "8 processes of 2026-11-24" in found.evidence
 
 
@@ -94,8 +94,8 @@ def test_unlike_is_never_compared(folder, places, case, said):
     """Another device, case or environment is in doubt, however slow; what is missing is said, and how to make it."""
     (found,) = speed_findings([timing(9.0, case)], places, folder)
     assert (found.status, found.number) == ("INCONCLUSIVE", None)
-    assert found.cause == f"{case}: {said}"
-    assert found.mend.startswith("python -m benchmarks.tools.make_reference")
+    assert found.message == f"{case}: {said}"
+    assert found.fix.startswith("python -m benchmarks.tools.make_reference")
 
 
 def test_void_timings_are_left_out(folder):

@@ -40,7 +40,7 @@ class Answers:
     def __call__(self, question, _deadline, _environ) -> list[Finding | Mapping]:
         self.asked.append((question.ask, len(question.devices), question.images))
         if question.ask == self.broken:
-            return [Finding(question.ask, "FAIL", "no answer", data={"broken": True})]
+            return [Finding(question.ask, "FAIL", "no answer", kind="crash")]
         if question.ask == "all-reduce":
             small = {"bytes": 10**6, "tensors": 1, "devices": 2, "seconds": [0.001] * 5, "fault": None}
             return [small, {**small, "bytes": 10**8, "seconds": [0.02] * 5}]
@@ -89,7 +89,7 @@ def test_what_came_to_nothing_fails_once(monkeypatch, broken, statuses):
     assert [each.status for each in found] == statuses
     assert len(answers.asked) == len(set(answers.asked))
     doubtful = next(each for each in found if each.status == "INCONCLUSIVE")
-    assert doubtful.cause.startswith(f"follows from {broken}: ")
+    assert doubtful.message.startswith(f"caused by failed check '{broken}': ")
 
 
 def test_nothing_is_green_on_parts_of_a_cpu(monkeypatch):
@@ -131,7 +131,7 @@ def test_all_reduces_of_two_devices():
 def test_device_that_isnt_there_is_a_finding():
     """A child that fails says so: one finding, no exception."""
     (found,) = ask(Question("steps", ("cpu:0", "cpu:7"), 2, images=2, side=67), 120, CPU)
-    assert (found.check, found.status, found.data) == ("steps", "FAIL", {"broken": True})
+    assert (found.check, found.status, found.kind) == ("steps", "FAIL", "crash")
     assert "cpu:7" in found.evidence.lower()
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from alexnet_repro.verify.benchmark.calibration import Calibration
-from alexnet_repro.verify.benchmark.roofline import ACTIVATIONS, Work, forward, limit, train_step
+from alexnet_repro.verify.benchmark.roofline import ACTIVATIONS, Work, bottleneck, forward, train_step
 
 RATES = Calibration("gpu:0", {"float32": 1e12}, memory=1e11, call_overhead=1e-4, kernel_launch=5e-6)
 
@@ -32,13 +32,13 @@ def test_work(work, flop, least, most):
 @pytest.mark.parametrize(
     ("work", "seconds", "name"),
     [
-        pytest.param(Work(10**12, 10**9, 20), 1.2, "compute", id="limit=compute"),
-        pytest.param(Work(10**10, 10**10, 20), 0.15, "memory", id="limit=memory"),
-        pytest.param(Work(10**8, 10**6, 100), 0.0012, "launch", id="limit=launch"),
-        pytest.param(Work(10**8, 10**6, 100), 0.0013, "other", id="limit=other than launch"),
-        pytest.param(Work(10**12, 10**9, 20), 2.1, "other", id="limit=other"),
+        pytest.param(Work(10**12, 10**9, 20), 1.2, "compute", id="bottleneck=compute"),
+        pytest.param(Work(10**10, 10**10, 20), 0.15, "memory", id="bottleneck=memory"),
+        pytest.param(Work(10**8, 10**6, 100), 0.0012, "launch", id="bottleneck=launch"),
+        pytest.param(Work(10**8, 10**6, 100), 0.0013, "other", id="bottleneck=other than launch"),
+        pytest.param(Work(10**12, 10**9, 20), 2.1, "other", id="bottleneck=other"),
     ],
 )
 def test_limit(work, seconds, name):
     """The part that takes longest at calibrated rates, where it explains half of it; a call counts as launches do."""
-    assert limit(work, seconds, "float32", RATES) == name
+    assert bottleneck(work, seconds, "float32", RATES) == name

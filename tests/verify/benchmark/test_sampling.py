@@ -123,7 +123,7 @@ def test_only_what_lies_between(idle):
 
 def test_samples_are_thinned(idle, monkeypatch):
     """There are never as many as the most: every other one goes, the first stays, the rest come half as often."""
-    monkeypatch.setattr(telemetry, "MOST_SAMPLES", 8)
+    monkeypatch.setattr(telemetry, "MAX_SAMPLES", 8)
     sampler, waited, take = idle(waits=20, interval=1.0)
     start = time.perf_counter()
     take()

@@ -52,10 +52,10 @@ def test_scaling_is_held_against_its_parts(kind, together, shape, status, said):
     """An update of 100 ms of computing and 20 of all-reduce may take 126; where it takes over 240, it fails."""
     found = scaling.scaling(point(together, kind=kind, shape=shape, one=0.2))
     assert (found.check, found.status, found.precision) == ("scaling", status, "float32")
-    assert said in found.cause
+    assert said in found.message
     assert found.number == pytest.approx(0.1 / together)
     assert found.bound == pytest.approx(0.1 / 0.12 * 0.95)
-    assert bool(found.mend) is (status != "PASS")
+    assert bool(found.fix) is (status != "PASS")
 
 
 def measured(seconds=0.010, fault=None):
@@ -76,15 +76,15 @@ def test_all_reduce_is_held_against_the_way_through_the_host(through_host, statu
     """100 MB among four in 10 ms are 10 GB/s, 2 × 3/4 of it on the bus; slower than through the host fails."""
     found = scaling.all_reduce(measured(), through_host)
     assert (found.check, found.status, found.number) == ("all-reduce", status, pytest.approx(1e10))
-    assert said in found.cause
+    assert said in found.message
     assert found.bound == (pytest.approx(1e8 / through_host) if through_host else None)
     assert found.data["measured"] == [[10**6, pytest.approx(0.001)], [10**8, pytest.approx(0.010)]]
 
 
-def test_all_reduce_that_sums_wrongly_is_void():
+def test_all_reduce_that_sums_wrongly_is_invalid():
     """However fast it came."""
     found = scaling.all_reduce(measured(fault="the sum of 1 to 4 came out as 9.0"), 1.0)
-    assert (found.status, found.cause) == ("FAIL", "it is void: the sum of 1 to 4 came out as 9.0")
+    assert (found.status, found.message) == ("FAIL", "invalid: the sum of 1 to 4 came out as 9.0")
 
 
 STRAGGLERS = [
@@ -104,10 +104,10 @@ def test_stragglers_are_named(alone, status, device, slow):
     by_device = {f"gpu:{number}": rounds(each) for number, each in enumerate(alone)}
     (found,) = scaling.stragglers(by_device, 64, dict.fromkeys(by_device, MODEL), "float32")
     assert (found.check, found.status, found.device, found.data["slow"]) == ("stragglers", status, device, slow)
-    assert f"× {MODEL}" in found.cause
-    assert all(each in found.cause for each in slow)
+    assert f"× {MODEL}" in found.message
+    assert all(each in found.message for each in slow)
     assert found.number == pytest.approx(max(alone) / 1.0 - 1)
-    assert bool(found.mend) is (status == "FAIL")
+    assert bool(found.fix) is (status == "FAIL")
 
 
 def test_noise_accuses_no_straggler():
@@ -115,7 +115,7 @@ def test_noise_accuses_no_straggler():
     alone = {"gpu:0": rounds(1.0), "gpu:1": rounds(1.2, NOISY)}
     (found,) = scaling.stragglers(alone, 64, {})
     assert (found.status, found.device) == ("INCONCLUSIVE", "gpu:1")
-    assert "too noisy to judge" in found.cause
+    assert "too noisy to judge" in found.message
 
 
 def test_models_are_compared_with_their_own():
@@ -130,7 +130,7 @@ def test_parts_of_a_cpu_tell_nothing_of_speed(status):
     """Whatever was measured there is in doubt, by design, and says so."""
     found = scaling.by_design(Finding("scaling", status, "efficiency 50 %", number=0.5))
     assert (found.status, found.number) == ("INCONCLUSIVE", 0.5)
-    assert found.cause == "efficiency 50 %; on parts of one CPU, which share its cores, it means nothing"
+    assert found.message == "efficiency 50 %; on parts of one CPU, which share its cores, it means nothing"
 
 
 def test_parts_of_a_cpu_can_be_wrong():

@@ -10,7 +10,7 @@ import keras
 import pytest
 
 from alexnet_repro.backend.devices import usable_devices
-from alexnet_repro.verify.checks.devices import UnfitError
+from alexnet_repro.verify.checks.devices import MachineNotReadyError
 from alexnet_repro.verify.finding import Finding
 from alexnet_repro.verify.report.run_record import Record
 from benchmarks import conftest as benchmarks_conftest
@@ -67,10 +67,10 @@ def test_doctor_is_asked_before_a_gpu_is_used(monkeypatch, backend):
 
     def choose(*arguments, **_):
         asked.append(arguments)
-        raise UnfitError("that was all")
+        raise MachineNotReadyError("that was all")
 
     monkeypatch.setattr(keras.backend, "backend", lambda: backend)
-    monkeypatch.setattr(module, "ask_the_doctor", ask)
+    monkeypatch.setattr(module, "diagnose_machine", ask)
     monkeypatch.setattr(module, "choose_devices", choose)
     monkeypatch.setattr(module, "enable_memory_growth", lambda: asked.append("memory growth"))
     monkeypatch.setattr(module, "usable_devices", lambda: ("cpu:0", "gpu:0"))

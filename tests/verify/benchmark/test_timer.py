@@ -15,7 +15,7 @@ from pytest_benchmark.utils import NameWrapper
 
 from alexnet_repro.verify.benchmark import timer as module
 from alexnet_repro.verify.benchmark.timer import measure, read_back_seconds, uncollected
-from alexnet_repro.verify.benchmark.timing import Timing, synchronised
+from alexnet_repro.verify.benchmark.timing import Timing, synchronized
 
 MOMENT = 0.02  # seconds that the work takes; far above what a call and a read cost
 
@@ -58,7 +58,7 @@ class Promise:
 
 def judged(done):
     """Return whether the timing is found to have waited."""
-    return synchronised(Timing("case", "gpu:0", "float32", done.rounds, done.read_back)).status
+    return synchronized(Timing("case", "gpu:0", "float32", done.rounds, done.read_back)).status
 
 
 @pytest.mark.parametrize(("least", "rounds"), [(1, 5), (5, 5), (9, 9)])
@@ -106,7 +106,7 @@ def test_work_that_isnt_done_is_found_out(make):
 
 @pytest.mark.parametrize(("waits", "status"), [(True, "PASS"), (False, "FAIL")])
 def test_device_is_waited_for(make, monkeypatch, waits, status):
-    """With a device that works in the background, a `synchronise` that waits is believed, one that doesn't is not."""
+    """With a device that works in the background, a `synchronize` that waits is believed, one that doesn't is not."""
     until = [0.0]
 
     def start():
@@ -121,7 +121,7 @@ def test_device_is_waited_for(make, monkeypatch, waits, status):
         return value
 
     result = np.zeros(3)
-    monkeypatch.setattr(module.devices, "synchronise", wait if waits else lambda *_: None)
+    monkeypatch.setattr(module.devices, "synchronize", wait if waits else lambda *_: None)
     monkeypatch.setattr(module.ops, "convert_to_numpy", read)
     done = measure(make(), start, least_rounds=5, seconds=0.0)
     assert judged(done) == status
@@ -133,7 +133,7 @@ def test_each_round_begins_and_ends_with_a_wait(make, monkeypatch):
     """Nothing is under way when the clock is started, nor when it is stopped."""
     events = []
     monkeypatch.setattr(module, "read_back_seconds", lambda _: 1e-9)  # in no doubt, so never measured again
-    monkeypatch.setattr(module.devices, "synchronise", lambda *_: events.append("wait"))
+    monkeypatch.setattr(module.devices, "synchronize", lambda *_: events.append("wait"))
     measure(make(), lambda: events.append("work"), least_rounds=5, seconds=0.0)
     assert events[-15:] == ["wait", "work", "wait"] * 5
 

@@ -3,7 +3,16 @@
 import numpy as np
 import pytest
 
-from alexnet_repro.verify.benchmark.timing import Timing, judge, quiet, share, siblings, steady, synchronised, valid
+from alexnet_repro.verify.benchmark.timing import (
+    Timing,
+    gpu_speed_parity,
+    judge,
+    low_noise,
+    no_thermal_drift,
+    peak_fraction,
+    synchronized,
+    valid,
+)
 
 HOT = "its clocks are held down by heat (software slowdown), 91 °C"
 A100, T4 = "NVIDIA A100-SXM4-80GB", "Tesla T4"
@@ -22,11 +31,11 @@ def rising(count, factor):
 @pytest.mark.parametrize(
     ("peak", "bandwidth", "flop", "largest", "checks"),
     [
-        (None, None, 10**12, True, "valid synchronised steady quiet"),
-        (2e12, None, 10**12, True, "valid synchronised steady quiet"),
-        (2e12, 1e12, 0, True, "valid synchronised steady quiet"),
-        (2e12, 1e12, 10**12, False, "valid synchronised steady quiet"),
-        (2e12, 1e12, 10**12, True, "valid synchronised steady quiet share"),
+        (None, None, 10**12, True, "valid synchronized no_thermal_drift low_noise"),
+        (2e12, None, 10**12, True, "valid synchronized no_thermal_drift low_noise"),
+        (2e12, 1e12, 0, True, "valid synchronized no_thermal_drift low_noise"),
+        (2e12, 1e12, 10**12, False, "valid synchronized no_thermal_drift low_noise"),
+        (2e12, 1e12, 10**12, True, "valid synchronized no_thermal_drift low_noise peak_fraction"),
     ],
 )
 def test_each_case_is_judged(peak, bandwidth, flop, largest, checks):
@@ -46,16 +55,16 @@ def test_each_case_is_judged(peak, bandwidth, flop, largest, checks):
 )
 def test_noise_is_a_doubt(rounds, status):
     """A case whose middle half spreads over more than a quarter of its median can't be judged."""
-    assert quiet(timing(rounds)).status == status
+    assert low_noise(timing(rounds)).status == status
 
 
-def test_wrong_result_is_void():
+def test_wrong_result_is_invalid():
     """How fast a wrong answer came tells nothing, and what was wrong with it is said."""
     assert valid(timing()).status == "PASS"
     finding = valid(timing(fault="probabilities sum to 0.5"))
     assert (finding.check, finding.status) == ("valid", "FAIL")
-    assert finding.cause == "forward[device=gpu:0-precision=float32] is void: probabilities sum to 0.5"
-    assert "python -m alexnet_repro doctor" in finding.mend
+    assert finding.message == "forward[device=gpu:0-precision=float32] is invalid: probabilities sum to 0.5"
+    assert "python -m alexnet_repro doctor" in finding.fix
 
 
 @pytest.mark.parametrize(
@@ -63,16 +72,16 @@ def test_wrong_result_is_void():
 )
 def test_clock_is_stopped_when_the_device_is_done(median, status):
     """A round takes at least half the time that its result takes to be read; the median decides, not one round."""
-    finding = synchronised(timing([0.0, median, median, median, 9.0], read_back=1.0))
-    assert (finding.check, finding.status, finding.number, finding.bound) == ("synchronised", status, median, 0.5)
+    finding = synchronized(timing([0.0, median, median, median, 9.0], read_back=1.0))
+    assert (finding.check, finding.status, finding.number, finding.bound) == ("synchronized", status, median, 0.5)
 
 
 def test_unfinished_work_is_named():
     """Both times are shown, and what to type into the benchmark."""
-    finding = synchronised(timing([0.001] * 5, read_back=0.2))
-    assert "timed without waiting for the device" in finding.cause
+    finding = synchronized(timing([0.001] * 5, read_back=0.2))
+    assert "timed without waiting for the device" in finding.message
     assert finding.evidence == "0.001 s a round, but 0.2 s until its result could be read"
-    assert "devices.synchronise" in finding.mend
+    assert "devices.synchronize" in finding.fix
 
 
 @pytest.mark.parametrize(
@@ -83,12 +92,12 @@ def test_unfinished_work_is_named():
 @pytest.mark.parametrize("count", [11, 48, 500])
 def test_falling_speed_is_seen(count, heat, status, said):
     """Rounds that grow slower by half: a fault where the driver speaks of heat, a doubt where it doesn't."""
-    finding = steady(timing(rising(count, 1.5), heat=heat))
-    assert (finding.check, finding.status, finding.bound) == ("steady", status, 1.1)
+    finding = no_thermal_drift(timing(rising(count, 1.5), heat=heat))
+    assert (finding.check, finding.status, finding.bound) == ("no_thermal_drift", status, 1.1)
     assert 1.25 < finding.number < 1.5
-    assert "grew slower by" in finding.cause
-    assert said in finding.cause
-    assert ("nvidia-smi" in finding.mend) == bool(heat)
+    assert "grew slower by" in finding.message
+    assert said in finding.message
+    assert ("nvidia-smi" in finding.fix) == bool(heat)
 
 
 @pytest.mark.parametrize(
@@ -106,7 +115,7 @@ def test_falling_speed_is_seen(count, heat, status, said):
 )
 def test_other_courses_are_no_fall(rounds):
     """Little, the other way, once, for a while, or too few to tell: none is taken for heat."""
-    assert steady(timing(rounds, heat=HOT)).status == "PASS"
+    assert no_thermal_drift(timing(rounds, heat=HOT)).status == "PASS"
 
 
 def test_noise_is_never_taken_for_a_fall():
@@ -114,7 +123,7 @@ def test_noise_is_never_taken_for_a_fall():
     random = np.random.default_rng(0)
     for _ in range(2000):
         rounds = 0.01 * random.lognormal(sigma=random.uniform(0.01, 1.0), size=random.integers(5, 100))
-        finding = steady(timing(rounds, heat=HOT))
+        finding = no_thermal_drift(timing(rounds, heat=HOT))
         assert finding.status == "PASS", str(finding)
 
 
@@ -123,7 +132,7 @@ def test_fall_is_seen_through_noise():
     random = np.random.default_rng(0)
     for _ in range(100):
         rounds = rising(100, 1.5) * random.lognormal(sigma=0.1, size=100)
-        assert steady(timing(rounds, heat=HOT)).status == "FAIL"
+        assert no_thermal_drift(timing(rounds, heat=HOT)).status == "FAIL"
 
 
 @pytest.mark.parametrize(
@@ -138,19 +147,19 @@ def test_fall_is_seen_through_noise():
 )
 def test_share_of_the_roofline(peak, bandwidth, number, status):
     """The best round takes four times its arithmetic and memory at the most; more is a doubt, never a fault."""
-    finding = share(timing([3.0, 1.0, 2.0], flop=10**12, bytes=10**11), peak, bandwidth)
-    assert (finding.check, finding.status, finding.bound) == ("share", status, 0.25)
+    finding = peak_fraction(timing([3.0, 1.0, 2.0], flop=10**12, bytes=10**11), peak, bandwidth)
+    assert (finding.check, finding.status, finding.bound) == ("peak_fraction", status, 0.25)
     assert finding.number == pytest.approx(number)
 
 
 def test_share_tells_mfu_too():
     """What was reached of the roofline, and what of products alone, whether it is enough or not."""
     case = timing([2.0, 1.0], flop=10**12, bytes=10**11)
-    low, high = share(case, 5e12, 5e12), share(case, 5e12, 0.5e12)
-    assert low.cause == (
+    low, high = peak_fraction(case, 5e12, 5e12), peak_fraction(case, 5e12, 0.5e12)
+    assert low.message == (
         "forward[device=gpu:0-precision=float32] reaches 22% of the device's own roofline, of products and memory"
     )
-    assert high.cause == "forward[device=gpu:0-precision=float32]: 40% of the roofline"
+    assert high.message == "forward[device=gpu:0-precision=float32]: 40% of the roofline"
     assert low.evidence == high.evidence == "1 of 5 TFLOP/s at best: an MFU of 20%"
 
 
@@ -160,7 +169,7 @@ def gpus(*models):
 
 
 @pytest.mark.parametrize(
-    ("slower", "limit", "status"),
+    ("slower", "bottleneck", "status"),
     [
         (1.0, "compute", "PASS"),
         (1.04, "compute", "PASS"),
@@ -172,34 +181,34 @@ def gpus(*models):
         (1.06, "", "INCONCLUSIVE"),
     ],
 )
-def test_siblings_are_equally_fast(slower, limit, status):
+def test_siblings_are_equally_fast(slower, bottleneck, status):
     """GPUs of one model differ by five percent at the most in what they limit themselves, one case at a time."""
-    timings = [timing([1.0] * 5, limit=limit), timing([slower] * 5, device="gpu:1", limit="other")]
-    (finding,) = siblings(timings, gpus(A100, A100))
-    assert (finding.check, finding.status, finding.bound) == ("siblings", status, 0.05)
+    timings = [timing([1.0] * 5, bottleneck=bottleneck), timing([slower] * 5, device="gpu:1", bottleneck="other")]
+    (finding,) = gpu_speed_parity(timings, gpus(A100, A100))
+    assert (finding.check, finding.status, finding.bound) == ("gpu_speed_parity", status, 0.05)
     assert finding.number == pytest.approx(slower - 1)
 
 
 def test_noisy_sibling_is_in_doubt():
     """Where rounds differ by half of what siblings differ by, that isn't told."""
-    noisy = timing([0.9, 1.0, 1.1, 1.2, 1.3], device="gpu:1", limit="compute")
-    (finding,) = siblings([timing([1.0] * 5, limit="compute"), noisy], gpus(A100, A100))
+    noisy = timing([0.9, 1.0, 1.1, 1.2, 1.3], device="gpu:1", bottleneck="compute")
+    (finding,) = gpu_speed_parity([timing([1.0] * 5, bottleneck="compute"), noisy], gpus(A100, A100))
     assert finding.status == "INCONCLUSIVE"
-    assert "the middle half of its rounds spreads over 18%" in finding.cause
+    assert "the middle half of its rounds spreads over 18%" in finding.message
 
 
 def test_slow_sibling_is_named():
     """Of four, it is the slowest that is named, beside the best, with the case and how to ask the driver."""
     seconds = [1.01, 1.0, 1.06, 1.02]
     timings = [
-        timing([each] * 5, device=f"gpu:{i}", precision="tf32", limit="compute") for i, each in enumerate(seconds)
+        timing([each] * 5, device=f"gpu:{i}", precision="tf32", bottleneck="compute") for i, each in enumerate(seconds)
     ]
-    (finding,) = siblings(timings, gpus(*[A100] * 4))
+    (finding,) = gpu_speed_parity(timings, gpus(*[A100] * 4))
     assert (finding.status, finding.device, finding.precision) == ("FAIL", "gpu:2", "tf32")
-    assert finding.cause == (
+    assert finding.message == (
         "gpu:2 is 6.0% slower than gpu:1, the best NVIDIA A100-SXM4-80GB, in forward[device=gpu-precision=tf32]"
     )
-    assert finding.mend.startswith("nvidia-smi -q -i 2 ")
+    assert finding.fix.startswith("nvidia-smi -q -i 2 ")
 
 
 @pytest.mark.parametrize(
@@ -216,12 +225,12 @@ def test_slow_sibling_is_named():
 )
 def test_unlike_is_never_compared(timings, models):
     """Another model, another case, the CPU: nothing is said of them."""
-    assert siblings(timings, gpus(*models)) == []
+    assert gpu_speed_parity(timings, gpus(*models)) == []
 
 
 def test_each_model_is_compared_by_itself():
     """Two of one model and two of another: two comparisons, of which the slower model's is no fault."""
     seconds = [1.0, 5.0, 1.01, 5.5]
-    timings = [timing([each] * 5, device=f"gpu:{i}", limit="compute") for i, each in enumerate(seconds)]
-    found = siblings(timings, gpus(A100, T4, A100, T4))
+    timings = [timing([each] * 5, device=f"gpu:{i}", bottleneck="compute") for i, each in enumerate(seconds)]
+    found = gpu_speed_parity(timings, gpus(A100, T4, A100, T4))
     assert [(finding.status, finding.device) for finding in found] == [("PASS", ""), ("FAIL", "gpu:3")]

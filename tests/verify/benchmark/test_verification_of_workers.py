@@ -81,7 +81,7 @@ def test_two_workers(workers):
     fast = {each["check"]: each for each in whole["findings"]["fast"]}
     assert list(fast) == ["links", "stragglers", "all-reduce", "scaling"]
     assert {each["status"] for each in fast.values()} == {"INCONCLUSIVE"}
-    assert all("workers on one machine" in each["cause"] for each in fast.values())
+    assert all("workers on one machine" in each["message"] for each in fast.values())
     assert sorted(fast["stragglers"]["data"]["seconds"]) == sorted(f"{address}/cpu:0" for address in addresses)
     assert (fast["all-reduce"]["data"]["devices"], fast["scaling"]["data"]["devices"]) == (2, 2)
     said = both[0].out.read_text()

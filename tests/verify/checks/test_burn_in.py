@@ -10,12 +10,12 @@ import pytest
 from alexnet_repro.backend import determinism, devices
 from alexnet_repro.verify.checks import burn_in as module
 from alexnet_repro.verify.checks.burn_in import burn_in, soak
-from alexnet_repro.verify.checks.config import Subject
+from alexnet_repro.verify.checks.config import CheckConfig
 from alexnet_repro.verify.finding import Finding
 from alexnet_repro.verify.numerics.replay import StepDigest
 from alexnet_repro.verify.subprocesses import PACKAGE_FOLDER, NoAnswerError
 
-SUBJECT = Subject(side=67, steps=2, replays=2)
+CONFIG = CheckConfig(side=67, steps=2, replays=2)
 BOTH = ("float32", "mixed_bfloat16")
 FILLED = Finding("memory", "PASS", "64 MiB filled")
 RIGHT = [StepDigest("0x1", {"head": "g"}, {"head": "w"}), StepDigest("0x2", {"head": "g"}, {"head": "w"})]
@@ -42,9 +42,9 @@ class Device:
         answer = self.answers.get((check.check, self.asked.count(check.check)))
         return answer or replace(FILLED, check=check.check)
 
-    def new_replay(self, subject):
-        self.asked.append(subject.precision)
-        return Replays(self, self.digests.get((subject.precision, self.asked.count(subject.precision)), {}))
+    def new_replay(self, config):
+        self.asked.append(config.precision)
+        return Replays(self, self.digests.get((config.precision, self.asked.count(config.precision)), {}))
 
 
 class Replays:
@@ -70,13 +70,13 @@ def device(monkeypatch):
 
 def test_a_line_a_minute(device):
     """Once a minute it is said what was done, and at the end what was done in all."""
-    *lines, finding = soak(SUBJECT, BOTH, 180, device.clock)
+    *lines, finding = soak(CONFIG, BOTH, 180, device.clock)
     assert lines == [
         "1 of 3 minutes: 6 steps the same; 64 MiB filled",
         "2 of 3 minutes: 12 steps the same; 64 MiB filled",
         "3 of 3 minutes: 18 steps the same; 64 MiB filled",
     ]
-    assert (finding.status, finding.cause) == (
+    assert (finding.status, finding.message) == (
         "PASS",
         "3.0 minutes, 18 steps the same, copies right; 64 MiB filled",
     )
@@ -85,7 +85,7 @@ def test_a_line_a_minute(device):
 
 def test_order_of_a_soak(device):
     """Memory is filled before each round of precisions, copies are made before each precision's replays."""
-    list(soak(SUBJECT, BOTH, 100, device.clock))
+    list(soak(CONFIG, BOTH, 100, device.clock))
     replays = ["run", "run"]
     assert device.asked == [
         *("memory", "copies", "float32", *replays),
@@ -97,7 +97,7 @@ def test_order_of_a_soak(device):
 @pytest.mark.parametrize(("seconds", "runs"), [(0, 3), (1, 3), (60, 3), (61, 4)])
 def test_every_precision_has_its_turn(device, seconds, runs):
     """However short the time, it doesn't end before each precision was replayed once."""
-    (finding,) = (said for said in soak(SUBJECT, BOTH, seconds, device.clock) if isinstance(said, Finding))
+    (finding,) = (said for said in soak(CONFIG, BOTH, seconds, device.clock) if isinstance(said, Finding))
     assert (finding.status, device.asked.count("run")) == ("PASS", runs)
 
 
@@ -108,7 +108,7 @@ def test_first_failure_ends_it(device, check, time, runs):
     """Memory or copies that fail are the finding, at once."""
     failure = Finding(check, "FAIL", "1 of 1024 bytes")
     device.answers[check, time] = failure
-    found = list(soak(SUBJECT, BOTH, 3600, device.clock))
+    found = list(soak(CONFIG, BOTH, 3600, device.clock))
     assert found[-1] == failure
     assert [each for each in found[:-1] if isinstance(each, Finding)] == []
     assert device.asked.count("run") == runs
@@ -122,16 +122,16 @@ def test_first_failure_ends_it(device, check, time, runs):
 def test_first_other_bit_ends_it(device, precision, turn, number, named):
     """Every run is held against the first of its precision, hours ago or not; run, layer and step are named."""
     device.digests[precision, turn] = {number: WRONG}
-    finding = list(soak(SUBJECT, BOTH, 3600, device.clock))[-1]
+    finding = list(soak(CONFIG, BOTH, 3600, device.clock))[-1]
     assert (finding.check, finding.status, finding.precision) == ("replay", "FAIL", precision)
-    assert finding.cause == f"{named} differs from the first run in the gradient of head at step 2"
+    assert finding.message == f"{named} differs from the first run in the gradient of head at step 2"
 
 
 def test_memory_in_doubt_is_in_doubt(device):
     """Where too little memory could be filled, a soak without a failure doesn't pass."""
-    device.answers["memory", 1] = replace(FILLED, status="INCONCLUSIVE", cause="50%", mend="nvidia-smi")
-    finding = list(soak(SUBJECT, BOTH, 60, device.clock))[-1]
-    assert (finding.status, finding.mend) == ("INCONCLUSIVE", "nvidia-smi")
+    device.answers["memory", 1] = replace(FILLED, status="INCONCLUSIVE", message="50%", fix="nvidia-smi")
+    finding = list(soak(CONFIG, BOTH, 60, device.clock))[-1]
+    assert (finding.status, finding.fix) == ("INCONCLUSIVE", "nvidia-smi")
 
 
 def answered(monkeypatch, *said, error=None):
@@ -150,10 +150,10 @@ def answered(monkeypatch, *said, error=None):
 
 def test_child_soaks_the_device_it_sees(monkeypatch):
     """The child's one GPU is its first; lines and finding have the name that the device has here."""
-    passed = {"check": "memory", "status": "PASS", "cause": "1.0 minutes", "device": "gpu:0", "data": {"steps": 6}}
+    passed = {"check": "memory", "status": "PASS", "message": "1.0 minutes", "device": "gpu:0", "data": {"steps": 6}}
     asked = answered(monkeypatch, {"line": "1 of 1 minutes"}, passed)
     lines = []
-    found = burn_in(replace(SUBJECT, device="gpu:3"), BOTH, 60, lines.append, deadline=30, environ={"A": "b"})
+    found = burn_in(replace(CONFIG, device="gpu:3"), BOTH, 60, lines.append, deadline=30, environ={"A": "b"})
     assert lines == ["gpu:3 burn-in 1 of 1 minutes"]
     assert found == Finding("burn-in", "PASS", "1.0 minutes", device="gpu:3", data={"steps": 6})
     ((options, deadline, environ),) = asked
@@ -178,8 +178,8 @@ def test_child_is_told_by_its_environment(monkeypatch, backend, set_by_user, tol
     if set_by_user:
         monkeypatch.setenv(set_by_user, ".5")
     monkeypatch.setattr(module.keras.backend, "backend", lambda: backend)
-    asked = answered(monkeypatch, {"check": "memory", "status": "PASS", "cause": "1.0 minutes"})
-    burn_in(SUBJECT, BOTH, 60, print, deadline=30, environ={"CUDA_VISIBLE_DEVICES": "3"})
+    asked = answered(monkeypatch, {"check": "memory", "status": "PASS", "message": "1.0 minutes"})
+    burn_in(CONFIG, BOTH, 60, print, deadline=30, environ={"CUDA_VISIBLE_DEVICES": "3"})
     ((_, _, environ),) = asked
     assert environ == {"CUDA_VISIBLE_DEVICES": "3", **told}
 
@@ -195,7 +195,7 @@ def test_child_is_told_by_its_environment(monkeypatch, backend, set_by_user, tol
 def test_child_that_ends_early_fails(monkeypatch, error, evidence):
     """A child that said all is well every minute, and then is gone, has failed."""
     answered(monkeypatch, {"line": "1 of 60 minutes"}, error=error)
-    found = burn_in(SUBJECT, BOTH, 3600, lambda _: None, deadline=30, environ={})
+    found = burn_in(CONFIG, BOTH, 3600, lambda _: None, deadline=30, environ={})
     assert (found.check, found.status, found.device, found.evidence) == ("burn-in", "FAIL", "cpu:0", evidence)
 
 
@@ -206,8 +206,8 @@ def test_child_says_lines_then_the_finding(monkeypatch, capsys):
     monkeypatch.setattr(determinism, "enable_determinism", lambda: called.append("determinism"))
     options = json.dumps({"subject": {"side": 67}, "precisions": BOTH, "seconds": 1})
 
-    def soaking(subject, precisions, seconds):
-        assert (subject, precisions, seconds) == (Subject(side=67), BOTH, 1)
+    def soaking(config, precisions, seconds):
+        assert (config, precisions, seconds) == (CheckConfig(side=67), BOTH, 1)
         yield "1 of 1 minutes"
         raise ArithmeticError("7 of 9")
 
@@ -224,6 +224,6 @@ def test_this_processor_holds_out(tmp_path):
     """A second's soak of this processor, in a real child, passes."""
     (tmp_path / "sitecustomize.py").write_text(SMALL_HOST)
     environ = {"CUDA_VISIBLE_DEVICES": "-1", "PYTHONPATH": os.pathsep.join((str(tmp_path), PACKAGE_FOLDER))}
-    found = burn_in(SUBJECT, BOTH, 1, print, deadline=180, environ=environ)
+    found = burn_in(CONFIG, BOTH, 1, print, deadline=180, environ=environ)
     assert (found.check, found.status, found.device) == ("burn-in", "PASS", "cpu:0"), str(found)
-    assert found.cause.endswith("copies right; 4 MiB filled and read back, 5 patterns")
+    assert found.message.endswith("copies right; 4 MiB filled and read back, 5 patterns")

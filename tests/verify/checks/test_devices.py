@@ -1,11 +1,11 @@
-"""Which devices are examined, and which machine is sent to be mended first: on records of machines."""
+"""Which devices are examined, and which machine is sent to be fixed first: on records of machines."""
 
 from dataclasses import replace
 
 import pytest
 
 from alexnet_repro.verify.checks import devices as admission
-from alexnet_repro.verify.checks.devices import UnfitError, ask_the_doctor, choose_devices, unusable_gpus
+from alexnet_repro.verify.checks.devices import MachineNotReadyError, choose_devices, diagnose_machine, unusable_gpus
 from alexnet_repro.verify.doctor.environment import Environment
 from alexnet_repro.verify.doctor.nvidia import Nvidia
 from alexnet_repro.verify.finding import Finding
@@ -92,7 +92,7 @@ def said():
 def test_healthy_machine_is_admitted(machine, said):
     """Everything found is handed on with the last record, and one line says so: nothing that is well is shown."""
     orders = machine(box(A100), WELL, WELL)
-    here, found = ask_the_doctor((), said.append, require_gpu=True)
+    here, found = diagnose_machine((), said.append, require_gpu=True)
     assert orders == [(180.0, {"require_gpu": True, "backend": "tensorflow", "wanted": ()})]
     assert (here.system, found) == ("after 2", [WELL, WELL])
     assert said == ["doctor: PASS, 2 checks (python -m alexnet_repro doctor shows them all)"]
@@ -102,8 +102,8 @@ def test_healthy_machine_is_admitted(machine, said):
 def test_other_backends_ask_too(machine, said, backend):
     """On another backend the doctor is told which it is, and which devices are wanted; a fault is a fault there."""
     orders = machine(box(A100), WELL, ILL, backend=backend)
-    with pytest.raises(UnfitError, match="mend the machine first"):
-        ask_the_doctor(("gpu:0",), said.append, require_gpu=False)
+    with pytest.raises(MachineNotReadyError, match="fix the machine first"):
+        diagnose_machine(("gpu:0",), said.append, require_gpu=False)
     assert orders == [(180.0, {"require_gpu": False, "backend": backend, "wanted": ("gpu:0",)})]
     assert said[-1] == "doctor: FAIL, 2 checks (none of them uses a device)"
 
@@ -111,7 +111,7 @@ def test_other_backends_ask_too(machine, said, backend):
 def test_doubt_is_shown_and_admitted(machine, said):
     """What is in doubt is shown with its name, handed on, and keeps nobody out."""
     machine(box(A100), WELL, DOUBT)
-    _, found = ask_the_doctor((), said.append, require_gpu=False)
+    _, found = diagnose_machine((), said.append, require_gpu=False)
     assert found == [WELL, DOUBT]
     assert said[0].startswith("INCONCLUSIVE  GPU 0 clocks")
     assert said[1].startswith("doctor: INCONCLUSIVE, 2 checks")
@@ -119,11 +119,11 @@ def test_doubt_is_shown_and_admitted(machine, said):
 
 @pytest.mark.parametrize("wanted", ["", "gpu:0", "cpu:0 gpu:0"])
 def test_ill_machine_is_sent_away(machine, said, wanted):
-    """A fault is shown with its mend, and nothing is measured; the message says how to measure the CPU on purpose."""
+    """A fault is shown with its fix, and nothing is measured; the message says how to measure the CPU on purpose."""
     machine(box(A100), ILL, WELL)
-    with pytest.raises(UnfitError, match=r"mend the machine first.*--device=cpu:0"):
-        ask_the_doctor(wanted.split(), said.append, require_gpu=False)
-    assert "mend: reset it" in said[0]
+    with pytest.raises(MachineNotReadyError, match=r"fix the machine first.*--device=cpu:0"):
+        diagnose_machine(wanted.split(), said.append, require_gpu=False)
+    assert "fix: reset it" in said[0]
     assert said[-1].startswith("doctor: FAIL, 2 checks")
 
 
@@ -131,7 +131,7 @@ def test_ill_machine_is_sent_away(machine, said, wanted):
 def test_cpu_alone_is_examined_in_an_ill_machine(machine, said, wanted):
     """Where the CPU alone is asked for, what isn't well is shown, and counts for nothing."""
     machine(box(A100), WELL, ILL, DOUBT)
-    _, found = ask_the_doctor(wanted.split(), said.append, require_gpu=False)
+    _, found = diagnose_machine(wanted.split(), said.append, require_gpu=False)
     assert found == [WELL]
     assert [line.split()[0] for line in said] == ["FAIL", "INCONCLUSIVE", "doctor:"]
 
@@ -160,7 +160,7 @@ def test_gpu_that_cant_be_used_is_no_silent_absence(machine, wanted):
     """One of two GPUs that TensorFlow can't use makes the machine unfit, whichever was named."""
     here = box(*TWO)
     machine(here)
-    with pytest.raises(UnfitError, match="2 NVIDIA GPUs in this machine, 1 usable by tensorflow"):
+    with pytest.raises(MachineNotReadyError, match="2 NVIDIA GPUs in this machine, 1 usable by tensorflow"):
         choose_devices(here, wanted.split(), ("cpu:0", "gpu:0"), require_gpu=False)
 
 
@@ -191,7 +191,7 @@ def test_gpu_that_is_required_is_missed(machine, wanted):
     """With --require-gpu a machine that has none is unfit, even for its CPU; one that has one is fit."""
     here = CPU
     machine(here)
-    with pytest.raises(UnfitError, match="--require-gpu: tensorflow can use cpu:0 only"):
+    with pytest.raises(MachineNotReadyError, match="--require-gpu: tensorflow can use cpu:0 only"):
         choose_devices(here, wanted.split(), ("cpu:0",), require_gpu=True)
     here = box(A100)
     assert "cpu:0" in choose_devices(here, wanted.split(), ("cpu:0", "gpu:0"), require_gpu=True)

@@ -11,13 +11,13 @@ import keras
 import pytest
 
 from alexnet_repro.verify.checks import golden
-from alexnet_repro.verify.checks.config import Subject
+from alexnet_repro.verify.checks.config import CheckConfig
 from alexnet_repro.verify.checks.golden import Golden
 from alexnet_repro.verify.finding import Finding
 from tests.helpers.machines import CPU, T4, TWO, box
 from tests.helpers.paths import ROOT
 
-SMALL = Subject(side=67, steps=2, replays=2)
+SMALL = CheckConfig(side=67, steps=2, replays=2)
 HERE = {"packages": {"numpy": "2.4.6"}, "settings": {}, "cpu": {"model": "17"}, "threads": {"processors": 2}}
 ELSEWHERE = {**HERE, "cpu": {"model": "85"}, "threads": {"processors": 64}}
 TASK = {
@@ -57,7 +57,7 @@ def test_recorded_bits_pass():
     """The same bits in the same environment pass, and the day they were recorded is said."""
     found = golden.compare(replayed(*STEPS), SMALL, HERE, [STORED])
     assert (found.check, found.status, found.device, found.precision) == ("golden", "PASS", "cpu:0", "float32")
-    assert found.cause == "the bits recorded on 2026-11-24"
+    assert found.message == "the bits recorded on 2026-11-24"
 
 
 @pytest.mark.parametrize(
@@ -72,8 +72,8 @@ def test_other_bits_fail(steps, where):
     """One other digest in the same environment fails; step, layer and the day of the record are named."""
     found = golden.compare(replayed(*steps), SMALL, HERE, [replace(STORED, environment=ELSEWHERE), STORED])
     assert (found.check, found.status, found.device, found.precision) == ("golden", "FAIL", "cpu:0", "float32")
-    assert found.cause == f"this run differs from the one recorded on 2026-11-24 in the {where}"
-    assert found.mend
+    assert found.message == f"this run differs from the one recorded on 2026-11-24 in the {where}"
+    assert found.fix
 
 
 @pytest.mark.parametrize(
@@ -92,10 +92,10 @@ def test_another_environment_never_passes(loss, said):
     steps = [{**STEPS[0], "loss": loss}, STEPS[1]]
     found = golden.compare(replayed(*steps), SMALL, HERE, [replace(STORED, environment=ELSEWHERE)])
     assert found.status == "INCONCLUSIVE"
-    assert found.cause.startswith(said)
+    assert found.message.startswith(said)
     assert found.bound == pytest.approx(3.046e-3, rel=1e-3)
     assert "2.000000 on 2026-11-24 with other cpu, threads;" in found.evidence
-    assert found.mend.startswith(UPDATE)
+    assert found.fix.startswith(UPDATE)
 
 
 @pytest.mark.parametrize("order", [1, -1], ids=["last=gpu", "last=cpu"])
@@ -107,35 +107,35 @@ def test_another_processor_is_compared_with_a_processor(order):
 
 
 @pytest.mark.parametrize(
-    ("task", "subject"),
+    ("task", "config"),
     [
-        pytest.param({}, replace(SMALL, precision="mixed_bfloat16"), id="subject=precision"),
-        pytest.param({}, replace(SMALL, seed=1), id="subject=seed"),
-        pytest.param({}, replace(SMALL, side=99), id="subject=side"),
-        pytest.param({}, replace(SMALL, steps=3), id="subject=steps"),
+        pytest.param({}, replace(SMALL, precision="mixed_bfloat16"), id="config=precision"),
+        pytest.param({}, replace(SMALL, seed=1), id="config=seed"),
+        pytest.param({}, replace(SMALL, side=99), id="config=side"),
+        pytest.param({}, replace(SMALL, steps=3), id="config=steps"),
         pytest.param({"batch": 16}, SMALL, id="recorded=batch"),
         pytest.param({"backend": "another"}, SMALL, id="recorded=backend"),
         pytest.param({"determinism": False}, SMALL, id="recorded=determinism"),
     ],
 )
-def test_another_task_is_not_compared(task, subject):
+def test_another_task_is_not_compared(task, config):
     """Digests of anything else than what was replayed are as good as none, whatever their bits."""
-    found = golden.compare(replayed(*STEPS), subject, HERE, [replace(STORED, task=TASK | task)])
-    assert (found.status, found.cause) == ("INCONCLUSIVE", "no digests are on file for this task")
+    found = golden.compare(replayed(*STEPS), config, HERE, [replace(STORED, task=TASK | task)])
+    assert (found.status, found.message) == ("INCONCLUSIVE", "no digests are on file for this task")
 
 
 def test_nothing_on_file():
     """Without a record it is in doubt, and the command that makes one is said."""
     found = golden.compare(replayed(*STEPS), SMALL, HERE, [])
-    assert (found.status, found.mend.startswith(UPDATE)) == ("INCONCLUSIVE", True)
+    assert (found.status, found.fix.startswith(UPDATE)) == ("INCONCLUSIVE", True)
 
 
 def test_replay_without_digests():
     """A replay that failed has nothing to compare: in doubt, and no second failure."""
-    failed = Finding("replay", "FAIL", "it hangs", device="gpu:1", precision="tf32", data={"broken": True})
+    failed = Finding("replay", "FAIL", "it hangs", device="gpu:1", precision="tf32", kind="crash")
     found = golden.compare(failed, SMALL, HERE, [STORED])
     assert (found.status, found.device, found.precision) == ("INCONCLUSIVE", "gpu:1", "tf32")
-    assert found.mend == "mend that first"
+    assert found.fix == "fix that check first"
 
 
 def test_file_is_read(tmp_path):
@@ -163,7 +163,7 @@ def test_file_is_read(tmp_path):
     ],
 )
 def test_damaged_file_is_named(tmp_path, text):
-    """A file that isn't whole is never taken for one without digests: it is named, with the command that mends it."""
+    """A file that isn't whole is never taken for one without digests: it is named, with the command that fixes it."""
     path = tmp_path / "digests.json"
     path.write_text(text)
     with pytest.raises(ValueError, match=f"git checkout {path}"):

@@ -35,10 +35,10 @@ class Network:
 def test_losses_and_accuracies_are_kept(monkeypatch, looks, status, updates):
     """Whether it learned or not, the finding holds the batch and both of every update, in their order."""
     told = [(2.0 - n / 10, n / 20) for n in range(8)]
-    monkeypatch.setattr(module, "compiled_network", lambda *_: Network(told, looks))
+    monkeypatch.setattr(module, "build_classifier", lambda *_: Network(told, looks))
     loader = DataLoader.from_arrays(*synthetic_fashion(500, 10, seed=0), seed=0)
-    subject = SimpleNamespace(loader=lambda: loader, running=nullcontext, model=lambda: (None, []))
-    found = module.learning(subject)
+    config = SimpleNamespace(loader=lambda: loader, running=nullcontext, model=lambda: (None, []))
+    found = module.learning(config)
     assert found.status == status
     assert found.data == {
         "batch": 20,

@@ -9,10 +9,10 @@ import pytest
 from keras import ops
 
 from alexnet_repro.verify.checks import memory as memory_checks
-from alexnet_repro.verify.checks.config import Subject
+from alexnet_repro.verify.checks.config import CheckConfig
 
 MIB = 1 << 20
-SUBJECT = Subject(side=67, steps=2, replays=2)
+CONFIG = CheckConfig(side=67, steps=2, replays=2)
 
 
 # Named as TensorFlow, JAX and PyTorch name theirs.
@@ -54,8 +54,8 @@ def room(monkeypatch):
 
 def test_sound_memory_passes():
     """Memory that keeps five patterns passes, and how much was filled is said."""
-    found = memory_checks.memory(SUBJECT, 64 * MIB, 16 * MIB)
-    assert (found.status, found.cause) == ("PASS", "64 MiB filled and read back, 5 patterns")
+    found = memory_checks.memory(CONFIG, 64 * MIB, 16 * MIB)
+    assert (found.status, found.message) == ("PASS", "64 MiB filled and read back, 5 patterns")
 
 
 def test_patterns_tell_bits_and_blocks_apart(monkeypatch):
@@ -71,7 +71,7 @@ def test_patterns_tell_bits_and_blocks_apart(monkeypatch):
         return fill(values, budget, block)
 
     monkeypatch.setattr(memory_checks, "_fill", noting)
-    memory_checks.memory(SUBJECT, 3, 1)
+    memory_checks.memory(CONFIG, 3, 1)
     assert filled == [each[:3] for each in passes]
 
 
@@ -91,10 +91,10 @@ def test_flipped_bit_is_found(monkeypatch, faulty):
         return blocks
 
     monkeypatch.setattr(memory_checks, "_fill", spoil)
-    found = memory_checks.memory(SUBJECT, 4096, 1024)
+    found = memory_checks.memory(CONFIG, 4096, 1024)
     assert (found.status, found.number) == ("FAIL", 1)
-    assert found.cause == "1 of 1024 bytes of block 2 aren't what was written"
-    assert "ECC" in found.mend
+    assert found.message == "1 of 1024 bytes of block 2 aren't what was written"
+    assert "ECC" in found.fix
 
 
 @pytest.mark.parametrize("error", NO_MEMORY)
@@ -125,7 +125,7 @@ def test_no_block_outlives_its_pass(monkeypatch):
 
     references, alive = [], []
     monkeypatch.setattr(memory_checks.ops, "full", full)
-    assert memory_checks.memory(SUBJECT, 3072, 1024).status == "PASS"
+    assert memory_checks.memory(CONFIG, 3072, 1024).status == "PASS"
     assert alive == [0, 1, 2] * 5
 
 
@@ -133,7 +133,7 @@ def test_other_errors_are_raised(room):
     """An error of another kind while filling isn't taken for memory that is full."""
     room(2, ILLEGAL)
     with pytest.raises(RuntimeError, match="illegal memory access"):
-        memory_checks.memory(SUBJECT, 4096, 1024)
+        memory_checks.memory(CONFIG, 4096, 1024)
 
 
 @pytest.mark.parametrize(
@@ -152,15 +152,15 @@ def test_share_of_a_gpus_memory(monkeypatch, total, kept, status):
     """Filling less than 90 % of a GPU's memory, or than all but what is kept, doesn't tell that it is sound."""
     monkeypatch.setattr(memory_checks, "KEPT", kept * 1024)
     monkeypatch.setattr(memory_checks, "_budget", lambda _device, _budget: (total * 1024, 100 * 1024))
-    found = memory_checks.memory(SUBJECT, block=1024)
+    found = memory_checks.memory(CONFIG, block=1024)
     assert (found.status, found.number, found.bound) == (status, 100 / total, 0.9)
-    assert bool(found.mend) == (status == "INCONCLUSIVE")
+    assert bool(found.fix) == (status == "INCONCLUSIVE")
 
 
 def test_nothing_filled_is_in_doubt(room):
     """Memory that was full before was not examined, of a host too."""
     room(0, TENSORFLOW)
-    assert memory_checks.memory(SUBJECT, 4096, 1024).status == "INCONCLUSIVE"
+    assert memory_checks.memory(CONFIG, 4096, 1024).status == "INCONCLUSIVE"
 
 
 def test_budgets(monkeypatch):

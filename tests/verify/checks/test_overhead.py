@@ -4,19 +4,19 @@ from types import SimpleNamespace
 
 import pytest
 
-from alexnet_repro.verify.checks import config as subject
+from alexnet_repro.verify.checks import config
 from alexnet_repro.verify.checks import overhead as price
-from alexnet_repro.verify.checks.config import Subject
+from alexnet_repro.verify.checks.config import CheckConfig
 
 
 def test_steps_are_timed_in_rows(monkeypatch):
     """Two steps to warm up, then three rows of two, each waited for once; nothing is read back in between."""
     done = []
     monkeypatch.setattr(price, "updater", lambda _: lambda *_: done.append("step"))
-    monkeypatch.setattr(price, "synchronise", lambda _: done.append("wait"))
+    monkeypatch.setattr(price, "synchronize", lambda _: done.append("wait"))
     clock = iter(range(0, 100, 4))
     monkeypatch.setattr(price, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
-    found = price.step_time_without_xla(Subject(side=67))
+    found = price.step_time_without_xla(CheckConfig(side=67))
     assert done == ["step", "wait"] * 2 + ["step", "step", "wait"] * 3
     assert (found.status, found.number, found.data) == ("PASS", 2.0, {"batch": 8})  # 4 s for two steps
 
@@ -36,7 +36,7 @@ def test_the_model_suits_xla(step_time, built_for, monkeypatch):
         asked.append(for_xla)
         raise InterruptedError
 
-    monkeypatch.setattr(subject, "build_alexnet", build)
+    monkeypatch.setattr(config, "build_alexnet", build)
     with pytest.raises(InterruptedError):
-        step_time(Subject(side=67))
+        step_time(CheckConfig(side=67))
     assert asked == [built_for]

@@ -5,11 +5,21 @@ from dataclasses import replace
 import pytest
 
 from alexnet_repro.verify.checks import registry as plan
-from alexnet_repro.verify.checks.config import Subject
-from alexnet_repro.verify.checks.registry import ALL, CORRECT, REPEATABLE, Asked, Check, asked, attributed, broken, run
+from alexnet_repro.verify.checks.config import CheckConfig
+from alexnet_repro.verify.checks.registry import (
+    ALL,
+    CORRECT,
+    REPEATABLE,
+    Check,
+    CheckId,
+    asked,
+    attributed,
+    crashed,
+    run,
+)
 from alexnet_repro.verify.finding import Finding
 
-SUBJECT = Subject(device="gpu:1", side=67, steps=2, replays=2)
+CONFIG = CheckConfig(device="gpu:1", side=67, steps=2, replays=2)
 ON_GPU = ("float32", "tf32", "mixed_bfloat16", "mixed_float16")
 
 
@@ -26,7 +36,7 @@ def failed(check, precision="", device="gpu:0", **data):
 @pytest.mark.parametrize("check", list(ALL))
 def test_name_tells_which_check(check, precision):
     """A check's name, in any precision, is understood by the child that is asked."""
-    assert Asked.parse(str(Asked(check, precision))) == Asked(check, precision)
+    assert CheckId.parse(str(CheckId(check, precision))) == CheckId(check, precision)
 
 
 @pytest.mark.parametrize(
@@ -34,19 +44,19 @@ def test_name_tells_which_check(check, precision):
     [
         ("shapes", "", "shapes"),
         ("layers", "tf32", "layers tf32"),
-        ("price xla=on", "mixed_float16", "price xla=on mixed_float16"),
+        ("overhead xla=on", "mixed_float16", "overhead xla=on mixed_float16"),
     ],
 )
 def test_names(check, precision, name):
     """A name is the check, then the precision if there is one."""
-    assert str(Asked(check, precision)) == name
+    assert str(CheckId(check, precision)) == name
 
 
 def test_checks_of_a_cpu():
     """A CPU is asked what it is to get right in float32 and bfloat16, each check after those it builds on."""
     assert list(map(str, asked(CORRECT, "cpu:0"))) == [
         "shapes",
-        "pairs",
+        "image_labels",
         "pipeline",
         "resize",
         "copies",
@@ -75,20 +85,20 @@ def test_nothing_builds_on_what_comes_later():
 
 
 @pytest.mark.parametrize(
-    ("finding", "cause"),
+    ("finding", "message"),
     [
         pytest.param(failed("layers", "float32"), "shapes", id="finding=layers"),
         pytest.param(failed("update", "mixed_bfloat16"), "layers mixed_bfloat16", id="finding=update"),
         pytest.param(failed("dropout"), "layers float32", id="finding=dropout"),
     ],
 )
-def test_failure_that_follows_is_in_doubt(finding, cause):
+def test_failure_that_follows_is_in_doubt(finding, message):
     """A failure that builds on one before it says which, and is none of its own."""
-    check, _, precision = cause.partition(" ")
-    found = attributed(finding, [failed("pairs"), failed(check, precision)])
-    assert (found.status, found.cause) == ("INCONCLUSIVE", f"follows from {cause}: wrong")
+    check, _, precision = message.partition(" ")
+    found = attributed(finding, [failed("image_labels"), failed(check, precision)])
+    assert (found.status, found.message) == ("INCONCLUSIVE", f"caused by failed check '{message}': wrong")
     assert (found.check, found.precision, found.evidence) == (finding.check, finding.precision, "off by 1")
-    assert found.mend == "mend that first"
+    assert found.fix == "fix that check first"
 
 
 @pytest.mark.parametrize(
@@ -97,11 +107,11 @@ def test_failure_that_follows_is_in_doubt(finding, cause):
         pytest.param(failed("layers", "tf32"), failed("shapes", device="gpu:1"), id="earlier=another-device"),
         pytest.param(failed("update", "tf32"), failed("layers", "float32"), id="earlier=another-precision"),
         pytest.param(failed("dropout"), failed("layers", "mixed_float16"), id="earlier=not-float32"),
-        pytest.param(failed("layers", "tf32"), failed("pairs"), id="earlier=unrelated"),
+        pytest.param(failed("layers", "tf32"), failed("image_labels"), id="earlier=unrelated"),
         pytest.param(failed("shapes"), failed("layers", "float32"), id="earlier=builds-on-it"),
         pytest.param(failed("layers", "tf32"), replace(failed("shapes"), status="PASS"), id="earlier=passed"),
         pytest.param(failed("layers", "tf32"), replace(failed("shapes"), status="INCONCLUSIVE"), id="earlier=doubt"),
-        pytest.param(failed("layers", "tf32", broken=True), failed("shapes"), id="finding=broken"),
+        pytest.param(replace(failed("layers", "tf32"), kind="crash"), failed("shapes"), id="finding=crash"),
         pytest.param(replace(failed("layers", "tf32"), status="PASS"), failed("shapes"), id="finding=passed"),
     ],
 )
@@ -113,46 +123,46 @@ def test_failure_of_its_own_stays_one(finding, earlier):
 @pytest.mark.parametrize(
     ("check", "in_precision"),
     [
-        pytest.param(Asked("shapes"), "float32", id="check=shapes"),
-        pytest.param(Asked("layers", "tf32"), "tf32", id="check=layers"),
+        pytest.param(CheckId("shapes"), "float32", id="check=shapes"),
+        pytest.param(CheckId("layers", "tf32"), "tf32", id="check=layers"),
     ],
 )
 def test_check_is_asked_in_its_precision(monkeypatch, check, in_precision):
     """The subject has the precision asked for, or float32; the finding has the name, device and precision asked."""
     subjects = []
 
-    def note(subject):
-        subjects.append(subject)
+    def note(config):
+        subjects.append(config)
         return Finding("inner name", "PASS", "well")
 
     monkeypatch.setitem(plan.ALL, check.check, Check(note))
-    found = run(check, replace(SUBJECT, precision="mixed_bfloat16"))
-    assert subjects == [replace(SUBJECT, precision=in_precision)]
+    found = run(check, replace(CONFIG, precision="mixed_bfloat16"))
+    assert subjects == [replace(CONFIG, precision=in_precision)]
     assert found == Finding(check.check, "PASS", "well", device="gpu:1", precision=check.precision)
 
 
 @pytest.mark.parametrize(
-    ("error", "cause", "mend"),
+    ("error", "message", "fix"),
     [
-        pytest.param(ArithmeticError("7\n of   9"), "layers didn't come to its end", "doctor", id="error=any"),
+        pytest.param(ArithmeticError("7\n of   9"), "layers crashed or timed out", "doctor", id="error=any"),
         pytest.param(ResourceExhaustedError("7 of 9"), "the device ran out of memory", "nvidia-smi", id="error=memory"),
     ],
 )
-def test_error_is_the_answer(monkeypatch, error, cause, mend):
+def test_error_is_the_answer(monkeypatch, error, message, fix):
     """Whatever a check raises is its failure, in one line, with what to type; no memory is said as such."""
 
     def fails(_subject):
         raise error
 
     monkeypatch.setitem(plan.ALL, "layers", Check(fails))
-    found = run(Asked("layers", "tf32"), SUBJECT)
+    found = run(CheckId("layers", "tf32"), CONFIG)
     assert (found.check, found.status, found.device, found.precision) == ("layers", "FAIL", "gpu:1", "tf32")
-    assert (found.cause, found.evidence) == (cause, f"{type(error).__name__}: 7 of 9")
-    assert mend in found.mend
-    assert found.data == {"broken": True}
+    assert (found.message, found.evidence) == (message, f"{type(error).__name__}: 7 of 9")
+    assert fix in found.fix
+    assert found.kind == "crash"
 
 
 def test_what_a_child_said_is_evidence():
     """A text is kept as it is; a long error is cut."""
-    assert broken("memory", "ended by SIGKILL").evidence == "ended by SIGKILL"
-    assert len(broken("memory", ValueError("x" * 9999)).evidence) == len("ValueError: ") + 500
+    assert crashed("memory", "ended by SIGKILL").evidence == "ended by SIGKILL"
+    assert len(crashed("memory", ValueError("x" * 9999)).evidence) == len("ValueError: ") + 500

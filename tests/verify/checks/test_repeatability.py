@@ -3,7 +3,7 @@
 import pytest
 
 from alexnet_repro.verify.checks import repeatability as repeat_checks
-from alexnet_repro.verify.checks.config import Subject
+from alexnet_repro.verify.checks.config import CheckConfig
 from alexnet_repro.verify.checks.repeatability import agreement, first_of_model
 from alexnet_repro.verify.finding import Finding
 from alexnet_repro.verify.numerics.replay import StepDigest
@@ -13,7 +13,7 @@ STEPS = [
     {"loss": "0x1.8p+0", "gradients": {"head": "g2"}, "weights": {"head": "w2"}},
 ]
 FIRST = Finding("replay", "PASS", "3 runs", device="gpu:0", precision="tf32", data={"steps": STEPS})
-BROKEN = Finding("replay", "FAIL", "it hangs", device="gpu:0", precision="tf32", data={"broken": True})
+BROKEN = Finding("replay", "FAIL", "it hangs", device="gpu:0", precision="tf32", kind="crash")
 DIGESTS = [StepDigest(**step) for step in STEPS]
 OTHER = [DIGESTS[0], StepDigest("0x1.8p+0", {"head": "g2"}, {"head": "other"})]
 
@@ -27,7 +27,7 @@ def test_same_bits_agree():
     """Equal digests pass, in the other run's name, and are handed on for the next comparison."""
     found = agreement("processes", FIRST, digest(*STEPS), "another process")
     assert (found.check, found.status, found.device, found.precision) == ("processes", "PASS", "gpu:1", "tf32")
-    assert found.cause == "another process has the same bits"
+    assert found.message == "another process has the same bits"
     assert found.evidence == "losses 2.000000, 1.500000"
     assert found.data["steps"] == STEPS
 
@@ -42,10 +42,10 @@ def test_same_bits_agree():
 )
 def test_other_bits_are_named(step, where):
     """One other digest fails, with the run, the step and the layer."""
-    found = agreement("siblings", FIRST, digest(STEPS[0], {**STEPS[1], **step}), "gpu:1")
-    assert (found.check, found.status, found.device, found.precision) == ("siblings", "FAIL", "gpu:1", "tf32")
-    assert found.cause == f"gpu:1 differs from the first run in the {where}"
-    assert "suspect the hardware" in found.mend
+    found = agreement("gpu_bitwise_parity", FIRST, digest(STEPS[0], {**STEPS[1], **step}), "gpu:1")
+    assert (found.check, found.status, found.device, found.precision) == ("gpu_bitwise_parity", "FAIL", "gpu:1", "tf32")
+    assert found.message == f"gpu:1 differs from the first run in the {where}"
+    assert "suspect the hardware" in found.fix
 
 
 MODELS = {"gpu:0": "Tesla T4", "gpu:1": "NVIDIA H100", "gpu:2": "NVIDIA H100", "gpu:3": "Tesla T4"}
@@ -71,15 +71,15 @@ def test_sibling_is_of_the_same_model(device, devices, first):
 def test_run_that_failed_is_the_failure():
     """A run that didn't come to its end fails in its own words, under the name of the comparison."""
     found = agreement("processes", FIRST, BROKEN, "another process")
-    assert (found.check, found.status, found.cause, found.data) == ("processes", "FAIL", "it hangs", {"broken": True})
+    assert (found.check, found.status, found.message, found.kind) == ("processes", "FAIL", "it hangs", "crash")
 
 
 def test_no_first_run_is_no_second_failure():
     """Without a first run nothing can be compared: in doubt, and what it follows from is said."""
     found = agreement("processes", BROKEN, digest(*STEPS), "another process")
     assert (found.status, found.device, found.precision) == ("INCONCLUSIVE", "gpu:1", "tf32")
-    assert found.cause == "follows from replay: there is no first run to compare with"
-    assert (found.evidence, found.mend) == ("it hangs", "mend that first")
+    assert found.message == "caused by failed check 'replay': there is no first run to compare with"
+    assert (found.evidence, found.fix) == ("it hangs", "fix that check first")
 
 
 @pytest.mark.parametrize(
@@ -102,15 +102,15 @@ def test_every_replay_is_compared(monkeypatch, runs, status, said):
             return next(self.left)
 
     monkeypatch.setattr(repeat_checks, "new_replay", lambda _subject: Runs())
-    found = repeat_checks.replay(Subject(steps=2, replays=3))
-    assert (found.status, found.cause.startswith(said)) == (status, True)
+    found = repeat_checks.replay(CheckConfig(steps=2, replays=3))
+    assert (found.status, found.message.startswith(said)) == (status, True)
 
 
 def test_this_processor_repeats_itself():
     """Here, replays agree, another replay of the same seed agrees with them, and one of another seed doesn't."""
-    small = Subject(side=67, steps=1, replays=2)
+    small = CheckConfig(side=67, steps=1, replays=2)
     first = repeat_checks.replay(small)
-    assert (first.status, first.cause) == ("PASS", "2 runs of 1 step")
+    assert (first.status, first.message) == ("PASS", "2 runs of 1 step")
     assert agreement("again", first, repeat_checks.digest(small), "once more").status == "PASS"
-    other = repeat_checks.digest(Subject(side=67, steps=1, seed=1))
+    other = repeat_checks.digest(CheckConfig(side=67, steps=1, seed=1))
     assert agreement("again", first, other, "another seed").status == "FAIL"

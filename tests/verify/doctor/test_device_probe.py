@@ -6,7 +6,7 @@ from importlib.metadata import version
 import pytest
 
 from alexnet_repro.verify.doctor import device_probe as device_check
-from alexnet_repro.verify.doctor.device_probe import CHECKS, check_device, telling
+from alexnet_repro.verify.doctor.device_probe import CHECKS, check_device, error_lines
 from alexnet_repro.verify.subprocesses import NoAnswerError, answers, each
 
 SCRIPT = """\
@@ -141,4 +141,4 @@ def test_wrong_result_is_an_error(monkeypatch, check, spoil):
 )
 def test_what_tensorflow_said_is_cut_to_the_point(log, said):
     """The lines that tell what is wrong, once each, without time stamps and chatter."""
-    assert telling(log) == said
+    assert error_lines(log) == said

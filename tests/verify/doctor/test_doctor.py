@@ -150,8 +150,8 @@ ILL = replace(A100, index=0, memory_total=40 * GIB, ecc_uncorrected=9, processes
         ("cpu:0", None, [("cpu:0", None)], []),
         ("gpu:7", None, [("cpu:0", None)], []),
         ("gpu:0", None, [("cpu:0", None), ("gpu:0", "0")], ["memory", "ecc"]),
-        ("gpu:0 gpu:1", None, [("cpu:0", None), ("gpu:0", "0"), ("gpu:1", "1")], ["siblings", "memory", "ecc"]),
-        ("", None, [("cpu:0", None), ("gpu:0", "0"), ("gpu:1", "1")], ["siblings", "memory", "ecc"]),
+        ("gpu:0 gpu:1", None, [("cpu:0", None), ("gpu:0", "0"), ("gpu:1", "1")], ["mixed_gpu_models", "memory", "ecc"]),
+        ("", None, [("cpu:0", None), ("gpu:0", "0"), ("gpu:1", "1")], ["mixed_gpu_models", "memory", "ecc"]),
     ],
 )
 def test_gpus_that_arent_wanted_arent_looked_at(machine, wanted, visible, checked, red):
@@ -166,7 +166,7 @@ def test_gpus_that_arent_wanted_arent_looked_at(machine, wanted, visible, checke
 def test_numbers_that_may_mean_another_gpu_leave_none_out(machine):
     """Among GPUs of different names, whose numbers CUDA may order otherwise, an ill one counts whichever is wanted."""
     gpus = (replace(ILL, name="Tesla T4"), TWO[1])
-    for settings, red in (({}, ["siblings", "memory", "ecc"]), ({"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}, [])):
+    for settings, red in (({}, ["mixed_gpu_models", "memory", "ecc"]), ({"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}, [])):
         machine(box(*gpus, settings=settings))
         findings = [finding for _, finding in doctor.examine(1, wanted=("gpu:1",))]
         assert [each.check for each in findings if each.status != "PASS"] == red
@@ -179,7 +179,14 @@ def test_other_backends_need_no_tensorflow(machine, monkeypatch, backend):
     monkeypatch.setattr(doctor, "read_tensorflow", lambda: pytest.fail("TensorFlow was looked for"))
     known, findings = zip(*doctor.examine(1, backend=backend), strict=True)
     assert [f"{each.check} {each.status}" for each in findings] == [
-        *("settings PASS", "disk PASS", "gpu PASS", "driver PASS", "shared memory PASS", "siblings INCONCLUSIVE"),
+        *(
+            "settings PASS",
+            "disk PASS",
+            "gpu PASS",
+            "driver PASS",
+            "shared memory PASS",
+            "mixed_gpu_models INCONCLUSIVE",
+        ),
         *("memory INCONCLUSIVE", "ecc FAIL", "health PASS"),
     ]
     assert done == []
@@ -232,7 +239,10 @@ def test_report_as_json(machine):
     out = io.StringIO()
     assert doctor.report(out, as_json=True, deadline=1, require_gpu=False) == 3
     *findings, last = map(json.loads, out.getvalue().splitlines())
-    fields = ("bound", "cause", "check", "data", "device", "evidence", "mend", "number", "precision", "status")
+    fields = (
+        *("bound", "case", "check", "data", "device", "evidence", "fix", "kind", "message", "number", "precision"),
+        *("scope", "status"),
+    )
     assert {tuple(sorted(finding)) for finding in findings} == {fields}
     assert [finding["check"] for finding in findings if finding["status"] != "PASS"] == ["clocks"]
     assert last["verdict"] == "INCONCLUSIVE"
@@ -257,5 +267,5 @@ def test_command_without_tensorflow(tmp_path):
     assert (done.returncode, done.stderr) == (1, "")
     findings = [json.loads(line) for line in done.stdout.splitlines()]
     assert findings[-1]["verdict"] == "FAIL"
-    failed = [finding["cause"] for finding in findings if finding.get("check") == "import"]
+    failed = [finding["message"] for finding in findings if finding.get("check") == "import"]
     assert failed == ["importing TensorFlow failed: ImportError: broken on purpose"]

@@ -256,7 +256,7 @@ CASES = {
     "GPUs of two kinds": Case(
         "github.com/NVIDIA/nvidia-container-toolkit/issues/1227: A10 and T4 in one host",
         box(A100, replace(T4, index=1)),
-        "siblings",
+        "mixed_gpu_models",
         "INCONCLUSIVE",
         ("the GPUs differ", "1 × Tesla T4 (15 GiB)", "export CUDA_VISIBLE_DEVICES=GPU-a"),
     ),
@@ -273,7 +273,7 @@ def test_code_and_ptx_are_machine_code():
     """What is built for `compute_90` has machine code for 9.0: nothing is said of compiling, with a driver for it."""
     h100 = replace(A100, name="NVIDIA H100", capability=(9, 0))
     (finding,) = kernels(box(h100))
-    assert (finding.status, finding.cause) == (
+    assert (finding.status, finding.message) == (
         "PASS",
         "NVIDIA H100, compute capability 9.0; built for sm_60, sm_70, sm_80, sm_89, compute_90",
     )

@@ -104,7 +104,7 @@ def test_driver_that_tells_all(driver):
         nvmlDeviceGetMigDeviceHandleByIndex=lambda _, i: i if i < 2 else refuse(pynvml.NVML_ERROR_NOT_FOUND)(),
         nvmlDeviceGetEccMode=lambda _: [1, 1],
         nvmlDeviceGetTotalEccErrors=lambda _, kind, __: {pynvml.NVML_MEMORY_ERROR_TYPE_UNCORRECTED: 3}.get(kind, 5),
-        nvmlDeviceGetRetiredPages=lambda _, cause: [1] * (1 + cause),
+        nvmlDeviceGetRetiredPages=lambda _, message: [1] * (1 + message),
         nvmlDeviceGetRetiredPagesPendingStatus=lambda _: 1,
         nvmlDeviceGetRemappedRows=lambda _: (1, 2, 1, 0),
         nvmlDeviceGetCurrentClocksThrottleReasons=lambda _: 0x40,

@@ -7,8 +7,7 @@ import pytest
 from keras import ops
 from scipy.fft import irfft2, rfft2
 
-from alexnet_repro.verify.numerics import error_bounds as bounds
-from alexnet_repro.verify.numerics import oracle
+from alexnet_repro.verify.numerics import error_bounds, oracle
 
 
 def in_turn(products):
@@ -18,25 +17,29 @@ def in_turn(products):
 
 def cut_off(a, b):
     """Return sums as tensor cores may make them: operands and each partial sum cut off, four products at a time."""
-    blocks = (bounds.shortened(a, 11, cut=True) * bounds.shortened(b, 11, cut=True)).reshape(-1, 4, a.shape[1]).sum(1)
+    blocks = (
+        (error_bounds.shortened(a, 11, cut=True) * error_bounds.shortened(b, 11, cut=True))
+        .reshape(-1, 4, a.shape[1])
+        .sum(1)
+    )
     total = np.zeros(a.shape[1])
     for block in blocks:
-        total = bounds.shortened(np.asarray(total + block, np.float32), 23, cut=True)
+        total = error_bounds.shortened(np.asarray(total + block, np.float32), 23, cut=True)
     return total
 
 
 def split(a, b):
     """Return sums of four parts, each exact but for being kept in bfloat16, as a GPU may split them."""
     parts = (a.astype(float) * b).reshape(4, -1, a.shape[1]).sum(1)
-    return bounds.rounded(parts, "bfloat16").sum(0)
+    return error_bounds.rounded(parts, "bfloat16").sum(0)
 
 
 @pytest.mark.parametrize(
     ("arithmetic", "compute"),
     [
-        pytest.param(bounds.Arithmetic("float32"), lambda a, b: in_turn(a * b), id="sums=float32"),
-        pytest.param(bounds.Arithmetic("float32", operand_unit=2**-11, cuts_off=True), cut_off, id="sums=tf32"),
-        pytest.param(bounds.Arithmetic("bfloat16", cuts_off=True), split, id="sums=split"),
+        pytest.param(error_bounds.Arithmetic("float32"), lambda a, b: in_turn(a * b), id="sums=float32"),
+        pytest.param(error_bounds.Arithmetic("float32", operand_unit=2**-11, cuts_off=True), cut_off, id="sums=tf32"),
+        pytest.param(error_bounds.Arithmetic("bfloat16", cuts_off=True), split, id="sums=split"),
     ],
 )
 @pytest.mark.parametrize("terms", [4, 256, 6400])
@@ -44,7 +47,7 @@ def split(a, b):
 def test_bounds_hold_and_are_near(terms, mean, arithmetic, compute):
     """The simplest ways to add up stay within the bound, by no more than a factor of fifty."""
     a, b = (np.random.RandomState(seed).normal(mean, 1, (terms, 400)).astype(np.float32) for seed in (terms, 1))
-    sums = bounds.sums(
+    sums = error_bounds.sums(
         lambda a, b: (a * b).sum(axis=0), a.astype(float), b.astype(float), terms=terms, arithmetic=arithmetic
     )
     ratio = np.abs(compute(a, b) - sums.z) / sums.bound()
@@ -55,7 +58,7 @@ def test_bounds_hold_and_are_near(terms, mean, arithmetic, compute):
 def test_rounding_of_operands(dtype, half_unit):
     """Weights are rounded as the device casts them, by half a unit in the last place at the most."""
     values = np.random.RandomState(0).standard_normal(10_000).astype(np.float32)
-    rounded = bounds.rounded(values, dtype)
+    rounded = error_bounds.rounded(values, dtype)
     np.testing.assert_array_equal(rounded, ops.convert_to_numpy(ops.cast(values, dtype)).astype(np.float64))
     assert (np.abs(rounded - values) <= half_unit * np.abs(values)).all()
 
@@ -79,11 +82,11 @@ def test_rounding_of_operands(dtype, half_unit):
 )
 def test_drift(precision, device, drift, gradient_drift):
     """Logits and gradients of a whole step may be as far off as rounding in this precision adds up to."""
-    assert bounds.drift(precision, device) == pytest.approx(drift, rel=2e-5)
-    assert bounds.gradient_drift(precision, device) == pytest.approx(gradient_drift, rel=2e-5)
+    assert error_bounds.drift(precision, device) == pytest.approx(drift, rel=2e-5)
+    assert error_bounds.gradient_drift(precision, device) == pytest.approx(gradient_drift, rel=2e-5)
 
 
-@pytest.mark.parametrize("drift", [bounds.drift, bounds.gradient_drift], ids=["of=logits", "of=gradients"])
+@pytest.mark.parametrize("drift", [error_bounds.drift, error_bounds.gradient_drift], ids=["of=logits", "of=gradients"])
 @pytest.mark.parametrize(
     ("device", "precisions"),
     [
@@ -110,7 +113,7 @@ def test_drift_grows_as_precision_falls(device, precisions, drift):
 )
 def test_where_convolutions_may_be_transformed(precision, device, transforms):
     """Fourier transforms are reckoned with on a GPU in float32, and nowhere else."""
-    assert bounds.arithmetics(precision, device)[0].transforms is transforms
+    assert error_bounds.arithmetics(precision, device)[0].transforms is transforms
 
 
 def one(value, *shape):
@@ -132,7 +135,7 @@ def one(value, *shape):
 def test_bound_of_a_transformed_kernel_gradient(side, kernel, bound):
     """A gradient may be off by the rounding of its planes, even where all of its own terms are zero."""
     x, dz = one(3, 1, side, side, 1), one(4, 1, side, side, 1)
-    transformed = bounds.over_images(x, dz, (kernel, kernel, 1, 1))
+    transformed = error_bounds.over_images(x, dz, (kernel, kernel, 1, 1))
     np.testing.assert_allclose(transformed.bound(1, 2**-24), [[bound]], rtol=2e-5)
 
 
@@ -140,7 +143,7 @@ def test_bound_of_a_transformed_output():
     """So may an output; planes are added up over the channels."""
     images, kernel = one(3, 1, 12, 12, 2), one(2, 3, 3, 2, 1)
     images[0, 5, 5, 1], kernel[1, 1, 1, 0] = 4, 1
-    transformed = bounds.over_channels(images, kernel, one(5, 1, 12, 12, 1))
+    transformed = error_bounds.over_channels(images, kernel, one(5, 1, 12, 12, 1))
     # T = 3² × 2² + 4² × 1² = 52, P = 52 + 5²: c × 2^-24 × sqrt(81 × 52 + (4 + 40) × 77)
     np.testing.assert_allclose(transformed.bound(1, 2**-24), [[[[3.4007e-5]]]], rtol=2e-5)
 
@@ -148,8 +151,8 @@ def test_bound_of_a_transformed_output():
 @pytest.mark.parametrize(("squares", "bound"), [(0.0, 7.8019e-7), (1.0, 3.5108e-6)])
 def test_larger_bound_holds(squares, bound):
     """How a device sums isn't known: the larger of the two bounds is taken, and without transforms the first."""
-    transformed = bounds.Transformed(np.array([squares]), np.array([0.0]), planes=2, levels=10)
-    sums = bounds.Sums(np.array([0.0]), np.array([1.0]), 3, bounds.Arithmetic("float32"))
+    transformed = error_bounds.Transformed(np.array([squares]), np.array([0.0]), planes=2, levels=10)
+    sums = error_bounds.Sums(np.array([0.0]), np.array([1.0]), 3, error_bounds.Arithmetic("float32"))
     # c × 2^-24 × sqrt((3 + 1) × 1), or sqrt(81 × 1)
     np.testing.assert_allclose(sums.bound(), [7.8019e-7], rtol=2e-5)
     np.testing.assert_allclose(dataclasses.replace(sums, transformed=transformed).bound(), [bound], rtol=2e-5)
@@ -195,9 +198,9 @@ def test_transforms_stay_within_their_bounds(side, size, channels, points, plane
     exact = oracle.Convolution("conv2d")
     output, by_input = exact.product(x, kernel), exact.input_gradient(dz, kernel, x.shape)
     expected = (
-        (output, bounds.over_channels(x, kernel, output)),
-        (exact.kernel_gradient(x, dz, kernel.shape), bounds.over_images(x, dz, kernel.shape)),
-        (by_input, bounds.over_channels(dz, kernel.swapaxes(2, 3), by_input)),
+        (output, error_bounds.over_channels(x, kernel, output)),
+        (exact.kernel_gradient(x, dz, kernel.shape), error_bounds.over_images(x, dz, kernel.shape)),
+        (by_input, error_bounds.over_channels(dz, kernel.swapaxes(2, 3), by_input)),
     )
     for device, (z, transformed) in zip(by_transforms(x, kernel, dz, points), expected, strict=True):
         ratio = np.abs(device - z) / transformed.bound(z.size, 2**-24)

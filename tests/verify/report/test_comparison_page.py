@@ -43,7 +43,7 @@ def test_comparison(tmp_path):
 
 def test_forged_comparison_is_text(tmp_path):
     """What comes from either file is text."""
-    forged = run(correct=[{**WRONG, "cause": FORGED}], machine={FORGED: FORGED}, timings=[timing(FORGED)])
+    forged = run(correct=[{**WRONG, "message": FORGED}], machine={FORGED: FORGED}, timings=[timing(FORGED)])
     for pair in ((forged, run()), (run(), forged), (forged, forged)):
         page, markdown, *_ = compared(tmp_path, *pair)
         assert {tag for tag, _ in Page(page).tags} & {"script", "img"} == set()

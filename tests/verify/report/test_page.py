@@ -50,7 +50,7 @@ def test_groups_are_counted(tmp_path):
 
 
 def test_everything_that_isnt_well_is_told(tmp_path):
-    """Failures, then doubts, each with device, precision, cause, evidence, number, bound and mend."""
+    """Failures, then doubts, each with device, precision, cause, evidence, number, bound and fix."""
     page, markdown, _ = reported(tmp_path, FAILED)
     told = (
         "✗ FAIL gpu:1 layers tf32 conv2d output: off by 0.5 Evidence: 1 of 10 elements "
@@ -64,8 +64,8 @@ def test_everything_that_isnt_well_is_told(tmp_path):
 
 
 def test_what_passed_is_folded_away(tmp_path):
-    """What is well is in details that are closed; what is well and has a mend is told before them as well."""
-    page, markdown, _ = reported(tmp_path, run(doctor=[{**WELL, "mend": "nvidia-smi -pm 1"}]))
+    """What is well is in details that are closed; what is well and has a fix is told before them as well."""
+    page, markdown, _ = reported(tmp_path, run(doctor=[{**WELL, "fix": "nvidia-smi -pm 1"}]))
     assert "What works, and could be better" in page
     assert "nvidia-smi \\-pm 1" in markdown or "nvidia-smi -pm 1" in markdown
     assert page.count("<details>") == 5
@@ -77,7 +77,7 @@ def test_timings(tmp_path):
     """Median, interquartile range, images/s, TFLOP/s, share of the peak and limit; a dash where there is none."""
     content = run(
         timings=[
-            timing(peak=128e9, limit="compute"),
+            timing(peak=128e9, bottleneck="compute"),
             timing("forward[batch=1]", rounds=[0.002] * 5, images=1, flop=0),
             timing("resize[side=28]", fault="wrong"),
         ],
@@ -129,7 +129,7 @@ def test_drawing_by_itself(tmp_path):
 
 def test_what_passed_is_told_in_both(tmp_path):
     """What passed is in the Markdown as well as on the page."""
-    page, markdown, _ = reported(tmp_path, run(correct=[{**WELL, "cause": "all rows", "evidence": "14 of 14"}]))
+    page, markdown, _ = reported(tmp_path, run(correct=[{**WELL, "message": "all rows", "evidence": "14 of 14"}]))
     assert "all rows (14 of 14)" in Page(page).text
     assert ": all rows (14 of 14)\n" in markdown
 

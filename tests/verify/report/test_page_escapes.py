@@ -11,7 +11,7 @@ from tests.helpers.html_pages import FORGED, Page, reported, tables, without_blo
 from tests.helpers.results_files import EVERYTHING, WELL, WRONG, run, timing
 
 
-@pytest.mark.parametrize("place", ["cause", "evidence", "mend", "check", "device", "precision"])
+@pytest.mark.parametrize("place", ["message", "evidence", "fix", "check", "device", "precision"])
 @pytest.mark.parametrize("status", ["PASS", "FAIL"])
 def test_what_comes_from_a_file_is_text(tmp_path, place, status):
     """A forged finding shows as it was written, and makes no tag, in page and Markdown."""
@@ -63,7 +63,7 @@ def test_text_begins_nothing_in_markdown(text, expected):
 @pytest.mark.parametrize("text", ["a|b", "a\nb", "```\n# heading", "[a](b)", "@all", "*a* _b_ ~c~ #1"])
 def test_markdown_holds_any_text(tmp_path, text):
     """No text from a file ends a table's row, a heading or a block of code, or means anything to Markdown."""
-    wrong = {**WRONG, "cause": text, "mend": text, "check": text}
+    wrong = {**WRONG, "message": text, "fix": text, "check": text}
     content = run(correct=[wrong], timings=[timing(text, first=1.0)])
     _, markdown, _ = reported(tmp_path, content)
     assert [{len(row) for row in table} for table in tables(markdown)] == [{3}, {7}, {2}]

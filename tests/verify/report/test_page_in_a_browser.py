@@ -39,7 +39,7 @@ page.onload = () => {
 def test_page_in_a_browser(tmp_path, width, content, verdict):
     """On a phone and on a screen, the verdict is there, nothing overflows sideways, no letter is below 16 pixels."""
     content = {**deepcopy(content), "timings": [*content["timings"], timing("forward[batch=1]" + "x" * 80)]}
-    content["findings"]["correct"].append({**finding(**WELL), "cause": FORGED, "mend": "y" * 300})
+    content["findings"]["correct"].append({**finding(**WELL), "message": FORGED, "fix": "y" * 300})
     page, *_ = reported(tmp_path, content)
     wrapper = tmp_path / "wrapper.html"  # windows have a least width; frames have none
     frame = f'<iframe id="page" style="border:0;width:{width}px;height:844px" srcdoc="{html.escape(page)}"></iframe>'

@@ -144,8 +144,8 @@ def test_any_series_can_be_drawn(rounds, axis):
 
 def speed(status="PASS", number=1.1, bound=1.03, device="gpu:0", **data):
     """Return what the gate found of a case."""
-    held = {"case": f"forward[device={device}-batch=1-precision=tf32]", "low": 1.05, "high": 1.15, **data}
-    return Finding("speed", status, "a case", device=device, number=number, bound=bound, data=held)
+    case, held = f"forward[device={device}-batch=1-precision=tf32]", {"low": 1.05, "high": 1.15, **data}
+    return Finding("speed", status, "a case", device=device, number=number, bound=bound, data=held, case=case)
 
 
 def test_reference_is_drawn_with_its_bound():

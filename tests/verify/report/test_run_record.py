@@ -14,14 +14,17 @@ WELL = Finding("shapes", "PASS", "14 layers", device="cpu:0", number=1.5, bound=
 FIELDS = {
     "check": "shapes",
     "status": "PASS",
-    "cause": "14 layers",
+    "message": "14 layers",
     "evidence": "",
-    "mend": "",
+    "fix": "",
     "device": "cpu:0",
     "precision": "",
     "number": 1.5,
     "bound": 2.0,
     "data": {},
+    "case": "",
+    "kind": "result",
+    "scope": "device",
 }
 
 
@@ -41,7 +44,7 @@ def test_finding_is_written_at_once(record):
     record.machine = {"devices": ["cpu:0"]}
     record.add("correct", WELL)
     assert read(record.path) == {
-        "schema": 1,
+        "schema": 2,
         "complete": False,
         "verdict": "INCONCLUSIVE",
         "verdicts": {
@@ -62,9 +65,9 @@ def test_findings_add_up(record):
     """A later finding joins those before it, in their order, and the verdict follows."""
     record.add("correct", WELL)
     record.add("repeatable", Finding("replay", "FAIL", "other bits"))
-    record.add("correct", Finding("pairs", "PASS", "paired"))
+    record.add("correct", Finding("image_labels", "PASS", "paired"))
     written = read(record.path)
-    assert [each["check"] for each in written["findings"]["correct"]] == ["shapes", "pairs"]
+    assert [each["check"] for each in written["findings"]["correct"]] == ["shapes", "image_labels"]
     assert [each["check"] for each in written["findings"]["repeatable"]] == ["replay"]
     assert (written["verdict"], written["verdicts"]["repeatable"]) == ("FAIL", "FAIL")
 
@@ -84,7 +87,7 @@ def test_timing_is_written_at_once(record):
             "heat": "warm",
             "fault": None,
             "peak": None,
-            "limit": "",
+            "bottleneck": "",
             "largest": False,
             "first": 0.0,
             "pipelined": None,

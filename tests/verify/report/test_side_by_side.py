@@ -12,7 +12,7 @@ POINT = {"kind": "weak", "devices": 4, "images": 64, "seconds": 0.128, "communic
 FOUND = [
     Finding("stragglers", "FAIL", "gpu:1 is behind", device="gpu:1", data=ALONE),
     Finding("scaling", "INCONCLUSIVE", "weak", number=0.78125, bound=0.7917, data=POINT),
-    Finding("siblings", "PASS", "another check", data={"seconds": {"gpu:9": 1.0}}),
+    Finding("gpu_bitwise_parity", "PASS", "another check", data={"seconds": {"gpu:9": 1.0}}),
 ]
 
 

@@ -7,13 +7,13 @@ from alexnet_repro.verify.report.tables import Row, price_table, throughput_tabl
 
 ROWS = (
     Row(
-        "train_step[batch=128]",
+        "step[batch=128]",
         median=2.0,
         iqr=0.008,
         images=128,
         flop=700_000_000_000,
         peak=4e11,
-        limit="compute",
+        bottleneck="compute",
         pipelined=1.9,
         first=2.5,
         peak_memory=3_200_000_000,
@@ -26,18 +26,18 @@ ROWS = (
 def test_rows_are_aligned_in_their_own_order() -> None:
     """Seconds get a fitting unit, rates follow from the median, and what has no FLOP has no GFLOP/s."""
     assert throughput_table(ROWS) == (
-        "case                       median     IQR     images/s  GFLOP/s  % peak    limit  in a row    first  memory\n"
-        "train_step[batch=128]     2.000 s   0.4 %         64.0    350.0      88  compute   1.900 s  2.500 s  3.2 GB\n"
-        "forward[batch=1]        16.000 ms  10.0 %         62.5    125.0                                            \n"
-        "draw_train             128.000 µs   0.0 %  1,000,000.0                                                     "
+        "case                  median     IQR     images/s  GFLOP/s  % peak  bottleneck  in a row    first  memory\n"
+        "step[batch=128]      2.000 s   0.4 %         64.0    350.0      88     compute   1.900 s  2.500 s  3.2 GB\n"
+        "forward[batch=1]   16.000 ms  10.0 %         62.5    125.0                                               \n"
+        "draw_train        128.000 µs   0.0 %  1,000,000.0                                                        "
     )
 
 
 def test_failed_case_has_no_throughput() -> None:
     """How fast a wrong answer came is shown as void."""
     assert throughput_table([Row("forward", median=1.0, iqr=0.25, images=32, flop=10**9, void=True)]) == (
-        "case      median     IQR  images/s  GFLOP/s  % peak  limit  in a row  first  memory\n"
-        "forward  1.000 s  25.0 %      void     void                                        "
+        "case      median     IQR  images/s  GFLOP/s  % peak  bottleneck  in a row  first  memory\n"
+        "forward  1.000 s  25.0 %      void     void                                             "
     )
 
 
@@ -54,9 +54,9 @@ def test_nothing_measured_prints_nothing() -> None:
     assert throughput_table([]) == ""
 
 
-def step(seconds: float | None, cause: str = "") -> Finding:
+def step(seconds: float | None, message: str = "") -> Finding:
     """Return a finding on the time of a step."""
-    return Finding("price", "PASS" if seconds else "INCONCLUSIVE", cause, number=seconds)
+    return Finding("price", "PASS" if seconds else "INCONCLUSIVE", message, number=seconds)
 
 
 def test_price_is_told_against_the_cheapest() -> None:

@@ -37,7 +37,7 @@ class Device:
 def test_rounds_in_a_row_are_waited_for_once(monkeypatch, rounds, waits, seconds):
     """A quarter of the rounds, two at the least, in up to three rows: host and device overlap, but at a row's ends."""
     device = Device()
-    monkeypatch.setattr(module.devices, "synchronise", device.wait)
+    monkeypatch.setattr(module.devices, "synchronize", device.wait)
     monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: device.now))
     assert in_rows(device.work, rounds, device.wait) == (waits[-1], seconds)
     assert device.waits == waits
