@@ -2,7 +2,6 @@
 
 import argparse
 import os
-from importlib.metadata import PackageNotFoundError, version
 
 import pytest
 
@@ -11,6 +10,7 @@ os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # GPUs' numbers are th
 
 from alexnet_repro.cli.options import backend_asked
 from alexnet_repro.cli.parser import PRECISION_NAMES
+from alexnet_repro.verify.doctor.installation import package_version
 
 SECONDS = {"s": 1, "m": 60, "h": 3600}
 
@@ -108,15 +108,9 @@ def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str)
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
     backend = backend_asked()
-    versions = " · ".join(f"{name} {_version(name)}" for name in ("alexnet-repro", "keras", backend, "numpy"))
+    names = ("alexnet-repro", "keras", backend, "numpy")
+    versions = " · ".join(f"{name} {package_version(name) or 'not installed'}" for name in names)
     return [f"{versions} · data: {os.environ.get('ALEXNET_REPRO_DATA', 'Keras cache or download')}"]
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -19,7 +19,6 @@ from alexnet_repro.backend.devices import (
 )
 from alexnet_repro.training.distributed.cluster import ClusterError
 from alexnet_repro.verify.benchmark.calibration import calibrate
-from alexnet_repro.verify.benchmark.reference import machine_of, speed_environment
 from alexnet_repro.verify.benchmark.roofline import Work, bottleneck
 from alexnet_repro.verify.benchmark.telemetry import conditions_of, heat_during, sampling
 from alexnet_repro.verify.benchmark.timer import measure as measured
@@ -29,6 +28,7 @@ from alexnet_repro.verify.checks.devices import MachineNotReadyError, choose_dev
 from alexnet_repro.verify.checks.registry import PRECISIONS, CheckId
 from alexnet_repro.verify.checks.runner import CheckRunner
 from alexnet_repro.verify.doctor.environment import read_machine
+from alexnet_repro.verify.doctor.fingerprint import machine_of, speed_environment
 from alexnet_repro.verify.finding import Finding, overall
 from alexnet_repro.verify.report.page import report_line
 from alexnet_repro.verify.report.run_record import Record

@@ -12,6 +12,7 @@ from alexnet_repro.verify.benchmark import reference as speed_reference
 from alexnet_repro.verify.benchmark.gate import ENOUGH_PROCESSES
 from alexnet_repro.verify.benchmark.load import others, snapshot
 from alexnet_repro.verify.benchmark.regression import Place, speed_findings
+from alexnet_repro.verify.doctor import fingerprint
 from alexnet_repro.verify.finding import Finding
 from benchmarks.summary import DEVICES, HERE, RECORD, TIMINGS
 
@@ -27,9 +28,9 @@ def against_references(session: pytest.Session) -> list[Finding]:
     names, here = gpu_names(), config.stash[HERE]
     places = {
         device: Place(
-            speed_reference.kind_of(device, names),
-            speed_reference.speed_environment(device, here),
-            speed_reference.boot_of(device),
+            fingerprint.kind_of(device, names),
+            fingerprint.speed_environment(device, here),
+            fingerprint.boot_of(device),
         )
         for device in devices
     }
@@ -38,7 +39,7 @@ def against_references(session: pytest.Session) -> list[Finding]:
             "devices": {
                 device: {"kind": each.kind, "environment": each.environment} for device, each in places.items()
             },
-            "machine": speed_reference.machine_of(here),
+            "machine": fingerprint.machine_of(here),
         }
         return []
     tests = {item.name.removeprefix("test_"): item.nodeid for item in session.items}

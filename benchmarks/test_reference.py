@@ -9,6 +9,7 @@ import pytest
 from alexnet_repro.verify.checks import golden
 from alexnet_repro.verify.checks.registry import CheckId
 from alexnet_repro.verify.checks.runner import CheckRunner
+from alexnet_repro.verify.doctor.fingerprint import environment_of
 
 DIGESTS = Path(__file__).parent / "references" / "digests.json"
 
@@ -23,7 +24,7 @@ def test_golden(
     """The replay's digests are the golden ones; those of another environment are compared, but don't pass."""
     found = runner.find(device, CheckId("replay", precision))
     config = replace(runner.config, device=device, precision=precision)
-    environment = golden.environment_of(device, runner.here)
+    environment = environment_of(device, runner.here)
     if request.config.getoption("update_reference"):
         if found.status != "PASS":
             pytest.fail(f"no reference is made of a device that isn't right:\n{found}", pytrace=False)

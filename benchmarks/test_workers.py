@@ -7,7 +7,7 @@ import pytest
 from alexnet_repro.backend.devices import gpu_names
 from alexnet_repro.verify.benchmark import scaling
 from alexnet_repro.verify.benchmark.link_speeds import links
-from alexnet_repro.verify.benchmark.reference import kind_of
+from alexnet_repro.verify.doctor.fingerprint import kind_of
 from alexnet_repro.verify.finding import Finding
 from benchmarks.among_workers import AmongWorkers
 from benchmarks.summary import DEVICES

@@ -13,8 +13,7 @@ import pytest
 from alexnet_repro.training.distributed.all_gather import AllGather
 from alexnet_repro.training.distributed.cluster import Cluster, ClusterError, cluster_here
 from alexnet_repro.training.distributed.handshake import meet
-from alexnet_repro.verify.benchmark.reference import boot_of
-from alexnet_repro.verify.checks.golden import environment_of
+from alexnet_repro.verify.doctor.fingerprint import boot_of, environment_of
 from alexnet_repro.verify.finding import Finding, overall
 from alexnet_repro.verify.report.merge import merged
 from alexnet_repro.verify.report.run_record import Record

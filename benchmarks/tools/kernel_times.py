@@ -34,8 +34,8 @@ from alexnet_repro.backend.precision import PRECISIONS
 from alexnet_repro.training.classifier import build_classifier
 from alexnet_repro.verify.benchmark.collect import provenance
 from alexnet_repro.verify.checks.config import CheckConfig
-from alexnet_repro.verify.checks.golden import packages
 from alexnet_repro.verify.checks.learning import LEARNABLE
+from alexnet_repro.verify.doctor.fingerprint import packages
 from alexnet_repro.verify.doctor.nvidia import read_nvidia
 from benchmarks.peers.timed import of_device, seconds_a_step
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from alexnet_repro.verify.benchmark.noise import thinned
-from alexnet_repro.verify.benchmark.reference import Baseline, Reference, boot_of, revision
+from alexnet_repro.verify.benchmark.reference import Baseline, Reference, revision
+from alexnet_repro.verify.doctor.fingerprint import boot_of
 
 COLLECTING = "ALEXNET_REPRO_COLLECTING"  # set in such a process: it compares nothing, and starts no others
 DIGITS = 6  # of seconds that are kept

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from alexnet_repro.verify.benchmark.calibration import Calibration
+from alexnet_repro.verify.doctor.fingerprint import CPUINFO, cpu_fields
 from alexnet_repro.verify.doctor.nvidia import Gpu
 from alexnet_repro.verify.finding import Finding, Status
 
@@ -77,13 +78,9 @@ def of_gpu(gpu: Gpu) -> Nominal:
     return Nominal(matmul, memory, lane * width if lane and width else None)
 
 
-def of_cpu(processors: int, cpuinfo: Path = Path("/proc/cpuinfo")) -> Nominal:
+def of_cpu(processors: int, cpuinfo: Path = CPUINFO) -> Nominal:
     """Return a CPU's products, from what Linux says of it; nothing elsewhere, and nothing of its memory."""
-    try:
-        first = cpuinfo.read_text().split("\n\n")[0]
-    except OSError:
-        return Nominal()
-    fields = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in first.splitlines())}
+    fields = cpu_fields(cpuinfo)
     flags = fields.get("flags", "").split()
     try:
         clock = float(fields["cpu MHz"]) * 1e6

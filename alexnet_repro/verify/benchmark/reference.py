@@ -7,11 +7,9 @@ fifty rounds in seconds, evenly through the run) and `provenance` (`recorded`, t
 code, `seed`).
 """
 
-import hashlib
 import json
 import math
 import os
-import platform
 import re
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -19,18 +17,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from alexnet_repro.backend.devices import gpu_names
 from alexnet_repro.verify.benchmark.gate import MIN_PROCESSES
 from alexnet_repro.verify.benchmark.noise import MAX_ROUNDS
-from alexnet_repro.verify.checks.golden import environment_of
-from alexnet_repro.verify.doctor.environment import Environment
 
 SCHEMA = 1
-# That change speed beside those that change bits, which `environment_of` has.
-SETTINGS = (
-    *("KERAS_BACKEND", "OMP_NUM_THREADS", "ONEDNN_MAX_CPU_ISA", "TF_NUM_INTEROP_THREADS", "TF_NUM_INTRAOP_THREADS"),
-    *("TF_XLA_FLAGS", "XLA_FLAGS"),
-)
 
 
 @dataclass(frozen=True)
@@ -54,60 +44,9 @@ class Reference:
     cases: Mapping[str, Baseline]
 
 
-def kind_of(device: str, names: Sequence[str], cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    """Return what a device is called: a GPU by its product name, a CPU by its model and processors.
-
-    Args:
-        device: as `gpu:0`.
-        names: of `alexnet_repro.backend.devices.gpu_names`.
-        cpuinfo: where Linux tells of its processors.
-    """
-    kind, _, number = device.partition(":")
-    if kind == "gpu":
-        return names[int(number)]
-    try:
-        lines = dict(re.findall(r"^([\w ]+?)\s*: (.+)$", cpuinfo.read_text().split("\n\n")[0], re.MULTILINE))
-    except OSError:
-        lines = {}
-    told = " ".join(f"{name} {lines[name]}" for name in ("cpu family", "model") if name in lines)
-    name = " ".join(filter(None, (lines.get("model name"), told))) or platform.processor() or platform.machine()
-    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{name}, {count} processors"
-
-
-def boot_of(
-    device: str, cpuinfo: Path = Path("/proc/cpuinfo"), boot: Path = Path("/proc/sys/kernel/random/boot_id")
-) -> str:
-    """Return what tells a virtual machine's processor from another's: its last start, as a hash; else nothing.
-
-    Virtual machines of one name run on hosts that differ, and one may move when it starts anew. Linux tells
-    that it is one by the flag `hypervisor`.
-    """
-    try:
-        if device.startswith("cpu") and re.search(r"^flags\s*:.*\bhypervisor\b", cpuinfo.read_text(), re.MULTILINE):
-            return hashlib.sha256(boot.read_bytes().strip()).hexdigest()[:12]
-    except OSError:
-        pass
-    return ""
-
-
 def path_of(folder: Path, kind: str) -> Path:
     """Return where a kind of device's reference is."""
     return folder / f"speed-{re.sub(r'[^a-z0-9]+', '-', kind.lower()).strip('-')}.json"
-
-
-def speed_environment(device: str, here: Environment) -> dict[str, Any]:
-    """Return all that is known to decide speed on a device; for a GPU, the processor that launches its work as well."""
-    settings = {name: os.environ[name] for name in SETTINGS if name in os.environ}
-    found = {**environment_of("cpu:0", here), **environment_of(device, here)}
-    python = ".".join(platform.python_version_tuple()[:2])
-    return {**found, "settings": {**found["settings"], **settings}, "python": python}
-
-
-def machine_of(here: Environment) -> dict[str, Any]:
-    """Return what else is worth knowing of where a reference was recorded; no name of it."""
-    names = gpu_names()
-    return {"system": here.system, "container": here.container, "cpu": kind_of("cpu:0", names), "gpus": names}
 
 
 def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:

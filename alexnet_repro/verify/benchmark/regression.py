@@ -30,7 +30,7 @@ class Place:
     kind: str
     environment: Mapping[str, Any]
     boot: str = ""
-    """As `alexnet_repro.verify.benchmark.reference.boot_of` has it."""
+    """As `alexnet_repro.verify.doctor.fingerprint.boot_of` has it."""
 
 
 def speed_findings(

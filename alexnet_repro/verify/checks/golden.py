@@ -5,34 +5,19 @@ import datetime as dt
 import json
 import math
 import os
-import platform
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, distributions, version
 from pathlib import Path
 from typing import Any
 
 import keras
 
-from alexnet_repro.backend.devices import gpu_names, thread_counts
 from alexnet_repro.verify.checks.config import CheckConfig
 from alexnet_repro.verify.checks.repeatability import REPLAY_BATCH, differs, steps
-from alexnet_repro.verify.doctor.environment import Environment
-from alexnet_repro.verify.doctor.software import numeric_settings
 from alexnet_repro.verify.finding import Finding
 from alexnet_repro.verify.numerics import error_bounds
 from alexnet_repro.verify.numerics.replay import first_divergence
 
-# Packages whose kernels, random numbers or choices decide bits; on a GPU, those of CUDA and of its compilers as well.
-PACKAGES = (
-    *("keras", "numpy", "tensorflow", "jax", "jaxlib", "torch"),
-    *("nvidia-cublas", "nvidia-cublas-cu12", "nvidia-cudnn-cu12", "nvidia-cudnn-cu13"),
-)
-ON_A_GPU = ("nvidia-", "jax-cuda", "triton", "pytorch-triton")  # what their names begin with
-CPU_FIELDS = ("vendor_id", "cpu family", "model", "stepping", "cache size")
-ARM_FIELDS = ("CPU implementer", "CPU variant", "CPU part", "CPU revision", "Features")
-VECTORS = ("avx", "avx2", "fma", "amx")  # and everything that begins with avx512 or amx
 UPDATE = "pytest benchmarks --update-reference # and commit the file, once this machine is known to be right"
 TOO_LATE = "the later steps aren't compared: rounding grows from step to step"
 
@@ -63,34 +48,13 @@ def task_of(config: CheckConfig) -> dict[str, Any]:
     }
 
 
-def environment_of(device: str, here: Environment) -> dict[str, Any]:
-    """Return all that is known to decide bits on a device."""
-    common = {"packages": packages(gpu=not device.startswith("cpu")), "settings": numeric_settings(here)}
-    if device.startswith("cpu"):
-        return {**common, "cpu": _cpu(), "threads": thread_counts()}
-    name = gpu_names()[int(device.partition(":")[2])]
-    capability = next((gpu.capability for gpu in here.nvidia.gpus if gpu.name == name), None)
-    return {**common, "gpu": name, "capability": list(capability or ()), "driver": here.nvidia.driver}
-
-
-def packages(*, gpu: bool) -> dict[str, str]:
-    """Return the versions of the installed packages that decide bits, on a GPU or on a CPU, by name."""
-    found = {name: there for name in PACKAGES if (there := _version(name))}
-    more: dict[str, str] = {}
-    for each in distributions() if gpu else ():
-        name = re.sub(r"[-_.]+", "-", each.name or "").lower()
-        if name.startswith(ON_A_GPU) and name != "nvidia-ml-py":  # which only asks the driver
-            more.setdefault(name, each.version)  # of two of one name, the first in the path is imported
-    return found | dict(sorted(more.items()))
-
-
 def compare(found: Finding, config: CheckConfig, environment: Mapping[str, Any], stored: Sequence[Golden]) -> Finding:
     """Return whether a replay has the bits recorded in this environment, or about the figures recorded elsewhere.
 
     Args:
         found: of `alexnet_repro.verify.checks.repeatability.replay`.
         config: what was replayed.
-        environment: of `environment_of`.
+        environment: of `alexnet_repro.verify.doctor.fingerprint.environment_of`.
         stored: of `read`.
     """
     finding = _compared(found, config, environment, stored)
@@ -163,22 +127,3 @@ def _golden(fields: Mapping[str, Any]) -> Golden:
     if not len(steps({"steps": golden.steps})) == golden.task["steps"] > 0:
         raise ValueError("steps are missing")
     return golden
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
-def _cpu(cpuinfo: Path = Path("/proc/cpuinfo")) -> dict[str, Any]:
-    """Return what kind of processor this is, and its vector instructions."""
-    try:
-        first = cpuinfo.read_text().split("\n\n")[0]
-    except OSError:
-        return {"model": platform.processor() or platform.machine()}
-    fields = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in first.splitlines())}
-    flags = fields.get("flags", "").split()
-    vectors = sorted(flag for flag in flags if flag in VECTORS or flag.startswith(("avx512", "amx")))
-    return {**{name: fields[name] for name in CPU_FIELDS + ARM_FIELDS if name in fields}, "vectors": vectors}

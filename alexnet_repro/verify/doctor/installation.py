@@ -7,7 +7,7 @@ import runpy
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import Distribution, distributions
+from importlib.metadata import Distribution, PackageNotFoundError, distributions, version
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,14 @@ class TensorFlow:
     capabilities: tuple[str, ...] = ()  # sm_80: kernels; compute_90: PTX
     requirements: tuple[Requirement, ...] = ()
     wheels: Mapping[str, str] = field(default_factory=dict)  # CUDA's wheels, by name, as pip wants them
+
+
+def package_version(name: str) -> str | None:
+    """Return an installed package's version; None where it isn't installed."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
 
 
 def read_tensorflow(path: Sequence[str] | None = None) -> TensorFlow | None:

@@ -21,8 +21,8 @@ from alexnet_repro.training.recipe import Recipe
 from alexnet_repro.training.schedule import draws_until_saved
 from alexnet_repro.training.weights import load_weights, weights_digest
 from alexnet_repro.training.weights_file import WeightsError
-from alexnet_repro.verify.benchmark.reference import SETTINGS, kind_of, revision
-from alexnet_repro.verify.checks.golden import packages
+from alexnet_repro.verify.benchmark.reference import revision
+from alexnet_repro.verify.doctor.fingerprint import SPEED_SETTINGS, kind_of, packages
 from alexnet_repro.verify.doctor.software import NUMERIC_SETTINGS
 from alexnet_repro.verify.report.curves import learning_curve
 from alexnet_repro.verify.report.outcome import outcome, significant
@@ -161,7 +161,7 @@ def _outcome(trained: Trained, updates: int, *, progress: bool) -> dict[str, Any
 def _environment() -> dict[str, Any]:
     """Return what decides bits and speed, without this machine's names and paths."""
     names = gpu_names()
-    asked = {name: os.environ[name] for name in sorted({*SETTINGS, *NUMERIC_SETTINGS}) if name in os.environ}
+    asked = {name: os.environ[name] for name in sorted({*SPEED_SETTINGS, *NUMERIC_SETTINGS}) if name in os.environ}
     return {
         "cpu": kind_of("cpu:0", names),
         "threads": thread_counts(),

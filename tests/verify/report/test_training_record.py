@@ -87,7 +87,7 @@ def test_what_was_done(written):
 
 def test_environment(monkeypatch):
     """What was set that changes speed or bits is recorded, but no path of this machine."""
-    for name in module.SETTINGS:
+    for name in module.SPEED_SETTINGS:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     monkeypatch.setenv("XLA_FLAGS", "--xla_dump_to=/here")

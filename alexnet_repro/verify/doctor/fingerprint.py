@@ -1,0 +1,122 @@
+"""What identifies this machine and its software: bits and speed are compared only where it is the same.
+
+Unlike the rest of the doctor it imports Keras, whose backend numbers the GPUs.
+"""
+
+import hashlib
+import os
+import platform
+import re
+from collections.abc import Sequence
+from importlib.metadata import distributions
+from pathlib import Path
+from typing import Any
+
+from alexnet_repro.backend.devices import gpu_names, thread_counts
+from alexnet_repro.verify.doctor.environment import Environment
+from alexnet_repro.verify.doctor.installation import package_version
+from alexnet_repro.verify.doctor.software import numeric_settings
+
+# Packages whose kernels, random numbers or choices decide bits; on a GPU, those of CUDA and of its compilers as well.
+NUMERIC_PACKAGES = (
+    *("keras", "numpy", "tensorflow", "jax", "jaxlib", "torch"),
+    *("nvidia-cublas", "nvidia-cublas-cu12", "nvidia-cudnn-cu12", "nvidia-cudnn-cu13"),
+)
+GPU_PACKAGE_PREFIXES = ("nvidia-", "jax-cuda", "triton", "pytorch-triton")
+# Environment variables that change speed, beside those that change bits.
+SPEED_SETTINGS = (
+    *("KERAS_BACKEND", "OMP_NUM_THREADS", "ONEDNN_MAX_CPU_ISA", "TF_NUM_INTEROP_THREADS", "TF_NUM_INTRAOP_THREADS"),
+    *("TF_XLA_FLAGS", "XLA_FLAGS"),
+)
+CPUINFO = Path("/proc/cpuinfo")
+X86_FIELDS = ("vendor_id", "cpu family", "model", "stepping", "cache size")
+ARM_FIELDS = ("CPU implementer", "CPU variant", "CPU part", "CPU revision", "Features")
+VECTORS = ("avx", "avx2", "fma", "amx")  # and every flag that begins with avx512 or amx
+
+
+def cpu_fields(cpuinfo: Path = CPUINFO) -> dict[str, str]:
+    """Return what Linux tells of the first processor, by field; nothing on another system.
+
+    Not py-cpuinfo's: it takes a second, and spells flags otherwise than the digests on file.
+    """
+    try:
+        first = cpuinfo.read_text().split("\n\n")[0]
+    except OSError:
+        return {}
+    return {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in first.splitlines())}
+
+
+def cpu_identity(cpuinfo: Path = CPUINFO) -> dict[str, Any]:
+    """Return the processor's kind and its vector instructions, which decide bits."""
+    fields = cpu_fields(cpuinfo)
+    if not fields:
+        return {"model": platform.processor() or platform.machine()}
+    flags = fields.get("flags", "").split()
+    vectors = sorted(flag for flag in flags if flag in VECTORS or flag.startswith(("avx512", "amx")))
+    return {**{name: fields[name] for name in X86_FIELDS + ARM_FIELDS if name in fields}, "vectors": vectors}
+
+
+def kind_of(device: str, names: Sequence[str], cpuinfo: Path = CPUINFO) -> str:
+    """Return a device's name: a GPU's product name, or a CPU's model and number of processors.
+
+    Args:
+        device: as `gpu:0`.
+        names: of `alexnet_repro.backend.devices.gpu_names`.
+        cpuinfo: Linux's file about its processors.
+    """
+    kind, _, number = device.partition(":")
+    if kind == "gpu":
+        return names[int(number)]
+    fields = cpu_fields(cpuinfo)
+    family = " ".join(f"{name} {fields[name]}" for name in ("cpu family", "model") if name in fields)
+    name = " ".join(filter(None, (fields.get("model name"), family))) or platform.processor() or platform.machine()
+    return f"{name}, {thread_counts()['processors']} processors"
+
+
+def boot_of(device: str, cpuinfo: Path = CPUINFO, boot: Path = Path("/proc/sys/kernel/random/boot_id")) -> str:
+    """Return a hash of a virtual machine's last start, for its CPU; empty for a GPU, and on real hardware.
+
+    Virtual machines of one name run on different hosts, and may move when they start anew. Linux
+    marks one by the flag `hypervisor`.
+    """
+    if device.startswith("cpu") and "hypervisor" in cpu_fields(cpuinfo).get("flags", "").split():
+        try:
+            return hashlib.sha256(boot.read_bytes().strip()).hexdigest()[:12]
+        except OSError:
+            pass
+    return ""
+
+
+def packages(*, gpu: bool) -> dict[str, str]:
+    """Return the versions of the installed packages that decide bits, on a GPU or on a CPU, by name."""
+    found = {name: version for name in NUMERIC_PACKAGES if (version := package_version(name))}
+    more: dict[str, str] = {}
+    for each in distributions() if gpu else ():
+        name = re.sub(r"[-_.]+", "-", each.name or "").lower()
+        if name.startswith(GPU_PACKAGE_PREFIXES) and name != "nvidia-ml-py":  # which only queries the driver
+            more.setdefault(name, each.version)  # of two of one name, the first in the path is imported
+    return found | dict(sorted(more.items()))
+
+
+def environment_of(device: str, here: Environment) -> dict[str, Any]:
+    """Return all that is known to decide bits on a device."""
+    common = {"packages": packages(gpu=not device.startswith("cpu")), "settings": numeric_settings(here)}
+    if device.startswith("cpu"):
+        return {**common, "cpu": cpu_identity(), "threads": thread_counts()}
+    name = gpu_names()[int(device.partition(":")[2])]
+    capability = next((gpu.capability for gpu in here.nvidia.gpus if gpu.name == name), None)
+    return {**common, "gpu": name, "capability": list(capability or ()), "driver": here.nvidia.driver}
+
+
+def speed_environment(device: str, here: Environment) -> dict[str, Any]:
+    """Return all that is known to decide speed on a device; for a GPU, the CPU that launches its work as well."""
+    settings = {name: os.environ[name] for name in SPEED_SETTINGS if name in os.environ}
+    found = {**environment_of("cpu:0", here), **environment_of(device, here)}
+    python = ".".join(platform.python_version_tuple()[:2])
+    return {**found, "settings": {**found["settings"], **settings}, "python": python}
+
+
+def machine_of(here: Environment) -> dict[str, Any]:
+    """Return what else is worth knowing of this machine, beside a result; no name of it."""
+    names = gpu_names()
+    return {"system": here.system, "container": here.container, "cpu": kind_of("cpu:0", names), "gpus": names}

@@ -1,0 +1,162 @@
+"""What identifies a machine and its software: what decides bits, what decides speed, and nothing else."""
+
+import json
+from dataclasses import replace
+from importlib.metadata import PackageNotFoundError
+from types import SimpleNamespace
+
+import pytest
+
+from alexnet_repro.verify.doctor import fingerprint, installation
+from tests.helpers.machines import CPU, T4, TWO, box
+
+
+def test_environment_of_a_cpu():
+    """A CPU's bits depend on packages, numeric settings, processor and threads; on no GPU, nor on files' places."""
+    flags = "--xla_gpu_cuda_data_dir=/usr/local/cuda --xla_b=1 --xla_a=1"
+    here = replace(CPU, settings={"TF_ENABLE_ONEDNN_OPTS": "0", "KERAS_HOME": "/home/me", "XLA_FLAGS": flags})
+    found = fingerprint.environment_of("cpu:0", here)
+    assert set(found) == {"packages", "settings", "cpu", "threads"}
+    assert found["settings"] == {"TF_ENABLE_ONEDNN_OPTS": "0", "XLA_FLAGS": "--xla_a=1 --xla_b=1"}
+    assert {"keras", "numpy"} <= set(found["packages"])
+    assert found["threads"]["processors"] >= 1
+    assert json.loads(json.dumps(found)) == found  # or what is read from a file would never be the same
+
+
+@pytest.mark.parametrize(
+    ("device", "here", "gpu"),
+    [
+        ("gpu:0", box(T4), {"gpu": "Tesla T4", "capability": [7, 5]}),
+        ("gpu:1", box(*TWO), {"gpu": "NVIDIA A100-SXM4-80GB", "capability": [8, 0]}),
+        ("gpu:0", CPU, {"gpu": "AMD Instinct", "capability": []}),
+    ],
+    ids=["device=gpu:0", "device=gpu:1", "device=not the driver's"],
+)
+def test_environment_of_a_gpu(device, here, gpu, monkeypatch):
+    """A GPU's bits depend on its kind and driver, not on which of its kind it is, nor on the processor."""
+    monkeypatch.setattr(fingerprint, "gpu_names", lambda: [gpu["gpu"]] * 2)  # as the backend numbers them
+    found = fingerprint.environment_of(device, here)
+    assert found == {"packages": found["packages"], "settings": {}, **gpu, "driver": here.nvidia.driver}
+    assert json.loads(json.dumps(found)) == found
+
+
+INSTALLED = {
+    "nvidia-ml-py": "13.0",
+    "numpy": "2.4.6",
+    "nvidia-cublas": "13.2.0",
+    "nvidia_cuda_nvcc": "13.1",  # as older wheels spell it
+    "nvidia-cuda-nvrtc-cu12": "12.9",
+    "jax-cuda13-plugin": "0.9",
+    "triton": "3.6",
+    "scipy": "1.17",
+}
+
+
+@pytest.mark.parametrize(
+    ("gpu", "expected"),
+    [
+        (False, {"numpy": "2.4.6", "nvidia-cublas": "13.2.0"}),
+        (
+            True,
+            {
+                "numpy": "2.4.6",
+                "nvidia-cublas": "13.2.0",
+                "jax-cuda13-plugin": "0.9",
+                "nvidia-cuda-nvcc": "13.1",
+                "nvidia-cuda-nvrtc-cu12": "12.9",
+                "triton": "3.6",
+            },
+        ),
+    ],
+    ids=["gpu=False", "gpu=True"],
+)
+def test_packages_that_decide_bits(gpu, expected, monkeypatch):
+    """On a GPU all of CUDA's packages count, its compilers' among them; a CPU's are those that digests on file have."""
+
+    def version(name):
+        if name in INSTALLED:
+            return INSTALLED[name]
+        raise PackageNotFoundError(name)
+
+    there = [SimpleNamespace(name=name, version=found) for name, found in INSTALLED.items()]
+    late = [SimpleNamespace(name="triton", version="1.0"), SimpleNamespace(name=None, version="1.0")]
+    monkeypatch.setattr(installation, "version", version)
+    monkeypatch.setattr(fingerprint, "distributions", lambda: iter([*there, *late]))
+    assert fingerprint.packages(gpu=gpu) == expected
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "found"),
+    [
+        pytest.param(
+            "processor\t: 0\nvendor_id\t: GenuineIntel\ncpu family\t: 6\nmodel\t\t: 143\nmodel name\t: Xeon\n"
+            "stepping\t: 8\ncpu MHz\t\t: 2000.0\ncache size\t: 105 MB\nflags\t\t: fpu fma avx avx512f amx_tile sse2\n\n"
+            "processor\t: 1\nvendor_id\t: another\n",
+            {"vendor_id": "GenuineIntel", "cpu family": "6", "model": "143", "stepping": "8", "cache size": "105 MB",
+             "vectors": ["amx_tile", "avx", "avx512f", "fma"]},
+            id="processor=x86",
+        ),
+        pytest.param(
+            "processor\t: 0\nBogoMIPS\t: 50.00\nFeatures\t: fp asimd sve\nCPU implementer\t: 0x41\n"
+            "CPU architecture: 8\nCPU variant\t: 0x1\nCPU part\t: 0xd40\nCPU revision\t: 1\n\n",
+            {"CPU implementer": "0x41", "CPU variant": "0x1", "CPU part": "0xd40", "CPU revision": "1",
+             "Features": "fp asimd sve", "vectors": []},
+            id="processor=arm",
+        ),
+    ],
+)  # fmt: skip
+def test_kind_of_processor(tmp_path, cpuinfo, found):
+    """What tells one kind of processor from another is kept, what changes by the hour isn't."""
+    path = tmp_path / "cpuinfo"
+    path.write_text(cpuinfo)
+    assert fingerprint.cpu_identity(path) == found
+
+
+@pytest.mark.parametrize(
+    ("device", "kind"),
+    [
+        ("gpu:1", "NVIDIA A100-SXM4-80GB"),
+        ("gpu:0", "Tesla T4"),
+        ("cpu:0", "AMD EPYC cpu family 25 model 17, 6 processors"),
+    ],
+    ids="device={0}".format,
+)
+def test_kind_of_device(tmp_path, monkeypatch, device, kind):
+    """A GPU's name is its product's, a CPU's its model and the number of processors that this process may use."""
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text("processor\t: 0\ncpu family\t: 25\nmodel\t\t: 17\nmodel name\t: AMD EPYC\n\nprocessor\t: 1\n")
+    monkeypatch.setattr(fingerprint, "thread_counts", lambda: {"processors": 6})
+    assert fingerprint.kind_of(device, ["Tesla T4", "NVIDIA A100-SXM4-80GB"], cpuinfo) == kind
+
+
+@pytest.mark.parametrize(
+    ("device", "flags", "told"),
+    [
+        ("cpu:0", "fpu hypervisor avx2", "2c26b46b68ff"),  # SHA-256 of "foo" begins with it
+        ("cpu:0", "fpu avx2", ""),
+        ("cpu:0", "fpu nohypervisor", ""),
+        ("gpu:0", "fpu hypervisor avx2", ""),
+    ],
+)
+def test_start_of_a_virtual_machine(tmp_path, device, flags, told):
+    """A virtual machine's processors are told by their flag, and by its start; its GPUs are whole ones."""
+    (tmp_path / "cpuinfo").write_text(f"processor\t: 0\nflags\t\t: {flags}\n")
+    (tmp_path / "boot").write_text("foo\n")
+    assert fingerprint.boot_of(device, tmp_path / "cpuinfo", tmp_path / "boot") == told
+    assert fingerprint.boot_of(device, tmp_path / "none", tmp_path / "boot") == ""
+
+
+@pytest.mark.parametrize(
+    ("device", "here", "names"),
+    [("cpu:0", CPU, "cpu packages python settings threads"),
+     ("gpu:0", box(T4), "capability cpu driver gpu packages python settings threads")],
+    ids="device={0}".format,
+)  # fmt: skip
+def test_environment_that_decides_speed(device, here, names, monkeypatch):
+    """Packages, settings, threads and processor, for a GPU its driver too; as a file gives it back."""
+    monkeypatch.setattr(fingerprint, "gpu_names", lambda: ["Tesla T4"])
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    found = fingerprint.speed_environment(device, here)
+    assert " ".join(sorted(found)) == names
+    assert found["settings"]["OMP_NUM_THREADS"] == "1"
+    assert json.loads(json.dumps(found)) == found
