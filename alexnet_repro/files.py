@@ -1,32 +1,50 @@
-"""Atomic writes, and where Keras keeps its files; imports nothing of this package, nor Keras."""
+"""Atomic writes, differences of nested data, and Keras's folder; imports nothing of this package, nor Keras."""
 
 import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 
-def atomic_write(path: Path, text: str) -> None:
-    """Write a file in one step, making its folder: what was there before stays until all of the new one is.
+def atomic_write(path: Path, text: str, advice: str = "free its disk, or name another folder") -> None:
+    """Write a text file as `atomic_path` does; the error's message ends with the advice."""
+    with atomic_path(path, advice=advice) as tmp_path:
+        tmp_path.write_text(text, encoding="utf-8")
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path, *, suffix: str = "", advice: str = "") -> Iterator[Path]:
+    """Yield a temporary path beside `path`, whose file replaces `path` in one step once the block has written it.
+
+    `path` is the old file or the new one, whole, when the machine loses power too: after the block the new one is on
+    the disk. If the block fails, the old one stays and nothing else does. The folder is made.
+
+    Args:
+        path: the file to write.
+        suffix: an end of its name that the temporary path must have as well.
+        advice: what to do about an error.
 
     Raises:
-        OSError: it can't be written; the message names it.
+        OSError: it can't be written; the message names it and has the reason.
     """
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    tmp_path = path.with_name(f".{path.name.removesuffix(suffix)}.{os.getpid()}{suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_text(text, encoding="utf-8")
-        beside.replace(path)
+        yield tmp_path
+        _fsync(tmp_path)  # before the rename: a name may reach the disk sooner than the content
+        tmp_path.replace(path)
+        with contextlib.suppress(OSError):  # a few file systems can't do this for folders; the file is whole anyway
+            _fsync(path.parent)
     except OSError as error:
-        reason = error.strerror or error
-        raise OSError(f"{path} can't be written: {reason}; free its disk, or name another folder") from error
+        reason = os.strerror(error.errno) if error.errno else error  # HDF5's own reasons have several lines
+        raise OSError("; ".join(filter(None, (f"{path} can't be written: {reason}", advice)))) from error
     finally:
         with contextlib.suppress(OSError):
-            beside.unlink(missing_ok=True)
+            tmp_path.unlink(missing_ok=True)
 
 
-def flush(path: Path) -> None:
-    """Wait until a file's content, or a folder's list of names, is on the disk."""
+def _fsync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -34,7 +52,19 @@ def flush(path: Path) -> None:
         os.close(descriptor)
 
 
+def nested_differences(there: Any, here: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Yield each value that differs between nested dictionaries: its keys as `recipe loss`, then both values.
+
+    A key that one of them lacks has None there.
+    """
+    if isinstance(there, Mapping) and isinstance(here, Mapping):
+        for key in sorted({*there, *here}):
+            yield from nested_differences(there.get(key), here.get(key), f"{name} {key}".strip())
+    elif there != here:
+        yield name, there, here
+
+
 def keras_home(environ: Mapping[str, str] = os.environ) -> Path:
-    """Return KERAS_HOME, or else `.keras` in the home folder; where there is none, a path that isn't there."""
+    """Return KERAS_HOME, or else `.keras` in the home folder; where there is none, a path that doesn't exist."""
     # Not Path.home, which raises where there is no home.
     return Path(environ.get("KERAS_HOME") or os.path.expanduser(os.path.join("~", ".keras")))  # noqa: PTH111, PTH118

@@ -7,7 +7,6 @@ they were. Nothing in it is ever unpickled.
 """
 
 import contextlib
-import hashlib
 import json
 import os
 import sys
@@ -25,9 +24,10 @@ from filelock import FileLock, Timeout
 from keras import ops
 
 from alexnet_repro.data.loader import DataLoader
-from alexnet_repro.files import flush
+from alexnet_repro.files import atomic_path, nested_differences
 from alexnet_repro.training.evaluate import Evaluation
 from alexnet_repro.training.recipe import Recipe
+from alexnet_repro.training.weights import arrays_digest
 
 PATTERN = "update-*.npz"
 DESCRIPTION = "description"
@@ -133,24 +133,18 @@ class Store:
             "versions": versions(),
             **{name: getattr(progress, name) for name in FIELDS},
             "evaluations": [[updates, asdict(each)] for updates, each in progress.evaluations],
-            "sha256": _digest(arrays),
+            "sha256": arrays_digest(sorted(arrays.items())),
         }
         members: dict[str, Any] = {**arrays, DESCRIPTION: np.frombuffer(json.dumps(description).encode(), np.uint8)}
-        beside = path.with_name(f".{path.name}")
         try:
-            with beside.open("wb") as file:
-                np.savez(file, allow_pickle=False, **members)
-                file.flush()
-                os.fsync(file.fileno())
-            newest = max([_saved(each)[0] for each in self.files()], default=0)
-            os.utime(beside, ns=2 * (max(time.time_ns(), newest + 1),))  # a clock may have gone back
-            beside.replace(path)
-            flush(path.parent)
+            with atomic_path(path, suffix=path.suffix) as tmp_path:
+                with tmp_path.open("wb") as file:
+                    np.savez(file, allow_pickle=False, **members)
+                newest = max([_saved(each)[0] for each in self.files()], default=0)
+                os.utime(tmp_path, ns=2 * (max(time.time_ns(), newest + 1),))  # a clock may have gone back
         except OSError as error:
-            with contextlib.suppress(OSError):
-                beside.unlink(missing_ok=True)
             last = next(iter(self.files()), "there is none yet")
-            text = f"{path} can't be saved: {error.strerror or error}; the newest checkpoint is {last}"
+            text = f"{error}; the newest checkpoint is {last}"
             if needed:
                 raise OSError(text) from error
             self.settings.say(f"{text}; training goes on, free the disk")
@@ -193,17 +187,17 @@ class Store:
             with np.load(path, allow_pickle=False) as archive:
                 arrays = {name: archive[name] for name in archive.files}
             description = json.loads(arrays.pop(DESCRIPTION).tobytes())
-            whole = description["sha256"] == _digest(arrays)
+            whole = description["sha256"] == arrays_digest(sorted(arrays.items()))
         except DAMAGE as error:
             raise UnusableCheckpointError(f"it is corrupt ({' '.join(str(error).split())[:100]})") from error
         if not whole:
             raise UnusableCheckpointError("it is corrupt (its SHA-256 isn't that of its content)")
         if description["format"] != FORMAT:
             raise UnusableCheckpointError(f"its format is {description['format']}, this version reads {FORMAT}")
-        other = list(differences(description["identity"], json.loads(json.dumps(self.identity))))
+        other = list(identity_differences(description["identity"], json.loads(json.dumps(self.identity))))
         if other:
             raise UnusableCheckpointError(f"it is of another run: {'; '.join(other[:3])}")
-        changed = list(differences(description["versions"], versions()))
+        changed = list(identity_differences(description["versions"], versions()))
         if changed:
             self.settings.say(f"{path.name} was saved elsewhere, so bits may differ from here on: {'; '.join(changed)}")
         losses, accuracies = arrays.pop("losses"), arrays.pop("accuracies")
@@ -230,23 +224,12 @@ def versions() -> dict[str, str]:
     return {"backend": backend, backend: sys.modules[backend].__version__, "keras": keras.__version__}
 
 
-def differences(there: Any, here: Any, name: str = "") -> Iterator[str]:
-    """Yield what differs, innermost first, as `recipe loss is 'a' there, 'b' here`."""
-    if isinstance(there, dict) and isinstance(here, dict):
-        for key in sorted({*there, *here}):
-            yield from differences(there.get(key), here.get(key), f"{name} {key}".strip())
-    elif there != here:
-        pairs = [(a, b) for a, b in zip(there, here, strict=False) if a != b] if isinstance(there, list) else []
-        first, second = pairs[0] if pairs else (there, here)
-        yield f"{name} is {str(first)[:60]!r} there, {str(second)[:60]!r} here"
-
-
-def _digest(arrays: Mapping[str, np.ndarray]) -> str:
-    digest = hashlib.sha256()
-    for name, array in sorted(arrays.items()):
-        digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
-        digest.update(np.ascontiguousarray(array).data if array.size else b"")
-    return digest.hexdigest()
+def identity_differences(there: Any, here: Any, name: str = "") -> Iterator[str]:
+    """Yield what differs, innermost first, as `recipe loss is 'a' there, 'b' here`; of lists, their first such item."""
+    for path, *values in nested_differences(there, here, name):
+        pairs = zip(*values, strict=False) if all(isinstance(each, list) for each in values) else ()
+        first, second = next((pair for pair in pairs if pair[0] != pair[1]), values)
+        yield f"{path} is {str(first)[:60]!r} there, {str(second)[:60]!r} here"
 
 
 def _saved(path: Path) -> tuple[int, str]:

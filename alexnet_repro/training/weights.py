@@ -1,17 +1,17 @@
 """A model's weights on disk: saved whole or not at all, loaded whole or not at all."""
 
-import contextlib
 import hashlib
 import math
 import os
 import shutil
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import keras
 import numpy as np
 
-from alexnet_repro.files import flush
+from alexnet_repro.files import atomic_path
 from alexnet_repro.training.weights_file import Variable, read_weights
 
 SUFFIX = ".weights.h5"
@@ -49,19 +49,9 @@ def save_weights(model: keras.Model, path: str | os.PathLike[str]) -> Path:
         ValueError, OSError: as `check_weights_path`; or the disk is full. What was there before is still there.
     """
     path = check_weights_path(path).resolve()  # a link stays, and points to the new file
-    beside = path.with_name(f".{path.name.removesuffix(SUFFIX)}.{os.getpid()}{SUFFIX}")
     _check_space(model, path)
-    try:
-        model.save_weights(beside, overwrite=True)
-        flush(beside)  # before it gets its name: a name may reach the disk sooner than what it names
-        beside.replace(path)
-    except OSError as error:
-        reason = os.strerror(error.errno) if error.errno else error  # HDF5's own has several lines
-        raise OSError(f"{path} can't be written: {reason}") from error
-    finally:
-        beside.unlink(missing_ok=True)
-    with contextlib.suppress(OSError):  # a few file systems can't do this for folders; the file is whole anyway
-        flush(path.parent)
+    with atomic_path(path, suffix=SUFFIX) as tmp_path:
+        model.save_weights(tmp_path, overwrite=True)
     return path
 
 
@@ -76,12 +66,16 @@ def _check_space(model: keras.Model, path: Path) -> None:
 
 
 def weights_digest(model: keras.Model) -> str:
-    """Return the SHA-256 of a model's weights, in any file or none: of layers' names, shapes, dtypes and values."""
+    """Return the SHA-256 of a model's weights, whatever file they are in: of layers' names and their arrays."""
+    return arrays_digest((layer.name, array) for layer in model.layers for array in layer.get_weights())
+
+
+def arrays_digest(arrays: Iterable[tuple[str, np.ndarray]]) -> str:
+    """Return the SHA-256 of arrays: of their names, dtypes, shapes and values, in the order given."""
     digest = hashlib.sha256()
-    for layer in model.layers:
-        for array in layer.get_weights():
-            digest.update(f"{layer.name} {array.shape} {array.dtype.str}\n".encode())
-            digest.update(np.ascontiguousarray(array).data)
+    for name, array in arrays:
+        digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+        digest.update(np.ascontiguousarray(array).data if array.size else b"")
     return digest.hexdigest()
 
 

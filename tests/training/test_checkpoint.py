@@ -167,10 +167,12 @@ def test_full_disk(run, tmp_path, monkeypatch):
     history, _, said = run()
     assert len(history.losses) == 24  # training goes on
     assert said[1] == (
-        f"{tmp_path}/update-00000008.npz can't be saved: No space left on device; the newest checkpoint is "
+        f"{tmp_path}/update-00000008.npz can't be written: No space left on device; the newest checkpoint is "
         f"{tmp_path}/update-00000006.npz; training goes on, free the disk"
     )
-    with pytest.raises(OSError, match=r"can't be saved: No space left on device; the newest checkpoint is .*06\.npz$"):
+    with pytest.raises(
+        OSError, match=r"can't be written: No space left on device; the newest checkpoint is .*06\.npz$"
+    ):
         run(stop_after=1)
     assert names(tmp_path) == before
 

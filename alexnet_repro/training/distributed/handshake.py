@@ -15,7 +15,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from alexnet_repro.training.checkpoint import differences
+from alexnet_repro.training.checkpoint import identity_differences
 from alexnet_repro.training.distributed.cluster import Cluster, ClusterError
 
 MAX_BYTES = 1 << 16  # of a line; an introduction has some 2,000
@@ -100,7 +100,7 @@ def _welcome(listener: socket.socket, cluster: Cluster, own: Any, timeout: float
 def _difference(cluster: Cluster, task: int, said: Any, own: Mapping[str, Any]) -> str | None:
     """Return in what a worker isn't like this one; None if it is."""
     for field in [*WHAT, *sorted({*said, *own} - {*WHAT})]:
-        for text in differences(said.get(field), own.get(field), field):
+        for text in identity_differences(said.get(field), own.get(field), field):
             what = WHAT.get(field, "isn't like the others")
             return f"{cluster.name(task)} {what}: {text.removesuffix(' here')} on {cluster.name(0)}"
     return None

@@ -9,7 +9,6 @@ code, `seed`).
 
 import json
 import math
-import os
 import re
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -17,6 +16,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from alexnet_repro.files import atomic_write, nested_differences
 from alexnet_repro.verify.benchmark.gate import MIN_PROCESSES
 from alexnet_repro.verify.benchmark.noise import MAX_ROUNDS
 
@@ -49,16 +49,12 @@ def path_of(folder: Path, kind: str) -> Path:
     return folder / f"speed-{re.sub(r'[^a-z0-9]+', '-', kind.lower()).strip('-')}.json"
 
 
-def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
+def environment_differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
     """Return what differs between two environments, each as `packages numpy 2.4.6 (was 2.4.5)`."""
-    told = []
-    for name in sorted(ours.keys() | theirs.keys()):
-        here, there = ours.get(name), theirs.get(name)
-        if isinstance(here, Mapping) and isinstance(there, Mapping):
-            told += [f"{name} {each}" for each in differences(here, there)]
-        elif here != there:
-            told.append(f"{name} {'none' if here is None else here} (was {'none' if there is None else there})")
-    return told
+    return [
+        f"{name} {'none' if here is None else here} (was {'none' if there is None else there})"
+        for name, there, here in nested_differences(theirs, ours)
+    ]
 
 
 def revision(root: Path) -> str:
@@ -110,10 +106,7 @@ def write(path: Path, reference: Reference) -> None:
         ValueError: it has too few processes, or rounds that are none.
     """
     _check(reference, SCHEMA)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text(json.dumps({"schema": SCHEMA, **asdict(reference)}, indent=1) + "\n")
-    beside.replace(path)
+    atomic_write(path, json.dumps({"schema": SCHEMA, **asdict(reference)}, indent=1) + "\n")
 
 
 def _check(reference: Reference, schema: int) -> None:

@@ -9,7 +9,7 @@ from alexnet_repro.verify.benchmark import reference as speed_reference
 from alexnet_repro.verify.benchmark import tolerances as rules_file
 from alexnet_repro.verify.benchmark.gate import Case, compare, none_on_file, suspects
 from alexnet_repro.verify.benchmark.noise import level
-from alexnet_repro.verify.benchmark.reference import Reference, differences, path_of
+from alexnet_repro.verify.benchmark.reference import Reference, environment_differences, path_of
 from alexnet_repro.verify.benchmark.timing import Timing
 from alexnet_repro.verify.benchmark.tolerances import Rules
 from alexnet_repro.verify.finding import Finding
@@ -52,7 +52,7 @@ def speed_findings(
         return [Finding("speed", "FAIL", "references can't be read", str(error), "git checkout benchmarks/references")]
     cases: list[Case] = []
     for device, reference in kept.items():
-        if reference and not differences(places[device].environment, reference.environment):
+        if reference and not environment_differences(places[device].environment, reference.environment):
             cases += _cases(reference, device, places[device], [timing for timing in wanted if timing.device == device])
     told = {finding.message: finding for finding in _looked_at(cases, rules, again)}
     names = {case.name for case in cases}
@@ -107,7 +107,7 @@ def _why(place: Place, reference: Reference | None) -> str:
     """Return why nothing is on file for a case."""
     if reference is None:
         return f"no reference is on file for {place.kind}"
-    changed = differences(place.environment, reference.environment)
+    changed = environment_differences(place.environment, reference.environment)
     if changed:
         return f"the reference on file for {place.kind} is of another environment: {'; '.join(changed)}"
     return f"no reference is on file for this case on {place.kind}"

@@ -4,7 +4,6 @@ import dataclasses
 import datetime as dt
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 import keras
 
+from alexnet_repro.files import atomic_write
 from alexnet_repro.verify.checks.config import CheckConfig
 from alexnet_repro.verify.checks.repeatability import REPLAY_BATCH, differs, steps
 from alexnet_repro.verify.finding import Finding
@@ -108,10 +108,7 @@ def read(path: Path) -> list[Golden]:
 
 def write(path: Path, stored: Sequence[Golden]) -> None:
     """Write the digests in one step."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text(json.dumps({"digests": [asdict(each) for each in stored]}, indent=1) + "\n")
-    beside.replace(path)
+    atomic_write(path, json.dumps({"digests": [asdict(each) for each in stored]}, indent=1) + "\n")
 
 
 def updated(

@@ -1,14 +1,13 @@
 """The results file: what was found, written anew with each finding, so that a run that dies leaves what it knew."""
 
-import contextlib
 import json
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from alexnet_repro.files import atomic_write
 from alexnet_repro.verify.benchmark.timing import Timing
 from alexnet_repro.verify.finding import GROUPS, Finding, overall, verdicts
 
@@ -67,18 +66,8 @@ class Record:
             "timings": self.timings,
             "calibrations": self.calibrations,
         }
-        beside = self.path.with_name(f".{self.path.name}.{os.getpid()}")
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            beside.write_text(json.dumps(_finite(content), indent=1) + "\n")
-            beside.replace(self.path)
-        except OSError as error:
-            raise OSError(
-                f"{self.path} can't be written: {error.strerror}; name another folder: --report=DIR"
-            ) from error
-        finally:
-            with contextlib.suppress(OSError):  # where the folder is a file, this fails too, and says less
-                beside.unlink(missing_ok=True)
+        text = json.dumps(_finite(content), indent=1) + "\n"
+        atomic_write(self.path, text, "name another folder: --report=DIR")
 
 
 def _finite(value: Any) -> Any:

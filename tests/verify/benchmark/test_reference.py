@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from alexnet_repro.verify.benchmark import reference as speed_reference
-from alexnet_repro.verify.benchmark.reference import Baseline, differences, merged, path_of
+from alexnet_repro.verify.benchmark.reference import Baseline, environment_differences, merged, path_of
 from alexnet_repro.verify.benchmark.regression import speed_findings
 from tests.helpers.paths import ROOT
 from tests.helpers.references import FROM, HERE, PLACES, PROCESSES, STORED, stored_in, timing
@@ -87,7 +87,7 @@ def test_too_little_is_refused(folder, processes):
 def test_interrupted_write_leaves_the_old_file(folder, monkeypatch):
     """Whatever ends a write, the file is the old one or the new one."""
 
-    def full(self, text):
+    def full(self, text, **_):
         with self.open("w") as file:
             file.write(text[:100])
         raise OSError(28, "No space left on device")
@@ -122,7 +122,7 @@ def test_name_of_the_file(tmp_path, kind, file):
 
 def test_differences_are_told():
     """What is other, what is new and what is gone, each with both values."""
-    told = differences(
+    told = environment_differences(
         {"packages": {"numpy": "2", "jax": "1"}, "threads": 2}, {"packages": {"numpy": "1"}, "gpu": "T4"}
     )
     assert told == [
@@ -131,7 +131,7 @@ def test_differences_are_told():
         "packages numpy 2 (was 1)",
         "threads 2 (was none)",
     ]
-    assert differences(HERE, dict(HERE)) == []
+    assert environment_differences(HERE, dict(HERE)) == []
 
 
 def test_no_revision_without_git(tmp_path):

@@ -172,7 +172,7 @@ def test_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "digests.json"
     golden.write(path, [STORED])
 
-    def full(self, text):
+    def full(self, text, **_):
         with self.open("w") as file:
             file.write(text[:100])
         raise OSError(28, "No space left on device")
