@@ -21,7 +21,9 @@ def test_evaluate(device: str, precision: str, loader: DataLoader, measure: Call
     with CheckConfig(device, precision).running():
         model, _ = CheckConfig(device, precision).model()
         parts = np.array_split(images, number // PREDICTED)
-        outputs = np.concatenate([model.predict_on_batch(oracle.resize(part / 255.0, 224, 224)) for part in parts])
+        outputs = np.concatenate(
+            [model.predict_on_batch(oracle.resize_exactly(part / 255.0, 224, 224)) for part in parts]
+        )
         labels = likely_then_unlikely(outputs)
         tested = DataLoader.from_arrays((images[:1, ..., 0], labels[:1]), (images[..., 0], labels), seed=0)
         network = evaluation_classifier(model, "normalised_sigmoid")
@@ -53,7 +55,7 @@ def differs(found: Evaluation, outputs: np.ndarray, labels: np.ndarray, drift: f
     """
     p = outputs.astype(np.float64)
     logits = np.log(p) - np.log1p(-p)
-    loss = -np.log(p[np.arange(len(p)), labels] / p.sum(axis=1)).mean()
+    loss = oracle.normalised_sigmoid_loss(labels, logits)[0].mean()
     allowed = 2 * drift * np.abs(logits).max()
     if not abs(found.loss - loss) <= allowed:
         return f"the loss is {found.loss:.6f}, should be {loss:.6f}, give or take {allowed:.1e}"

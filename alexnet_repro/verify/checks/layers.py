@@ -9,7 +9,6 @@ from alexnet_repro.data.resize import resize_with_pad
 from alexnet_repro.model import LayerRow, build_alexnet, layer_rows
 from alexnet_repro.verify.checks.config import CheckConfig
 from alexnet_repro.verify.finding import Finding
-from alexnet_repro.verify.numerics.comparison import Comparison, next_step
 from alexnet_repro.verify.numerics.layers import layer_comparisons
 
 COMPARED_IMAGES = 2  # each layer sums thousands of terms of each
@@ -43,11 +42,12 @@ def layers(config: CheckConfig) -> Finding:
         rows = []
         for row in layer_comparisons(model, weights, pixels, labels, precision=config.precision, device=config.device):
             if not row.ok:
-                return Finding("layers", "FAIL", str(row), fix=next_step(row), number=row.error, bound=row.bound)
+                return Finding("layers", "FAIL", str(row), fix=row.fix, number=row.error, bound=row.bound)
             rows.append(row)
-    comparison = Comparison(tuple(rows))
-    closest = comparison.closest
-    return Finding("layers", "PASS", str(comparison), number=closest.error, bound=closest.bound)
+    # Of the sums: rounding a result alone often reaches its bound, and says less.
+    closest = max((row for row in rows if row.terms), key=lambda row: row.ratio)
+    message = f"{len(rows)} arrays within their bounds; the closest sum, at {closest.ratio:.0%}: {closest}"
+    return Finding("layers", "PASS", message, number=closest.error, bound=closest.bound)
 
 
 def _said(row: LayerRow | None) -> str:

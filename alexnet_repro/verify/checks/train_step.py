@@ -126,10 +126,10 @@ def _exact_step(
     weights: list[np.ndarray], images: np.ndarray, labels: np.ndarray, side: int
 ) -> tuple[float, np.ndarray, list[np.ndarray]]:
     """Return the mean loss, the logits and the gradients of one batch, in float64 from the pixels on."""
-    pixels = oracle.resize(images / 255.0, side, side)
-    outputs = oracle.forward(weights, pixels)
-    losses, slope = oracle.normalised_sigmoid(labels, outputs[-1])
-    return float(losses.mean()), outputs[-1], oracle.backward(weights, pixels, outputs, slope / len(labels))
+    pixels = oracle.resize_exactly(images / 255.0, side, side)
+    outputs = oracle.forward_pass(weights, pixels)
+    losses, slope = oracle.normalised_sigmoid_loss(labels, outputs[-1])
+    return float(losses.mean()), outputs[-1], oracle.backward_pass(weights, pixels, outputs, slope / len(labels))
 
 
 def _velocities(network: keras.Model) -> list[keras.Variable]:

@@ -1,17 +1,12 @@
-"""Does a device compute every layer right? Held against the float64 oracle, layer by layer, forward and backward.
+"""Compares each layer of a model with the float64 oracle, forward and backward, within rounding-error bounds.
 
-Every layer is fed with the device's own previous output, and going back with the device's own
-incoming gradient: an error shows in the layer that made it and in no other. What needs no arithmetic
-(flattening, dropout off, the largest of a window, a gradient that one window alone hands on) is
-compared exactly, everything else within the bounds of `alexnet_repro.verify.numerics.error_bounds`.
-
-Some faults can't be seen this way, and are left to comparing digests: what is smaller than rounding
-(with the documented sizes, a weight changed by less than about a five-hundredth of itself in float32, a
-sixtieth where a GPU may convolve by Fourier transforms, a tenth in bfloat16), and a wrong weight of a unit
-that ReLU silences in every image.
+Each layer is fed the device's own previous output and, going back, the device's own incoming gradient: an error shows
+in the layer that made it and in no other. What needs no arithmetic (flattening, dropout off, the maximum of a window,
+a gradient that one window alone passes on) is compared exactly, everything else within the bounds of `error_bounds`.
+What can't be seen this way is left to comparing digests: docs/method/numerics.md.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,11 +17,68 @@ from keras import ops
 from alexnet_repro.backend.gradients import Pullback, with_pullback
 from alexnet_repro.model import LOSSES, Logits
 from alexnet_repro.verify.numerics import error_bounds, oracle
-from alexnet_repro.verify.numerics.comparison import LayerComparison, hold
-from alexnet_repro.verify.numerics.error_bounds import UNIT, Arithmetic, Sums
+from alexnet_repro.verify.numerics.error_bounds import UNIT, Arithmetic, DotProducts, half_ulp, keep_bits, round_to
 
 LOSS_SCALE = {"mixed_float16": 2.0**10}  # else 1: keeps gradients in float16's range, as in training
 DENSE_BLOCK = 256
+# What a device may round float32 operands to unasked, and the ways it does.
+COARSER: dict[str, tuple[Callable[[np.ndarray], np.ndarray], ...]] = {
+    "TensorFloat-32": (lambda array: keep_bits(array, 11), lambda array: keep_bits(array, 11, truncate=True)),
+    "bfloat16": (lambda array: round_to(array, "bfloat16"),),
+}
+
+
+@dataclass(frozen=True)
+class LayerComparison:
+    """One array of one layer, compared with the oracle: the element whose error is the largest share of its bound."""
+
+    layer: str
+    array: str
+    """`output`, `kernel gradient`, `bias gradient`, `input gradient`, …"""
+    precision: str
+    terms: int
+    """The most products in a sum; 0 if nothing was summed."""
+    error: float
+    bound: float
+    index: tuple[int, ...]
+    ratio: float
+    """Error divided by bound; infinite where the device's value isn't a number."""
+    rounded_to: str | None = None
+    """If it is off: what its operands were rounded to, where that explains most of the errors."""
+    shapes: tuple[tuple[int, ...], tuple[int, ...]] | None = None
+    """If they differ: the device's and the right one; nothing else was compared then."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether every element is within its bound."""
+        return self.ratio <= 1
+
+    @property
+    def fix(self) -> str:
+        """What to do next if it is off."""
+        if self.shapes:
+            return "The model isn't the documented one: check how this layer was built"
+        if self.rounded_to == "TensorFloat-32":
+            return "TensorFloat-32 explains it: set NVIDIA_TF32_OVERRIDE=0, or choose --precision=tf32"
+        if self.rounded_to:
+            return (
+                f"Operands rounded to {self.rounded_to} explain it: look for what lowers the precision of float32 "
+                "(ONEDNN_DEFAULT_FPMATH_MODE, XLA_FLAGS), or choose a mixed precision"
+            )
+        return (
+            "Run it again: if it is off by the same at the same place, suspect software (other driver or framework "
+            "versions, --device=cpu:0 to compare); if not, the hardware (memory errors, power, heat)"
+        )
+
+    def __str__(self) -> str:
+        """Return the array with its error and its bound."""
+        if self.shapes:
+            return f"{self.layer} {self.array}: has shape {self.shapes[0]}, should have {self.shapes[1]}"
+        terms = f", {self.terms:,} terms" if self.terms else ""
+        error, bound = (
+            f"{number:.1e}".replace("e-0", "e-").replace("e+0", "e+") for number in (self.error, self.bound)
+        )
+        return f"{self.layer} {self.array}: off by {error} at {self.index}, allowed {bound} ({self.precision}{terms})"
 
 
 def layer_comparisons(
@@ -39,12 +91,12 @@ def layer_comparisons(
     loss: str = "normalised_sigmoid",
     device: str = "cpu:0",
 ) -> Iterator[LayerComparison]:
-    """Yield what each layer computed on its device, held against the oracle: forward, the loss, then backward.
+    """Yield the comparison of each array with the oracle: of the layers forward, the loss, and the layers backward.
 
     Args:
         model: from `build_alexnet`, built on the device and under `precision`.
         weights: what its weights should be, as `model.get_weights()` orders them, but not read from the device.
-        images: float32 `(n, h, w, c)`; two are enough, each layer sums thousands of terms of each.
+        images: float32 `(n, h, w, c)`; two are enough, for each layer sums thousands of terms per image.
         labels: integers `(n,)`.
         precision: a name in `alexnet_repro.backend.precision.PRECISIONS`.
         loss: a name in `alexnet_repro.model.LOSSES`.
@@ -54,18 +106,20 @@ def layer_comparisons(
     hidden, last = error_bounds.arithmetics(precision, device)
     pairs = iter(list(zip(weights[::2], weights[1::2], strict=True)))
     tensor = ops.convert_to_tensor(images, "float32")
-    steps: list[_Sums | _Exact] = []
-    for layer, exact in zip([*body, Logits(head)], oracle.LAYERS, strict=True):
+    steps: list[_ProductLayer | _ExactLayer] = []
+    for layer, exact in zip([*body, Logits(head)], oracle.EXACT_LAYERS, strict=True):
         output, pullback = with_pullback(layer, tensor)
         if isinstance(exact, oracle.Convolution | oracle.Dense):
             arithmetic = last if exact.name == head.name else hidden
-            step: _Sums | _Exact = _Sums(precision, tensor, output, pullback, exact, arithmetic, *next(pairs))
+            step: _ProductLayer | _ExactLayer = _ProductLayer(
+                precision, tensor, output, pullback, exact, arithmetic, *next(pairs)
+            )
         else:
-            step = _Exact(precision, tensor, output, pullback, exact)
+            step = _ExactLayer(precision, tensor, output, pullback, exact)
         yield (row := step.forward())
         if row.shapes:
             return
-        if isinstance(step, _Sums) and exact.name == head.name:
+        if isinstance(step, _ProductLayer) and exact.name == head.name:
             yield step.probabilities(head(tensor))
         steps.append(step)
         tensor = output
@@ -73,31 +127,77 @@ def layer_comparisons(
     losses, pullback = with_pullback(lambda logits: LOSSES[loss](labels, logits), tensor)
     scale = LOSS_SCALE.get(precision, 1.0) / len(labels)
     gradient, _ = pullback(ops.full((len(labels),), scale, "float32"))
-    values, slope = oracle.LOSSES[loss](labels, _float64(tensor))
-    values_bound, slope_bound = error_bounds.of_loss(loss, labels, _float64(tensor))
-    yield hold((loss, "loss", precision), _float64(losses), values, values_bound)
-    yield hold((loss, "gradient", precision), _float64(gradient), scale * slope, scale * slope_bound)
+    values, slope = oracle.EXACT_LOSSES[loss](labels, _float64(tensor))
+    values_bound, slope_bound = error_bounds.loss_error_bound(loss, labels, _float64(tensor))
+    yield compare_arrays((loss, "loss", precision), _float64(losses), values, values_bound)
+    yield compare_arrays((loss, "gradient", precision), _float64(gradient), scale * slope, scale * slope_bound)
 
     while steps:
         step = steps.pop()
         incoming = _float64(gradient)
         gradient, by_weights = step.pullback(gradient)
-        # Nothing asks for the gradient by the images.
+        # The gradient by the images isn't needed.
         yield from step.backward(incoming, gradient if steps else None, by_weights)
 
 
+def compare_arrays(
+    name: tuple[str, str, str],
+    device: np.ndarray,
+    expected: np.ndarray,
+    bound: np.ndarray,
+    products: DotProducts | None = None,
+) -> LayerComparison:
+    """Compare what the device computed with what is right.
+
+    Args:
+        name: layer, array, and precision.
+        device: what was computed.
+        expected: what is right.
+        bound: how far off each element may be.
+        products: the products that were summed, if any were.
+    """
+    terms = products.terms if products else 0
+    if device.shape != expected.shape:
+        return LayerComparison(*name, terms, np.inf, 0.0, (), np.inf, shapes=(device.shape, expected.shape))
+    with np.errstate(invalid="ignore", over="ignore"):
+        error = np.abs(device - expected)
+        ratio = np.nan_to_num(error / np.maximum(bound, 1e-290), nan=np.inf, posinf=np.inf)
+    index = tuple(map(int, np.unravel_index(int(ratio.argmax()), ratio.shape)))
+    coarser = _coarser_rounding(device, expected, products) if ratio[index] > 1 and products else None
+    return LayerComparison(*name, terms, float(error[index]), float(bound[index]), index, float(ratio[index]), coarser)
+
+
+def _coarser_rounding(device: np.ndarray, expected: np.ndarray, products: DotProducts) -> str | None:
+    """Return what rounding the operands of a float32 product to takes away more than half of the errors."""
+    exact = replace(products.arithmetic, may_use_fft=False) == Arithmetic("float32")
+    if not exact or products.recompute_with is None or not np.isfinite(device).all():
+        return None
+    passed = expected != 0  # by ReLU
+    error = (device - expected)[passed]
+    for name, roundings in COARSER.items():
+        for rounding in roundings:
+            rest = error - (products.recompute_with(rounding) - products.z)[passed]
+            if np.square(rest).sum() < np.square(error).sum() / 4:
+                return name
+    return None
+
+
 @dataclass(frozen=True)
-class _Step:
-    """A layer that the device has passed forward: what went in, what came out, and its way back."""
+class _LayerPass:
+    """A layer after its forward pass on the device: input, output, and the way back; and the oracle's layer."""
 
     precision: str
     tensor: Any
     output: Any
     pullback: Pullback
+    exact: Any
+
+    def _compare(self, array: str, device: Any, *expected: Any) -> LayerComparison:
+        return compare_arrays((self.exact.name, array, self.precision), _float64(device), *expected)
 
 
 @dataclass(frozen=True)
-class _Sums(_Step):
+class _ProductLayer(_LayerPass):
     """A convolution or dense layer: sums of products."""
 
     exact: oracle.Convolution | oracle.Dense
@@ -106,114 +206,108 @@ class _Sums(_Step):
     bias: np.ndarray
 
     def forward(self) -> LayerComparison:
-        sums, expected, bound = self._biased()
-        what = "output" if self.exact.relu else "logits"
-        expected = np.maximum(expected, 0) if self.exact.relu else expected  # which makes no error larger
-        return self._held(what, _float64(self.output), expected, bound, sums)
+        products, expected, bound = self._biased()
+        if not self.exact.relu:
+            return self._compare("logits", self.output, expected, bound, products)
+        # ReLU makes no error larger.
+        return self._compare("output", self.output, np.maximum(expected, 0), bound, products)
 
     def probabilities(self, output: Any) -> LayerComparison:
-        sums, logits, bound = self._biased()
+        products, logits, bound = self._biased()
         # A sigmoid is nowhere steeper than 1/4.
-        return self._held("output", _float64(output), 1 / (1 + np.exp(-logits)), bound / 4 + error_bounds.SIGMOID, sums)
+        return self._compare("output", output, oracle.sigmoid(logits), bound / 4 + error_bounds.SIGMOID, products)
 
     def backward(self, dy: np.ndarray, dx: Any, by_weights: Sequence[Any]) -> Iterator[LayerComparison]:
-        exact, shape = self.exact, self.kernel.shape
-        dz = dy * (_float64(self.output) > 0) if exact.relu else dy  # the device's own output says what ReLU let pass
+        exact, shape, dtype = self.exact, self.kernel.shape, self.arithmetic.dtype
+        dz = dy * (_float64(self.output) > 0) if exact.relu else dy  # what the device's own output let pass
         by_kernel, by_bias = by_weights
         x = self._operand(_float64(self.tensor))
         yield self._kernel_gradient(x, dz, by_kernel)
 
-        rows, dtype = dz.reshape(-1, dz.shape[-1]), self.arithmetic.dtype
-        sums = error_bounds.Sums(rows.sum(axis=0), (rows**2).sum(axis=0), len(rows), Arithmetic(dtype, UNIT[dtype]))
-        yield self._rounded("bias gradient", by_bias, sums, self.arithmetic.dtype)
+        rows = dz.reshape(-1, dz.shape[-1])
+        products = DotProducts(rows.sum(axis=0), (rows**2).sum(axis=0), len(rows), Arithmetic(dtype, UNIT[dtype]))
+        yield self._compare_rounded("bias gradient", by_bias, products, dtype)
 
         if dx is not None:
             terms, kernel = exact.input_terms(shape), self._operand(self.kernel)
-            sums = error_bounds.sums(exact.input_gradient, dz, kernel, x.shape, terms=terms, arithmetic=self.arithmetic)
-            if self._transforms:
-                sums = replace(sums, transformed=error_bounds.over_channels(dz, kernel.swapaxes(2, 3), sums.z))
-            yield self._rounded("input gradient", dx, sums, keras.backend.standardize_dtype(dx.dtype))
+            products = self._dot_products(exact.input_gradient, dz, kernel, x.shape, terms=terms)
+            if self._may_use_fft:
+                fourier = error_bounds.fourier_over_channels(dz, kernel.swapaxes(2, 3), products.z)
+                products = replace(products, fourier=fourier)
+            yield self._compare_rounded("input gradient", dx, products, keras.backend.standardize_dtype(dx.dtype))
 
     def _kernel_gradient(self, x: np.ndarray, dz: np.ndarray, device: np.ndarray) -> LayerComparison:
-        exact, arithmetic, shape = self.exact, self.arithmetic, self.kernel.shape
-        # A dense layer's is millions of elements: in blocks of rows, that take a tenth of the memory and less time.
+        exact, shape = self.exact, self.kernel.shape
+        # A dense layer's has millions of elements: in blocks of rows it takes a tenth of the memory and less time.
         size = shape[0] if isinstance(exact, oracle.Convolution) else DENSE_BLOCK
         rows = []
         for at in range(0, shape[0], size):
             part = x if size == shape[0] else x[:, at : at + size]
-            terms = exact.kernel_terms(dz.shape)
-            sums = error_bounds.sums(exact.kernel_gradient, part, dz, shape, terms=terms, arithmetic=arithmetic)
-            if self._transforms:
-                sums = replace(sums, transformed=error_bounds.over_images(part, dz, shape))
-            row = self._rounded("kernel gradient", device[at : at + size], sums, arithmetic.dtype)
-            if not row.shapes:
-                row = replace(row, index=(row.index[0] + at, *row.index[1:]))
-            rows.append(row)
+            products = self._dot_products(exact.kernel_gradient, part, dz, shape, terms=exact.kernel_terms(dz.shape))
+            if self._may_use_fft:
+                products = replace(products, fourier=error_bounds.fourier_over_images(part, dz, shape))
+            row = self._compare_rounded("kernel gradient", device[at : at + size], products, self.arithmetic.dtype)
+            rows.append(row if row.shapes else replace(row, index=(row.index[0] + at, *row.index[1:])))
         return max(rows, key=lambda row: row.ratio)
 
-    def _biased(self) -> tuple[Sums, np.ndarray, np.ndarray]:
-        """Return the products, what they are with the bias, and the bound of that."""
+    def _biased(self) -> tuple[DotProducts, np.ndarray, np.ndarray]:
+        """Return the products, their sums with the bias, and the bound of those."""
         x, kernel, bias = map(self._operand, (_float64(self.tensor), self.kernel, self.bias))
-        terms = self.exact.product_terms(kernel.shape)
-        sums = error_bounds.sums(self.exact.product, x, kernel, terms=terms, arithmetic=self.arithmetic)
-        sums = replace(sums, bias=bias)
-        if self._transforms:
-            sums = replace(sums, transformed=error_bounds.over_channels(x, kernel, sums.z))
-        z, dtype = sums.z, self.arithmetic.dtype
-        return sums, z + bias, sums.bound() + error_bounds.rounding(z, dtype) + error_bounds.rounding(z + bias, dtype)
+        products = self._dot_products(self.exact.product, x, kernel, terms=self.exact.product_terms(kernel.shape))
+        products = replace(products, bias=bias)
+        if self._may_use_fft:
+            products = replace(products, fourier=error_bounds.fourier_over_channels(x, kernel, products.z))
+        z, dtype = products.z, self.arithmetic.dtype
+        return products, z + bias, products.bound() + half_ulp(z, dtype) + half_ulp(z + bias, dtype)
+
+    def _dot_products(self, *arguments: Any, terms: int) -> DotProducts:
+        return error_bounds.dot_products(*arguments, terms=terms, arithmetic=self.arithmetic)
 
     @property
-    def _transforms(self) -> bool:
-        # With strides cuDNN has none. Made a convolution without strides for XLA, it might: by simulation such a
-        # transform's errors stay within two thirds of the bound without, so that one is kept.
+    def _may_use_fft(self) -> bool:
+        # cuDNN has no such transforms with strides. XLA might rewrite one to a convolution without: by simulation its
+        # errors then stay within two thirds of the bound of plain sums, so that one is kept.
         exact = self.exact
-        return self.arithmetic.transforms and isinstance(exact, oracle.Convolution) and exact.strides == 1
+        return self.arithmetic.may_use_fft and isinstance(exact, oracle.Convolution) and exact.strides == 1
 
     def _operand(self, array: np.ndarray) -> np.ndarray:
-        return error_bounds.rounded(array, self.arithmetic.dtype)
+        return round_to(array, self.arithmetic.dtype)
 
-    def _rounded(self, what: str, tensor: Any, sums: Sums, dtype: str) -> LayerComparison:
-        return self._held(what, _float64(tensor), sums.z, sums.bound() + error_bounds.rounding(sums.z, dtype), sums)
-
-    def _held(
-        self, what: str, device: np.ndarray, expected: np.ndarray, bound: np.ndarray, sums: Sums
-    ) -> LayerComparison:
-        return hold((self.exact.name, what, self.precision), device, expected, bound, sums)
+    def _compare_rounded(self, array: str, device: Any, products: DotProducts, dtype: str) -> LayerComparison:
+        return self._compare(array, device, products.z, products.bound() + half_ulp(products.z, dtype), products)
 
 
 @dataclass(frozen=True)
-class _Exact(_Step):
-    """Pooling, flattening, dropout that is off: nothing is rounded but, going back, where pooling windows overlap."""
+class _ExactLayer(_LayerPass):
+    """Pooling, flattening, dropout off: nothing is rounded but, going back, where pooling windows overlap."""
 
     exact: oracle.MaxPooling | oracle.Unchanged
 
     def forward(self) -> LayerComparison:
         expected = self.exact.output(_float64(self.tensor))
-        return self._held("output", _float64(self.output), expected, np.zeros(expected.shape))
+        return self._compare("output", self.output, expected, np.zeros(expected.shape))
 
     def backward(self, dy: np.ndarray, dx: Any, _by_weights: Sequence[Any]) -> Iterator[LayerComparison]:
         x, device, exact = _float64(self.tensor), _float64(dx), self.exact
         if isinstance(exact, oracle.Unchanged):
-            yield self._held("input gradient", device, exact.input_gradient(x, dy), np.zeros(x.shape))
+            yield self._compare("input gradient", device, exact.input_gradient(x, dy), np.zeros(x.shape))
             return
-        largest, each = exact.is_largest(x), dy[..., None, None]
-        # Of a window's equal largest any is right: each may get all of the gradient, or nothing.
-        certain = largest & (largest.sum(axis=(-2, -1), keepdims=True) == 1)
-        least = exact.scatter(largest * np.where(certain, each, np.minimum(each, 0)), x.shape)
-        most = exact.scatter(largest * np.where(certain, each, np.maximum(each, 0)), x.shape)
+        maxima, each = exact.maxima(x), dy[..., None, None]
+        # Of a window's equal maxima any is right: each may get all of the gradient, or nothing.
+        certain = maxima & (maxima.sum(axis=(-2, -1), keepdims=True) == 1)
+        least = exact.scatter(maxima * np.where(certain, each, np.minimum(each, 0)), x.shape)
+        most = exact.scatter(maxima * np.where(certain, each, np.maximum(each, 0)), x.shape)
         # Of the windows that share a place, all additions but the first round.
-        additions = np.maximum(exact.scatter(largest, x.shape) - 1, 0)
-        size = exact.scatter(largest * np.abs(each), x.shape)
+        additions = np.maximum(exact.scatter(maxima, x.shape) - 1, 0)
+        size = exact.scatter(maxima * np.abs(each), x.shape)
         bound = additions * UNIT[keras.backend.standardize_dtype(dx.dtype)] * size
-        yield self._held("input gradient", device, np.clip(device, least, most), bound)
+        yield self._compare("input gradient", device, np.clip(device, least, most), bound)
         # And nothing is lost or counted twice.
         axes, float64 = (1, 2), 1e-15 * size
         total, total_bound = dy.sum(axis=axes), (bound + float64).sum(axis=axes)
-        yield self._held("input gradient, summed by channel", device.sum(axis=axes), total, total_bound)
-
-    def _held(self, what: str, device: np.ndarray, expected: np.ndarray, bound: np.ndarray) -> LayerComparison:
-        return hold((self.exact.name, what, self.precision), device, expected, bound)
+        yield self._compare("input gradient, summed by channel", device.sum(axis=axes), total, total_bound)
 
 
 def _float64(tensor: Any) -> np.ndarray:
-    return np.asarray(ops.convert_to_numpy(tensor)).astype(np.float64)
+    array = tensor if isinstance(tensor, np.ndarray) else np.asarray(ops.convert_to_numpy(tensor))
+    return array.astype(np.float64)

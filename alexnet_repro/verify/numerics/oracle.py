@@ -1,10 +1,9 @@
-"""The documented network in float64 NumPy, forward and backward: what a device is held against.
+"""The documented network in float64 NumPy, forward and backward: the expected side of every comparison.
 
-Written from the definitions and sharing no code with the model. Strides, paddings and order are
-data here; sizes follow from the weights, so it serves every image size and number of classes.
-Dropout is off. Arrays are `(n, h, w, c)` or `(n, k)`, gradients are of whatever the incoming
-gradient is of. A convolution or dense layer is its product, then `+ bias`, then ReLU, but for the
-head, which ends at the logits.
+Written from the definitions; it shares no code with the model. Strides, paddings and order are data here; sizes follow
+from the weights, so that it serves every image size and number of classes. Dropout is off. Arrays are `(n, h, w, c)` or
+`(n, k)`; gradients are of whatever the incoming gradient is of. A convolution or dense layer is its product, then the
+bias, then ReLU, but for the head, which ends at the logits.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,15 +14,14 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 Shape = tuple[int, ...]
 
-EPSILON = 1e-7
+SIGMOID_CLIP = 1e-7  # TensorFlow 2.0.0's
 
 
 @dataclass(frozen=True)
 class Convolution:
     """A convolution's product: each output is a sum over the patch of images under the kernel `(kh, kw, c, filters)`.
 
-    All three functions are linear in either argument; `*_terms` is how many products one sum has at
-    the most.
+    All three functions are linear in either argument; `*_terms` is the most products that one of their sums has.
     """
 
     name: str
@@ -43,7 +41,7 @@ class Convolution:
         return np.asarray(patches.T @ dz.reshape(-1, dz.shape[-1])).reshape(kernel_shape)
 
     def input_gradient(self, dz: np.ndarray, kernel: np.ndarray, x_shape: Shape) -> np.ndarray:
-        """Return the gradient by `x`: every patch's share, added where the patch was."""
+        """Return the gradient by `x`: the sum of every patch's share."""
         height, width = kernel.shape[:2]
         (top, bottom), (left, right) = self._padding(x_shape, kernel.shape)
         padded = np.zeros((x_shape[0], x_shape[1] + top + bottom, x_shape[2] + left + right, x_shape[3]))
@@ -56,20 +54,20 @@ class Convolution:
         return padded[:, top : top + x_shape[1], left : left + x_shape[2]]
 
     def product_terms(self, kernel_shape: Shape) -> int:
-        """Return the terms of an output: the whole patch."""
+        """Return the terms of an output: those of a whole patch."""
         return int(np.prod(kernel_shape[:-1]))
 
     def kernel_terms(self, dz_shape: Shape) -> int:
-        """Return the terms of a kernel's gradient: every place the kernel was applied at."""
+        """Return the terms of a kernel's gradient: one per place that the kernel was applied to."""
         return int(np.prod(dz_shape[:-1]))
 
     def input_terms(self, kernel_shape: Shape) -> int:
-        """Return the terms of an input's gradient: every kernel element that met it."""
+        """Return the terms of an input's gradient: one per kernel element that met it."""
         height, width, _, filters = kernel_shape
         return -(-height // self.strides) * -(-width // self.strides) * filters
 
     def _padding(self, x_shape: Shape, kernel_shape: Shape) -> list[tuple[int, int]]:
-        """Return (before, after) for rows and columns; of an odd number the extra one comes after."""
+        """Return (before, after) of rows and of columns; the odd one comes after."""
         if self.padding == "valid":
             return [(0, 0), (0, 0)]
         sides = zip(x_shape[1:3], kernel_shape[:2], strict=True)
@@ -106,7 +104,7 @@ class Dense:
         return kernel_shape[0]
 
     def kernel_terms(self, dz_shape: Shape) -> int:
-        """Return the terms of a kernel's gradient: one an image."""
+        """Return the terms of a kernel's gradient: one per image."""
         return dz_shape[0]
 
     def input_terms(self, kernel_shape: Shape) -> int:
@@ -116,7 +114,7 @@ class Dense:
 
 @dataclass(frozen=True)
 class MaxPooling:
-    """The largest of each 3x3 window, two apart."""
+    """The maximum of each 3x3 window, with strides of 2."""
 
     name: str
     SIZE, STRIDES = 3, 2
@@ -126,18 +124,18 @@ class MaxPooling:
         return np.asarray(self._windows(x).max(axis=(-2, -1)))
 
     def input_gradient(self, x: np.ndarray, dy: np.ndarray) -> np.ndarray:
-        """Return the gradient by `x`: each window's goes to its largest value, of equal ones to the first."""
-        flat = self.is_largest(x).reshape(*dy.shape, -1)
+        """Return the gradient by `x`: each window's goes to its maximum, the first of equal ones."""
+        flat = self.maxima(x).reshape(*dy.shape, -1)
         first = flat & (np.cumsum(flat, axis=-1) == 1)
         return self.scatter(first.reshape(*dy.shape, self.SIZE, self.SIZE) * dy[..., None, None], x.shape)
 
-    def is_largest(self, x: np.ndarray) -> np.ndarray:
-        """Return where each window's largest value is, `(n, rows, columns, c, 3, 3)`; more than once where it ties."""
+    def maxima(self, x: np.ndarray) -> np.ndarray:
+        """Return a mask of each window's maxima, `(n, rows, columns, c, 3, 3)`; several where they tie."""
         windows = self._windows(x)
         return np.asarray(windows == windows.max(axis=(-2, -1), keepdims=True))
 
     def scatter(self, parts: np.ndarray, x_shape: Shape) -> np.ndarray:
-        """Return the sums, of `x_shape`, of what the windows hold for each place, `(n, rows, columns, c, 3, 3)`."""
+        """Return the sum of the windows' values, `(n, rows, columns, c, 3, 3)`, at each place of `x_shape`."""
         sums = np.zeros(x_shape)
         rows, columns = (self.STRIDES * size for size in parts.shape[1:3])
         for i in range(self.SIZE):
@@ -167,7 +165,7 @@ class Unchanged:
 
 
 Layer = Convolution | Dense | MaxPooling | Unchanged
-LAYERS: tuple[Layer, ...] = (
+EXACT_LAYERS: tuple[Layer, ...] = (
     Convolution("conv2d", strides=4, padding="valid"),
     MaxPooling("max_pooling2d"),
     Convolution("conv2d_1"),
@@ -185,42 +183,47 @@ LAYERS: tuple[Layer, ...] = (
 )
 
 
-def normalised_sigmoid(labels: np.ndarray, logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return `-log(p[label] / sum(p))` of each row, `p` clipped sigmoids, and its gradient by the logits."""
+def sigmoid(logits: np.ndarray) -> np.ndarray:
+    """Return `1 / (1 + exp(-logits))`."""
     with np.errstate(over="ignore"):
-        p = 1 / (1 + np.exp(-logits))
-    inside = (p >= EPSILON) & (p <= 1 - EPSILON)
-    p = np.clip(p, EPSILON, 1 - EPSILON)
-    share = p / p.sum(axis=1, keepdims=True)
-    rows = np.arange(len(labels))
-    gradient = share.copy()
-    gradient[rows, labels] -= 1
-    return -np.log(share[rows, labels]), np.where(inside, (1 - p) * gradient, 0)
+        return np.asarray(1 / (1 + np.exp(-logits.astype(np.float64))))
 
 
-def softmax(labels: np.ndarray, logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def class_weights(loss: str, logits: np.ndarray) -> np.ndarray:
+    """Return what a loss divides by its sum over the classes: clipped sigmoids, or exponentials from 0 to 1."""
+    if loss == "softmax":
+        return np.asarray(np.exp(logits - logits.max(axis=1, keepdims=True)))
+    return np.clip(sigmoid(logits), SIGMOID_CLIP, 1 - SIGMOID_CLIP)
+
+
+def normalised_sigmoid_loss(labels: np.ndarray, logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return `-log(p[label] / sum(p))` of each row, `p` clipped sigmoids, and its gradient by the logits."""
+    p = class_weights("normalised_sigmoid", logits)
+    share, inside = p / p.sum(axis=1, keepdims=True), (p > SIGMOID_CLIP) & (p < 1 - SIGMOID_CLIP)
+    gradient = inside * (1 - p) * (share - np.eye(logits.shape[1])[labels])
+    return -np.log(share[np.arange(len(labels)), labels]), gradient
+
+
+def softmax_loss(labels: np.ndarray, logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the cross-entropy of the softmax of each row, and its gradient by the logits."""
-    shifted = logits - logits.max(axis=1, keepdims=True)
+    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
     log_sum = np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    gradient = np.exp(shifted - log_sum)
-    rows = np.arange(len(labels))
-    gradient[rows, labels] -= 1
-    return (log_sum[:, 0] - shifted[rows, labels]), gradient
+    gradient = np.exp(shifted - log_sum) - np.eye(logits.shape[1])[labels]
+    return log_sum[:, 0] - shifted[np.arange(len(labels)), labels], gradient
 
 
-LOSSES: dict[str, Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]] = {
-    "normalised_sigmoid": normalised_sigmoid,
-    "softmax": softmax,
+# Of labels `(n,)` and logits `(n, classes)`: losses `(n,)` and gradients `(n, classes)`.
+EXACT_LOSSES: dict[str, Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]] = {
+    "normalised_sigmoid": normalised_sigmoid_loss,
+    "softmax": softmax_loss,
 }
 
 
-def resize(images: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Return `(n, h, w, c)` fitted into `(n, height, width, c)`: bilinear, half-pixel centres, zeros around.
-
-    Only for sizes whose content fits exactly, so that its place is not a matter of rounding.
+def resize_exactly(images: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Return `(n, h, w, c)` fitted into `(n, height, width, c)`: bilinear, half-pixel centres, padded with zeros.
 
     Raises:
-        ValueError: it doesn't.
+        ValueError: the content doesn't fit exactly, so that its place would be a matter of rounding.
     """
     rows, columns = images.shape[1:3]
     content, rest = np.divmod(np.array([rows, columns]) * min(height * columns, width * rows), rows * columns)
@@ -232,7 +235,7 @@ def resize(images: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def _interpolation(side: int, content: int, length: int) -> np.ndarray:
-    """Return `(length, side)`: how much of each source pixel is in each of the result's."""
+    """Return `(length, side)`: the weight of each source pixel in each pixel of the result."""
     source = np.clip((np.arange(content) + 0.5) * side / content - 0.5, 0, side - 1)
     first = np.floor(source).astype(int)
     matrix, place = np.zeros((length, side)), (length - content) // 2 + np.arange(content)
@@ -241,11 +244,11 @@ def _interpolation(side: int, content: int, length: int) -> np.ndarray:
     return matrix
 
 
-def forward(weights: Sequence[np.ndarray], images: np.ndarray) -> list[np.ndarray]:
-    """Return every layer's output, the head's being its logits; `weights` are kernel, bias, kernel, … by layer."""
+def forward_pass(weights: Sequence[np.ndarray], images: np.ndarray) -> list[np.ndarray]:
+    """Return every layer's output, of the head its logits; `weights` are kernel, bias, kernel, … in their order."""
     pairs = zip(weights[::2], weights[1::2], strict=True)
     x, outputs = images.astype(np.float64), []
-    for layer in LAYERS:
+    for layer in EXACT_LAYERS:
         if isinstance(layer, Convolution | Dense):
             kernel, bias = next(pairs)
             x = layer.product(x, kernel.astype(np.float64)) + bias
@@ -256,25 +259,25 @@ def forward(weights: Sequence[np.ndarray], images: np.ndarray) -> list[np.ndarra
     return outputs
 
 
-def backward(
+def backward_pass(
     weights: Sequence[np.ndarray], images: np.ndarray, outputs: Sequence[np.ndarray], dlogits: np.ndarray
 ) -> list[np.ndarray]:
     """Return the gradients by the weights, in their order.
 
     Args:
-        weights: as `forward` took them.
-        images: as `forward` took them.
-        outputs: what `forward` returned.
+        weights: as for `forward_pass`.
+        images: as for `forward_pass`.
+        outputs: of `forward_pass`.
         dlogits: the gradient by the logits.
     """
     kernels, inputs = list(weights[::2]), [images.astype(np.float64), *outputs[:-1]]
     dy, gradients = dlogits, []
-    for layer, x, y in zip(reversed(LAYERS), reversed(inputs), reversed(outputs), strict=True):
+    for layer, x, y in zip(reversed(EXACT_LAYERS), reversed(inputs), reversed(outputs), strict=True):
         if isinstance(layer, Convolution | Dense):
             kernel = kernels.pop().astype(np.float64)
             dz = dy * (y > 0) if layer.relu else dy
             gradients += [dz.sum(axis=tuple(range(dz.ndim - 1))), layer.kernel_gradient(x, dz, kernel.shape)]
-            if kernels:  # nothing asks for the images' gradient
+            if kernels:  # the images' gradient isn't needed
                 dy = layer.input_gradient(dz, kernel, x.shape)
         else:
             dy = layer.input_gradient(x, dy)

@@ -3,37 +3,14 @@
 NumPy alone, in float64, from logits: nothing that trained the model is asked how good it is.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from alexnet_repro.documented import TEST_SAMPLES
+from alexnet_repro.verify.numerics.oracle import EXACT_LOSSES
 
 REPEATS = 1_000
-CLIP = 1e-7  # TensorFlow 2.0.0's, of the sigmoids
-
-
-def softmax_losses(labels: np.ndarray, logits: np.ndarray) -> np.ndarray:
-    """Return each image's cross-entropy of the softmax: float64 `(n,)`, of labels `(n,)` and logits `(n, classes)`."""
-    logits = logits.astype(np.float64)
-    shifted = logits - logits.max(1, keepdims=True)
-    losses: np.ndarray = np.log(np.exp(shifted).sum(1)) - shifted[np.arange(len(labels)), labels]
-    return losses
-
-
-def normalised_sigmoid_losses(labels: np.ndarray, logits: np.ndarray) -> np.ndarray:
-    """Return each image's cross-entropy of the normalised sigmoid, with its clip, as `softmax_losses` does."""
-    with np.errstate(over="ignore"):
-        p = np.clip(1 / (1 + np.exp(-logits.astype(np.float64))), CLIP, 1 - CLIP)
-    losses: np.ndarray = np.log(p.sum(1)) - np.log(p[np.arange(len(labels)), labels])
-    return losses
-
-
-LOSSES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
-    "normalised_sigmoid": normalised_sigmoid_losses,
-    "softmax": softmax_losses,
-}
 
 
 def outcome(logits: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
@@ -52,7 +29,7 @@ def outcome(logits: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
     classes = logits.shape[1]
     answers = logits.argmax(1)
     each = {"accuracy": (answers == labels).astype(np.float64)}
-    each |= {name: losses(labels, logits) for name, losses in LOSSES.items()}
+    each |= {name: losses(labels, logits)[0] for name, losses in EXACT_LOSSES.items()}
     # RandomState, not default_rng: NumPy promises that its stream never changes (NEP 19).
     drawn = np.random.RandomState(0).randint(0, len(labels), (REPEATS, TEST_SAMPLES))
     spread = {name: _spread(values[drawn].mean(1)) for name, values in each.items()}
@@ -60,13 +37,13 @@ def outcome(logits: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
     return {
         "num_samples": len(labels),
         "accuracy": significant(each["accuracy"].mean()),
-        "losses": {name: significant(each[name].mean()) for name in LOSSES},
+        "losses": {name: significant(each[name].mean()) for name in EXACT_LOSSES},
         "confusion": confusion.tolist(),
         "document_draw": {
             "samples": TEST_SAMPLES,
             "repeats": REPEATS,
             "accuracy": spread["accuracy"],
-            "losses": {name: spread[name] for name in LOSSES},
+            "losses": {name: spread[name] for name in EXACT_LOSSES},
         },
     }
 

@@ -15,31 +15,33 @@ def in_turn(products):
     return np.cumsum(products, axis=0, dtype=np.float32)[-1].astype(np.float64)
 
 
-def cut_off(a, b):
-    """Return sums as tensor cores may make them: operands and each partial sum cut off, four products at a time."""
+def truncated(a, b):
+    """Return sums as tensor cores may make them: operands and each partial sum truncated, four products at a time."""
     blocks = (
-        (error_bounds.shortened(a, 11, cut=True) * error_bounds.shortened(b, 11, cut=True))
+        (error_bounds.keep_bits(a, 11, truncate=True) * error_bounds.keep_bits(b, 11, truncate=True))
         .reshape(-1, 4, a.shape[1])
         .sum(1)
     )
     total = np.zeros(a.shape[1])
     for block in blocks:
-        total = error_bounds.shortened(np.asarray(total + block, np.float32), 23, cut=True)
+        total = error_bounds.keep_bits(np.asarray(total + block, np.float32), 23, truncate=True)
     return total
 
 
 def split(a, b):
     """Return sums of four parts, each exact but for being kept in bfloat16, as a GPU may split them."""
     parts = (a.astype(float) * b).reshape(4, -1, a.shape[1]).sum(1)
-    return error_bounds.rounded(parts, "bfloat16").sum(0)
+    return error_bounds.round_to(parts, "bfloat16").sum(0)
 
 
 @pytest.mark.parametrize(
     ("arithmetic", "compute"),
     [
         pytest.param(error_bounds.Arithmetic("float32"), lambda a, b: in_turn(a * b), id="sums=float32"),
-        pytest.param(error_bounds.Arithmetic("float32", operand_unit=2**-11, cuts_off=True), cut_off, id="sums=tf32"),
-        pytest.param(error_bounds.Arithmetic("bfloat16", cuts_off=True), split, id="sums=split"),
+        pytest.param(
+            error_bounds.Arithmetic("float32", operand_unit=2**-11, truncates=True), truncated, id="sums=tf32"
+        ),
+        pytest.param(error_bounds.Arithmetic("bfloat16", truncates=True), split, id="sums=split"),
     ],
 )
 @pytest.mark.parametrize("terms", [4, 256, 6400])
@@ -47,7 +49,7 @@ def split(a, b):
 def test_bounds_hold_and_are_near(terms, mean, arithmetic, compute):
     """The simplest ways to add up stay within the bound, by no more than a factor of fifty."""
     a, b = (np.random.RandomState(seed).normal(mean, 1, (terms, 400)).astype(np.float32) for seed in (terms, 1))
-    sums = error_bounds.sums(
+    sums = error_bounds.dot_products(
         lambda a, b: (a * b).sum(axis=0), a.astype(float), b.astype(float), terms=terms, arithmetic=arithmetic
     )
     ratio = np.abs(compute(a, b) - sums.z) / sums.bound()
@@ -56,9 +58,9 @@ def test_bounds_hold_and_are_near(terms, mean, arithmetic, compute):
 
 @pytest.mark.parametrize(("dtype", "half_unit"), [("bfloat16", 2**-8), ("float16", 2**-11)])
 def test_rounding_of_operands(dtype, half_unit):
-    """Weights are rounded as the device casts them, by half a unit in the last place at the most."""
+    """Weights are rounded as the device casts them, by half a unit in the last place at most."""
     values = np.random.RandomState(0).standard_normal(10_000).astype(np.float32)
-    rounded = error_bounds.rounded(values, dtype)
+    rounded = error_bounds.round_to(values, dtype)
     np.testing.assert_array_equal(rounded, ops.convert_to_numpy(ops.cast(values, dtype)).astype(np.float64))
     assert (np.abs(rounded - values) <= half_unit * np.abs(values)).all()
 
@@ -113,7 +115,7 @@ def test_drift_grows_as_precision_falls(device, precisions, drift):
 )
 def test_where_convolutions_may_be_transformed(precision, device, transforms):
     """Fourier transforms are reckoned with on a GPU in float32, and nowhere else."""
-    assert error_bounds.arithmetics(precision, device)[0].transforms is transforms
+    assert error_bounds.arithmetics(precision, device)[0].may_use_fft is transforms
 
 
 def one(value, *shape):
@@ -135,27 +137,27 @@ def one(value, *shape):
 def test_bound_of_a_transformed_kernel_gradient(side, kernel, bound):
     """A gradient may be off by the rounding of its planes, even where all of its own terms are zero."""
     x, dz = one(3, 1, side, side, 1), one(4, 1, side, side, 1)
-    transformed = error_bounds.over_images(x, dz, (kernel, kernel, 1, 1))
-    np.testing.assert_allclose(transformed.bound(1, 2**-24), [[bound]], rtol=2e-5)
+    fourier = error_bounds.fourier_over_images(x, dz, (kernel, kernel, 1, 1))
+    np.testing.assert_allclose(fourier.bound(1, 2**-24), [[bound]], rtol=2e-5)
 
 
 def test_bound_of_a_transformed_output():
     """So may an output; planes are added up over the channels."""
     images, kernel = one(3, 1, 12, 12, 2), one(2, 3, 3, 2, 1)
     images[0, 5, 5, 1], kernel[1, 1, 1, 0] = 4, 1
-    transformed = error_bounds.over_channels(images, kernel, one(5, 1, 12, 12, 1))
+    fourier = error_bounds.fourier_over_channels(images, kernel, one(5, 1, 12, 12, 1))
     # T = 3² × 2² + 4² × 1² = 52, P = 52 + 5²: c × 2^-24 × sqrt(81 × 52 + (4 + 40) × 77)
-    np.testing.assert_allclose(transformed.bound(1, 2**-24), [[[[3.4007e-5]]]], rtol=2e-5)
+    np.testing.assert_allclose(fourier.bound(1, 2**-24), [[[[3.4007e-5]]]], rtol=2e-5)
 
 
 @pytest.mark.parametrize(("squares", "bound"), [(0.0, 7.8019e-7), (1.0, 3.5108e-6)])
 def test_larger_bound_holds(squares, bound):
     """How a device sums isn't known: the larger of the two bounds is taken, and without transforms the first."""
-    transformed = error_bounds.Transformed(np.array([squares]), np.array([0.0]), planes=2, levels=10)
-    sums = error_bounds.Sums(np.array([0.0]), np.array([1.0]), 3, error_bounds.Arithmetic("float32"))
+    fourier = error_bounds.FourierSums(np.array([squares]), np.array([0.0]), planes=2, levels=10)
+    sums = error_bounds.DotProducts(np.array([0.0]), np.array([1.0]), 3, error_bounds.Arithmetic("float32"))
     # c × 2^-24 × sqrt((3 + 1) × 1), or sqrt(81 × 1)
     np.testing.assert_allclose(sums.bound(), [7.8019e-7], rtol=2e-5)
-    np.testing.assert_allclose(dataclasses.replace(sums, transformed=transformed).bound(), [bound], rtol=2e-5)
+    np.testing.assert_allclose(dataclasses.replace(sums, fourier=fourier).bound(), [bound], rtol=2e-5)
 
 
 def by_transforms(x, kernel, dz, points):
@@ -198,10 +200,10 @@ def test_transforms_stay_within_their_bounds(side, size, channels, points, plane
     exact = oracle.Convolution("conv2d")
     output, by_input = exact.product(x, kernel), exact.input_gradient(dz, kernel, x.shape)
     expected = (
-        (output, error_bounds.over_channels(x, kernel, output)),
-        (exact.kernel_gradient(x, dz, kernel.shape), error_bounds.over_images(x, dz, kernel.shape)),
-        (by_input, error_bounds.over_channels(dz, kernel.swapaxes(2, 3), by_input)),
+        (output, error_bounds.fourier_over_channels(x, kernel, output)),
+        (exact.kernel_gradient(x, dz, kernel.shape), error_bounds.fourier_over_images(x, dz, kernel.shape)),
+        (by_input, error_bounds.fourier_over_channels(dz, kernel.swapaxes(2, 3), by_input)),
     )
-    for device, (z, transformed) in zip(by_transforms(x, kernel, dz, points), expected, strict=True):
-        ratio = np.abs(device - z) / transformed.bound(z.size, 2**-24)
+    for device, (z, fourier) in zip(by_transforms(x, kernel, dz, points), expected, strict=True):
+        ratio = np.abs(device - z) / fourier.bound(z.size, 2**-24)
         assert (1 / 100 if planes == "even" else 1 / 1000) < ratio.max() < 1

@@ -1,5 +1,7 @@
 """The float64 oracle is right: by TensorFlow 2.0.0's reference, by the definitions, and by finite differences."""
 
+import json
+
 import numpy as np
 import pytest
 from keras import ops
@@ -7,19 +9,24 @@ from keras import ops
 from alexnet_repro import documented
 from alexnet_repro.data.resize import resize_with_pad
 from alexnet_repro.verify.numerics.oracle import (
-    LAYERS,
-    LOSSES,
+    EXACT_LAYERS,
+    EXACT_LOSSES,
     Convolution,
     Dense,
     MaxPooling,
     Unchanged,
-    backward,
-    forward,
-    resize,
+    backward_pass,
+    forward_pass,
+    normalised_sigmoid_loss,
+    resize_exactly,
+    sigmoid,
+    softmax_loss,
 )
+from tests.helpers.paths import RECORDED
 from tests.test_tensorflow_2_0_0 import BATCH, POOLING_TIE, REFERENCE, TOLERANCE, assert_agrees, draw_weights
 
 LABELS = np.array(REFERENCE["labels"])
+LOSS_CASES = json.loads((RECORDED / "loss_tf_2.0.0.json").read_text())["cases"]
 CONVOLUTIONS = [  # images, kernel, strides, padding
     ((2, 7, 6, 2), (3, 3, 2, 4), 1, "same"),
     ((1, 6, 6, 3), (5, 5, 3, 2), 1, "same"),
@@ -62,28 +69,30 @@ def images(fashion_mnist):
 @pytest.fixture(scope="module")
 def outputs(weights, images):
     """Every layer's output."""
-    return forward(weights, images)
+    return forward_pass(weights, images)
 
 
 def test_layers_are_the_documented_ones(weights):
     """The oracle's layers have the documented names, and on documented images the documented output shapes."""
-    shapes = [output.shape[1:] for output in forward(weights, np.zeros((1, *documented.INPUT_SHAPE)))]
-    rows = [(layer.name, shape) for layer, shape in zip(LAYERS, shapes, strict=True)]
+    shapes = [output.shape[1:] for output in forward_pass(weights, np.zeros((1, *documented.INPUT_SHAPE)))]
+    rows = [(layer.name, shape) for layer, shape in zip(EXACT_LAYERS, shapes, strict=True)]
     assert rows == [(row.name, row.output_shape) for row in documented.LAYERS]
 
 
 def test_activations(outputs):
     """Every layer's output is TensorFlow 2.0.0's."""
-    probabilities = 1 / (1 + np.exp(-outputs[-1]))
-    for layer, output, expected in zip(LAYERS, [*outputs[:-1], probabilities], REFERENCE["activations"], strict=True):
+    probabilities = sigmoid(outputs[-1])
+    for layer, output, expected in zip(
+        EXACT_LAYERS, [*outputs[:-1], probabilities], REFERENCE["activations"], strict=True
+    ):
         assert_agrees(output, expected, layer.name)
 
 
 def test_loss_and_gradients(weights, images, outputs):
     """The loss and every gradient of the first step are TensorFlow 2.0.0's."""
-    losses, dlogits = LOSSES["normalised_sigmoid"](LABELS, outputs[-1])
+    losses, dlogits = EXACT_LOSSES["normalised_sigmoid"](LABELS, outputs[-1])
     assert losses.mean() == pytest.approx(REFERENCE["normalised_sigmoid_crossentropy"], rel=TOLERANCE)
-    gradients = backward(weights, images, outputs, dlogits / BATCH)
+    gradients = backward_pass(weights, images, outputs, dlogits / BATCH)
     for index, expected in enumerate(REFERENCE["sgd_steps"][0]["gradients"]):
         # In float64 too, only the first convolution's gradient passes the pooling's near tie.
         assert_agrees(gradients[index], expected, f"gradient {index}", POOLING_TIE if index < 2 else TOLERANCE)
@@ -158,13 +167,27 @@ def test_pooling():
     assert (tied[0, 0], tied[0, 2], np.abs(tied).sum()) == (2.0, 3.0, 5.0)
 
 
-@pytest.mark.parametrize("name", list(LOSSES))
+def test_normalised_sigmoid_losses():
+    """The losses are those that TensorFlow 2.0.0 gave its sigmoid head, at and beyond its clip too."""
+    labels, logits = np.array([case["label"] for case in LOSS_CASES]), np.array([case["logits"] for case in LOSS_CASES])
+    expected = [case["loss"] for case in LOSS_CASES]
+    np.testing.assert_allclose(normalised_sigmoid_loss(labels, logits)[0], expected, rtol=2e-6, atol=2e-6)
+
+
+def test_softmax_losses():
+    """The cross-entropy of the softmax: ln 10 of equal logits, and finite however large they are."""
+    logits = np.zeros((3, 10), np.float32)
+    logits[1, 4], logits[2, 4] = 1e4, np.log(9)
+    assert softmax_loss(np.array([0, 3, 4]), logits)[0] == pytest.approx([2.302585093, 1e4, 0.6931471806], rel=1e-6)
+
+
+@pytest.mark.parametrize("name", list(EXACT_LOSSES))
 def test_gradients_of_losses(name):
     """Gradients by the logits are what finite differences give; a clipped sigmoid has none."""
     logits = draw(8, 10) * 4
     logits[0, :2] = [-20.0, 20.0]
-    gradient = LOSSES[name](LABELS, logits)[1]
-    differences = by_differences(lambda logits: LOSSES[name](LABELS, logits)[0][:, None], logits, np.ones((8, 1)))
+    gradient = EXACT_LOSSES[name](LABELS, logits)[1]
+    differences = by_differences(lambda logits: EXACT_LOSSES[name](LABELS, logits)[0][:, None], logits, np.ones((8, 1)))
     np.testing.assert_allclose(gradient, differences, rtol=1e-6, atol=1e-9)
     assert (gradient[0, :2] == 0).all() == (name == "normalised_sigmoid")
 
@@ -177,14 +200,14 @@ def test_whole_network_gradients():
     for shape in shapes:
         weights += [random.standard_normal(shape) * np.sqrt(2 / np.prod(shape[:-1])), random.rand(shape[-1]) / 10]
     images, labels = random.rand(2, 67, 67, 1), np.array([0, 2])
-    outputs = forward(weights, images)
-    gradients = backward(weights, images, outputs, LOSSES["softmax"](labels, outputs[-1])[1])
+    outputs = forward_pass(weights, images)
+    gradients = backward_pass(weights, images, outputs, EXACT_LOSSES["softmax"](labels, outputs[-1])[1])
     for weight, gradient in zip(weights, gradients, strict=True):
         index = np.unravel_index(np.abs(gradient).argmax(), gradient.shape)
         values, right = [], weight[index]
         for step in (1e-6, -1e-6):
             weight[index] = right + step
-            values.append(LOSSES["softmax"](labels, forward(weights, images)[-1])[0].sum())
+            values.append(EXACT_LOSSES["softmax"](labels, forward_pass(weights, images)[-1])[0].sum())
         weight[index] = right
         assert gradient[index] == pytest.approx((values[0] - values[1]) / 2e-6, rel=1e-5)
 
@@ -207,8 +230,8 @@ def test_resize(source, target):
     tf = pytest.importorskip("tensorflow")
     images = np.random.default_rng(0).integers(0, 256, (2, *source, 3), np.uint8)
     right = tf.image.resize_with_pad(images, *target).numpy()
-    np.testing.assert_allclose(resize(images, *target), right, rtol=0, atol=255e-4, strict=False)
-    assert resize(images, *target).shape == (2, *target, 3)
+    np.testing.assert_allclose(resize_exactly(images, *target), right, rtol=0, atol=255e-4, strict=False)
+    assert resize_exactly(images, *target).shape == (2, *target, 3)
 
 
 @pytest.mark.parametrize(
@@ -217,4 +240,4 @@ def test_resize(source, target):
 def test_resize_refuses_what_does_not_fit(source, target):
     """Where a content's size would be a matter of rounding there is no right answer."""
     with pytest.raises(ValueError, match=rf"{source[0]}x{source[1]} doesn't fit {target[0]}x{target[1]} exactly"):
-        resize(np.zeros((1, *source, 1)), *target)
+        resize_exactly(np.zeros((1, *source, 1)), *target)

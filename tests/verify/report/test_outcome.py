@@ -1,28 +1,9 @@
 """How good answers to the test images are, from logits alone."""
 
-import json
-
 import numpy as np
 import pytest
 
-from alexnet_repro.verify.report.outcome import LOSSES, normalised_sigmoid_losses, outcome, significant, softmax_losses
-from tests.helpers.paths import RECORDED
-
-CASES = json.loads((RECORDED / "loss_tf_2.0.0.json").read_text())["cases"]
-
-
-def test_normalised_sigmoid_losses():
-    """The losses are those that TensorFlow 2.0.0 gave its sigmoid head, at and beyond its clip too."""
-    labels, logits = np.array([case["label"] for case in CASES]), np.array([case["logits"] for case in CASES])
-    expected = [case["loss"] for case in CASES]
-    np.testing.assert_allclose(normalised_sigmoid_losses(labels, logits), expected, rtol=2e-6, atol=2e-6)
-
-
-def test_softmax_losses():
-    """The cross-entropy of the softmax: ln 10 of equal logits, and finite however large they are."""
-    logits = np.zeros((3, 10), np.float32)
-    logits[1, 4], logits[2, 4] = 1e4, np.log(9)
-    assert softmax_losses(np.array([0, 3, 4]), logits) == pytest.approx([2.302585093, 1e4, 0.6931471806], rel=1e-6)
+from alexnet_repro.verify.report.outcome import outcome, significant
 
 
 def test_outcome():
@@ -47,7 +28,7 @@ def test_spread_of_the_documents_draws():
     assert accuracy["mean"] == pytest.approx(0.84, abs=4 * 0.0082 / 1_000**0.5)
     assert accuracy["std"] == pytest.approx(0.0082, rel=4 / 2_000**0.5)
     assert (accuracy["low"], accuracy["high"]) == (pytest.approx(0.8239, abs=0.003), pytest.approx(0.8561, abs=0.003))
-    assert set(found["losses"]) == set(LOSSES) == {"normalised_sigmoid", "softmax"}
+    assert set(found["losses"]) == {"normalised_sigmoid", "softmax"}
     assert found["losses"]["softmax"]["low"] < found["losses"]["softmax"]["mean"] < found["losses"]["softmax"]["high"]
 
 
