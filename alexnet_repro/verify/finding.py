@@ -1,4 +1,4 @@
-"""Findings, and the verdict: what one check found, and what all findings mean together."""
+"""One check's finding, and the verdict that all findings give together."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,19 +8,18 @@ Status = Literal["PASS", "FAIL", "INCONCLUSIVE"]
 Kind = Literal["result", "crash"]
 Scope = Literal["device", "machine", "cluster"]
 
-DOCTOR = "doctor"
-ABOUT_THE_MACHINE = ("correct", "repeatable", "fast")
-REFERENCE = "reference"
-GROUPS = (DOCTOR, *ABOUT_THE_MACHINE, REFERENCE)
+DOCTOR, REFERENCE = "doctor", "reference"
+MACHINE_GROUPS = ("correct", "repeatable", "fast")
+GROUPS = (DOCTOR, *MACHINE_GROUPS, REFERENCE)
 
 
 @dataclass(frozen=True)
 class Finding:
     """One check's result.
 
-    `message` is what is wrong, or what was found; `evidence` what was read or measured; `fix` what
-    to type. A PASS with a `fix` works, and could be better. Where something was measured, `number`
-    is it and `bound` what it was held against; `data` is whatever else is kept of it.
+    `message` is what is wrong, or what was found; `evidence` what was read or measured; `fix` what to type. A PASS with
+    a `fix` works, and could be better. Where something was measured, `number` is the value and `bound` its limit;
+    `data` holds any further values.
     """
 
     check: str
@@ -48,59 +47,58 @@ class Finding:
         return "\n".join(lines)
 
 
+Findings = Mapping[str, Sequence[Finding]]
+"""Findings by group."""
+
+
 def verdict(findings: Iterable[Finding]) -> Status:
-    """Return FAIL if anything failed, else INCONCLUSIVE if anything is in doubt, else PASS."""
+    """Return the worst status: FAIL, else INCONCLUSIVE, else PASS."""
     statuses = {finding.status for finding in findings}
     return "FAIL" if "FAIL" in statuses else "INCONCLUSIVE" if "INCONCLUSIVE" in statuses else "PASS"
 
 
-def exit_status(overall: Status) -> int:
-    """Return the process's exit status: 0 healthy, 1 a fault, 3 in doubt (2 is for wrong arguments)."""
-    return {"PASS": 0, "FAIL": 1, "INCONCLUSIVE": 3}[overall]
-
-
-Findings = Mapping[str, Sequence[Finding]]
-
-
 def verdicts(findings: Findings) -> dict[str, Status]:
-    """Return each group's verdict; nothing found is INCONCLUSIVE, never PASS."""
-    return {group: verdict(findings.get(group) or [_nothing(group)]) for group in GROUPS}
+    """Return each group's verdict; a group without findings is INCONCLUSIVE, never PASS."""
+    return {group: verdict(found) if (found := findings.get(group)) else "INCONCLUSIVE" for group in GROUPS}
 
 
 def overall(findings: Findings) -> Status:
-    """Return the machine's: FAIL if any group fails, PASS if it is correct, repeatable and fast.
+    """Return the machine's verdict: FAIL if any group fails, PASS if it is correct, repeatable and fast.
 
-    The doctor lowers it by what he finds, not where he isn't asked; comparison with a reference lowers
-    nothing where there is none for this machine.
+    The doctor's findings lower it, but not its absence. A reference lowers it only by a FAIL: there may be none for
+    this machine.
     """
     by_group = verdicts(findings)
     if "FAIL" in by_group.values():
         return "FAIL"
-    asked = (*ABOUT_THE_MACHINE, *([DOCTOR] if findings.get(DOCTOR) else []))
-    return "PASS" if all(by_group[group] == "PASS" for group in asked) else "INCONCLUSIVE"
+    required = (*MACHINE_GROUPS, *([DOCTOR] if findings.get(DOCTOR) else []))
+    return "PASS" if all(by_group[group] == "PASS" for group in required) else "INCONCLUSIVE"
+
+
+def exit_status(status: Status) -> int:
+    """Return the process's exit status: 0 for PASS, 1 for FAIL, 3 for INCONCLUSIVE (2 is for wrong arguments)."""
+    return {"PASS": 0, "FAIL": 1, "INCONCLUSIVE": 3}[status]
 
 
 def summary(findings: Findings, machines: int = 1) -> list[str]:
-    """Return the lines for the terminal: one a group, what isn't well below it, then the whole in words."""
+    """Return the lines for the terminal: each group with what didn't pass below it, then the verdict in words."""
     lines = []
     for group, status in verdicts(findings).items():
         found = findings.get(group, ())
         passed = sum(finding.status == "PASS" for finding in found)
-        lines.append(
-            f"{group:<12}{status:<14}{passed} of {len(found)} checks passed"
-            if found
-            else f"{group:<12}{status:<14}not run"
-        )
+        lines.append(f"{group:<12}{status:<14}{f'{passed} of {len(found)} checks passed' if found else 'not run'}")
         lines += [f"  {line}" for finding in found if finding.status != "PASS" for line in str(finding).splitlines()]
     whole = overall(findings)
+    return [*lines, f"{whole}: {verdict_in_words(whole, findings, machines)}"]
+
+
+def verdict_in_words(whole: Status, findings: Findings, machines: int = 1) -> str:
+    """Return the verdict of one machine, or of several, as half a sentence."""
     these, are = ("this machine", "is") if machines == 1 else (f"these {machines} machines", "are")
-    words = {
+    failed = sum(finding.status == "FAIL" for found in findings.values() for finding in found)
+    checks = f"{failed or 'some'} check{'s' * (failed != 1)} failed, listed with the fix"
+    return {
         "PASS": f"{these} {are} correct, repeatable and fast",
-        "FAIL": f"something is wrong with {these}; what it is, and what to type, is said above",
-        "INCONCLUSIVE": "nothing is wrong as far as was asked, but not everything could be told",
-    }
-    return [*lines, f"{whole}: {words[whole]}"]
-
-
-def _nothing(group: str) -> Finding:
-    return Finding(group, "INCONCLUSIVE", "not run")
+        "FAIL": f"something is wrong with {these}: {checks}",
+        "INCONCLUSIVE": "nothing failed, but not every check was run and conclusive",
+    }[whole]

@@ -15,7 +15,7 @@ from alexnet_repro.verify.benchmark.timing import Timing, gpu_speed_parity, judg
 from alexnet_repro.verify.checks import memory as memory_checks
 from alexnet_repro.verify.checks.config import CheckConfig
 from alexnet_repro.verify.checks.learning import LEARNABLE, learn, learnable_batch
-from alexnet_repro.verify.doctor import device_probe as device_check
+from alexnet_repro.verify.doctor import device_probe
 from tests.faults.catalogue import one_bit_in_memory
 from tests.faults.tools import after
 from tests.helpers.data_server import ARRAYS, CONTENT, NAMES, fill, idx
@@ -52,7 +52,7 @@ def test_wrong_element_of_the_doctors_matmul(monkeypatch, capsys):
         return product + np.eye(1, 256 * 256, 4711, dtype=np.float32).reshape(256, 256)
 
     after(tf.linalg, "matmul", one_off)(monkeypatch)
-    device_check.main("cpu:0", ["matmul", "convolution"])
+    device_probe.main("cpu:0", ["matmul", "convolution"])
     [answer] = capsys.readouterr().out.splitlines()
     assert "1 of 65536 products are wrong" in answer
 

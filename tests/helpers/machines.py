@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 from alexnet_repro.verify.doctor import doctor
 from alexnet_repro.verify.doctor.cuda_libraries import LIBRARIES, Library
-from alexnet_repro.verify.doctor.device_probe import CHECKS, CheckResult
+from alexnet_repro.verify.doctor.device_probe import PROBES, ProbeResult
 from alexnet_repro.verify.doctor.environment import Environment, Volume
 from alexnet_repro.verify.doctor.installation import Requirement, TensorFlow
 from alexnet_repro.verify.doctor.nvidia import Gpu, Nvidia
@@ -28,7 +28,7 @@ A100 = Gpu(
     ecc_corrected=0,
     remap_pending=False,
     remap_failed=False,
-    clock_limits=0x1,
+    throttle_reasons=0x1,
     temperature=34,
 )
 TWO = (A100, replace(A100, index=1, uuid="GPU-b"))
@@ -50,8 +50,8 @@ TENSORFLOW = TensorFlow(
 def results(device, gpus=(), **errors):
     """Return one device's results: `errors` by check, all others well."""
     return tuple(
-        CheckResult(device, check, errors.get(check), 1.0, {"gpus": gpus} if check == "devices" else {})
-        for check in CHECKS
+        ProbeResult(device, check, errors.get(check), 1.0, {"gpus": gpus} if check == "devices" else {})
+        for check in PROBES
     )
 
 

@@ -1,4 +1,4 @@
-"""What all findings mean together: one verdict a group, one of the machine, and the lines that say so."""
+"""The verdict of all findings together: one per group, one of the machine, and the lines for the terminal."""
 
 import pytest
 
@@ -29,7 +29,7 @@ def groups(correct, repeatable, fast, reference, doctor="P"):
 )
 @pytest.mark.parametrize("group", ["doctor", "correct", "repeatable", "fast", "reference"])
 def test_worst_finding_is_its_groups_verdict(group, letters, status):
-    """A fault outweighs a doubt, a doubt what is well; nothing found is in doubt. Other groups have no say."""
+    """FAIL outweighs INCONCLUSIVE, and that PASS; no findings are INCONCLUSIVE. Other groups have no say."""
     others = groups("F", "P", "I", "P", "I")
     by_group = {
         "doctor": "INCONCLUSIVE",
@@ -41,8 +41,8 @@ def test_worst_finding_is_its_groups_verdict(group, letters, status):
     assert verdicts({**others, group: found(letters)}) == {**by_group, group: status}
 
 
-def test_group_that_is_missing_is_in_doubt():
-    """A group that nobody asked is INCONCLUSIVE, as one without findings is."""
+def test_missing_group_is_inconclusive():
+    """A group that wasn't run is INCONCLUSIVE, as one without findings is."""
     assert verdicts({"fast": found("P")}) == {
         "doctor": "INCONCLUSIVE",
         "correct": "INCONCLUSIVE",
@@ -69,24 +69,24 @@ def test_group_that_is_missing_is_in_doubt():
         ("P", "I", "P", "P", "INCONCLUSIVE"),
     ],
 )
-def test_whole_is_decided_by_the_groups(correct, repeatable, fast, reference, status):
+def test_verdict_follows_from_the_groups(correct, repeatable, fast, reference, status):
     """PASS is all three and no fault; a reference can fail a machine, but its absence takes nothing from it."""
     assert overall(groups(correct, repeatable, fast, reference)) == status
 
 
 @pytest.mark.parametrize(("doctor", "status"), [("P", "PASS"), ("", "PASS"), ("PI", "INCONCLUSIVE"), ("F", "FAIL")])
-def test_doctor_lowers_the_whole(doctor, status):
-    """What the doctor finds counts; where he isn't asked, that takes nothing away."""
+def test_doctor_lowers_the_verdict(doctor, status):
+    """What the doctor finds counts; where it wasn't run, that takes nothing away."""
     assert overall(groups("P", "P", "P", "P", doctor)) == status
 
 
 def test_doctor_alone_makes_nothing_correct():
-    """A machine of which only the doctor was asked isn't called correct."""
+    """A machine on which only the doctor was run isn't called correct."""
     assert verdicts({"doctor": found("PPP")})["correct"] == "INCONCLUSIVE"
 
 
-def test_summary_says_what_isnt_well():
-    """A line a group, below it what isn't well with its fix, and at the end the whole in words."""
+def test_summary_lists_what_did_not_pass():
+    """A line per group, below it what didn't pass with its fix, and at the end the verdict in words."""
     findings = groups("P", "PP", "PI", "")
     findings["correct"].append(
         Finding("layers", "FAIL", "conv1 is off", "3e-3", "fix it", device="gpu:1", precision="tf32")
@@ -101,7 +101,7 @@ def test_summary_says_what_isnt_well():
         "fast        INCONCLUSIVE  1 of 2 checks passed",
         "  INCONCLUSIVE  check 1                  a cause",
         "reference   INCONCLUSIVE  not run",
-        "FAIL: something is wrong with this machine; what it is, and what to type, is said above",
+        "FAIL: something is wrong with this machine: 1 check failed, listed with the fix",
     ]
 
 
@@ -109,10 +109,10 @@ def test_summary_says_what_isnt_well():
     ("letters", "line"),
     [
         ("P", "PASS: this machine is correct, repeatable and fast"),
-        ("I", "INCONCLUSIVE: nothing is wrong as far as was asked, but not everything could be told"),
-        ("", "INCONCLUSIVE: nothing is wrong as far as was asked, but not everything could be told"),
+        ("I", "INCONCLUSIVE: nothing failed, but not every check was run and conclusive"),
+        ("", "INCONCLUSIVE: nothing failed, but not every check was run and conclusive"),
     ],
 )
-def test_last_line_is_the_whole_in_words(letters, line):
-    """Only a machine that is well in all three is called so."""
+def test_last_line_is_the_verdict_in_words(letters, line):
+    """Only a machine that passes all three is called so."""
     assert summary(groups("P", letters, "P", "P"))[-1] == line

@@ -66,15 +66,15 @@ def of_gpu(gpu: Gpu) -> Nominal:
     matmul = {}
     lesser = next((each for name, each in LESSER.items() if re.search(name, gpu.name)), None)
     cores, *wide = lesser or MULTIPROCESSORS.get(gpu.capability or (), (None,))
-    if cores and gpu.cores and gpu.clock_most:
-        rate = 2 * gpu.cores / cores * gpu.clock_most * 1e6
+    if cores and gpu.cores and gpu.max_clock:
+        rate = 2 * gpu.cores / cores * gpu.max_clock * 1e6
         matmul = {name: rate * each for name, each in zip(PRECISIONS, wide, strict=True) if each}
     memory = None
-    if gpu.memory_clock_most and gpu.memory_bus:
-        memory = gpu.memory_clock_most * 1e6 * 2 * gpu.memory_bus / 8
+    if gpu.max_memory_clock and gpu.memory_bus:
+        memory = gpu.max_memory_clock * 1e6 * 2 * gpu.memory_bus / 8
     # The most that card and slot can: what they have negotiated may be what is wrong.
-    lane = PCIE_BYTES.get(gpu.pcie_generation_most or gpu.pcie_generation or 0)
-    width = gpu.pcie_width_most or gpu.pcie_width
+    lane = PCIE_BYTES.get(gpu.max_pcie_generation or gpu.pcie_generation or 0)
+    width = gpu.max_pcie_width or gpu.pcie_width
     return Nominal(matmul, memory, lane * width if lane and width else None)
 
 

@@ -2,20 +2,19 @@
 
 import contextlib
 import os
-import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 
-from alexnet_repro.verify.doctor.environment import is_named, read_machine
-from alexnet_repro.verify.doctor.gpu_health import CLOCK_LIMITS, HEAT
-from alexnet_repro.verify.doctor.nvidia import Gpu, read_nvidia
+import psutil
 
-CPUINFO = Path("/proc/cpuinfo")
+from alexnet_repro.verify.doctor.environment import is_named, read_machine
+from alexnet_repro.verify.doctor.gpus import HEAT, THROTTLE_REASONS, describe_throttling
+from alexnet_repro.verify.doctor.nvidia import Gpu, open_nvml, read_nvidia
+
 DEADLINE = 30.0  # seconds
 INTERVAL = 0.25  # seconds between samples
 MAX_SAMPLES = 200  # where there are as many, every other one goes, and the interval doubles
@@ -26,7 +25,7 @@ Samples = Mapping[str, Sequence[float | None]]
 """What was said while something ran, in columns of equal length; what was never told has no column.
 
 `seconds` since the start; `load`, `cpu_mhz`, `gpu_mhz` and `temperature` as in `Conditions`; `clock_limits`: NVML's
-bits, the keys of `alexnet_repro.verify.doctor.gpu_health.CLOCK_LIMITS`.
+bits, the keys of `alexnet_repro.verify.doctor.gpus.THROTTLE_REASONS`.
 """
 
 
@@ -46,17 +45,17 @@ class Conditions:
     """What the driver says of heat; empty if it says nothing."""
 
 
-def conditions_of(device: str, cpuinfo: Path = CPUINFO) -> Conditions:
+def conditions_of(device: str) -> Conditions:
     """Return the conditions that a device works under now."""
     gpu = None if device.startswith("cpu") else _gpu(device)
     if gpu is None:
-        return Conditions(_load(), _cpu_mhz(cpuinfo))
-    return Conditions(_load(), _cpu_mhz(cpuinfo), gpu.clock, gpu.temperature, heat_of(gpu))
+        return Conditions(_load(), _cpu_mhz())
+    return Conditions(_load(), _cpu_mhz(), gpu.clock, gpu.temperature, heat_of(gpu))
 
 
 def heat_of(gpu: Gpu) -> str:
     """Return what the driver says of a GPU's heat; empty if it says nothing."""
-    said = limits_named((gpu.clock_limits or 0) & HEAT)
+    said = describe_throttling((gpu.throttle_reasons or 0) & HEAT)
     return f"its clocks are held down by {said}, {gpu.temperature} °C" if said else ""
 
 
@@ -65,24 +64,19 @@ def heat_during(samples: Samples) -> str:
     limits = [int(each or 0) & HEAT for each in samples.get("clock_limits", ())]
     if not any(limits):
         return ""
-    said = limits_named(sum(bit for bit in CLOCK_LIMITS if any(each & bit for each in limits)))
+    said = describe_throttling(sum(bit for bit in THROTTLE_REASONS if any(each & bit for each in limits)))
     warmest = max((each for each in samples.get("temperature", ()) if each is not None), default=None)
     degrees = "" if warmest is None else f", up to {warmest:g} °C"
     return f"its clocks were held down by {said} in {sum(map(bool, limits))} of {len(limits)} samples{degrees}"
 
 
-def limits_named(limits: int) -> str:
-    """Return what NVML's bits say holds the clocks down; empty where nothing is known to."""
-    return " and ".join(what for bit, (what, _) in CLOCK_LIMITS.items() if limits & bit)
-
-
 class Sampler:
     """Takes samples in a thread of its own, from its making until it is stopped."""
 
-    def __init__(self, device: str, cpuinfo: Path = CPUINFO, interval: float = INTERVAL) -> None:
+    def __init__(self, device: str, interval: float = INTERVAL) -> None:
         """Start taking samples of a device every `interval` seconds."""
         self._rows: list[tuple[float, dict[str, float | None]]] = []
-        self._device, self._cpuinfo, self._interval = device, cpuinfo, interval
+        self._device, self._interval = device, interval
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._take, name="telemetry", daemon=True)
         self._thread.start()
@@ -103,7 +97,7 @@ class Sampler:
         interval, gpu = self._interval, _gpu_reader(self._device)
         while True:
             start, busy = time.perf_counter(), time.thread_time()
-            self._rows.append((start, {"load": _load(), "cpu_mhz": _cpu_mhz(self._cpuinfo), **gpu()}))
+            self._rows.append((start, {"load": _load(), "cpu_mhz": _cpu_mhz(), **gpu()}))
             if len(self._rows) >= MAX_SAMPLES:
                 del self._rows[1::2]
                 interval *= 2
@@ -125,9 +119,10 @@ def _load() -> float | None:
     return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
 
 
-def _cpu_mhz(cpuinfo: Path) -> float | None:
-    clocks = [float(mhz) for mhz in re.findall(r"^cpu MHz\s*: ([\d.]+)$", _read(cpuinfo), re.MULTILINE)]
-    return round(sum(clocks) / len(clocks), 1) if clocks else None
+def _cpu_mhz() -> float | None:
+    with contextlib.suppress(Exception):  # as psutil has it where the system doesn't tell
+        return round(psutil.cpu_freq().current, 1) or None
+    return None
 
 
 def _gpu_reader(device: str) -> Callable[[], dict[str, int | None]]:
@@ -165,12 +160,9 @@ def _gpu_reader(device: str) -> Callable[[], dict[str, int | None]]:
 def _nvml() -> Any:
     """Return NVML's module, initialised once in this process; None where there is no driver."""
     try:
-        import pynvml
-
-        pynvml.nvmlInit()
-    except Exception:  # noqa: BLE001 - whatever is wrong with the driver, the doctor says; here nothing is told
+        return open_nvml()
+    except Exception:  # noqa: BLE001 - whatever is wrong with the driver, the doctor reports; here nothing is known
         return None
-    return pynvml
 
 
 def _cuda_name(device: str) -> str:
@@ -182,10 +174,3 @@ def _cuda_name(device: str) -> str:
 def _gpu(device: str) -> Gpu | None:
     name = _cuda_name(device)
     return next((gpu for gpu in read_nvidia((), DEADLINE).gpus if is_named(gpu, name)), None)
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text()
-    except OSError:
-        return ""

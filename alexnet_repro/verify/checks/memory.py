@@ -9,6 +9,7 @@ from keras import ops
 
 from alexnet_repro.backend.devices import moved, on_device, usable_devices
 from alexnet_repro.verify.checks.config import CheckConfig
+from alexnet_repro.verify.doctor.nvidia import NvmlUnavailableError, open_nvml
 from alexnet_repro.verify.finding import Finding
 
 # All bits off, all on, and every second; then each block's own, which shows what answers under another's address.
@@ -131,17 +132,18 @@ def _budget(device: str, budget: int | None) -> tuple[int | None, int]:
 
 
 def _gpu_memory(device: str) -> int | None:
-    import pynvml
-
     try:
-        pynvml.nvmlInit()
+        nvml = open_nvml()
+    except NvmlUnavailableError:
+        return None
+    try:
         visible = (os.environ.get("CUDA_VISIBLE_DEVICES") or "").split(",")[int(device.partition(":")[2])]
         by_number = not visible or visible.isdecimal()
         handle = (
-            pynvml.nvmlDeviceGetHandleByIndex(int(visible or device.partition(":")[2]))
+            nvml.nvmlDeviceGetHandleByIndex(int(visible or device.partition(":")[2]))
             if by_number
-            else pynvml.nvmlDeviceGetHandleByUUID(visible)
+            else nvml.nvmlDeviceGetHandleByUUID(visible)
         )
-        return int(pynvml.nvmlDeviceGetMemoryInfo(handle).total)
-    except (pynvml.NVMLError, IndexError):
+        return int(nvml.nvmlDeviceGetMemoryInfo(handle).total)
+    except (nvml.NVMLError, IndexError):
         return None

@@ -1,4 +1,4 @@
-"""Does TensorFlow compute on a device: one child a device, one deadline a check."""
+"""Does TensorFlow compute right on a device? Each device is probed in a child process, with a deadline per check."""
 
 import json
 import re
@@ -10,57 +10,54 @@ from typing import Any
 
 from alexnet_repro.verify.subprocesses import each
 
-# In the order in which they are run.
-CHECKS = ("import", "devices", "matmul", "convolution", "xla")
+MAX_ERROR = 0.5  # of sums of whole numbers up to 63
 
-HALF = 0.5
-
-_TELLING = re.compile(
+_ERROR_LINE = re.compile(
     r"dlopen|cuInit|Ignoring visible|CUDA_|CUDNN_|PTX|not built with|not match|libdevice|\b\w*[Ee]rror\b"
 )
 
 
 @dataclass(frozen=True)
-class CheckResult:
-    """How one check went on one device; `error` is None if it went well."""
+class ProbeResult:
+    """One check's result on one device; `error` is None if it passed."""
 
     device: str
     check: str
     error: str | None = None
     seconds: float = 0.0
     data: Mapping[str, Any] = field(default_factory=dict)
-    log: str = ""  # what TensorFlow said
+    log: str = ""  # TensorFlow's lines about errors
 
 
-def check_device(device: str, deadline: float, environ: Mapping[str, str] | None = None) -> Iterator[CheckResult]:
-    """Run every check, yield each result as it comes; after a failed one, a new process does the rest.
+def probe_device(device: str, deadline: float, environ: Mapping[str, str] | None = None) -> Iterator[ProbeResult]:
+    """Run every check, and yield each result as it comes; after a failed one, a new process runs the rest.
 
     Args:
         device: its name in the results, as `cpu:0` or `gpu:3`; of the GPUs, `environ` must show this one alone.
-        deadline: seconds that a check may take.
+        deadline: seconds per check.
         environ: environment variables to change.
     """
-    talkative = {"TF_CPP_MIN_LOG_LEVEL": "0", "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
+    verbose = {"TF_CPP_MIN_LOG_LEVEL": "0", "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
     first = device.partition(":")[0] + ":0"
-    for check, answer in each(__name__, [first], CHECKS, deadline, {**talkative, **(environ or {})}):
-        log = error_lines(answer.get("log", ""))
-        yield CheckResult(device, check, answer.get("error"), answer.get("seconds", 0.0), answer.get("data", {}), log)
-        if check in ("import", "devices") and answer.get("error"):
+    for check, answer in each(__name__, [first], list(PROBES), deadline, {**verbose, **(environ or {})}):
+        error, seconds, data = answer.get("error"), answer.get("seconds", 0.0), answer.get("data", {})
+        yield ProbeResult(device, check, error, seconds, data, error_lines(answer.get("log", "")))
+        if check in ("import", "devices") and error:
             return
 
 
 def error_lines(log: str) -> str:
-    """Return the last lines that say what went wrong, without their time stamps."""
-    lines = [line.partition("] ")[2] or line for line in log.splitlines() if _TELLING.search(line)]
+    """Return the last lines about errors, without their time stamps."""
+    lines = [line.partition("] ")[2] or line for line in log.splitlines() if _ERROR_LINE.search(line)]
     return " | ".join(line.strip()[:200] for line in list(dict.fromkeys(lines))[-3:])
 
 
 def main(device: str, checks: list[str]) -> None:
-    """Run in the child: one line a check; stop after one that failed, since a CUDA error sticks."""
+    """Run in the child: print a line per check; stop after one that failed, since a CUDA error sticks."""
     for check in checks:
         start = time.monotonic()
         try:
-            data = _CHECKS[check](device)
+            data = PROBES[check](device)
             error = None
         except Exception as failed:  # noqa: BLE001 - whatever it is, it is the result
             data, error = {}, f"{type(failed).__name__}: {str(failed)[:500]}"
@@ -76,7 +73,8 @@ def _import(_device: str) -> dict[str, Any]:
 
 
 def _devices(device: str) -> dict[str, Any]:
-    tf = _tensorflow()
+    import tensorflow as tf
+
     gpus = tf.config.list_physical_devices("GPU")
     names = [str(tf.config.experimental.get_device_details(gpu).get("device_name")) for gpu in gpus]
     if device.startswith("gpu") and not gpus:
@@ -87,7 +85,7 @@ def _devices(device: str) -> dict[str, Any]:
 def _matmul(device: str) -> dict[str, Any]:
     import numpy as np
 
-    tf = _ready(device)
+    tf = _only(device)
     a, b = (np.random.default_rng(seed).integers(-7, 8, (256, 256)) for seed in (0, 1))
     with tf.device(device):  # small whole numbers: exact in every precision
         product = tf.linalg.matmul(tf.constant(a, tf.float32), tf.constant(b, tf.float32)).numpy()
@@ -97,51 +95,38 @@ def _matmul(device: str) -> dict[str, Any]:
     return {}
 
 
-def _convolution(device: str) -> dict[str, Any]:
-    return _averaging(device, compiled=False)
-
-
-def _xla(device: str) -> dict[str, Any]:
-    return _averaging(device, compiled=True)
-
-
-def _averaging(device: str, *, compiled: bool) -> dict[str, Any]:
-    """Convolve with a box: the inner pixels are sums of nine, whose order and precision don't matter much."""
+def _convolution(device: str, *, xla: bool = False) -> dict[str, Any]:
+    """Convolve with a box: each inner pixel is a sum of nine, whose order and precision hardly matter."""
     import numpy as np
 
-    tf = _ready(device)
+    tf = _only(device)
     image = np.random.default_rng(0).integers(0, 8, (1, 32, 32, 1)).astype("float32")
     expected = sum(image[0, i : i + 30, j : j + 30, 0] for i in range(3) for j in range(3))
-    convolve = tf.function(lambda x: tf.nn.conv2d(x, tf.ones((3, 3, 1, 1)), 1, "VALID"), jit_compile=compiled)
+    convolve = tf.function(lambda x: tf.nn.conv2d(x, tf.ones((3, 3, 1, 1)), 1, "VALID"), jit_compile=xla)
     with tf.device(device):
         result = convolve(tf.constant(image)).numpy()[0, ..., 0]
     off = float(np.abs(result - expected).max())
-    if not off <= HALF:  # of sums of whole numbers up to 63; also when it is no number
+    if not off <= MAX_ERROR:  # also for NaN
         raise ArithmeticError(f"off by {off:g}")
     return {}
 
 
-def _tensorflow() -> Any:
+def _only(device: str) -> Any:
+    """Return TensorFlow, with no other device to fall back on."""
     import tensorflow as tf
 
-    return tf
-
-
-def _ready(device: str) -> Any:
-    """Return TensorFlow with no other device in its way, and none to fall back on."""
-    tf = _tensorflow()
     if device.startswith("cpu"):
         tf.config.set_visible_devices([], "GPU")
     tf.config.set_soft_device_placement(False)
     return tf
 
 
-_CHECKS: dict[str, Callable[[str], dict[str, Any]]] = {
+PROBES: dict[str, Callable[[str], dict[str, Any]]] = {
     "import": _import,
     "devices": _devices,
     "matmul": _matmul,
     "convolution": _convolution,
-    "xla": _xla,
+    "xla": lambda device: _convolution(device, xla=True),
 }
 
 

@@ -14,16 +14,18 @@ from pathlib import Path
 
 from alexnet_repro.files import keras_home
 from alexnet_repro.verify.doctor.cuda_libraries import Library
-from alexnet_repro.verify.doctor.device_probe import CheckResult
+from alexnet_repro.verify.doctor.device_probe import ProbeResult
 from alexnet_repro.verify.doctor.installation import TensorFlow
 from alexnet_repro.verify.doctor.nvidia import Gpu, Nvidia
+
+GIB = 2**30
 
 NVIDIA_PCI_VENDOR = "0x10de"
 DISPLAY_CLASSES = ("0x0300", "0x0302")  # VGA and 3D controllers
 CONTROL_FILES = ("nvidiactl", "nvidia-uvm")  # which CUDA needs beside the GPUs' own
 
 # Those that bear on TensorFlow, by name: TF_ is Terraform's prefix too, and holds its passwords.
-SETTINGS = (
+RECORDED_SETTINGS = (
     "CUDA_CACHE_DISABLE",
     "CUDA_CACHE_MAXSIZE",
     "CUDA_DEVICE_ORDER",
@@ -77,7 +79,7 @@ class Environment:
     tensorflow: TensorFlow | None = None
     nvidia: Nvidia = field(default_factory=Nvidia)
     libraries: tuple[Library, ...] = ()
-    results: tuple[CheckResult, ...] = ()
+    results: tuple[ProbeResult, ...] = ()
 
     @property
     def gpus_in_machine(self) -> int:
@@ -148,7 +150,7 @@ def read_machine(
         python=platform.python_version(),
         system=platform.platform(),
         container=_container(root, environ),
-        settings={name: environ[name] for name in SETTINGS if name in environ},
+        settings={name: environ[name] for name in RECORDED_SETTINGS if name in environ},
         device_files=tuple(str(root / f"dev/nvidia{number}") for number in numbers),
         control_files=tuple(name for name in CONTROL_FILES if (root / "dev" / name).exists()),
         listed_by_driver=len(list((root / "proc/driver/nvidia/gpus").glob("*"))),

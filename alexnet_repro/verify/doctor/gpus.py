@@ -1,18 +1,33 @@
-"""Is each GPU there, and within TensorFlow's reach? Pure functions from the environment's record to findings.
+"""Are the GPUs there, within TensorFlow's reach, and healthy? Pure functions from the environment to findings.
 
-A GPU is named as nvidia-smi names it (GPU 0) where the driver speaks of it, and as TensorFlow does
+A GPU is named as nvidia-smi names it (GPU 0) where the driver reports on it, and as TensorFlow does
 (gpu:0) where TensorFlow does; CUDA may number them in another order.
 """
 
 from collections import Counter
 from collections.abc import Iterator
 
-from alexnet_repro.verify.doctor.environment import CONTROL_FILES, Environment
+from alexnet_repro.verify.doctor.environment import CONTROL_FILES, GIB, Environment
+from alexnet_repro.verify.doctor.nvidia import Gpu
 from alexnet_repro.verify.doctor.software import INSTALL_DRIVER
-from alexnet_repro.verify.finding import Finding
+from alexnet_repro.verify.finding import Finding, Status
 
-GIB = 2**30
+MIN_FREE_MEMORY = 4 * GIB  # for a train step of batch 256 in float32
+MAX_DESKTOP_MEMORY = GIB  # a desktop's windows hold less
+MAX_RETIRED_PAGES = 60  # of the 64 that there is room for
 
+# NVML's clock event reasons: what each bit means, and whether it is a fault on a GPU that is idle now.
+THROTTLE_REASONS = {
+    0x04: ("its power limit", False),
+    0x08: ("a hardware slowdown", False),
+    0x20: ("heat (software slowdown)", False),
+    0x40: ("heat (hardware slowdown)", True),
+    0x80: ("the power supply's brake", True),
+    0x100: ("a setting for the display", False),
+}
+HEAT = 0x20 | 0x40
+
+JOIN_GPU_GROUPS = "sudo usermod -aG video,render $USER; then log in again"
 GIVE_GPUS = {
     "kubernetes": "ask for it in the pod's spec: resources: {limits: {nvidia.com/gpu: 1}}",
     "apptainer": "apptainer exec --nv …",
@@ -20,49 +35,49 @@ GIVE_GPUS = {
 }
 DOCKER_GPUS = "docker run --gpus all …"
 
-# What NVML's words mean, and what to do.
+# Parts of NVML's error messages: what they mean, and the fix.
 NVML_ERRORS = {
     "version mismatch": ("the driver's libraries and its kernel module differ: it was updated", "sudo reboot"),
     "Driver Not Loaded": ("the NVIDIA driver isn't loaded", f"sudo modprobe nvidia; if that fails: {INSTALL_DRIVER}"),
-    "Library Not Found": ("the NVIDIA driver's libraries aren't here", INSTALL_DRIVER),
-    "nvidia-ml-py": ("the driver can't be asked", "pip install nvidia-ml-py"),
+    "Library Not Found": ("the NVIDIA driver's libraries aren't installed", INSTALL_DRIVER),
+    "nvidia-ml-py": ("the driver can't be queried", "pip install nvidia-ml-py"),
     "Unknown Error": (
         "the driver refuses to answer: a container loses its GPUs when the host's systemd reloads",
         "restart the container, with --device=/dev/nvidia0 --device=/dev/nvidiactl --device=/dev/nvidia-uvm",
     ),
-    "Permissions": ("this user may not ask the driver", "sudo usermod -aG video,render $USER; then log in again"),
+    "Permissions": ("this user may not query the driver", JOIN_GPU_GROUPS),
     "no answer": ("the driver hangs", "sudo dmesg | grep -i xid; then: sudo reboot"),
 }
 
 
+def describe_throttling(reasons: int) -> str:
+    """Return what holds the clocks down, by NVML's bits; empty if nothing is known to."""
+    return " and ".join(what for bit, (what, _) in THROTTLE_REASONS.items() if reasons & bit)
+
+
 def presence(here: Environment) -> Iterator[Finding]:
     """A GPU, and its device files."""
-    asked = here.require_gpu
-    if not here.gpus_in_machine:
-        yield Finding(
-            "gpu",
-            "FAIL" if asked else "PASS",
-            "no NVIDIA GPU in this machine: the GPU part wasn't run",
-            "no device files, none on the PCI bus, none listed by a driver",
-            f"run it where a GPU is{f'; {_give(here)}' if here.container else ''}" if asked else "",
-        )
-        return
     found = f"{len(here.device_files)} device files, {here.listed_by_driver} listed by the driver, "
     found += f"{here.on_pci_bus} on the PCI bus, {len(here.nvidia.gpus)} by NVML"
+    if not here.gpus_in_machine:
+        status: Status = "FAIL" if here.require_gpu else "PASS"
+        fix = f"run it on a machine with a GPU{f'; {_give(here)}' if here.container else ''}"
+        message = "no NVIDIA GPU in this machine: the GPU checks weren't run"
+        yield Finding("gpu", status, message, found, fix if here.require_gpu else "")
+        return
     if here.container and not here.device_files and not here.nvidia.gpus:
-        yield Finding(
-            "device files", "FAIL", f"this {here.container} container was given none of the GPUs", found, _give(here)
-        )
+        message = f"this {here.container} container was given none of the GPUs"
+        yield Finding("device files", "FAIL", message, found, _give(here))
     missing = [name for name in CONTROL_FILES if name not in here.control_files]
     if here.container and here.device_files and missing:
         message = f"this {here.container} container was given GPUs without {' and '.join(missing)}"
         yield Finding("device files", "FAIL", message, found, _give(here))
     if here.withheld:
-        message = f"{len(here.withheld)} of {len(here.device_files)} GPUs aren't given to this job: not looked at"
+        message = f"{len(here.withheld)} of {len(here.device_files)} GPUs aren't given to this job: not checked"
         yield Finding("device files", "PASS", message, ", ".join(here.withheld))
-    for path, why in () if here.withheld else here.nvidia.closed.items():
-        fix = _give(here) if here.container else "sudo usermod -aG video,render $USER; then log in again"
-        yield Finding("device files", "FAIL", f"{path} can't be opened", why, fix)
+    for path, reason in () if here.withheld else here.nvidia.closed.items():
+        fix = _give(here) if here.container else JOIN_GPU_GROUPS
+        yield Finding("device files", "FAIL", f"{path} can't be opened", reason, fix)
     yield Finding("gpu", "PASS", f"{here.gpus_in_machine} in this machine", found)
 
 
@@ -78,10 +93,9 @@ def driver(here: Environment) -> Iterator[Finding]:
     if error:
         known = (value for words, value in NVML_ERRORS.items() if words.casefold() in error.casefold())
         message, fix = next(known, ("the NVIDIA driver doesn't answer", "nvidia-smi; sudo dmesg | grep -i nvrm"))
-        if here.container and error.endswith(("Not Found", "Not Loaded")):  # it has no driver of its own
+        if here.container and error.endswith(("Not Found", "Not Loaded")):  # a container has no driver of its own
             fix = _give(here)
-        doubt = "nvidia-ml-py" in error
-        yield Finding("driver", "INCONCLUSIVE" if doubt else "FAIL", message, f"NVML: {error}", fix)
+        yield Finding("driver", "INCONCLUSIVE" if "nvidia-ml-py" in error else "FAIL", message, f"NVML: {error}", fix)
     else:
         cuda = ".".join(map(str, here.nvidia.cuda or ()))
         yield Finding("driver", "PASS", f"{here.nvidia.driver}, for CUDA up to {cuda}")
@@ -92,36 +106,26 @@ def driver(here: Environment) -> Iterator[Finding]:
 
 
 def visibility(here: Environment) -> Iterator[Finding]:
-    """CUDA_VISIBLE_DEVICES hides nothing that is wanted, and names nothing that isn't there."""
+    """CUDA_VISIBLE_DEVICES hides no GPU that is needed, and names none that doesn't exist."""
     named, count = here.named_gpus, here.gpus_in_machine
     if named is None or not count:
         return
-    said = f"CUDA_VISIBLE_DEVICES={here.settings['CUDA_VISIBLE_DEVICES']}"
+    setting = f"CUDA_VISIBLE_DEVICES={here.settings['CUDA_VISIBLE_DEVICES']}"
     uuids = tuple(gpu.uuid for gpu in here.nvidia.gpus)
-    wrong = [name for name in named if not _there(name, count, uuids)]
+    wrong = ", ".join(name for name in named if not _exists(name, count, uuids))
+    check = "visible devices"
     if not named:
-        yield Finding(
-            "visible devices",
-            "FAIL",
-            f"CUDA_VISIBLE_DEVICES hides all {count} GPUs",
-            said,
-            "unset CUDA_VISIBLE_DEVICES",
-        )
+        message = f"CUDA_VISIBLE_DEVICES hides all {count} GPUs"
+        yield Finding(check, "FAIL", message, setting, "unset CUDA_VISIBLE_DEVICES")
     elif wrong:
-        yield Finding(
-            "visible devices",
-            "FAIL",
-            f"CUDA_VISIBLE_DEVICES names {', '.join(wrong)}, which isn't there: CUDA ignores it and all after it",
-            f"{said}; {count} GPUs",
-            f"export CUDA_VISIBLE_DEVICES={','.join(map(str, range(count)))}",
-        )
+        message = f"CUDA_VISIBLE_DEVICES names {wrong}, which doesn't exist: CUDA ignores it and all after it"
+        fix = f"export CUDA_VISIBLE_DEVICES={','.join(map(str, range(count)))}"
+        yield Finding(check, "FAIL", message, f"{setting}; {count} GPUs", fix)
     else:
-        yield Finding(
-            "visible devices", "PASS", f"{len(named)} of {count} GPUs named; the others aren't looked at", said
-        )
+        yield Finding(check, "PASS", f"{len(named)} of {count} GPUs named; the others aren't checked", setting)
 
 
-def _there(name: str, count: int, uuids: tuple[str, ...]) -> bool:
+def _exists(name: str, count: int, uuids: tuple[str, ...]) -> bool:
     if name.isdecimal():
         return int(name) < count
     return name.startswith("MIG-") or not uuids or any(uuid.startswith(name) for uuid in uuids)
@@ -134,40 +138,26 @@ def kernels(here: Environment) -> Iterator[Finding]:
     that TensorFlow generates are there as PTX alone.
     """
     built = here.tensorflow.capabilities if here.tensorflow else ()
+    cuda = here.tensorflow.cuda if here.tensorflow else None
+    older_driver = bool(cuda and here.nvidia.cuda and here.nvidia.cuda < cuda[:2])
     for gpu in here.chosen_gpus:
         if gpu.capability is None or not built:
             continue
         major, minor = gpu.capability
-        has = f"{gpu.name}, compute capability {major}.{minor}; built for {', '.join(built)}"
         device = f"GPU {gpu.index}"
+        has = f"{gpu.name}, compute capability {major}.{minor}; built for {', '.join(built)}"
         ours = [name for name in built if (major, 0) <= _capability(name) <= (major, minor)]
         if not ours:
-            newer = (major, minor) > max(map(_capability, built))
-            yield Finding(
-                "kernels",
-                "FAIL",
-                f"this TensorFlow has no kernels for it: {'too new' if newer else 'too old'}",
-                has,
-                "docker run --gpus all -it nvcr.io/nvidia/tensorflow:25.02-tf2-py3, or a TensorFlow built for "
-                f"sm_{major}{minor}",
-                device,
-            )
-        elif _older_driver(here) and all(name.startswith("compute_") for name in ours):
-            yield Finding(
-                "kernels",
-                "INCONCLUSIVE",
-                "some of this TensorFlow's kernels for it are PTX, which a driver older than its CUDA may not compile",
-                f"{has}; driver {here.nvidia.driver}",
-                INSTALL_DRIVER,
-                device,
-            )
+            age = "too new" if (major, minor) > max(map(_capability, built)) else "too old"
+            message = f"this TensorFlow has no kernels for it: {age}"
+            fix = "docker run --gpus all -it nvcr.io/nvidia/tensorflow:25.02-tf2-py3, or a TensorFlow built for "
+            yield Finding("kernels", "FAIL", message, has, f"{fix}sm_{major}{minor}", device)
+        elif older_driver and all(name.startswith("compute_") for name in ours):
+            message = "TensorFlow's kernels for it are partly PTX, which a driver older than its CUDA may not compile"
+            evidence = f"{has}; driver {here.nvidia.driver}"
+            yield Finding("kernels", "INCONCLUSIVE", message, evidence, INSTALL_DRIVER, device)
         else:
             yield Finding("kernels", "PASS", has, device=device)
-
-
-def _older_driver(here: Environment) -> bool:
-    built = here.tensorflow.cuda if here.tensorflow else None
-    return bool(built and here.nvidia.cuda and here.nvidia.cuda < built[:2])
 
 
 def _capability(name: str) -> tuple[int, int]:
@@ -176,15 +166,90 @@ def _capability(name: str) -> tuple[int, int]:
 
 
 def mixed_gpu_models(here: Environment) -> Iterator[Finding]:
-    """GPUs that work together are alike."""
-    kinds = Counter((gpu.name, gpu.memory_total) for gpu in here.chosen_gpus if not gpu.error)
-    if len(kinds) > 1:
-        most = max(kinds, key=lambda kind: kinds[kind])
-        alike = ",".join(gpu.uuid for gpu in here.chosen_gpus if (gpu.name, gpu.memory_total) == most)
-        yield Finding(
-            "mixed_gpu_models",
-            "INCONCLUSIVE",
-            "the GPUs differ: together they run at the slowest one's pace, and can't be compared with each other",
-            ", ".join(f"{count} × {name} ({(memory or 0) / GIB:.0f} GiB)" for (name, memory), count in kinds.items()),
-            f"export CUDA_VISIBLE_DEVICES={alike}",
-        )
+    """GPUs that work together are of one model."""
+    models = Counter((gpu.name, gpu.memory_total) for gpu in here.chosen_gpus if not gpu.error)
+    if len(models) > 1:
+        [(commonest, _)] = models.most_common(1)
+        same = ",".join(gpu.uuid for gpu in here.chosen_gpus if (gpu.name, gpu.memory_total) == commonest)
+        message = "the GPUs differ: together they run at the slowest one's pace, and can't be compared with each other"
+        shown = (f"{count} × {name} ({(memory or 0) / GIB:.0f} GiB)" for (name, memory), count in models.items())
+        fix = f"export CUDA_VISIBLE_DEVICES={same}"
+        yield Finding("mixed_gpu_models", "INCONCLUSIVE", message, ", ".join(shown), fix)
+
+
+Problem = tuple[str, Status, str, str, str]
+"""A finding's check, status, message, evidence and fix."""
+
+
+def health(here: Environment) -> Iterator[Finding]:
+    """Each GPU's memory, link, clocks and modes."""
+    for gpu in here.chosen_gpus:
+        if gpu.error:
+            continue
+        problems = [*_memory(gpu), *_ecc(gpu), *_link(gpu), *_clocks(gpu), *_mig(gpu), *_persistence(gpu)]
+        yield from (Finding(*each, device=f"GPU {gpu.index}") for each in problems)
+        if all(status == "PASS" for _, status, *_ in problems):
+            yield Finding("health", "PASS", f"{gpu.name}, {gpu.temperature} °C", device=f"GPU {gpu.index}")
+
+
+def _memory(gpu: Gpu) -> Iterator[Problem]:
+    if gpu.memory_used is None or gpu.memory_total is None:
+        return
+    if gpu.processes or gpu.memory_used > MAX_DESKTOP_MEMORY:
+        status: Status = "FAIL" if gpu.memory_total - gpu.memory_used < MIN_FREE_MEMORY else "INCONCLUSIVE"
+        message = "another process holds memory of this GPU: speed can't be measured, and memory may run out"
+        held = f"{gpu.memory_used / GIB:.1f} of {gpu.memory_total / GIB:.1f} GiB in use by "
+        held += ", ".join(gpu.processes) or "a process that is not visible from here"
+        yield "memory", status, message, held, f"sudo fuser -v /dev/nvidia{gpu.index}; then end those processes"
+
+
+def _ecc(gpu: Gpu) -> Iterator[Problem]:
+    reset = f"sudo nvidia-smi -r -i {gpu.index} # with nothing running on it"
+    replace = "have the board replaced"
+    remapper = f"nvidia-smi -q -d ROW_REMAPPER -i {gpu.index}; then {replace}"
+    errors = f"{gpu.ecc_uncorrected} uncorrected, {gpu.ecc_corrected} corrected since the driver was loaded"
+    retired = gpu.retired_pages or 0
+    for present, message, evidence, fix in (
+        (gpu.ecc_uncorrected, "its memory had errors that couldn't be corrected", errors, reset),
+        (gpu.retirement_pending, "pages of its memory wait to be retired", f"{gpu.retired_pages} in all", reset),
+        (retired >= MAX_RETIRED_PAGES, "its memory wears out", f"{retired} pages retired", replace),
+        (gpu.remap_failed, "a bad row of its memory couldn't be replaced", "row remapping failure", remapper),
+        (gpu.remap_pending, "a bad row of its memory waits to be replaced", "row remapping pending", reset),
+    ):
+        if present:
+            yield "ecc", "FAIL", message, evidence, fix
+
+
+def _link(gpu: Gpu) -> Iterator[Problem]:
+    # Its generation falls while the GPU is idle, its width doesn't.
+    width, widest = gpu.pcie_width, gpu.max_pcie_width
+    if width and widest and width < widest:
+        message = f"its PCIe link has {width} lanes of {widest}: copies are slower by the same factor"
+        fix = "reseat the card, or use another slot: sudo lspci -vv | grep -E 'LnkCap|LnkSta'"
+        yield "link", "INCONCLUSIVE", message, f"NVML's current and maximum link width: {width}, {widest}", fix
+
+
+def _clocks(gpu: Gpu) -> Iterator[Problem]:
+    reasons = gpu.throttle_reasons or 0
+    if held_by := describe_throttling(reasons):
+        fault = any(reasons & bit for bit, (_, is_fault) in THROTTLE_REASONS.items() if is_fault)
+        message = f"its clocks are held down now, by {held_by}: speed can't be measured"
+        evidence = f"NVML's clock event reasons {reasons:#x}, {gpu.temperature} °C"
+        fix = f"nvidia-smi -q -d PERFORMANCE,TEMPERATURE,POWER -i {gpu.index}; then see to fans, air and power"
+        yield "clocks", "FAIL" if fault else "INCONCLUSIVE", message, evidence, fix
+
+
+def _mig(gpu: Gpu) -> Iterator[Problem]:
+    off = f"sudo nvidia-smi -i {gpu.index} -mig 0"
+    if gpu.mig and gpu.mig_slices:
+        message = "only a slice of this GPU can be used, one per process: its speed isn't the GPU's"
+        yield "mig", "INCONCLUSIVE", message, f"MIG on, {gpu.mig_slices} slices", off
+    elif gpu.mig:
+        fix = f"{off}, or: sudo nvidia-smi mig -i {gpu.index} -cgi 0 -C"
+        yield "mig", "FAIL", "this GPU is in MIG mode without a slice: nothing can run", "MIG on, 0 slices", fix
+
+
+def _persistence(gpu: Gpu) -> Iterator[Problem]:
+    if gpu.persistence is False:
+        message = "off: the driver starts anew, and forgets its error counts, for every program"
+        yield "persistence", "PASS", message, "persistence mode disabled", f"sudo nvidia-smi -pm 1 -i {gpu.index}"

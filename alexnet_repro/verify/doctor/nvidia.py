@@ -1,4 +1,4 @@
-"""What the NVIDIA driver says of its GPUs: device files and NVML, asked in a child with a deadline."""
+"""NVIDIA's GPUs as the driver reports them: device files and NVML, queried in a child process with a deadline."""
 
 import contextlib
 import json
@@ -11,9 +11,13 @@ from typing import Any
 from alexnet_repro.verify.subprocesses import NoAnswerError, answers
 
 
+class NvmlUnavailableError(Exception):
+    """NVML can't be queried; the message is the reason, in NVML's words."""
+
+
 @dataclass(frozen=True)
 class Gpu:
-    """One GPU; None is what the driver doesn't tell of it. `index` is nvidia-smi's, not TensorFlow's."""
+    """One GPU; None is what the driver doesn't report. `index` is nvidia-smi's, not TensorFlow's."""
 
     index: int
     name: str = ""
@@ -32,33 +36,33 @@ class Gpu:
     retirement_pending: bool | None = None
     remap_pending: bool | None = None
     remap_failed: bool | None = None
-    clock_limits: int | None = None  # NVML's bits
+    throttle_reasons: int | None = None  # NVML's bits
     temperature: int | None = None
     cores: int | None = None  # CUDA's, of all multiprocessors
     clock: int | None = None  # MHz of the multiprocessors now
-    clock_most: int | None = None  # MHz at the most
-    memory_clock_most: int | None = None  # MHz
+    max_clock: int | None = None  # MHz
+    max_memory_clock: int | None = None  # MHz
     memory_bus: int | None = None  # bits
     pcie_generation: int | None = None  # as negotiated now; it falls when idle
     pcie_width: int | None = None
-    pcie_generation_most: int | None = None  # that card and slot can
-    pcie_width_most: int | None = None
+    max_pcie_generation: int | None = None  # that card and slot support
+    max_pcie_width: int | None = None
     error: str | None = None
 
 
 @dataclass(frozen=True)
 class Nvidia:
-    """The driver; `error` is why NVML can't be asked."""
+    """The driver; `error` is why NVML can't be queried."""
 
     driver: str | None = None
-    cuda: tuple[int, ...] | None = None  # the newest it runs
+    cuda: tuple[int, ...] | None = None  # the newest version it supports
     error: str | None = None
     closed: dict[str, str] = field(default_factory=dict)  # device files, and why they can't be opened
     gpus: tuple[Gpu, ...] = ()
 
 
 def read_nvidia(device_files: Sequence[str], deadline: float) -> Nvidia:
-    """Ask device files and NVML; a driver that doesn't answer in time is an error too."""
+    """Open the device files and query NVML; a driver that doesn't answer in time is an error too."""
     driver: dict[str, Any] = {}
     closed: dict[str, str] = {}
     gpus: list[Gpu] = []
@@ -77,6 +81,23 @@ def _tuples(record: dict[str, Any]) -> dict[str, Any]:
     return {name: tuple(value) if isinstance(value, list) else value for name, value in record.items()}
 
 
+def open_nvml() -> Any:
+    """Return NVML's Python module, initialised in this process until it ends.
+
+    Raises:
+        NvmlUnavailableError: nvidia-ml-py isn't installed, or the driver doesn't answer.
+    """
+    try:
+        import pynvml
+    except ImportError as error:
+        raise NvmlUnavailableError("nvidia-ml-py isn't installed") from error
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError as error:
+        raise NvmlUnavailableError(str(error)) from error
+    return pynvml
+
+
 def main(device_files: Sequence[str]) -> None:
     """Run in the child: print the device files, the driver, then one GPU a line."""
     for path in device_files:
@@ -85,19 +106,14 @@ def main(device_files: Sequence[str]) -> None:
         except OSError as error:
             print(json.dumps({"closed": {path: error.strerror}}))
     try:
-        import pynvml
-    except ImportError:
-        print(json.dumps({"driver": {"error": "nvidia-ml-py isn't installed"}}))
-        return
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError as error:
+        nvml = open_nvml()
+    except NvmlUnavailableError as error:
         print(json.dumps({"driver": {"error": str(error)}}))
         return
-    cuda = pynvml.nvmlSystemGetCudaDriverVersion()
-    driver = {"driver": pynvml.nvmlSystemGetDriverVersion(), "cuda": (cuda // 1000, cuda % 1000 // 10)}
+    cuda = nvml.nvmlSystemGetCudaDriverVersion()
+    driver = {"driver": nvml.nvmlSystemGetDriverVersion(), "cuda": (cuda // 1000, cuda % 1000 // 10)}
     print(json.dumps({"driver": driver}))
-    for gpu in _gpus(pynvml):
+    for gpu in _gpus(nvml):
         print(json.dumps({"gpu": asdict(gpu)}))
 
 
@@ -110,16 +126,12 @@ def _gpus(nvml: Any) -> Iterator[Gpu]:
 
 
 def _gpu(nvml: Any, index: int, handle: Any) -> Gpu:
-    # What this GPU or driver doesn't tell is unknown; any other error is the GPU's.
-    untold = (
-        nvml.NVMLError_NotSupported,
-        nvml.NVMLError_FunctionNotFound,
-        nvml.NVMLError_NoPermission,
-        nvml.NVMLError_InvalidArgument,
-    )
+    # Errors that mean "unknown"; any other one is the GPU's.
+    kinds = ("NotSupported", "FunctionNotFound", "NoPermission", "InvalidArgument")
+    unknown = tuple(getattr(nvml, f"NVMLError_{kind}") for kind in kinds)
 
     def ask(function: Callable[..., Any], *arguments: Any) -> Any:
-        with contextlib.suppress(*untold):
+        with contextlib.suppress(*unknown):
             return function(handle, *arguments)
         return None
 
@@ -127,13 +139,14 @@ def _gpu(nvml: Any, index: int, handle: Any) -> Gpu:
         return None if value is None else bool(value)
 
     memory = ask(nvml.nvmlDeviceGetMemoryInfo, nvml.nvmlMemory_v2) or ask(nvml.nvmlDeviceGetMemoryInfo)
-    causes = (
-        nvml.NVML_PAGE_RETIREMENT_CAUSE_MULTIPLE_SINGLE_BIT_ECC_ERRORS,
-        nvml.NVML_PAGE_RETIREMENT_CAUSE_DOUBLE_BIT_ECC_ERROR,
+    causes = ("MULTIPLE_SINGLE_BIT_ECC_ERRORS", "DOUBLE_BIT_ECC_ERROR")
+    retired = [
+        ask(nvml.nvmlDeviceGetRetiredPages, getattr(nvml, f"NVML_PAGE_RETIREMENT_CAUSE_{cause}")) for cause in causes
+    ]
+    uncorrected, corrected = (
+        ask(nvml.nvmlDeviceGetTotalEccErrors, getattr(nvml, f"NVML_MEMORY_ERROR_TYPE_{kind}"), nvml.NVML_VOLATILE_ECC)
+        for kind in ("UNCORRECTED", "CORRECTED")
     )
-    retired = [ask(nvml.nvmlDeviceGetRetiredPages, message) for message in causes]
-    errors = (nvml.NVML_MEMORY_ERROR_TYPE_UNCORRECTED, nvml.NVML_MEMORY_ERROR_TYPE_CORRECTED)
-    uncorrected, corrected = (ask(nvml.nvmlDeviceGetTotalEccErrors, kind, nvml.NVML_VOLATILE_ECC) for kind in errors)
     remapped = ask(nvml.nvmlDeviceGetRemappedRows) or (None, None, None, None)
     return Gpu(
         index=index,
@@ -153,17 +166,17 @@ def _gpu(nvml: Any, index: int, handle: Any) -> Gpu:
         retirement_pending=flag(ask(nvml.nvmlDeviceGetRetiredPagesPendingStatus)),
         remap_pending=flag(remapped[2]),
         remap_failed=flag(remapped[3]),
-        clock_limits=ask(nvml.nvmlDeviceGetCurrentClocksThrottleReasons),  # a name that old drivers have too
+        throttle_reasons=ask(nvml.nvmlDeviceGetCurrentClocksThrottleReasons),  # a name that old drivers have too
         temperature=ask(nvml.nvmlDeviceGetTemperature, nvml.NVML_TEMPERATURE_GPU),
         cores=ask(nvml.nvmlDeviceGetNumGpuCores),
         clock=ask(nvml.nvmlDeviceGetClockInfo, nvml.NVML_CLOCK_SM),
-        clock_most=ask(nvml.nvmlDeviceGetMaxClockInfo, nvml.NVML_CLOCK_SM),
-        memory_clock_most=ask(nvml.nvmlDeviceGetMaxClockInfo, nvml.NVML_CLOCK_MEM),
+        max_clock=ask(nvml.nvmlDeviceGetMaxClockInfo, nvml.NVML_CLOCK_SM),
+        max_memory_clock=ask(nvml.nvmlDeviceGetMaxClockInfo, nvml.NVML_CLOCK_MEM),
         memory_bus=ask(nvml.nvmlDeviceGetMemoryBusWidth),
         pcie_generation=ask(nvml.nvmlDeviceGetCurrPcieLinkGeneration),
         pcie_width=ask(nvml.nvmlDeviceGetCurrPcieLinkWidth),
-        pcie_generation_most=ask(nvml.nvmlDeviceGetMaxPcieLinkGeneration),
-        pcie_width_most=ask(nvml.nvmlDeviceGetMaxPcieLinkWidth),
+        max_pcie_generation=ask(nvml.nvmlDeviceGetMaxPcieLinkGeneration),
+        max_pcie_width=ask(nvml.nvmlDeviceGetMaxPcieLinkWidth),
     )
 
 

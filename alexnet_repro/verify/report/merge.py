@@ -9,7 +9,7 @@ from typing import Any
 
 from alexnet_repro.verify.benchmark.timing import Timing, gpu_speed_parity
 from alexnet_repro.verify.checks.repeatability import agreement
-from alexnet_repro.verify.finding import ABOUT_THE_MACHINE, GROUPS, Finding
+from alexnet_repro.verify.finding import GROUPS, MACHINE_GROUPS, Finding
 from alexnet_repro.verify.report.run_record import Record
 
 
@@ -35,7 +35,7 @@ def merged(path: Path, recorded: Mapping[str, Mapping[str, Any]], *, comparable:
         timings += [Timing(**_renamed(name, each)) for each in content["timings"]]
         whole.calibrations += [_renamed(name, each) for each in content["calibrations"]]
         models |= {f"{name}/gpu:{gpu}": model for gpu, model in enumerate(content["machine"].get("gpus", ()))}
-    for group in ABOUT_THE_MACHINE:
+    for group in MACHINE_GROUPS:
         asked = {name for name, content in recorded.items() if _own(content, group)}
         whole.findings[group] += [
             Finding(group, "INCONCLUSIVE", "nothing was asked of this machine", device=name)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from alexnet_repro.verify.benchmark.telemetry import limits_named
+from alexnet_repro.verify.doctor.gpus import describe_throttling
 from alexnet_repro.verify.report import text as wording
 from alexnet_repro.verify.report.drawing import INK, Drawing, Named, drawn
 from alexnet_repro.verify.report.panels import POINTS, Panel, floats, middle, stacked
@@ -28,7 +28,7 @@ def _series(case: Case, text: str) -> Named:
     if beside:
         starts, below = np.cumsum(rounds) - rounds, "seconds"
         x = np.array([part.mean() for part in np.array_split(starts, len(parts))])
-        limited = limits_named(_all_bits(case))
+        limited = describe_throttling(_all_bits(case))
         notes = [f"× held down by {limited}" if limited else "", f"rounds, {medians}" if medians else ""]
     else:
         x, below = np.linspace(1, len(rounds), len(times)), ", ".join(filter(None, ("round", medians)))
@@ -50,7 +50,7 @@ def _telemetry(case: Case) -> list[Panel]:
     panels = []
     if told := case.samples.get(clock):
         bits = case.samples.get("clock_limits") or [0] * len(told)
-        crossed = np.array([bool(limits_named(int(each or 0))) for each in bits])
+        crossed = np.array([bool(describe_throttling(int(each or 0))) for each in bits])
         ghz = floats(told) / 1e3
         panels.append(Panel(f"clock of the {whose}: GHz", seconds, ghz, 0.65, 0.05 * middle(ghz), crossed))
     if told := case.samples.get("temperature"):

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from alexnet_repro.verify.finding import Finding, Status, verdict
+from alexnet_repro.verify.finding import Finding, Status, verdict, verdict_in_words
 from alexnet_repro.verify.report.compare_runs import Comparison, Ratio
 from alexnet_repro.verify.report.read import Case, Results
 
@@ -51,14 +51,7 @@ class Costs:
 
 def headline(results: Results) -> str:
     """Return the verdict as a sentence."""
-    failed = sum(finding.status == "FAIL" for found in results.findings.values() for finding in found)
-    many = machines(results)
-    these, are = (f"these {many} machines", "are") if many > 1 else ("this machine", "is")
-    return {
-        "PASS": f"{these.capitalize()} {are} correct, repeatable and fast.",
-        "FAIL": f"Something is wrong with {these}: {failed or 'some'} check{'s' * (failed != 1)} failed.",
-        "INCONCLUSIVE": "Nothing is wrong as far as was asked, but not everything could be told.",
-    }[results.verdict]
+    return f"{verdict_in_words(results.verdict, results.findings, machines(results)).capitalize()}."
 
 
 def machines(results: Results) -> int:

@@ -8,9 +8,9 @@ from alexnet_repro.verify.benchmark.calibration import Calibration
 from alexnet_repro.verify.benchmark.datasheet import Nominal, compare, of_cpu, of_gpu
 from alexnet_repro.verify.doctor.nvidia import Gpu
 
-H100 = Gpu(0, "NVIDIA H100 80GB HBM3", capability=(9, 0), cores=16_896, clock_most=1_980, memory_clock_most=2_619,
+H100 = Gpu(0, "NVIDIA H100 80GB HBM3", capability=(9, 0), cores=16_896, max_clock=1_980, max_memory_clock=2_619,
            memory_bus=5_120, pcie_generation=5, pcie_width=16)  # fmt: skip
-T4 = Gpu(0, "Tesla T4", capability=(7, 5), cores=2_560, clock_most=1_590, memory_clock_most=5_001, memory_bus=256,
+T4 = Gpu(0, "Tesla T4", capability=(7, 5), cores=2_560, max_clock=1_590, max_memory_clock=5_001, memory_bus=256,
          pcie_generation=3, pcie_width=16)  # fmt: skip
 CPU = "processor\t: 0\ncpu MHz\t\t: 2000.0\nsiblings\t: 4\ncpu cores\t: 2\nflags\t\t: {}\n\nprocessor\t: 1\n"
 
@@ -27,7 +27,7 @@ CPU = "processor\t: 0\ncpu MHz\t\t: 2000.0\nsiblings\t: 4\ncpu cores\t: 2\nflags
             id="gpu=H100",
         ),
         pytest.param(T4, {"float32": 8.14, "mixed_float16": 32.6}, 0.320, 15.8, id="gpu=T4"),
-        pytest.param(Gpu(0, "unknown", capability=(99, 0), cores=100, clock_most=1), {}, None, None, id="gpu=unknown"),
+        pytest.param(Gpu(0, "unknown", capability=(99, 0), cores=100, max_clock=1), {}, None, None, id="gpu=unknown"),
         pytest.param(Gpu(0), {}, None, None, id="gpu=silent"),
     ],
 )
@@ -105,11 +105,11 @@ def test_compare(found, status, words):
     ("gpu", "matmul"),
     [
         # Data sheets: 44 TFLOP/s in float32, 74 in TF32 and 148 in bfloat16; 4.4 in float32, and no tensor cores.
-        (Gpu(0, "NVIDIA H20", capability=(9, 0), cores=9_984, clock_most=1_980),
+        (Gpu(0, "NVIDIA H20", capability=(9, 0), cores=9_984, max_clock=1_980),
          {"float32": 39.5, "tf32": 79.1, "mixed_float16": 158, "mixed_bfloat16": 158}),
-        (Gpu(0, "NVIDIA H200", capability=(9, 0), cores=16_896, clock_most=1_980),
+        (Gpu(0, "NVIDIA H200", capability=(9, 0), cores=16_896, max_clock=1_980),
          {"float32": 66.9, "tf32": 535, "mixed_float16": 1070, "mixed_bfloat16": 1070}),
-        (Gpu(0, "NVIDIA GeForce GTX 1650", capability=(7, 5), cores=896, clock_most=1_665), {"float32": 2.98}),
+        (Gpu(0, "NVIDIA GeForce GTX 1650", capability=(7, 5), cores=896, max_clock=1_665), {"float32": 2.98}),
     ],
     ids=["gpu=H20", "gpu=H200", "gpu=GTX 1650"],
 )  # fmt: skip
@@ -126,7 +126,7 @@ def test_slice_is_not_the_whole():
 def test_link_that_fell_back():
     """A link is held against what card and slot can, not against what they have agreed on."""
     assert of_gpu(replace(H100, pcie_generation=1, pcie_width=1)).copy == pytest.approx(0.25e9)
-    fallen = replace(H100, pcie_generation=1, pcie_width=1, pcie_generation_most=5, pcie_width_most=16)
+    fallen = replace(H100, pcie_generation=1, pcie_width=1, max_pcie_generation=5, max_pcie_width=16)
     assert of_gpu(fallen).copy == pytest.approx(63e9, rel=0.01)
 
 

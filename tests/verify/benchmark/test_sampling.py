@@ -10,8 +10,6 @@ from alexnet_repro.verify.benchmark import telemetry
 from alexnet_repro.verify.benchmark.telemetry import Sampler, heat_during, sampling
 from tests.helpers.machines import TWO, box
 
-CPUINFO = "cpu MHz\t\t: 2000.0\nflags\t: fpu\n\ncpu MHz\t\t: 3000.0\n"
-
 
 class NotSupportedError(Exception):
     """As NVML's."""
@@ -40,16 +38,16 @@ def nvml(**functions):
 
 
 @pytest.fixture
-def sampled(monkeypatch, tmp_path):
+def sampled(monkeypatch):
     """A function that returns the columns of a few samples of a device with such an NVML."""
 
-    def sampled(device, nvml, *, visible=None, cpuinfo=CPUINFO, least=3):
-        (tmp_path / "cpuinfo").write_text(cpuinfo)
+    def sampled(device, nvml, *, visible=None, cpu_mhz=2500.0, least=3):
+        monkeypatch.setattr(telemetry, "_cpu_mhz", lambda: cpu_mhz)
         settings = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
         monkeypatch.setattr(telemetry, "read_machine", lambda: box(*TWO, settings=settings))
         monkeypatch.setattr(telemetry, "_nvml", lambda: nvml)
         start = time.perf_counter()
-        sampler = Sampler(device, tmp_path / "cpuinfo", interval=0.001)
+        sampler = Sampler(device, interval=0.001)
         while time.perf_counter() < start + 10 and len(sampler.between(start, start + 10).get("seconds", ())) < least:
             time.sleep(0.001)
         sampler.stop()
@@ -95,9 +93,9 @@ def test_what_isnt_told_has_no_column(sampled, broken, told):
 def test_cpu_asks_no_driver(sampled, monkeypatch):
     """Of a CPU, NVML isn't asked; without its clocks there is the load alone."""
     asked = SimpleNamespace(nvmlDeviceGetCount=lambda: pytest.fail("the driver was asked"))
-    assert set(sampled("cpu:0", asked, cpuinfo="")) == {"seconds", "load"}
+    assert set(sampled("cpu:0", asked, cpu_mhz=None)) == {"seconds", "load"}
     monkeypatch.setattr(telemetry, "_load", lambda: None)
-    assert sampled("cpu:0", asked, cpuinfo="", least=0) == {}
+    assert sampled("cpu:0", asked, cpu_mhz=None, least=0) == {}
 
 
 @pytest.fixture

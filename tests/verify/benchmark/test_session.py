@@ -130,7 +130,7 @@ def test_run_ends_in_a_verdict(checked):
     assert [each for each in said if each in ("doctor PASS", "correct PASS")] == ["doctor PASS", "correct PASS"]
     assert "repeatable  INCONCLUSIVE  not run" in lines
     assert "fast        INCONCLUSIVE  not run" in lines
-    assert "INCONCLUSIVE: nothing is wrong as far as was asked, but not everything could be told" in lines
+    assert "INCONCLUSIVE: nothing failed, but not every check was run and conclusive" in lines
     assert "GPU: not run; this machine has none that is asked for" in lines
     assert f"results: {folder / 'results.json'}" in lines
     assert lines[lines.index(f"results: {folder / 'results.json'}") + 1] == f"report: {folder / 'report.html'}"

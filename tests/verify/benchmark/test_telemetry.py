@@ -1,6 +1,7 @@
 """What the machine says of itself while it works: load, clocks, heat, and whose heat it is."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -9,7 +10,7 @@ from alexnet_repro.verify.benchmark.telemetry import conditions_of
 from alexnet_repro.verify.doctor.nvidia import Nvidia
 from tests.helpers.machines import A100, box
 
-HOT = replace(A100, index=1, uuid="GPU-b", clock_limits=0x20, temperature=91)
+HOT = replace(A100, index=1, uuid="GPU-b", throttle_reasons=0x20, temperature=91)
 HELD = "its clocks are held down by heat (software slowdown), 91 °C"
 
 
@@ -36,7 +37,7 @@ def machine(monkeypatch):
 )
 def test_heat_is_said(machine, limits, by):
     """Clocks that heat holds down are said, with the temperature."""
-    machine(replace(HOT, index=0, clock_limits=limits))
+    machine(replace(HOT, index=0, throttle_reasons=limits))
     assert conditions_of("gpu:0").heat == f"its clocks are held down by {by}, 91 °C"
 
 
@@ -51,7 +52,7 @@ def test_heat_is_said(machine, limits, by):
 )
 def test_other_limits_are_no_heat(machine, limits):
     """Idleness, the power limit and the supply's brake aren't taken for it."""
-    machine(replace(HOT, index=0, clock_limits=limits))
+    machine(replace(HOT, index=0, throttle_reasons=limits))
     assert conditions_of("gpu:0").heat == ""
 
 
@@ -82,7 +83,7 @@ def test_heat_is_that_of_the_gpu_in_question(machine, visible, hot):
     [
         pytest.param(Nvidia(error="no answer within 30 s, after 0 GPUs"), id="driver=hangs"),
         pytest.param(Nvidia(gpus=(A100,)), id="driver=lost it"),
-        pytest.param(Nvidia(gpus=(A100, replace(HOT, clock_limits=None))), id="driver=doesn't tell"),
+        pytest.param(Nvidia(gpus=(A100, replace(HOT, throttle_reasons=None))), id="driver=doesn't tell"),
     ],
 )
 def test_driver_that_says_nothing_is_no_heat(machine, nvidia):
@@ -97,11 +98,13 @@ def test_cpu_asks_no_driver(monkeypatch):
     assert conditions_of("cpu:0").heat == ""
 
 
-def test_conditions(machine, tmp_path):
+def test_conditions(machine, monkeypatch):
     """Load, the processors' mean clock, and the GPU's clock and temperature are kept; what isn't told is None."""
     machine(replace(HOT, index=0, clock=1410))
-    (tmp_path / "cpuinfo").write_text("cpu MHz\t\t: 2000.0\nflags\t: fpu\n\ncpu MHz\t\t: 3000.0\n")
-    found = conditions_of("gpu:0", tmp_path / "cpuinfo")
+    monkeypatch.setattr(telemetry.psutil, "cpu_freq", lambda: SimpleNamespace(current=2500.04))
+    found = conditions_of("gpu:0")
     assert (found.cpu_mhz, found.gpu_mhz, found.temperature, found.heat) == (2500.0, 1410, 91, HELD)
     assert found.load >= 0
-    assert conditions_of("cpu:0", tmp_path / "absent").cpu_mhz is None
+    for silent in (lambda: None, lambda: 1 / 0):
+        monkeypatch.setattr(telemetry.psutil, "cpu_freq", silent)
+        assert conditions_of("cpu:0").cpu_mhz is None

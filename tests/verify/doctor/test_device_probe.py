@@ -5,8 +5,8 @@ from importlib.metadata import version
 
 import pytest
 
-from alexnet_repro.verify.doctor import device_probe as device_check
-from alexnet_repro.verify.doctor.device_probe import CHECKS, check_device, error_lines
+from alexnet_repro.verify.doctor import device_probe
+from alexnet_repro.verify.doctor.device_probe import PROBES, error_lines, probe_device
 from alexnet_repro.verify.subprocesses import NoAnswerError, answers, each
 
 SCRIPT = """\
@@ -67,8 +67,8 @@ def test_child_that_hangs_is_an_answer(child):
 def test_this_processor_computes():
     """TensorFlow, in its own process, starts, lists its devices, and computes right on the CPU."""
     pytest.importorskip("tensorflow")
-    found = list(check_device("cpu:0", 180))
-    assert [(result.check, result.error) for result in found] == [(check, None) for check in CHECKS]
+    found = list(probe_device("cpu:0", 180))
+    assert [(result.check, result.error) for result in found] == [(check, None) for check in PROBES]
     assert found[0].data["version"] == version("tensorflow")
     assert isinstance(found[1].data["gpus"], list)
 
@@ -79,8 +79,8 @@ def _wrong(_device):
 
 def test_failed_check_ends_its_process(capsys, monkeypatch):
     """After an error, which may stick to a CUDA context, nothing more is asked of this process."""
-    monkeypatch.setattr(device_check, "_CHECKS", {"a": lambda _: {"x": 1}, "b": _wrong, "c": lambda _: {}})
-    device_check.main("gpu:0", ["a", "b", "c"])
+    monkeypatch.setattr(device_probe, "PROBES", {"a": lambda _: {"x": 1}, "b": _wrong, "c": lambda _: {}})
+    device_probe.main("gpu:0", ["a", "b", "c"])
     a, b = map(json.loads, capsys.readouterr().out.splitlines())
     assert (a["error"], a["data"]) == (None, {"x": 1})
     assert b["error"] == "ArithmeticError: 7 of 9 are wrong"
@@ -95,8 +95,8 @@ def test_gpu_is_the_only_one_its_process_sees(monkeypatch, device, first):
         asked.append((arguments, environ["CUDA_VISIBLE_DEVICES"]))
         return ((name, {"error": "not seen" if name == "devices" else None}) for name in names)
 
-    monkeypatch.setattr(device_check, "each", each_of)
-    found = list(check_device(device, 1, {"CUDA_VISIBLE_DEVICES": "3"}))
+    monkeypatch.setattr(device_probe, "each", each_of)
+    found = list(probe_device(device, 1, {"CUDA_VISIBLE_DEVICES": "3"}))
     assert asked == [([first], "3")]
     assert [(result.device, result.check) for result in found] == [(device, "import"), (device, "devices")]
 
@@ -108,9 +108,9 @@ def test_wrong_result_is_an_error(monkeypatch, check, spoil):
     module = tf.linalg if spoil == "matmul" else tf.nn
     right = getattr(module, spoil)
     monkeypatch.setattr(module, spoil, lambda *arguments: right(*arguments) + 1)
-    monkeypatch.setattr(device_check, "_ready", lambda _device: tf)
+    monkeypatch.setattr(device_probe, "_only", lambda _device: tf)
     with pytest.raises(ArithmeticError, match=r"65536 of 65536 products are wrong|off by 1"):
-        device_check._CHECKS[check]("cpu:0")
+        PROBES[check]("cpu:0")
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,4 @@
-"""The doctor on healthy machines, its order, its report and its command.
-
-The faults are in tests/test_doctor_software.py and tests/test_doctor_gpus.py, the probes in
-tests/test_environment.py, tests/test_nvidia.py and tests/test_device_check.py.
-"""
+"""The doctor on healthy machines, its order, its report and its command; faults are tested beside their checks."""
 
 import io
 import json
@@ -15,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from alexnet_repro.verify.doctor import doctor
-from alexnet_repro.verify.doctor.device_probe import CHECKS
-from alexnet_repro.verify.doctor.environment import SETTINGS
+from alexnet_repro.verify.doctor.device_probe import PROBES
+from alexnet_repro.verify.doctor.environment import RECORDED_SETTINGS
 from alexnet_repro.verify.doctor.software import NUMERIC_SETTINGS
 from alexnet_repro.verify.finding import Finding, exit_status, verdict
 from tests.helpers.machines import A100, CPU, GIB, MIB, T4, TWO, box, results
@@ -25,7 +21,7 @@ from tests.helpers.machines import A100, CPU, GIB, MIB, T4, TWO, box, results
 @pytest.mark.parametrize(
     ("here", "said"),
     [
-        pytest.param(CPU, "the GPU part wasn't run", id="machine=CPU"),
+        pytest.param(CPU, "the GPU checks weren't run", id="machine=CPU"),
         pytest.param(box(A100), "all 15 can be loaded", id="machine=A100"),
         pytest.param(box(*TWO), "TensorFlow sees 2 GPUs", id="machine=two A100"),
         pytest.param(box(*[replace(A100, index=i) for i in range(8)]), "8 in this machine", id="machine=eight A100"),
@@ -59,7 +55,7 @@ from tests.helpers.machines import A100, CPU, GIB, MIB, T4, TWO, box, results
         ),
         pytest.param(
             replace(CPU, settings={"TF_ENABLE_ONEDNN_OPTS": "1", "XLA_FLAGS": "--xla_gpu_cuda_data_dir=/usr"}),
-            "none that changes numbers",
+            "none that changes results",
             id="machine=harmless settings",
         ),
         pytest.param(replace(CPU, shared_memory=64 * MIB, container="docker"), "64 MiB", id="machine=CPU in Docker"),
@@ -74,7 +70,7 @@ def test_healthy_machine_passes(here, said):
 
 def test_every_numeric_setting_is_recorded():
     """A setting that the doctor judges is one that the probe reads."""
-    assert set(NUMERIC_SETTINGS) <= set(SETTINGS)
+    assert set(NUMERIC_SETTINGS) <= set(RECORDED_SETTINGS)
 
 
 @pytest.mark.parametrize(
@@ -99,7 +95,7 @@ def machine(monkeypatch):
     def become(here, failing=""):
         checked = []
 
-        def check_device(device, _deadline, environ):
+        def probe_device(device, _deadline, environ):
             checked.append((device, environ.get("CUDA_VISIBLE_DEVICES")))
             seen = tuple(gpu.name for gpu in here.nvidia.gpus)
             yield from results(device, seen, **({"xla": "no answer within 1 s"} if device == failing else {}))
@@ -112,7 +108,7 @@ def machine(monkeypatch):
         monkeypatch.setattr(doctor, "read_tensorflow", lambda: here.tensorflow)
         monkeypatch.setattr(doctor, "read_nvidia", lambda _files, _deadline: here.nvidia)
         monkeypatch.setattr(doctor, "read_libraries", lambda *_: here.libraries)
-        monkeypatch.setattr(doctor, "check_device", check_device)
+        monkeypatch.setattr(doctor, "probe_device", probe_device)
         return checked
 
     return become
@@ -219,7 +215,7 @@ def test_ill_device_doesnt_hide_the_others(machine):
     machine(box(*TWO), failing="gpu:0")
     findings = [finding for _, finding in doctor.examine(1)]
     assert [(each.device, each.check) for each in findings if each.status != "PASS"] == [("gpu:0", "xla")]
-    assert [each.check for each in findings if each.device == "gpu:1"] == list(CHECKS)
+    assert [each.check for each in findings if each.device == "gpu:1"] == list(PROBES)
     assert len(set(findings)) == len(findings)
 
 
@@ -235,7 +231,7 @@ def test_report_as_text(machine):
 
 def test_report_as_json(machine):
     """As JSON, each line is an object: the findings with all their fields, then the verdict with the record."""
-    machine(box(replace(A100, clock_limits=0x4)))
+    machine(box(replace(A100, throttle_reasons=0x4)))
     out = io.StringIO()
     assert doctor.report(out, as_json=True, deadline=1, require_gpu=False) == 3
     *findings, last = map(json.loads, out.getvalue().splitlines())
@@ -246,8 +242,8 @@ def test_report_as_json(machine):
     assert {tuple(sorted(finding)) for finding in findings} == {fields}
     assert [finding["check"] for finding in findings if finding["status"] != "PASS"] == ["clocks"]
     assert last["verdict"] == "INCONCLUSIVE"
-    assert last["environment"]["nvidia"]["gpus"][0]["clock_limits"] == 4
-    assert len(last["environment"]["results"]) == 2 * len(CHECKS)
+    assert last["environment"]["nvidia"]["gpus"][0]["throttle_reasons"] == 4
+    assert len(last["environment"]["results"]) == 2 * len(PROBES)
 
 
 def test_command_without_tensorflow(tmp_path):

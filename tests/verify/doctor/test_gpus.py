@@ -26,7 +26,11 @@ from tests.helpers.machines import (
 
 CASES = {
     "no GPU, one asked for": Case(
-        SYNTHETIC, replace(CPU, require_gpu=True), "gpu", "FAIL", ("no NVIDIA GPU", "wasn't run", "where a GPU is")
+        SYNTHETIC,
+        replace(CPU, require_gpu=True),
+        "gpu",
+        "FAIL",
+        ("no NVIDIA GPU", "weren't run", "with a GPU"),
     ),
     "no driver": Case(
         f"{TF}45882: libcuda.so.1 does not exist",
@@ -40,7 +44,7 @@ CASES = {
         ),
         "driver, library libcuda.so.1, devices",
         "FAIL",
-        ("libraries aren't here", "ubuntu-drivers install", "0 of 1 GPUs"),
+        ("libraries aren't installed", "ubuntu-drivers install", "0 of 1 GPUs"),
     ),
     "driver updated, not yet restarted": Case(
         f"{TF}4349: Failed to initialize NVML: Driver/library version mismatch",
@@ -61,7 +65,7 @@ CASES = {
         box(A100, nvidia=Nvidia(error="nvidia-ml-py isn't installed")),
         "driver",
         "INCONCLUSIVE",
-        ("can't be asked", "pip install nvidia-ml-py"),
+        ("can't be queried", "pip install nvidia-ml-py"),
     ),
     "GPU lost": Case(
         SYNTHETIC,
@@ -213,21 +217,21 @@ CASES = {
     ),
     "link that lost lanes": Case(
         SYNTHETIC,
-        one(pcie_width=4, pcie_width_most=16),
+        one(pcie_width=4, max_pcie_width=16),
         "link",
         "INCONCLUSIVE",
         ("4 lanes of 16", "reseat", "LnkSta"),
     ),
     "too hot": Case(
         "docs.nvidia.com/deploy/nvml-api: nvmlClocksThrottleReasonHwThermalSlowdown",
-        one(clock_limits=0x48, temperature=93),
+        one(throttle_reasons=0x48, temperature=93),
         "clocks",
         "FAIL",
         ("heat (hardware slowdown)", "0x48, 93 °C", "nvidia-smi -q -d PERFORMANCE"),
     ),
     "power limit": Case(
         "docs.nvidia.com/deploy/nvml-api: nvmlClocksEventReasonSwPowerCap",
-        one(clock_limits=0x4),
+        one(throttle_reasons=0x4),
         "clocks",
         "INCONCLUSIVE",
         ("its power limit",),
@@ -264,8 +268,8 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", [pytest.param(case, id=f"case={name}") for name, case in CASES.items()])
-def test_fault_is_named_with_cause_evidence_and_mend(case):
-    """Just the right checks turn red, the worst of them as bad as it is, and their words name cause and remedy."""
+def test_fault_is_named_with_evidence_and_fix(case):
+    """Exactly these checks fail or are inconclusive, as bad as they are, and their words name the cause and the fix."""
     assert case.mistakes() == []
 
 

@@ -130,7 +130,7 @@ def test_driver_that_tells_all(driver):
             retirement_pending=True,
             remap_pending=True,
             remap_failed=False,
-            clock_limits=0x40,
+            throttle_reasons=0x40,
             temperature=91,
         ),
     )

@@ -211,8 +211,8 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", [pytest.param(case, id=f"case={name}") for name, case in CASES.items()])
-def test_fault_is_named_with_cause_evidence_and_mend(case):
-    """Just the right checks turn red, the worst of them as bad as it is, and their words name cause and remedy."""
+def test_fault_is_named_with_evidence_and_fix(case):
+    """Exactly these checks fail or are inconclusive, as bad as they are, and their words name the cause and the fix."""
     assert case.mistakes() == []
 
 
