@@ -1,4 +1,4 @@
-from .backend.devices import enable_memory_growth
+from .backend.memory import enable_memory_growth
 from .data.fashion_mnist import CorruptDataError, MissingDataError, load_fashion_mnist
 from .data.loader import DataLoader
 from .data.resize import resize_with_pad

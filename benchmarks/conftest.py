@@ -9,14 +9,8 @@ from typing import Any
 import pytest
 
 from alexnet_repro import DataLoader, enable_memory_growth, synthetic_fashion
-from alexnet_repro.backend.devices import (
-    free_memory,
-    gpu_models,
-    peak_memory,
-    reset_peak_memory,
-    thread_counts,
-    usable_devices,
-)
+from alexnet_repro.backend.devices import gpu_models, thread_counts, usable_devices
+from alexnet_repro.backend.memory import free_memory, peak_memory, reset_peak_memory
 from alexnet_repro.training.distributed.cluster import ClusterError
 from alexnet_repro.verify.benchmark.calibration import calibrate
 from alexnet_repro.verify.benchmark.roofline import Work, bottleneck

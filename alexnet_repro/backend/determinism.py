@@ -1,17 +1,18 @@
-"""Have devices give the same bits each time, where that has to be asked for."""
+"""Bitwise deterministic results on a device, for the backends and kernels that need a switch for it."""
 
 import os
 from collections.abc import Mapping
 
 import keras
 
-from alexnet_repro.backend.devices import enable_memory_growth, usable_devices
+from alexnet_repro.backend.devices import usable_devices
+from alexnet_repro.backend.memory import enable_memory_growth
 
 
 def enable_determinism() -> None:
-    """Have every operation give the same bits each time, from now on; call it before models are built.
+    """Make every operation deterministic from now on; call it before models are built.
 
-    JAX's is a flag that XLA reads when it starts: see `determinism_variables`.
+    JAX's switch is a flag that XLA reads when it starts: see `determinism_variables`.
     """
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
@@ -28,17 +29,15 @@ def determinism_variables(environ: Mapping[str, str] = os.environ) -> dict[str, 
     if keras.backend.backend() == "jax":
         flags = environ.get("XLA_FLAGS", "").split()
         return {"XLA_FLAGS": " ".join(dict.fromkeys((*flags, "--xla_gpu_deterministic_ops=true")))}
-    if keras.backend.backend() == "torch":
-        return {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
-    return {}
+    return {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"} if keras.backend.backend() == "torch" else {}
 
 
 def make_gpus_deterministic() -> None:
-    """Have GPUs give the same bits each time, as a CPU does; before models are built, and on JAX before all else.
+    """Make GPUs deterministic, as CPUs are; call it before models are built, and on JAX before anything else.
 
-    What it costs is in `pytest benchmarks -k price`.
+    `pytest benchmarks -k price` measures the overhead.
     """
     os.environ.update(determinism_variables())
-    enable_memory_growth()  # to look for GPUs starts JAX, which takes all of their memory otherwise
+    enable_memory_growth()  # listing GPUs starts JAX, which allocates all of their memory otherwise
     if len(usable_devices()) > 1:
         enable_determinism()

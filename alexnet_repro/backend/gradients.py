@@ -1,4 +1,4 @@
-"""What a function computes on the active backend, and how a gradient goes back through it."""
+"""Vector-Jacobian products (pullbacks) of a function, on each backend."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +9,7 @@ Pullback = Callable[[Any], tuple[Any, list[Any]]]
 
 
 def with_pullback(function: Callable[[Any], Any], x: Any) -> tuple[Any, Pullback]:
-    """Return `function(x)`, and what maps a gradient by it to that by `x` and those by its trainable variables.
+    """Return `function(x)`, and its pullback: from dy to dx and the gradients of its trainable variables.
 
     Args:
         function: a Keras layer, or a function of one tensor that has no variables.

@@ -1,4 +1,4 @@
-"""The precisions a run can have, and how each backend is told."""
+"""The precisions of a run, and the switches for them on each backend."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

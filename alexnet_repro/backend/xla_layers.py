@@ -1,8 +1,7 @@
-"""Two of the model's layers in operations that XLA compiles well: what they compute stays the same.
+"""Two of the model's layers in operations that XLA compiles well, with the same results.
 
-XLA leaves a strided convolution of few channels to a library's slowest kernels, and searches the windows
-of max pooling once more to hand the gradient back. The layers stay Keras's own: what is saved of them is
-read without this package.
+XLA runs a strided convolution of few channels in a library's slowest kernels, and searches the windows of
+max pooling a second time for the gradient. The layers stay Keras's own: saved models load without this package.
 """
 
 import functools

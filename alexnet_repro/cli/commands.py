@@ -214,7 +214,7 @@ def _prepared(arguments: argparse.Namespace) -> Iterator[None]:
     import keras
 
     from alexnet_repro.backend.determinism import make_gpus_deterministic
-    from alexnet_repro.backend.devices import enable_memory_growth
+    from alexnet_repro.backend.memory import enable_memory_growth
     from alexnet_repro.backend.precision import precision
 
     if not getattr(arguments, "nondeterministic", False):

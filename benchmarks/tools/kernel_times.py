@@ -28,8 +28,9 @@ from keras import ops
 
 from alexnet_repro import DataLoader, best_train_step, synthetic_fashion
 from alexnet_repro.backend.determinism import enable_determinism
-from alexnet_repro.backend.devices import enable_memory_growth, gpu_names, synchronize
+from alexnet_repro.backend.devices import gpu_names, synchronize
 from alexnet_repro.backend.dispatch import updater
+from alexnet_repro.backend.memory import enable_memory_growth
 from alexnet_repro.backend.precision import PRECISIONS
 from alexnet_repro.training.classifier import build_classifier
 from alexnet_repro.verify.benchmark.collect import provenance

@@ -1,16 +1,8 @@
-"""Which devices there are, and what is said about a GPU that can't be used."""
-
-import gc
-import sys
-from types import SimpleNamespace
+"""The devices that the backend can use, their names, and waiting for them."""
 
 import keras
-import pytest
 
-from alexnet_repro.backend import devices
-from alexnet_repro.backend.devices import enable_memory_growth, gpu_names, synchronize, usable_devices
-from alexnet_repro.training.classifier import build_classifier
-from alexnet_repro.verify.checks.config import CheckConfig
+from alexnet_repro.backend.devices import gpu_names, synchronize, usable_devices
 
 
 def test_usable_devices_are_named_as_keras_names_them() -> None:
@@ -25,79 +17,3 @@ def test_waiting_for_the_devices_passes_nothing_on() -> None:
     """`synchronize` can stand before and after any work, with or without results."""
     assert synchronize() is None
     assert synchronize(keras.ops.ones(3)) is None
-
-
-def test_memory_growth_can_be_enabled_again() -> None:
-    """A second call changes nothing and says the same."""
-    assert enable_memory_growth() == enable_memory_growth() == list(usable_devices()[1:])
-
-
-class _TensorFlowWithGpu:
-    """A GPU's memory growth, as `tf.config.experimental` keeps it."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, initialised: bool) -> None:
-        tf = pytest.importorskip("tensorflow", reason="memory growth is TensorFlow's")
-        monkeypatch.setattr(devices.keras.backend, "backend", lambda: "tensorflow")
-        monkeypatch.setattr(tf.config, "list_physical_devices", lambda _kind=None: ["the GPU"])
-        monkeypatch.setattr(tf.config.experimental, "get_memory_growth", lambda _gpu: self.grows)
-        monkeypatch.setattr(tf.config.experimental, "set_memory_growth", self.set)
-        self.initialised, self.grows = initialised, False
-
-    def set(self, _gpu: str, enable: bool) -> None:
-        if self.initialised:
-            raise RuntimeError("Physical devices cannot be modified after being initialized")
-        self.grows = enable
-
-
-def test_memory_growth_is_enabled_for_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In time, it is turned on and the GPU is returned; once on, it may be asked for after initialisation."""
-    machine = _TensorFlowWithGpu(monkeypatch, initialised=False)
-    assert enable_memory_growth() == ["gpu:0"]
-    assert machine.grows
-    machine.initialised = True
-    assert enable_memory_growth() == ["gpu:0"]
-
-
-def test_memory_growth_too_late_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    """After TensorFlow has initialised its GPUs, the error says that the call came too late."""
-    _TensorFlowWithGpu(monkeypatch, initialised=True)
-    with pytest.raises(RuntimeError, match="came too late"):
-        enable_memory_growth()
-
-
-def test_memory_is_freed():
-    """A model that was trained and is gone leaves no graph behind, and with it no variables."""
-    pytest.importorskip("tensorflow")
-
-    def graphs():
-        return sum(type(each).__name__ == "FuncGraph" for each in gc.get_objects())
-
-    def train():
-        config = CheckConfig(side=67)
-        with config.running():
-            network = build_classifier(config.model()[0], config.recipe())
-            network.train_on_batch(*config.draw())
-
-    devices.free_memory()
-    before = graphs()
-    train()
-    devices.free_memory()
-    assert graphs() == before
-
-
-@pytest.mark.parametrize("initialised", [False, True])
-def test_pytorch_gives_back_what_it_keeps(monkeypatch, initialised):
-    """What PyTorch keeps of a GPU's memory is given back; where it has used none, none is taken hold of."""
-    given_back = []
-    cuda = SimpleNamespace(is_initialized=lambda: initialised, empty_cache=lambda: given_back.append("all"))
-    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=cuda))
-    monkeypatch.setattr(devices.keras.backend, "backend", lambda: "torch")
-    monkeypatch.setattr(devices.keras.utils, "clear_session", lambda: None)
-    devices.free_memory()
-    assert given_back == (["all"] if initialised else [])
-
-
-def test_peak_memory_of_a_process():
-    """On a CPU it is the most that this process ever held, in bytes: hundreds of MB with a backend loaded."""
-    devices.reset_peak_memory("cpu:0")
-    assert 1e8 < devices.peak_memory("cpu:0") < 1e12

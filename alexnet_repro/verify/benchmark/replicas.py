@@ -16,7 +16,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from alexnet_repro.backend.devices import enable_memory_growth, split_cpu, synchronize
+from alexnet_repro.backend.devices import split_cpu, synchronize
+from alexnet_repro.backend.memory import enable_memory_growth
 from alexnet_repro.backend.precision import precision as numerics
 from alexnet_repro.training.distributed.cluster import Cluster
 from alexnet_repro.verify.checks.config import CheckConfig

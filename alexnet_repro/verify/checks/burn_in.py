@@ -11,7 +11,7 @@ from dataclasses import asdict, replace
 import keras
 
 from alexnet_repro.backend.determinism import determinism_variables
-from alexnet_repro.backend.devices import free_memory
+from alexnet_repro.backend.memory import free_memory
 from alexnet_repro.verify.checks import repeatability as repeat_checks
 from alexnet_repro.verify.checks.config import CheckConfig
 from alexnet_repro.verify.checks.registry import CheckId, crashed, run
@@ -96,7 +96,7 @@ def soak(
 def main(options: str) -> None:
     """Run in the child: a line a minute, then the finding."""
     from alexnet_repro.backend.determinism import enable_determinism
-    from alexnet_repro.backend.devices import enable_memory_growth
+    from alexnet_repro.backend.memory import enable_memory_growth
 
     enable_memory_growth()
     enable_determinism()

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
-from alexnet_repro.backend.devices import free_memory
+from alexnet_repro.backend.memory import free_memory
 from alexnet_repro.verify.checks import data as data_checks
 from alexnet_repro.verify.checks import layers as model_checks
 from alexnet_repro.verify.checks import learning

@@ -45,7 +45,7 @@ def check_device(
 def main(options: str, names: Sequence[str]) -> None:
     """Run in the child: one line a check; stop after one that didn't come to its end, since a CUDA error sticks."""
     from alexnet_repro.backend.determinism import enable_determinism
-    from alexnet_repro.backend.devices import enable_memory_growth
+    from alexnet_repro.backend.memory import enable_memory_growth
 
     enable_memory_growth()
     chosen = json.loads(options)

@@ -6,7 +6,8 @@ from threading import Barrier
 
 import pytest
 
-from alexnet_repro.backend import determinism, devices
+from alexnet_repro.backend import determinism
+from alexnet_repro.backend import memory as backend_memory
 from alexnet_repro.verify import subprocesses as child
 from alexnet_repro.verify.checks import registry as plan
 from alexnet_repro.verify.checks import run
@@ -239,7 +240,7 @@ def _wrong(_subject):
 def test_child_stops_after_an_error(monkeypatch, capsys, deterministic):
     """A failure is no reason to stop; an error, which may stick to the device, is. Determinism is on if asked for."""
     called = []
-    monkeypatch.setattr(devices, "enable_memory_growth", lambda: called.append("growth"))
+    monkeypatch.setattr(backend_memory, "enable_memory_growth", lambda: called.append("growth"))
     monkeypatch.setattr(determinism, "enable_determinism", lambda: called.append("determinism"))
     monkeypatch.setitem(plan.ALL, "shapes", Check(lambda _: Finding("shapes", "FAIL", "not documented")))
     monkeypatch.setitem(plan.ALL, "layers", Check(_wrong))
