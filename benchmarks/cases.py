@@ -11,7 +11,7 @@ import pytest
 
 from alexnet_repro.verify.checks.memory import is_out_of_memory
 from alexnet_repro.verify.checks.overhead import NO_XLA
-from alexnet_repro.verify.checks.registry import PRECISIONS, CheckId, asked
+from alexnet_repro.verify.checks.registry import DEVICE_PRECISIONS, CheckId, expand
 from alexnet_repro.verify.finding import Finding
 from benchmarks.summary import DEVICES
 
@@ -44,9 +44,9 @@ def cases(names: Sequence[str], devices: Sequence[str], module: ModuleType, *, f
     found = []
     for device in devices:
         kind = device.partition(":")[0]
-        values: dict[str, Sequence[Any]] = {"device": (device,), "precision": PRECISIONS[kind]}
+        values: dict[str, Sequence[Any]] = {"device": (device,), "precision": DEVICE_PRECISIONS[kind]}
         if "check" in names:
-            values["check"] = asked(module.CHECKS, device)
+            values["check"] = expand(module.CHECKS, device)
         if "batch" in names:
             values["batch"] = getattr(module, "ALL_BATCHES" if full else "BATCHES", module.BATCHES)[kind]
         if "xla" in names:

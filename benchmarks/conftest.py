@@ -19,7 +19,7 @@ from alexnet_repro.verify.benchmark.timer import measure as measured
 from alexnet_repro.verify.benchmark.timing import Timing, gpu_speed_parity, judge
 from alexnet_repro.verify.checks.config import CheckConfig
 from alexnet_repro.verify.checks.devices import MachineNotReadyError, choose_devices, diagnose_machine
-from alexnet_repro.verify.checks.registry import PRECISIONS, CheckId
+from alexnet_repro.verify.checks.registry import DEVICE_PRECISIONS, CheckId
 from alexnet_repro.verify.checks.runner import CheckRunner
 from alexnet_repro.verify.doctor.environment import read_machine
 from alexnet_repro.verify.doctor.fingerprint import machine_of, speed_environment
@@ -176,7 +176,9 @@ def measure(benchmark: Any, request: pytest.FixtureRequest, conclude: Callable[.
         config, params = request.config, request.node.callspec.params
         benchmark.group = request.node.originalname
         device, precision = params.get("device", "cpu:0"), params.get("precision", "")
-        rates = calibrate(device, PRECISIONS[device.partition(":")[0]]) if todo and not benchmark.disabled else None
+        rates = (
+            calibrate(device, DEVICE_PRECISIONS[device.partition(":")[0]]) if todo and not benchmark.disabled else None
+        )
         if rates:
             config.stash[RECORD].add_calibration(vars(rates))
         reset_peak_memory(device)

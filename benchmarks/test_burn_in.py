@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from alexnet_repro.verify.checks.burn_in import burn_in
-from alexnet_repro.verify.checks.registry import PRECISIONS
+from alexnet_repro.verify.checks.registry import DEVICE_PRECISIONS
 from alexnet_repro.verify.checks.runner import CheckRunner
 from alexnet_repro.verify.finding import Finding
 
@@ -31,7 +31,7 @@ def soaking(
         device: threads.submit(
             burn_in,
             replace(runner.config, device=device),
-            PRECISIONS[device.partition(":")[0]],
+            DEVICE_PRECISIONS[device.partition(":")[0]],
             seconds,
             say,
             deadline=runner.deadline,

@@ -7,7 +7,7 @@ import pytest
 from alexnet_repro.backend.devices import thread_counts
 from alexnet_repro.verify.benchmark import datasheet as nominal
 from alexnet_repro.verify.benchmark.calibration import calibrate
-from alexnet_repro.verify.checks.registry import PRECISIONS
+from alexnet_repro.verify.checks.registry import DEVICE_PRECISIONS
 from alexnet_repro.verify.doctor.environment import is_named
 from benchmarks.summary import HERE, RECORD
 
@@ -15,7 +15,7 @@ from benchmarks.summary import HERE, RECORD
 def test_calibration(device: str, conclude: Callable[..., None], request: pytest.FixtureRequest) -> None:
     """Products in each precision, memory and copies come near the nominal rates, where those are known."""
     kind, _, number = device.partition(":")
-    found = calibrate(device, PRECISIONS[kind])
+    found = calibrate(device, DEVICE_PRECISIONS[kind])
     here = request.config.stash[HERE]
     request.config.stash[RECORD].add_calibration(vars(found))
     if kind == "cpu":

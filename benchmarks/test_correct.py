@@ -12,7 +12,7 @@ CHECKS = CORRECT
 
 def test_correct(device: str, check: CheckId, runner: CheckRunner, conclude: Callable[..., None]) -> None:
     """Each check passes, or says what is off, by how much, what is allowed, and what to type."""
-    conclude("correct", runner.find(device, check))
+    conclude("correct", runner.result(device, check))
 
 
 def test_copies_between_gpus(devices: tuple[str, ...], runner: CheckRunner, conclude: Callable[..., None]) -> None:

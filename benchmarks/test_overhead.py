@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from alexnet_repro.verify.checks.registry import PRECISIONS
+from alexnet_repro.verify.checks.registry import DEVICE_PRECISIONS
 from alexnet_repro.verify.checks.runner import CheckRunner
 from alexnet_repro.verify.report.tables import price_table
 
@@ -10,7 +10,7 @@ from alexnet_repro.verify.report.tables import price_table
 def test_price(device: str, runner: CheckRunner, show: Callable[[str], None]) -> None:
     """Each cell of determinism × precision × XLA is measured, or it is said why it isn't."""
     cells = runner.matrix(device)
-    assert len(cells) == 4 * len(PRECISIONS[device.partition(":")[0]])
+    assert len(cells) == 4 * len(DEVICE_PRECISIONS[device.partition(":")[0]])
     failed = [str(finding) for finding in cells.values() if finding.status == "FAIL"]
     assert not failed, "\n".join(failed)
     show(price_table(device, cells))

@@ -22,11 +22,11 @@ def test_golden(
     request: pytest.FixtureRequest,
 ) -> None:
     """The replay's digests are the golden ones; those of another environment are compared, but don't pass."""
-    found = runner.find(device, CheckId("replay", precision))
+    found = runner.result(device, CheckId("replay", precision))
     config = replace(runner.config, device=device, precision=precision)
     environment = environment_of(device, runner.here)
     if request.config.getoption("update_reference"):
         if found.status != "PASS":
             pytest.fail(f"no reference is made of a device that isn't right:\n{found}", pytrace=False)
-        golden.write(DIGESTS, golden.updated(golden.read(DIGESTS), found, config, environment))
-    conclude("reference", golden.compare(found, config, environment, golden.read(DIGESTS)))
+        golden.write_digests(DIGESTS, golden.updated_digests(golden.read_digests(DIGESTS), found, config, environment))
+    conclude("reference", golden.compare_digests(found, config, environment, golden.read_digests(DIGESTS)))

@@ -6,7 +6,7 @@ import pytest
 
 from alexnet_repro.backend.devices import gpu_models
 from alexnet_repro.verify.checks.registry import REPEATABLE, CheckId
-from alexnet_repro.verify.checks.repeatability import agreement, first_of_model
+from alexnet_repro.verify.checks.repeatability import agreement, reference_gpu
 from alexnet_repro.verify.checks.runner import CheckRunner
 from alexnet_repro.verify.finding import Finding
 
@@ -32,14 +32,14 @@ def all_at_once(devices: tuple[str, ...], runner: CheckRunner) -> Digests:
 
 def test_replay(device: str, check: CheckId, runner: CheckRunner, conclude: Callable[..., None]) -> None:
     """Steps repeated from one state give the same bits, dropout on."""
-    conclude("repeatable", runner.find(device, check))
+    conclude("repeatable", runner.result(device, check))
 
 
 def test_processes(
     device: str, precision: str, runner: CheckRunner, once_more: Digests, conclude: Callable[..., None]
 ) -> None:
     """So they do in another process."""
-    first = runner.find(device, CheckId("replay", precision))
+    first = runner.result(device, CheckId("replay", precision))
     conclude("repeatable", agreement("processes", first, once_more[device][precision], "another process"))
 
 
@@ -49,7 +49,7 @@ def test_busy(
     """So they do with all GPUs busy."""
     if device not in all_at_once:
         pytest.skip("needs two GPUs")
-    first = runner.find(device, CheckId("replay", precision))
+    first = runner.result(device, CheckId("replay", precision))
     conclude("repeatable", agreement("busy", first, all_at_once[device][precision], "the run with all GPUs busy"))
 
 
@@ -62,11 +62,11 @@ def test_gpu_bitwise_parity(
     conclude: Callable[..., None],
 ) -> None:
     """So they do on the first GPU of the same model."""
-    reference_gpu = first_of_model(device, devices, gpu_models())
-    if reference_gpu == device:
+    reference = reference_gpu(device, devices, gpu_models())
+    if reference == device:
         pytest.skip("needs two GPUs of one model")
-    first = runner.find(reference_gpu, CheckId("replay", precision))
+    first = runner.result(reference, CheckId("replay", precision))
     conclude(
         "repeatable",
-        agreement("gpu_bitwise_parity", first, once_more[device][precision], f"{device}, beside {reference_gpu},"),
+        agreement("gpu_bitwise_parity", first, once_more[device][precision], f"{device}, beside {reference},"),
     )

@@ -10,7 +10,7 @@ from alexnet_repro.verify.benchmark.calibration import calibrate
 from alexnet_repro.verify.benchmark.growth import GRADIENT_BYTES
 from alexnet_repro.verify.benchmark.replicas import Question, ask
 from alexnet_repro.verify.benchmark.scaling import Point, by_design, void
-from alexnet_repro.verify.checks.registry import PRECISIONS
+from alexnet_repro.verify.checks.registry import DEVICE_PRECISIONS
 from alexnet_repro.verify.finding import Finding
 
 IMAGES = {"cpu": 4, "gpu": 512}  # of each device in weak scaling; of all in strong, or the next that all can share
@@ -131,7 +131,7 @@ class Together:
 
 def through_host(devices: Sequence[str]) -> float:
     """Return the seconds of a copy of the gradients to the host and back, by the slowest at its calibrated rates."""
-    rates = [calibrate(device, PRECISIONS["gpu"]) for device in devices]
+    rates = [calibrate(device, DEVICE_PRECISIONS["gpu"]) for device in devices]
     return max(GRADIENT_BYTES / each.to_host + GRADIENT_BYTES / each.to_device for each in rates)
 
 

@@ -17,8 +17,7 @@ from alexnet_repro.data.loader import DataLoader
 from alexnet_repro.model import LOSSES, Logits
 from alexnet_repro.training import classifier as classifier_module
 from alexnet_repro.training.recipe import Recipe
-from alexnet_repro.verify.checks import data as data_checks
-from alexnet_repro.verify.checks import memory as memory_checks
+from alexnet_repro.verify.checks import data, memory
 from alexnet_repro.verify.numerics.replay import Replay
 from tests.faults.tools import (
     after,
@@ -136,7 +135,7 @@ def stuck_worker(patch):
         return original(self, batch_size)
 
     patch.setattr(DataLoader, "draw_train", draw)
-    patch.setattr(data_checks, "STUCK", 0.3)
+    patch.setattr(data, "MAX_DRAW_SECONDS", 0.3)
 
 
 def tf32(patch):
@@ -276,9 +275,7 @@ FAULTS = [
     ),
     Fault("images-unscaled", "update", ("loss is",), instead(classifier_module.Classifier, "pixels", unscaled)),
     Fault("learning-rate", "update", ("10 times as long",), after(Recipe, "build_optimizer", ten_times_the_rate)),
-    Fault(
-        "labels-shuffled", "image_labels", ("don't belong to their labels",), after(DataLoader, "draw_train", shuffled)
-    ),
+    Fault("labels-shuffled", "image_labels", ("don't match their labels",), after(DataLoader, "draw_train", shuffled)),
     Fault("images-mirrored", "image_labels", ("are mirrored",), after(DataLoader, "draw_train", mirrored)),
     Fault("pipeline-stuck", "pipeline", ("stuck", "0.3 s"), stuck_worker),
     Fault(
@@ -300,5 +297,5 @@ FAULTS = [
         raises(keras.Model, "train_on_batch", lambda _, arguments: len(arguments[0]) == 20, FULL),
     ),
     Fault("reduction-order", "replay", ("differs from the first run",), sum_in_another_order_each_time),
-    Fault("copy-one-byte", "copies", ("1 of 67108864 bytes",), after(memory_checks, "moved", a_byte_lost)),
+    Fault("copy-one-byte", "copies", ("1 of 67108864 bytes",), after(memory, "moved", a_byte_lost)),
 ]

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from alexnet_repro.verify.checks.registry import ALL, CORRECT, REPEATABLE, CheckId, run
+from alexnet_repro.verify.checks.registry import ALL_CHECKS, CORRECT, REPEATABLE, CheckId, run_check
 from tests.faults.test_faults import CONFIG
 
 RUNS = 50
@@ -20,7 +20,10 @@ def test_fifty_clean_runs(precision):
         for seed in range(RUNS // len(PRECISIONS))
         for check in (*CORRECT, *REPEATABLE)
         for finding in [
-            run(CheckId(check, precision if ALL[check].in_each_precision else ""), replace(CONFIG, steps=1, seed=seed))
+            run_check(
+                CheckId(check, precision if ALL_CHECKS[check].in_each_precision else ""),
+                replace(CONFIG, steps=1, seed=seed),
+            )
         ]
         if finding.status != "PASS"
     ]

@@ -4,7 +4,7 @@ import keras
 import pytest
 
 from alexnet_repro.verify.checks.config import CheckConfig
-from alexnet_repro.verify.checks.registry import ALL, CORRECT, REPEATABLE, CheckId, attributed, run
+from alexnet_repro.verify.checks.registry import ALL_CHECKS, CORRECT, REPEATABLE, CheckId, attributed, run_check
 from alexnet_repro.verify.numerics import error_bounds
 from tests.faults.catalogue import FAULTS
 
@@ -17,9 +17,9 @@ CONFIG = CheckConfig(side=67, steps=2, replays=2)
 BY_NAME = [pytest.param(fault, id=f"fault={fault.name}") for fault in FAULTS]
 
 
-def asked(check):
+def in_float32(check):
     """Return a check in float32."""
-    return CheckId(check, "float32" if ALL[check].in_each_precision else "")
+    return CheckId(check, "float32" if ALL_CHECKS[check].in_each_precision else "")
 
 
 def test_catalogue():
@@ -29,8 +29,8 @@ def test_catalogue():
 
 @pytest.mark.parametrize("check", [*CORRECT, *REPEATABLE])
 def test_without_a_fault(check):
-    """Without a fault the same checks, asked in the same way, are green."""
-    finding = run(asked(check), CONFIG)
+    """Without a fault the same checks, run in the same way, pass."""
+    finding = run_check(in_float32(check), CONFIG)
     assert finding.status == "PASS", str(finding)
 
 
@@ -38,7 +38,7 @@ def test_without_a_fault(check):
 def test_fault_is_noticed(fault, monkeypatch):
     """The fault's check fails, and its message says what is off, and what to do next."""
     fault.inject(monkeypatch)
-    finding = run(asked(fault.check), CONFIG)
+    finding = run_check(in_float32(fault.check), CONFIG)
     assert finding.status == "FAIL", str(finding)
     for words in fault.words:
         assert words in str(finding)
@@ -61,5 +61,5 @@ def test_no_other_check_turns_red(fault, monkeypatch):
     for check in (*CORRECT, *REPEATABLE):
         with monkeypatch.context() as patch:  # anew, for faults that strike once
             fault.inject(patch)
-            findings.append(attributed(run(asked(check), CONFIG), findings))
+            findings.append(attributed(run_check(in_float32(check), CONFIG), findings))
     assert [finding.check for finding in findings if finding.status == "FAIL"] == [fault.check]

@@ -12,7 +12,7 @@ from alexnet_repro.model import Logits
 from alexnet_repro.training.classifier import build_classifier
 from alexnet_repro.verify.benchmark.timer import measure
 from alexnet_repro.verify.benchmark.timing import Timing, gpu_speed_parity, judge
-from alexnet_repro.verify.checks import memory as memory_checks
+from alexnet_repro.verify.checks import memory
 from alexnet_repro.verify.checks.config import CheckConfig
 from alexnet_repro.verify.checks.learning import LEARNABLE, learn, learnable_batch
 from alexnet_repro.verify.doctor import device_probe
@@ -60,7 +60,7 @@ def test_wrong_element_of_the_doctors_matmul(monkeypatch, capsys):
 def test_bit_in_memory(monkeypatch):
     """The burn-in's patterns fail, and name the block and the pattern."""
     after(ops, "full", one_bit_in_memory)(monkeypatch)
-    finding = memory_checks.memory(CheckConfig(), budget=1 << 22, block=1 << 20)
+    finding = memory.memory(CheckConfig(), budget=1 << 22, block=1 << 20)
     assert (finding.check, finding.status) == ("memory", "FAIL")
     assert "1 of 1048576 bytes of block 0" in finding.message
     assert "pattern 0x00" in finding.evidence

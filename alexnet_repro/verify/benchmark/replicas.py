@@ -76,7 +76,7 @@ def ask(
             elif answer:
                 yield answer
     except NoAnswerError as error:
-        yield crashed(question.ask, "; ".join(filter(None, (str(error), error_lines(error.log)))))
+        yield crashed(question.ask, str(error), error.log)
 
 
 def strategy_over(devices: Sequence[str], workers: Sequence[str] = (), task: int = 0) -> Any:

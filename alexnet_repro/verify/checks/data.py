@@ -1,9 +1,8 @@
-"""Do images reach the device whole, in time, upright and with their own labels, and do weights reach the disk?"""
+"""Checks of the data's way: images reach the device whole, in time, upright and with their labels; weights the disk."""
 
 import tempfile
 import time
 from concurrent.futures import Future
-from concurrent.futures import TimeoutError as StuckError
 from pathlib import Path
 from threading import Thread
 
@@ -15,35 +14,29 @@ from alexnet_repro.data.resize import resize_with_pad
 from alexnet_repro.data.synthetic import CYCLES, ORIENTATIONS
 from alexnet_repro.model import build_alexnet
 from alexnet_repro.training.weights import save_weights
-from alexnet_repro.verify.checks.config import CheckConfig
+from alexnet_repro.verify.checks.config import RERUN_FIX, CheckConfig
 from alexnet_repro.verify.finding import Finding
 from alexnet_repro.verify.numerics import error_bounds, oracle
 
 DRAWN = 200
 MIN_RECOGNISED = 0.9  # of the stripes; seen: 0.97 to 1.0
-STUCK = 30.0  # seconds for a batch of 200, which takes a millisecond
-SIZES = ((28, 28), (14, 28), (28, 7))  # as wide as high, lying and standing; all fit exactly
+MAX_DRAW_SECONDS = 30.0  # for a batch of 200, which takes a millisecond
+RESIZED_SHAPES = ((28, 28), (14, 28), (28, 7))  # square, lying and standing; all fit exactly
 
 
 def image_labels(config: CheckConfig) -> Finding:
-    """Images that training draws are upright, and have their own labels, as their stripes tell."""
+    """Images drawn for training are upright and have their own labels, by the stripes that each class has."""
     images, labels = config.loader().draw_train(DRAWN)
     with config.running():
         seen = ops.convert_to_numpy(ops.convert_to_tensor(images))[..., 0]
     recognised, as_mirrored = (float(np.mean(_stripes(each) == labels)) for each in (seen, seen[:, :, ::-1]))
-    numbers = f"{recognised:.1%} of {DRAWN} are what their labels say, {as_mirrored:.1%} if mirrored"
+    evidence = f"{recognised:.1%} of {DRAWN} match their labels, {as_mirrored:.1%} if mirrored"
     if recognised >= MIN_RECOGNISED:
-        return Finding("image_labels", "PASS", numbers, number=recognised, bound=MIN_RECOGNISED)
-    how = "are mirrored" if as_mirrored >= MIN_RECOGNISED else "don't belong to their labels: shuffled, or damaged"
-    return Finding(
-        "image_labels",
-        "FAIL",
-        f"the images drawn {how}",
-        numbers,
-        "git status alexnet_repro/data # for changes to the loader; in none, python -m alexnet_repro doctor",
-        number=recognised,
-        bound=MIN_RECOGNISED,
-    )
+        return Finding("image_labels", "PASS", evidence, number=recognised, bound=MIN_RECOGNISED)
+    how = "are mirrored" if as_mirrored >= MIN_RECOGNISED else "don't match their labels: shuffled, or damaged"
+    fix = "git status alexnet_repro/data # for changes to the loader; if there are none, python -m alexnet_repro doctor"
+    message = f"the images drawn {how}"
+    return Finding("image_labels", "FAIL", message, evidence, fix, number=recognised, bound=MIN_RECOGNISED)
 
 
 def pipeline(config: CheckConfig) -> Finding:
@@ -58,20 +51,21 @@ def pipeline(config: CheckConfig) -> Finding:
             drawn.set_exception(error)
 
     Thread(target=draw, daemon=True).start()  # not an executor's, which Python would wait for at its end
+    bound = MAX_DRAW_SECONDS
     try:
-        drawn.result(STUCK)
-    except StuckError:
-        message = f"the input pipeline is stuck: no batch in {STUCK:g} s"
-        fix = "py-spy dump --pid PID # of a run that is stuck: it says where"
-        return Finding("pipeline", "FAIL", message, fix=fix, number=STUCK, bound=STUCK)
+        drawn.result(bound)
+    except TimeoutError:
+        message = f"the input pipeline is stuck: no batch in {bound:g} s"
+        fix = "py-spy dump --pid PID # of a run that is stuck, for the stack"
+        return Finding("pipeline", "FAIL", message, fix=fix, number=bound, bound=bound)
     seconds = time.monotonic() - start
-    return Finding("pipeline", "PASS", f"{DRAWN} images in {seconds * 1e3:.1f} ms", number=seconds, bound=STUCK)
+    return Finding("pipeline", "PASS", f"{DRAWN} images in {seconds * 1e3:.1f} ms", number=seconds, bound=bound)
 
 
 def resize(config: CheckConfig) -> Finding:
-    """Images are resized and padded as defined, to the pixel, whatever their shape."""
+    """Images of every shape are resized and padded as defined, to the pixel."""
     worst, bound = 0.0, 0.0
-    for height, width in SIZES:
+    for height, width in RESIZED_SHAPES:
         images = np.random.default_rng(config.seed).integers(0, 256, (2, height, width, 1), np.uint8)
         with config.running():
             found = ops.convert_to_numpy(resize_with_pad(images)).astype(np.float64)
@@ -82,16 +76,10 @@ def resize(config: CheckConfig) -> Finding:
         index = tuple(map(int, np.unravel_index(int(np.nan_to_num(error, nan=np.inf).argmax()), error.shape)))
         worst = float(error[index])
         if not worst <= bound:
-            return Finding(
-                "resize",
-                "FAIL",
-                f"resizing {height}x{width} images is off by {worst:.1e} of 255 at {index}, allowed {bound:.1e}",
-                f"of {error.size} values {int((~(error <= bound)).sum())} are off",
-                "run it again: another figure means the hardware, the same one software (driver, framework)",
-                number=worst,
-                bound=bound,
-            )
-    return Finding("resize", "PASS", f"{len(SIZES)} shapes within rounding", number=worst, bound=bound)
+            message = f"resizing {height}x{width} images is off by {worst:.1e} of 255 at {index}, allowed {bound:.1e}"
+            evidence = f"of {error.size} values {int((~(error <= bound)).sum())} are off"
+            return Finding("resize", "FAIL", message, evidence, RERUN_FIX, number=worst, bound=bound)
+    return Finding("resize", "PASS", f"{len(RESIZED_SHAPES)} shapes within rounding", number=worst, bound=bound)
 
 
 def checkpoint(config: CheckConfig) -> Finding:
@@ -107,22 +95,17 @@ def checkpoint(config: CheckConfig) -> Finding:
         other.load_weights(path)
         loaded = other.get_weights()
     for variable, new, old, found in zip(model.weights, newer, weights, loaded, strict=False):
-        if not np.array_equal(new, found):
+        wrong = int((new != found).sum())
+        if wrong:
             what = "those of an earlier save: the file is stale" if np.array_equal(old, found) else "others"
-            return Finding(
-                "checkpoint",
-                "FAIL",
-                f"the weights loaded for {variable.path} are {what}",
-                f"{int((new != found).sum())} of {new.size} differ",
-                f"df -h {tempfile.gettempdir()}; sudo dmesg | tail # for errors of the disk",
-                number=int((new != found).sum()),
-                bound=0,
-            )
+            message = f"the weights loaded for {variable.path} are {what}"
+            fix = f"df -h {tempfile.gettempdir()}; sudo dmesg | tail # for errors of the disk"
+            return Finding("checkpoint", "FAIL", message, f"{wrong} of {new.size} differ", fix, number=wrong, bound=0)
     return Finding("checkpoint", "PASS", f"{len(newer)} weights saved twice and loaded, bit for bit", number=0, bound=0)
 
 
 def _stripes(images: np.ndarray) -> np.ndarray:
-    """Return the class of each generated image, `(n, 28, 28)`: the one whose stripes it holds most of."""
+    """Return the class of each generated image, `(n, 28, 28)`: that of the strongest stripes."""
     y, x = np.meshgrid(*[np.linspace(-0.5, 0.5, 28)] * 2, indexing="ij")
     angles = np.arange(ORIENTATIONS * len(CYCLES)) % ORIENTATIONS * np.pi / ORIENTATIONS
     cycles = np.repeat(CYCLES, ORIENTATIONS)

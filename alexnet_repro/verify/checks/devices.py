@@ -1,4 +1,4 @@
-"""Which devices are to be examined, and is this machine fit for it? Asked before anything is measured."""
+"""Which devices are checked, and whether this machine is ready for it; runs before anything is measured."""
 
 from collections.abc import Callable, Sequence
 
@@ -8,7 +8,7 @@ from alexnet_repro.verify.doctor.doctor import examine
 from alexnet_repro.verify.doctor.environment import Environment, read_machine
 from alexnet_repro.verify.finding import Finding, verdict
 
-DEADLINE = 180.0  # seconds a probe of the doctor
+PROBE_DEADLINE = 180.0  # seconds
 
 
 class MachineNotReadyError(Exception):
@@ -18,32 +18,33 @@ class MachineNotReadyError(Exception):
 def diagnose_machine(
     wanted: Sequence[str], say: Callable[[str], None], *, require_gpu: bool
 ) -> tuple[Environment, list[Finding]]:
-    """Show what isn't well; return what is here, and what was found.
+    """Run the doctor and show what didn't pass; return the machine and the findings.
 
-    To be asked before this process uses a GPU: what it holds there would be taken for another's.
+    To be called before this process uses a GPU: the memory that it holds would be taken for another's.
 
     Args:
-        wanted: the devices that were named; none if all are wanted. Other GPUs aren't looked at.
-        say: takes a line for the terminal.
-        require_gpu: whether a machine without a GPU is unfit.
+        wanted: the devices that were named; none if all are wanted. Other GPUs aren't examined.
+        say: gets each line for the terminal.
+        require_gpu: whether a machine without a GPU fails.
 
     Raises:
-        UnfitError: something is wrong, and it isn't the CPU alone that was asked for.
+        MachineNotReadyError: a check failed, and more than the CPU is wanted.
     """
     backend = keras.backend.backend()
-    here, found = read_machine(), []
-    for known, finding in examine(DEADLINE, require_gpu=require_gpu, backend=backend, wanted=wanted):
+    here, findings = read_machine(), []
+    for known, finding in examine(PROBE_DEADLINE, require_gpu=require_gpu, backend=backend, wanted=wanted):
         here = known
-        found.append(finding)
+        findings.append(finding)
         if finding.status != "PASS":
             say(str(finding))
-    overall = verdict(found)
+    overall = verdict(findings)
     more = "python -m alexnet_repro doctor shows them all" if backend == "tensorflow" else "none of them uses a device"
-    say(f"doctor: {overall}, {len(found)} checks ({more})")
-    if overall == "FAIL" and not _only_the_cpu(wanted):
-        raise MachineNotReadyError("fix the machine first, or examine the CPU on purpose: --device=cpu:0")
-    # Of a machine whose CPU alone was asked for, what is wrong with its GPUs is beside the question.
-    return here, found if not _only_the_cpu(wanted) else [each for each in found if each.status == "PASS"]
+    say(f"doctor: {overall}, {len(findings)} checks ({more})")
+    if _only_the_cpu(wanted):  # what is wrong with the GPUs doesn't matter then
+        return here, [each for each in findings if each.status == "PASS"]
+    if overall == "FAIL":
+        raise MachineNotReadyError("fix the machine first, or check the CPU on purpose: --device=cpu:0")
+    return here, findings
 
 
 def choose_devices(
@@ -54,12 +55,12 @@ def choose_devices(
     Args:
         here: of `diagnose_machine`.
         wanted: the devices that were named.
-        usable: those that the backend can use.
-        require_gpu: whether a machine without a GPU is unfit.
+        usable: of `alexnet_repro.backend.devices.usable_devices`.
+        require_gpu: whether a machine without a GPU fails.
 
     Raises:
-        UnfitError: a GPU that should be usable isn't.
-        ValueError: a device that was named isn't there.
+        MachineNotReadyError: a GPU that should be usable isn't.
+        ValueError: there is no device of a name that was given.
     """
     backend, usable_count = keras.backend.backend(), len(usable) - 1
     reason = None if _only_the_cpu(wanted) else unusable_gpus(here, usable_count, backend)
@@ -74,12 +75,12 @@ def choose_devices(
 
 
 def unusable_gpus(here: Environment, usable: int, backend: str) -> str | None:
-    """Return why a GPU that is in the machine can't be used, and what to do; None if all can.
+    """Return why a GPU of the machine can't be used, and what to do; None if all can.
 
     Args:
-        here: from `examine`, or from `read_machine` where no driver is asked. Where `CUDA_VISIBLE_DEVICES` names
+        here: of `examine`, or of `read_machine` where no driver is queried. Where `CUDA_VISIBLE_DEVICES` names
             devices, only those are expected; where it hides all, that is the reason.
-        usable: GPUs among `usable_devices`.
+        usable: the number of GPUs among `usable_devices`.
         backend: the active Keras backend.
     """
     count, named, visible = here.gpus_in_machine, here.named_gpus, here.settings.get("CUDA_VISIBLE_DEVICES")

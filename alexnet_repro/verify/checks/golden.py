@@ -1,30 +1,29 @@
-"""Are the bits those that were recorded in the same environment? Golden digests, one a task and environment."""
+"""Golden digests: the bits of a replay, as recorded in an environment, one entry per task and environment."""
 
 import dataclasses
 import datetime as dt
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import keras
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from alexnet_repro.files import atomic_write
 from alexnet_repro.verify.checks.config import CheckConfig
-from alexnet_repro.verify.checks.repeatability import REPLAY_BATCH, differs, steps
+from alexnet_repro.verify.checks.repeatability import REPLAY_BATCH, divergence_finding, step_digests
 from alexnet_repro.verify.finding import Finding
 from alexnet_repro.verify.numerics import error_bounds
-from alexnet_repro.verify.numerics.replay import first_divergence
+from alexnet_repro.verify.numerics.replay import StepDigest, first_divergence
 
-UPDATE = "pytest benchmarks --update-reference # and commit the file, once this machine is known to be right"
-TOO_LATE = "the later steps aren't compared: rounding grows from step to step"
+UPDATE_FIX = "pytest benchmarks --update-reference # and commit the file, once this machine is known to be right"
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Golden:
-    """Digests as they were recorded."""
+    """The digests of one replay as they were recorded."""
 
     task: Mapping[str, Any]
     """What was computed; only the same is compared at all."""
@@ -32,11 +31,18 @@ class Golden:
     """What decides bits; only in the same may bits be expected."""
     recorded: str
     """The day, as `2026-11-24`."""
-    steps: Sequence[Mapping[str, Any]]
+    steps: Sequence[StepDigest]
+
+
+@dataclasses.dataclass(frozen=True)
+class _GoldenFile:
+    digests: list[Golden]
+
+    __pydantic_config__ = ConfigDict(extra="forbid")  # of the entries and steps in it, too
 
 
 def task_of(config: CheckConfig) -> dict[str, Any]:
-    """Return what the replays of a subject compute."""
+    """Return what a replay computes."""
     return {
         "backend": keras.backend.backend(),
         "precision": config.precision,
@@ -48,79 +54,81 @@ def task_of(config: CheckConfig) -> dict[str, Any]:
     }
 
 
-def compare(found: Finding, config: CheckConfig, environment: Mapping[str, Any], stored: Sequence[Golden]) -> Finding:
-    """Return whether a replay has the bits recorded in this environment, or about the figures recorded elsewhere.
+def compare_digests(
+    replayed: Finding, config: CheckConfig, environment: Mapping[str, Any], stored: Sequence[Golden]
+) -> Finding:
+    """Return whether a replay has the bits recorded in its environment; elsewhere its first loss is compared.
 
     Args:
-        found: of `alexnet_repro.verify.checks.repeatability.replay`.
-        config: what was replayed.
+        replayed: of `alexnet_repro.verify.checks.repeatability.replay`.
+        config: of the replay.
         environment: of `alexnet_repro.verify.doctor.fingerprint.environment_of`.
-        stored: of `read`.
+        stored: of `read_digests`.
     """
-    finding = _compared(found, config, environment, stored)
-    return dataclasses.replace(finding, device=found.device, precision=found.precision)
+    finding = _compared(replayed, config, environment, stored)
+    return dataclasses.replace(finding, device=replayed.device, precision=replayed.precision)
 
 
-def _compared(found: Finding, config: CheckConfig, environment: Mapping[str, Any], stored: Sequence[Golden]) -> Finding:
-    if not found.data.get("steps"):
+def _compared(
+    replayed: Finding, config: CheckConfig, environment: Mapping[str, Any], stored: Sequence[Golden]
+) -> Finding:
+    if not replayed.data.get("steps"):
         return Finding("golden", "INCONCLUSIVE", "the replay gave no digests to compare", fix="fix that check first")
     same_task = [golden for golden in stored if golden.task == task_of(config)]
     if not same_task:
-        return Finding("golden", "INCONCLUSIVE", "no digests are on file for this task", fix=UPDATE)
+        return Finding("golden", "INCONCLUSIVE", "no digests are on file for this task", fix=UPDATE_FIX)
+    found = step_digests(replayed)
     golden = next((golden for golden in same_task if golden.environment == environment), None)
-    if golden is None:
-        kind = "gpu" if "gpu" in environment else "cpu"
-        alike = [each for each in same_task if kind in each.environment] or same_task
-        return _elsewhere(found, config, environment, alike[-1])
-    divergence = first_divergence(steps({"steps": golden.steps}), steps(found.data), "this run")
-    if divergence is None:
+    if golden:
+        divergence = first_divergence(golden.steps, found, "this run")
+        if divergence:
+            return divergence_finding("golden", divergence, f"the one recorded on {golden.recorded}")
         return Finding("golden", "PASS", f"the bits recorded on {golden.recorded}", number=0, bound=0)
-    finding = differs("golden", divergence)
-    message = finding.message.replace("the first run", f"the one recorded on {golden.recorded}")
-    return dataclasses.replace(finding, message=message)
-
-
-def _elsewhere(found: Finding, config: CheckConfig, environment: Mapping[str, Any], golden: Golden) -> Finding:
-    ours, theirs = (float.fromhex(each[0]["loss"]) for each in (found.data["steps"], golden.steps))
+    kind = "gpu" if "gpu" in environment else "cpu"
+    golden = ([each for each in same_task if kind in each.environment] or same_task)[-1]
+    ours, theirs = (float.fromhex(steps[0].loss) for steps in (found, golden.steps))
     bound = 2 * error_bounds.drift(config.precision, config.device) * (abs(theirs) + math.log(10))
-    near = abs(ours - theirs) <= bound
-    changed = sorted(name for name in environment if environment[name] != golden.environment.get(name))
+    error = abs(ours - theirs)
     message = (
-        f"the first loss is {'' if near else 'not '}that of another environment, within rounding; bits can't be told"
+        f"first loss {'matches' if error <= bound else 'does not match'} another environment's within rounding; "
+        "bitwise comparison needs the same environment"
     )
-    evidence = f"{ours:.6f}, {theirs:.6f} on {golden.recorded} with other {', '.join(changed)}; {TOO_LATE}"
-    return Finding("golden", "INCONCLUSIVE", message, evidence, UPDATE, number=abs(ours - theirs), bound=bound)
+    changed = sorted(name for name in environment if environment[name] != golden.environment.get(name))
+    evidence = (
+        f"{ours:.6f}, {theirs:.6f} on {golden.recorded} with other {', '.join(changed)}; later steps aren't compared: "
+        "rounding grows from step to step"
+    )
+    return Finding("golden", "INCONCLUSIVE", message, evidence, UPDATE_FIX, number=error, bound=bound)
 
 
-def read(path: Path) -> list[Golden]:
+def read_digests(path: Path) -> list[Golden]:
     """Return the digests in a file; none if there is no file.
 
     Raises:
-        ValueError: the file isn't one of ours.
+        ValueError: the file isn't one of golden digests, or is damaged.
     """
     try:
-        return [_golden(each) for each in json.loads(path.read_text())["digests"]]
+        stored = TypeAdapter(_GoldenFile).validate_json(path.read_bytes()).digests
     except FileNotFoundError:
         return []
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} holds no golden digests ({error}): git checkout {path}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    else:
+        if all(len(golden.steps) == golden.task.get("steps", 0) > 0 for golden in stored):
+            return stored
+        reason = "steps are missing"
+    raise ValueError(f"{path} holds no golden digests ({reason}): git checkout {path}")
 
 
-def write(path: Path, stored: Sequence[Golden]) -> None:
+def write_digests(path: Path, stored: Sequence[Golden]) -> None:
     """Write the digests in one step."""
-    atomic_write(path, json.dumps({"digests": [asdict(each) for each in stored]}, indent=1) + "\n")
+    atomic_write(path, json.dumps({"digests": [dataclasses.asdict(each) for each in stored]}, indent=1) + "\n")
 
 
-def updated(
-    stored: Sequence[Golden], found: Finding, config: CheckConfig, environment: Mapping[str, Any]
+def updated_digests(
+    stored: Sequence[Golden], replayed: Finding, config: CheckConfig, environment: Mapping[str, Any]
 ) -> list[Golden]:
-    """Return the digests with this run's instead of those of the same task and environment."""
-    new = Golden(task_of(config), environment, dt.date.today().isoformat(), found.data["steps"])
+    """Return the digests with this replay's instead of those of the same task and environment."""
+    new = Golden(task_of(config), environment, dt.date.today().isoformat(), step_digests(replayed))
     return [each for each in stored if (each.task, each.environment) != (new.task, new.environment)] + [new]
-
-
-def _golden(fields: Mapping[str, Any]) -> Golden:
-    golden = Golden(**fields)
-    if not len(steps({"steps": golden.steps})) == golden.task["steps"] > 0:
-        raise ValueError("steps are missing")
-    return golden

@@ -1,4 +1,4 @@
-"""Is it the documented model, and does the device compute each of its layers right?"""
+"""Checks of the model: it is the documented one, and the device computes each of its layers right."""
 
 from itertools import zip_longest
 
@@ -11,7 +11,7 @@ from alexnet_repro.verify.checks.config import CheckConfig
 from alexnet_repro.verify.finding import Finding
 from alexnet_repro.verify.numerics.layers import layer_comparisons
 
-COMPARED_IMAGES = 2  # each layer sums thousands of terms of each
+COMPARED_IMAGES = 2  # each layer sums thousands of terms per image
 
 
 def shapes(config: CheckConfig) -> Finding:
@@ -22,19 +22,15 @@ def shapes(config: CheckConfig) -> Finding:
     for found, right in zip_longest(built, expected):
         if found != right:
             name = next(row.name for row in (right, found) if row)
-            return Finding(
-                "shapes",
-                "FAIL",
-                f"{name} isn't the documented layer",
-                f"built {_said(found)}, documented {_said(right)}",
-                "pip install --force-reinstall alexnet-repro",
-            )
+            evidence = f"built {_described(found)}, documented {_described(right)}"
+            fix = "pip install --force-reinstall alexnet-repro"
+            return Finding("shapes", "FAIL", f"{name} isn't the documented layer", evidence, fix)
     parameters = sum(row.parameters for row in built)
     return Finding("shapes", "PASS", f"all {len(built)} layers", number=parameters, bound=documented.TOTAL_PARAMETERS)
 
 
 def layers(config: CheckConfig) -> Finding:
-    """Every layer's output and gradients are the float64 oracle's, within what rounding allows."""
+    """Every layer's output and gradients are the float64 oracle's, within rounding."""
     images, labels = (array[:COMPARED_IMAGES] for array in config.draw())
     with config.running():
         model, weights = config.model()
@@ -50,5 +46,5 @@ def layers(config: CheckConfig) -> Finding:
     return Finding("layers", "PASS", message, number=closest.error, bound=closest.bound)
 
 
-def _said(row: LayerRow | None) -> str:
+def _described(row: LayerRow | None) -> str:
     return f"{row.output_shape}, {row.parameters:,} parameters, {row.macs:,} MACs" if row else "not at all"

@@ -1,4 +1,4 @@
-"""Does a device keep what is put into its memory, and do copies arrive as they were sent?"""
+"""Checks of memory: a device keeps what is written to it, and copies arrive as they were sent."""
 
 import os
 from collections.abc import Iterator
@@ -14,52 +14,52 @@ from alexnet_repro.verify.finding import Finding
 
 # All bits off, all on, and every second; then each block's own, which shows what answers under another's address.
 PATTERNS = (0x00, 0xFF, 0x55, 0xAA)
-BLOCK = 1 << 28  # bytes
+MAX_BLOCK_BYTES = 1 << 28
 MIN_FILLED = 0.9  # of a GPU's memory
-KEPT = 3 << 30  # bytes that TensorFlow leaves to the driver, and that reading back takes: of a small GPU over a tenth,
-MAX_KEPT = 0.25  # but no more than this
-OF_THE_HOST = 0.25  # of what is free: a host that is filled swaps, or ends processes
-COPIED = 1 << 26  # bytes
+# What TensorFlow leaves to the driver, and what reading back takes: more than a tenth of a small GPU.
+RESERVED_BYTES, MAX_RESERVED = 3 << 30, 0.25  # the second: of the memory
+HOST_FRACTION = 0.25  # of what is free: a host that is filled swaps, or ends processes
+COPIED_BYTES = 1 << 26
 # As TensorFlow, JAX and PyTorch say it of a GPU, and NumPy and PyTorch of a host.
-NO_MEMORY = (
+OUT_OF_MEMORY = (
     "resource_exhausted", "resourceexhausted", "out of memory", "outofmemory", "memoryerror", "allocate memory",
 )  # fmt: skip
-SUSPECT = "run it again, then replace the part: on a GPU, nvidia-smi -q -d ECC,ROW_REMAPPER; on a host, memtest86+"
+MEMORY_FIX = "run it again, then replace the part: on a GPU, nvidia-smi -q -d ECC,ROW_REMAPPER; on a host, memtest86+"
 
 
 def memory(config: CheckConfig, budget: int | None = None, block: int | None = None) -> Finding:
     """Patterns that fill the memory are read back as they were written.
 
     Args:
-        config: which device.
+        config: the device.
         budget: bytes to fill; by default all that can be had of a GPU's memory, a quarter of a host's.
-        block: bytes of each piece; by default 256 MiB, or a hundredth of a smaller memory.
+        block: bytes of each block; by default 256 MiB, or a hundredth of a smaller memory.
     """
     total, budget = _budget(config.device, budget)
-    block = block or min(BLOCK, budget // 100)
+    block = block or min(MAX_BLOCK_BYTES, budget // 100)
     filled = 0
     with on_device(config.device):
         for name, values in _passes():
             blocks = _fill(values, budget, block)
             filled = sum(size for size, _ in blocks)
             for number, (size, tensor) in enumerate(blocks):
-                wrong = _wrong(tensor, values(number))
+                wrong = _count_wrong(tensor, values(number))
                 if wrong:
                     message = f"{wrong} of {size} bytes of block {number} aren't what was written"
-                    where = f"pattern {name}, {filled >> 20:,} MiB filled"
-                    return Finding("memory", "FAIL", message, where, SUSPECT, number=wrong, bound=0)
+                    evidence = f"pattern {name}, {filled >> 20:,} MiB filled"
+                    return Finding("memory", "FAIL", message, evidence, MEMORY_FIX, number=wrong, bound=0)
             blocks, tensor = [], None  # or the last block takes the room of one to come
     if not filled:
         return Finding("memory", "INCONCLUSIVE", "there was no memory to fill", fix="nvidia-smi; free -m")
-    said = f"{filled >> 20:,} MiB filled and read back, {len(PATTERNS) + 1} patterns"
+    message = f"{filled >> 20:,} MiB filled and read back, {len(PATTERNS) + 1} patterns"
     if total is None:
-        return Finding("memory", "PASS", said, number=0, bound=0)
+        return Finding("memory", "PASS", message, number=0, bound=0)
     share = filled / total
-    enough = share >= MIN_FILLED or total - filled <= min(KEPT, MAX_KEPT * total)
+    enough = share >= MIN_FILLED or total - filled <= min(RESERVED_BYTES, MAX_RESERVED * total)
     return Finding(
         "memory",
         "PASS" if enough else "INCONCLUSIVE",
-        f"{said}: {share:.0%} of the device's memory",
+        f"{message}: {share:.0%} of the device's memory",
         fix="" if enough else "nvidia-smi # and end the processes that hold the rest",
         number=share,
         bound=MIN_FILLED,
@@ -68,7 +68,7 @@ def memory(config: CheckConfig, budget: int | None = None, block: int | None = N
 
 def copies(config: CheckConfig, others: tuple[str, ...] = ()) -> Finding:
     """What is copied to the device and back, and to each other device, is what was sent."""
-    sent = np.random.default_rng(config.seed).integers(0, 256, COPIED, np.uint8)
+    sent = np.random.default_rng(config.seed).integers(0, 256, COPIED_BYTES, np.uint8)
     with on_device(config.device):
         tensor = ops.convert_to_tensor(sent)
         ways = {f"to {config.device} and back": moved(tensor, config.device)}
@@ -79,9 +79,9 @@ def copies(config: CheckConfig, others: tuple[str, ...] = ()) -> Finding:
         wrong = int((ops.convert_to_numpy(arrived) != sent).sum())
         if wrong:
             message = f"{wrong} of {sent.size} bytes copied {way} didn't arrive as they were sent"
-            return Finding("copies", "FAIL", message, fix="sudo dmesg | grep -iE 'xid|aer|pcie'; then reseat the card",
-                           number=wrong, bound=0)  # fmt: skip
-    return Finding("copies", "PASS", f"{COPIED >> 20} MiB {', '.join(ways)}", number=0, bound=0)
+            fix = "sudo dmesg | grep -iE 'xid|aer|pcie'; then reseat the card"
+            return Finding("copies", "FAIL", message, fix=fix, number=wrong, bound=0)
+    return Finding("copies", "PASS", f"{COPIED_BYTES >> 20} MiB {', '.join(ways)}", number=0, bound=0)
 
 
 def gpu_to_gpu_copies(config: CheckConfig) -> Finding:
@@ -90,13 +90,14 @@ def gpu_to_gpu_copies(config: CheckConfig) -> Finding:
 
 
 def _passes() -> Iterator[tuple[str, Any]]:
+    """Yield each pass's name, and the byte of a block by its number."""
     for shift, value in enumerate(PATTERNS):
         yield f"{value:#04x}", lambda number, shift=shift: PATTERNS[(number + shift) % len(PATTERNS)]
     yield "of each block's own", lambda number: (number * 37 + 1) % 256
 
 
 def _fill(values: Any, budget: int, block: int) -> list[tuple[int, Any]]:
-    """Return blocks with their sizes: as many as there is memory for, but for the room that reading back takes."""
+    """Return blocks with their sizes: as many as there is memory for, less the room that reading back takes."""
     blocks: list[tuple[int, Any]] = []
     while budget > 0:
         size = min(block, budget)
@@ -111,7 +112,7 @@ def _fill(values: Any, budget: int, block: int) -> list[tuple[int, Any]]:
     return blocks
 
 
-def _wrong(tensor: Any, value: int) -> int:
+def _count_wrong(tensor: Any, value: int) -> int:
     if not bool(ops.any(ops.not_equal(tensor, ops.cast(value, "uint8")))):
         return 0
     return int((ops.convert_to_numpy(tensor) != value).sum())
@@ -119,14 +120,14 @@ def _wrong(tensor: Any, value: int) -> int:
 
 def is_out_of_memory(error: Exception) -> bool:
     """Return whether an error is a backend's way of saying that there is no memory left."""
-    said = f"{type(error).__name__} {error}".casefold()
-    return any(word in said for word in NO_MEMORY)
+    text = f"{type(error).__name__} {error}".casefold()
+    return any(each in text for each in OUT_OF_MEMORY)
 
 
 def _budget(device: str, budget: int | None) -> tuple[int | None, int]:
-    """Return the device's memory in all (None: that is no measure), and the bytes to fill."""
+    """Return the device's memory in bytes (None for a host, or where it isn't known), and the bytes to fill."""
     if device.startswith("cpu"):
-        return None, budget or int(OF_THE_HOST * os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+        return None, budget or int(HOST_FRACTION * os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     total = _gpu_memory(device)
     return total, budget or total or 1 << 50
 

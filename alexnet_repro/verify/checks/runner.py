@@ -1,118 +1,169 @@
-"""All devices of a machine under examination: which child is asked what, and what was found so far."""
+"""Runs checks in child processes: a hang, or an error that sticks to the device, is the result of one check.
 
+`CheckRunner` is the parent's side; `python -m alexnet_repro.verify.checks.runner` is the child's.
+"""
+
+import json
 import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import keras
 
 from alexnet_repro.backend.determinism import determinism_variables
 from alexnet_repro.verify.checks.config import CheckConfig
-from alexnet_repro.verify.checks.registry import PRECISIONS, REPEATABLE, CheckId, attributed
-from alexnet_repro.verify.checks.run import check_device
+from alexnet_repro.verify.checks.registry import DEVICE_PRECISIONS, REPEATABLE, CheckId, attributed, crashed, run_check
 from alexnet_repro.verify.doctor.environment import Environment
 from alexnet_repro.verify.finding import Finding
+from alexnet_repro.verify.subprocesses import each
 
 WINOGRAD = "TF_ENABLE_WINOGRAD_NONFUSED"
 # On JAX 0.11 on an H100 a 9x9 Winograd transform computed a kernel's gradient although that variable was set, with an
 # error like the one that had failed `layers` there. Not chosen by timing it was a direct sum, whose zeros are exact.
-FIRST_CHOICE = "--xla_gpu_autotune_level=0"
+NO_AUTOTUNING = "--xla_gpu_autotune_level=0"
 
 DETERMINISTIC = {*REPEATABLE, "digest"}
 
 
 class CheckRunner:
-    """Asks what is planned, one child a device and kind of question; remembers every finding."""
+    """Runs the planned checks, in one child per device and kind of check; keeps every finding."""
 
     def __init__(
         self, config: CheckConfig, planned: Mapping[str, Sequence[CheckId]], here: Environment, deadline: float
     ) -> None:
-        """Ask nothing yet.
+        """Start nothing yet.
 
         Args:
-            config: what is checked, on whichever device.
+            config: what is checked, on any device.
             planned: the checks of each device, in order.
-            here: which GPUs there are, and by which names.
+            here: the machine, with its GPUs and their names.
             deadline: seconds that a check may take.
         """
         self.config, self.here, self.deadline = config, here, deadline
         self._planned = planned
-        self._running: dict[tuple[str, bool, bool], Iterator[Finding]] = {}
-        self._found: dict[tuple[str, CheckId], Finding] = {}
+        self._children: dict[tuple[str, bool, bool], Iterator[Finding]] = {}
+        self._results: dict[tuple[str, CheckId], Finding] = {}
 
     @property
-    def found(self) -> list[Finding]:
+    def results(self) -> list[Finding]:
         """Every finding so far, in their order."""
-        return list(self._found.values())
+        return list(self._results.values())
 
-    def find(self, device: str, check: CheckId) -> Finding:
-        """Return what a check found on a device, waiting for it if need be."""
-        running = self._running.setdefault(self._kind(device, check), self._start(device, check))
-        while (device, check) not in self._found:
-            finding = next(running, None)
-            if finding is None:  # it wasn't planned
-                running = self._running[self._kind(device, check)] = self._start(device, check)
+    def result(self, device: str, check: CheckId) -> Finding:
+        """Return a check's finding on a device, waiting for it if need be."""
+        key = self._child_key(device, check)
+        while (device, check) not in self._results:
+            if key not in self._children:
+                self._children[key] = self._start(device, check)
+            finding = next(self._children[key], None)
+            if finding is None:  # it wasn't planned, or is by now another child's
+                del self._children[key]
             else:
-                asked = CheckId(finding.check, finding.precision)
-                self._found[device, asked] = attributed(finding, self.found)
-        return self._found[device, check]
+                self._results[device, CheckId(finding.check, finding.precision)] = attributed(finding, self.results)
+        return self._results[device, check]
 
     def digests(self, devices: Sequence[str], check: str) -> dict[str, dict[str, Finding]]:
-        """Return one more run's digests of each precision, by device: each in a new process, all at the same time."""
+        """Return another run's digests by device and precision: each device in a new process, all at the same time."""
 
-        def one(device: str) -> dict[str, Finding]:
-            asked = [CheckId(check, precision) for precision in PRECISIONS[device.partition(":")[0]]]
-            return {finding.precision: finding for finding in self._children(device, asked, deterministic=True)}
+        def run(device: str) -> dict[str, Finding]:
+            checks = [CheckId(check, precision) for precision in DEVICE_PRECISIONS[device.partition(":")[0]]]
+            return {finding.precision: finding for finding in self._run(device, checks, deterministic=True)}
 
         with ThreadPoolExecutor(len(devices)) as threads:
-            return dict(zip(devices, threads.map(one, devices), strict=True))
+            return dict(zip(devices, threads.map(run, devices), strict=True))
 
     def between_gpus(self) -> Finding:
-        """Return whether copies between all GPUs arrive, asked in a child that sees them all."""
+        """Return whether copies between all GPUs arrive, from a child that sees them all."""
         config = replace(self.config, device="gpu:0")
-        return next(check_device(config, [CheckId("gpu_to_gpu_copies")], deterministic=False, deadline=self.deadline))
+        return next(run_in_child(config, [CheckId("gpu_to_gpu_copies")], deterministic=False, deadline=self.deadline))
 
     def matrix(self, device: str) -> dict[tuple[str, str, str], Finding]:
-        """Return the price of each cell: by determinism (`off`, `on`), precision and XLA (`off`, `on`)."""
-        cells = {}
-        for determinism in ("off", "on"):
-            asked = [
-                CheckId(f"overhead xla={xla}", precision)
-                for precision in PRECISIONS[device.partition(":")[0]]
-                for xla in ("off", "on")
-            ]
-            for finding in self._children(device, asked, deterministic=determinism == "on"):
-                cells[determinism, finding.precision, finding.check.removeprefix("overhead xla=")] = finding
-        return cells
+        """Return the step time of each cell: by determinism (`off`, `on`), precision and XLA (`off`, `on`)."""
+        precisions = DEVICE_PRECISIONS[device.partition(":")[0]]
+        checks = [CheckId(f"overhead xla={xla}", precision) for precision in precisions for xla in ("off", "on")]
+        return {
+            (determinism, finding.precision, finding.check.removeprefix("overhead xla=")): finding
+            for determinism in ("off", "on")
+            for finding in self._run(device, checks, deterministic=determinism == "on")
+        }
 
     def environ(self, device: str) -> dict[str, str]:
-        """Return what shows a child this device alone."""
+        """Return the environment variables that show a child this device alone."""
         kind, _, number = device.partition(":")
         if kind == "cpu":
             return {"CUDA_VISIBLE_DEVICES": "-1"}
         named = self.here.named_gpus
         return {"CUDA_VISIBLE_DEVICES": named[int(number)] if named else number}
 
-    def _kind(self, device: str, check: CheckId) -> tuple[str, bool, bool]:
-        """Return what has a child of its own; the last: whether XLA is not to choose kernels by timing."""
-        first_choice = check.check == "layers" and device.startswith("gpu") and keras.backend.backend() == "jax"
-        return device, check.check in DETERMINISTIC, first_choice
+    def _child_key(self, device: str, check: CheckId) -> tuple[str, bool, bool]:
+        """Return what has a child of its own: device, determinism, and whether XLA chooses no kernels by timing."""
+        no_autotuning = check.check == "layers" and device.startswith("gpu") and keras.backend.backend() == "jax"
+        return device, check.check in DETERMINISTIC, no_autotuning
 
     def _start(self, device: str, check: CheckId) -> Iterator[Finding]:
-        kind = self._kind(device, check)
-        asked = [each for each in self._planned.get(device, ()) if self._kind(device, each) == kind]
-        left = [each for each in asked if (device, each) not in self._found]
-        return self._children(device, left if check in left else [check], deterministic=kind[1])
+        key = self._child_key(device, check)
+        left = [
+            other
+            for other in self._planned.get(device, ())
+            if self._child_key(device, other) == key and (device, other) not in self._results
+        ]
+        return self._run(device, left if check in left else [check], deterministic=key[1])
 
-    def _children(self, device: str, asked: Sequence[CheckId], *, deterministic: bool) -> Iterator[Finding]:
+    def _run(self, device: str, checks: Sequence[CheckId], *, deterministic: bool) -> Iterator[Finding]:
         environ = {"TF_CPP_MIN_LOG_LEVEL": os.environ.get("TF_CPP_MIN_LOG_LEVEL", "0"), **self.environ(device)}
         if deterministic:
             environ |= determinism_variables()
-        if any(each.check == "layers" for each in asked):
-            # cuDNN's fastest transforms add an error of their own, larger than rounding: no fault of a device's.
+        if any(check.check == "layers" for check in checks):
+            # cuDNN's fastest transforms add an error of their own, larger than rounding, which is no fault of a device.
             environ[WINOGRAD] = os.environ.get(WINOGRAD, "0")
-            if self._kind(device, asked[0])[2]:
-                environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FIRST_CHOICE}".strip()
+            if self._child_key(device, checks[0])[2]:
+                environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {NO_AUTOTUNING}".strip()
         config = replace(self.config, device=device)
-        return check_device(config, asked, deterministic=deterministic, deadline=self.deadline, environ=environ)
+        return run_in_child(config, checks, deterministic=deterministic, deadline=self.deadline, environ=environ)
+
+
+def run_in_child(
+    config: CheckConfig,
+    checks: Sequence[CheckId],
+    *,
+    deterministic: bool,
+    deadline: float,
+    environ: Mapping[str, str] | None = None,
+) -> Iterator[Finding]:
+    """Yield each check's finding as it comes; after one that crashed or timed out, a new process runs the rest.
+
+    Args:
+        config: the device, by its name here; `environ` must show the child this one alone of its kind.
+        checks: what to run.
+        deterministic: whether operations are to give the same bits each time.
+        deadline: seconds that a check may take.
+        environ: environment variables to change.
+    """
+    config_there = replace(config, device=f"{config.device.partition(':')[0]}:0")
+    options = json.dumps({"deterministic": deterministic, "config": asdict(config_there)})
+    for name, answer in each(__name__, [options], [str(check) for check in checks], deadline, environ):
+        check, log = CheckId.parse(name), answer.pop("log", "")
+        finding = Finding(**answer) if "status" in answer else crashed(check.check, answer["error"], log)
+        yield replace(finding, device=config.device, precision=check.precision)
+
+
+def main(options: str, names: Sequence[str]) -> None:
+    """Run in the child: print one line per check; stop after a crash, since a CUDA error sticks."""
+    from alexnet_repro.backend.determinism import enable_determinism
+    from alexnet_repro.backend.memory import enable_memory_growth
+
+    enable_memory_growth()
+    given = json.loads(options)
+    if given["deterministic"]:
+        enable_determinism()
+    for name in names:
+        finding = run_check(CheckId.parse(name), CheckConfig(**given["config"]))
+        print(json.dumps(asdict(finding)), flush=True)
+        if finding.kind == "crash":
+            return
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2:])

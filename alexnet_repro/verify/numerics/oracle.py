@@ -193,7 +193,7 @@ def class_weights(loss: str, logits: np.ndarray) -> np.ndarray:
     """Return what a loss divides by its sum over the classes: clipped sigmoids, or exponentials from 0 to 1."""
     if loss == "softmax":
         return np.asarray(np.exp(logits - logits.max(axis=1, keepdims=True)))
-    return np.clip(sigmoid(logits), SIGMOID_CLIP, 1 - SIGMOID_CLIP)
+    return np.asarray(np.clip(sigmoid(logits), SIGMOID_CLIP, 1 - SIGMOID_CLIP))
 
 
 def normalised_sigmoid_loss(labels: np.ndarray, logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,4 +1,4 @@
-"""A soak says what it does, goes on for as long as asked, and ends at the first thing that goes wrong."""
+"""A burn-in reports progress, runs for as long as given, and ends at the first failure."""
 
 import json
 import os
@@ -21,7 +21,7 @@ BOTH = ("float32", "mixed_bfloat16")
 FILLED = Finding("memory", "PASS", "64 MiB filled")
 RIGHT = [StepDigest("0x1", {"head": "g"}, {"head": "w"}), StepDigest("0x2", {"head": "g"}, {"head": "w"})]
 WRONG = [RIGHT[0], StepDigest("0x2", {"head": "other"}, {"head": "w"})]
-# A quarter of the host's memory takes long to fill: the child is told that little is free.
+# A quarter of the host's memory takes long to fill: the child sees that little is free.
 SMALL_HOST = """\
 import os
 sysconf = os.sysconf
@@ -30,22 +30,22 @@ os.sysconf = lambda name: 4096 if name == "SC_AVPHYS_PAGES" else sysconf(name)
 
 
 class Device:
-    """A device on which each run of a replay takes 20 seconds; `asked` is what was done, in order."""
+    """A device on which each run of a replay takes 20 seconds; `done` is what was run, in order."""
 
     def __init__(self):
-        self.now, self.asked, self.answers, self.digests = 1000.0, [], {}, {}
+        self.now, self.done, self.answers, self.digests = 1000.0, [], {}, {}
 
     def clock(self):
         return self.now
 
-    def run(self, check, _subject):
-        self.asked.append(check.check)
-        answer = self.answers.get((check.check, self.asked.count(check.check)))
+    def run_check(self, check, _config):
+        self.done.append(check.check)
+        answer = self.answers.get((check.check, self.done.count(check.check)))
         return answer or replace(FILLED, check=check.check)
 
     def new_replay(self, config):
-        self.asked.append(config.precision)
-        return Replays(self, self.digests.get((config.precision, self.asked.count(config.precision)), {}))
+        self.done.append(config.precision)
+        return Replays(self, self.digests.get((config.precision, self.done.count(config.precision)), {}))
 
 
 class Replays:
@@ -56,7 +56,7 @@ class Replays:
 
     def run(self):
         self.device.now += 20
-        self.device.asked.append("run")
+        self.device.done.append("run")
         return self.wrong.get(next(self.numbers), RIGHT)
 
 
@@ -64,13 +64,13 @@ class Replays:
 def device(monkeypatch):
     """A device without faults."""
     device = Device()
-    monkeypatch.setattr(module, "run", device.run)
-    monkeypatch.setattr(module.repeat_checks, "new_replay", device.new_replay)
+    monkeypatch.setattr(module, "run_check", device.run_check)
+    monkeypatch.setattr(module.repeatability, "new_replay", device.new_replay)
     return device
 
 
-def test_a_line_a_minute(device):
-    """Once a minute it is said what was done, and at the end what was done in all."""
+def test_a_line_per_minute(device):
+    """Progress is reported once per minute, and at the end a summary."""
     *lines, finding = soak(CONFIG, BOTH, 180, device.clock)
     assert lines == [
         "1 of 3 minutes: 6 steps the same; 64 MiB filled",
@@ -88,7 +88,7 @@ def test_order_of_a_soak(device):
     """Memory is filled before each round of precisions, copies are made before each precision's replays."""
     list(soak(CONFIG, BOTH, 100, device.clock))
     replays = ["run", "run"]
-    assert device.asked == [
+    assert device.done == [
         *("memory", "copies", "float32", *replays),
         *("copies", "mixed_bfloat16", *replays),
         *("memory", "copies", "float32", "run"),
@@ -98,8 +98,8 @@ def test_order_of_a_soak(device):
 @pytest.mark.parametrize(("seconds", "runs"), [(0, 3), (1, 3), (60, 3), (61, 4)])
 def test_every_precision_has_its_turn(device, seconds, runs):
     """However short the time, it doesn't end before each precision was replayed once."""
-    (finding,) = (said for said in soak(CONFIG, BOTH, seconds, device.clock) if isinstance(said, Finding))
-    assert (finding.status, device.asked.count("run")) == ("PASS", runs)
+    (finding,) = (each for each in soak(CONFIG, BOTH, seconds, device.clock) if isinstance(each, Finding))
+    assert (finding.status, device.done.count("run")) == ("PASS", runs)
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_first_failure_ends_it(device, check, time, runs):
     found = list(soak(CONFIG, BOTH, 3600, device.clock))
     assert found[-1] == failure
     assert [each for each in found[:-1] if isinstance(each, Finding)] == []
-    assert device.asked.count("run") == runs
+    assert device.done.count("run") == runs
 
 
 @pytest.mark.parametrize(
@@ -121,49 +121,49 @@ def test_first_failure_ends_it(device, check, time, runs):
      ("float32", 2, 1, "run 1 of turn 3"), ("mixed_bfloat16", 3, 2, "run 2 of turn 6")],
 )  # fmt: skip
 def test_first_other_bit_ends_it(device, precision, turn, number, named):
-    """Every run is held against the first of its precision, hours ago or not; run, layer and step are named."""
+    """Every run is compared with the first of its precision, hours ago or not; run, layer and step are named."""
     device.digests[precision, turn] = {number: WRONG}
     finding = list(soak(CONFIG, BOTH, 3600, device.clock))[-1]
     assert (finding.check, finding.status, finding.precision) == ("replay", "FAIL", precision)
     assert finding.message == f"{named} differs from the first run in the gradient of head at step 2"
 
 
-def test_memory_in_doubt_is_in_doubt(device):
+def test_inconclusive_memory_is_inconclusive(device):
     """Where too little memory could be filled, a soak without a failure doesn't pass."""
     device.answers["memory", 1] = replace(FILLED, status="INCONCLUSIVE", message="50%", fix="nvidia-smi")
     finding = list(soak(CONFIG, BOTH, 60, device.clock))[-1]
     assert (finding.status, finding.fix) == ("INCONCLUSIVE", "nvidia-smi")
 
 
-def answered(monkeypatch, *said, error=None):
-    """Have the child say this; return the list of what it was asked."""
-    asked = []
+def answered(monkeypatch, *lines, error=None):
+    """Have the child print this; return the list of what it was given."""
+    given = []
 
     def answers(_module, arguments, deadline, environ):
-        asked.append((json.loads(arguments[0]), deadline, environ))
-        yield from ({**each, "log": ""} for each in said)
+        given.append((json.loads(arguments[0]), deadline, environ))
+        yield from ({**each, "log": ""} for each in lines)
         if error:
             raise error
 
     monkeypatch.setattr(module, "answers", answers)
-    return asked
+    return given
 
 
 def test_child_soaks_the_device_it_sees(monkeypatch):
     """The child's one GPU is its first; lines and finding have the name that the device has here."""
     passed = {"check": "memory", "status": "PASS", "message": "1.0 minutes", "device": "gpu:0", "data": {"steps": 6}}
-    asked = answered(monkeypatch, {"line": "1 of 1 minutes"}, passed)
+    given = answered(monkeypatch, {"line": "1 of 1 minutes"}, passed)
     lines = []
     found = burn_in(replace(CONFIG, device="gpu:3"), BOTH, 60, lines.append, deadline=30, environ={"A": "b"})
     assert lines == ["gpu:3 burn-in 1 of 1 minutes"]
     assert found == Finding("burn-in", "PASS", "1.0 minutes", device="gpu:3", data={"steps": 6})
-    ((options, deadline, environ),) = asked
-    assert (options["subject"]["device"], options["precisions"], options["seconds"]) == ("gpu:0", list(BOTH), 60)
-    assert (deadline, environ["A"]) == (90, "b")  # a line a minute, and what a check may take
+    ((options, deadline, environ),) = given
+    assert (options["config"]["device"], options["precisions"], options["seconds"]) == ("gpu:0", list(BOTH), 60)
+    assert (deadline, environ["A"]) == (90, "b")  # a line per minute, and what a check may take
 
 
 @pytest.mark.parametrize(
-    ("backend", "set_by_user", "told"),
+    ("backend", "set_by_user", "added"),
     [
         ("tensorflow", None, {}),
         ("torch", None, {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}),
@@ -172,17 +172,17 @@ def test_child_soaks_the_device_it_sees(monkeypatch):
         ("jax", "XLA_PYTHON_CLIENT_MEM_FRACTION", {"XLA_FLAGS": "--xla_gpu_deterministic_ops=true"}),
     ],
 )
-def test_child_is_told_by_its_environment(monkeypatch, backend, set_by_user, told):
+def test_environment_of_the_child(monkeypatch, backend, set_by_user, added):
     """Its environment has what determinism needs, and on JAX that it may fill the memory, unless that is set."""
     for name in ("XLA_FLAGS", "XLA_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_MEM_FRACTION"):
         monkeypatch.delenv(name, raising=False)
     if set_by_user:
         monkeypatch.setenv(set_by_user, ".5")
     monkeypatch.setattr(module.keras.backend, "backend", lambda: backend)
-    asked = answered(monkeypatch, {"check": "memory", "status": "PASS", "message": "1.0 minutes"})
+    given = answered(monkeypatch, {"check": "memory", "status": "PASS", "message": "1.0 minutes"})
     burn_in(CONFIG, BOTH, 60, print, deadline=30, environ={"CUDA_VISIBLE_DEVICES": "3"})
-    ((_, _, environ),) = asked
-    assert environ == {"CUDA_VISIBLE_DEVICES": "3", **told}
+    ((_, _, environ),) = given
+    assert environ == {"CUDA_VISIBLE_DEVICES": "3", **added}
 
 
 @pytest.mark.parametrize(
@@ -194,18 +194,18 @@ def test_child_is_told_by_its_environment(monkeypatch, backend, set_by_user, tol
     ],
 )  # fmt: skip
 def test_child_that_ends_early_fails(monkeypatch, error, evidence):
-    """A child that said all is well every minute, and then is gone, has failed."""
+    """A child that reports progress and then is gone has failed."""
     answered(monkeypatch, {"line": "1 of 60 minutes"}, error=error)
     found = burn_in(CONFIG, BOTH, 3600, lambda _: None, deadline=30, environ={})
     assert (found.check, found.status, found.device, found.evidence) == ("burn-in", "FAIL", "cpu:0", evidence)
 
 
-def test_child_says_lines_then_the_finding(monkeypatch, capsys):
-    """What the child prints is a line a minute and a finding; an error is a finding too. Determinism is on."""
+def test_child_prints_lines_then_the_finding(monkeypatch, capsys):
+    """What the child prints is a line per minute and a finding; an error is a finding too. Determinism is on."""
     called = []
     monkeypatch.setattr(backend_memory, "enable_memory_growth", lambda: called.append("growth"))
     monkeypatch.setattr(determinism, "enable_determinism", lambda: called.append("determinism"))
-    options = json.dumps({"subject": {"side": 67}, "precisions": BOTH, "seconds": 1})
+    options = json.dumps({"config": {"side": 67}, "precisions": BOTH, "seconds": 1})
 
     def soaking(config, precisions, seconds):
         assert (config, precisions, seconds) == (CheckConfig(side=67), BOTH, 1)

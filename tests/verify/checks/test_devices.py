@@ -1,10 +1,10 @@
-"""Which devices are examined, and which machine is sent to be fixed first: on records of machines."""
+"""Which devices are checked, and which machines must be fixed first: on records of machines."""
 
 from dataclasses import replace
 
 import pytest
 
-from alexnet_repro.verify.checks import devices as admission
+from alexnet_repro.verify.checks import devices
 from alexnet_repro.verify.checks.devices import MachineNotReadyError, choose_devices, diagnose_machine, unusable_gpus
 from alexnet_repro.verify.doctor.environment import Environment
 from alexnet_repro.verify.doctor.nvidia import Nvidia
@@ -18,7 +18,7 @@ DOUBT = Finding("clocks", "INCONCLUSIVE", "held down", device="GPU 0")
 
 
 def machine_with(gpus: int, visible: str | None) -> Environment:
-    """Return the record of a machine with so many GPUs, some of them named by CUDA_VISIBLE_DEVICES."""
+    """Return the record of a machine with this many GPUs, some of them named by CUDA_VISIBLE_DEVICES."""
     settings = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
     return Environment(device_files=tuple(f"/dev/nvidia{i}" for i in range(gpus)), settings=settings)
 
@@ -38,12 +38,12 @@ def machine_with(gpus: int, visible: str | None) -> Environment:
     ],
 )
 def test_usable_gpus_are_no_complaint(in_machine: int, usable: int, visible: str | None) -> None:
-    """Nothing is said where every GPU that should be usable is."""
+    """Nothing is reported where every GPU that should be usable is."""
     assert unusable_gpus(machine_with(in_machine, visible), usable, "tensorflow") is None
 
 
 @pytest.mark.parametrize(
-    ("in_machine", "usable", "visible", "backend", "said"),
+    ("in_machine", "usable", "visible", "backend", "words"),
     [
         (1, 0, None, "tensorflow", ("1 NVIDIA GPU in this machine, 0 usable by tensorflow", "'tensorflow[and-cuda]'")),
         (8, 7, None, "tensorflow", ("8 NVIDIA GPUs in this machine, 7 usable", "nvidia-smi", "--gpus all")),
@@ -55,85 +55,85 @@ def test_usable_gpus_are_no_complaint(in_machine: int, usable: int, visible: str
     ],
 )
 def test_unusable_gpu_is_named_with_its_remedy(
-    in_machine: int, usable: int, visible: str | None, backend: str, said: tuple[str, ...]
+    in_machine: int, usable: int, visible: str | None, backend: str, words: tuple[str, ...]
 ) -> None:
-    """The message says how many there are, how many work, what to do, and how to measure the CPU on purpose."""
+    """The message has how many there are, how many work, what to do, and how to measure the CPU on purpose."""
     message = unusable_gpus(machine_with(in_machine, visible), usable, backend)
     assert message is not None
-    assert [text for text in (*said, "--device=cpu:0") if text not in message] == []
+    assert [text for text in (*words, "--device=cpu:0") if text not in message] == []
 
 
 @pytest.fixture
 def machine(monkeypatch):
-    """Return a function that makes this machine another, of which the doctor finds `findings`; it keeps his orders."""
+    """Return a function that sets the machine and the doctor's findings; it returns how the doctor is called."""
     orders = []
 
     def become(here, *findings, backend="tensorflow"):
-        monkeypatch.setattr(admission.keras.backend, "backend", lambda: backend)
+        monkeypatch.setattr(devices.keras.backend, "backend", lambda: backend)
 
         def examine(deadline, **order):
             orders.append((deadline, order))
             for number, finding in enumerate(findings, 1):
                 yield replace(here, system=f"after {number}"), finding
 
-        monkeypatch.setattr(admission, "examine", examine)
-        monkeypatch.setattr(admission, "read_machine", lambda: here)
+        monkeypatch.setattr(devices, "examine", examine)
+        monkeypatch.setattr(devices, "read_machine", lambda: here)
         return orders
 
     return become
 
 
 @pytest.fixture
-def said():
+def lines():
     """The lines for the terminal."""
     return []
 
 
-def test_healthy_machine_is_admitted(machine, said):
-    """Everything found is handed on with the last record, and one line says so: nothing that is well is shown."""
+def test_healthy_machine_is_admitted(machine, lines):
+    """All findings are returned with the last record, and one line sums them up: no PASS is shown."""
     orders = machine(box(A100), WELL, WELL)
-    here, found = diagnose_machine((), said.append, require_gpu=True)
+    here, found = diagnose_machine((), lines.append, require_gpu=True)
     assert orders == [(180.0, {"require_gpu": True, "backend": "tensorflow", "wanted": ()})]
     assert (here.system, found) == ("after 2", [WELL, WELL])
-    assert said == ["doctor: PASS, 2 checks (python -m alexnet_repro doctor shows them all)"]
+    assert lines == ["doctor: PASS, 2 checks (python -m alexnet_repro doctor shows them all)"]
 
 
 @pytest.mark.parametrize("backend", ["jax", "torch"])
-def test_other_backends_ask_too(machine, said, backend):
-    """On another backend the doctor is told which it is, and which devices are wanted; a fault is a fault there."""
+def test_other_backends_run_the_doctor(machine, lines, backend):
+    """On another backend the doctor gets its name and the wanted devices; a failure is a failure there."""
     orders = machine(box(A100), WELL, ILL, backend=backend)
     with pytest.raises(MachineNotReadyError, match="fix the machine first"):
-        diagnose_machine(("gpu:0",), said.append, require_gpu=False)
+        diagnose_machine(("gpu:0",), lines.append, require_gpu=False)
     assert orders == [(180.0, {"require_gpu": False, "backend": backend, "wanted": ("gpu:0",)})]
-    assert said[-1] == "doctor: FAIL, 2 checks (none of them uses a device)"
+    assert lines[-1] == "doctor: FAIL, 2 checks (none of them uses a device)"
 
 
-def test_doubt_is_shown_and_admitted(machine, said):
-    """What is in doubt is shown with its name, handed on, and keeps nobody out."""
+def test_inconclusive_is_shown_and_admitted(machine, lines):
+    """What is inconclusive is shown with its name and returned; it stops nothing."""
     machine(box(A100), WELL, DOUBT)
-    _, found = diagnose_machine((), said.append, require_gpu=False)
+    _, found = diagnose_machine((), lines.append, require_gpu=False)
     assert found == [WELL, DOUBT]
-    assert said[0].startswith("INCONCLUSIVE  GPU 0 clocks")
-    assert said[1].startswith("doctor: INCONCLUSIVE, 2 checks")
+    assert lines[0].startswith("INCONCLUSIVE  GPU 0 clocks")
+    assert lines[1].startswith("doctor: INCONCLUSIVE, 2 checks")
 
 
 @pytest.mark.parametrize("wanted", ["", "gpu:0", "cpu:0 gpu:0"])
-def test_ill_machine_is_sent_away(machine, said, wanted):
-    """A fault is shown with its fix, and nothing is measured; the message says how to measure the CPU on purpose."""
+def test_faulty_machine_is_not_ready(machine, lines, wanted):
+    """A fault is shown with its fix, and nothing is measured; the message has how to measure the CPU on purpose."""
     machine(box(A100), ILL, WELL)
     with pytest.raises(MachineNotReadyError, match=r"fix the machine first.*--device=cpu:0"):
-        diagnose_machine(wanted.split(), said.append, require_gpu=False)
-    assert "fix: reset it" in said[0]
-    assert said[-1].startswith("doctor: FAIL, 2 checks")
+        diagnose_machine(wanted.split(), lines.append, require_gpu=False)
+    assert "fix: reset it" in lines[0]
+    assert lines[-1].startswith("doctor: FAIL, 2 checks")
 
 
 @pytest.mark.parametrize("wanted", ["cpu:0", "cpu:0 cpu:0"])
-def test_cpu_alone_is_examined_in_an_ill_machine(machine, said, wanted):
-    """Where the CPU alone is asked for, what isn't well is shown, and counts for nothing."""
+def test_cpu_alone_is_checked_in_a_faulty_machine(machine, lines, wanted):
+    """Where only the CPU is wanted, what doesn't pass is shown, and counts for nothing."""
     machine(box(A100), WELL, ILL, DOUBT)
-    _, found = diagnose_machine(wanted.split(), said.append, require_gpu=False)
+    _, found = diagnose_machine(wanted.split(), lines.append, require_gpu=False)
     assert found == [WELL]
-    assert [line.split()[0] for line in said] == ["FAIL", "INCONCLUSIVE", "doctor:"]
+    assert [line.split()[0] for line in lines] == ["FAIL", "INCONCLUSIVE", "doctor:"]
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ def test_devices_are_chosen(machine, wanted, usable, chosen):
 
 @pytest.mark.parametrize("wanted", ["", "gpu:0", "gpu:1"])
 def test_gpu_that_cant_be_used_is_no_silent_absence(machine, wanted):
-    """One of two GPUs that TensorFlow can't use makes the machine unfit, whichever was named."""
+    """One of two GPUs that TensorFlow can't use makes the machine not ready, whichever was named."""
     here = box(*TWO)
     machine(here)
     with pytest.raises(MachineNotReadyError, match="2 NVIDIA GPUs in this machine, 1 usable by tensorflow"):
@@ -174,21 +174,21 @@ def test_gpu_that_cant_be_used_is_no_silent_absence(machine, wanted):
         pytest.param(box(*(replace(A100, index=index, mig=True) for index in range(8))), id="machine=slices"),
     ],
 )
-def test_what_the_doctor_learned_is_known(machine, here):
+def test_expected_gpus_are_the_doctors(machine, here):
     """Of GPUs that were given to other jobs, or of slices, one that can be used is all that is expected."""
     machine(here)
     assert choose_devices(here, (), ("cpu:0", "gpu:0"), require_gpu=True) == ("cpu:0", "gpu:0")
 
 
 def test_cpu_is_chosen_on_purpose_beside_an_unusable_gpu(machine):
-    """Who asks for the CPU gets it, without a word on GPUs."""
+    """Where only the CPU is wanted, GPUs that can't be used are no error."""
     machine(box(*TWO))
     assert choose_devices(box(*TWO), ("cpu:0",), ("cpu:0",), require_gpu=False) == ("cpu:0",)
 
 
 @pytest.mark.parametrize("wanted", ["", "cpu:0"])
 def test_gpu_that_is_required_is_missed(machine, wanted):
-    """With --require-gpu a machine that has none is unfit, even for its CPU; one that has one is fit."""
+    """With --require-gpu a machine without a GPU isn't ready, even for its CPU; one with a GPU is."""
     here = CPU
     machine(here)
     with pytest.raises(MachineNotReadyError, match="--require-gpu: tensorflow can use cpu:0 only"):
@@ -199,7 +199,7 @@ def test_gpu_that_is_required_is_missed(machine, wanted):
 
 @pytest.mark.parametrize("wanted", ["gpu:7", "cpu:1", "GPU:0", "tpu"])
 def test_device_that_isnt_there_is_named(machine, wanted):
-    """A name that is no device's is an error of whoever typed it, and says which there are."""
+    """A name of no device is an error that lists the devices."""
     machine(box(A100))
     with pytest.raises(ValueError, match=f"--device={wanted}: no such device; tensorflow can use cpu:0, gpu:0"):
         choose_devices(box(A100), ("gpu:0", wanted), ("cpu:0", "gpu:0"), require_gpu=False)

@@ -12,6 +12,7 @@ from alexnet_repro.verify.checks import golden
 from alexnet_repro.verify.checks.config import CheckConfig
 from alexnet_repro.verify.checks.golden import Golden
 from alexnet_repro.verify.finding import Finding
+from alexnet_repro.verify.numerics.replay import StepDigest
 from tests.helpers.paths import ROOT
 
 SMALL = CheckConfig(side=67, steps=2, replays=2)
@@ -30,7 +31,7 @@ STEPS = [
     {"loss": "0x1.0p+1", "gradients": {"head": "g1", "first": "g2"}, "weights": {"head": "w1", "first": "w2"}},
     {"loss": "0x1.8p+0", "gradients": {"head": "g3", "first": "g4"}, "weights": {"head": "w3", "first": "w4"}},
 ]
-STORED = Golden(TASK, HERE, "2026-11-24", STEPS)
+STORED = Golden(TASK, HERE, "2026-11-24", [StepDigest(**step) for step in STEPS])
 ON_FILE = """{"digests": [{"task": {"steps": 1}, "environment": {"cpu": "x"}, "recorded": "2026-11-24",
  "steps": [{"loss": "0x1p0", "gradients": {"head": "g"}, "weights": {"head": "w"}}]}]}"""
 UPDATE = "pytest benchmarks --update-reference"
@@ -51,8 +52,8 @@ def changed(number, what, path):
 
 
 def test_recorded_bits_pass():
-    """The same bits in the same environment pass, and the day they were recorded is said."""
-    found = golden.compare(replayed(*STEPS), SMALL, HERE, [STORED])
+    """The same bits in the same environment pass, with the day they were recorded."""
+    found = golden.compare_digests(replayed(*STEPS), SMALL, HERE, [STORED])
     assert (found.check, found.status, found.device, found.precision) == ("golden", "PASS", "cpu:0", "float32")
     assert found.message == "the bits recorded on 2026-11-24"
 
@@ -67,29 +68,29 @@ def test_recorded_bits_pass():
 )
 def test_other_bits_fail(steps, where):
     """One other digest in the same environment fails; step, layer and the day of the record are named."""
-    found = golden.compare(replayed(*steps), SMALL, HERE, [replace(STORED, environment=ELSEWHERE), STORED])
+    found = golden.compare_digests(replayed(*steps), SMALL, HERE, [replace(STORED, environment=ELSEWHERE), STORED])
     assert (found.check, found.status, found.device, found.precision) == ("golden", "FAIL", "cpu:0", "float32")
     assert found.message == f"this run differs from the one recorded on 2026-11-24 in the {where}"
     assert found.fix
 
 
 @pytest.mark.parametrize(
-    ("loss", "said"),
+    ("loss", "message"),
     [
-        pytest.param("0x1.0p+1", "the first loss is that of another", id="loss=same"),
+        pytest.param("0x1.0p+1", "first loss matches another", id="loss=same"),
         # 2 × 3.540e-4 × (2 + ln 10) = 3.046e-3
-        pytest.param((2 + 3.04e-3).hex(), "the first loss is that of another", id="loss=within"),
-        pytest.param((2 + 3.05e-3).hex(), "the first loss is not that of another", id="loss=above"),
-        pytest.param((2 - 3.05e-3).hex(), "the first loss is not that of another", id="loss=below"),
-        pytest.param("nan", "the first loss is not that of another", id="loss=nan"),
+        pytest.param((2 + 3.04e-3).hex(), "first loss matches another", id="loss=within"),
+        pytest.param((2 + 3.05e-3).hex(), "first loss does not match another", id="loss=above"),
+        pytest.param((2 - 3.05e-3).hex(), "first loss does not match another", id="loss=below"),
+        pytest.param("nan", "first loss does not match another", id="loss=nan"),
     ],
 )
-def test_another_environment_never_passes(loss, said):
-    """Its figures are compared, but it stays in doubt, with what is other and the command that makes a record."""
+def test_another_environment_never_passes(loss, message):
+    """Its first loss is compared, but it stays inconclusive, with what differs and the command that makes a record."""
     steps = [{**STEPS[0], "loss": loss}, STEPS[1]]
-    found = golden.compare(replayed(*steps), SMALL, HERE, [replace(STORED, environment=ELSEWHERE)])
+    found = golden.compare_digests(replayed(*steps), SMALL, HERE, [replace(STORED, environment=ELSEWHERE)])
     assert found.status == "INCONCLUSIVE"
-    assert found.message.startswith(said)
+    assert found.message.startswith(message)
     assert found.bound == pytest.approx(3.046e-3, rel=1e-3)
     assert "2.000000 on 2026-11-24 with other cpu, threads;" in found.evidence
     assert found.fix.startswith(UPDATE)
@@ -100,7 +101,7 @@ def test_another_processor_is_compared_with_a_processor(order):
     """Of other environments on file, one of the same kind is compared: a GPU's rounding is another."""
     gpu = replace(STORED, environment={"packages": {}, "settings": {}, "gpu": "NVIDIA H100"}, recorded="2026-11-26")
     stored = [replace(STORED, environment=ELSEWHERE), gpu][::order]
-    assert "on 2026-11-24 with" in golden.compare(replayed(*STEPS), SMALL, HERE, stored).evidence
+    assert "on 2026-11-24 with" in golden.compare_digests(replayed(*STEPS), SMALL, HERE, stored).evidence
 
 
 @pytest.mark.parametrize(
@@ -117,20 +118,20 @@ def test_another_processor_is_compared_with_a_processor(order):
 )
 def test_another_task_is_not_compared(task, config):
     """Digests of anything else than what was replayed are as good as none, whatever their bits."""
-    found = golden.compare(replayed(*STEPS), config, HERE, [replace(STORED, task=TASK | task)])
+    found = golden.compare_digests(replayed(*STEPS), config, HERE, [replace(STORED, task=TASK | task)])
     assert (found.status, found.message) == ("INCONCLUSIVE", "no digests are on file for this task")
 
 
 def test_nothing_on_file():
-    """Without a record it is in doubt, and the command that makes one is said."""
-    found = golden.compare(replayed(*STEPS), SMALL, HERE, [])
+    """Without a record it is inconclusive, with the command that makes one."""
+    found = golden.compare_digests(replayed(*STEPS), SMALL, HERE, [])
     assert (found.status, found.fix.startswith(UPDATE)) == ("INCONCLUSIVE", True)
 
 
 def test_replay_without_digests():
-    """A replay that failed has nothing to compare: in doubt, and no second failure."""
+    """A replay that failed has nothing to compare: inconclusive, and no second failure."""
     failed = Finding("replay", "FAIL", "it hangs", device="gpu:1", precision="tf32", kind="crash")
-    found = golden.compare(failed, SMALL, HERE, [STORED])
+    found = golden.compare_digests(failed, SMALL, HERE, [STORED])
     assert (found.status, found.device, found.precision) == ("INCONCLUSIVE", "gpu:1", "tf32")
     assert found.fix == "fix that check first"
 
@@ -138,13 +139,13 @@ def test_replay_without_digests():
 def test_file_is_read(tmp_path):
     """What is written is read back; no file holds no digests; no half-written file stays beside it."""
     path = tmp_path / "references" / "digests.json"
-    assert golden.read(path) == []
-    golden.write(path, [STORED])
-    assert golden.read(path) == [STORED]
+    assert golden.read_digests(path) == []
+    golden.write_digests(path, [STORED])
+    assert golden.read_digests(path) == [STORED]
     assert [each.name for each in path.parent.iterdir()] == ["digests.json"]
     path.write_text(ON_FILE)
-    step = {"loss": "0x1p0", "gradients": {"head": "g"}, "weights": {"head": "w"}}
-    assert golden.read(path) == [Golden({"steps": 1}, {"cpu": "x"}, "2026-11-24", [step])]
+    step = StepDigest("0x1p0", {"head": "g"}, {"head": "w"})
+    assert golden.read_digests(path) == [Golden({"steps": 1}, {"cpu": "x"}, "2026-11-24", [step])]
 
 
 @pytest.mark.parametrize(
@@ -155,6 +156,8 @@ def test_file_is_read(tmp_path):
         pytest.param("[]", id="file=list"),
         pytest.param('{"results": []}', id="file=another"),
         pytest.param(ON_FILE.replace('"recorded"', '"day"'), id="entry=another"),
+        pytest.param(ON_FILE.replace('"recorded"', '"more": 1, "recorded"'), id="entry=more"),
+        pytest.param(ON_FILE.replace('"gradients"', '"more": 1, "gradients"'), id="step=more"),
         pytest.param(ON_FILE.replace('"gradients"', '"slopes"'), id="step=another"),
         pytest.param(ON_FILE.replace('"steps": 1', '"steps": 2'), id="step=missing"),
     ],
@@ -164,13 +167,13 @@ def test_damaged_file_is_named(tmp_path, text):
     path = tmp_path / "digests.json"
     path.write_text(text)
     with pytest.raises(ValueError, match=f"git checkout {path}"):
-        golden.read(path)
+        golden.read_digests(path)
 
 
 def test_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
     """Whatever ends a write, the file is the old one or the new one."""
     path = tmp_path / "digests.json"
-    golden.write(path, [STORED])
+    golden.write_digests(path, [STORED])
 
     def full(self, text, **_):
         with self.open("w") as file:
@@ -179,8 +182,8 @@ def test_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Path, "write_text", full)
     with pytest.raises(OSError, match="No space"):
-        golden.write(path, [])
-    assert golden.read(path) == [STORED]
+        golden.write_digests(path, [])
+    assert golden.read_digests(path) == [STORED]
 
 
 def test_update_replaces_its_own(monkeypatch):
@@ -188,15 +191,15 @@ def test_update_replaces_its_own(monkeypatch):
     monkeypatch.setattr(golden, "dt", SimpleNamespace(date=SimpleNamespace(today=lambda: dt.date(2027, 1, 2))))
     others = [replace(STORED, environment=ELSEWHERE), replace(STORED, task={**TASK, "precision": "mixed_bfloat16"})]
     steps = changed(1, "weights", "head")
-    updated = golden.updated([others[0], STORED, others[1]], replayed(*steps), SMALL, HERE)
-    assert updated == [*others, Golden(TASK, HERE, "2027-01-02", tuple(steps))]
+    updated = golden.updated_digests([others[0], STORED, others[1]], replayed(*steps), SMALL, HERE)
+    assert updated == [*others, Golden(TASK, HERE, "2027-01-02", [StepDigest(**step) for step in steps])]
 
 
 def test_committed_digests():
     """The file in the repository can be read, and has a digest of each of 16 gradients and weights at each step."""
-    stored = golden.read(DIGESTS)
+    stored = golden.read_digests(DIGESTS)
     assert stored
     for each in stored:
         assert len(each.steps) == each.task["steps"] == 3
         for step in each.steps:
-            assert (len(step["gradients"]), len(step["weights"])) == (16, 16)
+            assert (len(step.gradients), len(step.weights)) == (16, 16)

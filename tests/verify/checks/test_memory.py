@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from alexnet_repro.verify.checks import memory as memory_checks
+from alexnet_repro.verify.checks import memory
 from alexnet_repro.verify.checks.config import CheckConfig
 
 MIB = 1 << 20
@@ -35,7 +35,7 @@ ILLEGAL = RuntimeError("CUDA_ERROR_ILLEGAL_ADDRESS: an illegal memory access was
 
 @pytest.fixture
 def room(monkeypatch):
-    """A function that makes room for so many blocks, after which an error is raised."""
+    """A function that makes room for a number of blocks, after which an error is raised."""
     full = ops.full
 
     def limit(blocks, error):
@@ -47,38 +47,38 @@ def room(monkeypatch):
             made.append(1)
             return full(*arguments)
 
-        monkeypatch.setattr(memory_checks.ops, "full", limited)
+        monkeypatch.setattr(memory.ops, "full", limited)
 
     return limit
 
 
 def test_sound_memory_passes():
-    """Memory that keeps five patterns passes, and how much was filled is said."""
-    found = memory_checks.memory(CONFIG, 64 * MIB, 16 * MIB)
+    """Memory that keeps five patterns passes, with how much was filled."""
+    found = memory.memory(CONFIG, 64 * MIB, 16 * MIB)
     assert (found.status, found.message) == ("PASS", "64 MiB filled and read back, 5 patterns")
 
 
 def test_patterns_tell_bits_and_blocks_apart(monkeypatch):
     """Each block once holds every bit off, every bit on and both alternations; then no two of 256 hold the same."""
-    passes = [[values(number) for number in range(256)] for _, values in memory_checks._passes()]
+    passes = [[values(number) for number in range(256)] for _, values in memory._passes()]
     assert {frozenset(each) for each in zip(*passes[:4], strict=True)} == {frozenset({0x00, 0xFF, 0x55, 0xAA})}
     assert len(set(passes[4])) == 256
     filled = []
-    fill = memory_checks._fill
+    fill = memory._fill
 
     def noting(values, budget, block):
         filled.append([values(number) for number in range(3)])
         return fill(values, budget, block)
 
-    monkeypatch.setattr(memory_checks, "_fill", noting)
-    memory_checks.memory(CONFIG, 3, 1)
+    monkeypatch.setattr(memory, "_fill", noting)
+    memory.memory(CONFIG, 3, 1)
     assert filled == [each[:3] for each in passes]
 
 
 @pytest.mark.parametrize("faulty", [0, 3, 4])
 def test_flipped_bit_is_found(monkeypatch, faulty):
     """One bit that doesn't stay as it was written fails, in whichever pass; its block is named."""
-    fill, passes = memory_checks._fill, []
+    fill, passes = memory._fill, []
 
     def spoil(values, budget, block):
         blocks = fill(values, budget, block)
@@ -90,8 +90,8 @@ def test_flipped_bit_is_found(monkeypatch, faulty):
         passes.append(values)
         return blocks
 
-    monkeypatch.setattr(memory_checks, "_fill", spoil)
-    found = memory_checks.memory(CONFIG, 4096, 1024)
+    monkeypatch.setattr(memory, "_fill", spoil)
+    found = memory.memory(CONFIG, 4096, 1024)
     assert (found.status, found.number) == ("FAIL", 1)
     assert found.message == "1 of 1024 bytes of block 2 aren't what was written"
     assert "ECC" in found.fix
@@ -101,14 +101,14 @@ def test_flipped_bit_is_found(monkeypatch, faulty):
 def test_room_that_ends_is_no_fault(room, error):
     """Where there is no more memory filling stops, and two blocks are given back for the reading."""
     room(5, error)
-    blocks = memory_checks._fill(lambda number: number, 100 * MIB, 1024)
+    blocks = memory._fill(lambda number: number, 100 * MIB, 1024)
     assert [size for size, _ in blocks] == [1024, 1024, 1024]
     assert [int(tensor[0]) for _, tensor in blocks] == [0, 1, 2]
 
 
 def test_budget_is_kept():
     """No more is filled than allowed, the last block being smaller."""
-    assert [size for size, _ in memory_checks._fill(lambda _: 0, 2500, 1024)] == [1024, 1024, 452]
+    assert [size for size, _ in memory._fill(lambda _: 0, 2500, 1024)] == [1024, 1024, 452]
 
 
 def test_no_block_outlives_its_pass(monkeypatch):
@@ -124,8 +124,8 @@ def test_no_block_outlives_its_pass(monkeypatch):
         return array
 
     references, alive = [], []
-    monkeypatch.setattr(memory_checks.ops, "full", full)
-    assert memory_checks.memory(CONFIG, 3072, 1024).status == "PASS"
+    monkeypatch.setattr(memory.ops, "full", full)
+    assert memory.memory(CONFIG, 3072, 1024).status == "PASS"
     assert alive == [0, 1, 2] * 5
 
 
@@ -133,46 +133,46 @@ def test_other_errors_are_raised(room):
     """An error of another kind while filling isn't taken for memory that is full."""
     room(2, ILLEGAL)
     with pytest.raises(RuntimeError, match="illegal memory access"):
-        memory_checks.memory(CONFIG, 4096, 1024)
+        memory.memory(CONFIG, 4096, 1024)
 
 
 @pytest.mark.parametrize(
-    ("total", "kept", "status"),
+    ("total", "reserved", "status"),
     [
         (100, 3, "PASS"),
         (111, 3, "PASS"),
         (112, 3, "INCONCLUSIVE"),
         (200, 3, "INCONCLUSIVE"),
-        (130, 30, "PASS"),  # a small GPU, of which what is kept is more than a tenth
+        (130, 30, "PASS"),  # a small GPU, of which more than a tenth is reserved
         (131, 30, "INCONCLUSIVE"),
         (134, 90, "INCONCLUSIVE"),  # at most a quarter
     ],
 )
-def test_share_of_a_gpus_memory(monkeypatch, total, kept, status):
-    """Filling less than 90 % of a GPU's memory, or than all but what is kept, doesn't tell that it is sound."""
-    monkeypatch.setattr(memory_checks, "KEPT", kept * 1024)
-    monkeypatch.setattr(memory_checks, "_budget", lambda _device, _budget: (total * 1024, 100 * 1024))
-    found = memory_checks.memory(CONFIG, block=1024)
+def test_share_of_a_gpus_memory(monkeypatch, total, reserved, status):
+    """Filling less than 90 % of a GPU's memory, or than all but what is reserved, is inconclusive."""
+    monkeypatch.setattr(memory, "RESERVED_BYTES", reserved * 1024)
+    monkeypatch.setattr(memory, "_budget", lambda _device, _budget: (total * 1024, 100 * 1024))
+    found = memory.memory(CONFIG, block=1024)
     assert (found.status, found.number, found.bound) == (status, 100 / total, 0.9)
     assert bool(found.fix) == (status == "INCONCLUSIVE")
 
 
 def test_nothing_filled_is_in_doubt(room):
-    """Memory that was full before was not examined, of a host too."""
+    """Memory that was full before was not checked, of a host too."""
     room(0, TENSORFLOW)
-    assert memory_checks.memory(CONFIG, 4096, 1024).status == "INCONCLUSIVE"
+    assert memory.memory(CONFIG, 4096, 1024).status == "INCONCLUSIVE"
 
 
 def test_budgets(monkeypatch):
     """By default a quarter of a host's free memory, all of a GPU's, and as much as there is where none is known."""
     monkeypatch.setattr(os, "sysconf", {"SC_AVPHYS_PAGES": 1000, "SC_PAGE_SIZE": 4096}.__getitem__)
-    assert memory_checks._budget("cpu:0", None) == (None, 1_024_000)
-    assert memory_checks._budget("cpu:0", 5) == (None, 5)
-    monkeypatch.setattr(memory_checks, "_gpu_memory", lambda _: 80)
-    assert memory_checks._budget("gpu:0", None) == (80, 80)
-    assert memory_checks._budget("gpu:0", 5) == (80, 5)
-    monkeypatch.setattr(memory_checks, "_gpu_memory", lambda _: None)
-    assert memory_checks._budget("gpu:0", None) == (None, 1 << 50)
+    assert memory._budget("cpu:0", None) == (None, 1_024_000)
+    assert memory._budget("cpu:0", 5) == (None, 5)
+    monkeypatch.setattr(memory, "_gpu_memory", lambda _: 80)
+    assert memory._budget("gpu:0", None) == (80, 80)
+    assert memory._budget("gpu:0", 5) == (80, 5)
+    monkeypatch.setattr(memory, "_gpu_memory", lambda _: None)
+    assert memory._budget("gpu:0", None) == (None, 1 << 50)
 
 
 @pytest.mark.parametrize(
@@ -186,7 +186,7 @@ def test_budgets(monkeypatch):
     ],
 )
 def test_memory_of_the_right_gpu(monkeypatch, visible, device, total):
-    """The driver is asked about the GPU that this process sees under that number."""
+    """The driver reports on the GPU that this process sees under that number."""
     pynvml = pytest.importorskip("pynvml")
     if visible is None:
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
@@ -196,7 +196,7 @@ def test_memory_of_the_right_gpu(monkeypatch, visible, device, total):
     monkeypatch.setattr(pynvml, "nvmlDeviceGetHandleByIndex", lambda number: 100 + number)
     monkeypatch.setattr(pynvml, "nvmlDeviceGetHandleByUUID", {"GPU-b": 200}.__getitem__)
     monkeypatch.setattr(pynvml, "nvmlDeviceGetMemoryInfo", lambda handle: SimpleNamespace(total=handle))
-    assert memory_checks._gpu_memory(device) == total
+    assert memory._gpu_memory(device) == total
 
 
 @pytest.mark.parametrize(
@@ -215,4 +215,4 @@ def test_memory_of_the_right_gpu(monkeypatch, visible, device, total):
 )
 def test_which_errors_mean_no_memory(error, expected):
     """Each backend's way of saying that there is no memory left, and no other error."""
-    assert memory_checks.is_out_of_memory(error) is expected
+    assert memory.is_out_of_memory(error) is expected

@@ -1,21 +1,21 @@
-"""The plan: every check in every precision has a name, one cause is one failure, and an error is an answer."""
+"""Every check in every precision has a name, one cause is one failure, and an exception is a finding."""
 
 from dataclasses import replace
 
 import pytest
 
-from alexnet_repro.verify.checks import registry as plan
+from alexnet_repro.verify.checks import registry
 from alexnet_repro.verify.checks.config import CheckConfig
 from alexnet_repro.verify.checks.registry import (
-    ALL,
+    ALL_CHECKS,
     CORRECT,
     REPEATABLE,
-    Check,
     CheckId,
-    asked,
+    DeviceCheck,
     attributed,
     crashed,
-    run,
+    expand,
+    run_check,
 )
 from alexnet_repro.verify.finding import Finding
 
@@ -33,9 +33,9 @@ def failed(check, precision="", device="gpu:0", **data):
 
 
 @pytest.mark.parametrize("precision", ["", *ON_GPU])
-@pytest.mark.parametrize("check", list(ALL))
+@pytest.mark.parametrize("check", list(ALL_CHECKS))
 def test_name_tells_which_check(check, precision):
-    """A check's name, in any precision, is understood by the child that is asked."""
+    """A check's name, in any precision, is understood by the child."""
     assert CheckId.parse(str(CheckId(check, precision))) == CheckId(check, precision)
 
 
@@ -53,8 +53,8 @@ def test_names(check, precision, name):
 
 
 def test_checks_of_a_cpu():
-    """A CPU is asked what it is to get right in float32 and bfloat16, each check after those it builds on."""
-    assert list(map(str, asked(CORRECT, "cpu:0"))) == [
+    """A CPU is checked in float32 and bfloat16, each check after those it depends on."""
+    assert list(map(str, expand(CORRECT, "cpu:0"))) == [
         "shapes",
         "image_labels",
         "pipeline",
@@ -72,16 +72,16 @@ def test_checks_of_a_cpu():
 
 
 def test_checks_of_a_gpu():
-    """A GPU is asked in TensorFloat-32 and float16 too."""
+    """A GPU is checked in TensorFloat-32 and float16 too."""
     names = [f"{check} {precision}" for check in ("layers", "update", "learning") for precision in ON_GPU]
-    assert [str(each) for each in asked(CORRECT, "gpu:7") if each.precision] == names
-    assert list(map(str, asked(REPEATABLE, "gpu:0"))) == [f"replay {precision}" for precision in ON_GPU]
+    assert [str(each) for each in expand(CORRECT, "gpu:7") if each.precision] == names
+    assert list(map(str, expand(REPEATABLE, "gpu:0"))) == [f"replay {precision}" for precision in ON_GPU]
 
 
-def test_nothing_builds_on_what_comes_later():
-    """What a check builds on is there, and asked before it."""
-    for number, check in enumerate(ALL):
-        assert set(ALL[check].builds_on) <= set(list(ALL)[:number])
+def test_dependencies_come_first():
+    """What a check depends on is there, and runs before it."""
+    for number, check in enumerate(ALL_CHECKS):
+        assert set(ALL_CHECKS[check].depends_on) <= set(list(ALL_CHECKS)[:number])
 
 
 @pytest.mark.parametrize(
@@ -92,8 +92,8 @@ def test_nothing_builds_on_what_comes_later():
         pytest.param(failed("dropout"), "layers float32", id="finding=dropout"),
     ],
 )
-def test_failure_that_follows_is_in_doubt(finding, message):
-    """A failure that builds on one before it says which, and is none of its own."""
+def test_failure_that_follows_is_inconclusive(finding, message):
+    """A failure that depends on an earlier one names it, and is inconclusive."""
     check, _, precision = message.partition(" ")
     found = attributed(finding, [failed("image_labels"), failed(check, precision)])
     assert (found.status, found.message) == ("INCONCLUSIVE", f"caused by failed check '{message}': wrong")
@@ -108,7 +108,7 @@ def test_failure_that_follows_is_in_doubt(finding, message):
         pytest.param(failed("update", "tf32"), failed("layers", "float32"), id="earlier=another-precision"),
         pytest.param(failed("dropout"), failed("layers", "mixed_float16"), id="earlier=not-float32"),
         pytest.param(failed("layers", "tf32"), failed("image_labels"), id="earlier=unrelated"),
-        pytest.param(failed("shapes"), failed("layers", "float32"), id="earlier=builds-on-it"),
+        pytest.param(failed("shapes"), failed("layers", "float32"), id="earlier=depends-on-it"),
         pytest.param(failed("layers", "tf32"), replace(failed("shapes"), status="PASS"), id="earlier=passed"),
         pytest.param(failed("layers", "tf32"), replace(failed("shapes"), status="INCONCLUSIVE"), id="earlier=doubt"),
         pytest.param(replace(failed("layers", "tf32"), kind="crash"), failed("shapes"), id="finding=crash"),
@@ -127,17 +127,17 @@ def test_failure_of_its_own_stays_one(finding, earlier):
         pytest.param(CheckId("layers", "tf32"), "tf32", id="check=layers"),
     ],
 )
-def test_check_is_asked_in_its_precision(monkeypatch, check, in_precision):
-    """The subject has the precision asked for, or float32; the finding has the name, device and precision asked."""
-    subjects = []
+def test_check_runs_in_its_precision(monkeypatch, check, in_precision):
+    """The config has the check's precision, or float32; the finding has the name, device and precision."""
+    configs = []
 
     def note(config):
-        subjects.append(config)
+        configs.append(config)
         return Finding("inner name", "PASS", "well")
 
-    monkeypatch.setitem(plan.ALL, check.check, Check(note))
-    found = run(check, replace(CONFIG, precision="mixed_bfloat16"))
-    assert subjects == [replace(CONFIG, precision=in_precision)]
+    monkeypatch.setitem(registry.ALL_CHECKS, check.check, DeviceCheck(note))
+    found = run_check(check, replace(CONFIG, precision="mixed_bfloat16"))
+    assert configs == [replace(CONFIG, precision=in_precision)]
     assert found == Finding(check.check, "PASS", "well", device="gpu:1", precision=check.precision)
 
 
@@ -148,21 +148,21 @@ def test_check_is_asked_in_its_precision(monkeypatch, check, in_precision):
         pytest.param(ResourceExhaustedError("7 of 9"), "the device ran out of memory", "nvidia-smi", id="error=memory"),
     ],
 )
-def test_error_is_the_answer(monkeypatch, error, message, fix):
-    """Whatever a check raises is its failure, in one line, with what to type; no memory is said as such."""
+def test_exception_is_the_finding(monkeypatch, error, message, fix):
+    """An exception is the check's failure, in one line, with a fix; memory that is full is named."""
 
-    def fails(_subject):
+    def fails(_config):
         raise error
 
-    monkeypatch.setitem(plan.ALL, "layers", Check(fails))
-    found = run(CheckId("layers", "tf32"), CONFIG)
+    monkeypatch.setitem(registry.ALL_CHECKS, "layers", DeviceCheck(fails))
+    found = run_check(CheckId("layers", "tf32"), CONFIG)
     assert (found.check, found.status, found.device, found.precision) == ("layers", "FAIL", "gpu:1", "tf32")
     assert (found.message, found.evidence) == (message, f"{type(error).__name__}: 7 of 9")
     assert fix in found.fix
     assert found.kind == "crash"
 
 
-def test_what_a_child_said_is_evidence():
+def test_evidence_of_a_crash():
     """A text is kept as it is; a long error is cut."""
     assert crashed("memory", "ended by SIGKILL").evidence == "ended by SIGKILL"
     assert len(crashed("memory", ValueError("x" * 9999)).evidence) == len("ValueError: ") + 500

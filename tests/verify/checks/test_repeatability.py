@@ -1,10 +1,10 @@
-"""Two runs agree in every bit or not, and which runs are compared is said."""
+"""Two runs agree in every bit or not, and the finding names them."""
 
 import pytest
 
-from alexnet_repro.verify.checks import repeatability as repeat_checks
+from alexnet_repro.verify.checks import repeatability
 from alexnet_repro.verify.checks.config import CheckConfig
-from alexnet_repro.verify.checks.repeatability import agreement, first_of_model
+from alexnet_repro.verify.checks.repeatability import agreement, reference_gpu
 from alexnet_repro.verify.finding import Finding
 from alexnet_repro.verify.numerics.replay import StepDigest
 
@@ -24,7 +24,7 @@ def digest(*steps):
 
 
 def test_same_bits_agree():
-    """Equal digests pass, in the other run's name, and are handed on for the next comparison."""
+    """Equal digests pass, in the other run's name, and stay for the next comparison."""
     found = agreement("processes", FIRST, digest(*STEPS), "another process")
     assert (found.check, found.status, found.device, found.precision) == ("processes", "PASS", "gpu:1", "tf32")
     assert found.message == "another process has the same bits"
@@ -63,27 +63,27 @@ MODELS = {"gpu:0": "Tesla T4", "gpu:1": "NVIDIA H100", "gpu:2": "NVIDIA H100", "
     ],
     ids=lambda value: "+".join(value) if isinstance(value, list) else value,
 )
-def test_sibling_is_of_the_same_model(device, devices, first):
-    """A GPU is held against the first that is asked of its own model, whichever are asked; else against none."""
-    assert first_of_model(device, devices, MODELS) == first
+def test_reference_gpu(device, devices, first):
+    """A GPU is compared with the first checked one of its own model, whichever are checked; else with itself."""
+    assert reference_gpu(device, devices, MODELS) == first
 
 
 def test_run_that_failed_is_the_failure():
-    """A run that didn't come to its end fails in its own words, under the name of the comparison."""
+    """A run that crashed fails with its own message, under the name of the comparison."""
     found = agreement("processes", FIRST, BROKEN, "another process")
     assert (found.check, found.status, found.message, found.kind) == ("processes", "FAIL", "it hangs", "crash")
 
 
 def test_no_first_run_is_no_second_failure():
-    """Without a first run nothing can be compared: in doubt, and what it follows from is said."""
+    """Without a first run nothing can be compared: inconclusive, and the cause is named."""
     found = agreement("processes", BROKEN, digest(*STEPS), "another process")
     assert (found.status, found.device, found.precision) == ("INCONCLUSIVE", "gpu:1", "tf32")
-    assert found.message == "caused by failed check 'replay': there is no first run to compare with"
+    assert found.message == "caused by failed check 'replay': there are no digests of the first run to compare with"
     assert (found.evidence, found.fix) == ("it hangs", "fix that check first")
 
 
 @pytest.mark.parametrize(
-    ("runs", "status", "said"),
+    ("runs", "status", "message"),
     [
         pytest.param([DIGESTS, DIGESTS, DIGESTS], "PASS", "3 runs of 2 steps", id="runs=same"),
         pytest.param([DIGESTS, OTHER, DIGESTS], "FAIL", "replay 2 differs from the first run in the weight head",
@@ -92,8 +92,8 @@ def test_no_first_run_is_no_second_failure():
                      id="runs=last"),
     ],
 )  # fmt: skip
-def test_every_replay_is_compared(monkeypatch, runs, status, said):
-    """As many runs as asked for are made, and the first that differs is named."""
+def test_every_replay_is_compared(monkeypatch, runs, status, message):
+    """As many runs as configured are made, and the first that differs is named."""
 
     class Runs:
         left = iter(runs)
@@ -101,16 +101,16 @@ def test_every_replay_is_compared(monkeypatch, runs, status, said):
         def run(self):
             return next(self.left)
 
-    monkeypatch.setattr(repeat_checks, "new_replay", lambda _subject: Runs())
-    found = repeat_checks.replay(CheckConfig(steps=2, replays=3))
-    assert (found.status, found.message.startswith(said)) == (status, True)
+    monkeypatch.setattr(repeatability, "new_replay", lambda _config: Runs())
+    found = repeatability.replay(CheckConfig(steps=2, replays=3))
+    assert (found.status, found.message.startswith(message)) == (status, True)
 
 
 def test_this_processor_repeats_itself():
     """Here, replays agree, another replay of the same seed agrees with them, and one of another seed doesn't."""
     small = CheckConfig(side=67, steps=1, replays=2)
-    first = repeat_checks.replay(small)
+    first = repeatability.replay(small)
     assert (first.status, first.message) == ("PASS", "2 runs of 1 step")
-    assert agreement("again", first, repeat_checks.digest(small), "once more").status == "PASS"
-    other = repeat_checks.digest(CheckConfig(side=67, steps=1, seed=1))
+    assert agreement("again", first, repeatability.digest(small), "once more").status == "PASS"
+    other = repeatability.digest(CheckConfig(side=67, steps=1, seed=1))
     assert agreement("again", first, other, "another seed").status == "FAIL"

@@ -1,4 +1,4 @@
-"""An examination asks each device in children of its own, in the order planned, and a child that dies is an answer."""
+"""Each device's checks run in children of its own, in the order planned, and a child that dies is a finding."""
 
 import json
 from dataclasses import replace
@@ -8,24 +8,23 @@ import pytest
 
 from alexnet_repro.backend import determinism
 from alexnet_repro.backend import memory as backend_memory
-from alexnet_repro.verify import subprocesses as child
-from alexnet_repro.verify.checks import registry as plan
-from alexnet_repro.verify.checks import run
+from alexnet_repro.verify import subprocesses
+from alexnet_repro.verify.checks import registry
 from alexnet_repro.verify.checks import runner as module
 from alexnet_repro.verify.checks.config import CheckConfig
-from alexnet_repro.verify.checks.registry import Check, CheckId
-from alexnet_repro.verify.checks.runner import CheckRunner
+from alexnet_repro.verify.checks.registry import CheckId, DeviceCheck
+from alexnet_repro.verify.checks.runner import CheckRunner, run_in_child
 from alexnet_repro.verify.finding import Finding
 from tests.helpers.machines import TWO, box
 
 CONFIG = CheckConfig(side=67, steps=2, replays=2)
-SHAPES, PAIRS, LAYERS, REPLAY = (
+SHAPES, IMAGE_LABELS, LAYERS, REPLAY = (
     CheckId("shapes"),
     CheckId("image_labels"),
     CheckId("layers", "tf32"),
     CheckId("replay", "tf32"),
 )
-PLANNED = {"gpu:0": [SHAPES, LAYERS, REPLAY, PAIRS], "gpu:1": [SHAPES]}
+PLANNED = {"gpu:0": [SHAPES, LAYERS, REPLAY, IMAGE_LABELS], "gpu:1": [SHAPES]}
 HERE = box(*TWO)
 SCRIPT = """\
 import json, os, signal, sys
@@ -34,13 +33,13 @@ for name in sys.argv[2:]:
     if name == "image_labels":
         print("E0000 00:00:1795527018.296294 10993 x.cc:52] failed call to cuInit", file=sys.stderr, flush=True)
         os.kill(os.getpid(), signal.SIGKILL)
-    said = f"{options['subject']['device']} {options['deterministic']}"
-    print(json.dumps({"check": name.split()[0], "status": "PASS", "message": said}))
+    message = f"{options['config']['device']} {options['deterministic']}"
+    print(json.dumps({"check": name.split()[0], "status": "PASS", "message": message}))
 """
 
 
 class Children:
-    """Stands in for `check_device`: `started` is what each child was asked, `answered` what came of it, in order."""
+    """Stands in for `run_in_child`: `started` is what each child was given, `answered` what came of it, in order."""
 
     def __init__(self):
         self.started, self.answered, self.statuses = [], [], {}
@@ -51,29 +50,29 @@ class Children:
         for check in checks:
             self.answered.append((config.device, str(check)))
             status = self.statuses.get(str(check), "PASS")
-            yield Finding(check.check, status, "said", device=config.device, precision=check.precision)
+            yield Finding(check.check, status, "well", device=config.device, precision=check.precision)
 
 
 @pytest.fixture
 def children(monkeypatch):
     """The children that are started."""
     children = Children()
-    monkeypatch.setattr(module, "check_device", children)
+    monkeypatch.setattr(module, "run_in_child", children)
     monkeypatch.setattr(module.keras.backend, "backend", lambda: "tensorflow")  # JAX has a child more
     return children
 
 
-def asked(children):
-    """Return which device each child was asked what, and whether determinism was on."""
+def started(children):
+    """Return each child's device and checks, and whether determinism was on."""
     return [each[:3] for each in children.started]
 
 
-def test_one_child_a_device_and_kind(children):
-    """Each device has one child for what is planned, another for what must be deterministic; each answers in order."""
+def test_one_child_per_device_and_kind(children):
+    """Each device has one child for what is planned, another for what must be deterministic; each keeps the order."""
     runner = CheckRunner(CONFIG, PLANNED, HERE, 30)
-    found = [runner.find("gpu:0", check) for check in PLANNED["gpu:0"]]
-    found.append(runner.find("gpu:1", SHAPES))
-    assert asked(children) == [
+    found = [runner.result("gpu:0", check) for check in PLANNED["gpu:0"]]
+    found.append(runner.result("gpu:1", SHAPES))
+    assert started(children) == [
         ("gpu:0", ["shapes", "layers tf32", "image_labels"], False),
         ("gpu:0", ["replay tf32"], True),
         ("gpu:1", ["shapes"], False),
@@ -85,7 +84,7 @@ def test_one_child_a_device_and_kind(children):
         ("gpu:0", "image_labels", ""),
         ("gpu:1", "shapes", ""),
     ]
-    assert runner.found == found
+    assert runner.results == found
 
 
 @pytest.mark.parametrize("device", ["cpu:0", "gpu:0"])
@@ -94,9 +93,9 @@ def test_layers_on_jax(children, monkeypatch, backend, device):
     """XLA doesn't choose kernels of single layers by timing; what is compiled for training has a child that does."""
     monkeypatch.setattr(module.keras.backend, "backend", lambda: backend)
     monkeypatch.setenv("XLA_FLAGS", "--xla_dump_to=/here")
-    runner = CheckRunner(CONFIG, {device: [SHAPES, LAYERS, PAIRS]}, HERE, 30)
-    for check in (SHAPES, LAYERS, PAIRS):
-        runner.find(device, check)
+    runner = CheckRunner(CONFIG, {device: [SHAPES, LAYERS, IMAGE_LABELS]}, HERE, 30)
+    for check in (SHAPES, LAYERS, IMAGE_LABELS):
+        runner.result(device, check)
     flags = {tuple(names): environ.get("XLA_FLAGS") for _, names, _, environ in children.started}
     if (backend, device) == ("jax", "gpu:0"):
         assert flags == {
@@ -107,25 +106,25 @@ def test_layers_on_jax(children, monkeypatch, backend, device):
         assert flags == {("shapes", "layers tf32", "image_labels"): None}
 
 
-def test_each_check_is_asked_once_and_when_needed(children):
-    """A finding comes as soon as its check has answered, and is remembered."""
+def test_each_check_runs_once_and_when_needed(children):
+    """A finding is there as soon as its check is done, and is kept."""
     runner = CheckRunner(CONFIG, PLANNED, HERE, 30)
-    first = runner.find("gpu:0", LAYERS)
+    first = runner.result("gpu:0", LAYERS)
     assert children.answered == [("gpu:0", "shapes"), ("gpu:0", "layers tf32")]
-    assert runner.find("gpu:0", LAYERS) is first
-    runner.find("gpu:0", SHAPES)
+    assert runner.result("gpu:0", LAYERS) is first
+    runner.result("gpu:0", SHAPES)
     assert len(children.answered) == 2
 
 
-def test_what_was_not_planned_is_asked_too(children):
-    """Any check can be asked for, before or after the planned ones, which are still asked in one child."""
+def test_unplanned_checks_run_too(children):
+    """Any check can run, before or after the planned ones, which still share one child."""
     runner = CheckRunner(CONFIG, PLANNED, HERE, 30)
-    copies = runner.find("gpu:0", CheckId("copies"))
+    copies = runner.result("gpu:0", CheckId("copies"))
     assert (copies.check, copies.device) == ("copies", "gpu:0")
-    for check in (SHAPES, LAYERS, PAIRS):
-        runner.find("gpu:0", check)
-    runner.find("gpu:0", CheckId("resize"))
-    assert asked(children) == [
+    for check in (SHAPES, LAYERS, IMAGE_LABELS):
+        runner.result("gpu:0", check)
+    runner.result("gpu:0", CheckId("resize"))
+    assert started(children) == [
         ("gpu:0", ["copies"], False),
         ("gpu:0", ["shapes", "layers tf32", "image_labels"], False),
         ("gpu:0", ["resize"], False),
@@ -133,11 +132,11 @@ def test_what_was_not_planned_is_asked_too(children):
 
 
 def test_findings_are_attributed(children):
-    """A failure that follows from another on the same device is in doubt; the first one is the failure."""
+    """A failure that follows from another on the same device is inconclusive; the first one is the failure."""
     children.statuses = {"shapes": "FAIL", "layers tf32": "FAIL"}
     runner = CheckRunner(CONFIG, PLANNED, HERE, 30)
-    assert runner.find("gpu:0", LAYERS).status == "INCONCLUSIVE"
-    assert [each.status for each in runner.found] == ["FAIL", "INCONCLUSIVE"]
+    assert runner.result("gpu:0", LAYERS).status == "INCONCLUSIVE"
+    assert [each.status for each in runner.results] == ["FAIL", "INCONCLUSIVE"]
 
 
 @pytest.mark.parametrize(
@@ -148,9 +147,9 @@ def test_findings_are_attributed(children):
 def test_determinism_is_on_where_bits_are_compared(children, monkeypatch, check, deterministic):
     """Replays and digests have it, with the variables that it needs; nothing else pays for it."""
     monkeypatch.setattr(module, "determinism_variables", lambda: {"XLA_FLAGS": "--deterministic"})
-    CheckRunner(CONFIG, {}, HERE, 30).find("gpu:0", CheckId.parse(check))
-    ((_, asked, with_determinism, environ),) = children.started
-    assert (asked, with_determinism) == ([check], deterministic)
+    CheckRunner(CONFIG, {}, HERE, 30).result("gpu:0", CheckId.parse(check))
+    ((_, names, with_determinism, environ),) = children.started
+    assert (names, with_determinism) == ([check], deterministic)
     assert environ.get("XLA_FLAGS") == ("--deterministic" if deterministic else None)
 
 
@@ -162,7 +161,7 @@ def test_devices_run_at_the_same_time(children, monkeypatch):
         both.wait()
         yield from children(*arguments, **options)
 
-    monkeypatch.setattr(module, "check_device", meeting)
+    monkeypatch.setattr(module, "run_in_child", meeting)
     found = CheckRunner(CONFIG, PLANNED, HERE, 30).digests(["cpu:0", "gpu:1"], "digest")
     assert {device: [(each.check, each.device) for each in by_precision.values()]
             for device, by_precision in found.items()} == {
@@ -177,11 +176,11 @@ def test_each_run_of_digests_is_new(children):
     runner = CheckRunner(CONFIG, PLANNED, HERE, 30)
     for _ in range(2):
         runner.digests(["cpu:0"], "digest")
-    assert asked(children) == [("cpu:0", ["digest float32", "digest mixed_bfloat16"], True)] * 2
+    assert started(children) == [("cpu:0", ["digest float32", "digest mixed_bfloat16"], True)] * 2
 
 
 def test_matrix_has_every_cell(children):
-    """The price of determinism, precision and XLA is that of each combination."""
+    """The overhead of determinism, precision and XLA is measured in each combination."""
     cells = CheckRunner(CONFIG, {}, HERE, 30).matrix("cpu:0")
     assert {cell: finding.check for cell, finding in cells.items()} == {
         (determinism, precision, xla): f"overhead xla={xla}"
@@ -211,18 +210,18 @@ def test_copies_between_gpus_see_all_of_them(children):
 def test_child_sees_its_device_alone(children, visible, device, shown):
     """A CPU's child sees no GPU; a GPU's sees that one, by the name that the user chose it by."""
     settings = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
-    CheckRunner(CONFIG, {}, replace(HERE, settings=settings), 30).find(device, SHAPES)
+    CheckRunner(CONFIG, {}, replace(HERE, settings=settings), 30).result(device, SHAPES)
     ((_, _, _, environ),) = children.started
     assert environ["CUDA_VISIBLE_DEVICES"] == shown
 
 
 def test_child_that_is_killed_is_one_failure(monkeypatch, tmp_path):
-    """What kills the child is that check's failure, with what was said; the rest is asked of another child."""
+    """What kills the child is that check's failure, with what was logged; another child runs the rest."""
     (tmp_path / "child_for_test.py").write_text(SCRIPT)
-    monkeypatch.setattr(run, "each", lambda _module, *arguments: child.each("child_for_test", *arguments))
+    monkeypatch.setattr(module, "each", lambda _module, *arguments: subprocesses.each("child_for_test", *arguments))
     config, environ = replace(CONFIG, device="gpu:3"), {"PYTHONPATH": str(tmp_path)}
-    asked = [SHAPES, PAIRS, LAYERS]
-    found = list(run.check_device(config, asked, deterministic=True, deadline=60, environ=environ))
+    checks = [SHAPES, IMAGE_LABELS, LAYERS]
+    found = list(run_in_child(config, checks, deterministic=True, deadline=60, environ=environ))
     assert [(each.check, each.precision, each.device, each.status) for each in found] == [
         ("shapes", "", "gpu:3", "PASS"),
         ("image_labels", "", "gpu:3", "FAIL"),
@@ -232,20 +231,22 @@ def test_child_that_is_killed_is_one_failure(monkeypatch, tmp_path):
     assert (found[1].evidence, found[1].kind) == ("ended by SIGKILL; failed call to cuInit", "crash")
 
 
-def _wrong(_subject):
+def _wrong(_config):
     raise ArithmeticError("7 of 9")
 
 
 @pytest.mark.parametrize("deterministic", [False, True])
 def test_child_stops_after_an_error(monkeypatch, capsys, deterministic):
-    """A failure is no reason to stop; an error, which may stick to the device, is. Determinism is on if asked for."""
+    """A failure is no reason to stop; an error, which may stick to the device, is. Determinism is on if wanted."""
     called = []
     monkeypatch.setattr(backend_memory, "enable_memory_growth", lambda: called.append("growth"))
     monkeypatch.setattr(determinism, "enable_determinism", lambda: called.append("determinism"))
-    monkeypatch.setitem(plan.ALL, "shapes", Check(lambda _: Finding("shapes", "FAIL", "not documented")))
-    monkeypatch.setitem(plan.ALL, "layers", Check(_wrong))
-    options = {"deterministic": deterministic, "subject": {"device": "gpu:0", "side": 67}}
-    run.main(json.dumps(options), ["shapes", "layers tf32", "image_labels"])
+    monkeypatch.setitem(
+        registry.ALL_CHECKS, "shapes", DeviceCheck(lambda _: Finding("shapes", "FAIL", "not documented"))
+    )
+    monkeypatch.setitem(registry.ALL_CHECKS, "layers", DeviceCheck(_wrong))
+    options = {"deterministic": deterministic, "config": {"device": "gpu:0", "side": 67}}
+    module.main(json.dumps(options), ["shapes", "layers tf32", "image_labels"])
     shapes, layers = (Finding(**json.loads(line)) for line in capsys.readouterr().out.splitlines())
     assert (shapes.check, shapes.message, shapes.device) == ("shapes", "not documented", "gpu:0")
     assert (layers.check, layers.precision, layers.evidence) == ("layers", "tf32", "ArithmeticError: 7 of 9")
@@ -255,8 +256,8 @@ def test_child_stops_after_an_error(monkeypatch, capsys, deterministic):
 @pytest.mark.slow
 def test_this_processor_passes():
     """Real checks, in a real child, pass here."""
-    asked, environ = [SHAPES, CheckId("resize")], {"CUDA_VISIBLE_DEVICES": "-1"}
-    found = list(run.check_device(CONFIG, asked, deterministic=False, deadline=180, environ=environ))
+    checks, environ = [SHAPES, CheckId("resize")], {"CUDA_VISIBLE_DEVICES": "-1"}
+    found = list(run_in_child(CONFIG, checks, deterministic=False, deadline=180, environ=environ))
     assert [(each.check, each.status) for each in found] == [("shapes", "PASS"), ("resize", "PASS")]
 
 
@@ -269,9 +270,9 @@ def test_this_processor_passes():
     ],
 )
 def test_child_that_does_not_answer_fails(deadline, backend, evidence):
-    """A real child that is too slow, or can't even start, is a failure of each check that it was asked."""
+    """A real child that is too slow, or can't even start, is a failure of each of its checks."""
     environ = {"KERAS_BACKEND": backend} if backend else {}
-    asked = [SHAPES, CheckId("resize")]
-    found = list(run.check_device(CONFIG, asked, deterministic=False, deadline=deadline, environ=environ))
+    checks = [SHAPES, CheckId("resize")]
+    found = list(run_in_child(CONFIG, checks, deterministic=False, deadline=deadline, environ=environ))
     assert [(each.check, each.status) for each in found] == [("shapes", "FAIL"), ("resize", "FAIL")]
     assert all(each.evidence.startswith(evidence) for each in found)

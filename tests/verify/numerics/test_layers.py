@@ -290,7 +290,7 @@ def to_bfloat16(x):
     ],
 )
 def test_coarser_arithmetic_is_recognised(coarser, rounding, assign, wrap, first_off):
-    """Operands of float32 products that are rounded unasked fail the first layer, and the message says to what."""
+    """Operands of float32 products that are rounded unasked fail the first layer, and the fix names to what."""
     assign("conv2d", 0, rounding)
     wrap("conv2d", lambda call, x: call(rounding(x)))
     off = first_off()
@@ -336,6 +336,6 @@ OFF = LayerComparison("conv2d_2", "output", "float32", 2304, 3.1e-3, 4e-6, (0, 4
     ],
 )
 def test_message(row, sentence, advice):
-    """A failure says layer, array, error, place, bound and precision in one sentence, and then what to do."""
+    """A failure has layer, array, error, place, bound and precision in one sentence, and a fix."""
     assert str(row) == sentence
     assert advice in row.fix

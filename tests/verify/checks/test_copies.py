@@ -7,7 +7,7 @@ import pytest
 from keras import ops
 
 from alexnet_repro.backend.devices import moved
-from alexnet_repro.verify.checks import memory as memory_checks
+from alexnet_repro.verify.checks import memory
 from alexnet_repro.verify.checks.config import CheckConfig
 
 CONFIG = CheckConfig(side=67, steps=2, replays=2)
@@ -15,7 +15,7 @@ CONFIG = CheckConfig(side=67, steps=2, replays=2)
 
 def test_copies_arrive():
     """What is copied to this processor and back is what was sent."""
-    found = memory_checks.copies(CONFIG)
+    found = memory.copies(CONFIG)
     assert (found.status, found.message) == ("PASS", "64 MiB to cpu:0 and back")
 
 
@@ -29,7 +29,7 @@ def test_copies_arrive():
 )
 def test_wrong_byte_is_found(monkeypatch, to, way):
     """One byte that arrives as another fails, and the way it went is named."""
-    monkeypatch.setattr(memory_checks, "COPIED", 4096)
+    monkeypatch.setattr(memory, "COPIED_BYTES", 4096)
     seen = []
 
     def spoiling(tensor, device):
@@ -39,20 +39,20 @@ def test_wrong_byte_is_found(monkeypatch, to, way):
             array[1234] ^= 1
         return moved(ops.convert_to_tensor(array), "cpu:0")
 
-    monkeypatch.setattr(memory_checks, "moved", spoiling)
-    found = memory_checks.copies(CONFIG, ("gpu:1",))
+    monkeypatch.setattr(memory, "moved", spoiling)
+    found = memory.copies(CONFIG, ("gpu:1",))
     assert (found.status, found.number) == ("FAIL", 1)
     assert found.message == f"1 of 4096 bytes copied {way} didn't arrive as they were sent"
     assert found.fix
 
 
-def test_every_other_gpu_is_a_peer(monkeypatch):
+def test_gpu_to_gpu_copies(monkeypatch):
     """Copies go from the first GPU to each of the others and back, and to no CPU."""
-    monkeypatch.setattr(memory_checks, "COPIED", 4096)
-    monkeypatch.setattr(memory_checks, "usable_devices", lambda: ("cpu:0", "gpu:0", "gpu:1", "gpu:2"))
-    monkeypatch.setattr(memory_checks, "on_device", lambda _: nullcontext())
-    monkeypatch.setattr(memory_checks, "moved", lambda tensor, _device: tensor)
-    found = memory_checks.gpu_to_gpu_copies(CheckConfig(device="gpu:0"))
+    monkeypatch.setattr(memory, "COPIED_BYTES", 4096)
+    monkeypatch.setattr(memory, "usable_devices", lambda: ("cpu:0", "gpu:0", "gpu:1", "gpu:2"))
+    monkeypatch.setattr(memory, "on_device", lambda _: nullcontext())
+    monkeypatch.setattr(memory, "moved", lambda tensor, _device: tensor)
+    found = memory.gpu_to_gpu_copies(CheckConfig(device="gpu:0"))
     assert [way for way in found.message.split(", ") if "gpu:0" in way and "and back" not in way] == [
         "from gpu:0 to gpu:1",
         "from gpu:1 to gpu:0",
