@@ -1,6 +1,8 @@
 """Options, test ids, header and devices, for tests and benchmarks alike: wiring only."""
 
 import argparse
+import contextlib
+import math
 import os
 
 import pytest
@@ -27,6 +29,13 @@ def _duration(text: str) -> float:
     if unit not in SECONDS or not number.isdecimal() or int(number) < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number and s, m or h, as 10m; got {text!r}")
     return float(int(number) * SECONDS[unit])
+
+
+def _positive(text: str) -> float:
+    with contextlib.suppress(ValueError):
+        if 0 < float(text) < math.inf:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"expected a number above 0, got {text!r}")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -88,6 +97,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=60.0,
         metavar="TIME",
         help="how long the other workers are waited for at the start (default: 60s)",
+    )
+    group.addoption(
+        "--link-gbps",
+        type=_positive,
+        metavar="N",
+        help="speed of the network between two machines in Gb/s, as iperf3 measures it: with --distribute, the "
+        "all-reduce is compared with it (default: no bound)",
     )
     group.addoption("--fail-inconclusive", action="store_true", help="what can't be told fails too")
     group.addoption(

@@ -1,4 +1,4 @@
-"""Are devices together as fast as so many should be, is one of them slow? On two GPUs or more, or parts of a CPU."""
+"""Throughput of several devices together, and stragglers among them: two GPUs or more, or parts of a CPU."""
 
 from collections.abc import Callable
 
@@ -6,45 +6,53 @@ import keras
 import pytest
 
 from alexnet_repro.backend.devices import gpu_models
-from alexnet_repro.verify.benchmark import scaling
+from alexnet_repro.verify.benchmark.scaling import find_stragglers, judge_all_reduce, judge_scaling
+from alexnet_repro.verify.benchmark.scaling_run import ScalingRun
+from alexnet_repro.verify.finding import Finding
 from benchmarks.summary import DEVICES, LINES
-from benchmarks.together import NO_TWO_GPUS, TENSORFLOWS, Together, through_host
+
+NO_TWO_GPUS = "it needs two GPUs (to try it on parts of a CPU: --cpu-replicas=2)"
+NOT_TENSORFLOW = "it needs tf.distribute, and Keras's backend is another"
 
 
 @pytest.fixture(scope="module")
-def together(request: pytest.FixtureRequest) -> Together:
-    """What is measured of all GPUs, or of the parts of the CPU that are asked for; elsewhere it is said why not."""
+def scaling_run(request: pytest.FixtureRequest) -> ScalingRun:
+    """The measurements of all GPUs, or of parts of the CPU; skips, and says why, where there are no two."""
     config = request.config
     parts, devices = config.getoption("cpu_replicas"), config.stash[DEVICES]
     gpus = [device for device in devices if device.startswith("gpu")]
-    why = TENSORFLOWS if keras.backend.backend() != "tensorflow" else "" if parts or len(gpus) > 1 else NO_TWO_GPUS
+    why = NOT_TENSORFLOW if keras.backend.backend() != "tensorflow" else "" if parts or len(gpus) > 1 else NO_TWO_GPUS
     if why:
         config.stash[LINES].append(f"scaling: not run; {why}")
         pytest.skip(why)
-    chosen = [f"cpu:{number}" for number in range(parts)] or gpus
-    return Together(chosen, parts, config.getoption("deadline"), float(config.getoption("benchmark_max_time")))
+    chosen = [f"cpu:{index}" for index in range(parts)] or gpus
+    seconds = float(config.getoption("benchmark_max_time"))
+    return ScalingRun(chosen, parts, deadline=config.getoption("deadline"), seconds=seconds)
 
 
-def test_stragglers(together: Together, conclude: Callable[..., None]) -> None:
+def test_stragglers(scaling_run: ScalingRun, conclude: Callable[..., None]) -> None:
     """No device is over 5 % behind the median at the work that each of them does in an update."""
 
-    def find() -> list[scaling.Finding]:
-        return scaling.stragglers(together.alone(), together.images, gpu_models(), together.precision)
+    def find(count: int) -> list[Finding]:
+        return find_stragglers(scaling_run.alone(count), scaling_run.images, gpu_models(), scaling_run.precision)
 
-    conclude("fast", *together.findings("stragglers", [find]))
+    conclude("fast", *scaling_run.findings("stragglers", find, scaling_run.counts[-1:]))
 
 
-def test_all_reduce(together: Together, conclude: Callable[..., None]) -> None:
-    """The gradients are summed up right, and sooner than through the host, among any number of devices."""
-    plainly = None if together.cpu_replicas else through_host(together.devices)
-    questions = [
-        lambda count=count: [scaling.all_reduce(together.all_reduces(count), plainly)] for count in together.counts[1:]
-    ]
-    conclude("fast", *together.findings("all-reduce", questions))
+def test_all_reduce(scaling_run: ScalingRun, conclude: Callable[..., None]) -> None:
+    """The gradients are summed up right, and faster than through the host, among any number of devices."""
+
+    def find(count: int) -> list[Finding]:
+        return [judge_all_reduce(scaling_run.all_reduces(count), scaling_run.simple_all_reduce_seconds(count))]
+
+    conclude("fast", *scaling_run.findings("all-reduce", find, scaling_run.counts[1:]))
 
 
 @pytest.mark.parametrize("kind", ["weak", "strong"])
-def test_scaling(kind: str, together: Together, conclude: Callable[..., None]) -> None:
+def test_scaling(kind: str, scaling_run: ScalingRun, conclude: Callable[..., None]) -> None:
     """An update of 2, 4, … devices takes no longer than computing and an all-reduce."""
-    questions = [lambda count=count: [scaling.scaling(together.point(kind, count))] for count in together.counts[1:]]
-    conclude("fast", *together.findings("scaling", questions))
+
+    def find(count: int) -> list[Finding]:
+        return [judge_scaling(scaling_run.point(kind, count))]
+
+    conclude("fast", *scaling_run.findings("scaling", find, scaling_run.counts[1:]))

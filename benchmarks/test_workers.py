@@ -1,64 +1,63 @@
-"""Are machines together as fast as so many should be, is one of them slow? Among workers: --distribute=multiworker."""
+"""Throughput of several machines together, and stragglers among them: workers of --distribute=multiworker."""
 
 from collections.abc import Callable
 
 import pytest
 
 from alexnet_repro.backend.devices import gpu_names
-from alexnet_repro.verify.benchmark import scaling
-from alexnet_repro.verify.benchmark.link_speeds import links
+from alexnet_repro.verify.benchmark.scaling import find_stragglers, judge_all_reduce, judge_scaling
+from alexnet_repro.verify.benchmark.scaling_run import ClusterScalingRun
 from alexnet_repro.verify.doctor.fingerprint import kind_of
 from alexnet_repro.verify.finding import Finding
-from benchmarks.among_workers import AmongWorkers
 from benchmarks.summary import DEVICES
 from benchmarks.workers import CLUSTER, DOUBT, GATHER
 
-ALONE = "this is one machine, started by itself; several: --distribute=multiworker on each"
+ONE_MACHINE = "this is one machine, started by itself; several: --distribute=multiworker on each"
 
 
 @pytest.fixture(scope="module")
-def workers(request: pytest.FixtureRequest) -> AmongWorkers:
-    """What is measured of all workers; elsewhere it is said why not."""
+def cluster_run(request: pytest.FixtureRequest) -> ClusterScalingRun:
+    """The measurements of all workers; skips on one machine by itself."""
     config = request.config
     if GATHER not in config.stash:
-        pytest.skip(ALONE)
+        pytest.skip(ONE_MACHINE)
     devices = config.stash[DEVICES]
-    local = [device for device in devices if device.startswith("gpu")] or devices
-    seconds = float(config.getoption("benchmark_max_time"))
-    deadline, doubt = config.getoption("deadline"), config.stash[DOUBT]
-    return AmongWorkers(config.stash[CLUSTER], config.stash[GATHER], local, deadline, seconds, doubt=doubt)
+    return ClusterScalingRun(
+        config.stash[CLUSTER],
+        config.stash[GATHER],
+        [device for device in devices if device.startswith("gpu")] or devices,
+        deadline=config.getoption("deadline"),
+        seconds=float(config.getoption("benchmark_max_time")),
+        doubt=config.stash[DOUBT],
+        link_gbps=config.getoption("link_gbps"),
+    )
 
 
-def test_links(workers: AmongWorkers, conclude: Callable[..., None]) -> None:
-    """Each worker reaches the next one, at a rate like the others'."""
-
-    def find() -> list[Finding]:
-        return [links(workers.machines, workers.link_rates(), workers.port_speeds())]
-
-    conclude("fast", *workers.findings("links", [find]))
-
-
-def test_stragglers(workers: AmongWorkers, conclude: Callable[..., None]) -> None:
+def test_stragglers(cluster_run: ClusterScalingRun, conclude: Callable[..., None]) -> None:
     """No device of any machine is over 5 % behind the median at the work that each of them does in an update."""
 
-    def find() -> list[scaling.Finding]:
-        models = workers.models({device: kind_of(device, gpu_names()) for device in workers.local})
-        return scaling.stragglers(workers.alone(), workers.images, models, workers.precision)
+    def find(count: int) -> list[Finding]:
+        models = cluster_run.models({device: kind_of(device, gpu_names()) for device in cluster_run.local})
+        return find_stragglers(cluster_run.alone(count), cluster_run.images, models, cluster_run.precision)
 
-    conclude("fast", *workers.findings("stragglers", [find]))
+    conclude("fast", *cluster_run.findings("stragglers", find, cluster_run.counts[-1:]))
 
 
-def test_all_reduce(workers: AmongWorkers, conclude: Callable[..., None]) -> None:
-    """The gradients are summed up right, and sooner than by way of the host and plain TCP."""
-    questions = [
-        lambda count=count: [scaling.all_reduce(workers.all_reduces(count), workers.plainly(count), network=True)]
-        for count in workers.counts[1:]
-    ]
-    conclude("fast", *workers.findings("all-reduce", questions))
+def test_all_reduce(cluster_run: ClusterScalingRun, conclude: Callable[..., None]) -> None:
+    """The gradients are summed up right, and faster than through the host and once around links of --link-gbps."""
+
+    def find(count: int) -> list[Finding]:
+        simple = cluster_run.simple_all_reduce_seconds(count)
+        return [judge_all_reduce(cluster_run.all_reduces(count), simple, network=not cluster_run.on_cpu)]
+
+    conclude("fast", *cluster_run.findings("all-reduce", find, cluster_run.counts[1:]))
 
 
 @pytest.mark.parametrize("kind", ["weak", "strong"])
-def test_scaling(kind: str, workers: AmongWorkers, conclude: Callable[..., None]) -> None:
+def test_scaling(kind: str, cluster_run: ClusterScalingRun, conclude: Callable[..., None]) -> None:
     """An update of 2, 4, … machines takes no longer than computing and an all-reduce."""
-    questions = [lambda count=count: [scaling.scaling(workers.point(kind, count))] for count in workers.counts[1:]]
-    conclude("fast", *workers.findings("scaling", questions))
+
+    def find(count: int) -> list[Finding]:
+        return [judge_scaling(cluster_run.point(kind, count))]
+
+    conclude("fast", *cluster_run.findings("scaling", find, cluster_run.counts[1:]))

@@ -13,11 +13,16 @@ import pytest
 from alexnet_repro.training.distributed.all_gather import AllGather
 from alexnet_repro.training.distributed.cluster import Cluster, ClusterError, cluster_here
 from alexnet_repro.training.distributed.handshake import meet
+from alexnet_repro.verify.benchmark.scaling_run import (
+    GATHER_DEADLINES,
+    SHARED_MACHINE,
+    VIRTUAL_MACHINES,
+    lost_worker,
+)
 from alexnet_repro.verify.doctor.fingerprint import boot_of, environment_of
 from alexnet_repro.verify.finding import Finding, overall
 from alexnet_repro.verify.report.merge import merged
 from alexnet_repro.verify.report.run_record import Record
-from benchmarks.among_workers import HOSTS, PATIENCE, SHARED, lost
 from benchmarks.summary import HERE, RECORD, WHOLE
 
 CLUSTER = pytest.StashKey[Cluster]()
@@ -28,7 +33,7 @@ REFUSED = {
     "--cpu-replicas": "it takes each machine's CPU as it is",
     "--update-reference": "a reference is of one machine by itself",
 }
-DECIDING = ("deadline", "replays", "burn_in", "full", "benchmark_max_time", "benchmark_min_rounds")
+DECIDING = ("deadline", "replays", "burn_in", "full", "link_gbps", "benchmark_max_time", "benchmark_min_rounds")
 BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -76,9 +81,9 @@ def meet_others(config: pytest.Config) -> None:
     gather = AllGather(cluster, meet(cluster, own, config.getoption("worker_timeout")), say)
     boots = gather("the start", [_boot(), boot_of("cpu:0")], config.getoption("worker_timeout"))
     config.stash[GATHER] = gather
-    config.stash[DOUBT] = HOSTS if any(virtual for _, virtual in boots) else None
+    config.stash[DOUBT] = VIRTUAL_MACHINES if any(virtual for _, virtual in boots) else None
     if len({boot for boot, _ in boots}) < len(boots):
-        config.stash[DOUBT] = SHARED
+        config.stash[DOUBT] = SHARED_MACHINE
 
 
 def check_collected(config: pytest.Config, nodes: Sequence[str]) -> None:
@@ -112,16 +117,16 @@ def finish_together(config: pytest.Config, *, failed: bool) -> Record:
         own.add("correct", Finding("tests", "FAIL", "a test ended with an error", fix="see this worker's own output"))
         own.write(complete=True)
     try:
-        patience = PATIENCE * config.getoption("deadline")
+        patience = GATHER_DEADLINES * config.getoption("deadline")
         recorded = gather("the end", json.loads(own.path.read_text()), patience)
     except ClusterError as error:
-        own.add("fast", lost(error))
+        own.add("fast", lost_worker(error))
         return own
     finally:
         gather.close()
     path = own.path.parents[1] / own.path.name if cluster.chief else own.path
     machines = dict(zip(cluster.machines, recorded, strict=True))
-    whole = config.stash[WHOLE] = merged(path, machines, comparable=config.stash[DOUBT] != SHARED)
+    whole = config.stash[WHOLE] = merged(path, machines, comparable=config.stash[DOUBT] != SHARED_MACHINE)
     if cluster.chief:
         whole.write(complete=all(each["complete"] for each in recorded))
     return whole

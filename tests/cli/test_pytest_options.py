@@ -35,6 +35,7 @@ def test_defaults(parse):
         "require_gpu": False,
         "distribute": None,
         "worker_timeout": 60.0,
+        "link_gbps": None,
     }
 
 
@@ -51,10 +52,12 @@ def test_defaults(parse):
         ("--replays=100", "replays", 100),
         ("--device=gpu:1", "device", ["gpu:1"]),
         ("--full", "full", True),
+        ("--link-gbps=200", "link_gbps", 200.0),
+        ("--link-gbps=9.4", "link_gbps", 9.4),
     ],
 )
 def test_value_is_taken(parse, argument, name, value):
-    """Times in seconds, minutes or hours; two replays or more."""
+    """Times in seconds, minutes or hours; two replays or more; a link's speed in Gb/s."""
     assert parse(argument)[name] == value
 
 
@@ -73,6 +76,14 @@ def test_fewer_than_two_replays_are_refused(parse, value):
     with pytest.raises(argparse.ArgumentError) as error:
         parse(f"--replays={value}")
     assert str(error.value) == f"argument --replays: expected 2 or more, got {value!r}"
+
+
+@pytest.mark.parametrize("value", ["", "0", "-1", "nan", "inf", "fast", "10G"])
+def test_link_without_a_speed_is_refused(parse, value):
+    """A speed of nothing, or one with a unit."""
+    with pytest.raises(argparse.ArgumentError) as error:
+        parse(f"--link-gbps={value}")
+    assert str(error.value) == f"argument --link-gbps: expected a number above 0, got {value!r}"
 
 
 @pytest.mark.slow

@@ -1,7 +1,7 @@
-"""How fast devices are together and each alone: asked in a child process, by TensorFlow's own strategies.
+"""Train steps and all-reduces of several devices, timed in a child process under TensorFlow's own strategies.
 
-A child is asked one thing. It makes a `MirroredStrategy` over the devices, or a `MultiWorkerMirroredStrategy` with the
-children of other workers, which are asked the same at the same time.
+A child gets one request. It makes a `MirroredStrategy` over the devices, or a `MultiWorkerMirroredStrategy` with the
+children of other workers, which get the same request at the same time.
 """
 
 import dataclasses
@@ -27,48 +27,52 @@ from alexnet_repro.verify.doctor.device_probe import error_lines
 from alexnet_repro.verify.finding import Finding
 from alexnet_repro.verify.subprocesses import NoAnswerError, answers
 
-MIN_ROUNDS, MAX_ROUNDS = 5, 50
+MIN_STEP_ROUNDS, MAX_STEP_ROUNDS = 5, 50
 SIZES = (1 << 12, 1 << 16, 1 << 20, 1 << 24)  # bytes of an all-reduce, beside the gradients' own
+ALL_REDUCE_ROUNDS = 5  # as many on each worker: they wait for each other
+ALL_REDUCES = {"CPU": 1, "GPU": 10}  # per round: launching a round takes as long as a GPU's whole all-reduce
+
+RequestKind = Literal["steps", "all-reduce"]
 
 
 @dataclass(frozen=True)
-class Question:
-    """What a child is asked, and of which devices."""
+class Request:
+    """A measurement that a child is to make, and of which devices."""
 
-    ask: Literal["steps", "all-reduce"]
+    kind: RequestKind
     devices: tuple[str, ...] = ()
-    """As `gpu:0`, or `cpu:1` among `cpu_replicas`; not looked at among workers, who take all GPUs."""
+    """As `gpu:0`, or `cpu:1` among `cpu_replicas`; ignored among workers, who take all GPUs."""
     cpu_replicas: int = 0
-    """Parts that the CPU is split in, each a device of its own; 0: it isn't."""
+    """Number of parts that the CPU is split in, each a device of its own; 0: it isn't."""
     images: int = 0
-    """In a step, of each device."""
+    """Per step and device."""
     precision: str = "float32"
     side: int = 224
     """Of the images that the model sees."""
     seconds: float = 1.0
-    """How long to go on, at the least."""
+    """Minimum duration."""
     rounds: int = 0
-    """Exactly so many, whatever they take: workers wait for each other; 0: as `seconds` has it."""
+    """Exact number of rounds, since workers wait for each other; 0: as `seconds` has it."""
     workers: tuple[str, ...] = ()
     """`host:port` of each worker; nothing: this process alone."""
     task: int = 0
-    """This worker's number."""
+    """This worker's index."""
 
 
-def ask(
-    question: Question, deadline: float, environ: Mapping[str, str] | None = None
+def answers_to(
+    request: Request, deadline: float, environ: Mapping[str, str] | None = None
 ) -> Iterator[dict[str, Any] | Finding]:
-    """Yield what a new process answers, or the one finding that it came to nothing.
+    """Yield the answers of a new child process, or one finding that it crashed or timed out.
 
     Args:
-        question: to `steps` the one answer is `together` and, by device, `alone`, the seconds of each round's update;
+        request: to `steps` the one answer is `together` and, by device, `alone`, the seconds per update of each round;
             `fault`, what is wrong with what was computed; and `digest`, of the weights at the end. To `all-reduce` each
             answer is `bytes`, `tensors`, `devices`, `seconds` (of each round) and `fault`, the gradients' own last.
-        deadline: seconds that an answer may take.
+        deadline: seconds that each answer may take.
         environ: environment variables to change.
     """
     try:
-        for answer in answers(__name__, [json.dumps(asdict(question))], deadline, environ):
+        for answer in answers(__name__, [json.dumps(asdict(request))], deadline, environ):
             log = error_lines(answer.pop("log"))
             if "status" in answer:
                 found = Finding(**answer)
@@ -76,14 +80,14 @@ def ask(
             elif answer:
                 yield answer
     except NoAnswerError as error:
-        yield crashed(question.ask, str(error), error.log)
+        yield crashed(request.kind, str(error), error.log)
 
 
 def strategy_over(devices: Sequence[str], workers: Sequence[str] = (), task: int = 0) -> Any:
-    """Return a strategy of TensorFlow's for these devices, or for all devices of all workers.
+    """Return TensorFlow's strategy over these devices, or over all devices of all workers.
 
     Raises:
-        ValueError: one of them isn't there; TensorFlow itself would wait for it for ever.
+        ValueError: a device isn't there; TensorFlow itself would wait for it for ever.
     """
     import tensorflow as tf
 
@@ -98,16 +102,16 @@ def strategy_over(devices: Sequence[str], workers: Sequence[str] = (), task: int
     return tf.distribute.MirroredStrategy([device.upper() for device in devices])
 
 
-def steps(question: Question) -> Iterator[dict[str, Any]]:
-    """Time an update of all devices together, and the same of each alone, whose gradients go nowhere; in turns.
+def time_steps(request: Request) -> Iterator[dict[str, Any]]:
+    """Time an update of all devices together and, in turns with it, of each alone, whose gradients go nowhere.
 
     Among workers together only.
     """
-    together = Stepper(question, question.devices) if question.workers or len(question.devices) > 1 else None
-    alone = {} if question.workers else {device: Stepper(question, (device,)) for device in question.devices}
+    together = Stepper(request, request.devices) if request.workers or len(request.devices) > 1 else None
+    alone = {} if request.workers else {device: Stepper(request, (device,)) for device in request.devices}
     every = [*([together] if together else []), *alone.values()]
     _turns(every)  # compiles
-    rounds = question.rounds or rounds_within(question.seconds, _turns(every) / len(every))
+    rounds = request.rounds or rounds_within(request.seconds, _turns(every) / len(every))
     for stepper in every:
         stepper.seconds.clear()
     for _ in range(rounds):
@@ -121,29 +125,29 @@ def steps(question: Question) -> Iterator[dict[str, Any]]:
 
 
 def rounds_within(seconds: float, one: float) -> int:
-    """Return how many rounds of `one` second fill so many, within bounds."""
-    return min(MAX_ROUNDS, max(MIN_ROUNDS, math.ceil(seconds / one)))
+    """Return how many rounds of `one` second each fill `seconds`, within bounds."""
+    return min(MAX_STEP_ROUNDS, max(MIN_STEP_ROUNDS, math.ceil(seconds / one)))
 
 
 def _turns(steppers: "Sequence[Stepper]") -> float:
-    """Have each make a round's updates, and return the seconds of all."""
+    """Have each do a round's updates, and return the seconds of all."""
     start = time.perf_counter()
     for stepper in steppers:
-        stepper.timed()
+        stepper.run_round()
     return time.perf_counter() - start
 
 
 class Stepper:
-    """The step that `train` makes, of some devices, and what its rounds took."""
+    """The step that `train` makes, on some devices, and the seconds of its rounds."""
 
-    def __init__(self, question: Question, devices: Sequence[str]) -> None:
+    def __init__(self, request: Request, devices: Sequence[str]) -> None:
         """Build the model on the devices."""
         from alexnet_repro.training.tensorflow_step import TensorFlowTrainStep
 
-        self._among_workers = bool(question.workers)
-        self._strategy = strategy_over(devices, question.workers, question.task)
-        batch = question.images * self._strategy.num_replicas_in_sync
-        config = CheckConfig(precision=question.precision, side=question.side)
+        self._among_workers = bool(request.workers)
+        self._strategy = strategy_over(devices, request.workers, request.task)
+        batch = request.images * self._strategy.num_replicas_in_sync
+        config = CheckConfig(precision=request.precision, side=request.side)
         loader = config.loader()
         with self._strategy.scope():
             self._model, self._before = config.model()
@@ -153,19 +157,19 @@ class Stepper:
         self._indices = (np.arange(updates * batch) % loader.num_train).reshape(updates, batch)
         self._losses: list[float] = []
         self.seconds: list[float] = []
-        """Of an update, by round."""
+        """Per update, by round."""
 
-    def timed(self) -> None:
-        """Make a round's updates, and keep the seconds of one."""
-        self._finish()
+    def run_round(self) -> None:
+        """Do a round's updates, and keep the seconds of one."""
+        self._synchronize()
         start = time.perf_counter()
         losses, _ = self._step(self._indices)
-        self._finish()
+        self._synchronize()
         self.seconds.append((time.perf_counter() - start) / len(self._indices))
         self._losses += np.asarray(losses, float).tolist()
 
-    def _finish(self) -> None:
-        """Wait until all is done; among workers by reading what comes last, as TensorFlow has no other way there."""
+    def _synchronize(self) -> None:
+        """Wait for the devices; among workers by reading the last variable, as TensorFlow has no other way there."""
         if self._among_workers:
             for each in self._strategy.experimental_local_results(self._model.trainable_variables[-1].value):
                 np.asarray(each)
@@ -173,7 +177,7 @@ class Stepper:
             synchronize()
 
     def fault(self) -> str | None:
-        """Return what is wrong with what was computed: losses, and the weights of each replica."""
+        """Return what is wrong with the losses, or the weights of a replica; None if nothing is."""
         for update, loss in enumerate(self._losses, 1):
             if not math.isfinite(loss):
                 return f"the loss is {loss} at update {update}"
@@ -195,38 +199,92 @@ class Stepper:
         return found.hexdigest()
 
 
-def all_reduces(question: Question) -> Iterator[dict[str, Any]]:
+def time_all_reduces(request: Request) -> Iterator[dict[str, Any]]:
     """Time all-reduces of several sizes, then of the model's gradients, tensor by tensor as the optimizer has them."""
-    from alexnet_repro.verify.benchmark.all_reduce import all_reduce
-
-    strategy = strategy_over(question.devices, question.workers, question.task)
+    strategy = strategy_over(request.devices, request.workers, request.task)
     for size in SIZES:
-        yield all_reduce(strategy, [(size // 4,)])
+        yield _time_all_reduce(strategy, [(size // 4,)])
     with strategy.scope():
-        model, _ = CheckConfig(side=question.side).model()
-    yield all_reduce(strategy, [tuple(variable.shape) for variable in model.trainable_variables])
+        model, _ = CheckConfig(side=request.side).model()
+    yield _time_all_reduce(strategy, [tuple(variable.shape) for variable in model.trainable_variables])
 
 
-ASKED: dict[str, Callable[[Question], Iterator[dict[str, Any]]]] = {"steps": steps, "all-reduce": all_reduces}
+def _time_all_reduce(strategy: Any, shapes: Sequence[tuple[int, ...]]) -> dict[str, Any]:
+    """Time `tf.distribute`'s all-reduce of float32 tensors of these shapes, and check the sums."""
+    import tensorflow as tf
+
+    replicas, kind = strategy.num_replicas_in_sync, "GPU" if tf.config.list_logical_devices("GPU") else "CPU"
+    with strategy.scope():
+        tensors = [_per_replica_variable(shape) for shape in shapes]
+
+    def fill() -> None:
+        index = tf.distribute.get_replica_context().replica_id_in_sync_group
+        for variable in tensors:
+            variable.assign(tf.fill(variable.shape, tf.cast(index + 1, tf.float32)))
+
+    def reduced() -> Any:
+        return tf.distribute.get_replica_context().all_reduce("SUM", [variable.read_value() for variable in tensors])
+
+    def first_elements() -> Any:
+        return tf.stack([tf.reshape(each, [-1])[0] for each in reduced()])  # reading all of them would take its time
+
+    def extremes() -> Any:
+        return tf.stack([f(each) for each in reduced() for f in (tf.reduce_min, tf.reduce_max)])
+
+    def pipelined(count: Any) -> Any:
+        def once(_: Any) -> Any:
+            return tf.stack(strategy.experimental_local_results(strategy.run(first_elements)))
+
+        return tf.map_fn(once, tf.range(count), parallel_iterations=1, fn_output_signature=tf.float32)
+
+    tf.function(lambda: strategy.run(fill))()
+    compiled, seconds, count = tf.function(pipelined), [], tf.constant(ALL_REDUCES[kind])
+    np.asarray(compiled(count))
+    for _ in range(ALL_REDUCE_ROUNDS):
+        start = time.perf_counter()
+        np.asarray(compiled(count))  # read, as TensorFlow can't wait for all devices where there are other workers
+        seconds.append((time.perf_counter() - start) / ALL_REDUCES[kind])
+    found = strategy.experimental_local_results(tf.function(lambda: strategy.run(extremes))())
+    sums, right = np.concatenate([np.asarray(each) for each in found]), replicas * (replicas + 1) / 2
+    wrong = None if (sums == right).all() else f"the sum of 1 to {replicas} came out as {sums[sums != right][0]}"
+    size = 4 * sum(math.prod(shape) for shape in shapes)
+    return {"bytes": size, "tensors": len(shapes), "devices": replicas, "seconds": seconds, "fault": wrong}
+
+
+def _per_replica_variable(shape: tuple[int, ...]) -> Any:
+    import tensorflow as tf
+
+    return tf.Variable(
+        tf.zeros(shape),
+        trainable=False,
+        synchronization=tf.VariableSynchronization.ON_READ,
+        aggregation=tf.VariableAggregation.SUM,
+    )
+
+
+MEASUREMENTS: dict[RequestKind, Callable[[Request], Iterator[dict[str, Any]]]] = {
+    "steps": time_steps,
+    "all-reduce": time_all_reduces,
+}
 
 
 def main(text: str) -> None:
-    """Run in the child: one line an answer; an error is a finding."""
+    """Run in the child: one line per answer; an error is a finding."""
     import keras
 
-    told = json.loads(text)
-    question = Question(**{**told, "devices": tuple(told["devices"]), "workers": tuple(told["workers"])})
-    if question.cpu_replicas:
-        split_cpu(question.cpu_replicas)
+    content = json.loads(text)
+    request = Request(**{**content, "devices": tuple(content["devices"]), "workers": tuple(content["workers"])})
+    if request.cpu_replicas:
+        split_cpu(request.cpu_replicas)
     else:
         enable_memory_growth()
     keras.utils.set_random_seed(0)
     try:
-        with numerics(question.precision):
-            for answer in ASKED[question.ask](question):
+        with numerics(request.precision):
+            for answer in MEASUREMENTS[request.kind](request):
                 print(json.dumps(answer), flush=True)
     except Exception as error:  # noqa: BLE001 - it is the answer
-        print(json.dumps(asdict(crashed(question.ask, error))), flush=True)
+        print(json.dumps(asdict(crashed(request.kind, error))), flush=True)
 
 
 if __name__ == "__main__":

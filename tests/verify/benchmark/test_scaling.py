@@ -1,9 +1,11 @@
 """Findings of several devices together, for each outcome."""
 
+import math
+
 import pytest
 
 from alexnet_repro.verify.benchmark import scaling
-from alexnet_repro.verify.benchmark.scaling import Point
+from alexnet_repro.verify.benchmark.scaling import Link, Point, fit_link, judge_all_reduce, judge_scaling, ring_seconds
 from alexnet_repro.verify.finding import Finding
 
 QUIET = (1.0, 1.0, 1.0, 1.0, 1.0)
@@ -48,14 +50,29 @@ def test_strong_scaling():
         pytest.param(0.120, NOISY, "PASS", "of the time communicating", id="together=0.12-noisy"),
     ],
 )
-def test_scaling_is_held_against_its_parts(kind, together, shape, status, said):
+def test_scaling_is_compared_with_its_parts(kind, together, shape, status, said):
     """An update of 100 ms of computing and 20 of all-reduce may take 126; where it takes over 240, it fails."""
-    found = scaling.scaling(point(together, kind=kind, shape=shape, one=0.2))
+    found = judge_scaling(point(together, kind=kind, shape=shape, one=0.2))
     assert (found.check, found.status, found.precision) == ("scaling", status, "float32")
     assert said in found.message
     assert found.number == pytest.approx(0.1 / together)
     assert found.bound == pytest.approx(0.1 / 0.12 * 0.95)
     assert bool(found.fix) is (status != "PASS")
+
+
+ACROSS = [
+    pytest.param(0.011, "PASS", "15 GB/s on the bus", id="simple=11"),
+    pytest.param(0.009, "FAIL", "once around a ring at the link's speed, and back would be faster", id="simple=9"),
+    pytest.param(None, "PASS", "no bound: name the link's speed with --link-gbps", id="simple=unknown"),
+]
+
+
+@pytest.mark.parametrize(("simple", "status", "said"), ACROSS)
+def test_all_reduce_across_machines(simple, status, said):
+    """It is compared with the link's speed where that was named; else it passes, and says how to name it."""
+    found = judge_all_reduce(measured(), simple, network=True)
+    assert (found.status, said in found.message) == (status, True)
+    assert bool(found.fix) is (simple != 0.011)
 
 
 def measured(seconds=0.010, fault=None):
@@ -69,12 +86,12 @@ def measured(seconds=0.010, fault=None):
     [
         pytest.param(0.011, "PASS", "100 MB of gradients among 4 devices: 10 GB/s, 15 GB/s on the bus", id="host=11"),
         pytest.param(0.009, "FAIL", "copies through the host would be faster", id="host=9"),
-        pytest.param(None, "INCONCLUSIVE", "nothing is known to hold it against", id="host=unknown"),
+        pytest.param(None, "INCONCLUSIVE", "no bound is known between CPUs", id="host=unknown"),
     ],
 )
-def test_all_reduce_is_held_against_the_way_through_the_host(through_host, status, said):
+def test_all_reduce_is_compared_with_the_way_through_the_host(through_host, status, said):
     """100 MB among four in 10 ms are 10 GB/s, 2 × 3/4 of it on the bus; slower than through the host fails."""
-    found = scaling.all_reduce(measured(), through_host)
+    found = judge_all_reduce(measured(), through_host)
     assert (found.check, found.status, found.number) == ("all-reduce", status, pytest.approx(1e10))
     assert said in found.message
     assert found.bound == (pytest.approx(1e8 / through_host) if through_host else None)
@@ -83,7 +100,7 @@ def test_all_reduce_is_held_against_the_way_through_the_host(through_host, statu
 
 def test_all_reduce_that_sums_wrongly_is_invalid():
     """However fast it came."""
-    found = scaling.all_reduce(measured(fault="the sum of 1 to 4 came out as 9.0"), 1.0)
+    found = judge_all_reduce(measured(fault="the sum of 1 to 4 came out as 9.0"), 1.0)
     assert (found.status, found.message) == ("FAIL", "invalid: the sum of 1 to 4 came out as 9.0")
 
 
@@ -102,7 +119,7 @@ STRAGGLERS = [
 def test_stragglers_are_named(alone, status, device, slow):
     """A device over 5 % behind the median fails by name, the slowest first."""
     by_device = {f"gpu:{number}": rounds(each) for number, each in enumerate(alone)}
-    (found,) = scaling.stragglers(by_device, 64, dict.fromkeys(by_device, MODEL), "float32")
+    (found,) = scaling.find_stragglers(by_device, 64, dict.fromkeys(by_device, MODEL), "float32")
     assert (found.check, found.status, found.device, found.data["slow"]) == ("stragglers", status, device, slow)
     assert f"× {MODEL}" in found.message
     assert all(each in found.message for each in slow)
@@ -111,28 +128,84 @@ def test_stragglers_are_named(alone, status, device, slow):
 
 
 def test_noise_accuses_no_straggler():
-    """Where rounds spread too widely, the slowest is named and in doubt."""
+    """Where rounds spread too widely, the slowest is named, inconclusively."""
     alone = {"gpu:0": rounds(1.0), "gpu:1": rounds(1.2, NOISY)}
-    (found,) = scaling.stragglers(alone, 64, {})
+    (found,) = scaling.find_stragglers(alone, 64, {})
     assert (found.status, found.device) == ("INCONCLUSIVE", "gpu:1")
     assert "too noisy to judge" in found.message
 
 
 def test_models_are_compared_with_their_own():
-    """A slower model of GPU is no straggler, and one of its kind has none to be held against."""
+    """A slower model of GPU is no straggler, and a single one of its model has none to be compared with."""
     alone = {"gpu:0": rounds(1.0), "gpu:1": rounds(1.0), "gpu:2": rounds(2.0)}
-    (found,) = scaling.stragglers(alone, 64, {"gpu:0": MODEL, "gpu:1": MODEL, "gpu:2": "Slow GPU"})
+    (found,) = scaling.find_stragglers(alone, 64, {"gpu:0": MODEL, "gpu:1": MODEL, "gpu:2": "Slow GPU"})
     assert (found.status, found.data["seconds"]) == ("PASS", {"gpu:0": 1.0, "gpu:1": 1.0})
 
 
 @pytest.mark.parametrize("status", ["PASS", "FAIL", "INCONCLUSIVE"])
 def test_parts_of_a_cpu_tell_nothing_of_speed(status):
-    """Whatever was measured there is in doubt, by design, and says so."""
-    found = scaling.by_design(Finding("scaling", status, "efficiency 50 %", number=0.5))
+    """Whatever was measured there is inconclusive, and says why."""
+    found = scaling.inconclusive_speed(Finding("scaling", status, "efficiency 50 %", number=0.5))
     assert (found.status, found.number) == ("INCONCLUSIVE", 0.5)
-    assert found.message == "efficiency 50 %; on parts of one CPU, which share its cores, it means nothing"
+    assert found.message == "efficiency 50 %; on parts of one CPU, which share its cores, speed means nothing"
 
 
 def test_parts_of_a_cpu_can_be_wrong():
     """But what was computed wrongly there fails all the same."""
-    assert scaling.by_design(scaling.void("scaling", "the loss is nan")).status == "FAIL"
+    assert scaling.inconclusive_speed(scaling.invalid_result("scaling", "the loss is nan")).status == "FAIL"
+
+
+@pytest.mark.parametrize(
+    ("devices", "seconds"),
+    [
+        pytest.param(1, 0.0, id="devices=1"),
+        pytest.param(2, 4.0 + 1.0, id="devices=2"),  # 2 × 1/2 × 400/100, and 2 hops of 0.5
+        pytest.param(4, 6.0 + 3.0, id="devices=4"),  # 2 × 3/4 × 400/100, and 6 hops of 0.5
+    ],
+)
+def test_ring(devices, seconds):
+    """A ring takes 2(n-1)/n of the bytes over the bandwidth, and 2(n-1) latencies; nothing with one device."""
+    assert ring_seconds(devices, 400, Link(bandwidth=100.0, latency=0.5)) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize(
+    ("devices", "bus"),
+    [
+        pytest.param(2, 50.0, id="devices=2"),
+        pytest.param(4, 75.0, id="devices=4"),
+        pytest.param(8, 87.5, id="devices=8"),
+    ],
+)
+def test_bandwidths(devices, bus):
+    """Of 100 bytes in 2 s, algbw is 50 per second; busbw is 2(n-1)/n of it, as nccl-tests has it."""
+    assert scaling.algbw(100, 2.0) == 50.0
+    assert scaling.busbw(devices, 100, 2.0) == pytest.approx(bus)
+
+
+def test_gradients_are_the_documented_parameters():
+    """187 MB: four bytes for each of 46,764,746 parameters."""
+    assert scaling.GRADIENT_BYTES == 187_058_984
+
+
+def test_fit_finds_what_made_the_times():
+    """From all-reduces of 3 GB/s and 20 µs a hop, of four sizes among two and four devices, both come back."""
+    times = [
+        (n, size, 2 * (n - 1) / n * size / 3e9 + 2 * (n - 1) * 20e-6) for n in (2, 4) for size in (4096, 10**6, 10**8)
+    ]
+    found = fit_link(times)
+    assert found.bandwidth == pytest.approx(3e9, rel=1e-6)
+    assert found.latency == pytest.approx(20e-6, rel=1e-6)
+
+
+def test_fit_has_nothing_below_zero():
+    """Times that shrink with size have no bandwidth to find: it is infinite, not negative."""
+    found = fit_link([(2, 1000, 2.0), (2, 10**6, 1.0)])
+    assert found.bandwidth == math.inf
+    assert found.latency > 0
+
+
+def test_fit_by_relative_errors():
+    """Two large all-reduces 10 % off either way leave the small ones' latency; (1/1.1 + 1/0.9) / (1/1.1² + 1/0.9²)."""
+    found = fit_link([(2, 4, 0.001), (2, 8, 0.001), (2, 10**9, 1.1), (2, 10**9, 0.9)])
+    assert found.latency == pytest.approx(0.0005, rel=0.01)
+    assert found.bandwidth == pytest.approx(1e9 / 0.98020, rel=2e-3)

@@ -79,7 +79,7 @@ def test_two_workers(workers):
     assert whole["machine"]["machines"] == addresses
     assert [each["device"] for each in whole["findings"]["correct"]] == [f"{address}/cpu:0" for address in addresses]
     fast = {each["check"]: each for each in whole["findings"]["fast"]}
-    assert list(fast) == ["links", "stragglers", "all-reduce", "scaling"]
+    assert list(fast) == ["stragglers", "all-reduce", "scaling"]
     assert {each["status"] for each in fast.values()} == {"INCONCLUSIVE"}
     assert all("workers on one machine" in each["message"] for each in fast.values())
     assert sorted(fast["stragglers"]["data"]["seconds"]) == sorted(f"{address}/cpu:0" for address in addresses)
@@ -106,7 +106,7 @@ def test_killed_worker(workers):
     assert own["verdict"] == "FAIL"
     assert [each["status"] for each in own["findings"]["correct"]] == ["PASS"]
     first, *others = own["findings"]["fast"]
-    assert (first["check"], first["status"]) == ("links", "FAIL")
+    assert (first["check"], first["status"]) == ("stragglers", "FAIL")
     assert {each["status"] for each in others[:-1]} == {"INCONCLUSIVE"}  # they follow from it; the last is of the end
 
 
@@ -126,7 +126,7 @@ def test_interrupted_worker(workers):
     [
         pytest.param(("-k", "shapes", "--replays=4"), "was given other options: options replays is '4' there, '3' on",
                      id="other=options"),
-        pytest.param(("-k", "shapes or links"), "runs other tests: 2, and", id="other=tests"),
+        pytest.param(("-k", "shapes or copies"), "runs other tests: 2, and", id="other=tests"),
     ],
 )  # fmt: skip
 def test_asked_something_else(workers, second, said):

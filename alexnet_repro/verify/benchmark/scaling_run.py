@@ -1,0 +1,284 @@
+"""Scaling measurements of several devices: each made once, in child processes, when it is first needed."""
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+from alexnet_repro.training.distributed.all_gather import AllGather
+from alexnet_repro.training.distributed.cluster import Cluster, ClusterError
+from alexnet_repro.verify.benchmark.calibration import calibrate
+from alexnet_repro.verify.benchmark.replicas import Request, RequestKind, answers_to, rounds_within
+from alexnet_repro.verify.benchmark.scaling import (
+    GRADIENT_BYTES,
+    Link,
+    Point,
+    inconclusive_speed,
+    invalid_result,
+    ring_seconds,
+)
+from alexnet_repro.verify.checks.registry import DEVICE_PRECISIONS
+from alexnet_repro.verify.finding import Finding
+
+IMAGES = {"cpu": 4, "gpu": 512}  # per device in weak scaling, in all in strong; rounded up so that all can share
+PRECISION = {"cpu": "float32", "gpu": "mixed_bfloat16"}  # a GPU's fastest: there, communication weighs most
+CPU_ONLY = {"CUDA_VISIBLE_DEVICES": "-1"}
+GATHER_DEADLINES = 10  # deadlines of a check: a machine's own checks may end so much later than another's
+SHARED_MACHINE = (
+    "workers on one machine share its cores and its network: speed means nothing",
+    "start one worker on each machine",
+)
+VIRTUAL_MACHINES = ("virtual machines of one name run on hosts that differ", "ask whoever runs the virtual machines")
+
+Answers = list[dict[str, Any]]
+
+
+class MeasurementError(Exception):
+    """A measurement failed; `finding` says how."""
+
+    def __init__(self, finding: Finding) -> None:
+        """Remember the finding."""
+        super().__init__(finding.message)
+        self.finding = finding
+
+
+class ScalingRun:
+    """Measurements of several devices of this machine, kept once made."""
+
+    def __init__(
+        self, devices: Sequence[str], cpu_replicas: int = 0, *, deadline: float, seconds: float, workers: int = 0
+    ) -> None:
+        """Measure nothing yet.
+
+        Args:
+            devices: as `gpu:0`; or `cpu:0` to the last part of a split CPU.
+            cpu_replicas: number of parts that the CPU is split in; 0: it isn't.
+            deadline: seconds that each answer may take.
+            seconds: minimum duration of a measurement.
+            workers: number of workers that have the devices; 0: all are this process's.
+        """
+        kind = devices[0].rpartition("/")[2].partition(":")[0]  # among workers, after a machine's name
+        self.devices, self.cpu_replicas = devices, cpu_replicas
+        self.counts = device_counts(workers or len(devices))
+        """Numbers of devices, or of workers, that are measured together."""
+        self.images, self.precision = common_batch(IMAGES[kind], self.counts), PRECISION[kind]
+        self.on_cpu, self._environ = kind == "cpu", CPU_ONLY if kind == "cpu" else {}
+        self._deadline, self._seconds = deadline, seconds
+        self._measured: dict[tuple[Any, ...], Answers | Finding] = {}
+        self._failures: list[Finding] = []
+
+    def alone(self, count: int) -> Mapping[str, Sequence[float]]:
+        """Return the seconds of each round of each device by itself, measured in turns with the first `count`."""
+        rounds: Mapping[str, Sequence[float]] = self._steps(count, self.images)["alone"]
+        return rounds
+
+    def all_reduces(self, count: int) -> Answers:
+        """Return the all-reduces of several sizes among the first `count`."""
+        return self._once("all-reduce", count, 0)
+
+    def point(self, kind: str, count: int) -> Point:
+        """Return the first `count` together, in `weak` or in `strong` scaling."""
+        images = self.images // count if kind == "strong" else self.images
+        steps = self._steps(count, images)
+        return Point(
+            kind,
+            images,
+            steps["together"],
+            steps["alone"],
+            statistics.median(self.all_reduces(count)[-1]["seconds"]),
+            self.precision,
+            self._single_device_seconds() if kind == "strong" else 0.0,
+        )
+
+    def simple_all_reduce_seconds(self, count: int) -> float | None:  # noqa: ARG002 - it counts among workers
+        """Return the seconds of the gradients' copy to the host and back, by one device; None on parts of a CPU."""
+        return None if self.on_cpu else host_copy_seconds(self.devices)
+
+    def findings(self, check: str, find: Callable[[int], list[Finding]], counts: Sequence[int]) -> Iterator[Finding]:
+        """Yield the findings for each count; a measurement fails once, what else needs it is inconclusive."""
+        for count in counts:
+            try:
+                found = find(count)
+            except MeasurementError as error:
+                failed = error.finding
+                if failed in self._failures:
+                    message = f"caused by failed check '{failed.check}': {failed.message}"
+                    failed = replace(failed, status="INCONCLUSIVE", message=message, fix="fix that check first")
+                self._failures.append(error.finding)
+                found = [replace(failed, check=check)]
+            yield from map(self._qualified, found)
+
+    def _qualified(self, finding: Finding) -> Finding:
+        return inconclusive_speed(finding) if self.cpu_replicas else finding
+
+    def _single_device_seconds(self) -> float:
+        """Return the seconds that one device takes for the images of all."""
+        return float(statistics.median(self._steps(1, self.images)["alone"][self.devices[0]]))
+
+    def _steps(self, count: int, images: int) -> dict[str, Any]:
+        return self._once("steps", count, images)[0]
+
+    def _once(self, kind: RequestKind, count: int, images: int) -> Answers:
+        key = (kind, count, images)
+        if key not in self._measured:
+            try:
+                self._measured[key] = self._measure(kind, count, images)
+            except MeasurementError as error:
+                self._measured[key] = error.finding
+        found = self._measured[key]
+        if isinstance(found, Finding):
+            raise MeasurementError(found)
+        return found
+
+    def _measure(self, kind: RequestKind, count: int, images: int) -> Answers:
+        devices = tuple(self.devices[:count])
+        request = Request(kind, devices, self.cpu_replicas, images, self.precision, seconds=self._seconds)
+        found = []
+        for answer in answers_to(request, self._deadline, self._environ):
+            if isinstance(answer, Finding):
+                raise MeasurementError(answer)
+            if answer["fault"]:
+                raise MeasurementError(invalid_result(kind, answer["fault"]))
+            found.append(answer)
+        return found
+
+
+class ClusterScalingRun(ScalingRun):
+    """Measurements of all devices of all workers: each worker makes the same calls in the same order."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        all_gather: AllGather,
+        local: Sequence[str],
+        *,
+        deadline: float,
+        seconds: float,
+        doubt: tuple[str, str] | None = None,
+        link_gbps: float | None = None,
+    ) -> None:
+        """Measure nothing yet.
+
+        Args:
+            cluster: the workers.
+            all_gather: how they exchange results.
+            local: this worker's devices, as `gpu:0`; the others have as many.
+            deadline: seconds that each answer may take.
+            seconds: minimum duration of a measurement.
+            doubt: why speed means little on these machines, and the fix; `SHARED_MACHINE` or `VIRTUAL_MACHINES`.
+            link_gbps: speed of the network between two machines in Gb/s; None: unknown.
+        """
+        devices = [f"{machine}/{device}" for machine in cluster.machines for device in local]
+        super().__init__(devices, deadline=deadline, seconds=seconds, workers=len(cluster.addresses))
+        self._cluster, self._all_gather, self.local = cluster, all_gather, tuple(local)
+        self._doubt, self._link_gbps = doubt, link_gbps
+
+    def models(self, own: Mapping[str, str]) -> dict[str, str]:
+        """Return all devices' product names, by device, from each worker's own."""
+        every = zip(self._cluster.machines, self._gather("the models", dict(own)), strict=True)
+        return {f"{machine}/{device}": model for machine, each in every for device, model in each.items()}
+
+    def simple_all_reduce_seconds(self, count: int) -> float | None:
+        """Return the seconds of copies to the host, once around a ring of links of the named speed, and back.
+
+        None on CPUs, between which TensorFlow's all-reduce goes by gRPC and is slower than that everywhere; and where
+        no speed was named.
+        """
+        if self.on_cpu or not self._link_gbps:
+            return None
+        copies = float(max(self._gather("the copies", host_copy_seconds(self.local))))
+        return copies + ring_seconds(count, GRADIENT_BYTES, Link(self._link_gbps * 1e9 / 8, 0.0))
+
+    def _qualified(self, finding: Finding) -> Finding:
+        shared = self._doubt == SHARED_MACHINE
+        if self._doubt and (shared or (finding.check, finding.status) == ("stragglers", "FAIL")):
+            finding = inconclusive_speed(finding, *self._doubt)
+        return replace(finding, scope="cluster")
+
+    def _single_device_seconds(self) -> float:
+        """Return the seconds that one device would take for the images of all, if a worker's cost nothing together."""
+        steps = self._steps(1, self.images)
+        together = steps["together"] or next(iter(steps["alone"].values()))
+        return float(len(self.local) * statistics.median(together))
+
+    def _measure(self, kind: RequestKind, count: int, images: int) -> Answers:
+        workers = self._cluster.addresses[:count]
+        if kind == "all-reduce":
+            return self._request(count, Request(kind, workers=workers))[0]
+        own = Request(kind, self.local, 0, images, self.precision, seconds=self._seconds)
+        alone = [answer for (answer,) in self._request(count, own)]
+        machines = zip(self._cluster.machines, alone, strict=False)
+        rounds = {f"{machine}/{name}": each for machine, found in machines for name, each in found["alone"].items()}
+        if count == 1:
+            return [{"together": alone[0]["together"], "alone": rounds}]
+        number = rounds_within(self._seconds, max(map(statistics.median, rounds.values())))
+        together = [answer for (answer,) in self._request(count, replace(own, workers=workers, rounds=number))]
+        if len({each["digest"] for each in together}) > 1:
+            message = f"{count} workers made the same updates, and their weights aren't the same"
+            raise MeasurementError(invalid_result(kind, message))
+        return [{"together": together[0]["together"], "alone": rounds}]
+
+    def _request(self, count: int, request: Request) -> list[Answers]:
+        """Have the first `count` workers answer at the same time; returns each one's answers.
+
+        Raises:
+            MeasurementError: a worker is lost, crashed or timed out, or its answer is invalid.
+        """
+        point = f"{request.kind} of {count} with {request.images} images, together {bool(request.workers)}"
+        self._gather(f"before {point}", None)  # where one is lost, its children would be waited for in vain
+        start, mine = time.monotonic(), list[dict[str, Any]]()
+        if self._cluster.task < count:
+            answers = answers_to(replace(request, task=self._cluster.task), self._deadline, self._environ)
+            mine = [{"failed": asdict(each)} if isinstance(each, Finding) else each for each in answers]
+        every = self._gather(point, [time.monotonic() - start, mine])[:count]
+        failed = [
+            (seconds, Finding(**{**each["failed"], "device": machine}))
+            for machine, (seconds, answers) in zip(self._cluster.machines, every, strict=False)
+            for each in answers
+            if "failed" in each
+        ]
+        if failed:  # the others only wait for who failed first
+            first, *others = (finding for _, finding in sorted(failed, key=lambda each: each[0]))
+            evidence = [first.evidence, *(f"{each.device}: {each.message}" for each in others)]
+            raise MeasurementError(replace(first, evidence="; ".join(filter(None, evidence))))
+        for machine, (_, answers) in zip(self._cluster.machines, every, strict=False):
+            for each in answers:
+                if each["fault"]:
+                    raise MeasurementError(invalid_result(request.kind, f"{machine}: {each['fault']}"))
+        return [answers for _, answers in every]
+
+    def _gather(self, point: str, own: Any) -> list[Any]:
+        """Return each worker's `own` at the point of that name.
+
+        Raises:
+            MeasurementError: a worker is lost.
+        """
+        try:
+            return self._all_gather(point, own, GATHER_DEADLINES * self._deadline)
+        except ClusterError as error:
+            raise MeasurementError(lost_worker(error)) from error
+
+
+def lost_worker(error: ClusterError) -> Finding:
+    """Return the finding of a worker that is gone."""
+    fix = "see that worker's own output; then start all of them again"
+    return Finding("workers", "FAIL", str(error), fix=fix, kind="crash", scope="cluster")
+
+
+def host_copy_seconds(devices: Sequence[str]) -> float:
+    """Return the seconds of a copy of the gradients to the host and back, by the slowest at its calibrated rates."""
+    rates = [calibrate(device, DEVICE_PRECISIONS["gpu"]) for device in devices]
+    return max(GRADIENT_BYTES / each.to_host + GRADIENT_BYTES / each.to_device for each in rates)
+
+
+def device_counts(devices: int) -> list[int]:
+    """Return 1, 2, 4, … and all of them."""
+    return sorted({*(1 << power for power in range(devices.bit_length())), devices})
+
+
+def common_batch(batch: int, counts: Sequence[int]) -> int:
+    """Return the smallest batch, no smaller than `batch`, that each of these numbers of devices can share equally."""
+    multiple = math.lcm(*counts)
+    return -(-batch // multiple) * multiple
