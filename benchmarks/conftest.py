@@ -25,7 +25,7 @@ from alexnet_repro.verify.doctor.environment import read_machine
 from alexnet_repro.verify.doctor.fingerprint import machine_of, speed_environment
 from alexnet_repro.verify.finding import Finding, overall
 from alexnet_repro.verify.report.page import report_line
-from alexnet_repro.verify.report.run_record import Record
+from alexnet_repro.verify.report.run_record import RunRecord
 from benchmarks import summary as bench_summary
 from benchmarks.cases import UNFIT, pytest_generate_tests, pytest_pyfunc_call  # noqa: F401 - hooks, for these tests alone
 from benchmarks.references_gate import against_references
@@ -51,7 +51,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(bench_summary)
     folder = Path(config.getoption("report") or config.rootpath / "reports" / time.strftime("%Y-%m-%dT%H-%M-%S"))
     folder = folder_of(config, folder)
-    config.stash[RECORD], config.stash[TIMINGS], config.stash[LINES] = Record(folder / "results.json"), [], []
+    config.stash[RECORD], config.stash[TIMINGS], config.stash[LINES] = RunRecord(folder / "results.json"), [], []
     config.stash[UNFIT] = {}
     if not config.option.collectonly and config.option.xmlpath is None:
         config.option.xmlpath = str(folder / "junit.xml")
@@ -180,7 +180,7 @@ def measure(benchmark: Any, request: pytest.FixtureRequest, conclude: Callable[.
             calibrate(device, DEVICE_PRECISIONS[device.partition(":")[0]]) if todo and not benchmark.disabled else None
         )
         if rates:
-            config.stash[RECORD].add_calibration(vars(rates))
+            config.stash[RECORD].add_calibration(rates)
         reset_peak_memory(device)
         with sampling(device) as sampler:
             done = measured(
@@ -211,7 +211,7 @@ def measure(benchmark: Any, request: pytest.FixtureRequest, conclude: Callable[.
             first=done.first,
             pipelined=done.pipelined,
             peak_memory=peak_memory(device),
-            conditions=vars(conditions),
+            conditions=conditions,
             bytes=todo.bytes if todo else 0,
             samples=samples,
             bandwidth=rates.memory if rates else None,
@@ -244,4 +244,5 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     failing = ("FAIL", "INCONCLUSIVE") if config.getoption("fail_inconclusive") else ("FAIL",)
     if exitstatus == pytest.ExitCode.OK and overall(record.findings) in failing:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
-    config.stash[REPORT] = report_line(record.path)
+    own = config.stash[RECORD]
+    config.stash[REPORT] = report_line(own if own.path == record.path else record)  # the first worker's is of all

@@ -10,12 +10,11 @@ import pytest
 
 from alexnet_repro import enable_memory_growth
 from alexnet_repro.backend.devices import gpu_names, thread_counts, usable_devices
-from alexnet_repro.verify.benchmark.timing import Timing, judge
+from alexnet_repro.verify.benchmark.timing import Timing
 from alexnet_repro.verify.doctor.environment import Environment
 from alexnet_repro.verify.finding import summary
-from alexnet_repro.verify.report.run_record import Record
-from alexnet_repro.verify.report.side_by_side import lines
-from alexnet_repro.verify.report.tables import LEGEND, Row, throughput_table
+from alexnet_repro.verify.report.run_record import RunRecord
+from alexnet_repro.verify.report.tables import LEGEND, cost_table, device_table, scaling_table, throughput_table
 
 # Settings that change timings; recorded beside them where they are set.
 TIMING_VARIABLES = (
@@ -34,11 +33,11 @@ TIMING_VARIABLES = (
 
 DEVICES = pytest.StashKey[tuple[str, ...]]()
 HERE = pytest.StashKey[Environment]()
-RECORD = pytest.StashKey[Record]()
+RECORD = pytest.StashKey[RunRecord]()
 TIMINGS = pytest.StashKey[list[Timing]]()
 LINES = pytest.StashKey[list[str]]()
 REPORT = pytest.StashKey[str]()
-WHOLE = pytest.StashKey[Record]()  # of all machines, among workers
+WHOLE = pytest.StashKey[RunRecord]()  # of all machines, among workers
 
 
 def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:
@@ -63,34 +62,20 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     try:
         return (yield)
     finally:
-        rows = [
-            Row(
-                case=timing.case,
-                median=timing.median,
-                iqr=timing.iqr,
-                images=timing.images,
-                flop=timing.flop,
-                peak=timing.peak,
-                bottleneck=timing.bottleneck,
-                pipelined=timing.pipelined,
-                first=timing.first,
-                peak_memory=timing.peak_memory,
-                void=any(finding.status == "FAIL" for finding in judge(timing)),
-            )
-            for timing in config.stash[TIMINGS]
-        ]
-        if rows:
+        timings, invalid = config.stash[TIMINGS], config.stash[RECORD].invalid
+        if timings:
             terminalreporter.section("throughput, on synthetic images")
-            terminalreporter.write_line(throughput_table(rows))
-            terminalreporter.write_line(LEGEND)
+            tables = (throughput_table(timings, invalid), cost_table(timings, conditions=False))
+            for text in (*filter(None, map(str, tables)), LEGEND):
+                terminalreporter.write_line(text)
         for line in config.stash[LINES]:
             terminalreporter.write_line(line)
         record = config.stash.get(WHOLE, config.stash[RECORD])
-        together = lines(record.findings["fast"])
-        if together:
+        together = [str(table(record.findings["fast"])) for table in (device_table, scaling_table)]
+        if any(together):
             terminalreporter.section("devices together")
-        for line in together:
-            terminalreporter.write_line(line)
+        for text in filter(None, together):
+            terminalreporter.write_line(text)
         if any(record.findings.values()):
             terminalreporter.section("verdict")
             for line in summary(record.findings, len(record.machine.get("machines", ("this one",)))):

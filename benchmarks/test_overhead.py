@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from alexnet_repro.verify.checks.registry import DEVICE_PRECISIONS
 from alexnet_repro.verify.checks.runner import CheckRunner
-from alexnet_repro.verify.report.tables import price_table
+from alexnet_repro.verify.report.tables import overhead_table
 
 
 def test_price(device: str, runner: CheckRunner, show: Callable[[str], None]) -> None:
@@ -13,4 +13,4 @@ def test_price(device: str, runner: CheckRunner, show: Callable[[str], None]) ->
     assert len(cells) == 4 * len(DEVICE_PRECISIONS[device.partition(":")[0]])
     failed = [str(finding) for finding in cells.values() if finding.status == "FAIL"]
     assert not failed, "\n".join(failed)
-    show(price_table(device, cells))
+    show(overhead_table(device, cells))

@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import json
 import socket
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,7 +21,7 @@ from alexnet_repro.verify.benchmark.scaling_run import (
 from alexnet_repro.verify.doctor.fingerprint import boot_of, environment_of
 from alexnet_repro.verify.finding import Finding, overall
 from alexnet_repro.verify.report.merge import merged
-from alexnet_repro.verify.report.run_record import Record
+from alexnet_repro.verify.report.run_record import RunRecord, from_data
 from benchmarks.summary import HERE, RECORD, WHOLE
 
 CLUSTER = pytest.StashKey[Cluster]()
@@ -105,7 +104,7 @@ def _boot() -> str:
     return BOOT.read_text() if BOOT.exists() else socket.gethostname()
 
 
-def finish_together(config: pytest.Config, *, failed: bool) -> Record:
+def finish_together(config: pytest.Config, *, failed: bool) -> RunRecord:
     """Return one record of all machines, which the first worker writes; where a worker is lost, this one's own.
 
     Args:
@@ -118,21 +117,21 @@ def finish_together(config: pytest.Config, *, failed: bool) -> Record:
         own.write(complete=True)
     try:
         patience = GATHER_DEADLINES * config.getoption("deadline")
-        recorded = gather("the end", json.loads(own.path.read_text()), patience)
+        recorded = gather("the end", own.as_data(), patience)
     except ClusterError as error:
         own.add("fast", lost_worker(error))
         return own
     finally:
         gather.close()
     path = own.path.parents[1] / own.path.name if cluster.chief else own.path
-    machines = dict(zip(cluster.machines, recorded, strict=True))
+    machines = {name: from_data(path, each) for name, each in zip(cluster.machines, recorded, strict=True)}
     whole = config.stash[WHOLE] = merged(path, machines, comparable=config.stash[DOUBT] != SHARED_MACHINE)
     if cluster.chief:
-        whole.write(complete=all(each["complete"] for each in recorded))
+        whole.write(complete=all(each.complete for each in machines.values()))
     return whole
 
 
-def leave_others(config: pytest.Config) -> Record:
+def leave_others(config: pytest.Config) -> RunRecord:
     """Return this machine's own record, and have the others hear that it is gone."""
     config.stash[GATHER].close()
     return config.stash[RECORD]

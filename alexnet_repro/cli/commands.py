@@ -29,10 +29,10 @@ def run_doctor(arguments: argparse.Namespace) -> int:
 
 def run_report(arguments: argparse.Namespace) -> None:
     """Report on one run, or compare two; without importing Keras or TensorFlow."""
-    from alexnet_repro.verify.report import text as wording
     from alexnet_repro.verify.report.compare_runs import compare
     from alexnet_repro.verify.report.page import write_comparison, write_report
-    from alexnet_repro.verify.report.read import RERUN, UnreadableError, read_results
+    from alexnet_repro.verify.report.run_record import RERUN, UnreadableError, read_results
+    from alexnet_repro.verify.report.tables import comparison_lines
 
     first, second = read_results(arguments.results), arguments.second and read_results(arguments.second)
     folder = arguments.out or (arguments.second or arguments.results).parent
@@ -42,7 +42,7 @@ def run_report(arguments: argparse.Namespace) -> None:
         else:
             compared = compare(first, second)
             written = write_comparison(first, second, compared, folder)
-            print("\n".join(wording.lines(compared)))
+            print("\n".join(comparison_lines(compared)))
     except OSError as error:
         raise OSError(f"{error}: --out=DIR") from error
     except (ValueError, OverflowError) as error:  # a number that no run measures
@@ -53,12 +53,15 @@ def run_report(arguments: argparse.Namespace) -> None:
 def run_shapes(arguments: argparse.Namespace) -> None:
     """Print the layer table."""
     from alexnet_repro.model import build_alexnet, layer_rows
+    from alexnet_repro.verify.report.tables import TextTable
 
     rows = list(layer_rows(build_alexnet(kernel_initializer="zeros")))
-    print(f"{'layer':<16}{'output shape':<22}{'parameters':>12}{'MACs an image':>16}")
-    for row in rows:
-        print(f"{row.name:<16}{(arguments.batch, *row.output_shape)!s:<22}{row.parameters:>12,}{row.macs:>16,}")
-    print(f"{'total':<38}{sum(row.parameters for row in rows):>12,}{sum(row.macs for row in rows):>16,}")
+    cells = [
+        (row.name, str((arguments.batch, *row.output_shape)), f"{row.parameters:,}", f"{row.macs:,}") for row in rows
+    ]
+    totals = (f"{sum(row.parameters for row in rows):,}", f"{sum(row.macs for row in rows):,}")
+    headings = ("layer", "output shape", "parameters", "MACs per image")
+    print(TextTable(headings, [*cells, ("total", "", *totals)]))
 
 
 def run_train(arguments: argparse.Namespace) -> int:

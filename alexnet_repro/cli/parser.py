@@ -52,10 +52,10 @@ Each update's batch is shared equally among all GPUs; worker 0 alone prints and 
 REPORT = """\
 Turn what `pytest benchmarks` found into a page to read.
 
-One results.json: report.html, which opens offline and on a phone, report.md, for a CI's summary, and its drawings
-as SVG files. Two: comparison.html and comparison.md, with the time of each case in the second over that in the
-first, and the interval at 95 % that the spread of the rounds allows; a short table is printed. Reading two runs
-says how these runs differ; whether machines do takes several runs of each. No GPU, TensorFlow or network is needed."""
+One results.json: report.html, which opens offline and on a phone, summary.md, for a CI's summary, and its drawings
+as SVG files. Two: a table of each case's time in the second over that in the first, with a 95 % interval of the
+rounds' spread, printed and written as comparison.md and comparison.json. Two runs show how these runs differ;
+whether machines do takes several runs of each. No GPU, TensorFlow or network is needed."""
 
 
 class Parser(argparse.ArgumentParser):

@@ -2,11 +2,17 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator
 
 Status = Literal["PASS", "FAIL", "INCONCLUSIVE"]
 Kind = Literal["result", "crash"]
 Scope = Literal["device", "machine", "cluster"]
+Number = Annotated[float, BeforeValidator(lambda read: float(read) if read in ("nan", "inf", "-inf") else read)]
+"""In a file, what JSON has no number for is one of these words."""
+CaseName = Annotated[str, AfterValidator(lambda read: " ".join(read.split()))]
+"""A benchmark case, as `train_step[device=gpu:0-batch=128-precision=float32]`; one line."""
 
 DOCTOR, REFERENCE = "doctor", "reference"
 MACHINE_GROUPS = ("correct", "repeatable", "fast")
@@ -29,10 +35,10 @@ class Finding:
     fix: str = ""
     device: str = ""
     precision: str = ""
-    number: float | None = None
-    bound: float | None = None
+    number: Number | None = None
+    bound: Number | None = None
     data: Mapping[str, Any] = field(default_factory=dict, hash=False)
-    case: str = ""
+    case: CaseName = ""
     """The benchmark case that it is about, as `Timing.case`; empty for a check."""
     kind: Kind = "result"
     """`crash`: there is no result, for the check crashed, timed out, or gave something invalid."""

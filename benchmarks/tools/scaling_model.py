@@ -31,7 +31,7 @@ from alexnet_repro.verify.benchmark.roofline import STEP_WEIGHTS
 from alexnet_repro.verify.benchmark.scaling import GRADIENT_BYTES, Link, fit_link, ring_seconds
 from alexnet_repro.verify.benchmark.scaling_run import CPU_ONLY
 from alexnet_repro.verify.finding import Finding
-from alexnet_repro.verify.report.read import read_results
+from alexnet_repro.verify.report.run_record import read_results
 
 DEVICES = (1, 8, 64, 1024)
 PER_MACHINE = 8  # NVIDIA DGX H100, data sheet

@@ -46,7 +46,7 @@ def test_help_without_keras():
             "--recipe --epochs --weights --no-evaluate --loss --precision --seed --data-dir --synthetic",
         ),
         ("train --help", "--distribute --replicas --worker-timeout TF_CONFIG srun"),
-        ("report --help", "A.json B.json --out report.html comparison.html"),
+        ("report --help", "A.json B.json --out report.html summary.md comparison.md comparison.json"),
         ("evaluate --help", "--weights --samples --loss --precision --seed --data-dir --synthetic"),
     ],
 )

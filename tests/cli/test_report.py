@@ -8,16 +8,16 @@ import pytest
 
 import alexnet_repro
 from alexnet_repro.cli import parser as command_line
-from tests.helpers.results_files import CASE, FAILED, finding, run, timing, written
+from tests.helpers.results_files import FAILED, finding, run, timing, written
 
 DRAWN = ["throughput-cpu-0-train-step.svg", "steps-train-step-device-cpu-0-batch-32-precision-float32.svg"]
 
 
 def test_one_run(tmp_path, capsys):
-    """Page, Markdown and drawings go beside the file and are named; that the run failed is no failure of this."""
+    """Page, summary and drawings go beside the file and are named; that the run failed is no failure of this."""
     path = written(tmp_path / "run", FAILED)
     assert command_line.main(["report", str(path)]) == 0
-    paths = [str(path.parent / name) for name in ("report.html", "report.md", *DRAWN)]
+    paths = [str(path.parent / name) for name in ("report.html", "summary.md", *DRAWN)]
     assert capsys.readouterr() == ("\n".join(paths) + "\n", "")
     assert all(Path(each).stat().st_size for each in paths)
 
@@ -26,21 +26,21 @@ def test_other_folder(tmp_path, capsys):
     """--out takes them, is made if need be, and leaves nothing beside the file."""
     path, out = written(tmp_path / "run", run()), tmp_path / "new/folder"
     assert command_line.main(["report", str(path), f"--out={out}"]) == 0
-    assert capsys.readouterr().out == f"{out / 'report.html'}\n{out / 'report.md'}\n"
+    assert capsys.readouterr().out == f"{out / 'report.html'}\n{out / 'summary.md'}\n"
     assert [each.name for each in path.parent.iterdir()] == ["results.json"]
 
 
 def test_two_runs(tmp_path, capsys):
-    """A table of ratios and of the cases that one run alone has; the page goes beside the second file."""
+    """A table of ratios and of the cases that only one run has; it is written beside the second file."""
     before = written(tmp_path / "a", run(timings=[timing(rounds=[1.0] * 5), timing("forward[batch=1]")]))
     after = written(tmp_path / "b", run(timings=[timing("draw_train"), timing(rounds=[0.5] * 5)]))
     assert command_line.main(["report", str(before), str(after)]) == 0
-    paths = [str(tmp_path / "b" / name) for name in ("comparison.html", "comparison.md", "ratios.svg")]
+    paths = [str(tmp_path / "b" / name) for name in ("comparison.md", "comparison.json")]
     out, err = capsys.readouterr()
     assert err == ""
     assert out.splitlines() == [
-        f"{'case':<{len(CASE)}}    A       B  B over A   95 % interval  B is",
-        f"{CASE}  1 s  500 ms     0.500  0.500 to 0.500  faster",
+        "case                                    A       B    B/A   95 % interval  B is",
+        "train_step, cpu:0, batch 32, float32  1 s  500 ms  0.500  0.500 to 0.500  faster",
         "only in A: forward[batch=1]",
         "only in B: draw_train",
         *paths,
@@ -53,7 +53,7 @@ def test_nothing_in_common(tmp_path, capsys):
     paths = [str(written(tmp_path / name, run())) for name in "ab"]
     assert command_line.main(["report", *paths]) == 0
     assert capsys.readouterr().out.splitlines()[0] == "no case was timed in both"
-    assert "No case was timed in both." in (tmp_path / "b/comparison.html").read_text()
+    assert "No case was timed in both." in (tmp_path / "b/comparison.md").read_text()
 
 
 @pytest.mark.parametrize("place", [pytest.param(0, id="unreadable=first"), pytest.param(1, id="unreadable=second")])

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from alexnet_repro.cli import parser as command_line
-from alexnet_repro.verify.report.record_file import read_records
+from alexnet_repro.verify.report.training_record import read_records
 from benchmarks.records.tools import claims
 from benchmarks.records.tools import make_page as made
 from benchmarks.records.tools.combinations import combinations, effects, unlike

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, cast
 
@@ -13,6 +12,7 @@ from keras import ops, random
 from alexnet_repro.backend.devices import on_device, synchronize
 from alexnet_repro.backend.precision import PRECISIONS
 from alexnet_repro.backend.precision import precision as numerics
+from alexnet_repro.verify.benchmark.timing import Calibration
 
 # Rows, terms and columns of the products: squares, and what the second convolution and the first dense layer come to.
 PRODUCTS = {
@@ -23,25 +23,6 @@ WARM_UP, TIMED = 1, 4
 MEMORY_BYTES = {"cpu": 1 << 28, "gpu": 1 << 30}  # far more than any cache holds
 COPIED_BYTES = 1 << 26
 KERNELS = 200  # in the chain, and calls of the shortest one
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """What one device reaches, at its best of a few tries."""
-
-    device: str
-    matmul: dict[str, float] = field(default_factory=dict)
-    """By precision, FLOP/s: the best of the squares and the layer-shaped products."""
-    memory: float = 0.0
-    """Bytes/s read and written by an addition to a large array."""
-    to_device: float = 0.0
-    """Bytes/s copied from NumPy."""
-    to_host: float = 0.0
-    """Bytes/s copied to NumPy."""
-    call_overhead: float = 0.0
-    """Seconds of a call of a compiled function of one tiny kernel, until it is waited for."""
-    kernel_launch: float = 0.0
-    """Seconds that each further tiny kernel in it takes; on PyTorch, which compiles none, with Keras's own call."""
 
 
 @lru_cache

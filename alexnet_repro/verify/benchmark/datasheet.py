@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from alexnet_repro.verify.benchmark.calibration import Calibration
+from alexnet_repro.verify.benchmark.timing import Calibration
 from alexnet_repro.verify.doctor.fingerprint import CPUINFO, cpu_fields
 from alexnet_repro.verify.doctor.nvidia import Gpu
 from alexnet_repro.verify.finding import Finding, Status

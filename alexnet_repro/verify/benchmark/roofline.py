@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from math import prod
 
 from alexnet_repro import documented
-from alexnet_repro.verify.benchmark.calibration import Calibration
+from alexnet_repro.verify.benchmark.timing import Calibration
 
 WEIGHTS = documented.TOTAL_PARAMETERS
 ACTIVATIONS = prod(documented.INPUT_SHAPE) + sum(prod(row.output_shape) for row in documented.LAYERS)

@@ -4,12 +4,11 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 
-from alexnet_repro.verify.benchmark.telemetry import Samples
-from alexnet_repro.verify.finding import Finding, Status
+from alexnet_repro.verify.benchmark.telemetry import Conditions, Samples
+from alexnet_repro.verify.finding import CaseName, Finding, Number, Status
 
 # The two rounds that end in reading a result back overlap at the most by one: a timing below half of what they
 # took a round would have been done before the device was.
@@ -21,48 +20,81 @@ MIN_BLOCKS = 11  # of which only all in order reach the trend below
 TREND = 4.0  # standard deviations of Mann and Kendall's statistic: by chance in one of 30,000 timings
 DECAY = 1.1
 MAX_NOISE = 0.25  # of the median, between the quartiles
+MAX_ROUND = 1e9  # seconds
 MIN_PEAK_FRACTION = 0.25  # of the roofline, at the largest batch
 
 
 @dataclass(frozen=True)
-class Timing:
-    """One benchmark case as it was timed."""
+class Calibration:
+    """The rates that one device reaches, each at its best of a few tries."""
 
-    case: str
-    """As `train_step[device=gpu:0-batch=128-precision=float32]`."""
+    device: str
+    matmul: Mapping[str, Number]
+    """By precision, FLOP/s: the best of the squares and the layer-shaped products."""
+    memory: Number = 0.0
+    """Bytes/s read and written by an addition to a large array."""
+    to_device: Number = 0.0
+    """Bytes/s copied from NumPy."""
+    to_host: Number = 0.0
+    """Bytes/s copied to NumPy."""
+    call_overhead: Number = 0.0
+    """Seconds of a call of a compiled function of one tiny kernel, until it is waited for."""
+    kernel_launch: Number = 0.0
+    """Seconds that each further tiny kernel in it takes; on PyTorch, which compiles none, with Keras's own call."""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """One benchmark case as it was timed: measured, judged, written to `results.json`, read back and reported."""
+
+    case: CaseName
     device: str
     precision: str
-    rounds: Sequence[float]
-    """Seconds each, in their order."""
-    read_back: float
-    """Seconds a round of two in a row whose result was read back, apart from the timing."""
+    rounds: Sequence[Number]
+    """Seconds each, in their order; at least one."""
+    read_back: Number = 0.0
+    """Seconds per round of two pipelined rounds whose result was read back, apart from the timing."""
     images: int = 0
     flop: int = 0
-    """Of a round; 0 where it isn't arithmetic that is measured."""
+    """Per round; 0 where it isn't arithmetic that is measured."""
     heat: str = ""
-    """What the driver says of heat during it or right after it; empty where it says nothing."""
+    """What the driver reports of heat during it or right after it; empty where it reports nothing."""
     fault: str | None = None
     """Why what was computed isn't valid; None if it is."""
-    peak: float | None = None
-    """The device's own rate on its best product in this precision, FLOP/s."""
+    peak: Number | None = None
+    """The device's matmul peak in this precision, FLOP/s."""
     bottleneck: str = ""
     """What limits it most: compute, memory, launch or other."""
     largest: bool = False
     """Whether it is the largest batch, which should come near the peak."""
-    first: float = 0.0
+    first: Number = 0.0
     """Seconds of the very first round: tracing, compiling and choosing kernels, mostly."""
-    pipelined: float | None = None
-    """Seconds a round of several dispatched in a row and waited for once; None where each round waits by itself."""
+    pipelined: Number | None = None
+    """Seconds per round of several dispatched at once and waited for once; None where each round waits by itself."""
     peak_memory: int = 0
     """Bytes: of a GPU's memory in this case, on a CPU of the whole process so far."""
-    conditions: Mapping[str, Any] = field(default_factory=dict)
+    conditions: Conditions = field(default_factory=Conditions)
     """Load, clocks and temperature right after it."""
     bytes: int = 0
-    """Of memory that a round reads and writes at the least; 0 where it isn't known."""
+    """Of memory that a round reads and writes at least; 0 where it isn't known."""
     samples: Samples = field(default_factory=dict)
-    """Load, clocks, temperature and what holds clocks down while it was timed, each as a list, with `seconds`."""
-    bandwidth: float | None = None
+    """Load, clocks, temperature and what throttles clocks while it was timed, each as a list, with `seconds`."""
+    bandwidth: Number | None = None
     """The device's own rate on memory, bytes/s."""
+
+    def __post_init__(self) -> None:
+        """Refuse what no run measures.
+
+        Raises:
+            ValueError: there is no round, one took over `MAX_ROUND`, or samples aren't columns of equal length.
+        """
+        if len(self.rounds) == 0:
+            raise ValueError(f"{self.case!r} has no rounds")
+        if any(MAX_ROUND < abs(each) < math.inf for each in self.rounds):
+            raise ValueError(f"a round of {self.case!r} took over {MAX_ROUND:g} s")
+        lengths = {len(column) for column in self.samples.values()}
+        if lengths and lengths != {len(self.samples.get("seconds", ()))}:
+            raise ValueError(f"samples of {self.case!r} aren't columns of equal length")
 
     @property
     def median(self) -> float:
@@ -72,11 +104,11 @@ class Timing:
     @property
     def iqr(self) -> float:
         """Seconds between the first and third quartile."""
-        first, _, third = statistics.quantiles(self.rounds, n=4, method="inclusive")
-        return third - first
+        first, third = np.quantile(self.rounds, (0.25, 0.75))
+        return float(third - first)
 
     def rate(self, amount: float) -> float:
-        """Return how much of an amount that each round handles is done per second; NaN if that can't be told."""
+        """Return how much of an amount that each round handles is done per second; NaN if that is unknown."""
         return amount / self.median if self.median > 0 else math.nan
 
 
@@ -146,7 +178,7 @@ def low_noise(timing: Timing) -> Finding:
         "low_noise",
         "INCONCLUSIVE",
         f"{timing.case} is too noisy to judge: its middle half spreads over {noise:.0%} of the median",
-        f"load {timing.conditions.get('load')}",
+        f"load {timing.conditions.load}",
         "run it again with nothing else on the machine",
         number=noise,
         bound=MAX_NOISE,

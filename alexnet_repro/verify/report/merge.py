@@ -1,4 +1,4 @@
-"""One record of many machines: what each worker recorded, with its machine's name before each device's."""
+"""One record of several machines: what each recorded, with the machine's name before each device's."""
 
 import json
 import re
@@ -10,51 +10,55 @@ from typing import Any
 from alexnet_repro.verify.benchmark.timing import Timing, gpu_speed_parity
 from alexnet_repro.verify.checks.repeatability import agreement
 from alexnet_repro.verify.finding import GROUPS, MACHINE_GROUPS, Finding
-from alexnet_repro.verify.report.run_record import Record
+from alexnet_repro.verify.report.run_record import RunRecord
+
+DEVICE = re.compile(r"[cg]pu:\d+")
 
 
-def merged(path: Path, recorded: Mapping[str, Mapping[str, Any]], *, comparable: bool = True) -> Record:
-    """Return the record of all machines, not yet written, with what their GPUs are beside each other.
+def merged(path: Path, records: Mapping[str, RunRecord], *, comparable: bool = True) -> RunRecord:
+    """Return the record of all machines, not yet written, with comparisons of GPUs of one model across them.
 
     Args:
         path: where it is to be written.
-        recorded: by machine, the first worker's first: the JSON that `Record` writes.
-        comparable: whether GPUs of one model are to be equally fast; not where workers share a machine.
+        records: by machine, the first worker's first.
+        comparable: whether GPUs of one model should be equally fast; not where workers share a machine.
     """
-    machines = {name: content["machine"] for name, content in recorded.items()}
-    whole = Record(path, machine={"machines": list(machines), **machines})
-    timings: list[Timing] = []
+    machines = {name: record.machine for name, record in records.items()}
+    whole = RunRecord(path, {"machines": list(machines), **machines})
+    for group in GROUPS:
+        own = {
+            name: [each for each in record.findings[group] if each.scope != "cluster"]
+            for name, record in records.items()
+        }
+        whole.findings[group] = [_of(name, each) for name, found in own.items() for each in found]
+        if group in MACHINE_GROUPS and any(own.values()):
+            whole.findings[group] += [
+                Finding(group, "INCONCLUSIVE", "no check was run on this machine", device=name)
+                for name, found in own.items()
+                if not found
+            ]
+        first = next(iter(records.values()))
+        whole.findings[group] += [each for each in first.findings[group] if each.scope == "cluster"]
     models: dict[str, str] = {}
-    for number, (name, content) in enumerate(recorded.items()):
-        for group in GROUPS:
-            whole.findings[group] += [_of(name, each) for each in _own(content, group)]
-            if number == 0:
-                whole.findings[group] += [
-                    Finding(**each) for each in content["findings"][group] if each["scope"] == "cluster"
-                ]
-        timings += [Timing(**_renamed(name, each)) for each in content["timings"]]
-        whole.calibrations += [_renamed(name, each) for each in content["calibrations"]]
-        models |= {f"{name}/gpu:{gpu}": model for gpu, model in enumerate(content["machine"].get("gpus", ()))}
-    for group in MACHINE_GROUPS:
-        asked = {name for name, content in recorded.items() if _own(content, group)}
-        whole.findings[group] += [
-            Finding(group, "INCONCLUSIVE", "nothing was asked of this machine", device=name)
-            for name in recorded
-            if asked and name not in asked
+    for name, record in records.items():
+        whole.timings += [
+            replace(each, device=f"{name}/{each.device}", case=_case(name, each.device, each.case))
+            for each in record.timings
         ]
+        whole.calibrations += [replace(each, device=f"{name}/{each.device}") for each in record.calibrations]
+        models |= {f"{name}/gpu:{gpu}": model for gpu, model in enumerate(record.machine.get("gpus", ()))}
     if comparable:
-        own = [each for each in whole.findings["fast"] if each.check != "gpu_speed_parity"]
-        whole.findings["fast"] = [*own, *all_speed_parity(timings, models)]
+        fast = [each for each in whole.findings["fast"] if each.check != "gpu_speed_parity"]
+        whole.findings["fast"] = [*fast, *all_speed_parity(whole.timings, models)]
     environments = {name: machine.get("gpu_environment") for name, machine in machines.items()}
     whole.findings["repeatable"] += same_bits(whole.findings["repeatable"], models, environments)
-    whole.timings = [vars(each) for each in timings]
     return whole
 
 
 def all_speed_parity(timings: Sequence[Timing], models: Mapping[str, str]) -> list[Finding]:
-    """Return whether GPUs of one model are equally fast: across machines at what they limit, within one at all.
+    """Return whether GPUs of one model are equally fast: in each machine, and across them where the GPU is the limit.
 
-    What waits for a host is as fast as that is.
+    What waits for a host is as fast as the host.
     """
     by_itself = [each for each in timings if each.bottleneck in ("compute", "memory")]
     found = gpu_speed_parity(by_itself, models)
@@ -65,12 +69,12 @@ def all_speed_parity(timings: Sequence[Timing], models: Mapping[str, str]) -> li
 
 
 def same_bits(found: Sequence[Finding], models: Mapping[str, str], environments: Mapping[str, Any]) -> list[Finding]:
-    """Return whether the first GPU of each machine answered as most machines' of the same model did.
+    """Return whether the first GPU of each machine has the bits of most machines' GPUs of the same model.
 
     Args:
-        found: all machines' findings, of which those of `replay` are looked at.
+        found: all machines' findings, of which those of `replay` are compared.
         models: the GPUs' product names, by device.
-        environments: what decides bits, by machine; where it differs, other bits are no fault.
+        environments: what decides bits, by machine; where it differs, different bits are no fault.
     """
     groups: dict[tuple[str, str], dict[str, Finding]] = {}
     for each in found:
@@ -85,7 +89,7 @@ def same_bits(found: Sequence[Finding], models: Mapping[str, str], environments:
                 continue
             agreed = agreement("gpu_bitwise_parity", most, each, f"{each.device}, beside {most.device},")
             if agreed.status == "FAIL" and environments.get(machine) != environments.get(_machine(most.device)):
-                message = f"{agreed.message}; their drivers or libraries aren't the same"
+                message = f"{agreed.message}; their drivers or libraries differ"
                 agreed = replace(agreed, status="INCONCLUSIVE", message=message, fix="make them the same")
             compared.append(agreed)
     return compared
@@ -95,24 +99,23 @@ def _machine(device: str) -> str:
     return device.rpartition("/")[0]
 
 
-def _own(content: Mapping[str, Any], group: str) -> list[Finding]:
-    """Return what a machine found out of itself."""
-    return [Finding(**each) for each in content["findings"][group] if each["scope"] != "cluster"]
-
-
 def _of(name: str, finding: Finding) -> Finding:
+    """Return a machine's finding, with the machine's name before its device, in its case and in its data."""
     device = f"{name}/{finding.device}" if finding.device else name
-    texts = {each: _text(name, getattr(finding, each)) for each in ("message", "evidence", "case")}
-    data = json.loads(_text(name, json.dumps(dict(finding.data))))
-    return Finding(**{**vars(finding), **texts, "device": device, "data": data})
+    case = finding.case and _case(name, finding.device, finding.case)
+    return replace(finding, device=device, case=case, data=_data(name, dict(finding.data)))
 
 
-def _renamed(name: str, content: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a timing, or rates, of a machine's device."""
-    case = {"case": _text(name, content["case"])} if "case" in content else {}
-    return {**content, "device": f"{name}/{content['device']}", **case}
+def _case(name: str, device: str, case: str) -> str:
+    """Return a case's name among all machines': with the machine's before its device, or else before its own."""
+    here = f"device={device}"
+    return case.replace(here, f"device={name}/{device}") if device and here in case else f"{name}/{case}"
 
 
-def _text(name: str, text: str) -> str:
-    """Return a text in which every device has its machine's name before it."""
-    return re.sub(r"(?<![\w/.:])(?=[cg]pu:\d)", lambda _: f"{name}/", text)
+def _data(name: str, value: Any) -> Any:
+    """Return data in which each text that is a device's name has the machine's before it."""
+    if isinstance(value, Mapping):
+        return {_data(name, key): _data(name, each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_data(name, each) for each in value]
+    return f"{name}/{value}" if isinstance(value, str) and DEVICE.fullmatch(value) else value

@@ -1,7 +1,9 @@
-"""The report of a run: one page that opens offline, the same as Markdown for a CI's summary, and the drawings."""
+"""The files that report on a run: a page that opens offline, its drawings, a summary for CI; and on two runs."""
 
+import json
+import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -9,92 +11,118 @@ from typing import Any
 import jinja2
 
 from alexnet_repro.files import atomic_write
-from alexnet_repro.verify.report import curves, plots, series, side_by_side
+from alexnet_repro.verify.report import curves, plots, series, tables
 from alexnet_repro.verify.report import roofline_plot as roofline
 from alexnet_repro.verify.report import text as wording
-from alexnet_repro.verify.report.compare_runs import MIN_ROUNDS, Comparison
-from alexnet_repro.verify.report.drawing import Drawing
-from alexnet_repro.verify.report.read import Results, read_results
+from alexnet_repro.verify.report.compare_runs import Comparison
+from alexnet_repro.verify.report.read import Case, Rates
+from alexnet_repro.verify.report.run_record import RunRecord
 
 FEW = 8  # drawings of one kind; more are folded away
 
 
-def write_report(results: Results, folder: Path) -> list[Path]:
-    """Write `report.html`, `report.md` and the drawings of a run, and return their paths, the page's first.
+def write_report(record: RunRecord, folder: Path) -> list[Path]:
+    """Write `report.html`, `summary.md` and the drawings of a run, and return their paths, in this order.
 
     Raises:
         OSError: one can't be written; the message names it.
     """
-    found = [each for group in results.findings.values() for each in group]
+    found = [each for group in record.findings.values() for each in group]
+    cases = [Case(**vars(each), void=each.case in record.invalid) for each in record.timings]
+    rates = {each.device: Rates(each.matmul, each.memory) for each in record.calibrations}
     drawings = {
-        "throughput": plots.throughput(results.timings),
-        "rooflines": roofline.rooflines(results.timings, results.rates),
+        "throughput": plots.throughput(cases),
+        "rooflines": roofline.rooflines(cases, rates),
         "references": plots.against_reference(found),
-        "steps": series.step_times(results.timings),
+        "steps": series.step_times(cases),
         "curves": curves.learning(found),
     }
-    said = {
-        "groups": wording.groups(results),
-        "unwell": wording.unwell(results),
-        "not_run": [group for group, found in results.findings.items() if not found],
-        "improvable": wording.improvable(results),
-        "facts": list(wording.facts(results.machine)),
-        "rows": wording.rows(results),
-        "costs": wording.costs(results),
-        "devices": side_by_side.device_rows(results.findings.get("fast", ())),
-        "together": side_by_side.together_rows(results.findings.get("fast", ())),
+    content = {
+        "record": record,
+        "groups": tables.group_table(record),
+        "problems": wording.problems(record),
+        "not_run": [group for group, found in record.findings.items() if not found],
+        "suggestions": wording.suggestions(record),
+        "facts": list(wording.facts(record.machine)),
+        "timings": tables.throughput_table(record.timings, record.invalid),
+        "costs": tables.cost_table(record.timings),
+        "devices": tables.device_table(record.findings["fast"]),
+        "scaling": tables.scaling_table(record.findings["fast"]),
+        "passed": {
+            group: [each for each in found if each.status == "PASS"] for group, found in record.findings.items()
+        },
+        "words": tables.WORDS,
         "few": FEW,
     }
-    every = [drawing for kind in drawings.values() for drawing in kind]
-    return _write(folder, "report", {"results": results, **said, **drawings}, every)
+    texts = {name: _rendered(name, content | drawings) for name in ("report.html", "summary.md")}
+    return _write(folder, texts | {f"{each.name}.svg": each.alone for kind in drawings.values() for each in kind})
 
 
-def write_comparison(first: Results, second: Results, compared: Comparison, folder: Path) -> list[Path]:
-    """Write `comparison.html`, `comparison.md` and their drawing, and return their paths, the page's first.
+def write_comparison(first: RunRecord, second: RunRecord, compared: Comparison, folder: Path) -> list[Path]:
+    """Write `comparison.md` and `comparison.json`, and return their paths, in this order.
 
     Raises:
         OSError: one can't be written; the message names it.
     """
     here, there = (dict(wording.facts(each.machine)) for each in (first, second))
-    drawings = plots.ratios(compared.ratios)
-    said = {
+    pairs = [(name, here.get(name, "not recorded"), there.get(name, "not recorded")) for name in here | there]
+    differences = [(name, one, other) for name, one, other in pairs if one != other]
+    content: dict[str, Any] = {
         "runs": [("A", first), ("B", second)],
-        "facts": [(name, here.get(name, "not recorded"), there.get(name, "not recorded")) for name in here | there],
-        "unwell": [(name, wording.unwell(each)) for name, each in (("A", first), ("B", second))],
-        "compared": compared,
+        "table": tables.comparison_table(compared),
         "only": [("A", compared.only_first), ("B", compared.only_second)],
-        "drawings": drawings,
-        "fewest": MIN_ROUNDS,
+        "differences": differences,
     }
-    return _write(folder, "comparison", said, drawings)
+    data = {
+        **{name: {"path": str(each.path), "verdict": each.verdict} for name, each in content["runs"]},
+        "cases": [
+            {
+                "case": each.first.case,
+                "seconds": {"A": _finite(each.first.median), "B": _finite(each.second.median)},
+                "ratio": _finite(each.ratio),
+                "interval": [_finite(each.low), _finite(each.high)],
+                "result": each.word,
+            }
+            for each in compared.ratios
+        ],
+        "only": dict(content["only"]),
+        "machines": {name: {"A": one, "B": other} for name, one, other in differences},
+    }
+    texts = {"comparison.md": _rendered("comparison.md", content), "comparison.json": json.dumps(data, indent=1) + "\n"}
+    return _write(folder, texts)
 
 
-def report_line(path: Path) -> str:
-    """Report on a results file beside it, and return the line that says where, or why not; never an exception."""
+def report_line(record: RunRecord) -> str:
+    """Report on a run beside its results, and return the line with the page's path, or the error; never raises."""
     try:
-        return f"report: {write_report(read_results(path), path.parent)[0]}"
-    except Exception as error:  # noqa: BLE001 - a run's outcome doesn't hang on how it is drawn
+        return f"report: {write_report(record, record.path.parent)[0]}"
+    except Exception as error:  # noqa: BLE001 - a run's outcome doesn't depend on how it is drawn
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         return f"report: none; {reason}"
 
 
-def _write(folder: Path, name: str, said: dict[str, Any], drawings: Sequence[Drawing]) -> list[Path]:
-    texts = {f"{each.name}.svg": each.alone for each in drawings}
-    texts = {
-        f"{name}.{kind}": _templates(kind).get_template(f"{name}.{kind}").render(said) for kind in ("html", "md")
-    } | texts
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _write(folder: Path, texts: Mapping[str, str]) -> list[Path]:
     for file, text in texts.items():
         atomic_write(folder / file, text)
     return [folder / file for file in texts]
 
 
+def _rendered(name: str, content: Mapping[str, Any]) -> str:
+    rendered: str = _templates(Path(name).suffix).get_template(name).render(content)
+    return rendered
+
+
 @cache
-def _templates(kind: str) -> jinja2.Environment:
-    """Return the templates of a kind, in which whatever comes from a file is escaped, without their asking for it."""
-    finalize: Callable[[Any], Any] | None = _markdown if kind == "md" else None
+def _templates(suffix: str) -> jinja2.Environment:
+    """Return the templates of a kind, which escape whatever comes from a file by default."""
+    finalize: Callable[[Any], Any] | None = _markdown if suffix == ".md" else None
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("alexnet_repro.verify.report"),
-        autoescape=kind == "html",  # noqa: S701 - Markdown has rules of its own, of `finalize`
+        autoescape=suffix == ".html",  # noqa: S701 - Markdown has rules of its own, of `finalize`
         finalize=finalize,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

@@ -1,54 +1,109 @@
-"""The results file: what was found, written anew with each finding, so that a run that dies leaves what it knew."""
+"""The results file, `results.json`: written after each finding, so that a run that dies leaves it, and read back."""
 
 import json
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ValidationError
+
 from alexnet_repro.files import atomic_write
-from alexnet_repro.verify.benchmark.timing import Timing
-from alexnet_repro.verify.finding import GROUPS, Finding, overall, verdicts
+from alexnet_repro.verify.benchmark.timing import Calibration, Timing
+from alexnet_repro.verify.finding import GROUPS, Finding, Status, overall, verdicts
 
 SCHEMA = 2
+RERUN = "make a new one: pytest benchmarks"
+INVALIDATING = ("valid", "synchronized", "no_thermal_drift")  # a timing that fails one is no measurement
+WORST_FIRST: tuple[Status, ...] = ("FAIL", "INCONCLUSIVE", "PASS")
+# Control characters except tab and new line, surrogates, and Unicode's noncharacters.
+UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+MAX_INPUT = 40  # characters of what is wrong in a file that its error repeats
+
+
+class UnreadableError(OSError):
+    """The file can't be read, or isn't a results file; one line that names it and says what to do."""
+
+
+class _Content(BaseModel):
+    """The part of the file that is read; fields that this version doesn't know are passed over."""
+
+    complete: bool
+    verdict: Status
+    machine: dict[str, Any]
+    findings: dict[str, list[Finding]]
+    timings: list[Timing]
+    calibrations: list[Calibration] = []
 
 
 @dataclass
-class Record:
-    """Findings by group, and where they are written to.
+class RunRecord:
+    """The findings and timings of a run, written to `path` with each addition.
 
-    The file is one JSON object: `schema` (2), `machine` (what is here), `verdict` and `verdicts` (PASS,
-    FAIL or INCONCLUSIVE, of the whole and of each of `doctor`, `correct`, `repeatable`, `fast` and
-    `reference`),
-    `complete` (whether the run came to its end), `findings` (by group; the fields of
-    `alexnet_repro.verify.finding.Finding`) and `timings` (one a benchmark case: the fields of
-    `alexnet_repro.verify.benchmark.timing.Timing`) and `calibrations` (one a device: those of
-    `alexnet_repro.verify.benchmark.calibration.Calibration`). Later versions add fields, and readers pass over what
-    they don't
-    know. Numbers that aren't finite are the strings `inf`, `-inf` and `nan`.
+    The file is one JSON object: `schema` (2), `complete` (whether the run finished), `verdict` and `verdicts` (PASS,
+    FAIL or INCONCLUSIVE, of the whole and of each group in `alexnet_repro.verify.finding.GROUPS`), `machine` (what is
+    known of it), `findings` (by group, the fields of `Finding`), `timings` (one per benchmark case, the fields of
+    `Timing`) and `calibrations` (one per device, the fields of `Calibration`). Later versions add fields. Numbers that
+    aren't finite are the strings `inf`, `-inf` and `nan`.
     """
 
     path: Path
     machine: dict[str, Any] = field(default_factory=dict)
-    findings: dict[str, list[Finding]] = field(default_factory=lambda: {group: [] for group in GROUPS})
-    timings: list[dict[str, Any]] = field(default_factory=list)
-    calibrations: list[dict[str, Any]] = field(default_factory=list)
+    findings: dict[str, list[Finding]] = field(default_factory=dict)
+    """By group; each of `GROUPS` is there."""
+    timings: list[Timing] = field(default_factory=list)
+    calibrations: list[Calibration] = field(default_factory=list)
+    complete: bool = False
+    """Whether the run finished."""
+    stated: Status | None = None
+    """The verdict that the file states; None for a run that hasn't been read from one."""
+
+    def __post_init__(self) -> None:
+        """Give each group a list."""
+        self.findings = {group: [] for group in GROUPS} | self.findings
+
+    @property
+    def verdict(self) -> Status:
+        """The worst of what the findings add up to, what the file states, and INCONCLUSIVE for an unfinished run."""
+        found = {overall(self.findings), self.stated, None if self.complete else "INCONCLUSIVE"}
+        return next(status for status in WORST_FIRST if status in found)
+
+    @property
+    def invalid(self) -> frozenset[str]:
+        """The names of cases whose timing is invalid; see `is_invalid`."""
+        return frozenset(each.case for each in self.timings if is_invalid(each, self.findings["fast"]))
 
     def add(self, group: str, finding: Finding) -> None:
-        """Keep a finding, and write it down."""
+        """Add a finding, and write the file."""
         self.findings[group].append(finding)
         self.write()
 
     def add_timing(self, timing: Timing) -> None:
-        """Keep a timing, and write it down."""
-        self.timings.append(asdict(timing))
+        """Add a timing, and write the file."""
+        self.timings.append(timing)
         self.write()
 
-    def add_calibration(self, calibration: Mapping[str, Any]) -> None:
-        """Keep a device's rates: the first time only, as they are measured once."""
-        if calibration["device"] not in {each["device"] for each in self.calibrations}:
-            self.calibrations.append(dict(calibration))
+    def add_calibration(self, calibration: Calibration) -> None:
+        """Add a device's rates, the first time only."""
+        if calibration.device not in {each.device for each in self.calibrations}:
+            self.calibrations.append(calibration)
+
+    def as_data(self) -> dict[str, Any]:
+        """Return what the file holds, as JSON can hold it."""
+        content = {
+            "schema": SCHEMA,
+            "complete": self.complete,
+            "verdict": overall(self.findings),
+            "verdicts": verdicts(self.findings),
+            "machine": self.machine,
+            "findings": {group: list(map(asdict, found)) for group, found in self.findings.items()},
+            "timings": list(map(asdict, self.timings)),
+            "calibrations": list(map(asdict, self.calibrations)),
+        }
+        finite: dict[str, Any] = _finite(content)
+        return finite
 
     def write(self, *, complete: bool = False) -> None:
         """Write the file in one step.
@@ -56,23 +111,86 @@ class Record:
         Raises:
             OSError: it can't be written; the message names it.
         """
-        content = {
-            "schema": SCHEMA,
-            "complete": complete,
-            "verdict": overall(self.findings),
-            "verdicts": verdicts(self.findings),
-            "machine": self.machine,
-            "findings": {group: [asdict(each) for each in found] for group, found in self.findings.items()},
-            "timings": self.timings,
-            "calibrations": self.calibrations,
-        }
-        text = json.dumps(_finite(content), indent=1) + "\n"
+        self.complete = complete
+        text = json.dumps(self.as_data(), indent=1) + "\n"
         atomic_write(self.path, text, "name another folder: --report=DIR")
+
+
+def is_invalid(timing: Timing, findings: Iterable[Finding]) -> bool:
+    """Return whether a timing is no measurement: the result was wrong, or a check in `INVALIDATING` failed."""
+    failed = (each.case for each in findings if each.status == "FAIL" and each.check in INVALIDATING)
+    return timing.fault is not None or timing.case in failed
+
+
+def read_results(path: Path) -> RunRecord:
+    """Return what a run wrote into `results.json`.
+
+    Raises:
+        UnreadableError: there is no such file, or it isn't one that this version reads.
+    """
+    try:
+        content = _printable(json.loads(path.read_bytes()))
+    except FileNotFoundError as error:
+        raise UnreadableError(f"{path}: no such file; `pytest benchmarks` prints where it writes results") from error
+    except IsADirectoryError as error:
+        raise UnreadableError(f"{path} is a folder; name the file in it: {path / 'results.json'}") from error
+    except OSError as error:
+        raise UnreadableError(f"{path} can't be read: {error.strerror}") from error
+    except OverflowError as error:
+        raise UnreadableError(f"{path} isn't a results file: a number in it is too large; {RERUN}") from error
+    except (ValueError, RecursionError) as error:
+        raise UnreadableError(f"{path} isn't JSON, or was cut off; name a results.json, or {RERUN}") from error
+    return from_data(path, content)
+
+
+def from_data(path: Path, content: Any) -> RunRecord:
+    """Return the record of a file's JSON, as `RunRecord.as_data` returns it.
+
+    Raises:
+        UnreadableError: it isn't the JSON of a results file that this version reads.
+    """
+    if not isinstance(content, dict):
+        raise UnreadableError(f"{path} isn't a results file, but other JSON; name a results.json")
+    if content.get("schema") != SCHEMA:
+        schema = content.get("schema")
+        known = f"its schema is {schema!r}, this version reads {SCHEMA}" if "schema" in content else "it has no schema"
+        raise UnreadableError(f"{path} can't be read: {known}; read it with the version that wrote it, or {RERUN}")
+    try:
+        # As JSON again: there, strict validation takes an object for a dataclass, and `true` for no number.
+        read = _Content.model_validate_json(json.dumps(content), strict=True)
+    except ValidationError as error:
+        raise UnreadableError(f"{path} isn't a results file: {_first(error)}; {RERUN}") from error
+    return RunRecord(
+        path, read.machine, read.findings, read.timings, read.calibrations, read.complete, stated=read.verdict
+    )
+
+
+def _first(error: ValidationError) -> str:
+    """Return the first of the errors in one line: the field, what is wrong, and what stands there."""
+    first = error.errors(include_url=False)[0]
+    where, value = ".".join(map(str, first["loc"])), str(first["input"])[:MAX_INPUT]
+    found = "" if first["type"] in ("missing", "value_error") else f", not {value!r}"
+    return " ".join(f"{where}: {first['msg'].removeprefix('Value error, ')}{found}".split())
+
+
+def _printable(value: Any) -> Any:
+    """Return JSON without the characters that a terminal obeys, or that no file may hold.
+
+    Raises:
+        OverflowError: a number is too large for a float.
+    """
+    if isinstance(value, str):
+        return UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", value)
+    if isinstance(value, list):
+        return list(map(_printable, value))
+    if isinstance(value, int):
+        float(value)
+    return {_printable(key): _printable(each) for key, each in value.items()} if isinstance(value, dict) else value
 
 
 def _finite(value: Any) -> Any:
     """Return what JSON can hold of it."""
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return {key: _finite(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
         return [_finite(each) for each in value]

@@ -1,100 +1,185 @@
-"""Tables for the terminal: what was measured in, aligned text out."""
+"""Tables of a run's results, as text: for the terminal, for the page, and for the comparison of two runs."""
 
-from collections.abc import Mapping, Sequence
+import io
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Literal
 
-from alexnet_repro.verify.finding import Finding
+import rich.console
+import rich.table
+from rich.text import Text
 
-HEADINGS = ("case", "median", "IQR", "images/s", "GFLOP/s", "% peak", "bottleneck", "in a row", "first", "memory")
+from alexnet_repro.verify.benchmark.timing import Timing
+from alexnet_repro.verify.finding import Finding, Status, verdict
+from alexnet_repro.verify.report import text as wording
+from alexnet_repro.verify.report.compare_runs import Comparison
+from alexnet_repro.verify.report.run_record import RunRecord
+from alexnet_repro.verify.report.text import NONE, percent, quantity, seconds
+
+WIDTH = 100  # characters of a terminal
+WORDS = (
+    "output shape",
+    "verdict",
+    "checks",
+    "note",
+    "bottleneck",
+    "B is",
+)  # headings of columns that aren't numbers, beside the first
 LEGEND = (
-    "median: of single rounds, each waited for; images/s, GFLOP/s and % peak are by it. "
-    "in a row: a round of several that are waited for once."
+    "median: of single rounds, each waited for; images/s, TFLOP/s and % of peak follow from it. "
+    "peak: the device's own matmul rate. pipelined: per round of several that are waited for once."
 )
 
 
 @dataclass(frozen=True)
-class Row:
-    """One benchmark case: what a round took, and what it did."""
+class TextTable:
+    """Headings, and rows of as many cells; the first column names the row."""
 
-    case: str
-    median: float
-    """Seconds a round."""
-    iqr: float
-    """Seconds between the rounds' first and third quartile."""
-    images: int
-    """Images a round."""
-    flop: int = 0
-    """Floating-point operations a round; 0 where they aren't what is measured."""
-    peak: float | None = None
-    """The device's own best rate on a product, FLOP/s."""
-    bottleneck: str = ""
-    """What limits it most."""
-    pipelined: float | None = None
-    """Seconds a round of several in a row."""
-    first: float = 0.0
-    """Seconds of the very first round."""
-    peak_memory: int = 0
-    """Bytes."""
-    void: bool = False
-    """Whether the case failed: how fast a wrong answer came is no throughput."""
+    headings: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+    def __str__(self) -> str:
+        """Return aligned lines of at most `WIDTH` characters, without colours; long names are wrapped."""
+        if not self.rows:
+            return ""
+        grid = rich.table.Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="")
+        for place, heading in enumerate(self.headings):
+            justify: Literal["left", "right"] = "right" if place and heading not in WORDS else "left"
+            grid.add_column(Text(heading), justify=justify, no_wrap=place > 0, overflow="fold")
+        for row in self.rows:
+            grid.add_row(*map(Text, row))
+        console = rich.console.Console(file=io.StringIO(), width=WIDTH, color_system=None, force_terminal=False)
+        with console.capture() as captured:
+            console.print(grid)
+        return "\n".join(line.rstrip() for line in captured.get().splitlines())
 
 
-def throughput_table(rows: Sequence[Row]) -> str:
-    """Return one aligned line a row, in the rows' order, under a line of headings; no rows, no text."""
-    if not rows:
-        return ""
-    return _aligned([HEADINGS, *(_cells(row) for row in rows)])
+def group_table(record: RunRecord) -> TextTable:
+    """Return a row per group of findings; one that wasn't run is inconclusive."""
+    rows = [
+        (group, verdict(found) if found else "INCONCLUSIVE", wording.counts(found))
+        for group, found in record.findings.items()
+    ]
+    return TextTable(("group", "verdict", "checks"), rows)
 
 
-def price_table(device: str, cells: Mapping[tuple[str, str, str], Finding]) -> str:
-    """Return what each precision costs with determinism and XLA off and on, in steps/s and against the cheapest.
+def throughput_table(timings: Sequence[Timing], invalid: frozenset[str] = frozenset()) -> TextTable:
+    """Return a row per timing: time, throughput, and what limits it; an invalid one has no throughput."""
+    headings = ("case", "median", "IQR", "images/s", "TFLOP/s", "% of peak", "bottleneck")
+    rows = []
+    for each in timings:
+        noise = percent(each.iqr / each.median if each.median else math.nan, 1)
+        tflops = f"{each.rate(each.flop) / 1e12:.3g}" if each.flop else NONE
+        rates = (quantity(each.rate(each.images)), tflops, percent(wording.peak_share(each)))
+        shown = ("invalid", NONE, NONE) if each.case in invalid else rates
+        rows.append((wording.label(each.case), seconds(each.median), noise, *shown, each.bottleneck or NONE))
+    return TextTable(headings, rows)
+
+
+def cost_table(timings: Sequence[Timing], *, conditions: bool = True) -> TextTable:
+    """Return a row per timing: pipelined and first rounds, memory, conditions; a column without values is left out."""
+
+    def known(form: Callable[[Any], str], values: Iterator[float | None]) -> list[str]:
+        return [form(value) if value else NONE for value in values]
+
+    def condition(name: str, form: str) -> list[str]:
+        values = (getattr(each.conditions, name) for each in timings)
+        return [NONE if value is None else form.format(value) for value in values]
+
+    columns = {
+        "pipelined": known(seconds, (each.pipelined for each in timings)),
+        "first round": known(seconds, (each.first for each in timings)),
+        "memory": known(lambda size: f"{size / 1e9:.2f} GB", (each.peak_memory for each in timings)),
+    }
+    if conditions:
+        columns |= {
+            "load": condition("load", "{:.2f}"),
+            "CPU clock": condition("cpu_mhz", "{:,.0f} MHz"),
+            "GPU clock": condition("gpu_mhz", "{:,.0f} MHz"),
+            "temperature": condition("temperature", "{:.0f} °C"),
+        }
+    shown = {heading: column for heading, column in columns.items() if set(column) - {NONE}}
+    names = [wording.label(each.case) for each in timings]
+    return TextTable(("case", *shown), list(zip(names, *shown.values(), strict=True)) if shown else [])
+
+
+def device_table(found: Sequence[Finding]) -> TextTable:
+    """Return a row per device of what `stragglers` found, each measured alone."""
+    rows = []
+    for finding in found:
+        if finding.check != "stragglers":
+            continue
+        times, images = _positive(finding.data.get("seconds")), _number(finding.data.get("images")) or 0
+        slow = finding.data.get("slow")
+        best, worst = min(times.values(), default=0), max(times, key=lambda device: times[device], default="")
+        for device, each in times.items():
+            well = finding.status == "FAIL" and not (isinstance(slow, list) and device in slow)
+            status: Status = "PASS" if well else finding.status
+            note = "slowest" if device == worst and each > best else ""
+            rows.append((device, f"{images / each:,.1f}", percent(best / each, 1), status, note))
+    return TextTable(("device alone", "images/s", "of the best", "verdict", "note"), rows)
+
+
+def scaling_table(found: Sequence[Finding]) -> TextTable:
+    """Return a row per number of devices of what `scaling` found, all of them together."""
+    headings = ("scaling", "devices", "images each", "images/s", "efficiency", "at least", "communicating", "verdict")
+    rows = []
+    for finding in found:
+        data = finding.data
+        devices, images, time = (_number(data.get(key)) or 0 for key in ("devices", "images", "seconds"))
+        if finding.check == "scaling" and finding.number is not None and min(devices, images, time) > 0:
+            kind = " ".join(filter(None, (finding.device, str(data.get("kind")))))
+            numbers = (f"{devices:.0f}", f"{images:.0f}", f"{devices * images / time:,.1f}")
+            shares = map(percent, (finding.number, finding.bound, _number(data.get("communicating"))), (1, 1, 1))
+            rows.append((kind, *numbers, *shares, finding.status))
+    return TextTable(headings, rows)
+
+
+def overhead_table(device: str, cells: Mapping[tuple[str, str, str], Finding]) -> str:
+    """Return the time of a train step in each precision with determinism and XLA off and on, and over the fastest.
 
     Args:
         device: where it was measured.
         cells: by determinism, precision and XLA; `number` is the seconds of a step, None where there is none.
     """
-    precisions = list(dict.fromkeys(precision for _, precision, _ in cells))
-    columns = list(dict.fromkeys((determinism, xla) for determinism, _, xla in cells))
-    times = [finding.number for finding in cells.values() if finding.number]
-    lines = [(f"ms a step on {device}", *(f"determinism {determinism}, XLA {xla}" for determinism, xla in columns))]
-    for precision in precisions:
-        row = (cells[determinism, precision, xla].number for determinism, xla in columns)
-        lines.append(
-            (precision, *(f"{each * 1e3:,.1f} ({each / min(times):.2f}×)" if each else "none" for each in row))
-        )
-    reasons = dict.fromkeys(finding.message for finding in cells.values() if not finding.number)
-    return "\n".join(
-        [
-            "",
-            f"price of determinism, precision and XLA, {device}",
-            _aligned(lines),
-            *(f"none: {each}" for each in reasons),
-        ]
-    )
+    columns = dict.fromkeys((determinism, xla) for determinism, _, xla in cells)
+    fastest = min((finding.number for finding in cells.values() if finding.number), default=math.nan)
+    rows = []
+    for precision in dict.fromkeys(precision for _, precision, _ in cells):
+        times = (cells[determinism, precision, xla].number for determinism, xla in columns)
+        rows.append((precision, *(f"{each * 1e3:,.1f} ({each / fastest:.2f}×)" if each else "none" for each in times)))
+    headings = ("ms per step", *(f"determinism {determinism}\nXLA {xla}" for determinism, xla in columns))
+    reasons = dict.fromkeys(f"none: {finding.message}" for finding in cells.values() if not finding.number)
+    title = f"overhead of determinism, precision and XLA on {device}"
+    return "\n".join(["", title, str(TextTable(headings, rows)), *reasons])
 
 
-def _aligned(lines: Sequence[Sequence[str]]) -> str:
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
-        "  ".join((case.ljust(widths[0]), *(map(str.rjust, numbers, widths[1:])))) for case, *numbers in lines
-    )
+def comparison_table(compared: Comparison) -> TextTable:
+    """Return a row per case that both runs timed."""
+    rows = []
+    for each in compared.ratios:
+        times = (seconds(each.first.median), seconds(each.second.median))
+        rows.append((wording.label(each.first.case), *times, wording.ratio(each), wording.interval(each), each.word))
+    return TextTable(("case", "A", "B", "B/A", "95 % interval", "B is"), rows)
 
 
-def _cells(row: Row) -> tuple[str, ...]:
-    time = (_duration(row.median), f"{row.iqr / row.median:.1%}".replace("%", " %"))
-    in_a_row = _duration(row.pipelined) if row.pipelined else ""
-    costs = (_duration(row.first) if row.first else "", f"{row.peak_memory / 1e9:.1f} GB" if row.peak_memory else "")
-    if row.void:
-        return (row.case, *time, "void", "void", "", "", "", *costs)
-    rate = row.flop / row.median
-    gflop_rate = f"{rate / 1e9:,.1f}" if row.flop else ""
-    share = f"{100 * rate / row.peak:.0f}" if row.flop and row.peak else ""
-    return (row.case, *time, f"{row.images / row.median:,.1f}", gflop_rate, share, row.bottleneck, in_a_row, *costs)
+def comparison_lines(compared: Comparison) -> list[str]:
+    """Return the comparison for the terminal: the table, and the cases that only one run has."""
+    only = (("A", compared.only_first), ("B", compared.only_second))
+    return [
+        str(comparison_table(compared)) or "no case was timed in both",
+        *(f"only in {run}: {case}" for run, cases in only for case in cases),
+    ]
 
 
-def _duration(seconds: float) -> str:
-    """Return three decimals of the largest unit that the duration reaches."""
-    for unit, size in (("s", 1.0), ("ms", 1e-3)):
-        if seconds >= size:
-            return f"{seconds / size:.3f} {unit}"
-    return f"{seconds * 1e6:.3f} µs"
+def _number(value: Any) -> float | None:
+    """Return a finite number of a finding's data; None where it is anything else."""
+    known = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return float(value) if known else None
+
+
+def _positive(value: Any) -> dict[str, float]:
+    """Return the names that have a number above zero."""
+    known = {str(name): _number(each) for name, each in value.items()} if isinstance(value, Mapping) else {}
+    return {name: each for name, each in known.items() if each is not None and each > 0}

@@ -1,19 +1,43 @@
-"""The record of a training that came to its end: what was done, where, and what came out of it."""
+"""The record of a completed training: `record.json` and `learning_curve.svg`, in a folder of its own.
+
+One JSON object; later versions add fields, and readers ignore those they don't know:
+
+- `schema` (1), `name` (the folder's), `command` (that repeats the training), `note` (what else was going on).
+- `recorded` (the day), `revision` (of the code, as git names it; `-dirty` with changes) and `environment` (processor,
+  threads, GPUs, packages, settings): of when the record was made, which after `--resume` may be later than training.
+- `data` (`Fashion-MNIST` or `synthetic`), `seed`, `precision`, `recipe` (the fields of `alexnet_repro.Recipe`).
+- `layers`: per layer `name`, `kind`, `output_shape` without the batch axis, `parameters`, `macs`, and the Keras
+  settings that the document names; `draw`: the shapes of a training draw, images `x` and labels `y`.
+- `training`: `images`, `seconds` (without saving and evaluating), `first_update_seconds`, `images_per_second`.
+- `updates`: `losses` and `accuracies` of each update's batch, before the update.
+- `evaluations`: after each epoch, and where `--evaluate-every` says so, `updates`, `loss` (the recipe's), `accuracy`,
+  `num_samples`.
+- `final`: the `outcome` of the weights after `updates` updates, on all test images; `saved`: of the weights that the
+  recipe saved last, which are those that the document evaluates; null if it saves at the end only.
+
+Measured numbers have six significant digits.
+"""
 
 import dataclasses
 import datetime as dt
+import json
 import os
 import platform
+import re
 import shlex
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import numpy as np
+from pydantic import TypeAdapter, ValidationError
 
 from alexnet_repro.backend.devices import gpu_names, thread_counts
 from alexnet_repro.data.loader import DataLoader
+from alexnet_repro.documented import TEST_SAMPLES
+from alexnet_repro.files import atomic_write
 from alexnet_repro.model import layer_rows
 from alexnet_repro.training.evaluate import logits_on_test
 from alexnet_repro.training.loop import History
@@ -24,19 +48,28 @@ from alexnet_repro.training.weights_file import WeightsError
 from alexnet_repro.verify.benchmark.reference import revision
 from alexnet_repro.verify.doctor.fingerprint import SPEED_SETTINGS, kind_of, packages
 from alexnet_repro.verify.doctor.software import NUMERIC_SETTINGS
+from alexnet_repro.verify.numerics.oracle import EXACT_LOSSES
 from alexnet_repro.verify.report.curves import learning_curve
-from alexnet_repro.verify.report.outcome import outcome, significant
-from alexnet_repro.verify.report.record_file import SCHEMA, write_record
 
-# Of one machine, or of how the record was made: another who types the command has others.
+SCHEMA = 1
+RECORD, CURVE = "record.json", "learning_curve.svg"
+NUMBERS = re.compile(r"\[\s+(-?\d[^\[\]{}\"]*?)\s+\]")
+# Options of one machine, or of how the record was made: whoever repeats the training has others.
 LEFT_OUT = ("--resume", "--record", "--note", "--weights", "--checkpoints", "--data-dir")
 WITHOUT_VALUE = ("--resume",)
 LAYER_SETTINGS = ("filters", "kernel_size", "pool_size", "strides", "padding", "units", "activation", "rate")
+REPEATS = 1_000
+
+
+@dataclasses.dataclass(frozen=True)
+class _Header:
+    schema: Literal[1]
+    name: str
 
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-    """A training that came to its end."""
+    """A completed training."""
 
     model: keras.Sequential
     """With the weights after the last update."""
@@ -44,7 +77,7 @@ class Trained:
     recipe: Recipe
     history: History
     words: Sequence[str]
-    """The command line's, as typed."""
+    """The command line's arguments, as typed."""
     precision: str
     weights: Path
     """Where weights were saved as the recipe says."""
@@ -110,7 +143,7 @@ def record_training(folder: Path, trained: Trained, *, progress: bool = True) ->
 
 
 def repeatable(words: Sequence[str]) -> str:
-    """Return what anyone can type to train the same: the words as typed, but for those of one machine or of a record.
+    """Return the command that repeats a training: as typed, without options of one machine or of a record.
 
     Args:
         words: the command line's, as `["train", "--seed=1", "--data-dir", "here"]`.
@@ -126,12 +159,12 @@ def repeatable(words: Sequence[str]) -> str:
 
 
 def updates_until_saved(recipe: Recipe) -> int:
-    """Return how many updates the weights have seen that the recipe saves last."""
+    """Return the number of updates before the recipe saves weights for the last time."""
     return draws_until_saved(recipe) * recipe.updates_per_draw
 
 
 def layers_of(model: keras.Sequential) -> list[dict[str, Any]]:
-    """Return each layer's name, kind, output shape, parameters and MACs, and the settings that the document names."""
+    """Return each layer's name, kind, output shape, parameters, MACs, and the settings that the document names."""
     rows = []
     for layer, row in zip(model.layers, layer_rows(model), strict=True):
         config = layer.get_config()
@@ -172,3 +205,86 @@ def _environment() -> dict[str, Any]:
         "packages": packages(gpu=bool(names)),
         "settings": {name: value for name, value in asked.items() if "/" not in value},
     }
+
+
+def outcome(logits: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
+    """Return how good predictions for the test images are, computed with NumPy in float64.
+
+    Args:
+        logits: float `(n, classes)`.
+        labels: integers `(n,)`.
+
+    Returns:
+        `num_samples`; `accuracy`, and `losses`, the mean of each loss by name, on all images; `confusion`, a row per
+        label and a column per prediction, in images; and `document_draw`: of the document's 2,000 images, drawn with
+        replacement `repeats` times from a fixed seed, `mean`, `std` and the quantiles `low` and `high` (2.5 and
+        97.5 %) of `accuracy` and of each of `losses`.
+    """
+    classes = logits.shape[1]
+    answers = logits.argmax(1)
+    each = {"accuracy": (answers == labels).astype(np.float64)}
+    each |= {name: losses(labels, logits)[0] for name, losses in EXACT_LOSSES.items()}
+    # RandomState, not default_rng: NumPy promises that its stream never changes (NEP 19).
+    drawn = np.random.RandomState(0).randint(0, len(labels), (REPEATS, TEST_SAMPLES))
+    spread = {name: _spread(values[drawn].mean(1)) for name, values in each.items()}
+    confusion = np.bincount(labels * classes + answers, minlength=classes**2).reshape(classes, classes)
+    return {
+        "num_samples": len(labels),
+        "accuracy": significant(each["accuracy"].mean()),
+        "losses": {name: significant(each[name].mean()) for name in EXACT_LOSSES},
+        "confusion": confusion.tolist(),
+        "document_draw": {
+            "samples": TEST_SAMPLES,
+            "repeats": REPEATS,
+            "accuracy": spread["accuracy"],
+            "losses": {name: spread[name] for name in EXACT_LOSSES},
+        },
+    }
+
+
+def significant(number: float) -> float:
+    """Return a number with six significant digits."""
+    return float(f"{number:.6g}")
+
+
+def _spread(means: np.ndarray) -> dict[str, float]:
+    low, high = np.quantile(means, [0.025, 0.975])
+    numbers = {"mean": means.mean(), "std": means.std(ddof=1), "low": low, "high": high}
+    return {name: significant(number) for name, number in numbers.items()}
+
+
+def read_records(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return the records in a folder's folders, by name.
+
+    Raises:
+        ValueError: one isn't a record, or is another folder's; the message names the file.
+    """
+    records = {}
+    for path in sorted(folder.glob(f"*/{RECORD}")):
+        try:
+            name = TypeAdapter(_Header).validate_json(path.read_bytes()).name
+        except ValidationError as error:
+            wrong = error.errors(include_url=False)[0]
+            where = ".".join(map(str, wrong["loc"]))
+            raise ValueError(f"{path} is no record of a training ({where}: {wrong['msg']})") from error
+        if name != path.parent.name:
+            raise ValueError(f"{path} has the name {name!r}, not its folder's")
+        records[name] = json.loads(path.read_bytes())
+    return records
+
+
+def write_record(folder: Path, record: Mapping[str, Any], curve: str) -> Path:
+    """Write a record and its drawing, each in one step, and return the record's path.
+
+    Raises:
+        OSError: one can't be written; the message names it.
+    """
+    atomic_write(folder / CURVE, curve)
+    atomic_write(folder / RECORD, formatted(record))
+    return folder / RECORD
+
+
+def formatted(record: Mapping[str, Any]) -> str:
+    """Return a record as JSON, lists of numbers filled into lines."""
+    text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False)
+    return NUMBERS.sub(lambda found: f"[{textwrap.fill(' '.join(found[1].split()), 100)}]", text) + "\n"

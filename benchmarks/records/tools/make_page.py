@@ -14,7 +14,7 @@ from pathlib import Path
 
 from alexnet_repro import documented
 from alexnet_repro.files import atomic_write
-from alexnet_repro.verify.report.record_file import CURVE, RECORD, read_records
+from alexnet_repro.verify.report.training_record import CURVE, RECORD, read_records
 from benchmarks.records.tools.bands import NOT_REPRODUCED, REPRODUCED, UNKNOWN, WITHIN_REACH, band
 from benchmarks.records.tools.claims import NOT_RUN, Row, claims, layer_table, others, printed
 from benchmarks.records.tools.combinations import NAMES, combinations, effects, unlike

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from alexnet_repro.verify.benchmark.calibration import Calibration
 from alexnet_repro.verify.benchmark.datasheet import Nominal, compare, of_cpu, of_gpu
+from alexnet_repro.verify.benchmark.timing import Calibration
 from alexnet_repro.verify.doctor.nvidia import Gpu
 
 H100 = Gpu(0, "NVIDIA H100 80GB HBM3", capability=(9, 0), cores=16_896, max_clock=1_980, max_memory_clock=2_619,

@@ -2,8 +2,8 @@
 
 import pytest
 
-from alexnet_repro.verify.benchmark.calibration import Calibration
 from alexnet_repro.verify.benchmark.roofline import ACTIVATIONS, Work, bottleneck, forward, train_step
+from alexnet_repro.verify.benchmark.timing import Calibration
 
 RATES = Calibration("gpu:0", {"float32": 1e12}, memory=1e11, call_overhead=1e-4, kernel_launch=5e-6)
 

@@ -12,7 +12,7 @@ import pytest
 from alexnet_repro.backend.devices import usable_devices
 from alexnet_repro.verify.checks.devices import MachineNotReadyError
 from alexnet_repro.verify.finding import Finding
-from alexnet_repro.verify.report.run_record import Record
+from alexnet_repro.verify.report.run_record import RunRecord
 from benchmarks import conftest as benchmarks_conftest
 from benchmarks import summary
 from tests.helpers.machines import A100, box
@@ -140,7 +140,7 @@ def test_run_ends_in_a_verdict(checked):
 def test_run_is_recorded(checked):
     """The record has both checks' findings and says that the run came to its end; report and JUnit's file are there."""
     _, folder = checked
-    assert sorted(path.name for path in folder.iterdir()) == ["junit.xml", "report.html", "report.md", "results.json"]
+    assert sorted(path.name for path in folder.iterdir()) == ["junit.xml", "report.html", "results.json", "summary.md"]
     assert "<h1>? INCONCLUSIVE</h1>" in (folder / "report.html").read_text()
     record = json.loads((folder / "results.json").read_text())
     assert (record["schema"], record["complete"], record["verdict"]) == (1, True, "INCONCLUSIVE")
@@ -196,7 +196,7 @@ def test_folder_that_cant_be_written_is_a_usage_error(tmp_path):
 def test_absence_of_gpus_is_said(tmp_path, devices, absent):
     """The end of a run says that no GPU was examined, and says it only then."""
     module = summary
-    record, lines = Record(tmp_path / "results.json"), []
+    record, lines = RunRecord(tmp_path / "results.json"), []
     record.add("correct", Finding("shapes", "PASS", "well"))
     stash = pytest.Stash()
     stash[module.DEVICES], stash[module.RECORD], stash[module.LINES] = devices, record, ["a price"]

@@ -1,17 +1,17 @@
-"""Two runs compared: the ratio, an interval that holds the truth as often as it says, and what can't be told."""
+"""Two runs compared: the ratio, an interval that holds the truth as often as it says, and what is inconclusive."""
 
 import math
 
 import numpy as np
 import pytest
 
+from alexnet_repro.verify.benchmark.timing import Timing
 from alexnet_repro.verify.report.compare_runs import compare_case
-from alexnet_repro.verify.report.read import Case
 
 
-def case(rounds, **fields):
+def case(rounds):
     """Return a case of these rounds."""
-    return Case("forward", "cpu:0", "float32", tuple(rounds), **fields)
+    return Timing("forward", "cpu:0", "float32", rounds)
 
 
 @pytest.mark.parametrize(
@@ -40,16 +40,16 @@ def test_ratio_of_medians(first, second, ratio, word):
 @pytest.mark.parametrize(
     "second",
     [
-        pytest.param(case([1.0] * 5, void=True), id="second=void"),
         pytest.param(case([1.0, 1.0, 1.0, 1.0, math.nan]), id="second=nan"),
         pytest.param(case([1.0, 1.0, 1.0, 1.0, 0.0]), id="second=0"),
     ],
 )
-def test_void_case_has_no_ratio(second):
-    """How much faster a wrong answer came isn't told, whichever run it was in."""
+def test_invalid_case_has_no_ratio(second):
+    """A time that isn't finite and above zero has no ratio, whichever run it was in; nor has a timing known invalid."""
+    assert compare_case(case([1.0] * 5), case([1.0] * 5), invalid=True).word == "invalid"
     for pair in ((second, case([1.0] * 5)), (case([1.0] * 5), second)):
         compared = compare_case(*pair)
-        assert compared.word == "void"
+        assert compared.word == "invalid"
         assert math.isnan(compared.ratio)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from alexnet_repro.verify.benchmark.timing import Timing
 from alexnet_repro.verify.finding import Finding
-from alexnet_repro.verify.report.run_record import Record
+from alexnet_repro.verify.report.run_record import RunRecord
 
 WELL = Finding("shapes", "PASS", "14 layers", device="cpu:0", number=1.5, bound=2.0)
 FIELDS = {
@@ -31,7 +31,7 @@ FIELDS = {
 @pytest.fixture
 def record(tmp_path):
     """An empty record, to be written into a folder that isn't there yet."""
-    return Record(tmp_path / "reports/today/results.json")
+    return RunRecord(tmp_path / "reports/today/results.json")
 
 
 def read(path):
@@ -40,7 +40,7 @@ def read(path):
 
 
 def test_finding_is_written_at_once(record):
-    """After a finding the file has it with all its fields, and says that the run hasn't come to its end."""
+    """After a finding the file has it with all its fields, and says that the run is unfinished."""
     record.machine = {"devices": ["cpu:0"]}
     record.add("correct", WELL)
     assert read(record.path) == {
@@ -92,7 +92,7 @@ def test_timing_is_written_at_once(record):
             "first": 0.0,
             "pipelined": None,
             "peak_memory": 0,
-            "conditions": {},
+            "conditions": {"load": None, "cpu_mhz": None, "gpu_mhz": None, "temperature": None, "heat": ""},
             "bytes": 0,
             "samples": {},
             "bandwidth": None,
@@ -100,8 +100,8 @@ def test_timing_is_written_at_once(record):
     ]
 
 
-def test_end_of_the_run_is_written(record):
-    """The last write of a run that came to its end says so; the next run's first one takes it back."""
+def test_finished_run_is_marked(record):
+    """The last write of a finished run marks it complete; the next write takes that back."""
     record.add("correct", WELL)
     record.write(complete=True)
     assert read(record.path)["complete"] is True
@@ -163,7 +163,7 @@ def test_unwritable_folder_is_named_with_its_remedy(tmp_path, folder):
     """A folder that can't be made is named in one line, with the option that names another."""
     (tmp_path / "file").write_text("no folder")
     with pytest.raises(OSError, match="can't be written") as error:
-        Record(tmp_path / folder / "results.json").add("correct", WELL)
+        RunRecord(tmp_path / folder / "results.json").add("correct", WELL)
     message = str(error.value)
     assert message.startswith(f"{tmp_path / folder / 'results.json'} can't be written: ")
     assert message.endswith("; name another folder: --report=DIR")
@@ -173,6 +173,6 @@ def test_unwritable_folder_is_named_with_its_remedy(tmp_path, folder):
 def test_new_run_replaces_the_file(tmp_path):
     """A new record of the same name keeps nothing of the old one."""
     path = tmp_path / "results.json"
-    Record(path).add("correct", WELL)
-    Record(path).write()
+    RunRecord(path).add("correct", WELL)
+    RunRecord(path).write()
     assert read(path)["findings"]["correct"] == []

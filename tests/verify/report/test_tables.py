@@ -1,66 +1,147 @@
-"""The tables of throughput and of prices: what was measured, readable at a glance."""
+"""Tables of results as text: what was measured, aligned, at most 100 columns wide, whatever a file holds."""
 
 import pytest
 
+from alexnet_repro.verify.benchmark.telemetry import Conditions
+from alexnet_repro.verify.benchmark.timing import Timing
 from alexnet_repro.verify.finding import Finding
-from alexnet_repro.verify.report.tables import Row, price_table, throughput_table
-
-ROWS = (
-    Row(
-        "step[batch=128]",
-        median=2.0,
-        iqr=0.008,
-        images=128,
-        flop=700_000_000_000,
-        peak=4e11,
-        bottleneck="compute",
-        pipelined=1.9,
-        first=2.5,
-        peak_memory=3_200_000_000,
-    ),
-    Row("forward[batch=1]", median=0.016, iqr=0.0016, images=1, flop=2_000_000_000),
-    Row("draw_train", median=0.000128, iqr=0.0, images=128),
+from alexnet_repro.verify.report.tables import (
+    TextTable,
+    cost_table,
+    device_table,
+    overhead_table,
+    scaling_table,
+    throughput_table,
 )
+from tests.helpers.html_pages import page_tables, reported
+from tests.helpers.results_files import WELL, run
+
+STEP = Timing(
+    "step[batch=128]",
+    "cpu:0",
+    "float32",
+    [1.996, 2.0, 2.004],
+    images=128,
+    flop=700_000_000_000,
+    peak=4e11,
+    bottleneck="compute",
+    pipelined=1.9,
+    first=2.5,
+    peak_memory=3_200_000_000,
+)
+FORWARD = Timing("forward[batch=1]", "cpu:0", "float32", [0.0152, 0.016, 0.0168], images=1, flop=2_000_000_000)
+DRAW = Timing("draw_train", "cpu:0", "", [0.000128] * 3, images=128)
+ALONE = {"images": 64, "seconds": {"gpu:0": 0.1, "gpu:1": 0.2, "gpu:2": 0.1}, "slow": ["gpu:1"]}
+POINT = {"kind": "weak", "devices": 4, "images": 64, "seconds": 0.128, "communicating": 0.21875}
+FOUND = [
+    Finding("stragglers", "FAIL", "gpu:1 is behind", device="gpu:1", data=ALONE),
+    Finding("scaling", "INCONCLUSIVE", "weak", number=0.78125, bound=0.7917, data=POINT),
+    Finding("gpu_bitwise_parity", "PASS", "another check", data={"seconds": {"gpu:9": 1.0}}),
+]
 
 
-def test_rows_are_aligned_in_their_own_order() -> None:
-    """Seconds get a fitting unit, rates follow from the median, and what has no FLOP has no GFLOP/s."""
-    assert throughput_table(ROWS) == (
-        "case                  median     IQR     images/s  GFLOP/s  % peak  bottleneck  in a row    first  memory\n"
-        "step[batch=128]      2.000 s   0.4 %         64.0    350.0      88     compute   1.900 s  2.500 s  3.2 GB\n"
-        "forward[batch=1]   16.000 ms  10.0 %         62.5    125.0                                               \n"
-        "draw_train        128.000 µs   0.0 %  1,000,000.0                                                        "
-    )
+def test_rows_are_aligned_in_their_own_order():
+    """Seconds get a fitting unit, rates follow from the median, and what has no FLOP has no TFLOP/s."""
+    assert str(throughput_table([STEP, FORWARD, DRAW])).splitlines() == [
+        "case              median    IQR   images/s  TFLOP/s  % of peak  bottleneck",
+        "step, batch 128      2 s  0.2 %         64     0.35       88 %  compute",
+        "forward, batch 1   16 ms  5.0 %       62.5    0.125          –  –",
+        "draw_train        128 µs  0.0 %  1,000,000        –          –  –",
+    ]
 
 
-def test_failed_case_has_no_throughput() -> None:
-    """How fast a wrong answer came is shown as void."""
-    assert throughput_table([Row("forward", median=1.0, iqr=0.25, images=32, flop=10**9, void=True)]) == (
-        "case      median     IQR  images/s  GFLOP/s  % peak  bottleneck  in a row  first  memory\n"
-        "forward  1.000 s  25.0 %      void     void                                             "
-    )
+def test_costs_are_columns_where_there_are_any():
+    """Pipelined and first rounds, memory and conditions; what no case has is no column, nor are conditions unasked."""
+    timings = [STEP, Timing("draw_train", "cpu:0", "", [1.0], conditions=Conditions(load=1.25))]
+    assert str(cost_table(timings)).splitlines() == [
+        "case             pipelined  first round   memory  load",
+        "step, batch 128      1.9 s        2.5 s  3.20 GB     –",
+        "draw_train               –            –        –  1.25",
+    ]
+    assert "load" not in cost_table(timings, conditions=False).headings
+    assert str(cost_table([DRAW])) == ""
+
+
+def test_invalid_timing_has_no_throughput():
+    """How fast a wrong answer came is shown as invalid."""
+    assert str(throughput_table([STEP], frozenset({STEP.case}))).splitlines()[1:] == [
+        "step, batch 128     2 s  0.2 %   invalid        –          –  compute",
+    ]
 
 
 @pytest.mark.parametrize(
-    ("seconds", "shown"), [(1.0, "1.000 s"), (0.9994, "999.400 ms"), (0.001, "1.000 ms"), (0.0009994, "999.400 µs")]
+    ("seconds", "shown"), [(1.0, "1 s"), (0.9994, "999.4 ms"), (0.001, "1 ms"), (0.0009994, "999.4 µs")]
 )
-def test_unit_is_the_largest_that_the_duration_reaches(seconds: float, shown: str) -> None:
+def test_unit_is_the_largest_that_the_duration_reaches(seconds, shown):
     """Seconds from one second, milliseconds from one millisecond, microseconds below."""
-    assert f" {shown} " in throughput_table([Row("case", median=seconds, iqr=0.0, images=1)])
+    assert f" {shown} " in str(throughput_table([Timing("case", "cpu:0", "", [seconds], images=1)]))
 
 
-def test_nothing_measured_prints_nothing() -> None:
+def test_empty_table_is_no_text():
     """No rows, no headings."""
-    assert throughput_table([]) == ""
+    assert str(throughput_table([])) == ""
 
 
-def step(seconds: float | None, message: str = "") -> Finding:
+@pytest.mark.parametrize("environment", [{}, {"NO_COLOR": "1"}, {"FORCE_COLOR": "1"}, {"COLUMNS": "40"}])
+def test_lines_are_plain_and_fit(monkeypatch, environment):
+    """Whatever the terminal, there are no colours nor markup, and long names are wrapped at 100 columns."""
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    name = "train_step[device=gpu:0-batch=128-precision=mixed_bfloat16-xla=on]"
+    fields = {"images": 128, "flop": 10**12, "peak": 1e15, "bottleneck": "compute"}
+    text = str(throughput_table([Timing(name, "gpu:0", "mixed_bfloat16", [1.0] * 5, **fields)]))
+    assert max(map(len, text.splitlines())) <= 100
+    assert "\x1b" not in text
+    assert text.replace("\n", "").isprintable()
+    assert str(TextTable(("a", "b"), [("[red]x[/red]", ":smile:")])).splitlines()[1].split() == [
+        "[red]x[/red]",
+        ":smile:",
+    ]
+
+
+def test_devices_beside_each_other():
+    """Images/s of each alone, of the best, and its own verdict, the slowest named; then of all together."""
+    assert str(device_table(FOUND)).splitlines() == [
+        "device alone  images/s  of the best  verdict  note",
+        "gpu:0            640.0      100.0 %  PASS",
+        "gpu:1            320.0       50.0 %  FAIL     slowest",
+        "gpu:2            640.0      100.0 %  PASS",
+    ]
+    assert str(scaling_table(FOUND)).splitlines() == [
+        "scaling  devices  images each  images/s  efficiency  at least  communicating  verdict",
+        "weak           4           64   2,000.0      78.1 %    79.2 %         21.9 %  INCONCLUSIVE",
+    ]
+    assert [str(table(FOUND[2:])) for table in (device_table, scaling_table)] == ["", ""]
+
+
+def test_report_shows_both_tables(tmp_path):
+    """The page has a row per device and a row per number of devices, the slowest named."""
+    page, *_ = reported(tmp_path, run(fast=[{**WELL, **vars(each)} for each in FOUND]))
+    devices, scaling = page_tables(page)[-2:]
+    assert devices[2] == ["gpu:1", "320.0", "50.0 %", "✗ FAIL", "slowest"]
+    assert scaling[1][-4:] == ["78.1 %", "79.2 %", "21.9 %", "? INCONCLUSIVE"]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(data, id=f"data={data}")
+        for data in ({}, {"seconds": 1}, {"seconds": {"gpu:0": "fast"}, "slow": 3}, {"seconds": {"gpu:0": -1.0}})
+    ],
+)
+def test_data_that_isnt_what_a_run_writes_has_no_row(data):
+    """A file's finding may hold any data: no row, and no error."""
+    found = [Finding(check, "FAIL", "forged", number=1.0, data=data) for check in ("stragglers", "scaling")]
+    assert [*device_table(found).rows, *scaling_table(found).rows] == []
+
+
+def step(seconds, message=""):
     """Return a finding on the time of a step."""
     return Finding("price", "PASS" if seconds else "INCONCLUSIVE", message, number=seconds)
 
 
-def test_price_is_told_against_the_cheapest() -> None:
-    """A row a precision, a column each for determinism and XLA, milliseconds and how many times the least."""
+def test_overhead_is_relative_to_the_fastest():
+    """A row per precision, a column per determinism and XLA, milliseconds and how many times the least."""
     cells = {
         ("off", "float32", "off"): step(0.3),
         ("off", "float32", "on"): step(0.2),
@@ -71,19 +152,17 @@ def test_price_is_told_against_the_cheapest() -> None:
         ("on", "mixed_bfloat16", "off"): step(0.15),
         ("on", "mixed_bfloat16", "on"): step(0.2),
     }
-    assert price_table("cpu:0", cells) == (
-        "\n"
-        "price of determinism, precision and XLA, cpu:0\n"
-        "ms a step on cpu:0  determinism off, XLA off  determinism off, XLA on"
-        "  determinism on, XLA off  determinism on, XLA on\n"
-        "float32                        300.0 (3.00×)            200.0 (2.00×)"
-        "         1,500.0 (15.00×)           250.0 (2.50×)\n"
-        "mixed_bfloat16                 100.0 (1.00×)            125.0 (1.25×)"
-        "            150.0 (1.50×)           200.0 (2.00×)"
-    )
+    assert overhead_table("cpu:0", cells).splitlines() == [
+        "",
+        "overhead of determinism, precision and XLA on cpu:0",
+        "                determinism off  determinism off    determinism on  determinism on",
+        "ms per step             XLA off           XLA on           XLA off          XLA on",
+        "float32           300.0 (3.00×)    200.0 (2.00×)  1,500.0 (15.00×)   250.0 (2.50×)",
+        "mixed_bfloat16    100.0 (1.00×)    125.0 (1.25×)     150.0 (1.50×)   200.0 (2.00×)",
+    ]
 
 
-def test_price_that_cant_be_told_says_why() -> None:
+def test_missing_overhead_has_its_reason():
     """A cell without a number is `none`, and each reason is given once, below."""
     cells = {
         ("off", "tf32", "off"): step(0.1),
@@ -91,21 +170,15 @@ def test_price_that_cant_be_told_says_why() -> None:
         ("off", "float32", "off"): step(0.2),
         ("off", "float32", "on"): step(None, "XLA can't be used here"),
     }
-    assert price_table("gpu:1", cells).splitlines() == [
-        "",
-        "price of determinism, precision and XLA, gpu:1",
-        "ms a step on gpu:1  determinism off, XLA off  determinism off, XLA on",
-        "tf32                           100.0 (1.00×)                     none",
-        "float32                        200.0 (2.00×)                     none",
-        "none: XLA can't be used here",
+    assert [line.split() for line in overhead_table("gpu:1", cells).splitlines()[4:]] == [
+        ["tf32", "100.0", "(1.00×)", "none"],
+        ["float32", "200.0", "(2.00×)", "none"],
+        ["none:", "XLA", "can't", "be", "used", "here"],
     ]
 
 
-def test_no_price_at_all_is_shown() -> None:
+def test_no_overhead_at_all_is_shown():
     """Where nothing could be measured, the table and every reason are there all the same."""
     cells = {("off", "float32", "off"): step(None, "one"), ("on", "float32", "off"): step(None, "another")}
-    assert price_table("cpu:0", cells).splitlines()[3:] == [
-        "float32                                 none                     none",
-        "none: one",
-        "none: another",
-    ]
+    lines = overhead_table("cpu:0", cells).splitlines()[4:]
+    assert [lines[0].split(), *lines[1:]] == [["float32", "none", "none"], "none: one", "none: another"]

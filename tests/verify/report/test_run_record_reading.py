@@ -1,4 +1,4 @@
-"""Reading results back: what was written is what is read, and what can't be read is said in one line."""
+"""Reading results back: what was written is what is read, and a file that can't be read is refused in one line."""
 
 import json
 import math
@@ -6,45 +6,44 @@ from pathlib import Path
 
 import pytest
 
-from alexnet_repro.verify.benchmark.timing import Timing
+from alexnet_repro.verify.benchmark.telemetry import Conditions
+from alexnet_repro.verify.benchmark.timing import Calibration, Timing
 from alexnet_repro.verify.finding import Finding
-from alexnet_repro.verify.report.read import Rates, UnreadableError, read_results
-from alexnet_repro.verify.report.run_record import Record
+from alexnet_repro.verify.report.run_record import RunRecord, UnreadableError, read_results
 from tests.helpers.results_files import CASE, WELL, WRONG, finding, run, timing, written
 
 
 def test_what_a_record_wrote_is_read(tmp_path):
     """Findings, machine, verdict and timings come back as they went in, numbers that JSON doesn't have among them."""
-    record = Record(tmp_path / "results.json", {"devices": ["cpu:0"]})
+    record = RunRecord(tmp_path / "results.json", {"devices": ["cpu:0"]})
     wrong = Finding("layers", "FAIL", "off", "by much", "doctor", "cpu:0", "float32", math.inf, 0.5, {"worst": 3})
     record.add("correct", wrong)
-    record.add_timing(Timing("forward[batch=1]", "cpu:0", "float32", [4.0, 1.0, 2.0, 3.0], 1.0, images=5, flop=10))
+    timing = Timing("forward[batch=1]", "cpu:0", "float32", [4.0, 1.0, 2.0, 3.0], 1.0, images=5, flop=10)
+    record.add_timing(timing)
     record.write(complete=True)
     results = read_results(record.path)
-    assert results.findings["correct"] == (wrong,)
-    assert results.findings["doctor"] == ()
+    assert results.findings["correct"] == [wrong]
+    assert results.findings["doctor"] == []
+    assert results.timings == [timing]
     assert (results.verdict, results.complete, results.machine) == ("FAIL", True, {"devices": ["cpu:0"]})
-    (case,) = results.timings
-    assert (case.case, case.rounds, case.images, case.flop) == ("forward[batch=1]", (4.0, 1.0, 2.0, 3.0), 5, 10)
-    assert (case.median, case.iqr, case.rate(5), case.void) == (2.5, 1.5, 2.0, False)
+    (read,) = results.timings
+    assert (read.median, read.iqr, read.rate(5), results.invalid) == (2.5, 1.5, 2.0, set())
 
 
 def test_what_a_case_cost_is_read(tmp_path):
     """So do bytes, first round, memory, conditions as far as they were told, samples, and the device's own rates."""
-    record = Record(tmp_path / "results.json")
+    record = RunRecord(tmp_path / "results.json")
     samples = {"seconds": [0.0, 0.25], "cpu_mhz": [2000.0, None]}
-    conditions = {"load": 1.5, "cpu_mhz": 2000.0, "gpu_mhz": None, "temperature": None, "heat": ""}
     costs = {"first": 2.5, "pipelined": 0.9, "peak_memory": 10**9, "bytes": 4096}
-    record.add_timing(Timing("a", "cpu:0", "", [1.0], 1.0, **costs, conditions=conditions, samples=samples))
+    conditions = Conditions(load=1.5, cpu_mhz=2000.0)
+    timing = Timing("a", "cpu:0", "", [1.0], 1.0, **costs, conditions=conditions, samples=samples)
+    record.add_timing(timing)
     for memory in (1e10, 2e10):  # a device is calibrated once
-        record.add_calibration({"device": "cpu:0", "matmul": {"float32": 2e11}, "memory": memory})
+        record.add_calibration(Calibration("cpu:0", {"float32": 2e11}, memory))
     record.write()
     results = read_results(record.path)
-    (case,) = results.timings
-    assert {name: getattr(case, name) for name in costs} == costs
-    assert case.conditions == {"load": 1.5, "cpu_mhz": 2000.0}
-    assert case.samples == {"seconds": (0.0, 0.25), "cpu_mhz": (2000.0, None)}
-    assert results.rates == {"cpu:0": Rates({"float32": 2e11}, 1e10)}
+    assert results.timings == [timing]
+    assert results.calibrations == [Calibration("cpu:0", {"float32": 2e11}, 1e10)]
 
 
 def test_words_are_numbers(tmp_path):
@@ -54,7 +53,7 @@ def test_words_are_numbers(tmp_path):
     results = read_results(path)
     assert math.isnan(results.findings["correct"][0].number)
     assert results.findings["correct"][0].bound == -math.inf
-    assert results.timings[0].rounds == (math.inf, 1.0)
+    assert results.timings[0].rounds == [math.inf, 1.0]
 
 
 def test_fields_of_other_versions(tmp_path):
@@ -64,10 +63,10 @@ def test_fields_of_other_versions(tmp_path):
     del content["findings"]["doctor"], content["verdicts"]
     results = read_results(written(tmp_path, content))
     assert [each.check for each in results.findings["gate"]] == ["shapes"]
-    assert results.findings["doctor"] == ()
+    assert results.findings["doctor"] == []
     case = results.timings[0]
-    assert (case.images, case.peak, case.bottleneck, case.bytes, case.first, case.peak_memory) == (0, None, "", 0, 0, 0)
-    assert (case.conditions, case.samples, results.rates) == ({}, {}, {})
+    assert case == Timing("a", "cpu:0", "", [1])
+    assert results.calibrations == []
 
 
 @pytest.mark.parametrize(
@@ -93,7 +92,7 @@ def judged(check, case, status="FAIL"):
 
 
 @pytest.mark.parametrize(
-    ("changes", "void"),
+    ("changes", "invalid"),
     [
         pytest.param({}, False, id="nothing"),
         pytest.param({"timings": [timing(fault="its loss is nan")]}, True, id="fault=given"),
@@ -104,15 +103,30 @@ def judged(check, case, status="FAIL"):
         pytest.param({"fast": [judged("valid", CASE, "PASS")]}, False, id="valid=PASS"),
     ],
 )
-def test_failed_case_is_void(tmp_path, changes, void):
+def test_failed_case_is_invalid(tmp_path, changes, invalid):
     """A case with a fault, or that wasn't measured soundly, has no speed; one that is merely slow has."""
-    (case,) = read_results(written(tmp_path, run(**{"timings": [timing()], **changes}))).timings
-    assert case.void is void
+    results = read_results(written(tmp_path, run(**{"timings": [timing()], **changes})))
+    assert results.invalid == ({CASE} if invalid else set())
 
 
 def changed(**changes):
     """Return a run's JSON with other fields."""
     return json.dumps(run() | changes)
+
+
+def without(name):
+    """Return a run's JSON without a field."""
+    return json.dumps({field: value for field, value in run().items() if field != name})
+
+
+def found(**fields):
+    """Return a run's JSON with such a finding."""
+    return changed(findings={"correct": [WELL | fields]})
+
+
+def timed(**fields):
+    """Return a run's JSON with such a timing."""
+    return changed(timings=[timing(**fields)])
 
 
 @pytest.mark.parametrize(
@@ -126,31 +140,38 @@ def changed(**changes):
         pytest.param("{}", "it has no schema; read it with the version that wrote it", id="text=empty"),
         pytest.param(changed(schema=3), "its schema is 3, this version reads 2;", id="schema=3"),
         pytest.param(changed(schema="1"), "its schema is '1', this version reads 2;", id="schema=text"),
-        pytest.param('{"schema": 2}', "'findings' is missing", id="findings=absent"),
-        pytest.param(changed(verdict="GREEN"), "'GREEN' is no verdict", id="verdict=GREEN"),
-        pytest.param(changed(verdict=None), "verdict is 'None'", id="verdict=null"),
-        pytest.param(changed(machine=[]), "machine is '[]'", id="machine=list"),
-        pytest.param(changed(findings={"correct": ["well"]}), "'well' stands where fields should", id="finding=text"),
-        pytest.param(changed(findings={"correct": 1}), "correct is '1'", id="group=number"),
-        pytest.param(changed(findings={"correct": [{"check": "a"}]}), "'message' is missing", id="message=absent"),
-        pytest.param(changed(findings={"correct": [WELL | {"fix": 1}]}), "fix is '1'", id="fix=number"),
-        pytest.param(changed(findings={"correct": [WELL | {"number": "a"}]}), "'a' is no number", id="number=text"),
-        pytest.param(changed(timings=[timing(rounds=[])]), "aren't numbers, at least one", id="rounds=none"),
-        pytest.param(changed(timings=[timing(rounds=[None])]), "aren't numbers, at least one", id="rounds=null"),
-        pytest.param(changed(timings=[timing(rounds=[True])]), "'True' is no number", id="rounds=true"),
-        pytest.param(changed(timings=[timing(rounds=[10**400])]), "too large", id="rounds=huge"),
-        pytest.param(changed(timings=[timing(first="a")]), "'a' is no number", id="first=text"),
-        pytest.param(changed(timings=[timing(conditions=[])]), "conditions is '[]'", id="conditions=list"),
-        pytest.param(changed(timings=[timing(conditions={"load": "a"})]), "'a' is no number", id="load=text"),
-        pytest.param(changed(timings=[timing(samples=[1])]), "samples is '[1]'", id="samples=list"),
-        pytest.param(changed(timings=[timing(samples={"seconds": 1})]), "seconds is '1'", id="seconds=number"),
-        pytest.param(
-            changed(timings=[timing(samples={"seconds": [1], "load": []})]), "of equal length", id="samples=unequal"
-        ),
-        pytest.param(changed(timings=[timing(samples={"load": [1]})]), "of equal length", id="seconds=absent"),
-        pytest.param(changed(calibrations={"a": 1}), "'a' stands where fields should", id="calibrations=object"),
-        pytest.param(changed(calibrations=[{"device": "a"}]), "'matmul' is missing", id="matmul=absent"),
-        pytest.param(changed(timings=[{"case": "a"}]), "'rounds' is missing", id="rounds=absent"),
+        pytest.param('{"schema": 2}', "complete: Field required;", id="fields=none"),
+        pytest.param(without("findings"), "findings: Field required;", id="findings=absent"),
+        pytest.param(changed(verdict="GREEN"), "verdict: Input should be 'PASS', 'FAIL' or ", id="verdict=GREEN"),
+        pytest.param(changed(verdict=None), "or 'INCONCLUSIVE', not 'None';", id="verdict=null"),
+        pytest.param(changed(complete=1), "complete: Input should be a valid boolean, not '1';", id="complete=number"),
+        pytest.param(changed(machine=[]), "machine: Input should be an object, not '[]';", id="machine=list"),
+        pytest.param(changed(findings={"correct": ["well"]}), "findings.correct.0: Input should be", id="finding=text"),
+        pytest.param(changed(findings={"correct": 1}), "findings.correct: Input should be", id="group=number"),
+        pytest.param(changed(findings={"a\nb\t": 1}), "findings.a b : Input should be", id="group=two lines"),
+        pytest.param(changed(findings={"correct": [{"check": "a"}]}), "0.status: Field required", id="status=absent"),
+        pytest.param(found(message=None), "findings.correct.0.message: Input should be", id="message=null"),
+        pytest.param(found(fix=1), "findings.correct.0.fix: Input should be a valid string, not '1'", id="fix=number"),
+        pytest.param(found(number="a"), "0.number: Input should be a valid number, not 'a'", id="number=text"),
+        pytest.param(found(number="1.5"), "0.number: Input should be a valid number, not '1.5'", id="number=digits"),
+        pytest.param(found(bound=True), "0.bound: Input should be a valid number, not 'True'", id="bound=true"),
+        pytest.param(found(data=[1]), "findings.correct.0.data: Input should be", id="data=list"),
+        pytest.param(found(data={"a": [10**400]}), "a number in it is too large", id="data=huge"),
+        pytest.param(timed(rounds=[]), f"timings.0: {CASE!r} has no rounds", id="rounds=none"),
+        pytest.param(timed(rounds=[None]), "rounds.0: Input should be a valid number, not 'None'", id="rounds=null"),
+        pytest.param(timed(rounds=[True]), "rounds.0: Input should be a valid number, not 'True'", id="rounds=true"),
+        pytest.param(timed(rounds=[10**400]), "a number in it is too large", id="rounds=huge"),
+        pytest.param(timed(images=10**400), "a number in it is too large", id="images=huge"),
+        pytest.param(timed(first="a"), "timings.0.first: Input should be a valid number, not 'a'", id="first=text"),
+        pytest.param(timed(conditions=[]), "timings.0.conditions: Input should be", id="conditions=list"),
+        pytest.param(timed(conditions={"load": "a"}), "conditions.load: Input should be", id="load=text"),
+        pytest.param(timed(samples=[1]), "timings.0.samples: Input should be", id="samples=list"),
+        pytest.param(timed(samples={"seconds": 1}), "timings.0.samples.seconds: Input should be", id="seconds=number"),
+        pytest.param(timed(samples={"seconds": [1], "load": []}), "of equal length", id="samples=unequal"),
+        pytest.param(timed(samples={"load": [1]}), "of equal length", id="seconds=absent"),
+        pytest.param(changed(calibrations={"a": 1}), "calibrations: Input should be", id="calibrations=object"),
+        pytest.param(changed(calibrations=[{"device": "a"}]), "0.matmul: Field required", id="matmul=absent"),
+        pytest.param(changed(timings=[{"case": "a"}]), "timings.0.device: Field required", id="device=absent"),
     ],
 )
 def test_other_files_are_refused(tmp_path, text, words):
@@ -193,7 +214,7 @@ def test_what_a_terminal_obeys_is_replaced(tmp_path):
 
 def test_round_of_ages(tmp_path):
     """A round that took longer than anyone measures isn't what a run writes."""
-    with pytest.raises(UnreadableError, match=r"a round of 'a' is said to have taken over 1e\+09 s"):
+    with pytest.raises(UnreadableError, match=r"a round of 'a' took over 1e\+09 s"):
         read_results(written(tmp_path, run(timings=[timing("a", rounds=[1.0, 1e308])])))
 
 
