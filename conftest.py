@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import math
 import os
+from pathlib import Path
 
 import pytest
 
@@ -127,6 +128,20 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     names = ("alexnet-repro", "keras", backend, "numpy")
     versions = " · ".join(f"{name} {package_version(name) or 'not installed'}" for name in names)
     return [f"{versions} · data: {os.environ.get('ALEXNET_REPRO_DATA', 'Keras cache or download')}"]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the verification if `benchmarks` is to be collected: alone, after the tests, or with all of this."""
+    folder = Path(__file__).parent / "benchmarks"
+    paths, ignored = (
+        [Path(config.invocation_params.dir, each.partition("::")[0]).resolve() for each in arguments]
+        for arguments in (config.args, config.getoption("ignore") or ())
+    )
+    if folder not in ignored and any(folder in (path, *path.parents) or path in folder.parents for path in paths):
+        from benchmarks.session import NAME, VerificationSession
+
+        config.pluginmanager.register(VerificationSession(config), NAME)
 
 
 @pytest.fixture(scope="session", autouse=True)

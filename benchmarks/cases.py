@@ -13,22 +13,13 @@ from alexnet_repro.verify.checks.memory import is_out_of_memory
 from alexnet_repro.verify.checks.overhead import NO_XLA
 from alexnet_repro.verify.checks.registry import DEVICE_PRECISIONS, CheckId, expand
 from alexnet_repro.verify.finding import Finding
-from benchmarks.summary import DEVICES
+from benchmarks.session import VerificationSession
 
-# What Keras is told: by default it decides.
 JIT_COMPILE = {"default": "auto", "on": True, "off": False}
-FOR_XLA = {"default": None, "on": True, "off": False}  # what the model is built for
+"""What Keras is given; by default it decides."""
+FOR_XLA = {"default": None, "on": True, "off": False}
+"""What the model is built for."""
 ARGUMENTS = ("device", "check", "batch", "precision", "xla")
-UNFIT = pytest.StashKey[dict[tuple[str, ...], int]]()  # the batch that didn't fit, by series
-
-
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Give each test its devices, and the checks or else the batches, precisions and XLA of each."""
-    names = [name for name in ARGUMENTS if name in metafunc.fixturenames]
-    if "device" not in names:
-        return
-    devices, full = metafunc.config.stash[DEVICES], metafunc.config.getoption("full")
-    metafunc.parametrize(names, cases(names, devices, metafunc.module, full=full))
 
 
 def cases(names: Sequence[str], devices: Sequence[str], module: ModuleType, *, full: bool) -> list[Any]:
@@ -37,8 +28,8 @@ def cases(names: Sequence[str], devices: Sequence[str], module: ModuleType, *, f
     Args:
         names: its arguments, of `ARGUMENTS`.
         devices: those under examination.
-        module: where it stands: with its `CHECKS`, or its `BATCHES` and the `ALL_BATCHES` that it has in full, each by
-            kind of device.
+        module: the test's: with its `CHECKS`, or its `BATCHES` and the `ALL_BATCHES` that it has in full, each by kind
+            of device.
         full: whether the whole grid is asked for.
     """
     found = []
@@ -60,14 +51,14 @@ def cases(names: Sequence[str], devices: Sequence[str], module: ModuleType, *, f
 
 
 def other_than_default() -> tuple[str, ...]:
-    """Return what XLA can be told to be, other than what it is by itself; nothing on PyTorch, which has none."""
+    """Return what XLA can be set to other than its default; nothing on PyTorch, which has no XLA."""
     if keras.backend.backend() == "torch":
         return ()
     return ("off",) if keras.Sequential([keras.Input((1,))]).jit_compile else ("on",)
 
 
 def _id(case: dict[str, Any]) -> str:
-    """Return `name=value` pairs; XLA as it is by itself isn't named: results are compared by ids."""
+    """Return `name=value` pairs, by which results are compared; the default of XLA isn't named."""
     parts = []
     for name, value in case.items():
         if isinstance(value, CheckId) and value.precision:
@@ -83,28 +74,23 @@ def skip_if_refused(network: keras.Model, xla: str) -> None:
         pytest.skip(NO_XLA)
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Iterator[None]:
-    """Leave a timing that doesn't fit into memory in doubt, and don't try larger batches of its series."""
-    if "measure" not in pyfuncitem.fixturenames:
-        return (yield)
-    params, unfit = pyfuncitem.callspec.params, pyfuncitem.config.stash[UNFIT]
+def unless_too_large(item: pytest.Function, session: VerificationSession) -> Iterator[None]:
+    """Run a timed test at the `yield`; one that doesn't fit into memory is inconclusive, and larger ones aren't run."""
+    params = item.callspec.params
     device, batch = params.get("device", "cpu:0"), params.get("batch", 0)
-    series = (pyfuncitem.originalname, *(str(params.get(name)) for name in ("device", "precision", "xla")))
-    smaller = unfit.get(series, math.inf)
+    series = (item.originalname, *(str(params.get(name)) for name in ("device", "precision", "xla")))
+    smaller = session.too_large.get(series, math.inf)
     if batch > smaller:
-        message = f"{pyfuncitem.name} isn't tried: a batch of {smaller} didn't fit into the device's memory"
+        message = f"{item.name} isn't run: a batch of {smaller} didn't fit into the device's memory"
     else:
         try:
             return (yield)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
-        unfit[series] = batch
-        message = f"{pyfuncitem.name} doesn't fit into the device's memory"
+        session.too_large[series] = batch
+        message = f"{item.name} doesn't fit into the device's memory"
     # Not while the error is handled: it holds all that the test had in memory.
-    finding = Finding(
-        "fits", "INCONCLUSIVE", message, fix="free its memory: nvidia-smi, or free -m on a CPU", device=device
-    )
-    pyfuncitem.funcargs["conclude"]("fast", finding)
+    fix = "free its memory: nvidia-smi, or free -m on a CPU"
+    session.report_findings("fast", Finding("fits", "INCONCLUSIVE", message, fix=fix, device=device))
     return None

@@ -41,6 +41,6 @@ def soaking(
     }
 
 
-def test_burn_in(device: str, soaking: dict[str, Future[Finding]], conclude: Callable[..., None]) -> None:
+def test_burn_in(device: str, soaking: dict[str, Future[Finding]], report_findings: Callable[..., None]) -> None:
     """Memory keeps its patterns, copies arrive, and replays stay the same to the bit."""
-    conclude("repeatable", soaking[device].result())
+    report_findings("repeatable", soaking[device].result())

@@ -2,26 +2,24 @@
 
 from collections.abc import Callable
 
-import pytest
-
 from alexnet_repro.backend.devices import thread_counts
 from alexnet_repro.verify.benchmark import datasheet as nominal
 from alexnet_repro.verify.benchmark.calibration import calibrate
 from alexnet_repro.verify.checks.registry import DEVICE_PRECISIONS
 from alexnet_repro.verify.doctor.environment import is_named
-from benchmarks.summary import HERE, RECORD
+from benchmarks.session import VerificationSession
 
 
-def test_calibration(device: str, conclude: Callable[..., None], request: pytest.FixtureRequest) -> None:
+def test_calibration(device: str, report_findings: Callable[..., None], verification: VerificationSession) -> None:
     """Products in each precision, memory and copies come near the nominal rates, where those are known."""
     kind, _, number = device.partition(":")
     found = calibrate(device, DEVICE_PRECISIONS[kind])
-    here = request.config.stash[HERE]
-    request.config.stash[RECORD].add_calibration(vars(found))
+    here = verification.machine
+    verification.record.add_calibration(found)
     if kind == "cpu":
         should = nominal.of_cpu(thread_counts()["processors"])
     else:
         name = here.named_gpus[int(number)] if here.named_gpus else number
         gpu = next((gpu for gpu in here.nvidia.gpus if is_named(gpu, name)), None)
         should = nominal.of_gpu(gpu) if gpu else nominal.Nominal()
-    conclude("fast", *nominal.compare(found, should))
+    report_findings("fast", *nominal.compare(found, should))

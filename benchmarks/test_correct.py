@@ -10,13 +10,15 @@ from alexnet_repro.verify.checks.runner import CheckRunner
 CHECKS = CORRECT
 
 
-def test_correct(device: str, check: CheckId, runner: CheckRunner, conclude: Callable[..., None]) -> None:
+def test_correct(device: str, check: CheckId, runner: CheckRunner, report_findings: Callable[..., None]) -> None:
     """Each check passes, or says what is off, by how much, what is allowed, and what to type."""
-    conclude("correct", runner.result(device, check))
+    report_findings("correct", runner.result(device, check))
 
 
-def test_copies_between_gpus(devices: tuple[str, ...], runner: CheckRunner, conclude: Callable[..., None]) -> None:
+def test_copies_between_gpus(
+    devices: tuple[str, ...], runner: CheckRunner, report_findings: Callable[..., None]
+) -> None:
     """What one GPU sends to another arrives as it was sent."""
     if sum(device.startswith("gpu") for device in devices) < 2:
         pytest.skip("needs two GPUs")
-    conclude("correct", runner.between_gpus())
+    report_findings("correct", runner.between_gpus())

@@ -7,10 +7,10 @@ from alexnet_repro.verify.checks.runner import CheckRunner
 from alexnet_repro.verify.report.tables import overhead_table
 
 
-def test_price(device: str, runner: CheckRunner, show: Callable[[str], None]) -> None:
+def test_overhead(device: str, runner: CheckRunner, add_summary_line: Callable[[str], None]) -> None:
     """Each cell of determinism × precision × XLA is measured, or it is said why it isn't."""
     cells = runner.matrix(device)
     assert len(cells) == 4 * len(DEVICE_PRECISIONS[device.partition(":")[0]])
     failed = [str(finding) for finding in cells.values() if finding.status == "FAIL"]
     assert not failed, "\n".join(failed)
-    show(overhead_table(device, cells))
+    add_summary_line(overhead_table(device, cells))

@@ -18,7 +18,7 @@ def test_golden(
     device: str,
     precision: str,
     runner: CheckRunner,
-    conclude: Callable[..., None],
+    report_findings: Callable[..., None],
     request: pytest.FixtureRequest,
 ) -> None:
     """The replay's digests are the golden ones; those of another environment are compared, but don't pass."""
@@ -29,4 +29,4 @@ def test_golden(
         if found.status != "PASS":
             pytest.fail(f"no reference is made of a device that isn't right:\n{found}", pytrace=False)
         golden.write_digests(DIGESTS, golden.updated_digests(golden.read_digests(DIGESTS), found, config, environment))
-    conclude("reference", golden.compare_digests(found, config, environment, golden.read_digests(DIGESTS)))
+    report_findings("reference", golden.compare_digests(found, config, environment, golden.read_digests(DIGESTS)))

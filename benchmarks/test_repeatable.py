@@ -30,27 +30,29 @@ def all_at_once(devices: tuple[str, ...], runner: CheckRunner) -> Digests:
     return runner.digests(gpus, "digest")
 
 
-def test_replay(device: str, check: CheckId, runner: CheckRunner, conclude: Callable[..., None]) -> None:
+def test_replay(device: str, check: CheckId, runner: CheckRunner, report_findings: Callable[..., None]) -> None:
     """Steps repeated from one state give the same bits, dropout on."""
-    conclude("repeatable", runner.result(device, check))
+    report_findings("repeatable", runner.result(device, check))
 
 
 def test_processes(
-    device: str, precision: str, runner: CheckRunner, once_more: Digests, conclude: Callable[..., None]
+    device: str, precision: str, runner: CheckRunner, once_more: Digests, report_findings: Callable[..., None]
 ) -> None:
     """So they do in another process."""
     first = runner.result(device, CheckId("replay", precision))
-    conclude("repeatable", agreement("processes", first, once_more[device][precision], "another process"))
+    report_findings("repeatable", agreement("processes", first, once_more[device][precision], "another process"))
 
 
 def test_busy(
-    device: str, precision: str, runner: CheckRunner, all_at_once: Digests, conclude: Callable[..., None]
+    device: str, precision: str, runner: CheckRunner, all_at_once: Digests, report_findings: Callable[..., None]
 ) -> None:
     """So they do with all GPUs busy."""
     if device not in all_at_once:
         pytest.skip("needs two GPUs")
     first = runner.result(device, CheckId("replay", precision))
-    conclude("repeatable", agreement("busy", first, all_at_once[device][precision], "the run with all GPUs busy"))
+    report_findings(
+        "repeatable", agreement("busy", first, all_at_once[device][precision], "the run with all GPUs busy")
+    )
 
 
 def test_gpu_bitwise_parity(
@@ -59,14 +61,14 @@ def test_gpu_bitwise_parity(
     devices: tuple[str, ...],
     runner: CheckRunner,
     once_more: Digests,
-    conclude: Callable[..., None],
+    report_findings: Callable[..., None],
 ) -> None:
     """So they do on the first GPU of the same model."""
     reference = reference_gpu(device, devices, gpu_models())
     if reference == device:
         pytest.skip("needs two GPUs of one model")
     first = runner.result(reference, CheckId("replay", precision))
-    conclude(
+    report_findings(
         "repeatable",
         agreement("gpu_bitwise_parity", first, once_more[device][precision], f"{device}, beside {reference},"),
     )

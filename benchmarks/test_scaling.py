@@ -9,50 +9,50 @@ from alexnet_repro.backend.devices import gpu_models
 from alexnet_repro.verify.benchmark.scaling import find_stragglers, judge_all_reduce, judge_scaling
 from alexnet_repro.verify.benchmark.scaling_run import ScalingRun
 from alexnet_repro.verify.finding import Finding
-from benchmarks.summary import DEVICES, LINES
+from benchmarks.session import VerificationSession
 
 NO_TWO_GPUS = "it needs two GPUs (to try it on parts of a CPU: --cpu-replicas=2)"
 NOT_TENSORFLOW = "it needs tf.distribute, and Keras's backend is another"
 
 
 @pytest.fixture(scope="module")
-def scaling_run(request: pytest.FixtureRequest) -> ScalingRun:
+def scaling_run(verification: VerificationSession) -> ScalingRun:
     """The measurements of all GPUs, or of parts of the CPU; skips, and says why, where there are no two."""
-    config = request.config
-    parts, devices = config.getoption("cpu_replicas"), config.stash[DEVICES]
+    config, devices = verification.config, verification.devices
+    parts = config.getoption("cpu_replicas")
     gpus = [device for device in devices if device.startswith("gpu")]
     why = NOT_TENSORFLOW if keras.backend.backend() != "tensorflow" else "" if parts or len(gpus) > 1 else NO_TWO_GPUS
     if why:
-        config.stash[LINES].append(f"scaling: not run; {why}")
+        verification.lines.append(f"scaling: not run; {why}")
         pytest.skip(why)
     chosen = [f"cpu:{index}" for index in range(parts)] or gpus
     seconds = float(config.getoption("benchmark_max_time"))
     return ScalingRun(chosen, parts, deadline=config.getoption("deadline"), seconds=seconds)
 
 
-def test_stragglers(scaling_run: ScalingRun, conclude: Callable[..., None]) -> None:
+def test_stragglers(scaling_run: ScalingRun, report_findings: Callable[..., None]) -> None:
     """No device is over 5 % behind the median at the work that each of them does in an update."""
 
     def find(count: int) -> list[Finding]:
         return find_stragglers(scaling_run.alone(count), scaling_run.images, gpu_models(), scaling_run.precision)
 
-    conclude("fast", *scaling_run.findings("stragglers", find, scaling_run.counts[-1:]))
+    report_findings("fast", *scaling_run.findings("stragglers", find, scaling_run.counts[-1:]))
 
 
-def test_all_reduce(scaling_run: ScalingRun, conclude: Callable[..., None]) -> None:
+def test_all_reduce(scaling_run: ScalingRun, report_findings: Callable[..., None]) -> None:
     """The gradients are summed up right, and faster than through the host, among any number of devices."""
 
     def find(count: int) -> list[Finding]:
         return [judge_all_reduce(scaling_run.all_reduces(count), scaling_run.simple_all_reduce_seconds(count))]
 
-    conclude("fast", *scaling_run.findings("all-reduce", find, scaling_run.counts[1:]))
+    report_findings("fast", *scaling_run.findings("all-reduce", find, scaling_run.counts[1:]))
 
 
 @pytest.mark.parametrize("kind", ["weak", "strong"])
-def test_scaling(kind: str, scaling_run: ScalingRun, conclude: Callable[..., None]) -> None:
+def test_scaling(kind: str, scaling_run: ScalingRun, report_findings: Callable[..., None]) -> None:
     """An update of 2, 4, … devices takes no longer than computing and an all-reduce."""
 
     def find(count: int) -> list[Finding]:
         return [judge_scaling(scaling_run.point(kind, count))]
 
-    conclude("fast", *scaling_run.findings("scaling", find, scaling_run.counts[1:]))
+    report_findings("fast", *scaling_run.findings("scaling", find, scaling_run.counts[1:]))

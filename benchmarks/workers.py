@@ -10,128 +10,119 @@ import keras
 import pytest
 
 from alexnet_repro.training.distributed.all_gather import AllGather
-from alexnet_repro.training.distributed.cluster import Cluster, ClusterError, cluster_here
+from alexnet_repro.training.distributed.cluster import ClusterError, cluster_here
 from alexnet_repro.training.distributed.handshake import meet
-from alexnet_repro.verify.benchmark.scaling_run import (
-    GATHER_DEADLINES,
-    SHARED_MACHINE,
-    VIRTUAL_MACHINES,
-    lost_worker,
-)
+from alexnet_repro.verify.benchmark.scaling_run import GATHER_DEADLINES, SHARED_MACHINE, VIRTUAL_MACHINES, lost_worker
+from alexnet_repro.verify.doctor.environment import Environment
 from alexnet_repro.verify.doctor.fingerprint import boot_of, environment_of
 from alexnet_repro.verify.finding import Finding, overall
 from alexnet_repro.verify.report.merge import merged
 from alexnet_repro.verify.report.run_record import RunRecord, from_data
-from benchmarks.summary import HERE, RECORD, WHOLE
 
-CLUSTER = pytest.StashKey[Cluster]()
-GATHER = pytest.StashKey[AllGather]()
-DOUBT = pytest.StashKey[tuple[str, str] | None]()
 REFUSED = {
     "--device": "it takes all GPUs of each machine",
     "--cpu-replicas": "it takes each machine's CPU as it is",
     "--update-reference": "a reference is of one machine by itself",
 }
-DECIDING = ("deadline", "replays", "burn_in", "full", "link_gbps", "benchmark_max_time", "benchmark_min_rounds")
+SAME_OPTIONS = ("deadline", "replays", "burn_in", "full", "link_gbps", "benchmark_max_time", "benchmark_min_rounds")
 BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
-def folder_of(config: pytest.Config, folder: Path) -> Path:
-    """Return where this process's own results go; among workers, remember its place among them.
+class WorkerGroup:
+    """This worker's place among those of `--distribute=multiworker`, and what they exchange."""
 
-    Raises:
-        UsageError: nothing tells who they are, or an option was given that doesn't go with it.
-    """
-    if config.getoption("distribute") is None or config.option.collectonly:
-        return folder
-    if keras.backend.backend() != "tensorflow":
-        raise pytest.UsageError(f"--distribute needs TensorFlow, and KERAS_BACKEND is {keras.backend.backend()}")
-    for option, why in REFUSED.items():
-        if config.getoption(option):
-            raise pytest.UsageError(f"{option} doesn't go with --distribute: {why}")
-    try:
-        config.stash[CLUSTER] = cluster_here()
-    except ClusterError as error:
-        text = str(error).replace("python -m alexnet_repro train", "pytest benchmarks")
-        raise pytest.UsageError(text) from error
-    if config.stash[CLUSTER].chief:
-        with contextlib.suppress(OSError):  # of an earlier run, if there was one; this one may not come to that
-            (folder / "results.json").unlink()
-    return folder / f"worker{config.stash[CLUSTER].task}"
+    def __init__(self, config: pytest.Config, folder: Path) -> None:
+        """Find out who the workers are; the chief removes an earlier run's results from `folder`.
 
+        Raises:
+            UsageError: nothing says who they are, or an option was given that doesn't go with it.
+        """
+        if keras.backend.backend() != "tensorflow":
+            raise pytest.UsageError(f"--distribute needs TensorFlow, and KERAS_BACKEND is {keras.backend.backend()}")
+        for option, why in REFUSED.items():
+            if config.getoption(option):
+                raise pytest.UsageError(f"{option} doesn't go with --distribute: {why}")
+        try:
+            self.cluster = cluster_here(command="pytest benchmarks")
+        except ClusterError as error:
+            raise pytest.UsageError(str(error)) from error
+        if self.cluster.chief:
+            with contextlib.suppress(OSError):  # this run may not come to writing its own
+                (folder / "results.json").unlink()
+        self.own_folder = folder / f"worker{self.cluster.task}"
+        self.gather: AllGather | None = None
+        """What they exchange data by; None until they have met."""
+        self.doubt: tuple[str, str] | None = None
+        """Why speed means little on these machines, and the fix; None if it means something."""
+        self._config, self._timeout = config, config.getoption("worker_timeout")
 
-def meet_others(config: pytest.Config) -> None:
-    """Wait until all workers are there, with the same software, options and number of GPUs.
+    def meet(self, record: RunRecord, machine: Environment) -> None:
+        """Wait until all workers are there, with the same software, options and number of GPUs.
 
-    Raises:
-        ClusterError: they don't come together; see `alexnet_repro.training.distributed.handshake.meet`.
-    """
-    from alexnet_repro.training.distributed.strategy import num_gpus, versions
+        Raises:
+            ClusterError: they don't come together; see `alexnet_repro.training.distributed.handshake.meet`.
+        """
+        from alexnet_repro.training.distributed.strategy import num_gpus, versions
 
-    cluster, say = config.stash[CLUSTER], config.get_terminal_writer().line
-    if num_gpus():
-        config.stash[RECORD].machine["gpu_environment"] = environment_of("gpu:0", config.stash[HERE])
-    own = {
-        "versions": versions(),
-        "devices": {"GPUs": num_gpus()},
-        "options": {name: config.getoption(name) for name in DECIDING},
-    }
-    say(f"{cluster.name(cluster.task)} is ready; waiting for all {len(cluster.addresses)}")
-    gather = AllGather(cluster, meet(cluster, own, config.getoption("worker_timeout")), say)
-    boots = gather("the start", [_boot(), boot_of("cpu:0")], config.getoption("worker_timeout"))
-    config.stash[GATHER] = gather
-    config.stash[DOUBT] = VIRTUAL_MACHINES if any(virtual for _, virtual in boots) else None
-    if len({boot for boot, _ in boots}) < len(boots):
-        config.stash[DOUBT] = SHARED_MACHINE
+        cluster, say = self.cluster, self._config.get_terminal_writer().line
+        if num_gpus():
+            record.machine["gpu_environment"] = environment_of("gpu:0", machine)
+        own = {
+            "versions": versions(),
+            "devices": {"GPUs": num_gpus()},
+            "options": {name: self._config.getoption(name) for name in SAME_OPTIONS},
+        }
+        say(f"{cluster.name(cluster.task)} is ready; waiting for all {len(cluster.addresses)}")
+        self.gather = AllGather(cluster, meet(cluster, own, self._timeout), say)
+        same_machine = BOOT.read_text() if BOOT.exists() else socket.gethostname()
+        boots = self.gather("the start", [same_machine, boot_of("cpu:0")], self._timeout)
+        if len({boot for boot, _ in boots}) < len(boots):
+            self.doubt = SHARED_MACHINE
+        elif any(virtual for _, virtual in boots):
+            self.doubt = VIRTUAL_MACHINES
 
+    def check_collected(self, node_ids: Sequence[str]) -> None:
+        """Make sure that all workers run the same tests.
 
-def check_collected(config: pytest.Config, nodes: Sequence[str]) -> None:
-    """Make sure that all workers run the same tests; what each has failed last time, say, may differ.
+        Raises:
+            ClusterError: they don't.
+        """
+        digest = hashlib.sha256("\n".join(node_ids).encode()).hexdigest()
+        collected = self.gather("the tests", [digest, len(node_ids)], self._timeout)
+        (first, first_count), name = collected[0], self.cluster.name
+        for task, (other, count) in enumerate(collected):
+            if other != first:
+                raise ClusterError(f"{name(task)} runs other tests: {count}, and {name(0)} {first_count}")
 
-    Raises:
-        ClusterError: they don't.
-    """
-    digest = hashlib.sha256("\n".join(nodes).encode()).hexdigest()
-    told = config.stash[GATHER]("the tests", [digest, len(nodes)], config.getoption("worker_timeout"))
-    cluster = config.stash[CLUSTER]
-    for task, (other, number) in enumerate(told):
-        if other != told[0][0]:
-            raise ClusterError(f"{cluster.name(task)} runs other tests: {number}, and {cluster.name(0)} {told[0][1]}")
+    def finish(self, own: RunRecord, *, failed: bool) -> RunRecord:
+        """Return one record of all machines, which the chief writes; where a worker is lost, this one's own.
 
+        Args:
+            own: this worker's, as written.
+            failed: whether one of its tests failed.
+        """
+        if failed and overall(own.findings) != "FAIL" and not self._config.getoption("fail_inconclusive"):
+            error = Finding("tests", "FAIL", "a test ended with an error", fix="see this worker's own output")
+            own.add("correct", error)
+            own.write(complete=True)
+        patience = GATHER_DEADLINES * self._config.getoption("deadline")
+        try:
+            recorded = self.gather("the end", own.as_data(), patience)
+        except ClusterError as error:
+            own.add("fast", lost_worker(error))
+            return own
+        finally:
+            self.gather.close()
+        chief = self.cluster.chief
+        path = own.path.parents[1] / own.path.name if chief else own.path
+        machines = {name: from_data(path, each) for name, each in zip(self.cluster.machines, recorded, strict=True)}
+        whole = merged(path, machines, comparable=self.doubt != SHARED_MACHINE)
+        if chief:
+            whole.write(complete=all(each.complete for each in machines.values()))
+        return whole
 
-def _boot() -> str:
-    """Return what processes of one machine have in common."""
-    return BOOT.read_text() if BOOT.exists() else socket.gethostname()
-
-
-def finish_together(config: pytest.Config, *, failed: bool) -> RunRecord:
-    """Return one record of all machines, which the first worker writes; where a worker is lost, this one's own.
-
-    Args:
-        config: of this worker.
-        failed: whether one of its tests failed.
-    """
-    own, gather, cluster = config.stash[RECORD], config.stash[GATHER], config.stash[CLUSTER]
-    if failed and overall(own.findings) != "FAIL" and not config.getoption("fail_inconclusive"):
-        own.add("correct", Finding("tests", "FAIL", "a test ended with an error", fix="see this worker's own output"))
-        own.write(complete=True)
-    try:
-        patience = GATHER_DEADLINES * config.getoption("deadline")
-        recorded = gather("the end", own.as_data(), patience)
-    except ClusterError as error:
-        own.add("fast", lost_worker(error))
+    def leave(self, own: RunRecord) -> RunRecord:
+        """Return this worker's own record, and have the others notice that it is gone."""
+        if self.gather:
+            self.gather.close()
         return own
-    finally:
-        gather.close()
-    path = own.path.parents[1] / own.path.name if cluster.chief else own.path
-    machines = {name: from_data(path, each) for name, each in zip(cluster.machines, recorded, strict=True)}
-    whole = config.stash[WHOLE] = merged(path, machines, comparable=config.stash[DOUBT] != SHARED_MACHINE)
-    if cluster.chief:
-        whole.write(complete=all(each.complete for each in machines.values()))
-    return whole
-
-
-def leave_others(config: pytest.Config) -> RunRecord:
-    """Return this machine's own record, and have the others hear that it is gone."""
-    config.stash[GATHER].close()
-    return config.stash[RECORD]

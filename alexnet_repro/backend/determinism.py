@@ -35,7 +35,7 @@ def determinism_variables(environ: Mapping[str, str] = os.environ) -> dict[str, 
 def make_gpus_deterministic() -> None:
     """Make GPUs deterministic, as CPUs are; call it before models are built, and on JAX before anything else.
 
-    `pytest benchmarks -k price` measures the overhead.
+    `pytest benchmarks -k overhead` measures what that costs.
     """
     os.environ.update(determinism_variables())
     enable_memory_growth()  # listing GPUs starts JAX, which allocates all of their memory otherwise

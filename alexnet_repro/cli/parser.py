@@ -17,7 +17,7 @@ from alexnet_repro.cli.options import (
     whole_number,
     wrong_together,
 )
-from alexnet_repro.training.distributed.cluster import LAUNCH
+from alexnet_repro.training.distributed.cluster import launch_help
 
 # Literal, so that --help and wrong arguments answer without importing Keras;
 # tests/cli/test_parser.py holds them to the package's own.
@@ -47,7 +47,7 @@ what a run of `pytest benchmarks` found, and whether another was faster:
 
 DISTRIBUTE = f"""\
 Each update's batch is shared equally among all GPUs; worker 0 alone prints and saves. Many workers:
-{LAUNCH}"""
+{launch_help()}"""
 
 REPORT = """\
 Turn what `pytest benchmarks` found into a page to read.

@@ -15,7 +15,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is impor
 
 from alexnet_repro.verify.benchmark.collect import collected
 from alexnet_repro.verify.benchmark.gate import ENOUGH_PROCESSES, MIN_PROCESSES
-from benchmarks.references_gate import keep
+from benchmarks.session import keep_references
 
 ROOT = Path(__file__).parents[2]
 
@@ -49,7 +49,7 @@ def main() -> int:
     command = f"python -m benchmarks.tools.make_reference {shlex.join(sys.argv[1:])}".strip()
     try:
         runs = collected(ROOT, arguments.processes, options, lambda line: print(line, flush=True))
-        paths = keep(ROOT, runs, command, arguments.note, arguments.into)
+        paths = keep_references(ROOT, runs, command, arguments.note, arguments.into)
     except ValueError as error:
         print(error, file=sys.stderr)
         return 1

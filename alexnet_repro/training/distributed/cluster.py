@@ -7,13 +7,20 @@ from dataclasses import dataclass
 from typing import Any
 
 EXAMPLE = '{"cluster": {"worker": ["host0:2222", "host1:2222"]}, "task": {"type": "worker", "index": 0}}'
-LAUNCH = f"""\
+TRAIN = "python -m alexnet_repro train"
+
+
+def launch_help(command: str = TRAIN) -> str:
+    """Return what starts workers: the command, on each machine or by Slurm."""
+    return f"""\
 on each machine, with its own index:
   TF_CONFIG='{EXAMPLE}' \\
-    python -m alexnet_repro train --distribute=multiworker
+    {command} --distribute=multiworker
 or under Slurm, one task a machine:
-  srun --nodes=2 --ntasks-per-node=1 --gpus-per-node=8 python -m alexnet_repro train --distribute=multiworker
+  srun --nodes=2 --ntasks-per-node=1 --gpus-per-node=8 {command} --distribute=multiworker
 """
+
+
 SLURM_PORTS, SLURM_SPACING, SLURM_JOBS = 20_000, 16, 600
 """First port, ports a job, and jobs until they repeat: below the ports that Linux gives away by itself."""
 
@@ -52,8 +59,12 @@ class Cluster:
         return host.strip("[]"), int(port)
 
 
-def cluster_here(environ: Mapping[str, str] = os.environ) -> Cluster:
+def cluster_here(environ: Mapping[str, str] = os.environ, command: str = TRAIN) -> Cluster:
     """Return the cluster that the environment describes: `TF_CONFIG` where it is set, else Slurm's variables.
+
+    Args:
+        environ: the environment.
+        command: what is to be started on each machine, for messages.
 
     Raises:
         ClusterError: there is neither, or what is there is wrong; the message says what to type.
@@ -65,10 +76,10 @@ def cluster_here(environ: Mapping[str, str] = os.environ) -> Cluster:
     if "SLURM_JOB_ID" in environ:
         raise ClusterError(
             "this is in a job of Slurm's, but in no step of it: put srun before the command, as in\n"
-            "  srun --ntasks-per-node=1 python -m alexnet_repro train --distribute=multiworker"
+            f"  srun --ntasks-per-node=1 {command} --distribute=multiworker"
         )
     raise ClusterError(
-        f"nothing says which workers there are: TF_CONFIG isn't set, and this isn't Slurm. Type {LAUNCH}"
+        f"nothing says which workers there are: TF_CONFIG isn't set, and this isn't Slurm. Type {launch_help(command)}"
     )
 
 

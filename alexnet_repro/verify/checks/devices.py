@@ -14,6 +14,11 @@ PROBE_DEADLINE = 180.0  # seconds
 class MachineNotReadyError(Exception):
     """The machine must be fixed first; the message says what to do."""
 
+    def __init__(self, message: str, findings: Sequence[Finding] = ()) -> None:
+        """Keep what the doctor found, if it is the reason."""
+        super().__init__(message)
+        self.findings = findings
+
 
 def diagnose_machine(
     wanted: Sequence[str], say: Callable[[str], None], *, require_gpu: bool
@@ -43,7 +48,7 @@ def diagnose_machine(
     if _only_the_cpu(wanted):  # what is wrong with the GPUs doesn't matter then
         return here, [each for each in findings if each.status == "PASS"]
     if overall == "FAIL":
-        raise MachineNotReadyError("fix the machine first, or check the CPU on purpose: --device=cpu:0")
+        raise MachineNotReadyError("fix the machine first, or check the CPU on purpose: --device=cpu:0", findings)
     return here, findings
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from alexnet_repro import Evaluation
 from alexnet_repro.backend.devices import usable_devices
-from benchmarks import cases as bench_cases
+from benchmarks import cases as module
 from benchmarks import test_evaluate, test_training
 
 MODULE = SimpleNamespace(
@@ -24,7 +24,7 @@ def ids(cases):
 
 def test_default_cases():
     """Each batch in each precision of the device; XLA isn't named. Ids never change: comparisons are by them."""
-    assert ids(bench_cases.cases(TIMED, ["cpu:0", "gpu:1"], MODULE, full=False)) == [
+    assert ids(module.cases(TIMED, ["cpu:0", "gpu:1"], MODULE, full=False)) == [
         "device=cpu:0-batch=1-precision=float32",
         "device=cpu:0-batch=1-precision=mixed_bfloat16",
         "device=cpu:0-batch=32-precision=float32",
@@ -38,8 +38,8 @@ def test_default_cases():
 
 def test_full_cases(monkeypatch):
     """In full there are all batches, and each once more with XLA other than it is by itself, which is named."""
-    monkeypatch.setattr(bench_cases, "other_than_default", lambda: ("on",))
-    assert ids(bench_cases.cases(TIMED, ["cpu:0"], MODULE, full=True)) == [
+    monkeypatch.setattr(module, "other_than_default", lambda: ("on",))
+    assert ids(module.cases(TIMED, ["cpu:0"], MODULE, full=True)) == [
         "device=cpu:0-batch=1-precision=float32",
         "device=cpu:0-batch=1-precision=float32-xla=on",
         "device=cpu:0-batch=1-precision=mixed_bfloat16",
@@ -54,7 +54,7 @@ def test_full_cases(monkeypatch):
 @pytest.mark.parametrize("full", [False, True])
 def test_checks_are_the_same_in_full(full):
     """Checks are asked in the precisions that they depend on, whether timings are in full or not."""
-    assert ids(bench_cases.cases(("device", "check"), ["cpu:0"], MODULE, full=full)) == [
+    assert ids(module.cases(("device", "check"), ["cpu:0"], MODULE, full=full)) == [
         "device=cpu:0-check=shapes",
         "device=cpu:0-check=layers-precision=float32",
         "device=cpu:0-check=layers-precision=mixed_bfloat16",
@@ -65,41 +65,40 @@ def test_other_xla():
     """By itself, TensorFlow uses XLA where there is a GPU, JAX always; PyTorch has none."""
     gpu = len(usable_devices()) > 1
     right = {"tensorflow": ("off",) if gpu else ("on",), "jax": ("off",), "torch": ()}
-    assert bench_cases.other_than_default() == right[keras.backend.backend()]
+    assert module.other_than_default() == right[keras.backend.backend()]
 
 
-class Concluded(BaseException):
+class Reported(BaseException):
     """Ends a test, as skipping does."""
 
 
 @pytest.fixture
 def call():
-    """A function that runs a stand-in for a timed test in a batch, and returns what was found and whether it ran."""
-    stash, ran = {bench_cases.UNFIT: {}}, []
+    """A function that runs a stand-in for a timed test with a batch, and returns the finding and whether it ran."""
+    ran = []
 
-    def conclude(group, finding):
-        raise Concluded(group, finding)
+    def report_findings(group, finding):
+        raise Reported(group, finding)
+
+    session = SimpleNamespace(too_large={}, report_findings=report_findings)
 
     def call(batch, error=None, precision="float32"):
         params = {"device": "gpu:0", "batch": batch, "precision": precision, "xla": "default"}
         item = SimpleNamespace(
             name=f"test_forward[batch={batch}]",
             originalname="test_forward",
-            fixturenames=("measure",),
             callspec=SimpleNamespace(params=params),
-            config=SimpleNamespace(stash=stash),
-            funcargs={"conclude": conclude},
         )
         ran.clear()
-        hook = bench_cases.pytest_pyfunc_call(item)
+        test = module.unless_too_large(item, session)
         try:
-            next(hook)
+            next(test)
             ran.append(batch)
-            hook.throw(error) if error else hook.send(True)
+            test.throw(error) if error else test.send(True)
         except StopIteration as end:
             return end.value
-        except Concluded as concluded:
-            ended = concluded
+        except Reported as reported:
+            ended = reported
         group, finding = ended.args
         assert ended.__context__ is None  # or the error would hold what the test had in memory
         assert (group, finding.check, finding.status, finding.device) == ("fast", "fits", "INCONCLUSIVE", "gpu:0")
@@ -108,15 +107,15 @@ def call():
     return call
 
 
-def test_larger_batches_than_one_that_didnt_fit_arent_tried(call):
-    """A batch that doesn't fit is said so; larger ones of its series are said, not run; another precision is run."""
+def test_larger_batches_than_one_that_didnt_fit_arent_run(call):
+    """A batch that doesn't fit is reported; larger ones of its series are reported, not run; other precisions run."""
     assert call(128) is True
     assert call(256, MemoryError("out of memory")) == (
         "test_forward[batch=256] doesn't fit into the device's memory",
         True,
     )
     assert call(512) == (
-        "test_forward[batch=512] isn't tried: a batch of 256 didn't fit into the device's memory",
+        "test_forward[batch=512] isn't run: a batch of 256 didn't fit into the device's memory",
         False,
     )
     assert call(512, precision="mixed_bfloat16") is True
@@ -134,7 +133,7 @@ LOSS = -np.log([0.5 / 0.75, 0.75 / 1.0, 0.2 / 1.0, 0.4 / 1.0]).mean()
 
 
 @pytest.mark.parametrize(
-    ("evaluation", "said"),
+    ("evaluation", "expected"),
     [
         pytest.param(Evaluation(LOSS, 0.5, 4), None, id="fault=none"),
         pytest.param(Evaluation(LOSS + 0.01, 0.5, 4), "the loss is", id="fault=loss"),
@@ -143,25 +142,25 @@ LOSS = -np.log([0.5 / 0.75, 0.75 / 1.0, 0.2 / 1.0, 0.4 / 1.0]).mean()
         pytest.param(Evaluation(LOSS, 0.5, 3), "3 images were counted, should be 4", id="fault=images"),
     ],
 )
-def test_evaluation_is_held_against_outputs(evaluation, said):
+def test_evaluation_is_compared_with_outputs(evaluation, expected):
     """Loss, accuracy and number are those of sigmoid outputs; the second half's labels are the least likely."""
-    module = test_evaluate
-    labels = module.likely_then_unlikely(OUTPUTS)
+    labels = test_evaluate.likely_then_unlikely(OUTPUTS)
     np.testing.assert_array_equal(labels, [0, 0, 0, 0])
-    fault = module.differs(evaluation, OUTPUTS, labels, drift=1e-4)
-    assert (fault is None) if said is None else said in fault
+    fault = test_evaluate.differs(evaluation, OUTPUTS, labels, drift=1e-4)
+    assert (fault is None) if expected is None else expected in fault
 
 
 @pytest.mark.parametrize(
-    ("at_once", "updates"), [pytest.param(1, 2, id="at_once=1"), pytest.param(32, 32, id="at_once=32")]
+    ("updates_per_call", "updates"),
+    [pytest.param(1, 2, id="updates_per_call=1"), pytest.param(32, 32, id="updates_per_call=32")],
 )
-def test_training_is_timed_as_it_trains(monkeypatch, at_once, updates):
+def test_training_is_timed_as_it_trains(monkeypatch, updates_per_call, updates):
     """A round is as many updates as training makes a call, where that is more than two."""
-    module = test_training
-    monkeypatch.setattr(module, "best_train_step", lambda *_: SimpleNamespace(updates_per_call=at_once))
-    monkeypatch.setattr(
-        module, "train", lambda _, __, recipe, **___: SimpleNamespace(losses=[0.0] * recipe.num_updates)
-    )
+    monkeypatch.setattr(test_training, "best_train_step", lambda *_: SimpleNamespace(updates_per_call=updates_per_call))
+    history = lambda _, __, recipe, **___: SimpleNamespace(losses=[0.0] * recipe.num_updates)  # noqa: E731
+    monkeypatch.setattr(test_training, "train", history)
     rounds = []
-    module.test_training("cpu:0", 8, "float32", None, lambda work, _, *, images, **__: rounds.append((work(), images)))
+    test_training.test_training(
+        "cpu:0", 8, "float32", None, lambda work, _, *, images, **__: rounds.append((work(), images))
+    )
     assert rounds == [([0.0] * updates, 8 * updates)]

@@ -1,5 +1,6 @@
 """Runs of `pytest benchmarks`, on the CPU: stable ids, a record, a verdict, and the exit status that follows."""
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -12,9 +13,8 @@ import pytest
 from alexnet_repro.backend.devices import usable_devices
 from alexnet_repro.verify.checks.devices import MachineNotReadyError
 from alexnet_repro.verify.finding import Finding
-from alexnet_repro.verify.report.run_record import RunRecord
 from benchmarks import conftest as benchmarks_conftest
-from benchmarks import summary
+from benchmarks import session as module
 from tests.helpers.machines import A100, box
 from tests.helpers.paths import ROOT
 
@@ -25,25 +25,26 @@ IDS = (
     "test_repeatable.py::test_replay[device=cpu:0-check=replay-precision=float32]",
     "test_reference.py::test_golden[device=cpu:0-precision=float32]",
     "test_burn_in.py::test_burn_in[device=cpu:0]",
-    "test_overhead.py::test_price[device=cpu:0]",
+    "test_overhead.py::test_overhead[device=cpu:0]",
     "test_evaluate.py::test_evaluate[device=cpu:0-precision=float32]",
     "test_forward.py::test_forward[device=cpu:0-batch=128-precision=mixed_bfloat16]",
     "test_input_pipeline.py::test_draw_train[batch=128]",
     "test_resize.py::test_resize[device=cpu:0-batch=128-side=28]",
     "test_train_step.py::test_train_step[device=cpu:0-batch=32-precision=float32]",
 )
+XDIST = pytest.mark.skipif(importlib.util.find_spec("xdist") is None, reason="pytest-xdist isn't installed")
 COLLECT = ("--collect-only", "--quiet", "--device=cpu:0")
 ONE, TWO = "test_correct and shapes", "test_correct and (shapes or resize)"
 
 
-def run(*arguments):
+def run(*arguments, paths=("benchmarks",)):
     """Run the benchmarks, and return what became of them."""
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "benchmarks", *arguments]
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *paths, *arguments]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
 def ids_of(done):
-    """Return the tests that were collected."""
+    """Return the benchmarks that were collected."""
     assert done.returncode == 0, done.stdout
     return [line.removeprefix("benchmarks/") for line in done.stdout.splitlines() if "::" in line]
 
@@ -55,46 +56,128 @@ def collected(tmp_path_factory):
     return ids_of(run(*COLLECT, f"--report={folder / 'report'}")), folder
 
 
-@pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
-def test_doctor_is_asked_before_a_gpu_is_used(monkeypatch, backend):
-    """He comes first, since counting GPUs takes hold of them on JAX, and devices are chosen by what he knows."""
-    module = benchmarks_conftest
-    here, well, asked = box(A100), Finding("gpu", "PASS", "1 in this machine"), []
+def session_of(folder, *, plugins=("benchmark",), **options):
+    """Return the session of a run with these options, which reports into a folder."""
+    options = {"report": folder, **options}
+    config = SimpleNamespace(
+        option=SimpleNamespace(collectonly=False, xmlpath=None),
+        getoption=lambda name, default=None: options.get(name, default),
+        get_terminal_writer=lambda: SimpleNamespace(line=None),
+        pluginmanager=SimpleNamespace(has_plugin=plugins.__contains__),
+        rootpath=folder,
+    )
+    return module.VerificationSession(config)
 
-    def ask(*_, **__):
-        asked.append("the doctor")
+
+@pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
+def test_doctor_comes_before_a_gpu_is_used(monkeypatch, tmp_path, backend):
+    """Counting GPUs takes hold of them on JAX, and devices are chosen by what the doctor found."""
+    here, well, calls = box(A100), Finding("gpu", "PASS", "1 in this machine"), []
+
+    def diagnose(*_, **__):
+        calls.append("the doctor")
         return here, [well]
 
     def choose(*arguments, **_):
-        asked.append(arguments)
+        calls.append(arguments)
         raise MachineNotReadyError("that was all")
 
     monkeypatch.setattr(keras.backend, "backend", lambda: backend)
-    monkeypatch.setattr(module, "diagnose_machine", ask)
+    monkeypatch.setattr(module, "diagnose_machine", diagnose)
     monkeypatch.setattr(module, "choose_devices", choose)
-    monkeypatch.setattr(module, "enable_memory_growth", lambda: asked.append("memory growth"))
+    monkeypatch.setattr(module, "enable_memory_growth", lambda: calls.append("memory growth"))
     monkeypatch.setattr(module, "usable_devices", lambda: ("cpu:0", "gpu:0"))
-    stash, added = pytest.Stash(), []
-    stash[module.RECORD] = SimpleNamespace(add=lambda *finding: added.append(finding))
-    config = SimpleNamespace(
-        stash=stash,
-        option=SimpleNamespace(collectonly=False),
-        getoption={"device": ["gpu:0"], "require_gpu": True}.get,
-        get_terminal_writer=lambda: SimpleNamespace(line=None),
-    )
-    with pytest.raises(pytest.exit.Exception, match="that was all"):
-        module.pytest_sessionstart(SimpleNamespace(config=config))
-    assert asked == ["the doctor", "memory growth", (here, ["gpu:0"], ("cpu:0", "gpu:0"))]
-    assert added == [("doctor", well)]
-    assert stash[module.HERE] is here
+    session = session_of(tmp_path, device=["gpu:0"], require_gpu=True)
+    session.pytest_sessionstart()
+    assert calls == ["the doctor", "memory growth", (here, ["gpu:0"], ("cpu:0", "gpu:0"))]
+    assert session.record.findings["doctor"] == [well]
+    assert (session.machine, session.not_ready) == (here, "that was all")
+
+
+def test_machine_that_isnt_ready(monkeypatch, tmp_path):
+    """What the doctor found is recorded, no GPU is touched, and the first benchmark ends the run; tests don't."""
+    ill = Finding("driver", "FAIL", "no driver")
+
+    def diagnose(*_, **__):
+        raise MachineNotReadyError("fix the machine first", [ill])
+
+    monkeypatch.setattr(module, "diagnose_machine", diagnose)
+    monkeypatch.delattr(module, "usable_devices")
+    session = session_of(tmp_path)
+    session.pytest_sessionstart()
+    assert session.devices == ("cpu:0",)
+    with pytest.raises(pytest.exit.Exception, match="fix the machine first"):
+        benchmarks_conftest.pytest_runtest_setup(
+            SimpleNamespace(config=SimpleNamespace(pluginmanager=SimpleNamespace(get_plugin=lambda _: session)))
+        )
+    ended = SimpleNamespace(shouldfail=False, shouldstop=False)
+    session.pytest_sessionfinish(ended, pytest.ExitCode.TESTS_FAILED)
+    record = json.loads((tmp_path / "results.json").read_text())
+    assert (record["complete"], record["verdict"]) == (False, "FAIL")
+    assert [each["check"] for each in record["findings"]["doctor"]] == ["driver"]
+
+
+def test_tests_run_before_benchmarks(tmp_path):
+    """Order: tests as they come, then correctness, determinism, performance; a test's own name decides nothing."""
+    names = ("test_forward", "test_overhead", "test_correct", "test_burn_in", "test_repeatable")
+    items = [SimpleNamespace(path=module.FOLDER / f"{name}.py") for name in names]
+    items += [SimpleNamespace(path=ROOT / "tests" / f"{name}.py") for name in ("test_zeros", "test_correct")]
+    session_of(tmp_path).pytest_collection_modifyitems(items)
+    assert [each.path.relative_to(ROOT).with_suffix("").as_posix() for each in items] == [
+        "tests/test_zeros",
+        "tests/test_correct",
+        "benchmarks/test_correct",
+        "benchmarks/test_repeatable",
+        "benchmarks/test_burn_in",
+        "benchmarks/test_overhead",
+        "benchmarks/test_forward",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("plugins", "options", "message"),
+    [
+        pytest.param((), {}, "benchmarks need the plugin pytest-benchmark", id="without=benchmark"),
+        pytest.param(("benchmark",), {"dist": "load"}, "benchmarks are timed one at a time", id="dist=load"),
+    ],
+)
+def test_what_benchmarks_need(tmp_path, plugins, options, message):
+    """Without pytest-benchmark, or among xdist's workers, nothing can be timed: a usage error in one line."""
+    with pytest.raises(pytest.UsageError, match=message) as error:
+        session_of(tmp_path, plugins=plugins, **options)
+    assert len(str(error.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("paths", "benchmarks", "tests"),
+    [
+        pytest.param(["."], True, True, id="paths=."),
+        pytest.param(["tests/records", "benchmarks"], True, True, id="paths=tests benchmarks", marks=pytest.mark.slow),
+        pytest.param(["benchmarks", "tests/records"], True, True, id="paths=benchmarks tests", marks=pytest.mark.slow),
+        pytest.param([], False, True, id="paths=none", marks=pytest.mark.slow),
+        pytest.param([".", "-n2"], True, True, id="paths=. -n2", marks=[pytest.mark.slow, XDIST]),
+        pytest.param(
+            ["benchmarks/test_resize.py::test_resize"], True, False, id="paths=one test", marks=pytest.mark.slow
+        ),
+    ],
+)
+def test_everything_can_be_collected(paths, benchmarks, tests):
+    """Tests and benchmarks are collected together, whatever the order of arguments; benchmarks are last, ids unique."""
+    done = run("--collect-only", "--quiet", paths=paths)
+    assert done.returncode == 0, done.stdout
+    ids = [line for line in done.stdout.splitlines() if "::" in line]
+    ours = [each.startswith("benchmarks/") for each in ids]
+    assert len(set(ids)) == len(ids)
+    assert (any(ours), not all(ours)) == (benchmarks, tests)
+    assert sorted(ours) == ours
 
 
 @pytest.mark.slow
 def test_collecting_writes_nothing(collected):
-    """The ids are stable, right comes before the same twice and both before fast, and no folder is made."""
+    """Ids are stable; correctness comes first, then determinism, then performance; and no folder is made."""
     ids, folder = collected
     assert [each for each in ids if each in IDS] == list(IDS)
-    assert not any("gpu" in each for each in ids if "[" in each)
+    assert not any("gpu:" in each for each in ids)
     assert list(folder.iterdir()) == []
 
 
@@ -122,7 +205,7 @@ def checked(tmp_path_factory):
 
 @pytest.mark.slow
 def test_run_ends_in_a_verdict(checked):
-    """What was asked is well, the rest is in doubt and said to be; a doubt alone doesn't fail the run."""
+    """Checks that ran pass, the rest is inconclusive, which alone doesn't fail the run."""
     done, folder = checked
     assert done.returncode == 0, done.stdout
     lines = done.stdout.splitlines()
@@ -193,16 +276,12 @@ def test_folder_that_cant_be_written_is_a_usage_error(tmp_path):
         pytest.param(("cpu:0", "gpu:0"), False, id="devices=cpu:0 gpu:0"),
     ],
 )
-def test_absence_of_gpus_is_said(tmp_path, devices, absent):
-    """The end of a run says that no GPU was examined, and says it only then."""
-    module = summary
-    record, lines = RunRecord(tmp_path / "results.json"), []
-    record.add("correct", Finding("shapes", "PASS", "well"))
-    stash = pytest.Stash()
-    stash[module.DEVICES], stash[module.RECORD], stash[module.LINES] = devices, record, ["a price"]
-    stash[module.TIMINGS] = []
-    terminal = SimpleNamespace(stats={}, section=lines.append, write_line=lines.append)
-    list(module.pytest_terminal_summary(terminal, SimpleNamespace(stash=stash)))
+def test_absence_of_gpus_is_reported(tmp_path, devices, absent):
+    """The end of a run says that no GPU was verified, and only then."""
+    session, lines = session_of(tmp_path), []
+    session.record.add("correct", Finding("shapes", "PASS", "well"))
+    session.devices, session.lines = devices, ["an overhead"]
+    list(session.pytest_terminal_summary(SimpleNamespace(section=lines.append, write_line=lines.append)))
     assert ("GPU: not run; this machine has none that is asked for" in lines) is absent
-    assert lines[:2] == ["a price", "verdict"]
+    assert lines[:2] == ["an overhead", "verdict"]
     assert "correct     PASS          1 of 1 checks passed" in lines
