@@ -1,4 +1,4 @@
-"""How fast the training loop is from end to end: drawing, sending, resizing and updating."""
+"""Throughput of the training loop from end to end: drawing, sending, resizing and updating."""
 
 import dataclasses
 import math
@@ -15,7 +15,7 @@ MIN_UPDATES = 2
 
 
 def test_training(device: str, batch: int, precision: str, loader: DataLoader, measure: Callable[..., None]) -> None:
-    """As many updates as `train` makes a call, at least two, each on a draw of its own; the loss stays finite."""
+    """As many updates as `train` makes per call, at least two, each on its own draw; the loss stays finite."""
     config = CheckConfig(device, precision)
     recipe = dataclasses.replace(LEARNABLE, draw_size=batch, batch_size=batch, epochs=1, preliminary_draws=0)
 
@@ -28,11 +28,9 @@ def test_training(device: str, batch: int, precision: str, loader: DataLoader, m
         step = best_train_step(model, loader, recipe)
         updates = max(MIN_UPDATES, step.updates_per_call)
         several = dataclasses.replace(recipe, draws_per_epoch=updates)
-        one = roofline.train_step(batch, precision)
-        todo = roofline.Work(updates * one.flop, updates * one.bytes, updates * one.kernels)
         measure(
             lambda: train(model, loader, several, step=step, progress=False).losses,
             fault,
             images=updates * batch,
-            todo=todo,
+            todo=roofline.train_step(batch, precision, updates),
         )

@@ -1,4 +1,4 @@
-"""What is trained and evaluated: from 28x28 uint8 images to logits, compiled by Keras."""
+"""The classifier: from 28x28 uint8 images to logits, compiled by Keras for training or evaluation."""
 
 from typing import Any
 
@@ -10,20 +10,20 @@ from alexnet_repro.training.recipe import Recipe
 
 
 class Classifier(keras.Model):
-    """From uint8 images `(n, 28, 28, 1)` to float32 logits, scaling and resizing included, sharing a model's layers."""
+    """From uint8 images `(n, 28, 28, 1)` to float32 logits, by a model's layers after resizing and scaling."""
 
     def __init__(self, model: keras.Sequential, *, dropout: bool = True) -> None:
-        """Wrap `model`; without `dropout` its dropout layers don't act in training either."""
+        """Wrap `model`; without `dropout`, its dropout layers are off in training too."""
         super().__init__(dtype="float32", name="network")
         self.logits = logits_model(model)
         self.size = model.input_shape[1:3]
         self.dropout = dropout
 
     def pixels(self, images: Any) -> Any:
-        """Return what the first layer sees: float32 `(n, height, width, 1)` in [0, 1].
+        """Return the first layer's input: float32 `(n, height, width, 1)` in [0, 1].
 
-        Scaled after resizing: interpolating whole numbers to 224 pixels is exact in float32, so that it
-        gives the same bits however it is compiled.
+        Scaling comes after resizing: interpolating integers to 224 pixels is exact in float32, so that the bits don't
+        depend on how it is compiled.
         """
         return resize_with_pad(images, *self.size) / 255.0
 
@@ -33,13 +33,13 @@ class Classifier(keras.Model):
 
 
 def compiled(
-    network: Classifier,
+    classifier: Classifier,
     loss: str,
     optimizer: keras.optimizers.Optimizer | None = None,
     jit_compile: bool | str = "auto",
 ) -> Classifier:
-    """Compile `network` in place, with a loss by name and accuracy, and return it."""
-    network.compile(
+    """Compile `classifier` in place, with a loss by name and accuracy, and return it."""
+    classifier.compile(
         optimizer=optimizer,
         loss=LOSSES[loss],
         # The largest logit is the largest sigmoid output.
@@ -47,7 +47,7 @@ def compiled(
         auto_scale_loss=False,
         jit_compile=jit_compile,
     )
-    return network
+    return classifier
 
 
 def build_classifier(
@@ -57,12 +57,13 @@ def build_classifier(
     *,
     jit_compile: bool | str = "auto",
 ) -> Classifier:
-    """Return what a training step updates: a compiled model from uint8 images `(n, 28, 28, 1)` to float32 logits.
+    """Return the compiled model that a train step updates, its optimizer built; it shares `model`'s layers.
 
-    It shares `model`'s layers. Without an `optimizer`, the recipe's own. `jit_compile` is whether XLA
-    compiles it; by default Keras decides.
+    Without an `optimizer`, the recipe's own. `jit_compile` is whether XLA compiles it; by default Keras decides.
     """
     optimizer = optimizer or recipe.build_optimizer()
     if model.dtype_policy.name == "mixed_float16":
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
-    return compiled(Classifier(model, dropout=recipe.dropout), recipe.loss, optimizer, jit_compile)
+    classifier = compiled(Classifier(model, dropout=recipe.dropout), recipe.loss, optimizer, jit_compile)
+    classifier.optimizer.build(classifier.trainable_variables)
+    return classifier

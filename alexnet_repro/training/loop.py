@@ -17,7 +17,7 @@ from alexnet_repro.training.evaluate import Evaluation, check_labels, evaluate, 
 from alexnet_repro.training.history import Log
 from alexnet_repro.training.recipe import Recipe
 from alexnet_repro.training.schedule import Segment, draw_after, draws_until_saved, iter_segments
-from alexnet_repro.training.train_step import Step, best_train_step
+from alexnet_repro.training.train_step import TrainStep, best_train_step
 from alexnet_repro.training.weights import check_weights_path, save_weights, weights_digest
 
 
@@ -49,7 +49,7 @@ def train(
     loader: DataLoader,
     recipe: Recipe,
     *,
-    step: Step | None = None,
+    step: TrainStep | None = None,
     weights: str | os.PathLike[str] | None = None,
     checkpoints: Checkpoints | None = None,
     resume: bool = False,
@@ -174,7 +174,7 @@ class _Between:
 
 
 def _store(
-    checkpoints: Checkpoints | None, step: Step, model: keras.Sequential, loader: DataLoader, recipe: Recipe
+    checkpoints: Checkpoints | None, step: TrainStep, model: keras.Sequential, loader: DataLoader, recipe: Recipe
 ) -> AbstractContextManager[Store | None]:
     if checkpoints is None:
         return nullcontext()
@@ -182,7 +182,7 @@ def _store(
 
 
 def _made(
-    step: Step, loader: DataLoader, recipe: Recipe, left: Iterator[Segment], stopping: Callable[[], bool]
+    step: TrainStep, loader: DataLoader, recipe: Recipe, left: Iterator[Segment], stopping: Callable[[], bool]
 ) -> Iterator[tuple[Segment, tuple[Any, Any], bool]]:
     """Make updates, and yield each stretch's losses and accuracies, and whether to stop there.
 

@@ -1,4 +1,4 @@
-"""What makes updates: a portable step on Keras alone, and what any other has to offer to `train`."""
+"""The train step: what `train`, the checks and the benchmarks update weights by, on every backend."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -7,29 +7,34 @@ import keras
 import numpy as np
 
 from alexnet_repro.data.loader import DataLoader
-from alexnet_repro.training.classifier import build_classifier
+from alexnet_repro.training.classifier import Classifier, build_classifier
 from alexnet_repro.training.recipe import Recipe
 
 
-class Step(Protocol):
-    """Makes updates of the weights, each on training images that are told by their numbers."""
+class TrainStep(Protocol):
+    """Updates of a model's weights, on batches given by training-image indices."""
+
+    @property
+    def classifier(self) -> Classifier:
+        """The compiled model that is updated, with its optimizer."""
+        ...
 
     @property
     def variables(self) -> Sequence[Any]:
-        """Keras variables that an update reads and changes: weights, the optimizer's, dropout's generators."""
+        """Keras variables that an update reads and changes: weights, optimizer state, dropout's generators."""
         ...
 
     @property
     def updates_per_call(self) -> int:
-        """How many updates a call should ask for: where launching one takes longer than computing it, more."""
+        """Updates to ask for in one call: more than one where launching an update takes longer than computing it."""
         ...
 
     def __call__(self, indices: np.ndarray) -> tuple[Any, Any]:
-        """Make an update for each row of `indices`, int64 `(updates, batch_size)`.
+        """Make one update for each row of training-image `indices`, int64 `(updates, batch_size)`.
 
         Returns:
             Each batch's mean loss before its update, and its accuracy: `(updates,)` each, anything that
-            `numpy.asarray` takes. They may still be under way on the device.
+            `numpy.asarray` takes. The device may still be computing them.
         """
         ...
 
@@ -39,23 +44,46 @@ class KerasTrainStep:
 
     updates_per_call = 1
 
-    def __init__(self, model: keras.Sequential, loader: DataLoader, recipe: Recipe) -> None:
-        """Compile `recipe`'s update of `model`."""
-        self._loader, self._network = loader, build_classifier(model, recipe)
-        self._network.optimizer.build(self._network.trainable_variables)
-        self.variables = (*self._network.variables, *self._network.optimizer.variables)
+    def __init__(
+        self,
+        model: keras.Sequential,
+        loader: DataLoader,
+        recipe: Recipe,
+        *,
+        optimizer: keras.optimizers.Optimizer | None = None,
+        jit_compile: bool | str = "auto",
+    ) -> None:
+        """Compile `recipe`'s update of `model`; the options are `build_classifier`'s."""
+        self._loader = loader
+        self.classifier = build_classifier(model, recipe, optimizer, jit_compile=jit_compile)
+        self.variables = (*self.classifier.variables, *self.classifier.optimizer.variables)
 
     def __call__(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Make the updates; float64 losses and accuracies."""
-        done = [self._network.train_on_batch(*self._loader.train_batch(batch)) for batch in indices]
-        losses, accuracies = np.array(done, np.float64).T
+        results = [self.classifier.train_on_batch(*self._loader.train_batch(batch)) for batch in indices]
+        losses, accuracies = np.array(results, np.float64).T
         return losses, accuracies
 
 
-def best_train_step(model: keras.Sequential, loader: DataLoader, recipe: Recipe) -> Step:
-    """Return the fastest step that the active backend has."""
+def best_train_step(
+    model: keras.Sequential,
+    loader: DataLoader,
+    recipe: Recipe,
+    *,
+    optimizer: keras.optimizers.Optimizer | None = None,
+    jit_compile: bool | str = "auto",
+) -> TrainStep:
+    """Return the active backend's fastest train step of `model`, the one that `train` uses.
+
+    Args:
+        model: from `build_alexnet`.
+        loader: of the training images.
+        recipe: the loss, optimizer, dropout and batch size are taken from it.
+        optimizer: instead of the recipe's.
+        jit_compile: whether XLA compiles the update; by default Keras decides.
+    """
     if keras.backend.backend() == "tensorflow":
         from alexnet_repro.training.tensorflow_step import TensorFlowTrainStep
 
-        return TensorFlowTrainStep(model, loader, recipe)
-    return KerasTrainStep(model, loader, recipe)
+        return TensorFlowTrainStep(model, loader, recipe, optimizer=optimizer, jit_compile=jit_compile)
+    return KerasTrainStep(model, loader, recipe, optimizer=optimizer, jit_compile=jit_compile)

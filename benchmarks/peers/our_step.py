@@ -1,10 +1,11 @@
-"""This package's own figures in the same form, on a GPU if there is one, else on the CPU.
+"""This package's own throughput in the peers' form, on a GPU if there is one, else on the CPU.
 
     KERAS_BACKEND=tensorflow python -m benchmarks.peers.our_step [--what "train step"] [--batch 128 512]
         [--precision mixed_bfloat16] [--xla auto off]
 
-Prints a line of JSON a case. On Keras's JAX and PyTorch backends too. Forward takes images as large as the network sees
-them; the train step takes 28x28 ones and resizes them, and reports accuracy, both of which PyTorch's here doesn't.
+Prints one line of JSON per case. On Keras's JAX and PyTorch backends too. Forward takes images at the network's own
+size. The train step, the one that `train` uses, takes 28x28 images by their indices, resizes them and reports accuracy,
+which PyTorch's here doesn't.
 """
 
 import argparse
@@ -21,11 +22,10 @@ from keras import ops
 
 from alexnet_repro import DataLoader, Recipe, best_train_step, build_alexnet, train
 from alexnet_repro.backend.devices import gpu_names, synchronize
-from alexnet_repro.backend.dispatch import predictor, updater
+from alexnet_repro.backend.dispatch import predictor
 from alexnet_repro.backend.memory import enable_memory_growth, free_memory, peak_memory, reset_peak_memory
 from alexnet_repro.backend.precision import PRECISIONS
 from alexnet_repro.backend.precision import precision as numerics
-from alexnet_repro.training.classifier import build_classifier
 from alexnet_repro.verify.benchmark.calibration import PRODUCTS, matmul_rate
 from alexnet_repro.verify.checks.memory import is_out_of_memory
 from benchmarks.peers.timed import Rows, arguments, of_device, say, seconds_a_step
@@ -50,7 +50,7 @@ CASE = {
 
 
 def recipe(batch: int, updates: int = 1) -> Recipe:
-    """Return the documented recipe, in so many updates of a batch."""
+    """Return the documented recipe, as `updates` of one batch size."""
     documented = dataclasses.replace(Recipe.documented(), epochs=1, preliminary_draws=0, save_every=None)
     return dataclasses.replace(documented, draw_size=batch, batch_size=batch, draws_per_epoch=updates)
 
@@ -61,13 +61,13 @@ def rate(precision: str) -> float:
 
 
 def wait(result: Any) -> None:
-    """Wait for a result, and for all else that is under way on a GPU."""
+    """Wait for a result, and for everything else that a GPU is computing."""
     synchronize(result)
     synchronize()
 
 
 def model_for(xla: bool | str) -> keras.Sequential:
-    """Return a model of the layers that suit how it will be compiled."""
+    """Return a model whose layers suit how it will be compiled."""
     return build_alexnet(for_xla=None if xla == "auto" else bool(xla))
 
 
@@ -83,44 +83,31 @@ def forward(batch: int, precision: str, xla: bool | str, rows: Rows) -> None:
 
 
 def train_step(batch: int, precision: str, xla: bool | str, rows: Rows) -> None:
-    """Time Keras's compiled train step on one batch that is on the device."""
-    network = build_classifier(model_for(xla), recipe(batch), jit_compile=xla)
-    images, labels = (ops.convert_to_tensor(array) for array in LOADER.draw_train(batch))
-    update = updater(network)
-    seconds = seconds_a_step(lambda: update(images, labels), wait, rows)
-    finish("train step", batch, precision, f"Keras, XLA {on(network)}", seconds, float(update(images, labels)))
-
-
-def training(batch: int, precision: str, xla: bool | str, rows: Rows) -> None:
-    """Time the train step that training makes: many updates a call on a GPU, each of images taken by their numbers."""
-    if xla != "auto":
-        return
-    step = best_train_step(build_alexnet(), LOADER, recipe(batch))
+    """Time the train step that `train` uses, on the same batches each time."""
+    step = best_train_step(model_for(xla), LOADER, recipe(batch), jit_compile=xla)
     updates = step.updates_per_call
-    numbers = LOADER.draw_train_indices(updates * batch).reshape(updates, batch)
-    seconds = seconds_a_step(lambda: step(numbers), wait, rows, updates)
-    losses, _ = step(numbers)
-    finish("train step", batch, precision, f"training's own, {updates} a call", seconds, float(losses[-1]))
+    indices = LOADER.draw_train_indices(updates * batch).reshape(updates, batch)
+    seconds = seconds_a_step(lambda: step(indices), wait, rows, updates)
+    losses, _ = step(indices)
+    configuration = f"Keras, XLA {on(step.classifier)}, {updates} per call"
+    finish("train step", batch, precision, configuration, seconds, float(losses[-1]))
 
 
 def loop(batch: int, precision: str, xla: bool | str, rows: Rows) -> None:
-    """Time `train` against Keras's train step on resident data, in turns: as many updates each as training makes."""
+    """Time `train` and its own train step on fixed batches, in turns: as many updates each as one call makes."""
     if xla != "auto":
         return
     model = build_alexnet()
     step = best_train_step(model, LOADER, recipe(batch))
     updates = step.updates_per_call
     several = recipe(batch, updates)
-    update = updater(build_classifier(model, several))
-    images, labels = (ops.convert_to_tensor(array) for array in LOADER.draw_train(batch))
+    indices = LOADER.draw_train_indices(updates * batch).reshape(updates, batch)
 
     def loops() -> None:
         train(model, LOADER, several, step=step, progress=False)
 
     def bare() -> None:
-        for _ in range(updates):
-            last = update(images, labels)
-        synchronize(last)
+        synchronize(step(indices))
 
     turns: dict[Callable[[], None], list[float]] = {loops: [], bare: []}
     for _ in range(2 + 2 * rows.rounds):
@@ -128,8 +115,8 @@ def loop(batch: int, precision: str, xla: bool | str, rows: Rows) -> None:
             start = time.perf_counter()
             work()
             seconds.append((time.perf_counter() - start) / updates)
-    finish("training loop, an update", batch, precision, f"{updates} a call", turns[loops][2:])
-    finish("bare step in turns with it", batch, precision, "Keras", turns[bare][2:])
+    finish("training loop, an update", batch, precision, f"{updates} per call", turns[loops][2:])
+    finish("bare step in turns with it", batch, precision, f"{updates} per call", turns[bare][2:])
 
 
 def four(_: int, precision: str, xla: bool | str, rows: Rows) -> None:
@@ -151,7 +138,7 @@ def product(_: int, precision: str, xla: bool | str, rows: Rows) -> None:  # noq
 
 
 def drawing(batch: int, precision: str, xla: bool | str, rows: Rows) -> None:
-    """Time a resized batch on the device against the document's own, in turns."""
+    """Time a resized batch on the device and the document's own, in turns."""
     if xla != "auto" or precision != "float32":
         return
     finish("get_batch_train as documented", batch, "", "", each(lambda: LOADER.get_batch_train(batch)[1], rows))
@@ -181,7 +168,7 @@ def drawing(batch: int, precision: str, xla: bool | str, rows: Rows) -> None:
 
 
 def each(work: Callable[[], Any], rows: Rows) -> list[float]:
-    """Return the seconds of each round but the first two, waited for one by one."""
+    """Return the seconds of each round after the first two, waited for one by one."""
     seconds = []
     for _ in range(2 + rows.rounds):
         start = time.perf_counter()
@@ -208,7 +195,6 @@ def finish(
 WORK = {
     "forward": forward,
     "train step": train_step,
-    "training": training,
     "loop": loop,
     "four": four,
     "product": product,
@@ -217,14 +203,14 @@ WORK = {
 
 
 def measure(what: str, batch: int, precision: str, xla: str, rows: Rows) -> None:
-    """Print a case, or why there is none."""
+    """Print a case, or why it failed."""
     failed = None
     with numerics(precision):
         keras.utils.set_random_seed(0)
         reset_peak_memory(DEVICE)
         try:
             WORK[what](batch, precision, XLA[xla], rows)
-        except Exception as error:  # noqa: BLE001 - the other cases are still worth knowing
+        except Exception as error:  # noqa: BLE001 - the other cases still run
             failed = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
             if is_out_of_memory(error):
                 failed = "doesn't fit into the device's memory"
@@ -234,10 +220,10 @@ def measure(what: str, batch: int, precision: str, xla: str, rows: Rows) -> None
 
 
 def main() -> None:
-    """Measure what was asked for."""
+    """Measure the cases of the command line."""
     usual = of_device(KIND)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--what", nargs="+", choices=WORK, default=tuple(WORK), help="training: its own train step")
+    parser.add_argument("--what", nargs="+", choices=WORK, default=tuple(WORK))
     parser.add_argument("--batch", nargs="+", type=int, default=[128])
     parser.add_argument("--precision", nargs="+", choices=PRECISIONS, default=("float32", "mixed_bfloat16"))
     parser.add_argument("--xla", nargs="+", choices=XLA, default=("auto",), help="auto: as Keras decides")

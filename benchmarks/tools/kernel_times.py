@@ -1,9 +1,8 @@
-"""Where does a train step's time on a GPU go? Its kernels, largest first, as TensorFlow's profiler records them.
+"""A profile of the train step on a GPU: its kernels, largest first, as TensorFlow's profiler records them.
 
     python -m benchmarks.tools.kernel_times --batch=512 --precision=mixed_bfloat16 [--xla=off] [--deterministic]
-    python -m benchmarks.tools.kernel_times --batch=32 --training      # the step that train makes: many updates a call
 
-The step is timed first, without the profiler. With --json=FILE all is kept as data, kernels by their whole names.
+The step is timed first, without the profiler. With --json=FILE the profile is kept as data, with full kernel names.
 """
 
 import argparse
@@ -24,15 +23,12 @@ from typing import Any
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is imported
 
 import keras
-from keras import ops
 
 from alexnet_repro import DataLoader, best_train_step, synthetic_fashion
 from alexnet_repro.backend.determinism import enable_determinism
 from alexnet_repro.backend.devices import gpu_names, synchronize
-from alexnet_repro.backend.dispatch import updater
 from alexnet_repro.backend.memory import enable_memory_growth
 from alexnet_repro.backend.precision import PRECISIONS
-from alexnet_repro.training.classifier import build_classifier
 from alexnet_repro.verify.benchmark.collect import provenance
 from alexnet_repro.verify.checks.config import CheckConfig
 from alexnet_repro.verify.checks.learning import LEARNABLE
@@ -42,20 +38,20 @@ from benchmarks.peers.timed import of_device, seconds_a_step
 
 GPU, PLANE = "gpu:0", "/device:GPU:0"  # Keras's name of it, and the profiler's
 XLA = {"auto": None, "on": True, "off": False}
-PROFILED = 10  # steps, at the least
+PROFILED = 10  # steps, at least
 LARGEST, WIDTH = 25, 90  # of the table: kernels, and characters of a name
 
 
 def kernels(space: Any, steps: int) -> tuple[float, list[tuple[float, float, str]]]:
-    """Return the µs a step in which the GPU ran anything, and what it ran: µs and calls a step, name; largest first.
+    """Return the µs per step in which the GPU was busy, and per kernel: µs and calls per step, name; largest first.
 
     Args:
-        space: what the profiler recorded, an `XSpace`.
-        steps: made meanwhile.
+        space: the profile, an `XSpace`.
+        steps: updates made while it was recorded.
     """
     taken, calls, spans = Counter[str](), Counter[str](), []
     for plane in (each for each in space.planes if each.name == PLANE):
-        for line in (each for each in plane.lines if "stream" in each.name.lower()):  # others tell the same once more
+        for line in (each for each in plane.lines if "stream" in each.name.lower()):  # the other lines repeat them
             for event in line.events:
                 name = plane.event_metadata[event.metadata_id].name
                 taken[name] += event.duration_ps
@@ -70,7 +66,7 @@ def kernels(space: Any, steps: int) -> tuple[float, list[tuple[float, float, str
 
 
 def recorded(work: Callable[[], Any], calls: int) -> Any:
-    """Return what the profiler records of so many calls, an `XSpace`."""
+    """Return the profile of some calls, an `XSpace`."""
     import tensorflow as tf
     from tensorflow.tsl.profiler.protobuf.xplane_pb2 import XSpace
 
@@ -85,44 +81,40 @@ def recorded(work: Callable[[], Any], calls: int) -> Any:
 
 
 def profile(asked: argparse.Namespace) -> dict[str, Any]:
-    """Return a step's configuration, seconds and kernels, as `lines` takes them."""
+    """Return the step's configuration, seconds and kernels, as `lines` takes them."""
     batch, for_xla, loader = asked.batch, XLA[asked.xla], DataLoader.from_arrays(*synthetic_fashion(), seed=0)
-    recipe, updates = dataclasses.replace(LEARNABLE, draw_size=batch, batch_size=batch), 1
+    recipe = dataclasses.replace(LEARNABLE, draw_size=batch, batch_size=batch)
     with CheckConfig(GPU, asked.precision).running():
         model, _ = CheckConfig(GPU, asked.precision).model(for_xla=for_xla)
-        network = build_classifier(model, recipe, jit_compile="auto" if for_xla is None else for_xla)
-        if asked.training:
-            update = best_train_step(model, loader, recipe)
-            updates = update.updates_per_call
-            data = (loader.draw_train_indices(updates * batch).reshape(updates, batch),)
-        else:
-            update, data = updater(network), tuple(map(ops.convert_to_tensor, loader.draw_train(batch)))
+        step = best_train_step(model, loader, recipe, jit_compile="auto" if for_xla is None else for_xla)
+        updates = step.updates_per_call
+        indices = loader.draw_train_indices(updates * batch).reshape(updates, batch)
         start = time.perf_counter()
-        update(*data)
+        step(indices)
         synchronize()
         first = time.perf_counter() - start
-        seconds = seconds_a_step(lambda: update(*data), lambda _: synchronize(), of_device("gpu"), updates)
+        seconds = seconds_a_step(lambda: step(indices), lambda _: synchronize(), of_device("gpu"), updates)
         calls = math.ceil(PROFILED / updates)
-        busy, found = kernels(recorded(lambda: update(*data), calls), calls * updates)
-    step = {"batch": batch, "precision": asked.precision, "xla": "on" if network.jit_compile else "off"}
-    step |= {"deterministic": asked.deterministic, "training": asked.training, "updates_a_call": updates}
+        busy, found = kernels(recorded(lambda: step(indices), calls), calls * updates)
+    case = {"batch": batch, "precision": asked.precision, "xla": "on" if step.classifier.jit_compile else "off"}
+    case |= {"deterministic": asked.deterministic, "updates_per_call": updates}
     took = {"first_call_seconds": first, "seconds": seconds, "busy_microseconds": busy}
-    return {"step": step, **took, "calls": sum(calls for _, calls, _ in found), "kernels": found}
+    return {"step": case, **took, "calls": sum(calls for _, calls, _ in found), "kernels": found}
 
 
 def lines(found: dict[str, Any]) -> list[str]:
-    """Return the table, and below it what the whole step took."""
+    """Return the table, and below it the whole step's times."""
     busy, wall = found["busy_microseconds"], statistics.median(found["seconds"]) * 1e6
     listed, others = found["kernels"][:LARGEST], found["kernels"][LARGEST:]
     if others:
         listed = [*listed, (sum(each[0] for each in others), sum(each[1] for each in others), f"{len(others)} others")]
     return [
         " ".join(f"{name}={value}" for name, value in found["step"].items()),
-        "µs a step  calls a step   share  kernel",
-        *(f"{taken:9,.1f}  {calls:12.2f}  {taken / busy:6.1%}  {name[:WIDTH]}" for taken, calls, name in listed),
+        "µs per step  calls per step   share  kernel",
+        *(f"{taken:11,.1f}  {calls:14.2f}  {taken / busy:6.1%}  {name[:WIDTH]}" for taken, calls, name in listed),
         f"step: {wall:,.0f} µs, median of {len(found['seconds'])} rounds",
         f"GPU busy: {busy:,.0f} µs, {busy / wall:.1%} of the step; shares are of it",
-        f"kernels, copies and fills: {found['calls']:.1f} a step",
+        f"kernels, copies and fills: {found['calls']:.1f} per step",
         f"first call: {found['first_call_seconds']:.1f} s, tracing and compiling included",
     ]
 
@@ -133,12 +125,9 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--batch", type=int, default=128, help="images (default: %(default)s)")
     parser.add_argument("--precision", choices=PRECISIONS, default="float32", help="(default: %(default)s)")
     parser.add_argument("--xla", choices=XLA, default="auto", help="auto: as Keras decides")
-    parser.add_argument("--deterministic", action="store_true", help="the same bits each time, as train has it")
-    parser.add_argument("--training", action="store_true", help="the step that train makes; XLA as Keras decides")
+    parser.add_argument("--deterministic", action="store_true", help="deterministic kernels, as train uses them")
     parser.add_argument("--json", type=Path, metavar="FILE", help="keep it as data")
     asked = parser.parse_args(arguments)
-    if asked.training and asked.xla != "auto":
-        parser.error("--xla: the step that train makes is compiled as Keras decides")
     if keras.backend.backend() != "tensorflow" or not enable_memory_growth():
         backend = keras.backend.backend()
         print(f"no GPU for TensorFlow, Keras is on {backend}: see python -m alexnet_repro doctor", file=sys.stderr)

@@ -77,14 +77,26 @@ def update_flipped(bit):
     return inject
 
 
+def in_train_step(inject):
+    """Do harm to TensorFlow's train step: `inject` takes its class, imported late for the sake of other backends."""
+
+    def late(patch):
+        from alexnet_repro.training.tensorflow_step import TensorFlowTrainStep
+
+        inject(TensorFlowTrainStep)(patch)
+
+    return late
+
+
 def weight_flipped_once(bit):
     """One bit of one weight flips once, in the second run of a replay of two steps."""
 
-    def harm(network):
-        kernel = next(each for each in network.trainable_variables if each.path.endswith("conv2d_2/kernel"))
+    def harm(step):
+        weights = step.classifier.trainable_variables
+        kernel = next(each for each in weights if each.path.endswith("conv2d_2/kernel"))
         kernel.assign(flip(np.array(ops.convert_to_numpy(kernel.value)), bit))
 
-    return on_call(keras.Model, "train_on_batch", 4, harm)
+    return in_train_step(lambda owner: on_call(owner, "__call__", 4, harm))
 
 
 def bad_sample(owner, name, value):
@@ -294,7 +306,7 @@ FAULTS = [
         "out-of-memory",
         "learning",
         ("ran out of memory", "OOM when allocating"),
-        raises(keras.Model, "train_on_batch", lambda _, arguments: len(arguments[0]) == 20, FULL),
+        in_train_step(lambda owner: raises(owner, "__call__", lambda _, given: given[0].shape[1] == 20, FULL)),
     ),
     Fault("reduction-order", "replay", ("differs from the first run",), sum_in_another_order_each_time),
     Fault("copy-one-byte", "copies", ("1 of 67108864 bytes",), after(memory, "moved", a_byte_lost)),

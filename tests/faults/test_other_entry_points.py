@@ -1,5 +1,6 @@
 """Faults of files, memory and time: noticed by the command line, the doctor and the benchmarks."""
 
+import dataclasses
 import time
 
 import numpy as np
@@ -9,7 +10,7 @@ from keras import ops
 from alexnet_repro.backend import devices
 from alexnet_repro.cli.parser import main
 from alexnet_repro.model import Logits
-from alexnet_repro.training.classifier import build_classifier
+from alexnet_repro.training.train_step import best_train_step
 from alexnet_repro.verify.benchmark.timer import measure
 from alexnet_repro.verify.benchmark.timing import Timing, gpu_speed_parity, judge
 from alexnet_repro.verify.checks import memory
@@ -143,12 +144,13 @@ def test_decay_by_heat():
 def test_fast_but_wrong(monkeypatch):
     """A fast train step whose loss is NaN is invalid, whatever its throughput."""
     config = CheckConfig(side=67)
-    images, labels = learnable_batch(config.loader(), 16)
+    loader = config.loader()
+    indices = learnable_batch(loader, 16)
     with config.running():
         model, before = config.model()
         after(Logits, "call", lambda logits: logits * float("nan"))(monkeypatch)
-        network = build_classifier(model, LEARNABLE)
-        fault = learn(network, images, labels, before).fault
+        step = best_train_step(model, loader, dataclasses.replace(LEARNABLE, draw_size=16, batch_size=16))
+        fault = learn(step, loader, indices, before).fault
     [(check, said)] = failures(judge(timing(fault=fault)))
     assert check == "valid"
     assert "is invalid: the loss is nan" in said

@@ -9,7 +9,7 @@ import keras
 from alexnet_repro.data.loader import DataLoader
 from alexnet_repro.training.checkpoint import Checkpoints
 from alexnet_repro.training.recipe import Recipe
-from alexnet_repro.training.train_step import Step
+from alexnet_repro.training.train_step import TrainStep
 
 
 class OneDevice:
@@ -24,7 +24,7 @@ class OneDevice:
         """Return what models are built in."""
         return nullcontext()
 
-    def step(self, model: keras.Sequential, loader: DataLoader, recipe: Recipe) -> Step | None:  # noqa: ARG002
+    def step(self, model: keras.Sequential, loader: DataLoader, recipe: Recipe) -> TrainStep | None:  # noqa: ARG002
         """Return what makes the updates; None: what is best on one device."""
         return None
 

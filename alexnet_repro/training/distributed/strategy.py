@@ -30,7 +30,7 @@ from alexnet_repro.training.distributed.watchdog import APART, BUSY, TICK, TOGET
 from alexnet_repro.training.loop import TrainingStoppedError
 from alexnet_repro.training.recipe import Recipe
 from alexnet_repro.training.tensorflow_step import TensorFlowTrainStep
-from alexnet_repro.training.train_step import Step
+from alexnet_repro.training.train_step import TrainStep
 
 
 class Mirrored(OneDevice):
@@ -59,7 +59,7 @@ class Mirrored(OneDevice):
         scope: AbstractContextManager[Any] = self.strategy.scope()
         return scope
 
-    def step(self, model: keras.Sequential, loader: DataLoader, recipe: Recipe) -> Step:
+    def step(self, model: keras.Sequential, loader: DataLoader, recipe: Recipe) -> TrainStep:
         """Return what makes the updates."""
         with self.scope():
             return TensorFlowTrainStep(model, loader, recipe)
@@ -153,7 +153,7 @@ class Workers(OneDevice):
         with self.watch.inside(TOGETHER), self.strategy.scope():
             yield
 
-    def step(self, model: keras.Sequential, loader: DataLoader, recipe: Recipe) -> Step:
+    def step(self, model: keras.Sequential, loader: DataLoader, recipe: Recipe) -> TrainStep:
         """Return what makes the updates, and tells the watchdog."""
         with self.scope():
             return WatchedTrainStep(TensorFlowTrainStep(model, loader, recipe), self.watch)
@@ -187,10 +187,11 @@ class Workers(OneDevice):
 class WatchedTrainStep:
     """A step that tells the watchdog when the main thread is in a collective, and how far it is."""
 
-    def __init__(self, step: Step, watch: Watch) -> None:
+    def __init__(self, step: TrainStep, watch: Watch) -> None:
         """Watch over `step`."""
         self._step, self._watch = step, watch
-        self.variables, self.updates_per_call = step.variables, step.updates_per_call
+        self.classifier, self.variables = step.classifier, step.variables
+        self.updates_per_call = step.updates_per_call
 
     def __call__(self, indices: np.ndarray) -> tuple[Any, Any]:
         """Make the updates; until all workers have agreed whether to stop, the main thread is in collectives."""

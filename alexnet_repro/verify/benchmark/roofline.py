@@ -36,10 +36,10 @@ def forward(batch: int, precision: str) -> Work:
     return Work(batch * documented.FORWARD_FLOP, moved, FORWARD_KERNELS)
 
 
-def train_step(batch: int, precision: str) -> Work:
-    """Return the work of an update; weights and their gradients are float32 in every precision."""
+def train_step(batch: int, precision: str, updates: int = 1) -> Work:
+    """Return the work of some updates; weights and their gradients are float32 in every precision."""
     moved = 4 * STEP_WEIGHTS * WEIGHTS + BYTES[precision] * STEP_ACTIVATIONS * ACTIVATIONS * batch
-    return Work(batch * documented.TRAIN_STEP_FLOP, moved, STEP_KERNELS)
+    return Work(updates * batch * documented.TRAIN_STEP_FLOP, updates * moved, updates * STEP_KERNELS)
 
 
 def bottleneck(work: Work, seconds: float, precision: str, calibration: Calibration) -> str:

@@ -3,6 +3,8 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from alexnet_repro.verify.checks.config import CheckConfig
 from alexnet_repro.verify.finding import Finding
 from alexnet_repro.verify.numerics.replay import Divergence, Replay, StepDigest, first_divergence
@@ -18,7 +20,8 @@ def new_replay(config: CheckConfig) -> Replay:
     """Return a replay of `config.steps` train steps on generated images."""
     loader = config.loader()
     return Replay(
-        [loader.draw_train(REPLAY_BATCH) for _ in range(config.steps)],
+        loader,
+        np.stack([loader.draw_train_indices(REPLAY_BATCH) for _ in range(config.steps)]),
         device=config.device,
         precision=config.precision,
         side=config.side,

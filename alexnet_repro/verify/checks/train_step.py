@@ -1,4 +1,4 @@
-"""Does the compiled train step do what the recipe says: loss, gradients, update, dropout?"""
+"""Checks of the train step that `train` uses: loss, gradients, update and dropout are the recipe's."""
 
 import math
 
@@ -7,15 +7,17 @@ import numpy as np
 from keras import ops
 
 from alexnet_repro import documented
-from alexnet_repro.training.classifier import build_classifier
+from alexnet_repro.data.loader import DataLoader
+from alexnet_repro.training.classifier import Classifier
 from alexnet_repro.training.evaluate import evaluate
+from alexnet_repro.training.train_step import best_train_step
 from alexnet_repro.verify.checks.config import CheckConfig
 from alexnet_repro.verify.finding import Finding
 from alexnet_repro.verify.numerics import error_bounds, oracle
 
 MOMENTUM = 0.5  # exact in every precision; with it, the first velocity is the update itself
-MAX_SKIPPED = 20  # steps that float16's loss scale takes to find its size
-SUSPECT = "run it again: another figure means the hardware, the same one software (driver, framework, settings)"
+MAX_SKIPPED = 20  # steps until float16's loss scale has found its size
+SUSPECT = "run it again: a different number means the hardware, the same one software (driver, framework, settings)"
 NOTHING = 1e-30  # a learning rate that changes no float32 weight
 DROPPED_UNITS = 1 << 16
 
@@ -23,17 +25,19 @@ DROPPED_UNITS = 1 << 16
 def update(config: CheckConfig) -> Finding:
     """One step's loss is the one named, and each weight moves by the learning rate times its gradient.
 
-    The loss and, by norm, each gradient are held against float64 from the pixels on, and the addition of the
-    update element by element.
+    The loss and, by norm, each gradient are compared with float64 from the pixels on; the addition of the update
+    element by element.
     """
-    images, labels = config.draw()
+    loader = config.loader()
+    indices = loader.draw_train_indices(config.batch)
+    images, labels = loader.train_batch(indices)
     with config.running():
         model, before = config.model()
         recipe = config.recipe(dropout=False, optimizer_arguments={"momentum": MOMENTUM})
-        network = build_classifier(model, recipe)
+        step = best_train_step(model, loader, recipe)
         for _ in range(MAX_SKIPPED):
-            loss = float(network.train_on_batch(images, labels)[0])
-            velocities = [_array(variable) for variable in _velocities(network)]
+            loss = float(step(indices[np.newaxis])[0][0])
+            velocities = [_array(variable) for variable in _velocities(step.classifier)]
             if any(velocity.any() for velocity in velocities):
                 break
         after = [_array(variable) for variable in model.trainable_variables]
@@ -81,14 +85,15 @@ def update(config: CheckConfig) -> Finding:
 
 
 def dropout(config: CheckConfig) -> Finding:
-    """Dropout drops half of the units and doubles the rest in training, anew at each step, and is off in evaluation."""
-    loader = config.loader()
-    images, labels = loader.all_test()
+    """Dropout drops half of the units and doubles the rest in training, anew at each step; in evaluation it is off."""
+    images, labels = config.loader().all_test()
+    pair = images[..., 0], labels
+    loader, indices = DataLoader.from_arrays(pair, pair), np.arange(config.batch)  # trains on what it evaluates
     recipe = config.recipe(learning_rate=NOTHING)
     with config.running():
         model, weights = config.model()
-        network = build_classifier(model, recipe)
-        trained = [float(network.train_on_batch(images, labels)[0]) for _ in range(2)]
+        step = best_train_step(model, loader, recipe)
+        trained = [float(step(indices[np.newaxis])[0][0]) for _ in range(2)]
         evaluated = evaluate(model, loader, progress=False, loss=recipe.loss).loss
         dropped = [
             _array(layer(ops.ones((1, DROPPED_UNITS)), training=True)).astype(np.float64)
@@ -132,8 +137,8 @@ def _exact_step(
     return float(losses.mean()), outputs[-1], oracle.backward_pass(weights, pixels, outputs, slope / len(labels))
 
 
-def _velocities(network: keras.Model) -> list[keras.Variable]:
-    optimizer = getattr(network.optimizer, "inner_optimizer", network.optimizer)  # inside float16's loss scale
+def _velocities(classifier: Classifier) -> list[keras.Variable]:
+    optimizer = getattr(classifier.optimizer, "inner_optimizer", classifier.optimizer)  # inside float16's loss scale
     return list(optimizer.momentums)
 
 

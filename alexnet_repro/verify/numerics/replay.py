@@ -2,7 +2,7 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import keras
@@ -11,10 +11,10 @@ from keras import ops
 
 from alexnet_repro.backend.devices import on_device
 from alexnet_repro.backend.precision import precision as numerics
-from alexnet_repro.data.fashion_mnist import Arrays
+from alexnet_repro.data.loader import DataLoader
 from alexnet_repro.model import build_alexnet
-from alexnet_repro.training.classifier import build_classifier
 from alexnet_repro.training.recipe import Recipe
+from alexnet_repro.training.train_step import best_train_step
 
 # Momentum keeps each step's gradient, exactly: after the first step the velocity is -gradient / 128.
 LEARNING_RATE, MOMENTUM = 2.0**-7, 0.5
@@ -51,11 +51,12 @@ class Divergence:
 
 
 class Replay:
-    """One model on one device, its state put back before each run; dropout is on."""
+    """Train steps of one model on one device, repeated from one state; dropout is on."""
 
     def __init__(
         self,
-        batches: Sequence[Arrays],
+        loader: DataLoader,
+        indices: np.ndarray,
         *,
         device: str = "cpu:0",
         precision: str = "float32",
@@ -65,40 +66,37 @@ class Replay:
         """Build the documented model from the seed and remember its state.
 
         Args:
-            batches: what each step trains on: uint8 `(n, 28, 28, 1)` and int32 `(n,)`.
+            loader: of the training images.
+            indices: of the training images in each step's batch, int64 `(steps, batch_size)`.
             device: a name of `usable_devices`.
             precision: a name of `PRECISIONS`; on a GPU, turn op determinism on before.
             side: of the images that the model sees.
-            seed: what its weights and dropout follow from.
+            seed: of its weights and dropout.
         """
-        self.batches, self.device, self.precision, self.seed = batches, device, precision, seed
+        self.indices, self.device, self.precision, self.seed = indices, device, precision, seed
+        batch_size = indices.shape[1]
+        recipe = dataclasses.replace(Recipe.documented(), loss="softmax", draw_size=batch_size, batch_size=batch_size)
         with on_device(device), numerics(precision):
             keras.utils.set_random_seed(seed)
             self.model = build_alexnet((side, side, 1), kernel_initializer="he_normal")
             self.optimizer = keras.optimizers.SGD(LEARNING_RATE, momentum=MOMENTUM)
-            recipe = dataclasses.replace(Recipe.documented(), loss="softmax")
-            self.network = build_classifier(self.model, recipe, self.optimizer)
-            self.network.optimizer.build(self.model.trainable_variables)  # in float16, it scales losses
-            self._state = [(variable, _array(variable)) for variable in self._variables()]
-
-    def _variables(self) -> Iterator[keras.Variable]:
-        yield from self.model.variables  # dropout's seeds among them
-        yield from self.network.optimizer.variables
+            self.train_step = best_train_step(self.model, loader, recipe, optimizer=self.optimizer)
+            self._state = [(variable, _array(variable)) for variable in self.train_step.variables]
 
     def run(self) -> list[StepDigest]:
-        """Put the state back, make one step on each batch, and return their digests."""
+        """Restore the state, make one step on each batch, and return their digests."""
         with on_device(self.device), numerics(self.precision):
             keras.utils.set_random_seed(self.seed)  # on PyTorch dropout draws from its one generator, not the layer's
             for variable, value in self._state:
                 variable.assign(value)
-            return [self._step(*batch) for batch in self.batches]
+            return [self._step(batch) for batch in self.indices]
 
-    def _step(self, images: np.ndarray, labels: np.ndarray) -> StepDigest:
-        loss = float(self.network.train_on_batch(images, labels)[0])
+    def _step(self, batch: np.ndarray) -> StepDigest:
+        losses, _ = self.train_step(batch[np.newaxis])
         variables = self.model.trainable_variables[::-1]
         velocities = self.optimizer.momentums[::-1]
         return StepDigest(
-            loss.hex(),
+            float(losses[0]).hex(),
             {variable.path: _digest(velocity) for variable, velocity in zip(variables, velocities, strict=True)},
             {variable.path: _digest(variable) for variable in variables},
         )

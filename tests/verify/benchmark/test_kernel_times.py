@@ -27,7 +27,7 @@ def plane(name, *of_lines):
 
 
 def test_kernels_of_overlapping_streams():
-    """µs and calls are a step's, largest first; busy is when any stream of the GPU ran, not the sum of all."""
+    """µs and calls are per step, largest first; busy is when any stream of the GPU ran, not the sum of all."""
     space = SimpleNamespace(
         planes=[
             plane("/host:CPU", line("stream", 0, (2, 0, 1000))),
@@ -52,7 +52,7 @@ def test_nothing_ran():
 
 
 def test_table(monkeypatch):
-    """The largest kernels by name, cut; the others in one line; then what the whole step took."""
+    """The largest kernels by name, cut; the others in one line; then the whole step's times."""
     monkeypatch.setattr(script, "LARGEST", 2)
     monkeypatch.setattr(script, "WIDTH", 8)
     found = {
@@ -65,13 +65,13 @@ def test_table(monkeypatch):
     }
     assert script.lines(found) == [
         "batch=512 precision=tf32 xla=off",
-        "µs a step  calls a step   share  kernel",
-        "  1,500.0          3.00   75.0%  convolut",
-        "    250.0          1.00   12.5%  add",
-        "    250.0          2.00   12.5%  2 others",
+        "µs per step  calls per step   share  kernel",
+        "    1,500.0            3.00   75.0%  convolut",
+        "      250.0            1.00   12.5%  add",
+        "      250.0            2.00   12.5%  2 others",
         "step: 2,500 µs, median of 3 rounds",
         "GPU busy: 2,000 µs, 80.0% of the step; shares are of it",
-        "kernels, copies and fills: 6.0 a step",
+        "kernels, copies and fills: 6.0 per step",
         "first call: 23.2 s, tracing and compiling included",
     ]
 
@@ -86,13 +86,6 @@ def test_no_gpu(monkeypatch, capsys):
     assert told.err.startswith("no GPU for TensorFlow")
 
 
-def test_training_is_compiled_as_keras_decides(capsys):
-    """What `--xla` asks for can't be had of the step that `train` makes."""
-    with pytest.raises(SystemExit):
-        script.main(["--training", "--xla=on"])
-    assert "--xla: the step that train makes is compiled as Keras decides" in capsys.readouterr().err
-
-
 def test_kept_profiles():
     """The profiles on file are in this tool's form: those of an H100, with 25 kernels each."""
     kept = json.loads(KEPT.read_text(encoding="utf-8"))
@@ -105,6 +98,6 @@ def test_kept_profiles():
     assert script.lines(kept["profiles"][0])[-4:] == [
         "step: 13,075 µs, median of 3 rounds",
         "GPU busy: 12,986 µs, 99.3% of the step; shares are of it",
-        "kernels, copies and fills: 143.0 a step",
+        "kernels, copies and fills: 143.0 per step",
         "first call: 23.1 s, tracing and compiling included",
     ]
