@@ -11,8 +11,7 @@ import pytest
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow is imported
 os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # GPUs' numbers are the driver's then, as nvidia-smi has them
 
-from alexnet_repro.cli.options import backend_asked
-from alexnet_repro.cli.parser import PRECISION_NAMES
+from alexnet_repro.cli.options import PRECISION_NAMES, configured_backend
 from alexnet_repro.verify.doctor.installation import package_version
 
 SECONDS = {"s": 1, "m": 60, "h": 3600}
@@ -124,7 +123,7 @@ def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str)
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
-    backend = backend_asked()
+    backend = configured_backend()
     names = ("alexnet-repro", "keras", backend, "numpy")
     versions = " · ".join(f"{name} {package_version(name) or 'not installed'}" for name in names)
     return [f"{versions} · data: {os.environ.get('ALEXNET_REPRO_DATA', 'Keras cache or download')}"]

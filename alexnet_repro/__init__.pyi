@@ -5,9 +5,9 @@ from .data.resize import resize_with_pad
 from .data.synthetic import synthetic_fashion
 from .model import LOSSES, build_alexnet, layer_rows, logits_model, normalised_sigmoid, softmax
 from .training.checkpoint import Checkpoints
-from .training.evaluate import Evaluation, evaluate
-from .training.history import TrainingDivergedError
-from .training.loop import History, TrainingStoppedError, train
+from .training.evaluate import evaluate
+from .training.history import Evaluation, History, TrainingDivergedError
+from .training.loop import TrainingStoppedError, train
 from .training.recipe import Recipe
 from .training.train_step import KerasTrainStep, best_train_step
 from .training.weights import load_weights, save_weights

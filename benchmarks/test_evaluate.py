@@ -26,9 +26,9 @@ def test_evaluate(device: str, precision: str, loader: DataLoader, measure: Call
         )
         labels = likely_then_unlikely(outputs)
         tested = DataLoader.from_arrays((images[:1, ..., 0], labels[:1]), (images[..., 0], labels), seed=0)
-        network = evaluation_classifier(model, "normalised_sigmoid")
+        classifier = evaluation_classifier(model, "normalised_sigmoid")
         measure(
-            lambda: evaluate(model, tested, network=network, progress=False),
+            lambda: evaluate(model, tested, classifier=classifier, progress=False),
             lambda found: differs(found, outputs, labels, error_bounds.drift(precision, device)),
             images=number,
             todo=roofline.forward(number, precision),

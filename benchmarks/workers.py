@@ -62,13 +62,13 @@ class WorkerGroup:
         Raises:
             ClusterError: they don't come together; see `alexnet_repro.training.distributed.handshake.meet`.
         """
-        from alexnet_repro.training.distributed.strategy import num_gpus, versions
+        from alexnet_repro.training.distributed.strategy import num_gpus, worker_versions
 
         cluster, say = self.cluster, self._config.get_terminal_writer().line
         if num_gpus():
             record.machine["gpu_environment"] = environment_of("gpu:0", machine)
         own = {
-            "versions": versions(),
+            "versions": worker_versions(),
             "devices": {"GPUs": num_gpus()},
             "options": {name: self._config.getoption(name) for name in SAME_OPTIONS},
         }

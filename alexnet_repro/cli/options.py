@@ -1,4 +1,4 @@
-"""What an argument on the command line may be; nothing here imports Keras."""
+"""Types and checks of the command line's arguments; nothing here imports Keras."""
 
 import argparse
 import json
@@ -8,17 +8,20 @@ from pathlib import Path
 
 from alexnet_repro.files import keras_home
 
-# Literal as the names in `alexnet_repro.cli.parser` are: images in a draw, by recipe.
-DRAW_SIZES = {"documented": 128, "quick": 32}
+# The package's own, literal so that --help and wrong arguments answer without importing Keras; see
+# tests/cli/test_parser.py.
+RECIPES = {"documented": 128, "quick": 32}  # images per draw
+LOSS_NAMES = ("normalised_sigmoid", "softmax")
+PRECISION_NAMES = ("float32", "tf32", "mixed_bfloat16", "mixed_float16")
 
 
-def backend_asked() -> str:
-    """Return the backend that Keras will take: KERAS_BACKEND's, or else its configuration file's."""
+def configured_backend() -> str:
+    """Return the backend that Keras will use: KERAS_BACKEND's, or else its configuration file's."""
     try:
-        told = json.loads((keras_home() / "keras.json").read_text(encoding="utf-8"))["backend"]
+        configured = json.loads((keras_home() / "keras.json").read_text(encoding="utf-8"))["backend"]
     except (OSError, ValueError, KeyError, TypeError):
-        told = "tensorflow"
-    return os.environ.get("KERAS_BACKEND") or str(told)
+        configured = "tensorflow"
+    return os.environ.get("KERAS_BACKEND") or str(configured)
 
 
 def whole_number(smallest: int) -> Callable[[str], int]:
@@ -33,35 +36,35 @@ def whole_number(smallest: int) -> Callable[[str], int]:
 
 
 def new_weights_file(text: str) -> Path:
-    """Argument type: a name Keras saves weights under."""
+    """Argument type: a file name that Keras saves weights under."""
     if not text.endswith(".weights.h5"):
         raise argparse.ArgumentTypeError(f"the name must end in .weights.h5, got {text!r}")
     return Path(text)
 
 
 def existing_file(text: str) -> Path:
-    """Argument type: a file that is there."""
+    """Argument type: an existing file."""
     return _existing(text, "file", Path.is_file)
 
 
 def existing_folder(text: str) -> Path:
-    """Argument type: a folder that is there."""
+    """Argument type: an existing folder."""
     return _existing(text, "folder", Path.is_dir)
 
 
 def _existing(text: str, what: str, there: Callable[[Path], bool]) -> Path:
     try:
         found = there(Path(text))
-    except OSError as error:  # a folder on the way can't be looked into, or the name is too long
+    except OSError as error:  # a parent folder can't be read, or the name is too long
         raise argparse.ArgumentTypeError(f"{text}: {error.strerror}") from error
     if not found:
         raise argparse.ArgumentTypeError(f"no such {what}: {text}")
     return Path(text)
 
 
-def wrong_together(arguments: argparse.Namespace) -> str | None:
-    """Return what is wrong with the arguments of `train` that are right one by one; None if nothing is."""
-    draw, batch = DRAW_SIZES[arguments.recipe], arguments.batch_size
+def conflict(arguments: argparse.Namespace) -> str | None:
+    """Return an error of `train`'s arguments that are valid one by one; None if there is none."""
+    draw, batch = RECIPES[arguments.recipe], arguments.batch_size
     if batch is not None and draw % batch:
         return f"argument --batch-size: must divide the {draw} images of a draw, got {batch}"
     if arguments.note and arguments.record is None:

@@ -1,6 +1,8 @@
-"""python -m alexnet_repro: the document's outputs from the command line."""
+"""The command line, python -m alexnet_repro: its grammar and exit statuses."""
 
 import argparse
+import contextlib
+import logging
 import os
 import signal
 import sys
@@ -10,20 +12,17 @@ from typing import NoReturn
 
 from alexnet_repro.cli.commands import run_doctor, run_evaluate, run_report, run_shapes, run_train
 from alexnet_repro.cli.options import (
-    backend_asked,
+    LOSS_NAMES,
+    PRECISION_NAMES,
+    RECIPES,
+    configured_backend,
+    conflict,
     existing_file,
     existing_folder,
     new_weights_file,
     whole_number,
-    wrong_together,
 )
 from alexnet_repro.training.distributed.cluster import launch_help
-
-# Literal, so that --help and wrong arguments answer without importing Keras;
-# tests/cli/test_parser.py holds them to the package's own.
-RECIPES = ("documented", "quick")
-LOSS_NAMES = ("normalised_sigmoid", "softmax")
-PRECISION_NAMES = ("float32", "tf32", "mixed_bfloat16", "mixed_float16")
 
 DESCRIPTION = """\
 The AlexNet of "Dive into Deep Learning" (TensorFlow 2 edition, section 5.6) on Fashion-MNIST."""
@@ -46,7 +45,7 @@ what a run of `pytest benchmarks` found, and whether another was faster:
 """
 
 DISTRIBUTE = f"""\
-Each update's batch is shared equally among all GPUs; worker 0 alone prints and saves. Many workers:
+Each update's batch is split equally among all GPUs; only worker 0 prints and saves. On several machines:
 {launch_help()}"""
 
 REPORT = """\
@@ -59,15 +58,15 @@ whether machines do takes several runs of each. No GPU, TensorFlow or network is
 
 
 class Parser(argparse.ArgumentParser):
-    """Answers wrong arguments with one line and exit status 2."""
+    """A parser that ends with one line and exit status 2 on wrong arguments."""
 
     def error(self, message: str) -> NoReturn:
-        """Say what is wrong, and where help is."""
+        """Print the error, and where help is."""
         self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return the command line's grammar."""
+    """Return the parser of the command line."""
     formatter = argparse.RawDescriptionHelpFormatter
     top = Parser(
         prog="python -m alexnet_repro",
@@ -84,14 +83,14 @@ def parser() -> argparse.ArgumentParser:
         return sub
 
     doctor = command("doctor", run_doctor, "diagnose this machine: what is wrong, and what to type to fix it")
-    doctor.add_argument("--json", action="store_true", help="one JSON object a line; the last has the verdict")
+    doctor.add_argument("--json", action="store_true", help="one JSON object per line; the last has the verdict")
     doctor.add_argument("--require-gpu", action="store_true", help="a machine without a GPU fails")
     doctor.add_argument(
         "--deadline",
         type=whole_number(1),
         default=180,
         metavar="SECONDS",
-        help="what takes longer hangs; raise it where TensorFlow must compile its kernels first (default: %(default)s)",
+        help="time limit of a check; raise it where TensorFlow must compile its kernels first (default: %(default)s)",
     )
 
     report = command("report", run_report, "turn a run's results into a page to read, or compare two runs")
@@ -110,77 +109,79 @@ def parser() -> argparse.ArgumentParser:
         "--batch", type=whole_number(1), default=1, metavar="N", help="images in the batch (default: 1)"
     )
 
-    training = command("train", run_train, "train on Fashion-MNIST, save the weights, and measure test accuracy")
+    training = command("train", run_train, "train on Fashion-MNIST, save the weights, and evaluate on the test images")
     training.add_argument(
         "--recipe",
         choices=RECIPES,
         default="quick",
-        help="quick: the shortest run that surely passes 0.8 (minutes on a CPU); documented: the document's five "
-        "epochs, SGD in updates of 32 (hours on a CPU) (default: quick)",
+        help="quick: the shortest run that reliably passes 0.8 (minutes on a CPU); documented: the document's five "
+        "epochs, SGD with batches of 32 (hours on a CPU) (default: quick)",
     )
     training.formatter_class = formatter
-    training.set_defaults(wrong=wrong_together, refuse=training.error)
+    training.set_defaults(conflict=conflict, refuse=training.error)
     training.add_argument("--epochs", type=whole_number(1), metavar="N", help="instead of the recipe's")
     training.add_argument(
         "--batch-size",
         type=whole_number(1),
         metavar="N",
-        help="images an update, instead of the recipe's 32; must divide its draw: 128 with the documented recipe is "
-        "one update a draw",
+        help="images per update, instead of the recipe's 32; must divide its draw: 128 with the documented recipe is "
+        "one update per draw",
     )
     training.add_argument(
         "--weights",
         type=new_weights_file,
         default=Path("5.6_alexnet.weights.h5"),
         metavar="FILE",
-        help="where the weights go: at the end, or every 20 draws with the documented recipe (default: %(default)s)",
+        help="weights file, saved at the end, or every 20 draws with the documented recipe (default: %(default)s)",
     )
-    training.add_argument("--no-evaluate", action="store_true", help="don't measure test accuracy after each epoch")
+    training.add_argument(
+        "--no-evaluate", action="store_true", help="don't evaluate on the test images after each epoch"
+    )
     training.add_argument(
         "--evaluate-every",
         type=whole_number(1),
         metavar="N",
-        help="measure test accuracy after every N draws of an epoch as well, as 100 of the documented 468",
+        help="evaluate after every N draws of an epoch as well, for example 100 of the documented 468",
     )
     training.add_argument(
         "--resume",
         action="store_true",
-        help="go on from the newest checkpoint, bit for bit as if nothing had come between; without one, begin",
+        help="resume from the latest checkpoint (bit-exact), or start fresh",
     )
     training.add_argument(
         "--checkpoints",
         type=Path,
         metavar="DIR",
-        help="where all is saved that going on takes (default: as the weights' file, but NAME.checkpoints)",
+        help="checkpoint directory (default: NAME.checkpoints beside NAME.weights.h5)",
     )
     training.add_argument(
         "--checkpoint-every",
         type=whole_number(1),
         default=500,
         metavar="N",
-        help="updates; also at each epoch's end, and at SIGINT and SIGTERM; three are kept, of 187 MB with SGD and "
-        "561 MB with Adam (default: %(default)s)",
+        help="updates between checkpoints, also saved at each epoch's end and at SIGINT and SIGTERM; the latest three are "
+        "kept, of 187 MB with SGD and 561 MB with Adam (default: %(default)s)",
     )
-    training.add_argument("--no-checkpoints", action="store_true", help="save none")
+    training.add_argument("--no-checkpoints", action="store_true", help="save no checkpoints")
     training.add_argument(
         "--nondeterministic",
         action="store_true",
-        help="let a GPU add up in any order, which is faster; the same seed then gives other bits each time",
+        help="allow non-deterministic GPU kernels (faster); the same seed then gives other bits each time",
     )
     training.add_argument(
         "--record",
         type=Path,
         metavar="DIR",
-        help="keep what came out in DIR: record.json and learning_curve.svg, as benchmarks/records has them; with "
-        "--resume also of a training that is at its end",
+        help="write the result to DIR: record.json and learning_curve.svg, as in benchmarks/records; with --resume, of a "
+        "finished training too",
     )
-    training.add_argument("--note", default="", metavar="TEXT", help="kept in the record: what else was going on")
+    training.add_argument("--note", default="", metavar="TEXT", help="kept in the record: what else ran meanwhile")
 
     distribution = training.add_argument_group("more than one device", DISTRIBUTE)
     distribution.add_argument(
         "--distribute",
         choices=("mirrored", "multiworker"),
-        help="mirrored: on all GPUs of this machine; multiworker: on many machines, each with all its GPUs",
+        help="mirrored: on all GPUs of this machine; multiworker: on several machines, each with all its GPUs",
     )
     distribution.add_argument(
         "--replicas", type=whole_number(1), metavar="N", help="mirrored on a CPU split into N, to try it without GPUs"
@@ -190,17 +191,17 @@ def parser() -> argparse.ArgumentParser:
         type=whole_number(1),
         default=60,
         metavar="SECONDS",
-        help="how long a worker is waited for, at the start and when it falls silent; then all stop and name it "
+        help="time to wait for a worker, at the start and when it falls silent; then all stop and name it "
         "(default: %(default)s)",
     )
 
-    evaluation = command("evaluate", run_evaluate, "measure saved weights on the test images")
+    evaluation = command("evaluate", run_evaluate, "evaluate saved weights on the test images")
     evaluation.add_argument(
         "--weights",
         type=existing_file,
         required=True,
         metavar="FILE",
-        help="what train saved, or the document under TensorFlow 2.0.0: HDF5 or .keras, whatever its name",
+        help="as train saved it, or the document under TensorFlow 2.0.0: HDF5 or .keras, whatever its name",
     )
     evaluation.add_argument(
         "--samples",
@@ -213,8 +214,8 @@ def parser() -> argparse.ArgumentParser:
         sub.add_argument(
             "--loss",
             choices=LOSS_NAMES,
-            help="normalised_sigmoid: what the document trained under TensorFlow 2.0.0; softmax: what its code means "
-            "under Keras 3 on TensorFlow (default: the recipe's for train, normalised_sigmoid for evaluate)",
+            help="normalised_sigmoid: the document's under TensorFlow 2.0.0; softmax: what its code means under Keras 3 "
+            "on TensorFlow (default: the recipe's for train, normalised_sigmoid for evaluate)",
         )
         sub.add_argument("--precision", choices=PRECISION_NAMES, default="float32", help="default: float32")
         sub.add_argument(
@@ -222,50 +223,63 @@ def parser() -> argparse.ArgumentParser:
             type=whole_number(0),
             default=0,
             metavar="N",
-            help="decides initial weights, dropout and every draw (default: 0)",
+            help="of initial weights, dropout and every draw (default: 0)",
         )
         source = sub.add_mutually_exclusive_group()
         source.add_argument(
             "--data-dir",
             type=existing_folder,
             metavar="DIR",
-            help="looked in first for the four Fashion-MNIST files (then: $ALEXNET_REPRO_DATA, Keras's cache, then a "
-            "download)",
+            help="the four Fashion-MNIST files (default: $ALEXNET_REPRO_DATA, Keras's cache, or a download)",
         )
         source.add_argument(
-            "--synthetic", action="store_true", help="use generated images instead; needs neither data nor network"
+            "--synthetic", action="store_true", help="use generated images; needs neither data nor network"
         )
     return top
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit status: 0 done, 1 failed, 2 wrong arguments, 3 doctor in doubt.
+class _StderrHandler(logging.Handler):
+    """Prints the package's messages on stderr as they are, above a progress bar if there is one."""
 
-    A signal that ended it gives 128 and its number.
+    def emit(self, record: logging.LogRecord) -> None:
+        from tqdm import tqdm
+
+        with contextlib.suppress(OSError):  # the reader is gone
+            tqdm.write(self.format(record), sys.stderr)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit status: 0 done, 1 failed, 2 wrong arguments, 3 doctor inconclusive.
+
+    A signal that ended it gives 128 plus its number.
     """
     words = sys.argv[1:] if argv is None else list(argv)
-    arguments = parser().parse_args(words, argparse.Namespace(words=words, wrong=lambda _: None))
-    if wrong := arguments.wrong(arguments):
-        arguments.refuse(wrong)
-    # TensorFlow's warnings, but for those of its start; of a lost worker the watchdog tells, in fewer words.
-    many = getattr(arguments, "distribute", None) == "multiworker"
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3" if many else "2")
-    os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # GPUs' numbers are the driver's, as nvidia-smi has them
+    arguments = parser().parse_args(words, argparse.Namespace(words=words, conflict=lambda _: None))
+    if error := arguments.conflict(arguments):
+        arguments.refuse(error)
+    logger = logging.getLogger("alexnet_repro")
+    logger.handlers = [_StderrHandler()]
+    logger.setLevel(logging.INFO)
+    # TensorFlow's warnings, but not those of its start; a lost worker is reported by the watchdog, in fewer words.
+    multiworker = getattr(arguments, "distribute", None) == "multiworker"
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3" if multiworker else "2")
+    os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # GPUs are numbered as nvidia-smi numbers them
     try:
         return arguments.run(arguments) or 0
     except (OSError, ArithmeticError) as error:  # data, weights and disks; a loss that diverged
-        print(f"python -m alexnet_repro: {error}", file=sys.stderr)
-        return 1
+        return _failed(str(error))
     except (ImportError, ValueError) as error:
-        backend = backend_asked()
+        backend = configured_backend()
         if isinstance(error, ValueError) and not str(error).startswith("Unable to import backend"):
             raise
         # TensorFlow names nothing where its own libraries don't load.
         blamed = isinstance(error, ValueError) or (error.name or backend).partition(".")[0] == backend
         fix = "KERAS_BACKEND may be tensorflow (python -m alexnet_repro doctor), or jax or torch (pip install '.[jax]')"
-        text = f"the backend {backend} can't be imported: {error}; {fix}" if blamed else str(error)
-        print(f"python -m alexnet_repro: {text}", file=sys.stderr)
-        return 1
+        return _failed(f"the backend {backend} can't be imported: {error}; {fix}" if blamed else str(error))
     except KeyboardInterrupt:
-        print("python -m alexnet_repro: interrupted", file=sys.stderr)
-        return 128 + signal.SIGINT
+        return _failed("interrupted", 128 + signal.SIGINT)
+
+
+def _failed(message: str, status: int = 1) -> int:
+    print(f"python -m alexnet_repro: {message}", file=sys.stderr)
+    return status

@@ -1,4 +1,4 @@
-"""How a model is trained, as data."""
+"""The recipe of a training run, as data."""
 
 import math
 from collections.abc import Mapping
@@ -12,10 +12,9 @@ from alexnet_repro.model import LOSSES
 
 @dataclass(frozen=True)
 class Recipe:
-    """A training run: what is drawn, how often the weights are updated, and by which rule.
+    """A training run: `preliminary_draws` draws, then `epochs` times `draws_per_epoch` draws.
 
-    A run is `preliminary_draws` draws, then `epochs` times `draws_per_epoch` draws. Each draw takes
-    `draw_size` images with replacement and makes `draw_size / batch_size` updates.
+    Each draw takes `draw_size` images with replacement and makes `draw_size / batch_size` updates.
     """
 
     name: str
@@ -24,13 +23,13 @@ class Recipe:
     optimizer: str
     """A Keras optimizer's name."""
     optimizer_arguments: Mapping[str, float]
-    """What differs from that optimizer's defaults, the learning rate aside."""
+    """Other than that optimizer's defaults; the learning rate is apart."""
     learning_rate: float
     """At its peak."""
     warmup_updates: int
-    """The learning rate rises linearly from 0 over so many updates."""
+    """Updates over which the learning rate rises linearly from 0."""
     cosine_decay: bool
-    """Whether it then falls to 0 along half a cosine; otherwise it stays."""
+    """Whether it then falls to 0 along half a cosine, or stays."""
     draw_size: int
     batch_size: int
     draws_per_epoch: int
@@ -40,13 +39,13 @@ class Recipe:
     dropout: bool
     """Whether the dropout layers act in training."""
     save_every: int | None
-    """Weights are saved after each draw whose number in its epoch is a multiple of this; None: once, at the end."""
+    """Weights are saved after each draw whose index in its epoch is a multiple of this; None: once, at the end."""
 
     def __post_init__(self) -> None:
-        """Refuse what can't be run.
+        """Check the fields.
 
         Raises:
-            ValueError: names the field and its value.
+            ValueError: the run isn't possible; the message names the field and its value.
         """
         if self.loss not in LOSSES:
             raise ValueError(f"loss must be one of {', '.join(LOSSES)}; got {self.loss!r}")
@@ -69,10 +68,9 @@ class Recipe:
     def documented(cls) -> Self:
         """Exactly the document's run: 5 epochs of 468 draws of 128, each draw four SGD updates of 32.
 
-        `fit` is called there on each draw without a batch size, and its default is 32. One draw of
-        the same kind comes first, to show the progress line: 9,364 updates in all. The order that
-        `fit` shuffles a draw into is not repeated: the draws are independent, so any order is
-        equally likely.
+        `fit` is called there on each draw without a batch size, and its default is 32. One draw of the same kind comes
+        first, to show the progress line: 9,364 updates in all. The order that `fit` shuffles a draw into isn't
+        reproduced: the draws are independent, so any order is equally likely.
 
         Source: "Dive into Deep Learning", TensorFlow 2 edition, section 5.6.
         """
@@ -96,7 +94,7 @@ class Recipe:
 
     @classmethod
     def quick(cls) -> Self:
-        """The shortest run found that passes 0.8 on the real test set with certainty; for CI."""
+        """The shortest run found that reliably passes 0.8 on the real test set; for CI."""
         return cls(
             name="quick",
             loss="softmax",
@@ -122,7 +120,7 @@ class Recipe:
 
     @property
     def updates_per_draw(self) -> int:
-        """Updates made of each draw."""
+        """Updates per draw."""
         return self.draw_size // self.batch_size
 
     @property
@@ -131,7 +129,7 @@ class Recipe:
         return self.num_draws * self.updates_per_draw
 
     def as_data(self) -> dict[str, Any]:
-        """Return its fields by name, as JSON takes them."""
+        """Return the fields by name, as JSON takes them."""
         return {**vars(self), "optimizer_arguments": dict(self.optimizer_arguments)}
 
     def build_optimizer(self) -> keras.optimizers.Optimizer:
@@ -141,7 +139,7 @@ class Recipe:
             rate = keras.optimizers.schedules.CosineDecay(
                 0.0 if self.warmup_updates else self.learning_rate,
                 self.num_updates - self.warmup_updates,
-                alpha=0.0 if self.cosine_decay else 1.0,  # the share that it falls to
+                alpha=0.0 if self.cosine_decay else 1.0,  # the fraction it falls to
                 warmup_target=self.learning_rate if self.warmup_updates else None,
                 warmup_steps=self.warmup_updates,
             )

@@ -1,4 +1,4 @@
-"""In which order a recipe's draws are made, and after which of them something else has to be done."""
+"""The order of a recipe's draws, and what has to run after which of them."""
 
 import itertools
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from alexnet_repro.training.recipe import Recipe
 
 
 class Segment(NamedTuple):
-    """Draws between which nothing but updates has to be done."""
+    """Consecutive draws with nothing but updates between them."""
 
     draws: int
     epoch: int
@@ -18,49 +18,54 @@ class Segment(NamedTuple):
     checkpoints: bool = False
     """Whether a checkpoint is due after it."""
     ends_epoch: bool = False
-    measures: bool = False
-    """Whether the model is to be measured on test images after it."""
+    evaluates: bool = False
+    """Whether an evaluation on test images is due after it."""
 
     @property
     def needs_host(self) -> bool:
-        """Whether something has to be done after it."""
-        return self.saves or self.checkpoints or self.ends_epoch or self.measures
+        """Whether something has to run after it."""
+        return self.saves or self.checkpoints or self.ends_epoch or self.evaluates
 
 
 def iter_segments(
-    recipe: Recipe, *, done: int = 0, at_once: int = 1, every: int | None = None, measure_every: int | None = None
+    recipe: Recipe,
+    *,
+    done: int = 0,
+    max_updates: int = 1,
+    checkpoint_every: int | None = None,
+    evaluate_every: int | None = None,
 ) -> Iterator[Segment]:
-    """Yield what is left of a run.
+    """Yield the rest of a run.
 
     Args:
         recipe: the run.
-        done: draws that have been made.
-        at_once: how many updates a stretch may have, if a single draw hasn't more.
-        every: a checkpoint is due at the end of the draw in which so many updates are full; None: never.
-        measure_every: the model is measured after so many draws of an epoch, and again after as many more, besides
-            at the epoch's end; None: at its end alone.
+        done: draws made before.
+        max_updates: per segment, unless a single draw has more.
+        checkpoint_every: updates, after whose last draw a checkpoint is due; None: never.
+        evaluate_every: draws of an epoch between evaluations, besides the one at its end; None: at its end only.
     """
     draws, per_draw = 0, recipe.updates_per_draw
-    for number, draw in enumerate(itertools.islice(_draws(recipe, measure_every), done, None), done + 1):
+    for number, draw in enumerate(itertools.islice(_draws(recipe, evaluate_every), done, None), done + 1):
         draws += 1
+        every = checkpoint_every
         due = every is not None and number * per_draw // every > (number - 1) * per_draw // every
-        if draw.needs_host or due or (draws + 1) * per_draw > at_once:
+        if draw.needs_host or due or (draws + 1) * per_draw > max_updates:
             yield draw._replace(draws=draws, checkpoints=due)
             draws = 0
 
 
-def draw_after(recipe: Recipe, draws: int, measure_every: int | None = None) -> Segment:
-    """Return the last of so many draws, one at least: what has to be done after it."""
-    return next(itertools.islice(_draws(recipe, measure_every), draws - 1, None))
+def draw_after(recipe: Recipe, draws: int, evaluate_every: int | None = None) -> Segment:
+    """Return the last of the first `draws` draws, at least one."""
+    return next(itertools.islice(_draws(recipe, evaluate_every), draws - 1, None))
 
 
 def draws_until_saved(recipe: Recipe) -> int:
-    """Return after how many draws the recipe saves weights for the last time."""
+    """Return the number of draws after which the recipe saves weights for the last time."""
     return max(number for number, draw in enumerate(_draws(recipe), 1) if draw.saves)
 
 
-def _draws(recipe: Recipe, measure_every: int | None = None) -> Iterator[Segment]:
-    """Yield a whole run, draw by draw; the preliminary ones save nothing."""
+def _draws(recipe: Recipe, evaluate_every: int | None = None) -> Iterator[Segment]:
+    """Yield a whole run, draw by draw; nothing is saved after preliminary ones."""
     for _ in range(recipe.preliminary_draws):
         yield Segment(1, 0)
     for epoch in range(1, recipe.epochs + 1):
@@ -70,5 +75,5 @@ def _draws(recipe: Recipe, measure_every: int | None = None) -> Iterator[Segment
                 saves = ends_epoch and epoch == recipe.epochs
             else:
                 saves = iteration % recipe.save_every == 0
-            measures = ends_epoch or (measure_every is not None and (iteration + 1) % measure_every == 0)
-            yield Segment(1, epoch, saves, ends_epoch=ends_epoch, measures=measures)
+            evaluates = ends_epoch or (evaluate_every is not None and (iteration + 1) % evaluate_every == 0)
+            yield Segment(1, epoch, saves, ends_epoch=ends_epoch, evaluates=evaluates)

@@ -1,4 +1,4 @@
-"""A model's weights on disk: saved whole or not at all, loaded whole or not at all."""
+"""A model's weights on disk, saved and loaded atomically."""
 
 import hashlib
 import math
@@ -18,7 +18,7 @@ SUFFIX = ".weights.h5"
 
 
 def check_weights_path(path: str | os.PathLike[str]) -> Path:
-    """Find out whether weights can be saved under `path`, before a training and not after it; make its folder.
+    """Return `path`, checked before a training that weights can be saved there after it; its folder is made.
 
     Raises:
         ValueError: `path` doesn't end in `.weights.h5`, which Keras requires.
@@ -38,15 +38,10 @@ def check_weights_path(path: str | os.PathLike[str]) -> Path:
 
 
 def save_weights(model: keras.Model, path: str | os.PathLike[str]) -> Path:
-    """Save a built model's weights under `path` in one step: the file there is the old one or the new one, whole.
-
-    That holds when the machine loses power, too: once this returns, the new file is on the disk.
-
-    Returns:
-        The path.
+    """Save a built model's weights as `alexnet_repro.files.atomic_path` writes files, and return the path.
 
     Raises:
-        ValueError, OSError: as `check_weights_path`; or the disk is full. What was there before is still there.
+        ValueError, OSError: as `check_weights_path`; or the disk is full. The file that was there before still is.
     """
     path = check_weights_path(path).resolve()  # a link stays, and points to the new file
     _check_space(model, path)
@@ -56,7 +51,7 @@ def save_weights(model: keras.Model, path: str | os.PathLike[str]) -> Path:
 
 
 def _check_space(model: keras.Model, path: Path) -> None:
-    """Refuse what a disk has no room for; found out while it writes, HDF5 crashes the process at its end."""
+    """Refuse weights that the disk has no room for: if it fills up while HDF5 writes, HDF5 crashes the process."""
     optimizer = getattr(model, "optimizer", None)
     saved = [*model.variables, *(optimizer.variables if optimizer else [])]
     needed = 4 * sum(math.prod(each.shape) for each in saved)  # bytes: they are float32 under every precision
@@ -80,19 +75,18 @@ def arrays_digest(arrays: Iterable[tuple[str, np.ndarray]]) -> str:
 
 
 def load_weights(model: keras.Model, path: str | os.PathLike[str]) -> None:
-    """Put the weights in a file into a built model, all of them or none.
+    """Load the weights in a file into a built model, all of them or none.
 
-    The file is what Keras 3 saves (`.weights.h5`, `.keras`), or HDF5 as TensorFlow 2.0.0 wrote it: weights alone, as
-    the document's `5.6_alexnet_weights.h5`, or a full model. Which it is, its content says, not its name. Nothing in it
-    is run or unpickled.
+    The file, whatever its name, is what Keras 3 saves (`.weights.h5`, `.keras`), or HDF5 as TensorFlow 2.0.0 wrote it:
+    weights alone, as the document's `5.6_alexnet_weights.h5`, or a full model. Nothing in it is run or unpickled.
 
     Args:
-        model: from `build_alexnet`, or any whose layers carry the names that Keras gives by default.
+        model: from `build_alexnet`, or any whose layers have Keras's default names.
         path: the file.
 
     Raises:
-        WeightsError: the file can't be read, is none of these, or is another model's: one line says what is the first
-            to differ. The model is as it was.
+        WeightsError: the file can't be read, is none of these, or is another model's: one line names the first
+            difference. The model is unchanged.
         ValueError: the model isn't built.
     """
     layers = {layer.name: layer.weights for layer in model.layers if layer.weights}

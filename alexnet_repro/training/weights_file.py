@@ -1,4 +1,4 @@
-"""What a file holds of a model's weights: told from its content, whatever its name; nothing in it is run."""
+"""The reader of weights files: recognized by content, whatever the name; nothing in a file is run."""
 
 import itertools
 import json
@@ -16,27 +16,20 @@ import numpy as np
 HDF5, ZIP = b"\x89HDF\r\n\x1a\n", b"PK\x03\x04"
 INSIDE = "model.weights.h5"  # of a .keras archive
 
-# What h5py, zipfile and json raise for damaged content. RuntimeError has RecursionError, and passwords; ValueError
+# What h5py, zipfile and json raise for corrupt content. RuntimeError has RecursionError, and passwords; ValueError
 # has UnicodeDecodeError and JSONDecodeError; AttributeError and TypeError come of an array where a group belongs.
 DAMAGE = (
-    AttributeError,
-    EOFError,
-    KeyError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-    zipfile.BadZipFile,
-    zlib.error,
+    *(AttributeError, EOFError, KeyError, OSError, RuntimeError, TypeError, ValueError),
+    *(zipfile.BadZipFile, zlib.error),
 )
 
 
 class WeightsError(OSError):
-    """A file doesn't hold the model's weights. The model is as it was."""
+    """A file doesn't hold the model's weights; the model is unchanged."""
 
 
 class Variable(NamedTuple):
-    """What one of a layer's variables is in the model."""
+    """One of a layer's variables, in the model."""
 
     name: str
     shape: tuple[int, ...]
@@ -44,29 +37,29 @@ class Variable(NamedTuple):
 
 
 class _Refused(Exception):  # noqa: N818  # it says why, and becomes a WeightsError
-    """Why a file that can be read isn't used."""
+    """Why a readable file is refused."""
 
 
 class _Found(NamedTuple):
     layers: dict[str, list[Any]]
-    """The datasets of each layer that has any, in the layer's own order."""
+    """The datasets of each layer with weights, in the layer's own order."""
     in_order: bool
-    """Whether the layers are in the model's order, so that names needn't agree."""
+    """Whether the layers are in the model's order, so that names may differ."""
 
 
 def read_weights(path: str | os.PathLike[str], wanted: Mapping[str, Sequence[Variable]]) -> dict[str, list[np.ndarray]]:
-    """Return the arrays in a file of weights that are each layer's, in the order of `wanted`.
+    """Return each layer's arrays in a weights file, in the order of `wanted`.
 
     The file is Keras 3's `.weights.h5` or `.keras`, or HDF5 as TensorFlow 2.0.0's `save_weights` or `save` wrote it.
-    Of a `.keras` archive and of a full model only the arrays are read: no model is made from its configuration.
+    Of a `.keras` archive and of a full model only the arrays are read; no model is built from its configuration.
 
     Args:
         path: the file, under any name.
         wanted: the variables of each layer that has some, by the layer's name, in the model's order.
 
     Raises:
-        WeightsError: it can't be read, is none of these, has a Lambda layer, or a layer or variable is another in the
-            file than in the model: the message has one line and names the first.
+        WeightsError: it can't be read, is none of these, has a Lambda layer, or a layer or variable differs from the
+            model's: the message has one line and names the first.
     """
     path = Path(path)
     try:
@@ -76,8 +69,8 @@ def read_weights(path: str | os.PathLike[str], wanted: Mapping[str, Sequence[Var
                     matched = _match(_find(file), wanted)
                     return {name: [np.asarray(dataset[()]) for dataset in matched[name]] for name in wanted}
             except DAMAGE as error:
-                said = " ".join(str(error).split())
-                raise _Refused(f"it is cut off or damaged ({said or type(error).__name__})") from error
+                reason = " ".join(str(error).split()) or type(error).__name__
+                raise _Refused(f"it is truncated or corrupt ({reason})") from error
     except _Refused as refused:
         raise WeightsError(f"{path} doesn't hold this model's weights: {refused}") from refused.__cause__
 
@@ -95,7 +88,7 @@ def _open(path: Path) -> BinaryIO:
 
 @contextmanager
 def _hdf5(raw: BinaryIO) -> Iterator[h5py.File]:
-    """Open the HDF5 file that `raw` is, or has inside."""
+    """Open the HDF5 file that `raw` is, or that is in its archive."""
     start = raw.read(64)
     raw.seek(0)
     if start.startswith(HDF5):
@@ -120,7 +113,7 @@ def _refuse_other_archives(archive: zipfile.ZipFile) -> None:
 
 
 def _refuse_code(config: str | bytes) -> None:
-    """Refuse a model that has code in it: it is never run, but what it would compute isn't what this model does."""
+    """Refuse a model with code in it: it would never be run, but this model doesn't compute what it does."""
 
     def check(part: dict[str, Any]) -> None:
         if part.get("class_name") in {"Lambda", "__lambda__"}:
@@ -148,13 +141,13 @@ def _tensorflow_2(group: h5py.Group) -> dict[str, list[Any]]:
 
 
 def _keras_3(group: h5py.Group) -> dict[str, list[Any]]:
-    """Read Keras 3's groups, which are named by class (`conv2d_1`): the documented names of the documented layers."""
+    """Read Keras 3's groups, named by class (`conv2d_1`), as the documented layers are."""
     variables = {name: _member(group, f"{name}/vars") for name in group if "vars" in _member(group, name)}
     return {name: [_member(each, str(n)) for n in range(len(each))] for name, each in variables.items() if len(each)}
 
 
 def _names(group: h5py.Group, attribute: str) -> list[str]:
-    """Return a list of names that may be spread over numbered attributes, which HDF5 limits to 64 kB each."""
+    """Return a list of names, which may be split over numbered attributes: HDF5 limits each to 64 kB."""
     numbered = itertools.takewhile(group.attrs.__contains__, (f"{attribute}{n}" for n in itertools.count()))
     parts = [attribute] if attribute in group.attrs else numbered
     names = [name for part in parts for name in group.attrs[part]]
@@ -162,7 +155,7 @@ def _names(group: h5py.Group, attribute: str) -> list[str]:
 
 
 def _member(group: h5py.Group, name: str) -> Any:
-    """Return what is under a name in this very file; a link could lead to any other file of this machine."""
+    """Return the member of a group in this very file; a link could lead to any other file of this machine."""
     for part in name.split("/"):
         link = group.get(part, getlink=True) if isinstance(group, h5py.Group) else None
         if link is None:
@@ -176,7 +169,7 @@ def _member(group: h5py.Group, name: str) -> Any:
 
 
 def _match(found: _Found, wanted: Mapping[str, Sequence[Variable]]) -> dict[str, list[Any]]:
-    """Return the datasets of each layer wanted: by name where the names agree, otherwise by order if there is one."""
+    """Return the datasets of each layer wanted: by name if the names agree, otherwise by order if there is one."""
     if found.layers.keys() == wanted.keys():
         theirs = {name: name for name in wanted}
     elif found.in_order and len(found.layers) == len(wanted):  # of a second model in one process: conv2d_5 …

@@ -13,7 +13,7 @@ import alexnet_repro
 from alexnet_repro import LOSSES, Recipe, documented
 from alexnet_repro.backend.precision import PRECISIONS
 from alexnet_repro.cli import parser as command_line
-from alexnet_repro.cli.options import backend_asked
+from alexnet_repro.cli.options import LOSS_NAMES, PRECISION_NAMES, RECIPES, configured_backend
 
 
 def _exit_status(arguments):
@@ -109,11 +109,12 @@ def test_wrong_arguments(capsys, arguments, culprit):
 
 
 def test_choices_are_the_packages_own():
-    """The names offered on the command line, written out there for speed, are the package's own."""
-    recipes = [name for name, attribute in vars(Recipe).items() if isinstance(attribute, classmethod)]
-    assert command_line.RECIPES == tuple(recipes) == tuple(getattr(Recipe, name)().name for name in recipes)
-    assert tuple(LOSSES) == command_line.LOSS_NAMES
-    assert tuple(PRECISIONS) == command_line.PRECISION_NAMES
+    """The recipes with their draws, losses and precisions, literal in the command line, are the package's own."""
+    recipes = {name: getattr(Recipe, name)() for name, each in vars(Recipe).items() if isinstance(each, classmethod)}
+    assert {recipe.name: recipe.draw_size for recipe in recipes.values()} == RECIPES
+    assert list(recipes) == list(RECIPES)
+    assert tuple(LOSSES) == LOSS_NAMES
+    assert tuple(PRECISIONS) == PRECISION_NAMES
 
 
 @pytest.mark.parametrize("batch", [1, 5])
@@ -162,9 +163,9 @@ def test_path_that_cannot_be_looked_at(capsys, option):
         ("torch", '{"backend": "jax"}', "torch"),
         (None, "nonsense", "tensorflow"),
     ],
-    ids=["asked=nothing", "asked=file", "asked=variable", "asked=nonsense"],
+    ids=["configured=nothing", "configured=file", "configured=variable", "configured=nonsense"],
 )
-def test_backend_asked(monkeypatch, tmp_path, variable, file, expected):
+def test_configured_backend(monkeypatch, tmp_path, variable, file, expected):
     """The backend is the variable's, or else that of Keras's own file, or TensorFlow."""
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
     monkeypatch.delenv("KERAS_BACKEND", raising=False)
@@ -172,7 +173,7 @@ def test_backend_asked(monkeypatch, tmp_path, variable, file, expected):
         monkeypatch.setenv("KERAS_BACKEND", variable)
     if file:
         (tmp_path / "keras.json").write_text(file)
-    assert backend_asked() == expected
+    assert configured_backend() == expected
 
 
 def test_backend_that_is_none():

@@ -10,7 +10,6 @@ import pytest
 import alexnet_repro
 from alexnet_repro import Recipe, synthetic_fashion
 from alexnet_repro.cli import parser as command_line
-from alexnet_repro.cli.options import DRAW_SIZES
 
 
 @pytest.fixture
@@ -52,11 +51,6 @@ def test_wrong_arguments(capsys, arguments, said):
     out, err = capsys.readouterr()
     assert (caught.value.code, out, err.count("\n")) == (2, "", 1)
     assert said in err
-
-
-def test_draw_sizes_are_the_recipes():
-    """The sizes of draws, written out for speed, are the recipes' own."""
-    assert {name: getattr(Recipe, name)().draw_size for name in command_line.RECIPES} == DRAW_SIZES
 
 
 @pytest.mark.parametrize(("arguments", "updates"), [("", 9_364), ("--batch-size=128", 2_341)])
@@ -105,7 +99,7 @@ def test_unwritable_record(tmp_path, capsys, monkeypatch):
 
 @pytest.mark.usefixtures("tiny")
 def test_a_stopped_training_has_no_record(tmp_path, monkeypatch, capsys):
-    """A training that was stopped leaves no record, but the words to go on with, the record's among them."""
+    """A training that was stopped leaves no record, but the command to resume it, the record's option included."""
 
     def train(*_, **__):
         raise alexnet_repro.TrainingStoppedError("stopped after update 1 of 2")

@@ -172,7 +172,7 @@ def test_defaults(reached, tmp_path):
 
 
 def test_checkpoint_options(reached, tmp_path):
-    """Where checkpoints go, how often, whether to go on from them, and that there be none, reach the training."""
+    """Where checkpoints go, how often, whether to resume, and that there be none, reach the training."""
     weights = f"--weights={tmp_path / 'a.weights.h5'}"
     options = ["--resume", f"--checkpoints={tmp_path / 'c'}", "--checkpoint-every=7"]
     assert command_line.main(["train", "--synthetic", weights, *options]) == 0
@@ -196,7 +196,7 @@ def test_determinism(tmp_path, monkeypatch, options, times):
 @pytest.mark.usefixtures("reached")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signals_stop_a_training(tmp_path, monkeypatch, capsys, number):
-    """A signal ends the training after its update, with the conventional status and the words to go on with."""
+    """A signal ends the training after its update, with the conventional status and the command to resume."""
 
     def train(*_, stopping, **__):
         assert not stopping()
@@ -210,7 +210,7 @@ def test_signals_stop_a_training(tmp_path, monkeypatch, capsys, number):
     said = capsys.readouterr().err.strip().splitlines()
     assert said == [
         f"{number.name}: stopping after the updates at hand; once more, and it stops at once",
-        "stopped after update 1 of 2; to go on:",
+        "stopped after update 1 of 2; to resume:",
         f"  python -m alexnet_repro train --synthetic --seed=3 '--weights={tmp_path}/a b.weights.h5' --resume",
     ]
     assert signal.getsignal(number) not in {None, signal.SIG_IGN}
@@ -228,18 +228,18 @@ def test_signal_while_the_last_weights_are_measured(tmp_path, monkeypatch, capsy
     monkeypatch.setattr(alexnet_repro, "train", train)
     words = ["train", "--synthetic", f"--weights={tmp_path / 'a.weights.h5'}", f"--record={tmp_path / 'record'}"]
     assert command_line.main(words) == 143
-    assert "training is done; to go on:\n  python -m alexnet_repro train --synthetic" in capsys.readouterr().err
+    assert "training is done; to resume:\n  python -m alexnet_repro train --synthetic" in capsys.readouterr().err
     assert not list((tmp_path / "record").iterdir())
 
 
 @pytest.mark.usefixtures("reached")
 def test_weights_that_are_gone(tmp_path, monkeypatch, capsys):
-    """Weights that aren't where they are asked for are said to be so, as after a run that ended under another name."""
+    """Weights that aren't where they should be are reported, as after a run that ended under another name."""
     history = alexnet_repro.History(np.ones(1), np.ones(1), images=1, seconds=1.0, first_update_seconds=1.0)
     monkeypatch.setattr(alexnet_repro, "train", lambda *_, **__: history)
     weights = tmp_path / "a.weights.h5"
     assert command_line.main(["train", "--synthetic", "--recipe=documented", f"--weights={weights}"]) == 0
-    assert f"weights: {weights} is gone, or was saved under another name\n" in capsys.readouterr().out
+    assert f"weights: {weights} not found\n" in capsys.readouterr().out
 
 
 def test_no_cluster(tmp_path, monkeypatch, capsys):

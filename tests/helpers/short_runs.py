@@ -1,7 +1,8 @@
-"""Trainings of a few updates that no network makes: what is saved, in which order, and how they go on."""
+"""Trainings of a few updates without a network: what is saved, in which order, and how they resume."""
 
 import dataclasses
 import itertools
+import logging
 
 import keras
 import numpy as np
@@ -14,7 +15,7 @@ TINY = dataclasses.replace(
 
 
 class Sums:
-    """A step without a network: its one weight follows from the images it was given, in their order."""
+    """A step without a network: its one weight follows from the image indices, in their order."""
 
     updates_per_call = 1
 
@@ -35,18 +36,37 @@ def small_loader(images=64, seed=0):
     return DataLoader.from_arrays(*synthetic_fashion(images, 1, seed=0), seed=seed)
 
 
+class Messages(logging.Handler):
+    """The package's log messages in a context, warnings and less."""
+
+    def __enter__(self):  # noqa: D105
+        self.texts, self.logger = [], logging.getLogger("alexnet_repro")
+        self.level = self.logger.level
+        self.logger.setLevel(logging.INFO)
+        self.logger.addHandler(self)
+        return self.texts
+
+    def __exit__(self, *_):  # noqa: D105
+        self.logger.removeHandler(self)
+        self.logger.setLevel(self.level)
+
+    def emit(self, record):
+        self.texts.append(record.getMessage())
+
+
 def short_run(model, folder, *, stop_after=None, recipe=TINY, loader=None, resume=True, settings=(), **options):
-    """Train by `Sums` with checkpoints in a folder, stopping after so many calls.
+    """Train by `Sums` with checkpoints in a folder, stopping after `stop_after` calls.
 
     Returns:
-        The history, or the error of a run that was stopped; the step; what was said.
+        The history, or the error of a run that was stopped; the step; the messages logged.
     """
-    said, calls, step = [], itertools.count(1), Sums()
-    checkpoints = Checkpoints(folder, **{"every": 4, "say": said.append, **dict(settings)})
+    calls, step = itertools.count(1), Sums()
+    checkpoints = Checkpoints(folder, **{"every": 4, **dict(settings)})
     stopping = (lambda: next(calls) == stop_after) if stop_after else (lambda: False)
     options |= {"checkpoints": checkpoints, "resume": resume, "stopping": stopping}
-    try:
-        history = train(model, loader or small_loader(), recipe, step=step, progress=False, **options)
-    except TrainingStoppedError as error:
-        history = error
+    with Messages() as said:
+        try:
+            history = train(model, loader or small_loader(), recipe, step=step, progress=False, **options)
+        except TrainingStoppedError as error:
+            history = error
     return history, step, said

@@ -1,4 +1,4 @@
-"""A training that is cut short goes on from its newest checkpoint as if nothing had happened."""
+"""A training that is cut short resumes from its latest checkpoint, bit for bit."""
 
 import dataclasses
 import functools
@@ -23,7 +23,7 @@ from alexnet_repro import (
     synthetic_fashion,
     train,
 )
-from tests.helpers.short_runs import TINY, short_run, small_loader
+from tests.helpers.short_runs import TINY, Messages, short_run, small_loader
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def names(folder):
 
 
 def test_when_and_how_many(run, tmp_path):
-    """A checkpoint is made when so many updates are full, at each epoch's end, and the newest three are kept."""
+    """A checkpoint is saved every so many updates and at each epoch's end, and the latest three are kept."""
     made = []
     run(settings={"keep": 100})
     made = names(tmp_path)
@@ -64,14 +64,14 @@ def test_resumed_is_uninterrupted(run, tmp_path, stop_after):
     stopped, _, _ = run(stop_after=stop_after)
     assert f"after update {2 * stop_after} of 24" in str(stopped)
     resumed, again, said = run()
-    assert said == [f"going on from {tmp_path}/update-{2 * stop_after:08}.npz, after update {2 * stop_after}"]
+    assert said == [f"resuming from {tmp_path}/update-{2 * stop_after:08}.npz, after update {2 * stop_after}"]
     np.testing.assert_array_equal(resumed.losses, whole.losses)
     np.testing.assert_array_equal(again.weight, step.weight)
     assert (resumed.images, len(resumed.accuracies)) == (96, 24)
 
 
 def test_a_finished_run_is_finished(run):
-    """Resumed after its end, a run makes no update and tells its history."""
+    """Resumed after its end, a run makes no update and returns its history."""
     whole, _, _ = run()
     same, step, _ = run(stop_after=1)
     np.testing.assert_array_equal(same.losses, whole.losses)
@@ -79,16 +79,16 @@ def test_a_finished_run_is_finished(run):
 
 
 def test_a_run_anew_in_the_same_folder(run, tmp_path):
-    """A run that begins anew where another left its checkpoints keeps its own, and is gone on from by them."""
+    """A run that starts fresh in the folder of another keeps its own checkpoints, and resumes from them."""
     run()
     run(stop_after=3, resume=False)
     assert names(tmp_path) == ["update-00000004.npz", "update-00000006.npz", "update-00000024.npz"]
-    assert run()[2] == [f"going on from {tmp_path}/update-00000006.npz, after update 6"]
+    assert run()[2] == [f"resuming from {tmp_path}/update-00000006.npz, after update 6"]
 
 
 def test_nothing_to_resume(run, tmp_path):
-    """Without a checkpoint, training begins at its beginning, and says so."""
-    assert run()[2] == [f"no checkpoint in {tmp_path}: starting at the beginning"]
+    """Without a checkpoint, training starts fresh, and logs so."""
+    assert run()[2] == [f"no checkpoint in {tmp_path}: starting fresh"]
 
 
 @pytest.mark.parametrize(
@@ -117,8 +117,8 @@ def test_corrupt_checkpoints(run, tmp_path, damage):
     else:
         newest.write_bytes(b"" if damage == "empty" else b"<html>")
     resumed, _, said = run()
-    assert said[0].startswith(f"{newest} isn't used: it is corrupt")
-    assert said[1].startswith(f"going on from {before}")
+    assert said[0].startswith(f"{newest} skipped: corrupt")
+    assert said[1].startswith(f"resuming from {before}")
     np.testing.assert_array_equal(resumed.losses, whole.losses)
 
 
@@ -132,15 +132,14 @@ def test_corrupt_checkpoints(run, tmp_path, damage):
     ids=["recipe", "seed", "data"],
 )
 def test_foreign_checkpoints(run, change, said):
-    """Checkpoints of another recipe, seed or data set are not gone on from: each is named, with what differs."""
+    """Checkpoints of another recipe, seed or data set are skipped: each is named, with what differs."""
     run()
-    with pytest.raises(OSError, match=r"no checkpoint in .* can be used; to start anew, move them away"):
+    with pytest.raises(OSError, match=r"no checkpoint in .* is usable; to start fresh, move them away"):
         run(**change)
-    lines = []
-    with pytest.raises(OSError, match="no checkpoint"):
-        run(**change, settings={"say": lines.append})
+    with Messages() as lines, pytest.raises(OSError, match="no checkpoint"):
+        run(**change)
     assert len(lines) == 3
-    assert f"isn't used: it is of another run: {said}" in lines[0]
+    assert f"skipped: belongs to a different run: {said}" in lines[0]
 
 
 def test_clock_that_went_back(run, tmp_path):
@@ -151,11 +150,11 @@ def test_clock_that_went_back(run, tmp_path):
         os.utime(path, (tomorrow, tomorrow))
     run(stop_after=1)
     assert names(tmp_path)[-1] == "update-00000020.npz"
-    assert run(stop_after=1)[2] == [f"going on from {tmp_path}/update-00000020.npz, after update 20"]
+    assert run(stop_after=1)[2] == [f"resuming from {tmp_path}/update-00000020.npz, after update 20"]
 
 
 def test_full_disk(run, tmp_path, monkeypatch):
-    """A disk that is full while a checkpoint is saved leaves those before, and is said; at a stop it is an error."""
+    """A full disk leaves earlier checkpoints as they were, with a warning; at a stop it is an error."""
     run(stop_after=3)
     before = names(tmp_path)
 
@@ -167,11 +166,11 @@ def test_full_disk(run, tmp_path, monkeypatch):
     history, _, said = run()
     assert len(history.losses) == 24  # training goes on
     assert said[1] == (
-        f"{tmp_path}/update-00000008.npz can't be written: No space left on device; the newest checkpoint is "
-        f"{tmp_path}/update-00000006.npz; training goes on, free the disk"
+        f"{tmp_path}/update-00000008.npz can't be written: No space left on device; the latest checkpoint is "
+        f"{tmp_path}/update-00000006.npz; training continues, free that disk"
     )
     with pytest.raises(
-        OSError, match=r"can't be written: No space left on device; the newest checkpoint is .*06\.npz$"
+        OSError, match=r"can't be written: No space left on device; the latest checkpoint is .*06\.npz$"
     ):
         run(stop_after=1)
     assert names(tmp_path) == before
@@ -180,7 +179,7 @@ def test_full_disk(run, tmp_path, monkeypatch):
 def test_left_over_by_a_kill(run, tmp_path):
     """What a killed save left behind is removed, and never read."""
     (tmp_path / ".update-00000099.npz").write_bytes(b"half")
-    assert run()[2] == [f"no checkpoint in {tmp_path}: starting at the beginning"]
+    assert run()[2] == [f"no checkpoint in {tmp_path}: starting fresh"]
     assert not list(tmp_path.glob(".update*"))
 
 
@@ -208,7 +207,7 @@ def test_folder_that_cannot_be(tmp_path):
 
 
 def test_other_versions(run, tmp_path):
-    """A checkpoint saved under another version of the backend is gone on from, and it is said that bits may differ."""
+    """A checkpoint of another version of the backend is used, with a warning that bits may differ."""
     run(stop_after=3)
     (path,) = sorted(tmp_path.glob("*06.npz"))
     with np.load(path) as archive:
@@ -218,7 +217,7 @@ def test_other_versions(run, tmp_path):
     np.savez(path, **{**arrays, "description": np.frombuffer(json.dumps(description).encode(), np.uint8)})
     _, _, said = run(stop_after=3)
     assert "bits may differ from here on: keras is '3.0.0' there, '" in said[0]
-    assert "going on from" in said[1]
+    assert "resuming from" in said[1]
 
 
 @pytest.mark.slow
@@ -230,7 +229,7 @@ def test_network_resumes_bit_for_bit(tmp_path):
         calls = itertools.count(1)
         keras.utils.set_random_seed(0)
         model = build_alexnet((67, 67, 1), kernel_initializer="he_normal")
-        settings = Checkpoints(folder, say=lambda _: None)
+        settings = Checkpoints(folder)
         loader = DataLoader.from_arrays(*synthetic_fashion(64, 1, seed=0), seed=0)
         stopping = lambda: next(calls) == stop_after  # noqa: E731
         history = train(model, loader, recipe, checkpoints=settings, resume=True, stopping=stopping, progress=False)

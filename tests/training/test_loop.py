@@ -1,4 +1,4 @@
-"""Training does what its recipe says, and stops when it makes no sense any more."""
+"""Training does what its recipe says, and stops when the loss isn't finite."""
 
 import dataclasses
 
@@ -41,7 +41,7 @@ def small():
 
 
 class Counting:
-    """A step that updates nothing, and remembers which images it was given, call by call."""
+    """A step that updates nothing, and keeps the indices of each call."""
 
     variables = ()
 
@@ -118,7 +118,7 @@ def test_learning_rate_schedule(warmup, cosine, expected):
 
 @pytest.mark.parametrize(("updates_per_call", "calls"), [(1, 7), (4, 4), (100, 4)])
 def test_updates_are_made_of_draws(loader, small, updates_per_call, calls):
-    """`train` gives its step the draws in order, in batches: as many at once as it can take, but for saves between."""
+    """`train` gives its step the draws in order, in batches: up to its updates per call, interrupted by saves."""
     step = Counting(updates_per_call=updates_per_call)
     history = train(small, loader, TINY, step=step, progress=False)
     again = DataLoader.from_arrays(*synthetic_fashion(64, 40, seed=0), seed=0)
@@ -141,7 +141,7 @@ def test_saves(loader, small, tmp_path, monkeypatch):
 
 
 def test_validation(loader, small, monkeypatch):
-    """Asked to, `train` measures the model on all test images after each epoch, by the recipe's loss."""
+    """With `validate`, the model is evaluated on all test images after each epoch, with the recipe's loss."""
     monkeypatch.setattr(
         "alexnet_repro.training.loop.evaluate", lambda _, loader, *, loss, **__: (loader.num_test, loss)
     )
@@ -150,7 +150,7 @@ def test_validation(loader, small, monkeypatch):
 
 
 def test_validation_within_epochs(loader, small, monkeypatch):
-    """Asked to, also after every so many draws of an epoch; at its end once."""
+    """With `validate_every`, also after every that many draws of an epoch; at its end once."""
     monkeypatch.setattr("alexnet_repro.training.loop.evaluate", lambda *_, **__: "measured")
     history = train(small, loader, TINY, step=Counting(), validate=True, validate_every=2, progress=False)
     assert history.evaluations == tuple((updates, "measured") for updates in (6, 8, 12, 14))
@@ -159,12 +159,14 @@ def test_validation_within_epochs(loader, small, monkeypatch):
 
 
 def test_validation_compiles_once(loader, small, monkeypatch):
-    """What measures the model after an epoch is compiled for all of them, and not at all where none is measured."""
-    networks = []
-    monkeypatch.setattr("alexnet_repro.training.loop.evaluate", lambda *_, network, **__: networks.append(network))
+    """The classifier that evaluates the model is compiled once for all epochs."""
+    classifiers = []
+    monkeypatch.setattr(
+        "alexnet_repro.training.loop.evaluate", lambda *_, classifier, **__: classifiers.append(classifier)
+    )
     train(small, loader, TINY, step=Counting(), validate=True, progress=False)
-    assert len(networks) == 2
-    assert networks[0] is networks[1]
+    assert len(classifiers) == 2
+    assert classifiers[0] is classifiers[1]
 
 
 @pytest.mark.parametrize("loss", [float("nan"), float("inf")])
@@ -267,11 +269,11 @@ def test_evaluate_counts_every_test_image_once(small):
 
 
 def test_evaluate_again_sees_new_weights(small, loader):
-    """A network that is compiled once measures what the model's weights are at each call."""
-    network = evaluation_classifier(small, "softmax")
-    before = evaluate(small, loader, loss="softmax", network=network, progress=False)
+    """A classifier that is compiled once evaluates the model's weights at each call."""
+    classifier = evaluation_classifier(small, "softmax")
+    before = evaluate(small, loader, loss="softmax", classifier=classifier, progress=False)
     small.set_weights([3 * weight for weight in small.get_weights()])
-    after = evaluate(small, loader, loss="softmax", network=network, progress=False)
+    after = evaluate(small, loader, loss="softmax", classifier=classifier, progress=False)
     assert after != before
     assert after == evaluate(small, loader, loss="softmax", progress=False)
 

@@ -1,4 +1,4 @@
-"""What a training does between updates, and what of it is made up for by who goes on."""
+"""What runs between updates, and what of it runs on resume."""
 
 import dataclasses
 import functools
@@ -94,7 +94,7 @@ def test_stopped_where_measuring_is_due(run, watched, draws):
 def test_no_room_for_weights(run, watched):
     """Training goes on where weights can't be saved, and says so; but for those that are saved last."""
     watched.failing["saved"] = "always"
-    with pytest.raises(OSError, match=r"^no room; free that disk, and go on from the newest checkpoint$"):
+    with pytest.raises(OSError, match=r"^no room; free that disk, and resume from the latest checkpoint$"):
         run(recipe=SAVING, weights="a.weights.h5")
     assert len(watched.calls) == 4
     watched.failing.clear()
@@ -107,7 +107,7 @@ def test_no_room_for_weights(run, watched):
 def test_no_room_is_said(run, watched):
     """Where weights couldn't be saved meanwhile, it is said each time."""
     watched.failing["saved"] = 1
-    assert run(recipe=SAVING, weights="a.weights.h5")[2][1:] == ["no room; training goes on, free that disk"]
+    assert run(recipe=SAVING, weights="a.weights.h5")[2][1:] == ["no room; training continues, free that disk"]
 
 
 def test_weights_of_a_finished_run(run, model, tmp_path):

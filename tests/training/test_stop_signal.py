@@ -1,4 +1,4 @@
-"""Signals are wishes, and output that nobody reads any more ends nothing."""
+"""Signals are requests to stop, and output without a reader ends nothing."""
 
 import contextlib
 import os
@@ -34,14 +34,14 @@ def number(request):
     signal.signal(request.param, before)
 
 
-def test_first_signal_is_a_wish(number, capsys):
-    """The first one is remembered and answered, the second acts as it did before."""
+def test_first_signal_is_a_request(number, capsys):
+    """The first one is kept and acknowledged, the second acts as it did before."""
     came = []
     signal.signal(number, lambda *_: came.append(number))
     with deferred_signals() as stop_request:
         assert not stop_request()
         signal.raise_signal(number)
-        assert (stop_request(), stop_request.by, came) == (True, number, [])
+        assert (stop_request(), stop_request.signal, came) == (True, number, [])
         signal.raise_signal(number)
         assert came == [number]
     assert capsys.readouterr().err.count(f"{number.name}: stopping") == 1
@@ -57,11 +57,11 @@ def test_ignored_signal_stays_ignored(number, capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_signal_with_nobody_to_tell(number):
-    """A signal is a wish also where it can't be answered, since it has ended the reader of the output as well."""
+def test_signal_without_a_reader(number):
+    """A signal is a request even if it ended the reader of the output as well."""
     with output_without_a_reader(), deferred_signals() as stop_request:
         signal.raise_signal(number)
-        assert stop_request.by == number
+        assert stop_request.signal == number
 
 
 def test_output_without_a_reader():

@@ -91,15 +91,15 @@ MISMATCHES = {
     ),
     "missing_dataset": (
         lambda file: file["dense/dense"].pop("bias:0"),
-        "it is cut off or damaged ('no bias:0 in /dense/dense')",
+        "it is truncated or corrupt ('no bias:0 in /dense/dense')",
     ),
     "group_for_dataset": (
         _names("dense", b"dense/kernel:0", b"dense"),
-        "it is cut off or damaged (/dense/dense is no array)",
+        "it is truncated or corrupt (/dense/dense is no array)",
     ),
     "dataset_for_group": (
         _replaced("dense/dense", shape=(5,), dtype="f4"),
-        "it is cut off or damaged ('no kernel:0 in /dense/dense')",
+        "it is truncated or corrupt ('no kernel:0 in /dense/dense')",
     ),
     "soft_link": (
         _linked("dense/dense/bias:0", h5py.SoftLink("/dense_1/dense_1/bias:0")),
@@ -162,7 +162,7 @@ NO_WEIGHTS = {
         lambda path: path.write_bytes(pickle.dumps(Trap(path.with_name("trapped")), protocol=0)),
         "it is neither HDF5 nor .keras; it starts with b'c",
     ),
-    "signature_alone": (lambda path: path.write_bytes(b"\x89HDF\r\n\x1a\n"), "it is cut off or damaged ("),
+    "signature_alone": (lambda path: path.write_bytes(b"\x89HDF\r\n\x1a\n"), "it is truncated or corrupt ("),
     "numpy_archive": (
         lambda path: np.savez(path.open("wb"), a=np.ones(1)),
         "it is a ZIP archive, but not a .keras one: it has no config.json",
@@ -173,7 +173,7 @@ NO_WEIGHTS = {
     ),
     "archive_of_html": (
         lambda path: _archive(path, config_json="{}", model_weights_h5="<html>"),
-        "it is cut off or damaged (",
+        "it is truncated or corrupt (",
     ),
 }
 
@@ -195,7 +195,7 @@ def test_cut_off(model, tmp_path, layout):
     content = path.read_bytes()
     for size in (*range(8, len(content), len(content) // 50), len(content) - 1):
         path.write_bytes(content[:size])
-        assert refusal(model, path).startswith("it is cut off or damaged (")
+        assert refusal(model, path).startswith("it is truncated or corrupt (")
 
 
 @pytest.mark.parametrize("suffix", [".keras", ".h5"])

@@ -7,15 +7,15 @@ system has to be shared.
 import contextlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from alexnet_repro.training.checkpoint import FIELDS, Checkpoints, Progress, Store
-from alexnet_repro.training.evaluate import Evaluation
+from alexnet_repro.training.checkpoint import Checkpoints, Store
+from alexnet_repro.training.history import History
 
 CHUNKS = (1 << 12, 1 << 22)
 """Numbers in one collective, 16 kB or 16 MB: TensorFlow compiles these two, whatever is sent."""
@@ -100,38 +100,30 @@ class SharedStore(Store):
 
     exchange: Exchange
 
-    def save(self, progress: Progress, *, needed: bool = True) -> Any:
+    def save(self, history: History, *, needed: bool = True) -> Any:
         """Save on the chief, as `Store.save` does; None on the others."""
-        return super().save(progress, needed=needed) if self.exchange.task == 0 else None
+        return super().save(history, needed=needed) if self.exchange.task == 0 else None
 
-    def restore(self) -> Progress:
+    def restore(self) -> History:
         """Restore on the chief, as `Store.restore` does, and on the others what it has then, bit for bit."""
-        progress = super().restore() if self.exchange.task == 0 else Progress.none()
-        progress = _unpacked(self.exchange.from_chief(_packed(progress)))
-        if progress.draws:
+        history = super().restore() if self.exchange.task == 0 else History.empty()
+        history = _unpacked(self.exchange.from_chief(_packed(history)))
+        if history.draws:
             for variable in self.variables:
                 value = np.asarray(ops.convert_to_numpy(variable))
                 sent = self.exchange.from_chief(np.ascontiguousarray(value).tobytes())
                 if self.exchange.task != 0:
                     variable.assign(np.frombuffer(sent, value.dtype).reshape(value.shape))
-        return progress
+        return history
 
 
-def _packed(progress: Progress) -> bytes:
-    """Return progress as JSON, every float64 as its bits."""
-    return json.dumps(
-        {
-            **{name: getattr(progress, name) for name in FIELDS},
-            "losses": progress.losses.tobytes().hex(),
-            "accuracies": progress.accuracies.tobytes().hex(),
-            "evaluations": [[updates, asdict(each)] for updates, each in progress.evaluations],
-        }
-    ).encode()
+def _packed(history: History) -> bytes:
+    """Return a history as JSON, every float64 as its bits."""
+    arrays = {name: getattr(history, name).tobytes().hex() for name in ("losses", "accuracies")}
+    return json.dumps({**history.as_data(), **arrays}).encode()
 
 
-def _unpacked(content: bytes) -> Progress:
-    told = json.loads(content)
-    for name in ("losses", "accuracies"):
-        told[name] = np.frombuffer(bytes.fromhex(told[name]), np.float64)
-    told["evaluations"] = tuple((updates, Evaluation(**each)) for updates, each in told["evaluations"])
-    return Progress(**told)
+def _unpacked(content: bytes) -> History:
+    data = json.loads(content)
+    losses, accuracies = (np.frombuffer(bytes.fromhex(data[name]), np.float64) for name in ("losses", "accuracies"))
+    return History.from_data(data, losses, accuracies)

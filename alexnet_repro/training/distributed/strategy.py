@@ -86,7 +86,7 @@ def plan(loader: DataLoader, recipe: Recipe, precision: str, options: Mapping[st
     `options` is what else decides which collectives a worker takes part in, and when.
     """
     return {
-        "versions": versions(),
+        "versions": worker_versions(),
         "recipe": recipe.as_data(),
         "seed": loader.seed,
         "data": {"sha256": loader.train_digest()},
@@ -96,7 +96,7 @@ def plan(loader: DataLoader, recipe: Recipe, precision: str, options: Mapping[st
     }
 
 
-def versions() -> dict[str, str]:
+def worker_versions() -> dict[str, str]:
     """Return what software workers have to have in common."""
     packages = {name: version(name) for name in ("tensorflow", "keras", "alexnet-repro")}
     return {
@@ -168,11 +168,11 @@ class Workers(OneDevice):
     def stopping(self, stop_request: Callable[[], bool]) -> Callable[[], bool]:
         """Return what says the same to all workers after the same update, if any of them is to stop.
 
-        `stop_request` has the signal in `by`, as `alexnet_repro.training.stop_signal.StopRequest` does.
+        `stop_request` has it in `signal`, as `alexnet_repro.training.stop_signal.StopRequest` does.
         """
 
         def agreed() -> bool:
-            own = int(getattr(stop_request, "by", None) or 1) if stop_request() else 0
+            own = int(getattr(stop_request, "signal", None) or 1) if stop_request() else 0
             self.stopped_by = max(self.exchange.gathered(own))
             self.watch.move(APART)
             return self.stopped_by > 0

@@ -8,7 +8,6 @@ from keras import ops
 
 from alexnet_repro import documented
 from alexnet_repro.data.loader import DataLoader
-from alexnet_repro.training.classifier import Classifier
 from alexnet_repro.training.evaluate import evaluate
 from alexnet_repro.training.train_step import best_train_step
 from alexnet_repro.verify.checks.config import CheckConfig
@@ -137,7 +136,7 @@ def _exact_step(
     return float(losses.mean()), outputs[-1], oracle.backward_pass(weights, pixels, outputs, slope / len(labels))
 
 
-def _velocities(classifier: Classifier) -> list[keras.Variable]:
+def _velocities(classifier: keras.Model) -> list[keras.Variable]:
     optimizer = getattr(classifier.optimizer, "inner_optimizer", classifier.optimizer)  # inside float16's loss scale
     return list(optimizer.momentums)
 

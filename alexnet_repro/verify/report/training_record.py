@@ -40,7 +40,7 @@ from alexnet_repro.documented import TEST_SAMPLES
 from alexnet_repro.files import atomic_write
 from alexnet_repro.model import layer_rows
 from alexnet_repro.training.evaluate import logits_on_test
-from alexnet_repro.training.loop import History
+from alexnet_repro.training.history import History
 from alexnet_repro.training.recipe import Recipe
 from alexnet_repro.training.schedule import draws_until_saved
 from alexnet_repro.training.weights import load_weights, weights_digest

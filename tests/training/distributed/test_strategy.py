@@ -8,8 +8,7 @@ import keras
 import numpy as np
 import pytest
 
-from alexnet_repro import Checkpoints, DataLoader, Evaluation, Recipe, synthetic_fashion
-from alexnet_repro.training.checkpoint import Progress
+from alexnet_repro import Checkpoints, DataLoader, Evaluation, History, Recipe, synthetic_fashion
 from alexnet_repro.training.distributed.cluster import ClusterError
 from alexnet_repro.training.distributed.one_device import OneDevice
 from alexnet_repro.training.stop_signal import StopRequest
@@ -23,7 +22,7 @@ from alexnet_repro.training.distributed import strategy as strategies
 from alexnet_repro.training.distributed.checkpoint_sync import Exchange, SharedCheckpoints
 
 LOSSES, ACCURACIES = np.array([2.3, -0.0, 1e-320]), np.array([0.1, 1 / 3, 0.5])
-PROGRESS = Progress(3, 1.5, 0.1, LOSSES, ACCURACIES, ((2, Evaluation(1 / 3, 0.25, 40)),))
+HISTORY = History(LOSSES, ACCURACIES, 24, 1.5, 0.1, ((2, Evaluation(1 / 3, 0.25, 40)),), draws=3)
 
 
 def test_no_gpu(monkeypatch):
@@ -139,18 +138,18 @@ def test_others_are_told_the_checkpoint(tmp_path):
     first, chief, other = variables(math.pi), variables(0), variables(0)
     first[0].assign(np.frombuffer(np.random.default_rng(0).bytes(60), "float32").reshape(3, 5))  # NaN, perhaps
     with Checkpoints(tmp_path).opened(first, {}) as store:
-        store.save(PROGRESS)
-    shared = SharedCheckpoints(tmp_path, say=lambda _: None, exchange=Told())
+        store.save(HISTORY)
+    shared = SharedCheckpoints(tmp_path, exchange=Told())
     with shared.opened(chief, {}) as store:
         told = store.restore()
     nowhere = SharedCheckpoints(tmp_path / "nowhere", exchange=Told(task=1, sent=shared.exchange.sent))
     with nowhere.opened(other, {}) as store:
-        assert store.save(PROGRESS) is None
-        progress = store.restore()
+        assert store.save(HISTORY) is None
+        history = store.restore()
     assert not (tmp_path / "nowhere").exists()
-    for got in (told, progress):
+    for got in (told, history):
         assert (got.losses.tobytes(), got.accuracies.tobytes()) == (LOSSES.tobytes(), ACCURACIES.tobytes())
-        assert dataclasses.replace(got, losses=LOSSES, accuracies=ACCURACIES) == PROGRESS
+        assert dataclasses.replace(got, losses=LOSSES, accuracies=ACCURACIES) == HISTORY
     for one, same in zip((*chief, *other), (*first, *first), strict=True):
         assert keras.ops.convert_to_numpy(one).tobytes() == keras.ops.convert_to_numpy(same).tobytes()
 

@@ -109,7 +109,7 @@ def test_killed_and_resumed(folder, together):
         shutil.copytree(at, again)
         with training(again, workers, "--resume", *CHECKPOINTS) as processes:
             assert [each.ended(STARTED) for each in processes] == [0] * workers
-        assert "going on from" in processes[0].err.read_text()
+        assert "resuming from" in processes[0].err.read_text()
         assert processes[0].out.read_text().count("update\n") == 2
         for each in processes:
             (assert_same_bits if workers == 3 else assert_same_training)(each.kept_arrays(), whole)
@@ -157,7 +157,7 @@ def test_signal_to_one(folder, together):
         assert [each.ended(STARTED) for each in processes] == [143, 143]
     updates = [each.out.read_text().count("update\n") for each in processes]
     assert updates[0] == updates[1] < 6
-    assert f"stopped after update {updates[0]} of 6; to go on:" in processes[0].err.read_text()
+    assert f"stopped after update {updates[0]} of 6; to resume:" in processes[0].err.read_text()
     assert f"stopped after update {updates[0]} of 6\n" in processes[1].err.read_text()
     assert names(at / "disk0" / "a.checkpoints")[-1] == f"update-{updates[0]:08}.npz"
     with training(at, 2, "--resume", *CHECKPOINTS) as processes:

@@ -11,7 +11,7 @@ import pytest
 
 from alexnet_repro import DataLoader, Evaluation, Recipe, save_weights, synthetic_fashion
 from alexnet_repro.training.evaluate import evaluate, logits_on_test
-from alexnet_repro.training.loop import History
+from alexnet_repro.training.history import History
 from alexnet_repro.training.weights import weights_digest
 from alexnet_repro.training.weights_file import WeightsError
 from alexnet_repro.verify.report import training_record as module
