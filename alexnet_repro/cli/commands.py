@@ -180,9 +180,9 @@ class _Training:
             f"over the last {last} updates"
         )
         when = ""
-        if recipe.save_every is not None:
-            every, last = recipe.save_every, recipe.draws_per_epoch - 1
-            when = f", saved every {every} iterations as documented: last at iteration {last - last % every} of the last epoch"
+        if every := recipe.save_every:
+            last = (recipe.draws_per_epoch - 1) // every * every
+            when = f", saved every {every} iterations as documented: last at iteration {last} of the last epoch"
         print(f"weights: {weights}{when if weights.exists() else ' not found'}")
         for _, evaluation in history.evaluations[-1:]:
             _print_evaluation(evaluation, self.loader, recipe.loss)

@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from alexnet_repro.cli.commands import run_doctor, run_evaluate, run_report, run_shapes, run_train
 from alexnet_repro.cli.options import (
@@ -57,6 +57,12 @@ rounds' spread, printed and written as comparison.md and comparison.json. Two ru
 whether machines do takes several runs of each. No GPU, TensorFlow or network is needed."""
 
 
+# What several options have in common.
+COUNT: dict[str, Any] = {"type": whole_number(1), "metavar": "N"}
+SECONDS: dict[str, Any] = {"type": whole_number(1), "metavar": "SECONDS"}
+FOLDER: dict[str, Any] = {"type": Path, "metavar": "DIR"}
+
+
 class Parser(argparse.ArgumentParser):
     """A parser that ends with one line and exit status 2 on wrong arguments."""
 
@@ -87,9 +93,8 @@ def parser() -> argparse.ArgumentParser:
     doctor.add_argument("--require-gpu", action="store_true", help="a machine without a GPU fails")
     doctor.add_argument(
         "--deadline",
-        type=whole_number(1),
+        **SECONDS,
         default=180,
-        metavar="SECONDS",
         help="time limit of a check; raise it where TensorFlow must compile its kernels first (default: %(default)s)",
     )
 
@@ -105,11 +110,11 @@ def parser() -> argparse.ArgumentParser:
     )
 
     shapes = command("shapes", run_shapes, "print each layer's output shape, parameters and multiply-accumulates")
-    shapes.add_argument(
-        "--batch", type=whole_number(1), default=1, metavar="N", help="images in the batch (default: 1)"
-    )
+    shapes.add_argument("--batch", **COUNT, default=1, help="images in the batch (default: 1)")
 
     training = command("train", run_train, "train on Fashion-MNIST, save the weights, and evaluate on the test images")
+    training.formatter_class = formatter
+    training.set_defaults(conflict=conflict, refuse=training.error)
     training.add_argument(
         "--recipe",
         choices=RECIPES,
@@ -117,13 +122,10 @@ def parser() -> argparse.ArgumentParser:
         help="quick: the shortest run that reliably passes 0.8 (minutes on a CPU); documented: the document's five "
         "epochs, SGD with batches of 32 (hours on a CPU) (default: quick)",
     )
-    training.formatter_class = formatter
-    training.set_defaults(conflict=conflict, refuse=training.error)
-    training.add_argument("--epochs", type=whole_number(1), metavar="N", help="instead of the recipe's")
+    training.add_argument("--epochs", **COUNT, help="instead of the recipe's")
     training.add_argument(
         "--batch-size",
-        type=whole_number(1),
-        metavar="N",
+        **COUNT,
         help="images per update, instead of the recipe's 32; must divide its draw: 128 with the documented recipe is "
         "one update per draw",
     )
@@ -134,33 +136,22 @@ def parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="weights file, saved at the end, or every 20 draws with the documented recipe (default: %(default)s)",
     )
+    training.add_argument("--no-evaluate", action="store_true", help="don't evaluate after each epoch")
     training.add_argument(
-        "--no-evaluate", action="store_true", help="don't evaluate on the test images after each epoch"
+        "--evaluate-every", **COUNT, help="evaluate also after every N draws of an epoch, as 100 of the documented 468"
     )
     training.add_argument(
-        "--evaluate-every",
-        type=whole_number(1),
-        metavar="N",
-        help="evaluate after every N draws of an epoch as well, for example 100 of the documented 468",
+        "--resume", action="store_true", help="resume from the latest checkpoint (bit-exact), or start fresh"
     )
     training.add_argument(
-        "--resume",
-        action="store_true",
-        help="resume from the latest checkpoint (bit-exact), or start fresh",
-    )
-    training.add_argument(
-        "--checkpoints",
-        type=Path,
-        metavar="DIR",
-        help="checkpoint directory (default: NAME.checkpoints beside NAME.weights.h5)",
+        "--checkpoints", **FOLDER, help="checkpoint directory (default: NAME.checkpoints beside NAME.weights.h5)"
     )
     training.add_argument(
         "--checkpoint-every",
-        type=whole_number(1),
+        **COUNT,
         default=500,
-        metavar="N",
-        help="updates between checkpoints, also saved at each epoch's end and at SIGINT and SIGTERM; the latest three are "
-        "kept, of 187 MB with SGD and 561 MB with Adam (default: %(default)s)",
+        help="updates between checkpoints, also saved at each epoch's end and at SIGINT and SIGTERM; three are kept, "
+        "of 187 MB with SGD and 561 MB with Adam (default: %(default)s)",
     )
     training.add_argument("--no-checkpoints", action="store_true", help="save no checkpoints")
     training.add_argument(
@@ -170,10 +161,9 @@ def parser() -> argparse.ArgumentParser:
     )
     training.add_argument(
         "--record",
-        type=Path,
-        metavar="DIR",
-        help="write the result to DIR: record.json and learning_curve.svg, as in benchmarks/records; with --resume, of a "
-        "finished training too",
+        **FOLDER,
+        help="write the result to DIR: record.json and learning_curve.svg, as in benchmarks/records; with --resume, "
+        "of a finished training too",
     )
     training.add_argument("--note", default="", metavar="TEXT", help="kept in the record: what else ran meanwhile")
 
@@ -183,14 +173,11 @@ def parser() -> argparse.ArgumentParser:
         choices=("mirrored", "multiworker"),
         help="mirrored: on all GPUs of this machine; multiworker: on several machines, each with all its GPUs",
     )
-    distribution.add_argument(
-        "--replicas", type=whole_number(1), metavar="N", help="mirrored on a CPU split into N, to try it without GPUs"
-    )
+    distribution.add_argument("--replicas", **COUNT, help="mirrored on a CPU split into N, to try it without GPUs")
     distribution.add_argument(
         "--worker-timeout",
-        type=whole_number(1),
+        **SECONDS,
         default=60,
-        metavar="SECONDS",
         help="time to wait for a worker, at the start and when it falls silent; then all stop and name it "
         "(default: %(default)s)",
     )
@@ -205,8 +192,7 @@ def parser() -> argparse.ArgumentParser:
     )
     evaluation.add_argument(
         "--samples",
-        type=whole_number(1),
-        metavar="N",
+        **COUNT,
         help="draw N test images with replacement, as the document draws 2000 (default: all 10000, once each)",
     )
 
@@ -214,8 +200,8 @@ def parser() -> argparse.ArgumentParser:
         sub.add_argument(
             "--loss",
             choices=LOSS_NAMES,
-            help="normalised_sigmoid: the document's under TensorFlow 2.0.0; softmax: what its code means under Keras 3 "
-            "on TensorFlow (default: the recipe's for train, normalised_sigmoid for evaluate)",
+            help="normalised_sigmoid: the document's under TensorFlow 2.0.0; softmax: what its code means under Keras "
+            "3 on TensorFlow (default: the recipe's for train, normalised_sigmoid for evaluate)",
         )
         sub.add_argument("--precision", choices=PRECISION_NAMES, default="float32", help="default: float32")
         sub.add_argument(
@@ -230,11 +216,9 @@ def parser() -> argparse.ArgumentParser:
             "--data-dir",
             type=existing_folder,
             metavar="DIR",
-            help="the four Fashion-MNIST files (default: $ALEXNET_REPRO_DATA, Keras's cache, or a download)",
+            help="first place to look for the data files (then: $ALEXNET_REPRO_DATA, Keras's cache, a download)",
         )
-        source.add_argument(
-            "--synthetic", action="store_true", help="use generated images; needs neither data nor network"
-        )
+        source.add_argument("--synthetic", action="store_true", help="use generated images: no data, no network")
     return top
 
 

@@ -27,7 +27,7 @@ def evaluate(
         loader: of the test images.
         num_samples: images to draw with replacement, as the document draws 2,000; None: every test image once.
         loss: a name in `alexnet_repro.model.LOSSES`.
-        classifier: `evaluation_classifier(model, loss)`, to compile once for many calls; by default compiled anew.
+        classifier: `evaluation_classifier(model, loss)`, to compile once for many calls; by default for this call.
         progress: whether to show a bar on stderr.
 
     Raises:

@@ -115,7 +115,7 @@ def loop(batch: int, precision: str, xla: bool | str, rows: Rows) -> None:
             start = time.perf_counter()
             work()
             seconds.append((time.perf_counter() - start) / updates)
-    finish("training loop, an update", batch, precision, f"{updates} per call", turns[loops][2:])
+    finish("training loop, per update", batch, precision, f"{updates} per call", turns[loops][2:])
     finish("bare step in turns with it", batch, precision, f"{updates} per call", turns[bare][2:])
 
 
@@ -227,11 +227,11 @@ def main() -> None:
     parser.add_argument("--batch", nargs="+", type=int, default=[128])
     parser.add_argument("--precision", nargs="+", choices=PRECISIONS, default=("float32", "mixed_bfloat16"))
     parser.add_argument("--xla", nargs="+", choices=XLA, default=("auto",), help="auto: as Keras decides")
-    asked, rows = arguments(parser, usual)
-    for what in asked.what:
-        for batch in asked.batch:
-            for precision in asked.precision:
-                for xla in asked.xla:
+    options, rows = arguments(parser, usual)
+    for what in options.what:
+        for batch in options.batch:
+            for precision in options.precision:
+                for xla in options.xla:
                     measure(what, batch, precision, xla, rows)
 
 

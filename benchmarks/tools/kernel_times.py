@@ -80,12 +80,12 @@ def recorded(work: Callable[[], Any], calls: int) -> Any:
         return XSpace.FromString(path.read_bytes())
 
 
-def profile(asked: argparse.Namespace) -> dict[str, Any]:
+def profile(options: argparse.Namespace) -> dict[str, Any]:
     """Return the step's configuration, seconds and kernels, as `lines` takes them."""
-    batch, for_xla, loader = asked.batch, XLA[asked.xla], DataLoader.from_arrays(*synthetic_fashion(), seed=0)
+    batch, for_xla, loader = options.batch, XLA[options.xla], DataLoader.from_arrays(*synthetic_fashion(), seed=0)
     recipe = dataclasses.replace(LEARNABLE, draw_size=batch, batch_size=batch)
-    with CheckConfig(GPU, asked.precision).running():
-        model, _ = CheckConfig(GPU, asked.precision).model(for_xla=for_xla)
+    with CheckConfig(GPU, options.precision).running():
+        model, _ = CheckConfig(GPU, options.precision).model(for_xla=for_xla)
         step = best_train_step(model, loader, recipe, jit_compile="auto" if for_xla is None else for_xla)
         updates = step.updates_per_call
         indices = loader.draw_train_indices(updates * batch).reshape(updates, batch)
@@ -96,8 +96,8 @@ def profile(asked: argparse.Namespace) -> dict[str, Any]:
         seconds = seconds_a_step(lambda: step(indices), lambda _: synchronize(), of_device("gpu"), updates)
         calls = math.ceil(PROFILED / updates)
         busy, found = kernels(recorded(lambda: step(indices), calls), calls * updates)
-    case = {"batch": batch, "precision": asked.precision, "xla": "on" if step.classifier.jit_compile else "off"}
-    case |= {"deterministic": asked.deterministic, "updates_per_call": updates}
+    case = {"batch": batch, "precision": options.precision, "xla": "on" if step.classifier.jit_compile else "off"}
+    case |= {"deterministic": options.deterministic, "updates_per_call": updates}
     took = {"first_call_seconds": first, "seconds": seconds, "busy_microseconds": busy}
     return {"step": case, **took, "calls": sum(calls for _, calls, _ in found), "kernels": found}
 
@@ -127,23 +127,23 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--xla", choices=XLA, default="auto", help="auto: as Keras decides")
     parser.add_argument("--deterministic", action="store_true", help="deterministic kernels, as train uses them")
     parser.add_argument("--json", type=Path, metavar="FILE", help="keep it as data")
-    asked = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     if keras.backend.backend() != "tensorflow" or not enable_memory_growth():
         backend = keras.backend.backend()
         print(f"no GPU for TensorFlow, Keras is on {backend}: see python -m alexnet_repro doctor", file=sys.stderr)
         return 2
-    if asked.deterministic:
+    if options.deterministic:
         enable_determinism()
-    found = profile(asked)
+    found = profile(options)
     if not found["kernels"]:
         print("the profiler saw no kernels: is CUPTI installed (nvidia-cuda-cupti), and allowed?", file=sys.stderr)
         return 1
     print("\n".join([gpu_names()[0], *lines(found)]))
-    if asked.json:
-        told = provenance(Path(__file__).parents[2], f"python -m benchmarks.tools.kernel_times {shlex.join(arguments)}")
+    if options.json:
+        command = f"python -m benchmarks.tools.kernel_times {shlex.join(arguments)}"
         environment = {"gpu": gpu_names()[0], "driver": read_nvidia((), 20).driver, "packages": packages(gpu=True)}
-        kept = {**told, "environment": environment, "profiles": [found]}
-        asked.json.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+        kept = {**provenance(Path(__file__).parents[2], command), "environment": environment, "profiles": [found]}
+        options.json.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
     return 0
 
 

@@ -35,7 +35,7 @@ def test_help(capsys):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         ("--batch-size=0", "--batch-size: expected a whole number from 1"),
         ("--batch-size=48 --recipe=documented", "--batch-size: must divide the 128 images of a draw, got 48"),
@@ -44,13 +44,13 @@ def test_help(capsys):
         ("--evaluate-every=9 --no-evaluate", "--evaluate-every: doesn't go with --no-evaluate"),
     ],
 )
-def test_wrong_arguments(capsys, arguments, said):
+def test_wrong_arguments(capsys, arguments, message):
     """A batch that doesn't divide the draw, or options that don't go together, exit 2 with one line that says so."""
     with pytest.raises(SystemExit) as caught:
         command_line.main(["train", *arguments.split()])
     out, err = capsys.readouterr()
     assert (caught.value.code, out, err.count("\n")) == (2, "", 1)
-    assert said in err
+    assert message in err
 
 
 @pytest.mark.parametrize(("arguments", "updates"), [("", 9_364), ("--batch-size=128", 2_341)])

@@ -27,7 +27,7 @@ def small(monkeypatch):
 
 @pytest.mark.parametrize("command", ["train", "evaluate"])
 def test_missing_data(capsys, tmp_path, monkeypatch, command):
-    """Without data and network, `train` and `evaluate` exit 1 and say what to do, with no traceback."""
+    """Without data and network, `train` and `evaluate` exit 1 with what to do, with no traceback."""
     weights = tmp_path / "alexnet.weights.h5"
     if command == "evaluate":
         weights.touch()
@@ -96,7 +96,7 @@ def test_diverged(capsys, tmp_path, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.usefixtures("small")
 def test_train_then_evaluate(capsys, tmp_path):
-    """`train` writes the weights it measured, `evaluate` reads them and measures the same; both say "synthetic"."""
+    """`train` writes the weights it evaluated, `evaluate` reads them and finds the same; both print "synthetic"."""
     weights = tmp_path / "new" / "alexnet.weights.h5"
     assert command_line.main(["train", "--synthetic", "--epochs=2", f"--weights={weights}"]) == 0
     trained, saved, measured = capsys.readouterr().out.splitlines()
@@ -181,16 +181,32 @@ def test_checkpoint_options(reached, tmp_path):
     assert reached["checkpoints"] is None
 
 
+@pytest.mark.usefixtures("small")
+def test_log_messages(tmp_path, monkeypatch, capsys):
+    """The command line prints the package's log messages on stderr as they are, at each call once."""
+    monkeypatch.setattr(alexnet_repro, "build_alexnet", lambda **_: None)
+
+    def train(*_, checkpoints, **__):
+        with checkpoints.opened((), {}) as store:
+            store.restore()
+        return alexnet_repro.History(np.ones(1), np.ones(1), images=1, seconds=1.0, first_update_seconds=1.0)
+
+    monkeypatch.setattr(alexnet_repro, "train", train)
+    for _ in range(2):
+        assert command_line.main(["train", "--synthetic", f"--weights={tmp_path / 'a.weights.h5'}"]) == 0
+        assert capsys.readouterr().err == f"no checkpoint in {tmp_path / 'a.checkpoints'}: starting fresh\n"
+
+
 @pytest.mark.usefixtures("reached")
 @pytest.mark.parametrize(
     ("options", "times"), [([], 1), (["--nondeterministic"], 0)], ids=["default", "nondeterministic"]
 )
 def test_determinism(tmp_path, monkeypatch, options, times):
-    """GPUs are told to give the same bits each time, unless it is asked for that they needn't."""
-    told = []
-    monkeypatch.setattr("alexnet_repro.backend.determinism.make_gpus_deterministic", lambda: told.append(True))
+    """GPUs are set to deterministic kernels, unless the option allows others."""
+    calls = []
+    monkeypatch.setattr("alexnet_repro.backend.determinism.make_gpus_deterministic", lambda: calls.append(True))
     assert command_line.main(["train", "--synthetic", f"--weights={tmp_path / 'a.weights.h5'}", *options]) == 0
-    assert len(told) == times
+    assert len(calls) == times
 
 
 @pytest.mark.usefixtures("reached")
@@ -207,8 +223,8 @@ def test_signals_stop_a_training(tmp_path, monkeypatch, capsys, number):
     monkeypatch.setattr(alexnet_repro, "train", train)
     words = ["train", "--synthetic", "--seed=3", f"--weights={tmp_path / 'a b.weights.h5'}"]
     assert command_line.main(words) == {signal.SIGINT: 130, signal.SIGTERM: 143}[number]
-    said = capsys.readouterr().err.strip().splitlines()
-    assert said == [
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert lines == [
         f"{number.name}: stopping after the updates at hand; once more, and it stops at once",
         "stopped after update 1 of 2; to resume:",
         f"  python -m alexnet_repro train --synthetic --seed=3 '--weights={tmp_path}/a b.weights.h5' --resume",

@@ -44,7 +44,7 @@ def names(folder):
 
 
 def test_when_and_how_many(run, tmp_path):
-    """A checkpoint is saved every so many updates and at each epoch's end, and the latest three are kept."""
+    """A checkpoint is saved every `every` updates and at each epoch's end, and the latest three are kept."""
     made = []
     run(settings={"keep": 100})
     made = names(tmp_path)
@@ -63,8 +63,8 @@ def test_resumed_is_uninterrupted(run, tmp_path, stop_after):
         path.unlink()
     stopped, _, _ = run(stop_after=stop_after)
     assert f"after update {2 * stop_after} of 24" in str(stopped)
-    resumed, again, said = run()
-    assert said == [f"resuming from {tmp_path}/update-{2 * stop_after:08}.npz, after update {2 * stop_after}"]
+    resumed, again, messages = run()
+    assert messages == [f"resuming from {tmp_path}/update-{2 * stop_after:08}.npz, after update {2 * stop_after}"]
     np.testing.assert_array_equal(resumed.losses, whole.losses)
     np.testing.assert_array_equal(again.weight, step.weight)
     assert (resumed.images, len(resumed.accuracies)) == (96, 24)
@@ -78,7 +78,7 @@ def test_a_finished_run_is_finished(run):
     assert float(step.weight[0]) == whole.losses[-1]
 
 
-def test_a_run_anew_in_the_same_folder(run, tmp_path):
+def test_fresh_run_in_the_same_folder(run, tmp_path):
     """A run that starts fresh in the folder of another keeps its own checkpoints, and resumes from them."""
     run()
     run(stop_after=3, resume=False)
@@ -95,35 +95,35 @@ def test_nothing_to_resume(run, tmp_path):
     "damage", ["cut", "flipped", "empty", "html", "pickle", "swapped", "zip-version", "zip-encrypted"]
 )
 def test_corrupt_checkpoints(run, tmp_path, damage):
-    """A newest checkpoint that is damaged is named, the one before is used, and the end is the same."""
+    """A corrupt latest checkpoint is skipped, the one before is used, and the result is the same."""
     whole, _, _ = run()
-    newest, before = sorted(tmp_path.glob("*.npz"), reverse=True)[:2]
-    content = bytearray(newest.read_bytes())
+    latest, before = sorted(tmp_path.glob("*.npz"), reverse=True)[:2]
+    content = bytearray(latest.read_bytes())
     if damage == "cut":
-        newest.write_bytes(content[: len(content) // 2])
+        latest.write_bytes(content[: len(content) // 2])
     elif damage == "flipped":
         content[content.index(b"losses.npy") + 150] ^= 1
-        newest.write_bytes(content)
+        latest.write_bytes(content)
     elif damage.startswith("zip"):  # in the first entry of the archive's directory: a version to come, or a password
         at, bits = {"zip-version": (6, 64), "zip-encrypted": (8, 1)}[damage]
         content[content.index(b"PK\x01\x02") + at] ^= bits
-        newest.write_bytes(content)
+        latest.write_bytes(content)
     elif damage == "pickle":
-        np.savez(newest, description=np.array([{"a": print}], object))
+        np.savez(latest, description=np.array([{"a": print}], object))
     elif damage == "swapped":  # whole archives, but another array than was described
-        with np.load(newest) as archive:
+        with np.load(latest) as archive:
             arrays = dict(archive)
-        np.savez(newest, **{**arrays, "000": arrays["000"] + 1})
+        np.savez(latest, **{**arrays, "000": arrays["000"] + 1})
     else:
-        newest.write_bytes(b"" if damage == "empty" else b"<html>")
-    resumed, _, said = run()
-    assert said[0].startswith(f"{newest} skipped: corrupt")
-    assert said[1].startswith(f"resuming from {before}")
+        latest.write_bytes(b"" if damage == "empty" else b"<html>")
+    resumed, _, messages = run()
+    assert messages[0].startswith(f"{latest} skipped: corrupt")
+    assert messages[1].startswith(f"resuming from {before}")
     np.testing.assert_array_equal(resumed.losses, whole.losses)
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "difference"),
     [
         ({"recipe": dataclasses.replace(TINY, loss="normalised_sigmoid")}, "recipe loss is 'softmax' there, 'normal"),
         ({"loader": small_loader(seed=1)}, "seed is '0' there, '1' here"),
@@ -131,7 +131,7 @@ def test_corrupt_checkpoints(run, tmp_path, damage):
     ],
     ids=["recipe", "seed", "data"],
 )
-def test_foreign_checkpoints(run, change, said):
+def test_foreign_checkpoints(run, change, difference):
     """Checkpoints of another recipe, seed or data set are skipped: each is named, with what differs."""
     run()
     with pytest.raises(OSError, match=r"no checkpoint in .* is usable; to start fresh, move them away"):
@@ -139,11 +139,11 @@ def test_foreign_checkpoints(run, change, said):
     with Messages() as lines, pytest.raises(OSError, match="no checkpoint"):
         run(**change)
     assert len(lines) == 3
-    assert f"skipped: belongs to a different run: {said}" in lines[0]
+    assert f"skipped: belongs to a different run: {difference}" in lines[0]
 
 
 def test_clock_that_went_back(run, tmp_path):
-    """What is saved last is the newest, and is kept, whatever the clock says of those before."""
+    """The checkpoint saved last is the latest, and is kept, whatever the clock says of earlier ones."""
     run(stop_after=9)
     tomorrow = time.time() + 86_400
     for path in tmp_path.glob("*.npz"):
@@ -163,9 +163,9 @@ def test_full_disk(run, tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(np, "savez", full)
-    history, _, said = run()
-    assert len(history.losses) == 24  # training goes on
-    assert said[1] == (
+    history, _, messages = run()
+    assert len(history.losses) == 24  # training continues
+    assert messages[1] == (
         f"{tmp_path}/update-00000008.npz can't be written: No space left on device; the latest checkpoint is "
         f"{tmp_path}/update-00000006.npz; training continues, free that disk"
     )
@@ -215,9 +215,9 @@ def test_other_versions(run, tmp_path):
     description = json.loads(arrays["description"].tobytes())
     description["versions"]["keras"] = "3.0.0"
     np.savez(path, **{**arrays, "description": np.frombuffer(json.dumps(description).encode(), np.uint8)})
-    _, _, said = run(stop_after=3)
-    assert "bits may differ from here on: keras is '3.0.0' there, '" in said[0]
-    assert "resuming from" in said[1]
+    _, _, messages = run(stop_after=3)
+    assert "bits may differ from here on: keras is '3.0.0' there, '" in messages[0]
+    assert "resuming from" in messages[1]
 
 
 @pytest.mark.slow

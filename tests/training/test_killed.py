@@ -15,7 +15,7 @@ KILLS, UPDATES = 20, 100
 
 
 class Life:
-    """A process that trains once it is told to."""
+    """A process that trains once `begin` is called."""
 
     def __init__(self, folder):
         script = PROCESSES / "training.py"
@@ -38,23 +38,23 @@ class Life:
     def kill(self):
         """Kill it; whatever it was doing is not finished."""
         self.process.kill()
-        _, said = self.process.communicate()
-        return said
+        _, err = self.process.communicate()
+        return err
 
     def end(self):
         """Let it come to its end; returns its digest."""
-        told, said = self.process.communicate()
-        assert self.process.returncode == 0, said
-        return told.strip()
+        out, err = self.process.communicate()
+        assert self.process.returncode == 0, err
+        return out.strip()
 
 
-def newest(folder):
-    """Return how many updates the newest checkpoint holds."""
+def latest(folder):
+    """Return how many updates the latest checkpoint holds."""
     return max((int(path.stem.removeprefix("update-")) for path in folder.glob("update-*.npz")), default=0)
 
 
 def wait(life, for_what):
-    """Wait until something is the case, in a life that goes on meanwhile."""
+    """Wait until a condition is true, in a running life."""
     deadline = time.monotonic() + 60
     while not for_what():
         assert life.process.poll() is None, "the run ended before it was killed: more updates are needed"
@@ -70,22 +70,22 @@ def test_killed_at_random_moments(tmp_path):
     following = Life(folder)
     digest = whole.end()
     for number in range(KILLS):
-        life, before = following.begin(), newest(folder)
+        life, before = following.begin(), latest(folder)
         following = Life(folder)
         if number % 4 == 0:  # at any moment, before anything new is saved as well
             time.sleep(moments.uniform(0, 4))
         elif number % 4 == 1:
-            wait(life, lambda before=before: newest(folder) > before)
+            wait(life, lambda before=before: latest(folder) > before)
             time.sleep(moments.uniform(0, 0.6))
         else:
             wait(life, lambda: list(folder.glob(".update-*")))
             time.sleep(moments.uniform(0, 0.1))
-        said = life.kill()
-        assert "skipped" not in said
-        assert newest(folder) >= before
+        err = life.kill()
+        assert "skipped" not in err
+        assert latest(folder) >= before
         cut += bool(list(folder.glob(".update-*")))
     assert cut > KILLS / 10, "no kills fell into a save"
-    assert newest(folder) > 0
+    assert latest(folder) > 0
     assert following.begin().end() == digest
     assert digest.startswith(f"{UPDATES} losses ")
     shutil.rmtree(tmp_path)

@@ -28,7 +28,7 @@ def start(*arguments):
 
 
 def off(curves, expected):
-    """Return by how many of their standard deviations the means of windows differ at the most, over pairs by seed.
+    """Return by how many of their standard deviations the means of windows differ at most, over pairs by seed.
 
     A seed's first weights and images are the same in both; masks aren't, and they are what seeds differ by here.
     """
@@ -43,7 +43,7 @@ def bound(seeds):
 
 @pytest.fixture(scope="module")
 def learned(tmp_path_factory):
-    """The curves of one device and so many replicas in one process; each number is learned once."""
+    """The curves of one device and of some replicas in one process; each number is learned once."""
     folder, known = tmp_path_factory.mktemp("curves"), {}
 
     def learned(replicas):

@@ -279,7 +279,7 @@ def test_evaluate_again_sees_new_weights(small, loader):
 
 
 def test_evaluate_on_a_draw(loader, small):
-    """A number of samples is drawn from the test images, with replacement, more than there are if asked."""
+    """A number of samples is drawn from the test images, with replacement, even more than there are."""
     _, (images, _) = synthetic_fashion(1, 64, seed=0)
     top = int(keras.ops.argmax(small(resize_with_pad(images[:1, ..., None] / np.float32(255), 67, 67)), axis=-1)[0])
     one_right = images[:1], np.array([top], np.uint8)  # the one test image is classified correctly, training's are not

@@ -28,7 +28,7 @@ def run(model, tmp_path):
 
 
 class Watched:
-    """Saving weights and measuring, which do nothing but fail at the calls they are told to."""
+    """Saving weights and evaluating, which do nothing but fail at chosen calls."""
 
     def __init__(self, folder):
         self.folder, self.calls, self.failing = folder, [], {}
@@ -69,22 +69,22 @@ def test_checkpoint_comes_first(run, watched):
 
 
 @pytest.mark.parametrize("call", [1, 2])
-def test_killed_while_measuring(run, watched, call):
-    """Who goes on measures what wasn't measured, and makes no update again."""
+def test_killed_while_evaluating(run, watched, call):
+    """On resume, a pending evaluation runs first, and no update is made again."""
     whole = run(resume=False)[0]
     watched.failing["measured"] = call
     with pytest.raises(KeyboardInterrupt):
         run(validate=True, resume=False)
-    history, _, said = run(validate=True)
-    assert said[0].endswith(f"after update {12 * call}")
+    history, _, messages = run(validate=True)
+    assert messages[0].endswith(f"after update {12 * call}")
     assert history.evaluations == ((12, FOUND), (24, FOUND))
     assert len(watched.calls) == 3
     np.testing.assert_array_equal(history.losses, whole.losses)
 
 
 @pytest.mark.parametrize("draws", [6, 12])
-def test_stopped_where_measuring_is_due(run, watched, draws):
-    """Who is stopped doesn't measure first, for which there may be no time; who goes on does."""
+def test_stopped_where_an_evaluation_is_due(run, watched, draws):
+    """A stop comes before an evaluation, for which there may be no time; it runs on resume."""
     stopped = run(validate=True, stop_after=draws)[0]
     assert str(stopped) == f"stopped after update {2 * draws} of 24"
     assert len(watched.calls) == draws // 6 - 1
@@ -92,26 +92,26 @@ def test_stopped_where_measuring_is_due(run, watched, draws):
 
 
 def test_no_room_for_weights(run, watched):
-    """Training goes on where weights can't be saved, and says so; but for those that are saved last."""
+    """Training continues where weights can't be saved, with a warning; except for the last ones."""
     watched.failing["saved"] = "always"
     with pytest.raises(OSError, match=r"^no room; free that disk, and resume from the latest checkpoint$"):
         run(recipe=SAVING, weights="a.weights.h5")
     assert len(watched.calls) == 4
     watched.failing.clear()
-    history, _, said = run(recipe=SAVING, weights="a.weights.h5", loader=small_loader())
-    assert said[0].endswith("after update 20")
+    history, _, messages = run(recipe=SAVING, weights="a.weights.h5", loader=small_loader())
+    assert messages[0].endswith("after update 20")
     assert watched.calls[4:] == ["saved a.weights.h5"]
     assert history.saved
 
 
-def test_no_room_is_said(run, watched):
-    """Where weights couldn't be saved meanwhile, it is said each time."""
+def test_no_room_is_a_warning(run, watched):
+    """Each failed save of weights on the way is a warning."""
     watched.failing["saved"] = 1
     assert run(recipe=SAVING, weights="a.weights.h5")[2][1:] == ["no room; training continues, free that disk"]
 
 
 def test_weights_of_a_finished_run(run, model, tmp_path):
-    """A run that is at its end saves its last weights where it is asked to this time, and knows them again."""
+    """A finished run saves its last weights where it is to this time, and recognizes them."""
     first = run(weights=tmp_path / "a.weights.h5")[0]
     again = run(weights=tmp_path / "b.weights.h5")[0]
     assert first.saved == again.saved == weights_digest(model)
@@ -131,7 +131,7 @@ def test_weights_differ_in_their_digest(model):
 
 
 def test_loader_that_goes_on(run):
-    """A run that goes on with the loader of the run before draws what comes next, and nothing twice."""
+    """A run that resumes with the loader of the run before draws what comes next, and nothing twice."""
     whole, loader = run(resume=False)[0], small_loader()
     run(stop_after=5, loader=loader, resume=False)
     np.testing.assert_array_equal(run(loader=loader)[0].losses, whole.losses)

@@ -48,7 +48,7 @@ def test_first_signal_is_a_request(number, capsys):
 
 
 def test_ignored_signal_stays_ignored(number, capsys):
-    """What this process was started to ignore, as work in a shell's background, is no wish."""
+    """A signal that this process was started to ignore, as work in a shell's background, is no request."""
     signal.signal(number, signal.SIG_IGN)
     with deferred_signals() as stop_request:
         signal.raise_signal(number)
@@ -85,8 +85,8 @@ def test_output_to_a_full_disk():
             print("x" * 100_000)
             done.append(True)
 
-    said = pytest.raises(OSError, match="couldn't be written: No space left on device")
-    with Path("/dev/full").open("w") as full, contextlib.redirect_stdout(full), said:
+    lost = pytest.raises(OSError, match="couldn't be written: No space left on device")
+    with Path("/dev/full").open("w") as full, contextlib.redirect_stdout(full), lost:
         go_on()
     assert done
 
@@ -113,9 +113,9 @@ def test_training_in_a_pipeline(tmp_path):
         stderr=subprocess.STDOUT,
         env={**os.environ, "CUDA_VISIBLE_DEVICES": "-1"},
     )
-    said = b""
-    while b"training takes about" not in said:
-        said += os.read(process.stdout.fileno(), 1 << 12)
+    output = b""
+    while b"training takes about" not in output:
+        output += os.read(process.stdout.fileno(), 1 << 12)
         assert process.poll() is None
     process.stdout.close()
     time.sleep(0.5)

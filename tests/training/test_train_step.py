@@ -13,7 +13,7 @@ BATCH = 8
 
 
 def made(kind, precision, parts):
-    """Return losses and accuracies of five updates, made in so many calls, and every variable after them.
+    """Return losses and accuracies of five updates, made in `parts` calls, and every variable after them.
 
     On sides of 112 pixels: four times 28, so that resizing is exact.
     """

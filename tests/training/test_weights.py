@@ -70,7 +70,7 @@ def test_variants(model, tmp_path, change):
 
 
 def test_unbuilt_model():
-    """A model that has no weights yet isn't said to have been loaded."""
+    """A model without weights yet is an error, not loaded."""
     with pytest.raises(ValueError, match="build it first"):
         load_weights(keras.Sequential([keras.layers.Dense(1)]), WEIGHTS_2_0_0)
 
@@ -90,7 +90,7 @@ def test_flushed_before_it_gets_its_name(model, tmp_path, monkeypatch):
 
 
 def test_no_room_on_the_disk(model, tmp_path, monkeypatch):
-    """Where a file has no room, that is said before HDF5 begins to write, and the old one stays."""
+    """A file without room is an error before HDF5 begins to write, and the old one stays."""
     path = save_weights(trained(), tmp_path / "a.weights.h5")
     # 18 + 2 + 40 + 5 + 15 + 3 weights, and the two entries of the dropout's seed.
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=4 * 85 - 1))

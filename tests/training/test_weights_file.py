@@ -69,7 +69,7 @@ MISMATCHES = {
         _replaced("dense/dense/kernel:0", shape=(5, 8), dtype="f4"),
         "layer dense, variable kernel: shape (5, 8) in the file, (8, 5) in the model",
     ),
-    "huge": (  # 4 EB, said and not read
+    "huge": (  # 4 EB, declared and not read
         _replaced("dense/dense/bias:0", shape=(2**60,), dtype="f4", chunks=(1024,)),
         "layer dense, variable bias: shape (1152921504606846976,) in the file, (5,) in the model",
     ),
@@ -120,8 +120,8 @@ MISMATCHES = {
 @pytest.mark.parametrize("difference", MISMATCHES)
 def test_mismatch(model, tmp_path, difference):
     """The first layer or variable that differs is named, with both sides, and no weight is changed."""
-    change, said = MISMATCHES[difference]
-    assert refusal(model, edited(tmp_path, change)) == said
+    change, message = MISMATCHES[difference]
+    assert refusal(model, edited(tmp_path, change)) == message
 
 
 @pytest.mark.parametrize("suffix", [".weights.h5", ".keras", ".h5"])
@@ -181,9 +181,9 @@ NO_WEIGHTS = {
 @pytest.mark.parametrize("content", NO_WEIGHTS)
 def test_no_weights(model, tmp_path, content):
     """What is no file of weights is refused in one line that says what it is; a pickle isn't opened."""
-    make, said = NO_WEIGHTS[content]
+    make, message = NO_WEIGHTS[content]
     make(tmp_path / "a.weights.h5")
-    assert refusal(model, tmp_path / "a.weights.h5").startswith(said)
+    assert refusal(model, tmp_path / "a.weights.h5").startswith(message)
     assert not (tmp_path / "trapped").exists()
 
 
@@ -205,6 +205,6 @@ def test_code_is_never_run(model, tmp_path, suffix):
     trap = keras.layers.Lambda(lambda x: (open(trapped, "w"), x)[1])  # noqa: PTH123, SIM115
     shortened([trap]).save(path)
     Path(trapped).unlink()  # making the model ran it
-    said = "it has a Lambda layer, that is, code, which is never run; this model has none"
-    assert refusal(model, path) == said
+    message = "it has a Lambda layer, that is, code, which is never run; this model has none"
+    assert refusal(model, path) == message
     assert not Path(trapped).exists()

@@ -84,7 +84,7 @@ def update(config: CheckConfig) -> Finding:
 
 
 def dropout(config: CheckConfig) -> Finding:
-    """Dropout drops half of the units and doubles the rest in training, anew at each step; in evaluation it is off."""
+    """Dropout drops half of the units, new ones at each step, and doubles the rest in training; evaluation has none."""
     images, labels = config.loader().all_test()
     pair = images[..., 0], labels
     loader, indices = DataLoader.from_arrays(pair, pair), np.arange(config.batch)  # trains on what it evaluates
@@ -102,28 +102,28 @@ def dropout(config: CheckConfig) -> Finding:
     expected, logits, _ = _exact_step(weights, images, labels, config.side)
     bound = 2 * error_bounds.drift(config.precision, config.device) * float(np.abs(logits).max())
     off = abs(evaluated - expected)
-    said = f"losses in training {trained[0]:.6f}, {trained[1]:.6f}; evaluated {evaluated:.6f}"
+    evidence = f"losses in training {trained[0]:.6f}, {trained[1]:.6f}; evaluated {evaluated:.6f}"
     if not off <= bound:
         message = (
             f"in evaluation the loss isn't that of the whole network, {expected:.6f}: is dropout on, or drops inputs?"
         )
-        return _off(message, off, bound, "dropout", said)
+        return _off(message, off, bound, "dropout", evidence)
     if trained[0] == trained[1]:
         how = "does nothing in training" if abs(trained[0] - expected) <= bound else "drops the same units at each step"
-        return _off(f"dropout {how}", 0.0, None, "dropout", said)
+        return _off(f"dropout {how}", 0.0, None, "dropout", evidence)
     spread = error_bounds.confidence(1) / 2 / math.sqrt(DROPPED_UNITS)
     for units in dropped:
         share = float((units == 0).mean())
         if abs(share - documented.DROPOUT_RATE) > spread or set(np.unique(units)) != {0.0, 2.0}:
             message = f"dropout leaves {np.unique(units)[-1]:g} and drops {share:.3f} of the units, should be 2 and 0.5"
-            return _off(message, abs(share - documented.DROPOUT_RATE), spread, "dropout", said)
-    return Finding("dropout", "PASS", "on in training, off in evaluation", said, number=off, bound=bound)
+            return _off(message, abs(share - documented.DROPOUT_RATE), spread, "dropout", evidence)
+    return Finding("dropout", "PASS", "on in training, off in evaluation", evidence, number=off, bound=bound)
 
 
 def _off(message: str, number: float, bound: float | None, check: str = "update", evidence: str = "") -> Finding:
-    against = "" if bound is None else f"off by {number:.2e}, allowed {bound:.2e}"
-    said = "; ".join(filter(None, (against, evidence)))
-    return Finding(check, "FAIL", message, said, SUSPECT, number=number, bound=bound)
+    difference = "" if bound is None else f"off by {number:.2e}, allowed {bound:.2e}"
+    evidence = "; ".join(filter(None, (difference, evidence)))
+    return Finding(check, "FAIL", message, evidence, SUSPECT, number=number, bound=bound)
 
 
 def _exact_step(
