@@ -1,6 +1,6 @@
 """The classifier: from 28x28 uint8 images to logits, compiled by Keras for training or evaluation."""
 
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import keras
 
@@ -50,20 +50,21 @@ def compiled(
     return classifier
 
 
-def build_classifier(
-    model: keras.Sequential,
-    recipe: Recipe,
-    optimizer: keras.optimizers.Optimizer | None = None,
-    *,
-    jit_compile: bool | str = "auto",
-) -> Classifier:
-    """Return the compiled model that a train step updates, its optimizer built; it shares `model`'s layers.
+class CompileOptions(TypedDict, total=False):
+    """Options of a train step."""
 
-    Without an `optimizer`, the recipe's own. `jit_compile` is whether XLA compiles it; by default Keras decides.
-    """
-    optimizer = optimizer or recipe.build_optimizer()
+    optimizer: keras.optimizers.Optimizer
+    """Instead of the recipe's."""
+    jit_compile: bool | str
+    """Whether XLA compiles the update; by default Keras decides."""
+
+
+def build_classifier(model: keras.Sequential, recipe: Recipe, **options: Unpack[CompileOptions]) -> Classifier:
+    """Return the compiled model that a train step updates, its optimizer built; it shares `model`'s layers."""
+    optimizer = options.get("optimizer") or recipe.build_optimizer()
     if model.dtype_policy.name == "mixed_float16":
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+    jit_compile = options.get("jit_compile", "auto")
     classifier = compiled(Classifier(model, dropout=recipe.dropout), recipe.loss, optimizer, jit_compile)
     classifier.optimizer.build(classifier.trainable_variables)
     return classifier

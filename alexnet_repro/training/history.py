@@ -125,13 +125,13 @@ class TrainingRecorder:
         return History(
             np.array(self.losses),
             np.array(self.accuracies),
-            len(self.losses) * self.recipe.batch_size,
-            (self._paused or time.perf_counter()) - self._start,
-            self._first_update_seconds,
-            self.evaluations,
-            self.saved,
-            self.draws,
-            self.begun,
+            images=len(self.losses) * self.recipe.batch_size,
+            seconds=(self._paused or time.perf_counter()) - self._start,
+            first_update_seconds=self._first_update_seconds,
+            evaluations=self.evaluations,
+            saved=self.saved,
+            draws=self.draws,
+            begun=self.begun,
         )
 
 

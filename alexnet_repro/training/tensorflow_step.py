@@ -6,7 +6,7 @@ GPUs, rings of gRPC between CPUs).
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import keras
 import numpy as np
@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from alexnet_repro.data.loader import DataLoader
 from alexnet_repro.model import LOSSES
-from alexnet_repro.training.classifier import build_classifier
+from alexnet_repro.training.classifier import CompileOptions, build_classifier
 from alexnet_repro.training.recipe import Recipe
 
 UPDATES_PER_CALL = 32  # on a GPU: about 0.1 s, of which launching takes a few milliseconds
@@ -34,20 +34,13 @@ class TensorFlowTrainStep:
         loader: DataLoader,
         recipe: Recipe,
         *,
-        optimizer: keras.optimizers.Optimizer | None = None,
-        jit_compile: bool | str = "auto",
         resident: bool | None = None,
+        **options: Unpack[CompileOptions],
     ) -> None:
-        """Compile `recipe`'s update of `model`.
+        """Compile `recipe`'s update of `model`; the arguments are `train_step.best_train_step`'s.
 
-        Args:
-            model: as the next four, `train_step.best_train_step`'s.
-            loader: of the training images.
-            recipe: the loss, optimizer, dropout and batch size are taken from it.
-            optimizer: instead of the recipe's.
-            jit_compile: whether XLA compiles the update.
-            resident: whether each replica's device holds all training images, or images are sent batch by batch; by
-                default, whether there is a GPU.
+        `resident` is whether each replica's device holds all training images, or images are sent batch by batch; by
+        default, whether there is a GPU.
 
         Raises:
             ValueError: the batch can't be shared equally among the replicas.
@@ -56,7 +49,7 @@ class TensorFlowTrainStep:
         self._replicas = self._strategy.num_replicas_in_sync
         if recipe.batch_size % self._replicas:
             raise ValueError(f"a batch of {recipe.batch_size} can't be shared equally among {self._replicas} replicas")
-        self.classifier = build_classifier(model, recipe, optimizer, jit_compile=jit_compile)
+        self.classifier = build_classifier(model, recipe, **options)
         self.variables = (*self.classifier.variables, *self.classifier.optimizer.variables)
         gpu = bool(tf.config.list_logical_devices("GPU"))
         self.updates_per_call = UPDATES_PER_CALL if gpu else 1

@@ -1,13 +1,13 @@
 """The train step: what `train`, the checks and the benchmarks update weights by, on every backend."""
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, Unpack
 
 import keras
 import numpy as np
 
 from alexnet_repro.data.loader import DataLoader
-from alexnet_repro.training.classifier import Classifier, build_classifier
+from alexnet_repro.training.classifier import Classifier, CompileOptions, build_classifier
 from alexnet_repro.training.recipe import Recipe
 
 
@@ -45,17 +45,11 @@ class KerasTrainStep:
     updates_per_call = 1
 
     def __init__(
-        self,
-        model: keras.Sequential,
-        loader: DataLoader,
-        recipe: Recipe,
-        *,
-        optimizer: keras.optimizers.Optimizer | None = None,
-        jit_compile: bool | str = "auto",
+        self, model: keras.Sequential, loader: DataLoader, recipe: Recipe, **options: Unpack[CompileOptions]
     ) -> None:
-        """Compile `recipe`'s update of `model`; the options are `build_classifier`'s."""
+        """Compile `recipe`'s update of `model`."""
         self._loader = loader
-        self.classifier = build_classifier(model, recipe, optimizer, jit_compile=jit_compile)
+        self.classifier = build_classifier(model, recipe, **options)
         self.variables = (*self.classifier.variables, *self.classifier.optimizer.variables)
 
     def __call__(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -66,12 +60,7 @@ class KerasTrainStep:
 
 
 def best_train_step(
-    model: keras.Sequential,
-    loader: DataLoader,
-    recipe: Recipe,
-    *,
-    optimizer: keras.optimizers.Optimizer | None = None,
-    jit_compile: bool | str = "auto",
+    model: keras.Sequential, loader: DataLoader, recipe: Recipe, **options: Unpack[CompileOptions]
 ) -> TrainStep:
     """Return the active backend's fastest train step of `model`, the one that `train` uses.
 
@@ -79,11 +68,10 @@ def best_train_step(
         model: from `build_alexnet`.
         loader: of the training images.
         recipe: the loss, optimizer, dropout and batch size are taken from it.
-        optimizer: instead of the recipe's.
-        jit_compile: whether XLA compiles the update; by default Keras decides.
+        options: `optimizer` and `jit_compile`, see `alexnet_repro.training.classifier.CompileOptions`.
     """
     if keras.backend.backend() == "tensorflow":
         from alexnet_repro.training.tensorflow_step import TensorFlowTrainStep
 
-        return TensorFlowTrainStep(model, loader, recipe, optimizer=optimizer, jit_compile=jit_compile)
-    return KerasTrainStep(model, loader, recipe, optimizer=optimizer, jit_compile=jit_compile)
+        return TensorFlowTrainStep(model, loader, recipe, **options)
+    return KerasTrainStep(model, loader, recipe, **options)
