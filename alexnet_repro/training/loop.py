@@ -74,7 +74,10 @@ def train(
     if weights is not None:
         check_weights_path(weights)
     step = step or best_train_step(model, loader, recipe)
-    with _store(checkpoints, step, model, loader, recipe) as store:
+    opened: AbstractContextManager[Store | None] = nullcontext()
+    if checkpoints:
+        opened = checkpoints.opened(step.variables, identity(model, loader, recipe, step.variables))
+    with opened as store:
         restored = store.restore() if store and resume else None
         before = restored if restored and restored.draws else History.empty(loader.train_draws)
         recorder = TrainingRecorder(recipe, before, show=progress)
@@ -148,14 +151,6 @@ class _Callbacks:
             logger.warning("%s; training continues, free that disk", error)
         else:
             self.recorder.saved = weights_digest(self.model) if last else ""
-
-
-def _store(
-    checkpoints: Checkpoints | None, step: TrainStep, model: keras.Sequential, loader: DataLoader, recipe: Recipe
-) -> AbstractContextManager[Store | None]:
-    if checkpoints is None:
-        return nullcontext()
-    return checkpoints.opened(step.variables, identity(model, loader, recipe, step.variables))
 
 
 def _run_updates(
