@@ -58,6 +58,16 @@ def test_every_step_is_kerass(kind, precision):
     assert len({*losses}) == 5
 
 
+@pytest.mark.parametrize("kind", [KerasTrainStep, best_train_step], ids=lambda kind: f"kind={kind.__name__}")
+def test_options(kind):
+    """A train step takes an optimizer instead of the recipe's, and whether XLA compiles it."""
+    loader = DataLoader.from_arrays(*synthetic_fashion(8, 1, seed=0), seed=0)
+    model, optimizer = build_alexnet((67, 67, 1), kernel_initializer="zeros"), keras.optimizers.SGD(0.5)
+    step = kind(model, loader, Recipe.quick(), optimizer=optimizer, jit_compile=False)
+    assert step.classifier.optimizer is optimizer
+    assert step.classifier.jit_compile is False
+
+
 def test_no_variable_of_int32():
     """TensorFlow keeps variables of int32 on the host, where what XLA compiles for a GPU can't read them: none is."""
     pytest.importorskip("tensorflow")
