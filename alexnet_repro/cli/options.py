@@ -42,24 +42,22 @@ def new_weights_file(text: str) -> Path:
     return Path(text)
 
 
-def existing_file(text: str) -> Path:
-    """Argument type: an existing file."""
-    return _existing(text, "file", Path.is_file)
+def _existing(what: str, is_one: Callable[[Path], bool]) -> Callable[[str], Path]:
+    """Return an argument type: the path of an existing file or folder."""
+
+    def parse(text: str) -> Path:
+        try:
+            found = is_one(Path(text))
+        except OSError as error:  # a parent folder can't be read, or the name is too long
+            raise argparse.ArgumentTypeError(f"{text}: {error.strerror}") from error
+        if not found:
+            raise argparse.ArgumentTypeError(f"no such {what}: {text}")
+        return Path(text)
+
+    return parse
 
 
-def existing_folder(text: str) -> Path:
-    """Argument type: an existing folder."""
-    return _existing(text, "folder", Path.is_dir)
-
-
-def _existing(text: str, what: str, there: Callable[[Path], bool]) -> Path:
-    try:
-        found = there(Path(text))
-    except OSError as error:  # a parent folder can't be read, or the name is too long
-        raise argparse.ArgumentTypeError(f"{text}: {error.strerror}") from error
-    if not found:
-        raise argparse.ArgumentTypeError(f"no such {what}: {text}")
-    return Path(text)
+existing_file, existing_folder = _existing("file", Path.is_file), _existing("folder", Path.is_dir)
 
 
 def conflict(arguments: argparse.Namespace) -> str | None:
