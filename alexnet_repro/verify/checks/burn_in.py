@@ -34,16 +34,7 @@ def burn_in(
     deadline: float,
     environ: dict[str, str],
 ) -> Finding:
-    """Burn in one device, in a child.
-
-    Args:
-        config: the device, by its name here; `environ` must show the child this one alone of its kind.
-        precisions: of the replays, in turn.
-        seconds: how long.
-        say: gets a line of progress per minute.
-        deadline: seconds that one check may take.
-        environ: environment variables to change.
-    """
+    """Burn in one device in a child, as `run_in_child` takes it; `say` gets a line of progress per minute."""
     there = replace(config, device=f"{config.device.partition(':')[0]}:0")
     options = json.dumps({"config": asdict(there), "precisions": precisions, "seconds": seconds})
     environ = {**environ, **determinism_variables(), **_memory_variables()}

@@ -2,6 +2,7 @@
 
 import dataclasses
 import datetime as dt
+import functools
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -65,40 +66,33 @@ def compare_digests(
         environment: of `alexnet_repro.verify.doctor.fingerprint.environment_of`.
         stored: of `read_digests`.
     """
-    finding = _compared(replayed, config, environment, stored)
-    return dataclasses.replace(finding, device=replayed.device, precision=replayed.precision)
-
-
-def _compared(
-    replayed: Finding, config: CheckConfig, environment: Mapping[str, Any], stored: Sequence[Golden]
-) -> Finding:
+    finding = functools.partial(Finding, "golden", device=replayed.device, precision=replayed.precision)
     if not replayed.data.get("steps"):
-        return Finding("golden", "INCONCLUSIVE", "the replay gave no digests to compare", fix="fix that check first")
+        return finding("INCONCLUSIVE", "the replay gave no digests to compare", fix="fix that check first")
     same_task = [golden for golden in stored if golden.task == task_of(config)]
     if not same_task:
-        return Finding("golden", "INCONCLUSIVE", "no digests are on file for this task", fix=UPDATE_FIX)
+        return finding("INCONCLUSIVE", "no digests are on file for this task", fix=UPDATE_FIX)
     found = step_digests(replayed)
     golden = next((golden for golden in same_task if golden.environment == environment), None)
     if golden:
         divergence = first_divergence(golden.steps, found, "this run")
         if divergence:
-            return divergence_finding("golden", divergence, f"the one recorded on {golden.recorded}")
-        return Finding("golden", "PASS", f"the bits recorded on {golden.recorded}", number=0, bound=0)
+            failure = divergence_finding("golden", divergence, f"the one recorded on {golden.recorded}")
+            return dataclasses.replace(failure, device=replayed.device, precision=replayed.precision)
+        return finding("PASS", f"the bits recorded on {golden.recorded}", number=0, bound=0)
+    # Elsewhere only the first loss is compared: rounding grows from step to step.
     kind = "gpu" if "gpu" in environment else "cpu"
     golden = ([each for each in same_task if kind in each.environment] or same_task)[-1]
     ours, theirs = (float.fromhex(steps[0].loss) for steps in (found, golden.steps))
-    bound = 2 * error_bounds.drift(config.precision, config.device) * (abs(theirs) + math.log(10))
     error = abs(ours - theirs)
+    bound = 2 * error_bounds.drift(config.precision, config.device) * (abs(theirs) + math.log(10))
+    matches = "matches" if error <= bound else "doesn't match"
     message = (
-        f"first loss {'matches' if error <= bound else 'does not match'} another environment's within rounding; "
-        "bitwise comparison needs the same environment"
+        f"first loss {matches} another environment's within rounding; bitwise comparison needs the same environment"
     )
-    changed = sorted(name for name in environment if environment[name] != golden.environment.get(name))
-    evidence = (
-        f"{ours:.6f}, {theirs:.6f} on {golden.recorded} with other {', '.join(changed)}; later steps aren't compared: "
-        "rounding grows from step to step"
-    )
-    return Finding("golden", "INCONCLUSIVE", message, evidence, UPDATE_FIX, number=error, bound=bound)
+    changed = ", ".join(sorted(name for name in environment if environment[name] != golden.environment.get(name)))
+    evidence = f"{ours:.6f}, {theirs:.6f} on {golden.recorded} with other {changed}; later steps aren't compared"
+    return finding("INCONCLUSIVE", message, evidence, UPDATE_FIX, number=error, bound=bound)
 
 
 def read_digests(path: Path) -> list[Golden]:

@@ -10,7 +10,7 @@ from keras import ops
 from alexnet_repro.backend.devices import moved, on_device, usable_devices
 from alexnet_repro.verify.checks.config import CheckConfig
 from alexnet_repro.verify.doctor.nvidia import NvmlUnavailableError, open_nvml
-from alexnet_repro.verify.finding import Finding
+from alexnet_repro.verify.finding import Finding, Status
 
 # All bits off, all on, and every second; then each block's own, which shows what answers under another's address.
 PATTERNS = (0x00, 0xFF, 0x55, 0xAA)
@@ -56,14 +56,10 @@ def memory(config: CheckConfig, budget: int | None = None, block: int | None = N
         return Finding("memory", "PASS", message, number=0, bound=0)
     share = filled / total
     enough = share >= MIN_FILLED or total - filled <= min(RESERVED_BYTES, MAX_RESERVED * total)
-    return Finding(
-        "memory",
-        "PASS" if enough else "INCONCLUSIVE",
-        f"{message}: {share:.0%} of the device's memory",
-        fix="" if enough else "nvidia-smi # and end the processes that hold the rest",
-        number=share,
-        bound=MIN_FILLED,
-    )
+    status: Status = "PASS" if enough else "INCONCLUSIVE"
+    fix = "" if enough else "nvidia-smi # and end the processes that hold the rest"
+    message += f": {share:.0%} of the device's memory"
+    return Finding("memory", status, message, fix=fix, number=share, bound=MIN_FILLED)
 
 
 def copies(config: CheckConfig, others: tuple[str, ...] = ()) -> Finding:
@@ -138,13 +134,9 @@ def _gpu_memory(device: str) -> int | None:
     except NvmlUnavailableError:
         return None
     try:
-        visible = (os.environ.get("CUDA_VISIBLE_DEVICES") or "").split(",")[int(device.partition(":")[2])]
-        by_number = not visible or visible.isdecimal()
-        handle = (
-            nvml.nvmlDeviceGetHandleByIndex(int(visible or device.partition(":")[2]))
-            if by_number
-            else nvml.nvmlDeviceGetHandleByUUID(visible)
-        )
-        return int(nvml.nvmlDeviceGetMemoryInfo(handle).total)
+        number = device.partition(":")[2]
+        name = (os.environ.get("CUDA_VISIBLE_DEVICES") or "").split(",")[int(number)] or number
+        by_number, by_name = nvml.nvmlDeviceGetHandleByIndex, nvml.nvmlDeviceGetHandleByUUID
+        return int(nvml.nvmlDeviceGetMemoryInfo(by_number(int(name)) if name.isdecimal() else by_name(name)).total)
     except (nvml.NVMLError, IndexError):
         return None

@@ -66,21 +66,16 @@ def agreement(check: str, first: Finding, other: Finding, run: str, reference: s
         run: the other's name, as `another process`.
         reference: the reference's name.
     """
-    return dataclasses.replace(
-        _agreement(check, first, other, run, reference), device=other.device, precision=other.precision
-    )
-
-
-def _agreement(check: str, first: Finding, other: Finding, run: str, reference: str) -> Finding:
     if other.status == "FAIL":
-        return dataclasses.replace(other, check=check)
-    if not first.data.get("steps"):
+        finding = dataclasses.replace(other, check=check)
+    elif not first.data.get("steps"):
         message = f"caused by failed check '{first.check}': there are no digests of {reference} to compare with"
-        return Finding(check, "INCONCLUSIVE", message, first.message, "fix that check first")
-    divergence = first_divergence(step_digests(first), step_digests(other), run)
-    if divergence:
-        return divergence_finding(check, divergence, reference)
-    return _identical(check, step_digests(other), f"{run} has the same bits")
+        finding = Finding(check, "INCONCLUSIVE", message, first.message, "fix that check first")
+    elif divergence := first_divergence(step_digests(first), step_digests(other), run):
+        finding = divergence_finding(check, divergence, reference)
+    else:
+        finding = _identical(check, step_digests(other), f"{run} has the same bits")
+    return dataclasses.replace(finding, device=other.device, precision=other.precision)
 
 
 def step_digests(finding: Finding) -> list[StepDigest]:
