@@ -112,7 +112,7 @@ def test_trickle(places, server, monkeypatch):
     """A file that comes steadily, but far too slowly, is given up when its time is over, not when a block is full."""
     name, size = NAMES[0], len(CONTENT[NAMES[0]])
     server.answers[name] = Answer(CONTENT[name], pause=1.0 / size * 20)
-    monkeypatch.setattr(download, "LONGEST", 0.5)
+    monkeypatch.setattr(download, "MAX_SECONDS", 0.5)
     with pytest.raises(MissingDataError, match=rf"only \d+ of {size:,} bytes came in 0.5 s"):
         load_fashion_mnist(places["data_dir"])
     assert server.requested == [name]
@@ -120,7 +120,7 @@ def test_trickle(places, server, monkeypatch):
 
 def test_waiting_for_another_process(places, server, monkeypatch, capsys):
     """Waiting for another process's download is said, with the lock that it holds, and ends with it."""
-    monkeypatch.setattr(download, "SILENCE", 0.05)
+    monkeypatch.setattr(download, "QUIET_WAIT", 0.05)
     path = places["cache"] / ".download.lock"
     with path.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
