@@ -1,11 +1,11 @@
-"""What the document says, as literal data: the expected side of the contract tests.
+"""The document's facts as literal data: the expected side of the contract tests.
 
 Source: "Dive into Deep Learning", TensorFlow 2 edition, section 5.6 (AlexNet on Fashion-MNIST),
 run there with TensorFlow 2.0.0. Parameters and multiply-accumulates (MACs) follow from the printed
 shapes; the parameters were also read off TensorFlow 2.0.0.
 
-Nothing here is computed from `alexnet_repro.model`, and the model never imports this file: whoever
-changes one of them sees the other turn red.
+Nothing here is computed from `alexnet_repro.model`, and the model never imports this file: a change of
+one without the other fails the tests.
 """
 
 from dataclasses import dataclass
@@ -48,7 +48,7 @@ LAYERS = (
 TOTAL_PARAMETERS = 46_764_746
 TOTAL_MACS = 938_146_176
 
-# Two operations a MAC. A train step is the forward pass, the weight gradients, and the input
+# Two operations per MAC. A train step is the forward pass, the weight gradients, and the input
 # gradients of every layer but the first: 3 * 938,146,176 - 33,872,256 = 2,780,566,272 MACs.
 FORWARD_FLOP = 1_876_292_352
 TRAIN_STEP_FLOP = 5_561_132_544
@@ -65,6 +65,6 @@ LENET_LEARNING_RATE = 0.9
 # Printed figures: of the first draw trained on (means over its four updates), and of 2,000 test
 # images drawn with replacement after training (the loss twice: in the progress line, and returned).
 TENSORFLOW = "2.0.0"
-FIRST_LOSS, FIRST_ACCURACY, FIRST_MILLISECONDS_A_SAMPLE = 2.3014, 0.0547, 15
+FIRST_LOSS, FIRST_ACCURACY, FIRST_MILLISECONDS_PER_SAMPLE = 2.3014, 0.0547, 15
 TEST_SAMPLES, TEST_ACCURACY, TEST_SECONDS = 2_000, 0.8395, 2
 TEST_LOSS_SHOWN, TEST_LOSS = 0.5035, 0.4867

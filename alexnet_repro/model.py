@@ -1,11 +1,10 @@
 """The documented AlexNet and its two losses, on Keras alone: the same on TensorFlow, JAX and PyTorch.
 
-One line of documented code stands for two losses. It compiles a **sigmoid** output under
-`sparse_categorical_crossentropy`, which expects a distribution. TensorFlow 2.0.0 normalised the sigmoid outputs;
-Keras 3 on TensorFlow takes the softmax of the sigmoid's input instead: another number, another gradient, another
-training run. Both losses here take labels `(n,)` (any integer or float dtype, values `0 … classes-1`) and float32
-logits `(n, classes)`, and return one float32 loss an image, `(n,)`. They are finite for logits up to ±1e4 and compute
-the same on every backend, eager or compiled. Other shapes are a `ValueError`.
+The document compiles a **sigmoid** output with `sparse_categorical_crossentropy`, which expects a distribution.
+TensorFlow 2.0.0 normalised the sigmoid outputs; Keras 3 on TensorFlow takes the softmax of the sigmoid's input
+instead, which has another value and another gradient. Both losses take labels `(n,)` (any integer or float dtype,
+values `0 … classes-1`) and float32 logits `(n, classes)`, and return float32 `(n,)`, one loss per image. They are
+finite for logits up to ±1e4 and the same on every backend, eager or compiled. Other shapes raise a `ValueError`.
 """
 
 import operator
@@ -36,14 +35,14 @@ def build_alexnet(
         num_classes: width of the output layer.
         kernel_initializer: a Keras initializer's name; biases start at zero. The document leaves
             Keras's default, `"glorot_uniform"`.
-        for_xla: whether the layers compute the same in operations that XLA compiles well
-            (`alexnet_repro.backend.xla_layers`). Without, as Keras itself would compile with XLA: on JAX, and on
-            TensorFlow where there is a GPU and determinism is off.
+        for_xla: whether the layers use operations that XLA compiles well, with the same results
+            (`alexnet_repro.backend.xla_layers`). By default where Keras would compile with XLA: on JAX, and on
+            TensorFlow with a GPU and determinism off.
 
     Returns:
         A built model from float images `(n, height, width, channels)` to float32 sigmoid outputs
         `(n, num_classes)`. Layers carry the document's printed names (`conv2d` … `dense_2`)
-        whatever was built before. The hidden layers follow Keras's dtype policy; the head is
+        regardless of models built before. The hidden layers follow Keras's dtype policy; the head is
         float32 under every policy.
 
     Raises:
@@ -113,10 +112,7 @@ def build_alexnet(
 
 
 class Logits(keras.layers.Layer):
-    """What a dense head computes before its activation, from the head's own variables.
-
-    Maps features `(n, k)` to float32 logits `(n, num_classes)`.
-    """
+    """A dense head without its activation, on the head's own variables: features `(n, k)` to float32 `(n, classes)`."""
 
     def __init__(self, head: keras.layers.Dense) -> None:
         """Share the kernel and bias of `head`, a built dense layer."""
@@ -132,15 +128,14 @@ class Logits(keras.layers.Layer):
 def logits_model(model: keras.Sequential) -> keras.Model:
     """Return `model` without its sigmoid, sharing every layer: images `(n, h, w, c)` to float32 logits.
 
-    Losses are taken on these logits, so none depends on what Keras remembers of an activation's
-    input.
+    Losses take these logits, so that none depends on Keras's record of an activation's input.
     """
     *_, features, head = model.layers
     return keras.Model(model.inputs[0], Logits(head)(features.output), name=f"{model.name}_logits")
 
 
 class LayerRow(NamedTuple):
-    """One layer as it was built: `output_shape` without the batch axis, `macs` per image, forward."""
+    """One built layer: `output_shape` without the batch axis, `macs` per image in the forward pass."""
 
     name: str
     output_shape: tuple[int, ...]
@@ -172,7 +167,7 @@ EPSILON = 1e-7
 
 
 def softmax(labels: Any, logits: Any) -> Any:
-    """Cross-entropy of the softmax of the logits: what the document's code means under Keras 3 on TensorFlow."""
+    """Cross-entropy of the softmax of the logits: the document's loss as Keras 3 on TensorFlow computes it."""
     labels, logits = ops.convert_to_tensor(labels), ops.cast(logits, "float32")
     if (len(labels.shape), len(logits.shape)) != (1, 2):
         raise ValueError(
@@ -184,7 +179,7 @@ def softmax(labels: Any, logits: Any) -> Any:
 
 
 def normalised_sigmoid(labels: Any, logits: Any) -> Any:
-    """Cross-entropy of the normalised sigmoid, `-log(p[label] / sum(p))`: what the document trained.
+    """Cross-entropy of the normalised sigmoid, `-log(p[label] / sum(p))`: the loss that the document trained with.
 
     As in TensorFlow 2.0.0 (`keras.backend.sparse_categorical_crossentropy`), with
     `p = clip(sigmoid(logits), 1e-7, 1 - 1e-7)`. Where the clip acts, the gradient is zero. It is

@@ -1,4 +1,4 @@
-"""The four official Fashion-MNIST files: find, fetch, verify, read."""
+"""The four official Fashion-MNIST files: find, download, verify, read."""
 
 import gzip
 import hashlib
@@ -55,21 +55,20 @@ class CorruptDataError(OSError):
 
 
 class MissingDataError(FileNotFoundError):
-    """A data file is nowhere on this machine and couldn't be downloaded."""
+    """A data file isn't on this machine and couldn't be downloaded."""
 
 
 def load_fashion_mnist(data_dir: str | os.PathLike[str] | None = None) -> tuple[Arrays, Arrays]:
     """Return Fashion-MNIST as `(train_images, train_labels), (test_images, test_labels)`.
 
-    Images are uint8 `(60000, 28, 28)` and `(10000, 28, 28)`, labels uint8 `(60000,)` and
-    `(10000,)`. Each file is looked for in `data_dir`, then in the folder that the environment
-    variable `ALEXNET_REPRO_DATA` names, then in Keras's cache (`$KERAS_HOME` or `~/.keras`, then
-    `datasets/fashion-mnist`), and is downloaded into that cache if it is in none of them. Whichever
-    way it came, it is used only if its SHA-256 is the published one.
+    Images are uint8 `(60000, 28, 28)` and `(10000, 28, 28)`, labels uint8 `(60000,)` and `(10000,)`. Each file is
+    searched for in `data_dir`, then in the folder named by the environment variable `ALEXNET_REPRO_DATA`, then in
+    Keras's cache (`datasets/fashion-mnist` in `$KERAS_HOME` or `~/.keras`), and is downloaded into that cache if it is
+    in none of them. It is used only if its SHA-256 is the published one.
 
     Raises:
         CorruptDataError: a file that was found isn't the published one. It is left as it is.
-        MissingDataError: a file was found nowhere and couldn't be downloaded.
+        MissingDataError: a file wasn't found and couldn't be downloaded.
 
     Source: https://github.com/zalandoresearch/fashion-mnist (MIT licence).
     """
@@ -82,14 +81,14 @@ def load_fashion_mnist(data_dir: str | os.PathLike[str] | None = None) -> tuple[
 
 
 def _places(data_dir: str | os.PathLike[str] | None) -> list[Path]:
-    """Return the folders to look in, in order; the last is Keras's cache, where downloads go."""
+    """Return the folders to search, in order; the last is Keras's cache, where downloads go."""
     named = [place for place in (data_dir, os.environ.get(DATA_VARIABLE)) if place]
     # Not Path.expanduser, which raises where there is no home.
     return [*(Path(os.path.expanduser(place)) for place in named), keras_home() / "datasets" / "fashion-mnist"]  # noqa: PTH111
 
 
 def _find(file: DataFile, places: Sequence[Path]) -> Path | None:
-    # A link to nowhere is found too: a download would replace it.
+    # A dangling link is found too: a download would replace it.
     return next((place / file.name for place in places if os.path.lexists(place / file.name)), None)
 
 
@@ -122,18 +121,18 @@ def _remedy(path: Path) -> str:
 
 
 def _download(files: Sequence[DataFile], places: Sequence[Path]) -> None:
-    """Fetch `files` into the cache, one process at a time, each appearing under its name only when verified."""
+    """Download `files` into the cache, one process at a time; each gets its name only once it is verified."""
     cache = places[-1]
     try:
         with downloads_into(cache) as incoming:
             for file in files:
-                if _find(file, places) is None:  # another process may have fetched it meanwhile
+                if _find(file, places) is None:  # another process may have downloaded it meanwhile
                     fetched = fetch(URL + file.name, incoming, size=file.size, sha256=file.sha256)
-                    if _find(file, places) is None:  # nor is what another program put there replaced
+                    if _find(file, places) is None:  # another program's file isn't replaced either
                         fetched.rename(cache / file.name)
     except OSError as error:
         looked = "\n".join(
-            f"  {place}{'' if os.access(place, os.X_OK) else ' (not there, or not open to you)'}" for place in places
+            f"  {place}{'' if os.access(place, os.X_OK) else ' (not there, or not accessible)'}" for place in places
         )
         names = "\n".join(f"  {file.name}" for file in FILES)
         raise MissingDataError(
@@ -146,5 +145,5 @@ def _download(files: Sequence[DataFile], places: Sequence[Path]) -> None:
 def _reason(error: OSError) -> str:
     if isinstance(error, DownloadError) or not error.strerror:
         return str(error)
-    # The disk's: where the cache is can be chosen.
+    # A problem of the disk: another cache can be chosen.
     return f"{error.strerror}. To have it elsewhere: export KERAS_HOME=FOLDER"

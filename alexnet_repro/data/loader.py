@@ -1,4 +1,4 @@
-"""The documented `DataLoader`: Fashion-MNIST in memory, batches drawn with replacement."""
+"""The documented `DataLoader`: Fashion-MNIST in memory, and batches drawn with replacement."""
 
 import hashlib
 import os
@@ -14,34 +14,32 @@ from alexnet_repro.data.resize import resize_with_pad
 class DataLoader:
     """Fashion-MNIST, and batches of it drawn uniformly with replacement.
 
-    Images are kept as uint8 (55 MB in all) and become float32 in [0, 1] when they are read, with a
-    trailing channel axis, as documented.
+    Images are kept as uint8 (55 MB in all) and become float32 in [0, 1] when they are read, with a trailing channel
+    axis, as documented.
 
     Attributes:
         train_labels: int32 `(num_train,)`.
         test_labels: int32 `(num_test,)`.
         num_train: 60,000.
         num_test: 10,000.
-        seed: what the draws follow from. Draw number k of a split depends on the seed, the split
-            and k alone, on every machine.
-        source: `"Fashion-MNIST"`, or what else the images are; shown beside every figure.
+        seed: of the draws. Draw k of a split depends on the seed, the split and k alone, on every machine.
+        source: `"Fashion-MNIST"`, or the name of the other images; shown beside every figure.
 
     Source: "Dive into Deep Learning", TensorFlow 2 edition, section 5.6.
     """
 
     def __init__(self, data_dir: str | os.PathLike[str] | None = None, seed: int | None = None) -> None:
-        """Load the data as `load_fashion_mnist(data_dir)` does, and raise what it raises.
-
-        Without a seed, one is drawn from the operating system.
+        """Load the data as `load_fashion_mnist(data_dir)` does; without a seed, the operating system gives one.
 
         Raises:
             ValueError: `seed` is not from 0 to 2**32 - 1.
+            CorruptDataError, MissingDataError: as `load_fashion_mnist`.
         """
         self._serve(*load_fashion_mnist(data_dir), seed=seed, source="Fashion-MNIST")
 
     @classmethod
     def from_arrays(cls, train: Arrays, test: Arrays, *, seed: int | None = None, source: str = "synthetic") -> Self:
-        """Serve other images: each pair uint8 `(n, 28, 28)` and integer labels `(n,)`, such as `synthetic_fashion`."""
+        """Return a loader of other images, each pair uint8 `(n, 28, 28)` and integer labels `(n,)`."""
         loader = cls.__new__(cls)
         loader._serve(train, test, seed=seed, source=source)  # noqa: SLF001 its own
         return loader
@@ -58,7 +56,7 @@ class DataLoader:
                 )
         self._images = {"train": train_images[..., np.newaxis], "test": test_images[..., np.newaxis]}
         for split in self._images.values():
-            split.flags.writeable = False  # a view of it is handed out
+            split.flags.writeable = False  # views of it are returned
         self.train_labels = train_labels.astype(np.int32)
         self.test_labels = test_labels.astype(np.int32)
         self.num_train, self.num_test = len(train_labels), len(test_labels)
@@ -89,23 +87,23 @@ class DataLoader:
         return _as_documented(*self.draw_test(batch_size))
 
     def draw_train(self, batch_size: int) -> Arrays:
-        """Draw as `get_batch_train` does, from the same sequence, leaving the images uint8 `(batch_size, 28, 28, 1)`.
+        """Draw as `get_batch_train` does, from the same sequence, but images as uint8 `(batch_size, 28, 28, 1)`.
 
-        Training takes these: 64 times less to move than the resized float32 batch.
+        Training uses these: 256 times fewer bytes than the resized float32 batch.
         """
         return self.train_batch(self.draw_train_indices(batch_size))
 
     def draw_train_indices(self, batch_size: int) -> np.ndarray:
-        """Draw the numbers of training images, int64 `(batch_size,)`: those that `draw_train` would take."""
+        """Draw training-image indices, int64 `(batch_size,)`: those that `draw_train` would use."""
         return self._indices("train", batch_size, self.num_train)
 
     def train_batch(self, indices: np.ndarray) -> Arrays:
-        """Return training images by their numbers: uint8 `(n, 28, 28, 1)`, int32 `(n,)`."""
+        """Return training images and labels by index: uint8 `(n, 28, 28, 1)`, int32 `(n,)`."""
         return self._images["train"][indices], self.train_labels[indices]
 
     @property
     def train_draws(self) -> int:
-        """How many draws of training images were made; set, the next one is that which follows so many."""
+        """The number of draws of training images so far; set it to continue after as many."""
         return self._drawn["train"]
 
     @train_draws.setter

@@ -1,4 +1,4 @@
-"""A generated stand-in for Fashion-MNIST, for machines with neither the data nor a network."""
+"""Generated images in place of Fashion-MNIST, for machines with neither the data nor a network."""
 
 from typing import Any
 
@@ -15,16 +15,15 @@ NOISE = 20.0  # standard deviation, in grey levels of 255
 def synthetic_fashion(num_train: int = 60_000, num_test: int = 10_000, seed: int = 0) -> tuple[Arrays, Arrays]:
     """Return generated images of ten classes, in the shapes and dtypes of `load_fashion_mnist`.
 
-    Each image is a patch of stripes in noise. The class is the stripes' direction (five) and width
-    (two); their phase, place, extent and contrast are random. Since the phase is random, an
-    image and its negative are equally likely, and a linear classifier gets at most one of the two
-    right: it stays under a half, while a convolutional network learns the classes in a hundred
-    updates.
+    Each image is a patch of stripes in noise. The class is the stripes' direction (five) and width (two); their phase,
+    place, extent and contrast are random. Since the phase is random, an image and its negative are equally likely, and
+    a linear classifier gets at most one of the two right: it stays below 50 %, while a convolutional network learns the
+    classes in a hundred updates.
 
     Args:
-        num_train: training images.
-        num_test: test images, drawn independently of them.
-        seed: what the images follow from, from 0 to 2**32 - 1.
+        num_train: number of training images.
+        num_test: number of test images, drawn independently.
+        seed: of the images, from 0 to 2**32 - 1.
 
     Returns:
         `(train_images, train_labels), (test_images, test_labels)`: uint8 `(n, 28, 28)` and `(n,)`.

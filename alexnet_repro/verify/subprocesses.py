@@ -1,4 +1,4 @@
-"""Questions asked in a process of their own, so that a hang or a crash is an answer too."""
+"""Functions run in a child process with a deadline, so that a hang or a crash is a result too."""
 
 import contextlib
 import json
@@ -17,10 +17,10 @@ PACKAGE_FOLDER = str(Path(__file__).resolve().parents[2])
 
 
 class NoAnswerError(Exception):
-    """The child was silent for too long, or ended by a signal or with an error; `log` is what it said."""
+    """The child gave no answer in time, or ended by a signal or with an error; `log` is its stderr."""
 
     def __init__(self, reason: str, log: str) -> None:
-        """Remember what the child said."""
+        """Keep the reason and the child's stderr."""
         super().__init__(reason)
         self.log = log
 
@@ -30,12 +30,12 @@ def answers(
 ) -> Iterator[dict[str, Any]]:
     """Run a module in a new Python, and yield the JSON objects it prints, as it prints them.
 
-    Each answer also has what the child has said on stderr so far, as `log`.
+    Each answer also has the child's stderr so far, as `log`.
 
     Args:
         module: its full name.
         arguments: its command line.
-        deadline: seconds that each answer may take.
+        deadline: seconds per answer.
         environ: environment variables to change.
 
     Raises:
@@ -57,16 +57,16 @@ def answers(
         threading.Thread(target=_read, args=(process.stdout, lines), daemon=True).start()
         try:
             while (line := lines.get(timeout=deadline)) is not None:
-                with contextlib.suppress(ValueError):  # what libraries print is no answer
-                    yield {**json.loads(line), "log": _said(log)}
+                with contextlib.suppress(ValueError):  # a library's output
+                    yield {**json.loads(line), "log": _tail(log)}
             status = process.wait(deadline)
         except (queue.Empty, subprocess.TimeoutExpired):
-            raise NoAnswerError(f"no answer within {deadline:g} s", _said(log)) from None
+            raise NoAnswerError(f"no answer within {deadline:g} s", _tail(log)) from None
         finally:
             _end(process)
         if status:
             how = f"ended by {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
-            raise NoAnswerError(how, _said(log))
+            raise NoAnswerError(how, _tail(log))
 
 
 def each(
@@ -76,9 +76,9 @@ def each(
     deadline: float,
     environ: Mapping[str, str] | None = None,
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the child's answer on each name, in their order; a name that kills the child has an `error`.
+    """Yield the child's answer for each name, in their order; a name that kills the child has an `error`.
 
-    The child answers once a name, and may stop early: another one goes on with the names left.
+    The child gives one answer per name, and may stop early: another one continues with the names left.
     """
     left = list(names)
     while left:
@@ -103,7 +103,7 @@ def _read(stream: IO[str], lines: "queue.SimpleQueue[str | None]") -> None:
     lines.put(None)
 
 
-def _said(log: IO[bytes]) -> str:
+def _tail(log: IO[bytes]) -> str:
     size = os.fstat(log.fileno()).st_size
     return os.pread(log.fileno(), 65_536, max(0, size - 65_536)).decode(errors="replace")
 
