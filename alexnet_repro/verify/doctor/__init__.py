@@ -1,1 +1,1 @@
-"""Diagnosis of a machine: drivers, libraries, devices, settings; each finding says what to type."""
+"""Diagnosis of a machine: drivers, libraries, devices, settings; each finding has a fix to type."""

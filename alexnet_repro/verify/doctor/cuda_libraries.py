@@ -1,4 +1,4 @@
-"""Which of TensorFlow's CUDA libraries can be loaded: TensorFlow doesn't say which is missing."""
+"""The CUDA libraries that TensorFlow loads, each tried by itself: TensorFlow doesn't name the missing one."""
 
 import ctypes
 import json
@@ -12,8 +12,8 @@ from alexnet_repro.verify.subprocesses import each
 
 DRIVER = "the NVIDIA driver"
 
-# CUDA's major version: the libraries TensorFlow opens (its *_stub.cc), those they open themselves,
-# and the wheel that brings each.
+# By CUDA's major version: the libraries that TensorFlow opens (its *_stub.cc), those that they open
+# themselves, and the wheel of each.
 LIBRARIES = {
     12: {
         "libcuda.so.1": DRIVER,
@@ -37,7 +37,7 @@ LIBRARIES = {
 
 @dataclass(frozen=True)
 class Library:
-    """A library, what brings it, where it was found, and why it can't be loaded."""
+    """A library, its wheel, the path that was opened, and the error."""
 
     name: str
     wheel: str
@@ -46,7 +46,7 @@ class Library:
 
 
 def read_libraries(tensorflow_folder: str, cuda_major: int, deadline: float) -> Iterator[Library]:
-    """Load each library as TensorFlow does, in a child."""
+    """Load each library as TensorFlow does, in a child process."""
     wheels = LIBRARIES.get(cuda_major, {})
     paths = {name: str(find(name, wheel, Path(tensorflow_folder))) for name, wheel in wheels.items()}
     for path, answer in each(__name__, [], list(paths.values()), deadline):
@@ -67,7 +67,7 @@ def find(name: str, wheel: str, tensorflow_folder: Path, search: str | None = No
 
 
 def main(paths: list[str]) -> None:
-    """Run in the child: load each and say how it went."""
+    """Run in the child: load each library and print its error."""
     for path in paths:
         try:
             ctypes.CDLL(path, mode=ctypes.RTLD_GLOBAL)

@@ -13,11 +13,11 @@ from alexnet_repro.verify.doctor.installation import read_tensorflow
 from alexnet_repro.verify.doctor.nvidia import read_nvidia
 from alexnet_repro.verify.finding import Finding, exit_status, verdict
 
-Check = Callable[[Environment], Iterator[Finding]]
+EnvironmentCheck = Callable[[Environment], Iterator[Finding]]
 
 # In the order of the probes that they need.
-MACHINE_CHECKS: tuple[Check, ...] = (software.installed, software.settings, software.disk)
-DRIVER_CHECKS: tuple[Check, ...] = (
+MACHINE_CHECKS: tuple[EnvironmentCheck, ...] = (software.installed, software.settings, software.disk)
+DRIVER_CHECKS: tuple[EnvironmentCheck, ...] = (
     gpus.presence,
     gpus.driver,
     software.cuda_build,
@@ -67,7 +67,7 @@ def examine(
             return
 
 
-def _apply(checks: tuple[Check, ...], here: Environment) -> Iterator[tuple[Environment, Finding]]:
+def _apply(checks: tuple[EnvironmentCheck, ...], here: Environment) -> Iterator[tuple[Environment, Finding]]:
     yield from ((here, finding) for check in checks for finding in check(here))
 
 

@@ -1,6 +1,6 @@
-"""What is here: one record of machine, settings, TensorFlow, driver, libraries and devices.
+"""The environment: one record of machine, settings, TensorFlow, driver, libraries and devices.
 
-Nothing here imports TensorFlow or Keras, and whatever could hang is asked in a child process.
+Nothing here imports TensorFlow or Keras; probes that could hang run in child processes.
 """
 
 import os
@@ -22,37 +22,22 @@ GIB = 2**30
 
 NVIDIA_PCI_VENDOR = "0x10de"
 DISPLAY_CLASSES = ("0x0300", "0x0302")  # VGA and 3D controllers
-CONTROL_FILES = ("nvidiactl", "nvidia-uvm")  # which CUDA needs beside the GPUs' own
+CONTROL_FILES = ("nvidiactl", "nvidia-uvm")  # which CUDA needs beside each GPU's own
 
-# Those that bear on TensorFlow, by name: TF_ is Terraform's prefix too, and holds its passwords.
+# Environment variables by their full names: TF_ is Terraform's prefix too, and holds its passwords.
 RECORDED_SETTINGS = (
-    "CUDA_CACHE_DISABLE",
-    "CUDA_CACHE_MAXSIZE",
-    "CUDA_DEVICE_ORDER",
-    "CUDA_VISIBLE_DEVICES",
-    "KERAS_BACKEND",
-    "KERAS_HOME",
-    "LD_LIBRARY_PATH",
-    "NVIDIA_DRIVER_CAPABILITIES",
-    "NVIDIA_TF32_OVERRIDE",
-    "NVIDIA_VISIBLE_DEVICES",
-    "TF_CUDNN_DETERMINISTIC",
-    "TF_CUDNN_USE_AUTOTUNE",
-    "TF_DETERMINISTIC_OPS",
-    "TF_DISABLE_MKL",
-    "TF_ENABLE_CUBLAS_TENSOR_OP_MATH_FP32",
-    "TF_ENABLE_ONEDNN_OPTS",
-    "TF_FORCE_GPU_ALLOW_GROWTH",
-    "TF_GPU_ALLOCATOR",
-    "TF_GPU_THREAD_MODE",
-    "TF_XLA_FLAGS",
-    "XLA_FLAGS",
+    *("CUDA_CACHE_DISABLE", "CUDA_CACHE_MAXSIZE", "CUDA_DEVICE_ORDER", "CUDA_VISIBLE_DEVICES"),
+    *("KERAS_BACKEND", "KERAS_HOME", "LD_LIBRARY_PATH"),
+    *("NVIDIA_DRIVER_CAPABILITIES", "NVIDIA_TF32_OVERRIDE", "NVIDIA_VISIBLE_DEVICES"),
+    *("TF_CUDNN_DETERMINISTIC", "TF_CUDNN_USE_AUTOTUNE", "TF_DETERMINISTIC_OPS", "TF_DISABLE_MKL"),
+    *("TF_ENABLE_CUBLAS_TENSOR_OP_MATH_FP32", "TF_ENABLE_ONEDNN_OPTS", "TF_FORCE_GPU_ALLOW_GROWTH"),
+    *("TF_GPU_ALLOCATOR", "TF_GPU_THREAD_MODE", "TF_XLA_FLAGS", "XLA_FLAGS"),
 )
 
 
 @dataclass(frozen=True)
 class Volume:
-    """A place that is written to; None: it isn't there."""
+    """A folder that files are written to, and its free bytes; None: it doesn't exist."""
 
     purpose: str
     path: str
@@ -61,17 +46,17 @@ class Volume:
 
 @dataclass(frozen=True)
 class Environment:
-    """All that the diagnosis knows; the later fields are filled as their probes answer."""
+    """The diagnosis's record; the later fields are filled as their probes answer."""
 
     require_gpu: bool = False
-    backend: str = "tensorflow"  # of Keras, that is to use it
+    backend: str = "tensorflow"  # of Keras
     wanted: tuple[str, ...] = ()  # devices, as `gpu:1`; none: all
     python: str = ""
     system: str = ""
-    container: str | None = None  # which kind
+    container: str | None = None  # its kind
     settings: Mapping[str, str] = field(default_factory=dict)
     device_files: tuple[str, ...] = ()
-    control_files: tuple[str, ...] = ()  # those of CONTROL_FILES that are there
+    control_files: tuple[str, ...] = ()  # those of CONTROL_FILES that exist
     listed_by_driver: int = 0
     on_pci_bus: int = 0
     shared_memory: int | None = None
@@ -83,20 +68,20 @@ class Environment:
 
     @property
     def gpus_in_machine(self) -> int:
-        """Return how many GPUs this process should be able to use: given to it, or else in the machine."""
+        """Return the number of GPUs that this process should be able to use: given to it, or else in the machine."""
         files = len(self.device_files) - len(self.withheld)
         return files or len(self.nvidia.gpus) or self.listed_by_driver or self.on_pci_bus
 
     @property
     def withheld(self) -> tuple[str, ...]:
-        """Return the device files of GPUs that a batch system gave to others: the driver tells of all that open."""
+        """Return the device files of GPUs that a batch system gave to others: the driver lists all those that open."""
         closed = tuple(self.nvidia.closed)
         open_ones = len(self.device_files) - len(closed)
         return closed if 0 < open_ones == len(self.nvidia.gpus) else ()
 
     @property
     def named_gpus(self) -> tuple[str, ...] | None:
-        """Return the devices that CUDA_VISIBLE_DEVICES names, up to the first that is none, as CUDA does."""
+        """Return the devices that CUDA_VISIBLE_DEVICES names, up to the first invalid one, as CUDA does."""
         visible = self.settings.get("CUDA_VISIBLE_DEVICES")
         if visible is None:
             return None
@@ -104,14 +89,14 @@ class Environment:
 
     @property
     def chosen_gpus(self) -> tuple[Gpu, ...]:
-        """Return the driver's GPUs that are to be used; all, where their numbers may mean others to CUDA."""
+        """Return the driver's GPUs that are to be used; all, where CUDA may number them in another order."""
         if not self.wanted:
             return self._named(self.named_gpus)
         return self._named(tuple(name for device, name in self.gpu_names.items() if device in self.wanted))
 
     @property
     def gpu_names(self) -> dict[str, str]:
-        """Return by which name CUDA_VISIBLE_DEVICES can ask for each GPU that the backend should see, by device."""
+        """Return the name in CUDA_VISIBLE_DEVICES of each GPU that the backend should see, by device."""
         names = self.named_gpus or tuple(map(str, range(self.expected_gpus)))
         return {f"gpu:{number}": name for number, name in enumerate(names[: self.expected_gpus])}
 
@@ -126,13 +111,13 @@ class Environment:
 
     @property
     def expected_gpus(self) -> int:
-        """Return how many GPUs the backend should see; of GPUs in slices, a process may get just one."""
+        """Return the number of GPUs that the backend should see; of MIG slices, a process gets just one."""
         count = self.gpus_in_machine if self.named_gpus is None else min(self.gpus_in_machine, len(self.named_gpus))
         return min(count, 1) if any(gpu.mig for gpu in self._named(self.named_gpus)) else count
 
 
 def is_named(gpu: Gpu, name: str) -> bool:
-    """Return whether CUDA_VISIBLE_DEVICES may mean this GPU by a name; a MIG slice's doesn't tell whose it is."""
+    """Return whether CUDA_VISIBLE_DEVICES may mean this GPU by a name; a MIG slice's name has no GPU in it."""
     if name.startswith("MIG-"):
         return bool(gpu.mig)
     return int(name) == gpu.index if name.isdecimal() else gpu.uuid.startswith(name)
@@ -141,7 +126,7 @@ def is_named(gpu: Gpu, name: str) -> bool:
 def read_machine(
     root: Path = Path("/"), environ: Mapping[str, str] = os.environ, *, require_gpu: bool = False
 ) -> Environment:
-    """Return what files and settings tell; it takes milliseconds and touches no device."""
+    """Return the environment as files and settings show it; it takes milliseconds and uses no device."""
     nvidia_files = [path.name.removeprefix("nvidia") for path in (root / "dev").glob("nvidia*")]
     numbers = sorted(int(name) for name in nvidia_files if name.isdecimal())
     shared_memory = root / "dev/shm"
@@ -169,7 +154,7 @@ def _container(root: Path, environ: Mapping[str, str]) -> str | None:
         return "podman"
     if (root / ".dockerenv").exists():
         return "docker"
-    return environ.get("container") or None  # as systemd-nspawn and LXC say it
+    return environ.get("container") or None  # as systemd-nspawn and LXC set it
 
 
 def _on_pci_bus(devices: Path) -> int:

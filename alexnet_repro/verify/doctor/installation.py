@@ -1,6 +1,6 @@
-"""Which TensorFlow is installed, for which CUDA it was built, and whether what it needs is there.
+"""The installed TensorFlow, the CUDA that it was built for, and its requirements.
 
-Read from the packages' metadata: TensorFlow needn't be importable.
+All is read from the packages' metadata: TensorFlow needn't be importable.
 """
 
 import runpy
@@ -14,7 +14,7 @@ from typing import Any
 from packaging.requirements import Requirement as Parsed
 from packaging.utils import canonicalize_name
 
-FAMILY = ("tensorflow", "tf-nightly", "intel-tensorflow")  # what distributions of TensorFlow are called
+FAMILY = ("tensorflow", "tf-nightly", "intel-tensorflow")  # distributions of TensorFlow begin with one of these
 
 
 @dataclass(frozen=True)
@@ -31,13 +31,13 @@ class Requirement:
 class TensorFlow:
     """An installed TensorFlow."""
 
-    distributions: tuple[str, ...]  # that brought it: "tensorflow 2.21.0"
+    distributions: tuple[str, ...]  # that installed it: "tensorflow 2.21.0"
     folder: str
     cuda_build: bool | None = None
     cuda: tuple[int, ...] | None = None
     capabilities: tuple[str, ...] = ()  # sm_80: kernels; compute_90: PTX
     requirements: tuple[Requirement, ...] = ()
-    wheels: Mapping[str, str] = field(default_factory=dict)  # CUDA's wheels, by name, as pip wants them
+    wheels: Mapping[str, str] = field(default_factory=dict)  # CUDA's wheels, as pip's requirements, by name
 
 
 def package_version(name: str) -> str | None:
@@ -59,7 +59,7 @@ def read_tensorflow(path: Sequence[str] | None = None) -> TensorFlow | None:
     if not ours:
         return None
     folder = Path(str(ours[0].locate_file("tensorflow")))
-    # Those further down the path are only shadowed; those in one folder overwrote each other's files.
+    # Later ones on the path are only shadowed; those in one folder have overwritten each other's files.
     same = [each for each in ours if Path(str(each.locate_file("tensorflow"))) == folder]
     wanted = [Parsed(text) for text in same[0].requires or []]
     versions: dict[str, str] = {}
