@@ -20,13 +20,12 @@ from alexnet_repro.backend.devices import (
 )
 from alexnet_repro.backend.memory import peak_memory, reset_peak_memory
 from alexnet_repro.training.distributed.cluster import ClusterError
-from alexnet_repro.verify.benchmark import collect, reference
+from alexnet_repro.verify.benchmark import reference
 from alexnet_repro.verify.benchmark.calibration import calibrate
-from alexnet_repro.verify.benchmark.gate import ENOUGH_PROCESSES
-from alexnet_repro.verify.benchmark.load import others, snapshot
+from alexnet_repro.verify.benchmark.gate import MIN_PROCESSES_TO_FAIL
 from alexnet_repro.verify.benchmark.regression import Place, speed_findings
 from alexnet_repro.verify.benchmark.roofline import Work, bottleneck
-from alexnet_repro.verify.benchmark.telemetry import conditions_of, heat_during, sampling
+from alexnet_repro.verify.benchmark.telemetry import conditions_of, cpu_time, heat_during, sampling, share_of_others
 from alexnet_repro.verify.benchmark.timer import measure
 from alexnet_repro.verify.benchmark.timing import Timing, gpu_speed_parity, judge
 from alexnet_repro.verify.checks.devices import MachineNotReadyError, choose_devices, diagnose_machine
@@ -251,7 +250,7 @@ class VerificationSession:
     def _compare_with_references(self) -> list[Finding]:
         """Return how timings compare with the references on file; with --update-reference, write new ones first."""
         places = self._places()
-        if collect.COLLECTING in os.environ:
+        if reference.COLLECTING in os.environ:
             devices = {device: {"kind": each.kind, "environment": each.environment} for device, each in places.items()}
             self.record.machine["speed"] = {"devices": devices, "machine": fingerprint.machine_of(self.machine)}
             return []
@@ -263,21 +262,23 @@ class VerificationSession:
             *(["--full"] if option("full") else []),
         ]
 
-        def measure_again(cases: Sequence[str]) -> tuple[Mapping[str, Sequence[float]], float]:
+        def remeasure(cases: Sequence[str]) -> tuple[Mapping[str, Sequence[float]], float]:
             self.say(f"\nre-measuring in a fresh process: {', '.join(cases)}")
-            before = snapshot()
-            (run,) = collect.collected(root, 1, [*options, *(self.node_ids[case] for case in cases)])
-            return collect.rounds_of(run), others(before, snapshot(), os.cpu_count() or 1)
+            before = cpu_time()
+            (run,) = reference.run_processes(root, 1, [*options, *(self.node_ids[case] for case in cases)])
+            return reference.rounds_by_case(run), share_of_others(before, cpu_time(), os.cpu_count() or 1)
 
         if option("update_reference"):
-            self.say(f"\n{ENOUGH_PROCESSES} processes for the reference:")
+            self.say(f"\n{MIN_PROCESSES_TO_FAIL} processes for the reference:")
             command = f"pytest {' '.join(map(str, self.config.invocation_params.args))}"
             try:
-                runs = collect.collected(root, ENOUGH_PROCESSES, [*options, *self.node_ids.values()], self.say)
+                runs = reference.run_processes(
+                    root, MIN_PROCESSES_TO_FAIL, [*options, *self.node_ids.values()], self.say
+                )
                 keep_references(root, runs, command)
             except ValueError as error:
                 return [Finding("speed", "FAIL", "no reference is made of a device that isn't right", str(error))]
-        return speed_findings(self.timings, places, REFERENCES, measure_again)
+        return speed_findings(self.timings, places, REFERENCES, remeasure)
 
     def _places(self) -> dict[str, Place]:
         """Return what references are looked up by, for each device."""
@@ -338,12 +339,12 @@ class VerificationSession:
 def keep_references(
     root: Path, runs: Sequence[Mapping[str, Any]], command: str, note: str = "", into: Path | None = None
 ) -> list[Path]:
-    """Write what `collect.collected` returned as references, one per kind of device, and return the files."""
-    found = list(collect.references(runs, collect.provenance(root, command, note)))
+    """Write what `reference.run_processes` returned as references, one per kind of device, and return the files."""
+    found = list(reference.references_of(runs, reference.provenance(root, command, note)))
     if into and len(found) > 1:
         kinds = ", ".join(each.device for each in found)
         raise ValueError(f"--into: {into} would hold one device of several ({kinds}); choose one: --device=gpu:0")
     paths = [into or reference.path_of(REFERENCES, each.device) for each in found]
     for path, each in zip(paths, found, strict=True):
-        reference.write(path, reference.merged(reference.read(path), each))
+        reference.write_reference(path, reference.merge_references(reference.read_reference(path), each))
     return paths

@@ -3,8 +3,8 @@
 from collections.abc import Callable
 
 from alexnet_repro.backend.devices import thread_counts
-from alexnet_repro.verify.benchmark import datasheet as nominal
 from alexnet_repro.verify.benchmark.calibration import calibrate
+from alexnet_repro.verify.benchmark.datasheet import Nominal, compare_with_datasheet, of_cpu, of_gpu
 from alexnet_repro.verify.checks.registry import DEVICE_PRECISIONS
 from alexnet_repro.verify.doctor.environment import is_named
 from benchmarks.session import VerificationSession
@@ -17,9 +17,9 @@ def test_calibration(device: str, report_findings: Callable[..., None], verifica
     here = verification.machine
     verification.record.add_calibration(found)
     if kind == "cpu":
-        should = nominal.of_cpu(thread_counts()["processors"])
+        should = of_cpu(thread_counts()["processors"])
     else:
         name = here.named_gpus[int(number)] if here.named_gpus else number
         gpu = next((gpu for gpu in here.nvidia.gpus if is_named(gpu, name)), None)
-        should = nominal.of_gpu(gpu) if gpu else nominal.Nominal()
-    report_findings("fast", *nominal.compare(found, should))
+        should = of_gpu(gpu) if gpu else Nominal()
+    report_findings("fast", *compare_with_datasheet(found, should))

@@ -1,27 +1,34 @@
 """How often does the gate raise an alarm, and what does it see? Simulated over recorded timings.
 
-A simulated whole run draws, for each of its cases, reference processes and looks from the recorded ones, none twice,
-and for each of them rounds, with replacement in blocks of four: noise within and between processes as it was recorded.
-With --noise, each case's noise is scaled to that standard deviation between its processes, its shape kept. What the
-recorded ones are of is in their file, and printed; others are recorded by
+A simulated whole run draws, for each of its cases, reference processes and measurements from the recorded ones, none
+twice, and for each of them rounds, with replacement in blocks of four: noise as it was recorded. With --noise,
+each case's noise is scaled to that standard deviation between its processes, its shape kept. What was recorded is in
+the file, and printed; more is recorded by
 
     python -m benchmarks.tools.make_reference --processes=16 --into=FILE --device=cpu:0 -k ...
 """
 
 import argparse
+import math
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from scipy.stats import binomtest
 
 from alexnet_repro.verify.benchmark import noise
-from alexnet_repro.verify.benchmark import tolerances as rules
-from alexnet_repro.verify.benchmark.gate import ENOUGH_PROCESSES, LOOKS, Case, compare, suspects
+from alexnet_repro.verify.benchmark.gate import (
+    MEASUREMENTS_TO_FAIL,
+    MIN_PROCESSES_TO_FAIL,
+    GateCase,
+    cases_to_remeasure,
+    judge_speeds,
+)
 from alexnet_repro.verify.benchmark.noise import Level, level
-from alexnet_repro.verify.benchmark.reference import Baseline, read
+from alexnet_repro.verify.benchmark.reference import Baseline, read_reference
+from alexnet_repro.verify.benchmark.tolerances import Tolerances, read_tolerances
 
 FOLDER = Path(__file__).parents[1] / "references"
 RECORDED = FOLDER / "recorded_noise.json"
@@ -34,7 +41,7 @@ Pool = list[list[list[Level]]]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of whole runs in which one case was slower, or none."""
+    """Outcomes of whole runs in which one case was slower, or none."""
 
     runs: int
     alarms: int
@@ -42,9 +49,9 @@ class Outcome:
     caught: int
     """Runs with a FAIL of the one that was."""
     passed: int
-    """Runs in which that one passed; in the rest it was said that noise hides it."""
-    looks: int
-    """Processes that were started to look again."""
+    """Runs in which that one passed; in the rest noise hid it."""
+    remeasured: int
+    """Runs with a re-measurement."""
 
 
 def pool_of(baselines: Sequence[Baseline], random: np.random.Generator, deviation: float | None = None) -> Pool:
@@ -73,37 +80,37 @@ def simulate(
     cases: int,
     processes: int,
     slowdown: float = 0.0,
-    given: rules.Rules = rules.Rules(),  # noqa: B008 - frozen
+    tolerances: Tolerances = Tolerances(),  # noqa: B008 - frozen
 ) -> Outcome:
-    """Return what becomes of whole runs of so many cases; of one of them, chosen by chance, every look is slowed."""
-    alarms = caught = passed = looks = 0
+    """Return the outcomes of whole runs of so many cases; one of them, chosen by chance, is slowed throughout."""
+    alarms = caught = passed = remeasured = 0
     for _ in range(runs):
         chosen = random.permutation(np.resize(random.permutation(len(pool)), cases))
         drawn = [_case(str(i), pool[which], random, processes) for i, which in enumerate(chosen)]
         slow = int(random.integers(cases))
         if slowdown:
             drawn[slow] = _slowed(drawn[slow], slowdown)
-        found = compare(drawn, given)
-        first = [Case(each.name, each.device, "", each.reference, each.looks[:1]) for each in drawn]
-        looks += bool(suspects(first, given))
+        found = judge_speeds(drawn, tolerances)
+        first = [replace(each, measurements=each.measurements[:1]) for each in drawn]
+        remeasured += bool(cases_to_remeasure(first, tolerances))
         failed = [each.status == "FAIL" for each in found]
         alarms += any(fail for i, fail in enumerate(failed) if i != slow or not slowdown)
         caught += failed[slow]
         passed += found[slow].status == "PASS"
-    return Outcome(runs, alarms, caught, passed, looks)
+    return Outcome(runs, alarms, caught, passed, remeasured)
 
 
-def _case(name: str, levels: list[list[Level]], random: np.random.Generator, processes: int) -> Case:
-    if len(levels) < processes + LOOKS:
-        raise ValueError(f"{processes + LOOKS} recorded processes are needed, there are {len(levels)}")
-    order = random.permutation(len(levels))[: processes + LOOKS]
+def _case(name: str, levels: list[list[Level]], random: np.random.Generator, processes: int) -> GateCase:
+    if len(levels) < processes + MEASUREMENTS_TO_FAIL:
+        raise ValueError(f"{processes + MEASUREMENTS_TO_FAIL} recorded processes are needed, there are {len(levels)}")
+    order = random.permutation(len(levels))[: processes + MEASUREMENTS_TO_FAIL]
     drawn = [levels[place][int(random.integers(RESAMPLED))] for place in order]
-    return Case(name, "cpu:0", "", drawn[:processes], drawn[processes:])
+    return GateCase(name, "cpu:0", "", drawn[:processes], drawn[processes:])
 
 
-def _slowed(case: Case, slowdown: float) -> Case:
-    looks = [Level(look.log + float(np.log1p(slowdown)), look.error) for look in case.looks]
-    return Case(case.name, case.device, "", case.reference, looks)
+def _slowed(case: GateCase, slowdown: float) -> GateCase:
+    slowed = [replace(each, log=each.log + math.log1p(slowdown)) for each in case.measurements]
+    return replace(case, measurements=slowed)
 
 
 def share(count: int, runs: int) -> str:
@@ -113,21 +120,21 @@ def share(count: int, runs: int) -> str:
 
 
 def table(baselines: Sequence[Baseline], arguments: argparse.Namespace) -> list[str]:
-    """Return the lines: noise and cases, then false alarms, and what becomes of slowdowns."""
-    random = np.random.default_rng(arguments.seed)
-    head = f"{'noise':<10}{'cases':>6}  {'false alarms':<22}{'looks again':>12}"
+    """Return the lines: noise and cases, false alarms, and slowdowns caught or passed."""
+    random, tolerances = np.random.default_rng(arguments.seed), read_tolerances(FOLDER / "tolerances.toml")
+    head = f"{'noise':<10}{'cases':>6}  {'false alarms':<22}{'re-measured':>12}"
     lines = [f"{head}{'10 %: caught':>30}{'passed':>8}{'5 %: caught':>29}{'passed':>8}"]
     for deviation in (None, *arguments.noise):
         pool = pool_of(baselines, random, deviation)
         for cases in arguments.cases:
             options = {"runs": arguments.runs, "cases": cases, "processes": arguments.processes}
             same, ten, five = (
-                simulate(pool, random, slowdown=slowdown, given=rules.read(FOLDER / "rules.toml"), **options)
+                simulate(pool, random, slowdown=slowdown, tolerances=tolerances, **options)
                 for slowdown in (0.0, 0.10, 0.05)
             )
             name = f"{deviation:.1%}" if deviation else "recorded"
             lines.append(
-                f"{name:<10}{cases:>6}  {share(same.alarms, same.runs):<22}{same.looks / same.runs:>12.1%}"
+                f"{name:<10}{cases:>6}  {share(same.alarms, same.runs):<22}{same.remeasured / same.runs:>12.1%}"
                 f"{share(ten.caught, ten.runs):>30}{ten.passed / ten.runs:>8.1%}"
                 f"{share(five.caught, five.runs):>29}{five.passed / five.runs:>8.1%}"
             )
@@ -135,7 +142,7 @@ def table(baselines: Sequence[Baseline], arguments: argparse.Namespace) -> list[
 
 
 def repeatability(cases: dict[str, Baseline]) -> list[str]:
-    """Return how much recorded processes differ, by what is taken of their rounds."""
+    """Return the standard deviation between recorded processes, by the quantile taken of their rounds."""
     takes = {"fastest": 0.0, "first decile": 0.1, "first quartile": 0.25, "median": 0.5}
     lines = [f"{'standard deviation between processes':<60}" + "".join(f"{name:>16}" for name in takes)]
     for case, baseline in cases.items():
@@ -148,24 +155,25 @@ def main() -> int:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recorded", type=Path, default=RECORDED, metavar="FILE")
-    parser.add_argument("--runs", type=int, default=1000, metavar="N", help="whole runs a figure (%(default)s)")
+    parser.add_argument("--runs", type=int, default=1000, metavar="N", help="whole runs per figure (%(default)s)")
     parser.add_argument("--cases", type=int, nargs="+", default=[1, 6, 20, 46], metavar="N", help="of a run")
     parser.add_argument(
-        "--processes", type=int, default=ENOUGH_PROCESSES, metavar="N", help="of a reference (%(default)s)"
+        "--processes", type=int, default=MIN_PROCESSES_TO_FAIL, metavar="N", help="of a reference (%(default)s)"
     )
     parser.add_argument("--noise", type=float, nargs="*", default=[0.008, 0.015], metavar="SHARE")
-    parser.add_argument("--no-pooling", action="store_true", help="cases lend each other nothing, to see what it buys")
+    parser.add_argument("--no-pooling", action="store_true", help="cases lend each other no degrees of freedom")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     if arguments.no_pooling:
         noise.MAX_BORROWED = 0.0
-    reference = read(arguments.recorded)
+    reference = read_reference(arguments.recorded)
     if reference is None:
         parser.error(f"there is no {arguments.recorded}")
     origins = dict.fromkeys(str(dict(each.provenance)) for each in reference.cases.values())
     print(f"{reference.device}; {', '.join(origins)}\n")
     print("\n".join(repeatability(dict(reference.cases))), end="\n\n")
-    print(f"{arguments.runs} whole runs a figure, references of {arguments.processes} processes, {LOOKS} looks")
+    counts = f"references of {arguments.processes} processes, {MEASUREMENTS_TO_FAIL} measurements"
+    print(f"{arguments.runs} whole runs per figure, {counts}")
     print("\n".join(table(list(reference.cases.values()), arguments)))
     return 0
 

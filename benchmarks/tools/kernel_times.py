@@ -29,7 +29,7 @@ from alexnet_repro.backend.determinism import enable_determinism
 from alexnet_repro.backend.devices import gpu_names, synchronize
 from alexnet_repro.backend.memory import enable_memory_growth
 from alexnet_repro.backend.precision import PRECISIONS
-from alexnet_repro.verify.benchmark.collect import provenance
+from alexnet_repro.verify.benchmark.reference import provenance
 from alexnet_repro.verify.checks.config import CheckConfig
 from alexnet_repro.verify.checks.learning import LEARNABLE
 from alexnet_repro.verify.doctor.fingerprint import packages

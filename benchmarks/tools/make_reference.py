@@ -1,8 +1,8 @@
-"""Time every benchmark in several fresh processes, and keep what they took as this device's reference.
+"""Time every benchmark in several fresh processes, and keep the timings as this device's reference.
 
-The file is benchmarks/references/speed-KIND.json, one a kind of device. Cases that aren't timed this time stay, unless
-packages, settings, driver or processor have changed since: then the file is made anew. Commit it, once the machine is
-known to be right and was quiet: python -m alexnet_repro doctor; pytest benchmarks.
+The file is benchmarks/references/speed-KIND.json, one per kind of device. Cases that aren't timed this time stay,
+unless packages, settings, driver or processor have changed since: then the file is made anew. Commit it, once the
+machine is known to be right and was quiet: python -m alexnet_repro doctor; pytest benchmarks.
 """
 
 import argparse
@@ -13,8 +13,8 @@ from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is imported; by the processes as well
 
-from alexnet_repro.verify.benchmark.collect import collected
-from alexnet_repro.verify.benchmark.gate import ENOUGH_PROCESSES, MIN_PROCESSES
+from alexnet_repro.verify.benchmark.gate import MIN_PROCESSES, MIN_PROCESSES_TO_FAIL
+from alexnet_repro.verify.benchmark.reference import run_processes
 from benchmarks.session import keep_references
 
 ROOT = Path(__file__).parents[2]
@@ -32,10 +32,10 @@ def main() -> int:
     parser.add_argument(
         "--processes",
         type=int,
-        default=ENOUGH_PROCESSES,
+        default=MIN_PROCESSES_TO_FAIL,
         metavar="N",
-        help=f"how many, {MIN_PROCESSES} at least, and {ENOUGH_PROCESSES} for anything to fail by it: the more, the "
-        "smaller the slowdown that is seen (default: %(default)s)",
+        help=f"number of processes: at least {MIN_PROCESSES}, and {MIN_PROCESSES_TO_FAIL} for anything to fail by it; "
+        "the more, the smaller the slowdown that is detectable (default: %(default)s)",
     )
     parser.add_argument(
         "--into", type=Path, metavar="FILE", help="another file (recorded_noise.json, for gate_power.py)"
@@ -48,7 +48,7 @@ def main() -> int:
         parser.error("--into: a file is of one device, so it needs one: --device=cpu:0")
     command = f"python -m benchmarks.tools.make_reference {shlex.join(sys.argv[1:])}".strip()
     try:
-        runs = collected(ROOT, arguments.processes, options, lambda line: print(line, flush=True))
+        runs = run_processes(ROOT, arguments.processes, options, lambda line: print(line, flush=True))
         paths = keep_references(ROOT, runs, command, arguments.note, arguments.into)
     except ValueError as error:
         print(error, file=sys.stderr)

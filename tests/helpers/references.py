@@ -1,4 +1,4 @@
-"""A reference that is on file in tests, and timings to hold against it."""
+"""A reference that is on file in tests, and timings to compare with it."""
 
 from alexnet_repro.verify.benchmark import reference as speed_reference
 from alexnet_repro.verify.benchmark.reference import Baseline, Reference, path_of
@@ -20,9 +20,9 @@ STORED = Reference(
 
 
 def stored_in(folder):
-    """Put rules and one reference into a folder; returns it."""
-    (folder / "rules.toml").write_text("false_alarms = 0.005\n")
-    speed_reference.write(path_of(folder, STORED.device), STORED)
+    """Put tolerances and one reference into a folder; returns it."""
+    (folder / "tolerances.toml").write_text("false_alarms = 0.005\n")
+    speed_reference.write_reference(path_of(folder, STORED.device), STORED)
     return folder
 
 

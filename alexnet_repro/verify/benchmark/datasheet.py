@@ -1,11 +1,11 @@
-"""What should a device reach by its data sheet? So that a slow one can't be the standard for itself.
+"""Nominal rates by the data sheet, so that a slow device is no standard for itself.
 
 A GPU's products: multiprocessors × clock × operations a clock; its memory: clock × 2 × bus; its copies:
 the PCIe link, at its best. A CPU's products: cores × clock × operations a clock of its vector instructions.
 """
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from alexnet_repro.verify.benchmark.timing import Calibration
@@ -39,17 +39,17 @@ PCIE_BYTES = {1: 0.25e9, 2: 0.5e9, 3: 0.985e9, 4: 1.969e9, 5: 3.938e9, 6: 7.563e
 CPU_FLOAT32 = (("avx512f", 32), ("fma", 16), ("avx", 8), ("sse2", 4))
 CPU_BFLOAT16 = (("amx_bf16", 1024), ("avx512_bf16", 64))
 # A good kernel reaches 70 to 95 % of a GPU's nominal rates, at the clock it holds: a laptop's, or one with a low power
-# limit, holds half of its highest. So what is below the first is in doubt, below the second it fails. Copies from
+# limit, holds half of its highest. So below the first floor it is inconclusive, below the second it fails. Copies from
 # pageable memory reach a third of the link's rate, and of the fastest links no more than the host's own copies; in
-# virtual machines 1 to 3 GB/s whatever the link (1.8 GB/s to a sound H100 whose link has 63). What is below that is a
-# doubt. A link that lost lanes may still be as fast: the doctor looks at those.
+# virtual machines 1 to 3 GB/s whatever the link (1.8 GB/s to a sound H100 whose link has 63). What is below that is
+# inconclusive. A link that lost lanes may still be as fast: the doctor checks those.
 FLOORS = {"matmul": (0.5, 0.25), "memory": (0.5, 0.25), "copy": (0.05, 0.03)}
 PAGEABLE = 16e9  # bytes/s
 
 
 @dataclass(frozen=True)
 class Nominal:
-    """Rates by the data sheet; what isn't known isn't there."""
+    """Rates by the data sheet; what isn't known is missing."""
 
     matmul: dict[str, float] = field(default_factory=dict)
     """By precision, FLOP/s."""
@@ -92,9 +92,9 @@ def of_cpu(processors: int, cpuinfo: Path = CPUINFO) -> Nominal:
     return Nominal({name: cores * clock * each for name, each in widths.items() if each})
 
 
-def compare(found: Calibration, nominal: Nominal) -> list[Finding]:
+def compare_with_datasheet(found: Calibration, nominal: Nominal) -> list[Finding]:
     """Return, for each rate that is known by the data sheet, whether the device comes near it."""
-    on_cpu = found.device.startswith("cpu")  # whose clock and neighbours aren't ours to tell: a doubt, not a fault
+    on_cpu = found.device.startswith("cpu")  # whose clock and neighbours aren't known: inconclusive, not a failure
     link = nominal.copy and min(nominal.copy, PAGEABLE)
     rows: list[tuple[str, str, float | None, float | None]] = [
         *((f"products in {name}", "matmul", found.matmul.get(name), rate) for name, rate in nominal.matmul.items()),
@@ -103,17 +103,17 @@ def compare(found: Calibration, nominal: Nominal) -> list[Finding]:
         ("copies from it", "copy", found.to_host, link),
     ]
     findings = [
-        _held(what, kind, reached, rate, on_cpu=on_cpu) for what, kind, reached, rate in rows if reached and rate
+        _finding(what, kind, reached, rate, on_cpu=on_cpu) for what, kind, reached, rate in rows if reached and rate
     ]
     if not findings or (not on_cpu and not nominal.matmul):
         what = "its products" if findings else "this device"
         message = f"nothing is known here of what {what} should reach"
-        fix = "compare it with its siblings, or its data sheet"
+        fix = "compare it with others of its model, or its data sheet"
         findings.append(Finding("nominal", "INCONCLUSIVE", message, fix=fix))
-    return [Finding(**{**vars(finding), "device": found.device}) for finding in findings]
+    return [replace(finding, device=found.device) for finding in findings]
 
 
-def _held(what: str, kind: str, reached: float, rate: float, *, on_cpu: bool) -> Finding:
+def _finding(what: str, kind: str, reached: float, rate: float, *, on_cpu: bool) -> Finding:
     share, (floor, fault) = reached / rate, FLOORS[kind]
     otherwise: Status = "INCONCLUSIVE" if on_cpu or share >= fault else "FAIL"
     unit, scale = ("TFLOP/s", 1e12) if what.startswith("products") else ("GB/s", 1e9)

@@ -1,55 +1,40 @@
-"""Is this run slower than its reference by more than noise? Pure functions from processes' levels to findings.
+"""The performance gate: is a run slower than its reference by more than noise? Pure functions from levels to findings.
 
-For a case with n >= 5 reference processes of levels y (logarithms of seconds;
-`alexnet_repro.verify.benchmark.noise`), of mean m
-and standard deviation s, a new process of the same code has a level x, and
+A case has n >= 5 reference processes; their levels' mean m and moderated variance give the standard error `se` of a new
+process of the same code. A case is slower only if it is so in `MEASUREMENTS_TO_FAIL` processes, this run's and fresh
+ones: with x the level of the fastest of them, if
 
-    t = (x - m) / se,   se² = v (1 + 1/n) + max(0, e_x² - e_y²)
+    x - m > bound,   bound = max(log(1 + min_slowdown), c(a/k) · se)
 
-has Student's distribution if levels are normal (Whitmore, "Prediction limits for a univariate normal observation",
-The American Statistician 40, 1986). Here v is the moderated s², which has borrowed degrees of freedom from the other
-cases on file for the device, but no less than e_y², the mean square of the references' own errors: processes can't
-agree better than each is known. If this run's own error e_x is larger than theirs (fewer rounds, or a busier machine),
-the excess is added.
-
-One process may be slow by chance, and with far heavier tails than the normal's: something else ran beside it. So a
-case is slower only if it is in `LOOKS` processes one after the other, this run's and fresh ones; most cases need but
-the first. With x the fastest of the looks, a case is slower beyond noise if
-
-    x - m > bound,   bound = max(log(1 + smallest slowdown), c(a/k) · se)
-
-with c of `alexnet_repro.verify.benchmark.critical`, and the false-alarm budget a of the whole run shared by all its k
-cases
-(Bonferroni: no more than a, however cases depend on each other). A slowdown of `visible = exp(bound + t_q · se) - 1`,
-q = 0.95^(1/looks), is seen in every look 95 times in 100; where that is more than the most noise tolerated, a case that
-isn't slower is INCONCLUSIVE, not PASS. Where all cases of a device moved together, it is said so. No statistics tell a
-neighbour that stays for minutes from a slowdown: where something else takes processors while one looks again, what is
-slower is INCONCLUSIVE, not FAIL. Nor do they tell a virtual
-machine's processors from those of the same name on a slower host: what is slower than another one's reference is
-INCONCLUSIVE as well; its calibrated rates, held against nominal ones, have to tell. And where processes come in two
-speeds, a few of them may all have the faster one: of less than `ENOUGH_PROCESSES` nothing fails (of five, 8 % of whole
-runs of 46 cases as noisy as `recorded_noise.json` did; of eight 0.9 %).
+where c is Student's quantile for several measurements (`critical_t`), and a the false-alarm budget of the whole run,
+shared by its k cases (Bonferroni). A slowdown that would be caught 95 times in 100 is *detectable*; if that is more
+than the noise tolerated, the case is INCONCLUSIVE, not PASS. So is a slowdown on a busy machine, compared with another
+virtual machine's reference, or with one of fewer than `MIN_PROCESSES_TO_FAIL` processes. Derivation, sources and error
+rates: docs/method/noise.md.
 """
 
 import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache, lru_cache
 
-from scipy.special import stdtrit
+import numpy as np
+from scipy.optimize import brentq
+from scipy.special import gammaln, ndtr, roots_hermitenorm, stdtrit
 
-from alexnet_repro.verify.benchmark.critical import critical
 from alexnet_repro.verify.benchmark.noise import Level, Spread, moderated
-from alexnet_repro.verify.benchmark.tolerances import Rules
+from alexnet_repro.verify.benchmark.tolerances import Tolerances
 from alexnet_repro.verify.finding import Finding, Status
 
 MIN_PROCESSES = 5
-ENOUGH_PROCESSES = 8  # to fail: of fewer, all may be of the faster of two speeds by chance
-LOOKS = 3
-CAUGHT = 0.95
+MIN_PROCESSES_TO_FAIL = 8  # fewer may by chance all have the faster of two speeds
+MEASUREMENTS_TO_FAIL = 3
+POWER = 0.95
 CONFIDENCE = 0.95  # of the interval around a ratio
-TOGETHER = 0.5  # of a case's own slowdown: if the others moved by as much, it isn't the case
-MIN_TOGETHER = 3
+SHARED_SHIFT = 0.5  # of a case's own slowdown: if the others moved by as much, it isn't the case
+MIN_SHARED = 3
+MAX_STANDARD_ERRORS = 1e4
 MAKE = "python -m benchmarks.tools.make_reference # on a quiet machine that is known to be right; then commit the file"
 REPEAT = (
     "run it again with nothing else on the machine; if it stays, bisect the change, or python -m alexnet_repro doctor"
@@ -57,91 +42,126 @@ REPEAT = (
 
 
 @dataclass(frozen=True)
-class Case:
-    """One case: what its reference processes took, and what this run took."""
+class GateCase:
+    """One case: its reference processes, and this run's measurements."""
 
     name: str
     device: str
     precision: str
     reference: Sequence[Level]
-    looks: Sequence[Level]
-    """Of this run's process, then of others; none: it wasn't timed, but still tells how much processes differ."""
+    measurements: Sequence[Level]
+    """Of this run's process, then of fresh ones; none: it wasn't timed, but its reference still tells of noise."""
     recorded: str = ""
     """The day."""
     busy: float = 0.0
-    """The largest share of the machine's processors that something else took during a look."""
+    """Largest share of the machine's processors that something else took during a re-measurement."""
     elsewhere: bool = False
-    """Whether the reference may be of another host: a virtual machine's, of before it started anew."""
+    """Whether the reference may be of another host: a virtual machine's, of before its last boot."""
 
 
 @dataclass(frozen=True)
-class _Moved:
-    """A case with its shift and what it is held against, in logarithms."""
+class _Shift:
+    """A case's shift against its reference, and its bounds, in logarithms."""
 
-    case: Case
+    case: GateCase
     shift: float
-    """Of the fastest look."""
+    """Of the fastest measurement."""
     error: float
     bound: float
     faster: float
-    """What a single look would have to be faster by."""
-    visible: float
+    """By how much a single measurement is faster beyond noise."""
+    detectable: float
     """The smallest slowdown that is caught 95 times in 100."""
-    around: float
-    """How far, either way, the interval around the shift reaches."""
+    margin: float
+    """Half the interval around the shift."""
 
     @property
-    def suspect(self) -> bool:
-        """Return whether it is slower in all its looks."""
+    def slower(self) -> bool:
+        """Return whether it is slower in all its measurements."""
         return self.shift > self.bound
 
 
-def compare(cases: Sequence[Case], rules: Rules) -> list[Finding]:
-    """Return what is to be said of each case that was timed, in their order.
+def judge_speeds(cases: Sequence[GateCase], tolerances: Tolerances) -> list[Finding]:
+    """Return the finding of each case that was timed, in their order.
 
     Raises:
         ValueError: a reference of fewer processes than `MIN_PROCESSES`.
     """
-    moved = _all_moved(cases, rules)
-    return [_finding(each, _others(each, moved), rules) for each in moved]
+    shifts = _shifts(cases, tolerances)
+    return [_finding(each, _shift_of_others(each, shifts), tolerances) for each in shifts]
 
 
-def suspects(cases: Sequence[Case], rules: Rules) -> list[Case]:
-    """Return the cases that were slower in each look so far, and may fail by another."""
+def cases_to_remeasure(cases: Sequence[GateCase], tolerances: Tolerances) -> list[GateCase]:
+    """Return the cases that were slower in each measurement so far, and may fail by another."""
     return [
         each.case
-        for each in _all_moved(cases, rules)
-        if each.suspect and len(each.case.looks) < LOOKS and len(each.case.reference) >= ENOUGH_PROCESSES
+        for each in _shifts(cases, tolerances)
+        if each.slower
+        and len(each.case.measurements) < MEASUREMENTS_TO_FAIL
+        and len(each.case.reference) >= MIN_PROCESSES_TO_FAIL
     ]
 
 
-def _all_moved(cases: Sequence[Case], rules: Rules) -> list[_Moved]:
-    short = [case.name for case in cases if len(case.reference) < MIN_PROCESSES]
-    if short:
-        raise ValueError(f"a reference has at least {MIN_PROCESSES} processes, not so {', '.join(short)}")
-    chance = rules.false_alarms / max(1, sum(bool(case.looks) for case in cases))
-    return [
-        _moved(case, spread, rules, chance) for case, spread in zip(cases, _spreads(cases), strict=True) if case.looks
-    ]
-
-
-def none_on_file(names: Sequence[str], device: str, why: str) -> Finding:
-    """Return that cases have no reference to be compared with, why, and how to make one."""
+def no_reference(names: Sequence[str], device: str, why: str) -> Finding:
+    """Return the finding of cases without a reference: why, and how to make one."""
     what = names[0] if len(names) == 1 else f"{len(names)} cases"
     evidence = "" if len(names) == 1 else ", ".join(names)
     return Finding("speed", "INCONCLUSIVE", f"{what}: {why}", evidence, MAKE, device)
 
 
-def _spreads(cases: Sequence[Case]) -> list[Spread]:
+@lru_cache(maxsize=4096)
+def critical_t(chance: float, processes: int, degrees: int, measurements: int) -> float:
+    """Return the c that each measurement's t exceeds by chance with a probability of `chance` in all.
+
+    All measurements share the reference's mean and standard deviation; given both they are independent:
+
+        P(every t > c) = E[(1 - Phi(c sqrt(1 + 1/n) sqrt(w) + z / sqrt(n)))^measurements],
+
+    w ~ chi²(degrees) / degrees, z ~ N(0,1): Student's distribution for one; for several of equal correlation, Dunnett
+    and Sobel, Biometrika 41, 1954.
+    """
+    scale, mean, weights = _nodes(degrees)
+    spread = math.sqrt(1 + 1 / processes)
+
+    def excess(c: float) -> float:
+        beyond = ndtr(-(c * spread * scale + mean / math.sqrt(processes))) ** measurements
+        return float((weights * beyond).sum()) - chance
+
+    return float(brentq(excess, 0.0, MAX_STANDARD_ERRORS, xtol=1e-6))
+
+
+@cache
+def _nodes(degrees: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return sqrt(w), z and their weights: the trapezoid rule over log w, which converges fast, and Gauss's over z."""
+    half = degrees / 2
+    wide = math.sqrt(80 / half)  # beyond it, the density is below 1e-17 of its peak
+    logs = np.linspace(-wide - 40 / half, wide, 201)
+    density = np.exp(half * (math.log(half) + logs - np.exp(logs)) - gammaln(half))
+    z, of_z = roots_hermitenorm(20)
+    return np.exp(logs / 2)[:, None], z[None, :], (density / density.sum())[:, None] * (of_z / of_z.sum())[None, :]
+
+
+def _shifts(cases: Sequence[GateCase], tolerances: Tolerances) -> list[_Shift]:
+    short = [case.name for case in cases if len(case.reference) < MIN_PROCESSES]
+    if short:
+        raise ValueError(f"a reference has at least {MIN_PROCESSES} processes, not so {', '.join(short)}")
+    chance = tolerances.false_alarms / max(1, sum(bool(case.measurements) for case in cases))
+    spreads = zip(cases, _spreads(cases), strict=True)
+    return [_shift(case, spread, tolerances, chance) for case, spread in spreads if case.measurements]
+
+
+def _spreads(cases: Sequence[GateCase]) -> list[Spread]:
     """Return each case's spread: moderated among the cases of its device, and no less than errors explain."""
     spreads: dict[str, Spread] = {}
     for device in dict.fromkeys(case.device for case in cases):
-        together = [case for case in cases if case.device == device]
+        group = [case for case in cases if case.device == device]
         raw = [
-            Spread(max(_variance([each.log for each in case.reference]), _own(case)), len(case.reference) - 1.0)
-            for case in together
+            Spread(
+                max(_variance([each.log for each in case.reference]), _squared_error(case)), len(case.reference) - 1.0
+            )
+            for case in group
         ]
-        spreads |= {case.name: spread for case, spread in zip(together, moderated(raw), strict=True)}
+        spreads |= {case.name: spread for case, spread in zip(group, moderated(raw), strict=True)}
     return [spreads[case.name] for case in cases]
 
 
@@ -155,74 +175,86 @@ def _variance(values: Sequence[float]) -> float:
     return math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1)
 
 
-def _own(case: Case) -> float:
+def _squared_error(case: GateCase) -> float:
     """Return the mean square of the references' errors."""
     return _mean([each.error**2 for each in case.reference])
 
 
-def _moved(case: Case, spread: Spread, rules: Rules, chance: float) -> _Moved:
+def _shift(case: GateCase, spread: Spread, tolerances: Tolerances, chance: float) -> _Shift:
     count, degrees = len(case.reference), int(spread.degrees)
-    shift = min(look.log for look in case.looks) - _mean([each.log for each in case.reference])
-    excess = max(0.0, max(look.error**2 for look in case.looks) - _own(case))
+    shift = min(each.log for each in case.measurements) - _mean([each.log for each in case.reference])
+    excess = max(0.0, max(each.error**2 for each in case.measurements) - _squared_error(case))
     error = math.sqrt(spread.variance * (1 + 1 / count) + excess)
-    smallest = math.log1p(rules.of(case.name).smallest_slowdown)
-    bound = max(smallest, critical(chance, count, degrees, LOOKS) * error)
-    faster = max(smallest, critical(chance, count, degrees, 1) * error)
-    visible = bound + float(stdtrit(degrees, CAUGHT ** (1 / LOOKS))) * error
-    return _Moved(case, shift, error, bound, faster, visible, float(stdtrit(degrees, (1 + CONFIDENCE) / 2)) * error)
+    smallest = math.log1p(tolerances.of(case.name)[0])
+    bound = max(smallest, critical_t(chance, count, degrees, MEASUREMENTS_TO_FAIL) * error)
+    faster = max(smallest, critical_t(chance, count, degrees, 1) * error)
+    detectable = bound + float(stdtrit(degrees, POWER ** (1 / MEASUREMENTS_TO_FAIL))) * error
+    margin = float(stdtrit(degrees, (1 + CONFIDENCE) / 2)) * error
+    return _Shift(case, shift, error, bound, faster, detectable, margin)
 
 
-def _others(one: _Moved, moved: Sequence[_Moved]) -> float:
-    """Return how far the other cases of its device moved, in the middle; 0 where there are too few to tell."""
-    shifts = [each.shift for each in moved if each is not one and each.case.device == one.case.device]
-    return statistics.median(shifts) if len(shifts) >= MIN_TOGETHER - 1 else 0.0
+def _shift_of_others(one: _Shift, every: Sequence[_Shift]) -> float:
+    """Return the median shift of the other cases of its device; 0 where there are too few."""
+    shifts = [each.shift for each in every if each is not one and each.case.device == one.case.device]
+    return statistics.median(shifts) if len(shifts) >= MIN_SHARED - 1 else 0.0
 
 
-def _finding(moved: _Moved, others: float, rules: Rules) -> Finding:
-    case, ratio, visible = moved.case, math.exp(moved.shift), math.expm1(moved.visible)
-    much = f"{abs(ratio - 1):.1%} {'slower' if ratio >= 1 else 'faster'}"
-    most = rules.of(case.name).most_noise
+def _finding(found: _Shift, others: float, tolerances: Tolerances) -> Finding:
+    case, ratio, detectable = found.case, math.exp(found.shift), math.expm1(found.detectable)
+    change = f"{abs(ratio - 1):.1%} {'slower' if ratio >= 1 else 'faster'}"
+    max_noise = tolerances.of(case.name)[1]
     status: Status = "PASS"
     message, fix = case.name, ""
-    if moved.suspect:
-        looks = len(case.looks)
-        status = "FAIL" if looks >= LOOKS else "INCONCLUSIVE"
-        message, fix = f"{case.name} is {much} than its reference, in {looks} of {LOOKS} looks", REPEAT
-        if len(case.reference) < ENOUGH_PROCESSES:
-            status, fix = "INCONCLUSIVE", f"of {ENOUGH_PROCESSES} processes or more: {MAKE}"
-            message += f"; which is of {len(case.reference)} processes, too few to fail by"
-        if case.busy > rules.most_busy:
-            status = "INCONCLUSIVE"
-            message += f", while something else took {case.busy:.0%} of the processors"
-        if others > TOGETHER * moved.shift:
-            message += f", as are the others of {case.device} ({math.expm1(others):.1%} in the middle)"
-            message += ": the machine is slower, or busy, rather than this case"
-        if case.elsewhere:
-            status, fix = "INCONCLUSIVE", f"if it stays, python -m alexnet_repro doctor; of this machine: {MAKE}"
-            message += "; it is of another virtual machine, or of before this one started anew, and hosts differ"
-    elif visible > most:
+    if found.slower:
+        status, message, fix = _slower(found, change, others, tolerances.max_busy)
+    elif detectable > max_noise:
         status, fix = "INCONCLUSIVE", f"with nothing else on the machine, of more processes: {MAKE}"
-        message = f"{case.name}: noise hides what is slower by less than {visible:.0%}; {most:.0%} should be seen"
-    elif moved.shift < -moved.faster:
-        message, fix = f"{case.name} is {much} than its reference", f"keep it: {MAKE}"
+        message = (
+            f"{case.name}: too noisy: smallest detectable slowdown {detectable:.0%} (required at most {max_noise:.0%})"
+        )
+    elif found.shift < -found.faster:
+        message, fix = f"{case.name} is {change} than its reference", f"keep it: {MAKE}"
     return Finding(
         "speed",
         status,
         message,
-        f"{much} than {len(case.reference)} processes{f' of {case.recorded}' if case.recorded else ''}; noise explains "
-        f"{math.expm1(moved.bound):.1%}, and {CAUGHT:.0%} of slowdowns by {visible:.1%} are caught",
+        f"{change} than {len(case.reference)} processes{f' of {case.recorded}' if case.recorded else ''}; "
+        f"noise explains {math.expm1(found.bound):.1%}, and {POWER:.0%} of slowdowns by {detectable:.1%} are caught",
         fix,
         device=case.device,
         precision=case.precision,
         number=ratio,
-        bound=math.exp(moved.bound),
+        bound=math.exp(found.bound),
         case=case.name,
         data={
-            "visible": visible,
-            "error": moved.error,
+            "detectable": detectable,
+            "error": found.error,
             "others": math.exp(others),
-            "looks": len(case.looks),
-            "low": math.exp(moved.shift - moved.around),  # the ratio's interval, by noise between processes alone
-            "high": math.exp(moved.shift + moved.around),
+            "measurements": len(case.measurements),
+            "low": math.exp(found.shift - found.margin),  # the ratio's interval, by noise between processes alone
+            "high": math.exp(found.shift + found.margin),
         },
     )
+
+
+def _slower(found: _Shift, change: str, others: float, max_busy: float) -> tuple[Status, str, str]:
+    """Return a slower case's status, message and fix: FAIL only where nothing else may be why."""
+    case, count = found.case, len(found.case.measurements)
+    status: Status = "FAIL" if count >= MEASUREMENTS_TO_FAIL else "INCONCLUSIVE"
+    message, fix = (
+        f"{case.name} is {change} than its reference, in {count} of {MEASUREMENTS_TO_FAIL} measurements",
+        REPEAT,
+    )
+    if len(case.reference) < MIN_PROCESSES_TO_FAIL:
+        status, fix = "INCONCLUSIVE", f"of {MIN_PROCESSES_TO_FAIL} processes or more: {MAKE}"
+        message += f"; the reference has {len(case.reference)} processes, too few to fail by"
+    if case.busy > max_busy:
+        status = "INCONCLUSIVE"
+        message += f", while something else took {case.busy:.0%} of the processors"
+    if others > SHARED_SHIFT * found.shift:
+        message += f", as are the others of {case.device} ({math.expm1(others):.1%} in the median)"
+        message += ": the machine is slower, or busy, rather than this case"
+    if case.elsewhere:
+        status, fix = "INCONCLUSIVE", f"if it stays, python -m alexnet_repro doctor; of this machine: {MAKE}"
+        message += "; the reference is of another virtual machine, or of before this one's last boot, and hosts differ"
+    return status, message, fix

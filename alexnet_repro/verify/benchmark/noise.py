@@ -1,28 +1,10 @@
-"""How much do processes of one case differ? Each as a level and an error, and what all cases together tell of one.
+"""Noise between processes: each as a level and its error, and what the cases of a device tell of each other's.
 
 A process's *level* is the logarithm of the first decile of its rounds: whatever else runs on a machine only adds time,
-so low quantiles repeat better than the median, and unlike the fastest round the decile of a case that is slower in nine
-rounds of ten is slower too. (Measured, between 15 processes beside other jobs: 1.7 % for the decile of `draw_train`,
-1.6 % for the fastest round, 4.4 % for the quartile, 8.9 % for the median; `benchmarks/tools/gate_power.py` prints it
-anew.)
-Its *error* is that level's standard error from the scatter of the process's rounds,
-
-    error = sqrt(q (1 - q)) / phi(z_q) · IQR / (1.349 · first decile · sqrt(rounds)),  q = 0.1,
-
-the asymptotic error of a quantile (Stuart and Ord, Kendall's Advanced Theory of Statistics 1, section 10.10) with
-the normal density phi and its spread taken from the interquartile range, as McGill, Tukey and Larsen do for the
-notches of box plots (The American Statistician 32, 1978). Where noise only adds, it is on the safe side.
-
-Eight processes tell a variance with seven degrees of freedom only, for which Student's quantile at one in thousands is
-above four. So the cases of one device lend each other degrees of freedom, as genes do in limma: variances s² of `d`
-degrees are taken to scatter around a common s0² like an inverse chi² of `d0` degrees, both fitted by the moments of
-log s² (Smyth, Statistical Applications in Genetics and Molecular Biology 3(1), 2004, section 6.2), and each becomes
-
-    moderated s² = max(s², (d0 s0² + d s²) / (d0 + d))  with  min(d0, MOST_BORROWED) + d  degrees.
-
-The maximum and the limit are Smyth's no more: they guard a case noisier than its fellows, and tails heavier than the
-normal's, at the price of some power. With eight processes and 20 cases at 1 % of noise, 5 % is then caught 92 times in
-100, and 86 times without (`benchmarks/tools/gate_power.py --cases 20 --noise 0.01`, and `--no-pooling`).
+so low quantiles repeat better than the median. Its *error* is that level's standard error, from the interquartile range
+of its rounds. The variance between a case's few processes is *moderated*: the cases of one device lend each other
+degrees of freedom, as genes do in limma (Smyth, Statistical Applications in Genetics and Molecular Biology 3(1), 2004).
+Formulas, sources and measurements: docs/method/noise.md.
 """
 
 import math
@@ -30,14 +12,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.optimize import brentq
 from scipy.special import digamma, polygamma
 
-MAX_ROUNDS = 50  # of a process: what is kept on file, and what is looked at in a run
+MAX_ROUNDS = 50  # of a process: what is kept on file, and what is used of a run
 QUANTILE = 0.1
 _QUANTILE_ERROR = math.sqrt(QUANTILE * (1 - QUANTILE)) / 0.17550 / 1.349  # 0.17550: the normal density at its decile
-MIN_CASES = 3  # that can lend each other anything
+MIN_CASES = 3  # that can lend each other degrees of freedom
 MAX_BORROWED = 16.0
-SMALLEST = 1e-12  # a variance; clocks have steps, so that processes may agree to the digit
+MIN_VARIANCE = 1e-12  # clocks have steps, so that processes may agree to the digit
 
 
 @dataclass(frozen=True)
@@ -45,14 +28,14 @@ class Level:
     """One process's timing of one case."""
 
     log: float
-    """Of seconds."""
+    """Logarithm of seconds."""
     error: float
     """Its standard error from within the process."""
 
 
 @dataclass(frozen=True)
 class Spread:
-    """How far a process's level lies from its mean."""
+    """Variance of a case's levels between processes, and its degrees of freedom."""
 
     variance: float
     degrees: float
@@ -65,17 +48,17 @@ def thinned(rounds: Sequence[float]) -> list[float]:
 
 
 def level(rounds: Sequence[float]) -> Level:
-    """Return the level of a process's rounds, which are thinned first, so that all are treated alike."""
+    """Return the level of a process's rounds, thinned first, so that all are treated alike."""
     kept = thinned(rounds)
     first, low, third = np.quantile(kept, (0.25, QUANTILE, 0.75))
     return Level(math.log(low), _QUANTILE_ERROR * float((third - first) / low) / math.sqrt(len(kept)))
 
 
 def moderated(spreads: Sequence[Spread]) -> list[Spread]:
-    """Return the spreads with what they lend each other; fewer than `MIN_CASES` stay as they are."""
+    """Return the spreads moderated by each other; fewer than `MIN_CASES` stay as they are."""
     if len(spreads) < MIN_CASES:
         return list(spreads)
-    variances = np.maximum([each.variance for each in spreads], SMALLEST)
+    variances = np.maximum([each.variance for each in spreads], MIN_VARIANCE)
     degrees = np.array([each.degrees for each in spreads])
     common, borrowed = _prior(variances, degrees)
     borrowed = min(borrowed, MAX_BORROWED)
@@ -98,14 +81,6 @@ def _prior(variances: np.ndarray, degrees: np.ndarray) -> tuple[float, float]:
 
 
 def _inverse_trigamma(value: float) -> float:
-    """Return y with trigamma(y) = value, by Newton's method as in Smyth's appendix, which grows and converges."""
-    if value > 1e7:  # noqa: PLR2004 - where 1/y² is all of trigamma(y)
-        return 1 / math.sqrt(value)
-    y = 0.5 + 1 / value
-    for _ in range(50):
-        trigamma = float(polygamma(1, y))
-        step = trigamma * (1 - trigamma / value) / float(polygamma(2, y))
-        y += step
-        if -step / y < 1e-8:  # noqa: PLR2004 - far below what a fitted variance is known to
-            break
-    return y
+    """Return y with trigamma(y) = value, which lies between 1/y and 1/y + 1/y²."""
+    low, high = math.log(0.5 / value), math.log((1 + math.sqrt(1 + 4 * value)) / value)
+    return math.exp(brentq(lambda log: float(polygamma(1, math.exp(log))) / value - 1, low, high))

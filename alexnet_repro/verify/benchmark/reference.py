@@ -1,36 +1,47 @@
-"""Which timings are on file for a device? One JSON file a kind of device, read whole or refused by name.
+"""References: timings on file, one JSON file per kind of device, and how fresh processes make them.
 
-A file is one JSON object: `schema` (1), `device` (the kind's name, which the file's follows), `environment` (all that
-is known to decide speed; a run in another is never compared), `machine` (what else is worth knowing of where it was
-recorded), and `cases`: by name, `device`, `precision`, `processes` (at least five, eight to fail by; of each, up to
-fifty rounds in seconds, evenly through the run) and `provenance` (`recorded`, the day; `command`, `revision` of the
-code, `seed`).
+A file is one JSON object: `schema` (1), `device` (the kind's name, as in the file's name), `environment` (all that is
+known to decide speed; a run in another is never compared), `machine` (where it was recorded), and `cases`: by name,
+`device`, `precision`, `processes` (at least five, eight to fail by; of each, up to fifty rounds in seconds, evenly
+through the run) and `provenance` (`recorded`, the day; `command`, `revision` of the code, `seed`).
 """
 
+import datetime as dt
 import json
-import math
+import os
 import re
 import subprocess
-from collections.abc import Mapping, Sequence
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from alexnet_repro.files import atomic_write, nested_differences
 from alexnet_repro.verify.benchmark.gate import MIN_PROCESSES
-from alexnet_repro.verify.benchmark.noise import MAX_ROUNDS
+from alexnet_repro.verify.benchmark.noise import MAX_ROUNDS, thinned
+from alexnet_repro.verify.benchmark.tolerances import first_error
+from alexnet_repro.verify.doctor.fingerprint import boot_of
 
 SCHEMA = 1
+COLLECTING = "ALEXNET_REPRO_COLLECTING"  # set in a process that records timings: it compares nothing, starts no others
+DIGITS = 6  # of seconds that are kept
+_Seconds = Annotated[float, Field(gt=0, strict=True, allow_inf_nan=False)]
+_Rounds = Annotated[Sequence[_Seconds], Field(min_length=1, max_length=MAX_ROUNDS)]
 
 
 @dataclass(frozen=True)
 class Baseline:
     """One case, as its reference processes timed it."""
 
+    __pydantic_config__ = ConfigDict(extra="forbid")
     device: str
     precision: str
-    processes: Sequence[Sequence[float]]
-    """Each one's rounds, in seconds."""
+    processes: Annotated[Sequence[_Rounds], Field(min_length=MIN_PROCESSES)]
+    """Rounds of each, in seconds."""
     provenance: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -38,14 +49,18 @@ class Baseline:
 class Reference:
     """A file's content."""
 
+    __pydantic_config__ = ConfigDict(extra="forbid")
     device: str
     environment: Mapping[str, Any]
     machine: Mapping[str, Any]
     cases: Mapping[str, Baseline]
 
 
+_REFERENCE = TypeAdapter(Reference)
+
+
 def path_of(folder: Path, kind: str) -> Path:
-    """Return where a kind of device's reference is."""
+    """Return the path of a kind of device's reference."""
     return folder / f"speed-{re.sub(r'[^a-z0-9]+', '-', kind.lower()).strip('-')}.json"
 
 
@@ -58,69 +73,156 @@ def environment_differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) 
 
 
 def revision(root: Path) -> str:
-    """Return the code's revision as git tells it, with `-dirty` if files were changed; empty where it isn't git's.
+    """Return the code's git revision, with `-dirty` if files were changed; empty outside its own checkout.
 
-    An environment may lie in the checkout of something else, which has a revision, too.
+    An installed package may lie in the checkout of something else, which has a revision, too.
     """
     git = ["git", "-C", str(root)]
-    ours = [*git, "ls-files", "--error-unmatch", "alexnet_repro/__init__.py"]
-    told = ""
+    found = ""
     try:
-        for command in (ours, [*git, "describe", "--always", "--dirty", "--abbrev=12"]):
-            told = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.strip()  # noqa: S603
+        for command in (
+            [*git, "ls-files", "--error-unmatch", "alexnet_repro/__init__.py"],
+            [*git, "describe", "--always", "--dirty", "--abbrev=12"],
+        ):
+            found = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.strip()  # noqa: S603
     except (OSError, subprocess.SubprocessError):
         return ""
-    return told
+    return found
 
 
-def merged(old: Reference | None, new: Reference) -> Reference:
+def merge_references(old: Reference | None, new: Reference) -> Reference:
     """Return the new reference, with the old one's other cases if it is of the same device and environment."""
     if old is None or (old.device, old.environment) != (new.device, new.environment):
         return new
     return Reference(new.device, new.environment, new.machine, {**old.cases, **new.cases})
 
 
-def read(path: Path) -> Reference | None:
+def read_reference(path: Path) -> Reference | None:
     """Return the reference in a file; None if there is no file.
 
     Raises:
         ValueError: the file isn't one of ours; the message names it.
     """
     try:
-        content = json.loads(path.read_text())
-        schema = content.pop("schema")
-        cases = {name: Baseline(**fields) for name, fields in content.pop("cases").items()}
-        reference = Reference(**content, cases=cases)
-        _check(reference, schema)
+        return _parse(json.loads(path.read_text()))
     except FileNotFoundError:
         return None
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} holds no timings to compare with ({error}): git checkout {path}") from error
-    return reference
+        reason = first_error(error) if isinstance(error, ValidationError) else error
+        raise ValueError(f"{path} holds no timings to compare with ({reason}): git checkout {path}") from error
 
 
-def write(path: Path, reference: Reference) -> None:
+def _parse(content: dict[str, Any]) -> Reference:
+    if (schema := content.pop("schema")) != SCHEMA:
+        raise ValueError(f"schema {schema}, not {SCHEMA}")
+    return _REFERENCE.validate_python(content)
+
+
+def write_reference(path: Path, reference: Reference) -> None:
     """Write the reference in one step.
 
     Raises:
-        ValueError: it has too few processes, or rounds that are none.
+        ValueError: it has too few processes, or a process has no rounds or invalid ones.
+        OSError: it can't be written.
     """
-    _check(reference, SCHEMA)
-    atomic_write(path, json.dumps({"schema": SCHEMA, **asdict(reference)}, indent=1) + "\n")
+    content = asdict(reference)
+    try:
+        _REFERENCE.validate_python(content)
+    except ValidationError as error:
+        raise ValueError(f"no reference is made of these timings: {first_error(error)}") from error
+    atomic_write(path, json.dumps({"schema": SCHEMA, **content}, indent=1) + "\n")
 
 
-def _check(reference: Reference, schema: int) -> None:
-    if schema != SCHEMA:
-        raise ValueError(f"schema {schema}, not {SCHEMA}")
-    if not isinstance(reference.device, str) or not isinstance(reference.environment, Mapping):
-        raise TypeError("device or environment is none")
-    for name, case in reference.cases.items():
-        if len(case.processes) < MIN_PROCESSES:
-            raise ValueError(f"{name} has {len(case.processes)} processes, and needs {MIN_PROCESSES}")
-        for rounds in case.processes:
-            if not 1 <= len(rounds) <= MAX_ROUNDS or not all(_is_time(seconds) for seconds in rounds):
-                raise ValueError(f"{name} has a process without 1 to {MAX_ROUNDS} rounds of so many seconds")
+def run_processes(
+    root: Path, processes: int, options: Sequence[str], say: Callable[[str], None] = lambda _: None
+) -> list[dict[str, Any]]:
+    """Run `pytest benchmarks --benchmark-only` in fresh processes one after the other; return their results files.
+
+    Args:
+        root: the checkout, which has the benchmarks.
+        processes: number of processes.
+        options: pytest's, such as `-k` or `--device`, or tests instead of all benchmarks.
+        say: logs a line per process.
+
+    Raises:
+        ValueError: a process failed, or timed nothing, or what it timed was wrong.
+    """
+    runs = []
+    for number in range(1, processes + 1):
+        with tempfile.TemporaryDirectory() as folder:
+            where = [] if any("::" in each for each in options) else ["benchmarks"]
+            command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--benchmark-only", *where, *options]
+            done = subprocess.run(  # noqa: S603 - our own benchmarks, with the options of whoever started this
+                [*command, f"--report={folder}"],
+                cwd=root,
+                env={**os.environ, COLLECTING: "1"},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                check=False,
+            )
+            runs.append(process_results(Path(folder) / "results.json", done.returncode, done.stdout))
+        say(f"process {number} of {processes}: {len(runs[-1]['timings'])} cases")
+    return runs
 
 
-def _is_time(seconds: Any) -> bool:
-    return isinstance(seconds, float | int) and not isinstance(seconds, bool) and 0 < seconds < math.inf
+def process_results(results: Path, status: int, output: str) -> dict[str, Any]:
+    """Return the results file of a process.
+
+    Args:
+        results: the file.
+        status: the process's exit status.
+        output: what it printed; the end of it is shown if the results are of no use.
+
+    Raises:
+        ValueError: it failed, or timed nothing, or what it timed was wrong.
+    """
+    end = "\n".join(output.strip().splitlines()[-15:])
+    if status:
+        raise ValueError(f"nothing is kept of a process that fails (exit status {status}):\n{end}")
+    try:
+        content: dict[str, Any] = json.loads(results.read_text())
+    except (OSError, ValueError) as error:
+        raise ValueError(f"the process left no results ({error}):\n{end}") from error
+    if not content.get("complete") or not content.get("timings"):
+        raise ValueError(f"the process didn't complete its timings:\n{end}")
+    invalid = [each["case"] for each in content["timings"] if each["fault"]]
+    if invalid:
+        raise ValueError(f"nothing is kept of invalid timings: {', '.join(invalid)}")
+    return content
+
+
+def rounds_by_case(run: Mapping[str, Any]) -> dict[str, list[float]]:
+    """Return each case's rounds in one process."""
+    return {each["case"]: each["rounds"] for each in run["timings"]}
+
+
+def references_of(runs: Sequence[Mapping[str, Any]], provenance: Mapping[str, str]) -> list[Reference]:
+    """Return one reference for each kind of device in the results of processes.
+
+    Raises:
+        ValueError: they weren't in one environment, or a case wasn't timed in each.
+    """
+    first = runs[0]
+    speed = first["machine"]["speed"]
+    if any(run["machine"]["speed"] != speed for run in runs):
+        raise ValueError("the processes ran in different environments")
+    partly = {case for run in runs for case in rounds_by_case(run).keys() ^ rounds_by_case(first).keys()}
+    if partly:
+        raise ValueError(f"not timed in each process: {', '.join(sorted(partly))}")
+    cases: dict[str, dict[str, Baseline]] = {}
+    for each in first["timings"]:
+        rounds = [thinned(rounds_by_case(run)[each["case"]]) for run in runs]
+        processes = [[float(f"{seconds:.{DIGITS}g}") for seconds in process] for process in rounds]
+        kind, boot = speed["devices"][each["device"]]["kind"], boot_of(each["device"])
+        origin = {**provenance, "boot": boot} if boot else provenance
+        cases.setdefault(kind, {})[each["case"]] = Baseline(each["device"], each["precision"], processes, origin)
+    environments = {each["kind"]: each["environment"] for each in speed["devices"].values()}
+    return [Reference(kind, environments[kind], speed["machine"], found) for kind, found in cases.items()]
+
+
+def provenance(root: Path, command: str, note: str = "") -> dict[str, str]:
+    """Return where timings come from: day, command, revision of the code, and the seed, which is always 0."""
+    origin = {"recorded": dt.date.today().isoformat(), "command": command, "revision": revision(root), "seed": "0"}
+    return {**origin, **({"note": note} if note else {})}

@@ -1,7 +1,8 @@
-"""What the machine says of itself while it works: load, clocks, temperature, and what holds the clocks down."""
+"""Telemetry during a benchmark: load, clocks, temperature, throttle reasons, and processor time that others take."""
 
 import contextlib
 import os
+import resource
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,21 +18,21 @@ from alexnet_repro.verify.doctor.nvidia import Gpu, open_nvml, read_nvidia
 
 DEADLINE = 30.0  # seconds
 INTERVAL = 0.25  # seconds between samples
-MAX_SAMPLES = 200  # where there are as many, every other one goes, and the interval doubles
-MAX_TIME = 0.01  # of a processor's that samples may take: the clocks of hundreds of processors are slow to read
+MAX_SAMPLES = 200  # then every other one is dropped, and the interval doubles
+MAX_CPU_SHARE = 0.01  # of a processor, for sampling: the clocks of hundreds of processors are slow to read
 PATIENCE = 1.0  # seconds that a sample under way is waited for
 
 Samples = Mapping[str, Sequence[float | None]]
-"""What was said while something ran, in columns of equal length; what was never told has no column.
+"""Columns of equal length, sampled while something ran; what was never available has no column.
 
 `seconds` since the start; `load`, `cpu_mhz`, `gpu_mhz` and `temperature` as in `Conditions`; `clock_limits`: NVML's
-bits, the keys of `alexnet_repro.verify.doctor.gpus.THROTTLE_REASONS`.
+throttle reasons, bits that are the keys of `alexnet_repro.verify.doctor.gpus.THROTTLE_REASONS`.
 """
 
 
 @dataclass(frozen=True)
 class Conditions:
-    """What a case was timed under; None is what isn't told here."""
+    """The conditions of a timing; None: not available here."""
 
     load: float | None = None
     """Processes that ran or waited, on average over the last minute."""
@@ -42,11 +43,11 @@ class Conditions:
     temperature: int | None = None
     """Degrees Celsius, of the GPU."""
     heat: str = ""
-    """What the driver says of heat; empty if it says nothing."""
+    """Thermal throttling as the driver reports it; empty: none."""
 
 
 def conditions_of(device: str) -> Conditions:
-    """Return the conditions that a device works under now."""
+    """Return a device's conditions now."""
     gpu = None if device.startswith("cpu") else _gpu(device)
     if gpu is None:
         return Conditions(_load(), _cpu_mhz())
@@ -54,27 +55,27 @@ def conditions_of(device: str) -> Conditions:
 
 
 def heat_of(gpu: Gpu) -> str:
-    """Return what the driver says of a GPU's heat; empty if it says nothing."""
-    said = describe_throttling((gpu.throttle_reasons or 0) & HEAT)
-    return f"its clocks are held down by {said}, {gpu.temperature} °C" if said else ""
+    """Return a GPU's thermal throttling as the driver reports it; empty if there is none."""
+    reasons = describe_throttling((gpu.throttle_reasons or 0) & HEAT)
+    return f"its clocks are throttled by {reasons}, {gpu.temperature} °C" if reasons else ""
 
 
 def heat_during(samples: Samples) -> str:
-    """Return what was said of heat in any of the samples; empty if nothing was."""
+    """Return the thermal throttling in any of the samples; empty if there was none."""
     limits = [int(each or 0) & HEAT for each in samples.get("clock_limits", ())]
     if not any(limits):
         return ""
-    said = describe_throttling(sum(bit for bit in THROTTLE_REASONS if any(each & bit for each in limits)))
+    reasons = describe_throttling(sum(bit for bit in THROTTLE_REASONS if any(each & bit for each in limits)))
     warmest = max((each for each in samples.get("temperature", ()) if each is not None), default=None)
     degrees = "" if warmest is None else f", up to {warmest:g} °C"
-    return f"its clocks were held down by {said} in {sum(map(bool, limits))} of {len(limits)} samples{degrees}"
+    return f"its clocks were throttled by {reasons} in {sum(map(bool, limits))} of {len(limits)} samples{degrees}"
 
 
 class Sampler:
-    """Takes samples in a thread of its own, from its making until it is stopped."""
+    """Samples telemetry in a thread of its own, until it is stopped."""
 
     def __init__(self, device: str, interval: float = INTERVAL) -> None:
-        """Start taking samples of a device every `interval` seconds."""
+        """Start sampling a device every `interval` seconds."""
         self._rows: list[tuple[float, dict[str, float | None]]] = []
         self._device, self._interval = device, interval
         self._stop = threading.Event()
@@ -82,16 +83,16 @@ class Sampler:
         self._thread.start()
 
     def stop(self) -> None:
-        """Take no more of them; a driver that doesn't answer isn't waited for."""
+        """Stop sampling, without waiting for a driver that doesn't answer."""
         self._stop.set()
         self._thread.join(PATIENCE)
 
     def between(self, start: float, end: float) -> Samples:
-        """Return what was sampled from `start` to `end`, both as `time.perf_counter` has them."""
+        """Return the samples from `start` to `end`, both of `time.perf_counter`."""
         rows = [(at, row) for at, row in list(self._rows) if start <= at <= end]
         columns = {name: [row[name] for _, row in rows] for name in (rows[0][1] if rows else ())}
-        told = {name: column for name, column in columns.items() if any(each is not None for each in column)}
-        return {"seconds": [round(at - start, 3) for at, _ in rows], **told} if told else {}
+        found = {name: column for name, column in columns.items() if any(each is not None for each in column)}
+        return {"seconds": [round(at - start, 3) for at, _ in rows], **found} if found else {}
 
     def _take(self) -> None:
         interval, gpu = self._interval, _gpu_reader(self._device)
@@ -101,13 +102,13 @@ class Sampler:
             if len(self._rows) >= MAX_SAMPLES:
                 del self._rows[1::2]
                 interval *= 2
-            if self._stop.wait(max(interval, (time.thread_time() - busy) / MAX_TIME)):
+            if self._stop.wait(max(interval, (time.thread_time() - busy) / MAX_CPU_SHARE)):
                 return
 
 
 @contextlib.contextmanager
 def sampling(device: str) -> Iterator[Sampler]:
-    """Sample what a device says of itself beside whatever runs in the block."""
+    """Sample a device's telemetry while the block runs."""
     sampler = Sampler(device)
     try:
         yield sampler
@@ -174,3 +175,30 @@ def _cuda_name(device: str) -> str:
 def _gpu(device: str) -> Gpu | None:
     name = _cuda_name(device)
     return next((gpu for gpu in read_nvidia((), DEADLINE).gpus if is_named(gpu, name)), None)
+
+
+@dataclass(frozen=True)
+class CpuTime:
+    """Seconds up to now."""
+
+    wall: float
+    busy: float
+    """Of all processors, since the machine booted."""
+    own: float
+    """Of this process, and of its children that have ended."""
+
+
+def cpu_time() -> CpuTime:
+    """Return the processor seconds up to now; guests are in the users' time."""
+    times = psutil.cpu_times()
+    busy = sum(getattr(times, name, 0.0) for name in ("user", "nice", "system", "irq", "softirq", "steal"))
+    uses = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return CpuTime(time.monotonic(), busy, sum(use.ru_utime + use.ru_stime for use in uses))
+
+
+def share_of_others(before: CpuTime, after: CpuTime, processors: int) -> float:
+    """Return the share of the processors that other processes took in between."""
+    if after.wall <= before.wall:
+        return 0.0
+    taken = (after.busy - before.busy) - (after.own - before.own)
+    return max(0.0, taken / (after.wall - before.wall) / processors)

@@ -1,101 +1,70 @@
-"""What is tolerated when timings are compared with a reference: a TOML file that people edit, apart from baselines."""
+"""Tolerances of the comparison with a reference: a TOML file that people edit, apart from the recorded timings."""
 
-import re
 import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import fields
+from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
-LIMITS = {
-    "false_alarms": (0.0, 0.1),
-    "smallest_slowdown": (0.0, 1.0),
-    "most_noise": (0.0, 1.0),
-    "most_busy": (0.0, 1.0),
-}
-EVERYWHERE = ("false_alarms", "smallest_slowdown", "most_noise", "most_busy")
-OF_A_CASE = ("smallest_slowdown", "most_noise")
+from pydantic import ConfigDict, Field, ValidationError
+from pydantic.dataclasses import dataclass
+
+_KNOWN = ConfigDict(extra="forbid")
+_Share = Annotated[float, Field(gt=0, le=1, strict=True, allow_inf_nan=False)]
 
 
-@dataclass(frozen=True)
-class Tolerance:
-    """What is tolerated of one case."""
-
-    smallest_slowdown: float
-    """What is less isn't worth an alarm, however sure: 0.03 is 3 %."""
-    most_noise: float
-    """A case in which a slowdown of as much couldn't be seen is INCONCLUSIVE."""
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=_KNOWN)
 class Override:
     """Other tolerances for the cases of a name; None: as everywhere."""
 
-    match: str
+    match: Annotated[str, Field(min_length=1)]
     """`*` and `?` stand for any characters and for one; brackets for themselves, as names have them."""
-    smallest_slowdown: float | None = None
-    most_noise: float | None = None
+    min_slowdown: _Share | None = None
+    max_noise: _Share | None = None
 
 
-@dataclass(frozen=True)
-class Rules:
+@dataclass(frozen=True, config=_KNOWN)
+class Tolerances:
     """The file's content."""
 
-    false_alarms: float = 0.005
-    """Of whole runs of unchanged code, at the most, however many cases a run has."""
-    smallest_slowdown: float = 0.03
-    most_noise: float = 0.10
-    most_busy: float = 0.05
-    """The share of all processors that something else may take while one looks again at what is slower."""
-    overrides: tuple[Override, ...] = ()
+    false_alarms: Annotated[float, Field(gt=0, le=0.1, strict=True, allow_inf_nan=False)] = 0.005
+    """Maximum share of whole runs of unchanged code with an alarm, however many cases a run has."""
+    min_slowdown: _Share = 0.03
+    """A smaller slowdown isn't worth an alarm, however sure it is: 0.03 is 3 %."""
+    max_noise: _Share = 0.10
+    """A case in which a slowdown of as much couldn't be seen is INCONCLUSIVE."""
+    max_busy: _Share = 0.05
+    """The share of all processors that something else may take during a re-measurement."""
+    case: tuple[Override, ...] = ()
 
-    def of(self, case: str) -> Tolerance:
-        """Return a case's tolerances: of the overrides that match, the last that says something."""
-        found = {name: getattr(self, name) for name in OF_A_CASE}
-        for override in self.overrides:
-            if _matches(override.match, case):
-                found |= {name: value for name in OF_A_CASE if (value := getattr(override, name)) is not None}
-        return Tolerance(**found)
+    def of(self, case: str) -> tuple[float, float]:
+        """Return a case's `min_slowdown` and `max_noise`: of the overrides that match, the last that has one."""
+        slowdown, noise = self.min_slowdown, self.max_noise
+        for each in self.case:
+            if fnmatchcase(case, each.match.replace("[", "[[]")):
+                slowdown, noise = each.min_slowdown or slowdown, each.max_noise or noise
+        return slowdown, noise
 
 
-def read(path: Path) -> Rules:
-    """Return the rules in a file.
+def read_tolerances(path: Path) -> Tolerances:
+    """Return the tolerances in a file.
 
     Raises:
-        ValueError: there is none, or it isn't TOML, or a key or value isn't allowed; the message names file, key, and
+        ValueError: there is none, it isn't TOML, or a key or value isn't allowed; the message names file, key, and
             what is allowed.
     """
     try:
-        content = tomllib.loads(path.read_text())
+        return Tolerances(**tomllib.loads(path.read_text()))
     except OSError as error:
         raise ValueError(f"{path} can't be read ({error.strerror}): git checkout {path}") from error
+    except ValidationError as error:
+        keys = (", ".join(field.name for field in fields(each)) for each in (Tolerances, Override))
+        raise ValueError(f"{path}: {first_error(error)}; keys: {'; of a case: '.join(keys)}") from error
     except ValueError as error:  # of TOML or of UTF-8
         raise ValueError(f"{path} isn't TOML: {error}") from error
-    cases = content.pop("case", [])
-    if not isinstance(cases, list) or not all(isinstance(case, dict) for case in cases):
-        raise ValueError(f"{path}: case: expected tables, each under [[case]]")
-    values = {name: _number(path, "", name, value, EVERYWHERE) for name, value in content.items()}
-    return Rules(**values, overrides=tuple(_override(path, i, case) for i, case in enumerate(cases, 1)))
 
 
-def _override(path: Path, number: int, content: Mapping[str, Any]) -> Override:
-    where, match = f"case {number}, ", content.get("match")
-    if not isinstance(match, str) or not match:
-        raise ValueError(f"{path}: {where}match: expected a case's name, in which * and ? may stand for others")
-    values = {name: value for name, value in content.items() if name != "match"}
-    return Override(match, **{name: _number(path, where, name, value, OF_A_CASE) for name, value in values.items()})
-
-
-def _number(path: Path, where: str, name: str, value: Any, allowed: tuple[str, ...]) -> float:
-    if name not in allowed:
-        raise ValueError(f"{path}: {where}{name}: no such rule; there are {', '.join(allowed)}")
-    low, high = LIMITS[name]
-    if isinstance(value, bool) or not isinstance(value, int | float) or not low < value <= high:
-        raise ValueError(f"{path}: {where}{name}: expected a number above {low:g} and up to {high:g}, got {value!r}")
-    return float(value)
-
-
-def _matches(glob: str, case: str) -> bool:
-    """Return whether a name is meant; fnmatch would take brackets for sets of characters."""
-    parts = {"*": ".*", "?": "."}
-    return re.fullmatch("".join(parts.get(each, re.escape(each)) for each in glob), case) is not None
+def first_error(error: ValidationError) -> str:
+    """Return pydantic's first error in one line: where, what was expected, and what was found."""
+    first = error.errors(include_url=False)[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}, got {first['input']!r}"

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from alexnet_repro.verify.benchmark.datasheet import Nominal, compare, of_cpu, of_gpu
+from alexnet_repro.verify.benchmark.datasheet import Nominal, compare_with_datasheet, of_cpu, of_gpu
 from alexnet_repro.verify.benchmark.timing import Calibration
 from alexnet_repro.verify.doctor.nvidia import Gpu
 
@@ -92,11 +92,11 @@ NOMINAL = Nominal({"float32": 67e12}, 3.35e12, 63e9)
     ],
 )
 def test_compare(found, status, words):
-    """A GPU below a quarter of its data sheet fails, with what it reaches and should; below a half it is in doubt.
+    """A GPU below a quarter of its data sheet fails, with what it reaches and should; below a half it is inconclusive.
 
     Copies fail where they are slower than a virtual machine's.
     """
-    others = [finding for finding in compare(found, NOMINAL) if finding.status != "PASS"]
+    others = [finding for finding in compare_with_datasheet(found, NOMINAL) if finding.status != "PASS"]
     assert [finding.status for finding in others] == ([] if status == "PASS" else [status])
     assert all(words in finding.message and finding.fix and finding.device == found.device for finding in others)
 
@@ -114,7 +114,7 @@ def test_compare(found, status, words):
     ids=["gpu=H20", "gpu=H200", "gpu=GTX 1650"],
 )  # fmt: skip
 def test_lesser_cards(gpu, matmul):
-    """Cards that have less than others of their capability are held against their own data sheet."""
+    """Cards that have less than others of their capability are compared with their own data sheet."""
     assert {name: rate / 1e12 for name, rate in of_gpu(gpu).matmul.items()} == pytest.approx(matmul, rel=0.01)
 
 
@@ -124,7 +124,7 @@ def test_slice_is_not_the_whole():
 
 
 def test_link_that_fell_back():
-    """A link is held against what card and slot can, not against what they have agreed on."""
+    """A link is compared with what card and slot can, not with what they have negotiated."""
     assert of_gpu(replace(H100, pcie_generation=1, pcie_width=1)).copy == pytest.approx(0.25e9)
     fallen = replace(H100, pcie_generation=1, pcie_width=1, max_pcie_generation=5, max_pcie_width=16)
     assert of_gpu(fallen).copy == pytest.approx(63e9, rel=0.01)
@@ -132,14 +132,14 @@ def test_link_that_fell_back():
 
 def test_products_that_are_not_known():
     """A GPU of which only memory and link are known isn't passed by those alone."""
-    found = compare(FOUND, Nominal(memory=3.35e12))
+    found = compare_with_datasheet(FOUND, Nominal(memory=3.35e12))
     assert [(each.status, "its products" in each.message) for each in found] == [
         ("PASS", False),
         ("INCONCLUSIVE", True),
     ]
 
 
-def test_unknown_device_is_in_doubt():
-    """Where no rate is known by the data sheet, that is said."""
-    [finding] = compare(FOUND, Nominal())
+def test_unknown_device_is_inconclusive():
+    """Where no rate is known by the data sheet, the finding says so."""
+    [finding] = compare_with_datasheet(FOUND, Nominal())
     assert (finding.check, finding.status) == ("nominal", "INCONCLUSIVE")

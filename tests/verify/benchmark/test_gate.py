@@ -6,55 +6,54 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from alexnet_repro.verify.benchmark.critical import critical
-from alexnet_repro.verify.benchmark.gate import Case, compare, none_on_file, suspects
+from alexnet_repro.verify.benchmark.gate import GateCase, cases_to_remeasure, critical_t, judge_speeds, no_reference
 from alexnet_repro.verify.benchmark.noise import Level, Spread, moderated
-from alexnet_repro.verify.benchmark.tolerances import Override, Rules
+from alexnet_repro.verify.benchmark.tolerances import Override, Tolerances
 
-AS_EVER = Rules()
+DEFAULT = Tolerances()
 
 
 def case(deviation, *shifts, name="resize", device="cpu:0", error=0.0):
-    """Return a case of eight reference processes around 1 s, and looks that are so much slower, in logarithms."""
+    """Return a case of eight reference processes around 1 s, and measurements slower by these, in logarithms."""
     half = 0.5**0.5  # so that their variance is 1
     reference = [Level(deviation * each, error) for each in (-1, -1, -1, -half, half, 1, 1, 1)]
-    return Case(name, device, "float32", reference, [Level(shift, error) for shift in shifts], "2026-11-24")
+    return GateCase(name, device, "float32", reference, [Level(shift, error) for shift in shifts], "2026-11-24")
 
 
-def find(*cases, rules=AS_EVER):
+def find(*cases, tolerances=DEFAULT):
     """Return what is found of the first case."""
-    return compare(cases, rules)[0]
+    return judge_speeds(cases, tolerances)[0]
 
 
 @pytest.mark.parametrize(
-    ("deviation", "looks", "status", "bound"),
+    ("deviation", "measurements", "status", "bound"),
     [
-        # t of three looks at 0.005 with 7 degrees is 1.355132; se = 0.03 × sqrt(1.125) = 0.0318198: 0.0431200 in all.
-        pytest.param(0.03, (0.0433, 0.05, 0.06), "FAIL", 1.044063, id="looks=all slower"),
-        pytest.param(0.03, (0.06, 0.0433, 0.05), "FAIL", 1.044063, id="looks=all slower, in another order"),
-        pytest.param(0.03, (0.0430, 0.5, 0.5), "INCONCLUSIVE", 1.044063, id="looks=one isn't"),
-        pytest.param(0.005, (0.0296, 0.03, 0.03), "FAIL", 1.03, id="looks=3 % slower"),  # log 1.03 = 0.0295588
-        pytest.param(0.005, (0.0295, 0.03, 0.03), "PASS", 1.03, id="looks=less than is worth an alarm"),
-        pytest.param(0.005, (0.0,), "PASS", 1.03, id="looks=the same"),
-        pytest.param(0.005, (0.5,), "INCONCLUSIVE", 1.03, id="looks=one, slower"),
-        pytest.param(0.005, (0.5, 0.5), "INCONCLUSIVE", 1.03, id="looks=two, slower"),
+        # t of three at 0.005 with 7 degrees is 1.355132; se = 0.03 × sqrt(1.125) = 0.0318198: 0.0431200 in all.
+        pytest.param(0.03, (0.0433, 0.05, 0.06), "FAIL", 1.044063, id="measurements=all slower"),
+        pytest.param(0.03, (0.06, 0.0433, 0.05), "FAIL", 1.044063, id="measurements=all slower, in another order"),
+        pytest.param(0.03, (0.0430, 0.5, 0.5), "INCONCLUSIVE", 1.044063, id="measurements=one isn't"),
+        pytest.param(0.005, (0.0296, 0.03, 0.03), "FAIL", 1.03, id="measurements=3 % slower"),  # log 1.03 = 0.0295588
+        pytest.param(0.005, (0.0295, 0.03, 0.03), "PASS", 1.03, id="measurements=less than is worth an alarm"),
+        pytest.param(0.005, (0.0,), "PASS", 1.03, id="measurements=the same"),
+        pytest.param(0.005, (0.5,), "INCONCLUSIVE", 1.03, id="measurements=one, slower"),
+        pytest.param(0.005, (0.5, 0.5), "INCONCLUSIVE", 1.03, id="measurements=two, slower"),
         pytest.param(0.0, (0.5, 0.5, 0.5), "FAIL", 1.03, id="reference=equal to the digit"),
     ],
 )
-def test_slower_beyond_noise(deviation, looks, status, bound):
-    """A case fails that is slower than the bound in each of three looks, the fastest of which is the number."""
-    found = find(case(deviation, *looks))
+def test_slower_beyond_noise(deviation, measurements, status, bound):
+    """A case fails that is slower than the bound in each of three measurements, the fastest of which is the number."""
+    found = find(case(deviation, *measurements))
     assert (found.check, found.status, found.device, found.precision) == ("speed", status, "cpu:0", "float32")
-    assert found.number == pytest.approx(math.exp(min(looks)))
+    assert found.number == pytest.approx(math.exp(min(measurements)))
     assert found.bound == pytest.approx(bound, rel=1e-5)
 
 
 def test_few_processes_fail_nothing():
-    """A reference of fewer than eight processes passes what isn't slower; what is stays in doubt, with what to type."""
+    """A reference of fewer than eight processes passes what isn't slower; what is is inconclusive, with what to type."""
     few = [replace(each, reference=each.reference[1:]) for each in (case(0.005, 0.0), case(0.005, 0.5, 0.5, 0.5))]
     assert find(few[0]).status == "PASS"
     found = find(few[1])
-    assert (found.status, found.message.endswith("; which is of 7 processes, too few to fail by")) == (
+    assert (found.status, found.message.endswith("; the reference has 7 processes, too few to fail by")) == (
         "INCONCLUSIVE",
         True,
     )
@@ -64,7 +63,7 @@ def test_few_processes_fail_nothing():
 def test_failure_says_by_how_much():
     """What is slower, by how much, against what, and what to type."""
     found = find(case(0.03, *[math.log(1.2)] * 3))
-    assert found.message == "resize is 20.0% slower than its reference, in 3 of 3 looks"
+    assert found.message == "resize is 20.0% slower than its reference, in 3 of 3 measurements"
     assert found.evidence == (
         "20.0% slower than 8 processes of 2026-11-24; noise explains 4.4%, and 95% of slowdowns by 13.5% are caught"
     )
@@ -81,13 +80,13 @@ def test_failure_says_by_how_much():
     ],
 )
 def test_noise_that_hides_a_tenth(deviation, status):
-    """Where a slowdown of a tenth couldn't be seen, nothing passes, and the smallest that could is said."""
+    """Where a slowdown of a tenth isn't detectable, nothing passes, and the smallest that is detectable is named."""
     found = find(case(deviation, 0.0))
     assert found.status == status
     if status != "PASS":
         seen = math.expm1((1.355132 + 2.630157) * deviation * math.sqrt(1.125))
-        assert found.data["visible"] == pytest.approx(seen, rel=1e-4)
-        assert found.message == f"resize: noise hides what is slower by less than {seen:.0%}; 10% should be seen"
+        assert found.data["detectable"] == pytest.approx(seen, rel=1e-4)
+        assert found.message == f"resize: too noisy: smallest detectable slowdown {seen:.0%} (required at most 10%)"
         assert "--processes" not in found.message
         assert "python -m benchmarks.tools.make_reference" in found.fix
 
@@ -114,21 +113,21 @@ def test_budget_is_shared():
     """Twenty cases have each a twentieth of the budget: the bound of one of them is that of 0.00025."""
     cases = [case(0.03, 0.0, name=str(i)) for i in range(20)]
     alone, among = find(cases[0]), find(*cases)
-    assert alone.bound == pytest.approx(math.exp(critical(0.005, 8, 7, 3) * 0.03 * math.sqrt(1.125)))
+    assert alone.bound == pytest.approx(math.exp(critical_t(0.005, 8, 7, 3) * 0.03 * math.sqrt(1.125)))
     shared = moderated([Spread(9e-4, 7.0)] * 20)[0]
-    assert among.bound == pytest.approx(math.exp(critical(0.00025, 8, 23, 3) * math.sqrt(1.125 * shared.variance)))
+    assert among.bound == pytest.approx(math.exp(critical_t(0.00025, 8, 23, 3) * math.sqrt(1.125 * shared.variance)))
 
 
 def test_case_that_wasnt_timed():
     """It says nothing and takes nothing of the budget, but still tells how much processes differ."""
     others = [case(0.001, name=str(i)) for i in range(20)]
     timed = case(0.0005, 0.0, 0.0)
-    assert len(compare([timed, *others], Rules())) == 1
+    assert len(judge_speeds([timed, *others], Tolerances())) == 1
     assert find(timed, *others).data["error"] > 1.5 * find(timed).data["error"]
 
 
-def test_another_look_is_wanted():
-    """As long as it is slower in each look, and at most twice."""
+def test_cases_that_are_measured_again():
+    """As long as they are slower in each measurement, and at most twice."""
     cases = [
         case(0.005, 0.1, name="slower"),
         case(0.005, 0.1, 0.1, name="slower twice"),
@@ -137,16 +136,16 @@ def test_another_look_is_wanted():
         case(0.005, 0.0, name="same"),
         case(0.005, name="not timed"),
     ]
-    assert [each.name for each in suspects(cases, Rules())] == ["slower", "slower twice"]
+    assert [each.name for each in cases_to_remeasure(cases, Tolerances())] == ["slower", "slower twice"]
 
 
-def test_noisy_look_counts_less():
+def test_noisy_measurement_counts_less():
     """A run whose rounds scatter more than the references' has a wider bound; one that scatters less has none."""
     calm = case(0.01, 0.0, error=0.002)
-    busy = replace(calm, looks=[Level(0.0, 0.05)])
+    busy = replace(calm, measurements=[Level(0.0, 0.05)])
     # se² = 0.01² × 1.125 + 0.05² - 0.002²
     assert find(busy).data["error"] == pytest.approx(math.sqrt(1.125e-4 + 0.0025 - 4e-6))
-    assert find(replace(calm, looks=[Level(0.0, 0.0)])).data["error"] == pytest.approx(math.sqrt(1.125e-4))
+    assert find(replace(calm, measurements=[Level(0.0, 0.0)])).data["error"] == pytest.approx(math.sqrt(1.125e-4))
 
 
 def test_processes_agree_no_better_than_each_is_known():
@@ -158,7 +157,7 @@ def test_processes_agree_no_better_than_each_is_known():
     ("others", "said"), [(0.1, True), (0.06, True), (0.04, False), (0.0, False)], ids="others={}".format
 )
 def test_all_moved_together(others, said):
-    """Where the others of a device moved as well, by half as much at least, it is the machine, and that is said."""
+    """Where the others of a device moved as well, at least by half as much, it is the machine, and the finding says so."""
     slow = case(0.001, *[0.1] * 3)
     rest = [case(0.001, *[others] * 3, name=str(i)) for i in range(4)]
     far = [case(0.001, 0.0, name=f"far {i}", device="gpu:0") for i in range(9)]
@@ -169,18 +168,18 @@ def test_all_moved_together(others, said):
 
 
 def test_another_virtual_machine():
-    """What is slower than the reference of another virtual machine is in doubt, since hosts differ; else it fails."""
+    """What is slower than the reference of another virtual machine is inconclusive, since hosts differ; else it fails."""
     slow = case(0.001, *[0.5] * 3)
     assert find(slow).status == "FAIL"
     found = find(replace(slow, elsewhere=True))
     assert found.status == "INCONCLUSIVE"
-    assert "of another virtual machine, or of before this one started anew" in found.message
+    assert "of another virtual machine, or of before this one's last boot" in found.message
     assert find(replace(case(0.001, 0.0), elsewhere=True)).status == "PASS"
 
 
 @pytest.mark.parametrize(("busy", "status"), [(0.0, "FAIL"), (0.05, "FAIL"), (0.06, "INCONCLUSIVE")])
 def test_busy_machine_is_no_failure(busy, status):
-    """What is slower while something else takes processors is in doubt, and how many it took is said."""
+    """What is slower while something else takes processors is inconclusive, and says how many it took."""
     found = find(replace(case(0.001, *[0.1] * 3), busy=busy))
     assert found.status == status
     assert ("while something else took 6% of the processors" in found.message) == (busy > 0.05)
@@ -191,19 +190,19 @@ def test_fewer_than_five_processes_are_refused(count):
     """No reference is too short to be noticed."""
     short = replace(case(0.01, 0.0, name="short"), reference=[Level(0.0, 0.0)] * count)
     with pytest.raises(ValueError, match="at least 5 processes, not so short"):
-        compare([short, case(0.01, 0.0)], Rules())
+        judge_speeds([short, case(0.01, 0.0)], Tolerances())
 
 
 def test_overrides_hold_for_their_cases():
-    """A case's own rules decide what is worth an alarm, and what noise is tolerated."""
-    rules = Rules(overrides=(Override("res*", smallest_slowdown=0.5, most_noise=0.9),))
-    assert find(case(0.02, *[0.3] * 3), rules=rules).status == "PASS"
-    assert find(case(0.02, *[0.3] * 3, name="forward"), rules=rules).status == "FAIL"
+    """A case's own tolerances decide what is worth an alarm, and what noise is tolerated."""
+    tolerances = Tolerances(case=(Override("res*", min_slowdown=0.5, max_noise=0.9),))
+    assert find(case(0.02, *[0.3] * 3), tolerances=tolerances).status == "PASS"
+    assert find(case(0.02, *[0.3] * 3, name="forward"), tolerances=tolerances).status == "FAIL"
 
 
-def test_none_on_file():
-    """Without a reference it is in doubt, with the reason and how to make one."""
-    found = none_on_file(["resize"], "gpu:0", "no reference is on file for T4")
+def test_no_reference():
+    """Without a reference it is inconclusive, with the reason and how to make one."""
+    found = no_reference(["resize"], "gpu:0", "no reference is on file for T4")
     assert (found.status, found.message) == ("INCONCLUSIVE", "resize: no reference is on file for T4")
     assert found.fix.startswith("python -m benchmarks.tools.make_reference")
 
@@ -225,9 +224,9 @@ def runs(name, count, deviation, slowdown=0.0):
     for _ in range(count):
         levels = 0.001 * random.normal(size=(20, 8 + 3)) + deviation * SHAPES[name](random, (20, 8 + 3))
         levels[0, 8:] += math.log1p(slowdown)
-        yield compare(
+        yield judge_speeds(
             [
-                Case(
+                GateCase(
                     str(i),
                     "cpu:0",
                     "",
@@ -236,7 +235,7 @@ def runs(name, count, deviation, slowdown=0.0):
                 )
                 for i, row in enumerate(levels.tolist())
             ],
-            Rules(),
+            Tolerances(),
         )
 
 
@@ -257,5 +256,5 @@ def test_slowdowns_are_caught(name, slowdown, deviation, least):
 
 def test_many_without_a_reference_are_one_line():
     """Cases that have none for the same reason are counted and named in one finding."""
-    found = none_on_file(["resize", "forward"], "gpu:0", "no reference is on file for T4")
+    found = no_reference(["resize", "forward"], "gpu:0", "no reference is on file for T4")
     assert (found.message, found.evidence) == ("2 cases: no reference is on file for T4", "resize, forward")

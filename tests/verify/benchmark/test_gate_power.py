@@ -1,4 +1,4 @@
-"""The script that says how often the gate raises an alarm, and what it sees: its simulation, in small."""
+"""The simulation of how often the gate raises an alarm, and what it catches, in small."""
 
 import numpy as np
 import pytest
@@ -42,7 +42,7 @@ def test_noise_is_scaled(baselines):
 
 
 def test_too_few_recorded_processes(baselines):
-    """None is drawn twice in a run: where there are too few, that is said."""
+    """None is drawn twice in a run: too few are an error."""
     random = np.random.default_rng(0)
     pool = power.pool_of(baselines, random)
     with pytest.raises(ValueError, match="13 recorded processes are needed, there are 12"):

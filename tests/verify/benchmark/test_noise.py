@@ -1,4 +1,4 @@
-"""What one process tells, what cases tell of each other, and how far apart looks must be: against textbooks' values."""
+"""What one process tells, what cases tell of each other, and how far apart measurements must be: against textbooks' values."""
 
 import math
 
@@ -7,23 +7,23 @@ import pytest
 from scipy.stats import t as student
 
 from alexnet_repro.verify.benchmark import noise
-from alexnet_repro.verify.benchmark.critical import critical
+from alexnet_repro.verify.benchmark.gate import critical_t
 from alexnet_repro.verify.benchmark.noise import Spread, level, moderated, thinned
 
 
 @pytest.mark.parametrize("degrees", [4, 7, 20, 200])
 @pytest.mark.parametrize("chance", [0.05, 0.005, 0.0001])
-def test_one_look_is_students(degrees, chance):
-    """With one look the quantile is Student's, whatever the number of processes."""
-    assert critical(chance, 5, degrees, 1) == pytest.approx(student.isf(chance, degrees), rel=1e-5)
+def test_one_measurement_is_students(degrees, chance):
+    """With one measurement the quantile is Student's, whatever the number of processes."""
+    assert critical_t(chance, 5, degrees, 1) == pytest.approx(student.isf(chance, degrees), rel=1e-5)
 
 
-def test_three_looks_agree_by_chance_as_often_as_said():
-    """Of a million seeded references with three looks each, 0.5 % are above the quantile in each: 5,000 ± 4 sigma."""
+def test_three_measurements_agree_by_chance_as_often_as_claimed():
+    """Of a million seeded references with three measurements each, 0.5 % are above the quantile in each: 5,000 ± 4 sigma."""
     random, count = np.random.default_rng(0), 1_000_000
     reference = random.normal(size=(5, count))
     scale = reference.std(axis=0, ddof=1) * math.sqrt(1.2)
-    above = random.normal(size=(3, count)).min(axis=0) - reference.mean(axis=0) > critical(0.005, 5, 4, 3) * scale
+    above = random.normal(size=(3, count)).min(axis=0) - reference.mean(axis=0) > critical_t(0.005, 5, 4, 3) * scale
     assert abs(above.sum() - 5000) < 4 * math.sqrt(5000)
 
 
@@ -36,7 +36,7 @@ def test_level_is_the_first_decile():
 
 @pytest.mark.parametrize(("count", "kept"), [(1, 1), (5, 5), (50, 50), (51, 50), (5000, 50)])
 def test_rounds_are_thinned_evenly(count, kept):
-    """At most fifty rounds are looked at: the first, the last, and evenly between; thinning twice changes nothing."""
+    """At most fifty rounds are used: the first, the last, and evenly between; thinning twice changes nothing."""
     found = thinned([float(each) for each in range(count)])
     assert (len(found), found[0], found[-1]) == (kept, 0.0, count - 1.0)
     assert len(set(found)) == kept
@@ -55,7 +55,7 @@ def test_cases_lend_each_other_degrees():
     assert moderated([Spread(1e-4, 4.0)] * 2) == [Spread(1e-4, 4.0)] * 2
 
 
-@pytest.mark.parametrize(("y", "trigamma"), [(1.0, math.pi**2 / 6), (0.5, math.pi**2 / 2), (1e-4, 1e8)])
+@pytest.mark.parametrize(("y", "trigamma"), [(1.0, math.pi**2 / 6), (0.5, math.pi**2 / 2), (1e-4, 1e8), (1e-10, 1e20)])
 def test_inverse_trigamma(y, trigamma):
     """Against values that Abramowitz and Stegun give (6.4.2, 6.4.4), and the pole at 0."""
     assert noise._inverse_trigamma(trigamma) == pytest.approx(y, rel=1e-4)

@@ -1,4 +1,4 @@
-"""Timings on file: what is kept of them, what is refused, and when a run is compared with them at all."""
+"""References: what is kept of processes' timings, what is refused, and what identifies their code."""
 
 import json
 import subprocess
@@ -7,8 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from alexnet_repro.verify.benchmark import reference as speed_reference
-from alexnet_repro.verify.benchmark.reference import Baseline, environment_differences, merged, path_of
+from alexnet_repro.verify.benchmark import reference as module
+from alexnet_repro.verify.benchmark.reference import (
+    Baseline,
+    environment_differences,
+    merge_references,
+    path_of,
+    read_reference,
+    write_reference,
+)
 from alexnet_repro.verify.benchmark.regression import speed_findings
 from tests.helpers.paths import ROOT
 from tests.helpers.references import FROM, HERE, PLACES, PROCESSES, STORED, stored_in, timing
@@ -18,16 +25,16 @@ NOISE = ROOT / "benchmarks/references/recorded_noise.json"
 
 @pytest.fixture
 def folder(tmp_path):
-    """A folder with rules and one reference."""
+    """A folder with tolerances and one reference."""
     return stored_in(tmp_path)
 
 
 def test_file_is_read(folder):
     """What is written is read back, under the device's name; no file is no reference; nothing stays beside it."""
     path = folder / "speed-amd-epyc-2-processors.json"
-    assert speed_reference.read(path) == STORED
-    assert speed_reference.read(folder / "speed-another.json") is None
-    assert sorted(each.name for each in folder.iterdir()) == ["rules.toml", path.name]
+    assert read_reference(path) == STORED
+    assert read_reference(folder / "speed-another.json") is None
+    assert sorted(each.name for each in folder.iterdir()) == [path.name, "tolerances.toml"]
     assert json.loads(path.read_text())["cases"]["resize"]["provenance"] == FROM
 
 
@@ -52,8 +59,9 @@ def test_damaged_file_is_named(folder, old, new):
     """A forged or truncated file is never taken for none, nor compared with: it is named, with what fixes it."""
     path = path_of(folder, STORED.device)
     path.write_text(path.read_text().replace(old, new) if old else new)
-    with pytest.raises(ValueError, match=f"git checkout {path}"):
-        speed_reference.read(path)
+    with pytest.raises(ValueError, match=f"git checkout {path}") as error:
+        read_reference(path)
+    assert "\n" not in str(error.value)
     (found,) = speed_findings([timing(1.0)], PLACES, folder)
     assert (found.status, str(path) in found.evidence) == ("FAIL", True)
 
@@ -65,7 +73,7 @@ def test_truncated_file_is_named(folder):
     for length in range(0, len(text) - 2, 97):
         path.write_text(text[:length])
         with pytest.raises(ValueError, match="holds no timings to compare with"):
-            speed_reference.read(path)
+            read_reference(path)
 
 
 @pytest.mark.parametrize(
@@ -79,9 +87,9 @@ def test_truncated_file_is_named(folder):
 def test_too_little_is_refused(folder, processes):
     """Fewer than five processes aren't written, nor one without rounds; the old file stays."""
     path = path_of(folder, STORED.device)
-    with pytest.raises(ValueError, match="resize has "):
-        speed_reference.write(path, replace(STORED, cases={"resize": Baseline("cpu:0", "", processes)}))
-    assert speed_reference.read(path) == STORED
+    with pytest.raises(ValueError, match="cases.resize.processes"):
+        write_reference(path, replace(STORED, cases={"resize": Baseline("cpu:0", "", processes)}))
+    assert read_reference(path) == STORED
 
 
 def test_interrupted_write_leaves_the_old_file(folder, monkeypatch):
@@ -95,17 +103,17 @@ def test_interrupted_write_leaves_the_old_file(folder, monkeypatch):
     path = path_of(folder, STORED.device)
     monkeypatch.setattr(Path, "write_text", full)
     with pytest.raises(OSError, match="No space"):
-        speed_reference.write(path, replace(STORED, cases={}))
-    assert speed_reference.read(path) == STORED
+        write_reference(path, replace(STORED, cases={}))
+    assert read_reference(path) == STORED
 
 
 def test_new_cases_join_those_of_the_same_environment():
     """Cases that weren't timed anew stay, unless device or environment are others: then nothing of them does."""
     new = replace(STORED, cases={"forward": Baseline("cpu:0", "float32", PROCESSES)})
-    assert list(merged(STORED, new).cases) == ["resize", "forward"]
-    assert merged(None, new) == new
-    assert merged(replace(STORED, device="another"), new) == new
-    assert merged(replace(STORED, environment={}), new) == new
+    assert list(merge_references(STORED, new).cases) == ["resize", "forward"]
+    assert merge_references(None, new) == new
+    assert merge_references(replace(STORED, device="another"), new) == new
+    assert merge_references(replace(STORED, environment={}), new) == new
 
 
 @pytest.mark.parametrize(
@@ -136,7 +144,7 @@ def test_differences_are_told():
 
 def test_no_revision_without_git(tmp_path):
     """Outside a checkout there is none, and that is no error."""
-    assert speed_reference.revision(tmp_path / "nowhere") == ""
+    assert module.revision(tmp_path / "nowhere") == ""
 
 
 def test_no_revision_of_something_else(tmp_path):
@@ -147,14 +155,102 @@ def test_no_revision_of_something_else(tmp_path):
     package = tmp_path / "site-packages/alexnet_repro/__init__.py"
     package.parent.mkdir(parents=True)
     package.touch()
-    assert speed_reference.revision(package.parents[1]) == ""
+    assert module.revision(package.parents[1]) == ""
     subprocess.run([*git, "add", str(package)], check=True)
-    assert speed_reference.revision(package.parents[1]).endswith("-dirty")
+    assert module.revision(package.parents[1]).endswith("-dirty")
 
 
 def test_recorded_noise():
-    """The timings that the gate's figures are simulated over: at least eight processes of several cases."""
-    stored = speed_reference.read(NOISE)
+    """The timings that the gate's error rates are simulated over: at least eight processes of several cases."""
+    stored = read_reference(NOISE)
     assert len(stored.cases) >= 5
     assert min(len(case.processes) for case in stored.cases.values()) >= 8 + 3
     assert NOISE.stat().st_size < 300_000
+
+
+def run(seconds=1.0, **changes):
+    """Return what a process recorded."""
+    speed = {"devices": {"cpu:0": {"kind": "AMD EPYC", "environment": HERE}}, "machine": {"system": "Linux"}}
+    timings = [{"case": "resize", "device": "cpu:0", "precision": "", "rounds": [seconds] * 99, "fault": None}]
+    return {"complete": True, "machine": {"speed": speed}, "timings": timings} | changes
+
+
+def test_processes_become_a_reference(monkeypatch):
+    """At most fifty rounds of each process are kept, in six digits, with where they come from."""
+    monkeypatch.setattr(module, "boot_of", {"cpu:0": "2c26b46b68ff"}.get)
+    (found,) = module.references_of([run(1 / (3 + i)) for i in range(5)], FROM)
+    assert (found.device, found.environment, found.machine) == ("AMD EPYC", HERE, {"system": "Linux"})
+    case = found.cases["resize"]
+    assert [len(each) for each in case.processes] == [50] * 5
+    assert [each[0] for each in case.processes] == [0.333333, 0.25, 0.2, 0.166667, 0.142857]
+    assert case.provenance == {**FROM, "boot": "2c26b46b68ff"}
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        pytest.param(run(machine={"speed": {}}), "in different environments", id="other=environment"),
+        pytest.param(run(timings=[]), "not timed in each process: resize", id="other=cases"),
+    ],
+)
+def test_unlike_processes_make_no_reference(other, said):
+    """One environment, and the same cases in each."""
+    with pytest.raises(ValueError, match=said):
+        module.references_of([run(), other], FROM)
+
+
+@pytest.mark.parametrize(
+    ("status", "text", "said"),
+    [
+        pytest.param(1, json.dumps(run()), "fails .exit status 1.:\nthe end", id="status=1"),
+        pytest.param(0, "", "left no results", id="results=none"),
+        pytest.param(0, json.dumps(run(complete=False)), "didn't complete its timings", id="results=half"),
+        pytest.param(0, json.dumps(run(timings=[])), "didn't complete its timings", id="timings=none"),
+        pytest.param(
+            0,
+            json.dumps(run(timings=[{"case": "resize", "fault": "0.5"}])),
+            "invalid timings: resize",
+            id="timing=invalid",
+        ),
+    ],
+)
+def test_process_of_no_use(tmp_path, status, text, said):
+    """Nothing is kept of a process that failed, timed nothing or computed wrongly, and the end of its output is shown."""
+    (tmp_path / "results.json").write_text(text)
+    with pytest.raises(ValueError, match=said):
+        module.process_results(tmp_path / "results.json", status, "the end")
+
+
+def test_process_of_use(tmp_path):
+    """What it recorded is returned, and each case's rounds are found in it."""
+    (tmp_path / "results.json").write_text(json.dumps(run()))
+    assert module.rounds_by_case(module.process_results(tmp_path / "results.json", 0, "")) == {"resize": [1.0] * 99}
+
+
+def test_provenance_is_whole():
+    """Day, command, revision and seed; a note where there is one."""
+    found = module.provenance(ROOT, "make", "busy")
+    assert set(found) == {"recorded", "command", "revision", "seed", "note"}
+    assert set(module.provenance(ROOT, "make")) == {"recorded", "command", "revision", "seed"}
+
+
+def test_command_of_a_process(monkeypatch):
+    """A process runs the benchmarks alone, with the options given and a folder of its own, and compares nothing."""
+    commands = []
+
+    def started(command, *, env, **_):
+        commands.append((command[1:], env[module.COLLECTING]))
+        results = Path(command[-1].removeprefix("--report=")) / "results.json"
+        results.write_text(json.dumps(run()))
+        return module.subprocess.CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setattr(module.subprocess, "run", started)
+    lines = []
+    assert len(module.run_processes(ROOT, 2, ["-k", "test_resize"], lines.append)) == 2
+    module.run_processes(ROOT, 1, ["benchmarks/test_resize.py::test_resize[side=28]"])
+    assert lines == ["process 1 of 2: 1 cases", "process 2 of 2: 1 cases"]
+    shown = [" ".join(command[:-1]) for command, _ in commands]
+    always = "-m pytest -p no:cacheprovider --benchmark-only"
+    assert shown[:2] == [f"{always} benchmarks -k test_resize"] * 2
+    assert shown[2] == f"{always} benchmarks/test_resize.py::test_resize[side=28]"
+    assert {(command[-1].startswith("--report="), variable) for command, variable in commands} == {(True, "1")}

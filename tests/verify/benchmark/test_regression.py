@@ -1,26 +1,25 @@
-"""Is a run as fast as its reference? What is compared, what is timed again, and what is in doubt."""
+"""Is a run as fast as its reference? What is compared, what is timed again, and what is inconclusive."""
 
 from dataclasses import replace
 
 import pytest
 
-from alexnet_repro.verify.benchmark import reference as speed_reference
-from alexnet_repro.verify.benchmark.reference import Baseline, path_of, write
+from alexnet_repro.verify.benchmark.reference import Baseline, path_of, write_reference
 from alexnet_repro.verify.benchmark.regression import Place, speed_findings
 from tests.helpers.references import FROM, HERE, PLACES, PROCESSES, STORED, stored_in, timing
 
 
 @pytest.fixture
 def folder(tmp_path):
-    """A folder with rules and one reference."""
+    """A folder with tolerances and one reference."""
     return stored_in(tmp_path)
 
 
 def test_start_decides_whether_a_reference_is_of_here(folder):
-    """A reference of this start of a virtual machine fails what is slower; of another it leaves it in doubt."""
+    """A reference of this start of a virtual machine fails what is slower; of another it leaves it inconclusive."""
     provenance = {**FROM, "boot": "2c26b46b68ff"}
     stored = replace(STORED, cases={"resize": Baseline("cpu:0", "float32", PROCESSES, provenance)})
-    write(path_of(folder, stored.device), stored)
+    write_reference(path_of(folder, stored.device), stored)
     for boot, status in (("2c26b46b68ff", "FAIL"), ("another", "INCONCLUSIVE")):
         places = {"cpu:0": Place(STORED.device, HERE, boot)}
         (found,) = speed_findings([timing(2.0)], places, folder, lambda _: ({"resize": [2.0] * 6}, 0.0))
@@ -35,7 +34,7 @@ def test_same_speed_passes(folder):
 
 
 @pytest.mark.parametrize(
-    ("again", "busy", "status", "looks"),
+    ("again", "busy", "status", "measurements"),
     [
         pytest.param([1.2, 1.2], 0.04, "FAIL", 3, id="again=slower, slower"),
         pytest.param([1.2, 1.2], 0.06, "INCONCLUSIVE", 3, id="again=slower, slower, busy"),
@@ -43,31 +42,31 @@ def test_same_speed_passes(folder):
         pytest.param([1.0], 0.0, "PASS", 2, id="again=the same"),
     ],
 )
-def test_slower_is_looked_at_again(folder, again, busy, status, looks):
+def test_slower_is_measured_again(folder, again, busy, status, measurements):
     """What is slower is timed in other processes, as long as it is and until there are three; nothing else is."""
     asked, left = [], list(again)
 
-    def look(cases):
+    def remeasure(cases):
         asked.append(list(cases))
         return {case: [left.pop(0)] * 6 for case in cases}, busy
 
     stored = replace(STORED, cases={**STORED.cases, "forward": STORED.cases["resize"]})
-    speed_reference.write(path_of(folder, STORED.device), stored)
-    found = speed_findings([timing(1.2), timing(1.0, "forward")], PLACES, folder, look)
+    write_reference(path_of(folder, STORED.device), stored)
+    found = speed_findings([timing(1.2), timing(1.0, "forward")], PLACES, folder, remeasure)
     assert asked == [["resize"]] * len(again)
     assert [each.status for each in found] == [status, "PASS"]
-    assert found[0].data["looks"] == looks
+    assert found[0].data["measurements"] == measurements
 
 
-def test_failed_look_leaves_a_doubt(folder):
-    """Where another process can't be had, what is slower is in doubt, and why is said."""
+def test_failed_remeasurement_is_inconclusive(folder):
+    """Where another process can't be had, what is slower is inconclusive, and says why."""
 
     def broken(_):
         raise ValueError("nothing is kept of a process that fails")
 
     (found,) = speed_findings([timing(1.2)], PLACES, folder, broken)
     assert found.status == "INCONCLUSIVE"
-    assert found.evidence.endswith("another look failed: nothing is kept of a process that fails")
+    assert found.evidence.endswith("re-measurement failed: nothing is kept of a process that fails")
 
 
 @pytest.mark.parametrize(
@@ -91,20 +90,20 @@ def test_failed_look_leaves_a_doubt(folder):
     ],
 )
 def test_unlike_is_never_compared(folder, places, case, said):
-    """Another device, case or environment is in doubt, however slow; what is missing is said, and how to make it."""
+    """Another device, case or environment is inconclusive, however slow; the finding says what is missing, and how to make it."""
     (found,) = speed_findings([timing(9.0, case)], places, folder)
     assert (found.status, found.number) == ("INCONCLUSIVE", None)
     assert found.message == f"{case}: {said}"
     assert found.fix.startswith("python -m benchmarks.tools.make_reference")
 
 
-def test_void_timings_are_left_out(folder):
+def test_invalid_timings_are_left_out(folder):
     """How fast a wrong answer came is compared with nothing."""
     assert speed_findings([timing(9.0, fault="wrong")], PLACES, folder) == []
 
 
-def test_rules_that_cant_be_read_fail(folder):
-    """The run says so; it never goes on with rules of its own."""
-    (folder / "rules.toml").write_text("false_alarms = 1\n")
+def test_tolerances_that_cant_be_read_fail(folder):
+    """The run says so; it never goes on with tolerances of its own."""
+    (folder / "tolerances.toml").write_text("false_alarms = 1\n")
     (found,) = speed_findings([timing(1.0)], PLACES, folder)
     assert (found.status, "false_alarms" in found.evidence) == ("FAIL", True)

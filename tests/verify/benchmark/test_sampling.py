@@ -168,18 +168,18 @@ def test_driver_that_hangs_holds_nothing_up(monkeypatch):
         pytest.param({"clock_limits": [0, 0x4, None, 0x1]}, "", id="limits=power and idleness"),
         pytest.param(
             {"clock_limits": [0, 0x24, 0x20], "temperature": [80, 91, None]},
-            "its clocks were held down by heat (software slowdown) in 2 of 3 samples, up to 91 °C",
+            "its clocks were throttled by heat (software slowdown) in 2 of 3 samples, up to 91 °C",
             id="limits=heat",
         ),
         pytest.param(
             {"clock_limits": [0x20, 0x40]},
-            "its clocks were held down by heat (software slowdown) and heat (hardware slowdown) in 2 of 2 samples",
+            "its clocks were throttled by heat (software slowdown) and heat (hardware slowdown) in 2 of 2 samples",
             id="limits=both heats",
         ),
     ],
 )
 def test_heat_during(samples, said):
-    """Heat in any sample is said, with how many there were; other limits are no heat."""
+    """Heat in any sample is reported, with how many there were; other limits are no heat."""
     assert heat_during(samples) == said
 
 

@@ -1,17 +1,18 @@
-"""What the machine says of itself while it works: load, clocks, heat, and whose heat it is."""
+"""Conditions of a device: load, clocks, throttling by heat and of which GPU, and processor time that others take."""
 
+import time
 from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
 from alexnet_repro.verify.benchmark import telemetry
-from alexnet_repro.verify.benchmark.telemetry import conditions_of
+from alexnet_repro.verify.benchmark.telemetry import CpuTime, conditions_of, cpu_time, share_of_others
 from alexnet_repro.verify.doctor.nvidia import Nvidia
 from tests.helpers.machines import A100, box
 
 HOT = replace(A100, index=1, uuid="GPU-b", throttle_reasons=0x20, temperature=91)
-HELD = "its clocks are held down by heat (software slowdown), 91 °C"
+HELD = "its clocks are throttled by heat (software slowdown), 91 °C"
 
 
 @pytest.fixture
@@ -35,10 +36,10 @@ def machine(monkeypatch):
         (0x20 | 0x4, "heat (software slowdown)"),
     ],
 )
-def test_heat_is_said(machine, limits, by):
-    """Clocks that heat holds down are said, with the temperature."""
+def test_heat_is_reported(machine, limits, by):
+    """Thermal throttling is reported, with the temperature."""
     machine(replace(HOT, index=0, throttle_reasons=limits))
-    assert conditions_of("gpu:0").heat == f"its clocks are held down by {by}, 91 °C"
+    assert conditions_of("gpu:0").heat == f"its clocks are throttled by {by}, 91 °C"
 
 
 @pytest.mark.parametrize(
@@ -108,3 +109,36 @@ def test_conditions(machine, monkeypatch):
     for silent in (lambda: None, lambda: 1 / 0):
         monkeypatch.setattr(telemetry.psutil, "cpu_freq", silent)
         assert conditions_of("cpu:0").cpu_mhz is None
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "share"),
+    [
+        pytest.param(CpuTime(0, 0, 0), CpuTime(10, 10, 10), 0.0, id="busy=only this"),
+        pytest.param(CpuTime(0, 0, 0), CpuTime(10, 15, 10), 0.25, id="busy=half a processor of two"),
+        pytest.param(CpuTime(5, 100, 7), CpuTime(15, 120, 7), 1.0, id="busy=both processors"),
+        pytest.param(CpuTime(0, 0, 0), CpuTime(10, 9, 10), 0.0, id="busy=less than this"),
+        pytest.param(CpuTime(1, 0, 0), CpuTime(1, 9, 0), 0.0, id="time=none"),
+    ],
+)
+def test_share_that_others_take(before, after, share):
+    """Processor time less one's own, as a share of two processors; 0 over no time."""
+    assert share_of_others(before, after, 2) == share
+
+
+def test_idle_time_does_not_count(monkeypatch):
+    """Nor waiting, nor guests, which are in the users' time; a system may have fewer kinds of time."""
+    linux = {"user": 10, "nice": 2, "system": 3, "idle": 99, "iowait": 88, "irq": 0.4, "softirq": 0.5, "steal": 6}
+    monkeypatch.setattr(telemetry.psutil, "cpu_times", lambda: SimpleNamespace(**linux, guest=7, guest_nice=6))
+    assert cpu_time().busy == pytest.approx(21.9)
+    monkeypatch.setattr(telemetry.psutil, "cpu_times", lambda: SimpleNamespace(user=10, system=3, idle=99))
+    assert cpu_time().busy == 13
+
+
+def test_own_time_is_counted():
+    """What this process computes is its own, and none of others'."""
+    before = cpu_time()
+    start = time.process_time()
+    while time.process_time() - start < 0.05:
+        pass
+    assert cpu_time().own - before.own >= 0.045

@@ -10,7 +10,7 @@ import time
 import keras
 import pytest
 
-from alexnet_repro.verify.benchmark.collect import COLLECTING
+from alexnet_repro.verify.benchmark.reference import COLLECTING
 from tests.helpers.paths import ROOT
 from tests.helpers.workers import free_addresses
 
