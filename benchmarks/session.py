@@ -193,7 +193,7 @@ class VerificationSession:
         reset_peak_memory(device)
         min_rounds, seconds = (self.config.getoption(f"benchmark_{name}") for name in ("min_rounds", "max_time"))
         with sampling(device) as sampler:
-            done = measure(benchmark, work, least_rounds=min_rounds, seconds=float(seconds))
+            done = measure(benchmark, work, min_rounds=min_rounds, seconds=float(seconds))
         wrong = fault(done.result)
         if not done.rounds:
             assert wrong is None

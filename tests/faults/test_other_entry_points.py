@@ -105,7 +105,7 @@ def test_timing_without_synchronisation(monkeypatch, broken, failed):
     """A timing that ends before the device is done fails, though every round says how long it took."""
     monkeypatch.setattr(devices, "synchronize", lambda *values: None if broken else [each.wait() for each in values])
     monkeypatch.setattr(ops, "convert_to_numpy", Late.wait)
-    done = measure(Benchmark(), lambda: Late(0.02), least_rounds=5, seconds=0.1)
+    done = measure(Benchmark(), lambda: Late(0.02), min_rounds=5, seconds=0.1)
     timing = Timing("train_step[…]", "gpu:0", "float32", done.rounds, done.read_back)
     assert [finding.check for finding in judge(timing) if finding.status == "FAIL"] == failed
 

@@ -1,4 +1,4 @@
-"""What does a device really reach: products, memory, copies, launches? The yardstick for everything timed."""
+"""Calibration: the rates that a device reaches in products, memory, copies and launches."""
 
 import time
 from collections.abc import Callable
@@ -27,7 +27,7 @@ KERNELS = 200  # in the chain, and calls of the shortest one
 
 @lru_cache
 def calibrate(device: str, precisions: tuple[str, ...]) -> Calibration:
-    """Return what a device reaches; once measured, it is remembered.
+    """Return the rates of a device; measured once.
 
     Args:
         device: as `alexnet_repro.backend.devices.on_device` takes it.
@@ -83,7 +83,7 @@ def _on_host(tensor: Any, kind: str) -> np.ndarray:
 
 
 def _chain(kernels: int) -> Callable[[Any], Any]:
-    """Return a function of so many kernels, one after the other and none fused, run as a train step's are.
+    """Return a function of `kernels` kernels, one after the other and none fused, run as a train step's are.
 
     On TensorFlow that is a graph without XLA, whose executor takes a little longer for each kernel than XLA's does;
     of products, since on a CPU it fuses what has one operand.

@@ -1,4 +1,4 @@
-"""What limits a case: compute, memory or launches? By the time each would take at the device's own calibrated rates.
+"""The bottleneck of a case: compute, memory or launches, by the time of each at the device's own calibrated rates.
 
 Williams, Waterman and Patterson, "Roofline: an insightful visual performance model for multicore
 architectures", Communications of the ACM 52(4), 2009, with the time of a call and of its kernels' launches beside it.
@@ -17,12 +17,12 @@ BYTES = {"float32": 4, "tf32": 4, "mixed_bfloat16": 2, "mixed_float16": 2}
 # once back, gradients written and read, weights updated; activations also read and their gradients written and read.
 FORWARD_WEIGHTS, FORWARD_ACTIVATIONS, FORWARD_KERNELS = 1, 2, 20
 STEP_WEIGHTS, STEP_ACTIVATIONS, STEP_KERNELS = 6, 5, 100
-EXPLAINED = 0.5  # of the time; if the largest of the three is less, something else limits
+MIN_EXPLAINED = 0.5  # of the time; if the largest of the three is less, the bottleneck is something else
 
 
 @dataclass(frozen=True)
 class Work:
-    """What a round has to do, at the least."""
+    """The minimum work of a round."""
 
     flop: int
     bytes: int
@@ -43,11 +43,11 @@ def train_step(batch: int, precision: str, updates: int = 1) -> Work:
 
 
 def bottleneck(work: Work, seconds: float, precision: str, calibration: Calibration) -> str:
-    """Return what a round's time goes into most: `compute`, `memory`, `launch`, or `other` if none explains half."""
+    """Return what takes most of a round's time: `compute`, `memory`, `launch`, or `other` if none explains half."""
     times = {
         "compute": work.flop / calibration.matmul[precision],
         "memory": work.bytes / calibration.memory,
         "launch": calibration.call_overhead + work.kernels * calibration.kernel_launch,
     }
     most = max(times, key=lambda name: times[name])
-    return most if times[most] >= EXPLAINED * seconds else "other"
+    return most if times[most] >= MIN_EXPLAINED * seconds else "other"

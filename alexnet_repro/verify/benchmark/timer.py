@@ -1,4 +1,4 @@
-"""The one way to time: warm, waited for at both ends, undisturbed by garbage, and held against reading the result."""
+"""The timer: warm, synchronized at both ends, undisturbed by garbage collection, and compared with a read-back."""
 
 import gc
 import statistics
@@ -14,41 +14,41 @@ from keras import ops
 
 from alexnet_repro.backend import devices
 
-MINIMUM_ROUNDS = 5
+MIN_ROUNDS = 5
 WARM_UP_SECONDS = 0.5  # a GPU's clocks take that long to rise
-LOOKS_AGAIN = 3
-ROWS = 3  # of rounds dispatched one after the other: the median of as many
-SHORTEST_ROW = 2
-LONG_ROW = 8  # rather one row of so many than several shorter ones: the wait at its end is a smaller part of it
-IN_A_ROW = 0.25  # of the rounds are done again in rows
+MAX_REREADS = 3
+PIPELINED_SHARE = 0.25  # of the rounds are repeated, pipelined
+MAX_PIPELINES = 3  # of which the median is taken
+MIN_PIPELINE = 2  # rounds
+LONG_PIPELINE = 8  # rounds: rather one of so many than several shorter ones, for the wait at its end weighs less
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What was timed."""
+    """A timing as it was measured."""
 
     result: Any
-    """The very last round's."""
+    """Of the very last round."""
     rounds: list[float]
     """Seconds each; none where timing was off."""
     read_back: float
-    """Seconds a round until its result was read, as `alexnet_repro.verify.benchmark.timing.Timing` has it."""
+    """Seconds per round until its result was read, as `alexnet_repro.verify.benchmark.timing.Timing` has it."""
     first: float
     """Seconds of the very first round: tracing, compiling and choosing kernels, mostly."""
     pipelined: float | None = None
-    """Seconds a round in a row, as `alexnet_repro.verify.benchmark.timing.Timing` has it."""
+    """Seconds per pipelined round, as `alexnet_repro.verify.benchmark.timing.Timing` has it."""
     began: float = 0.0
     """When the first timed round did, as `time.perf_counter` has it."""
 
 
-def measure(benchmark: Any, work: Callable[[], Any], *, least_rounds: int, seconds: float) -> Measured:
+def measure(benchmark: Any, work: Callable[[], Any], *, min_rounds: int, seconds: float) -> Measured:
     """Time `work` with pytest-benchmark's fixture.
 
     Args:
         benchmark: the fixture.
         work: one round; returns tensors, arrays or numbers.
-        least_rounds: and never fewer than `MINIMUM_ROUNDS`.
-        seconds: how long to go on, at the least.
+        min_rounds: never fewer than `MIN_ROUNDS`.
+        seconds: minimum duration.
     """
 
     def one_round(work: Callable[[], Any]) -> Any:
@@ -67,7 +67,7 @@ def measure(benchmark: Any, work: Callable[[], Any], *, least_rounds: int, secon
     one_round(work)
     first = time.perf_counter() - start
     read_back = read_back_seconds(work)
-    rounds, starts = max(MINIMUM_ROUNDS, least_rounds, ceil(seconds / read_back)), list[float]()
+    rounds, starts = max(MIN_ROUNDS, min_rounds, ceil(seconds / read_back)), list[float]()
     with uncollected():
         # `setup` is outside the timed region: nothing is under way when a round starts, nor when it ends.
         result = benchmark.pedantic(
@@ -78,20 +78,20 @@ def measure(benchmark: Any, work: Callable[[], Any], *, least_rounds: int, secon
             warmup_rounds=ceil(WARM_UP_SECONDS / read_back),
         )
     times, began = list(benchmark.stats.stats.data), starts[-rounds]
-    for _ in range(LOOKS_AGAIN):  # the machine may have been busy with something else the first time
+    for _ in range(MAX_REREADS):  # the machine may have been busy with something else the first time
         if sorted(times)[len(times) // 2] >= read_back / 2:
             break
         read_back = min(read_back, read_back_seconds(work))
     pipelined = None
-    if may_be_under_way(result):
+    if is_asynchronous(result):
         with uncollected():
-            result, pipelined = in_rows(work, rounds, before_round)
+            result, pipelined = pipelined_rounds(work, rounds, before_round)
     return Measured(result, times, read_back, first, pipelined, began)
 
 
 @contextmanager
 def uncollected() -> Iterator[None]:
-    """Collect garbage now, and then none that isn't asked for.
+    """Collect garbage now, and then only by `gc.collect`.
 
     What is alive at the start is set aside, so that `gc.collect` within looks at newer objects alone: microseconds,
     not the tenths of a second that all of a backend's objects take.
@@ -108,26 +108,26 @@ def uncollected() -> Iterator[None]:
             gc.enable()
 
 
-def may_be_under_way(result: Any) -> bool:
-    """Return whether the device may still have been computing a result when it was returned: not arrays or numbers."""
+def is_asynchronous(result: Any) -> bool:
+    """Return whether a device may still be computing a result when it is returned: not arrays or numbers."""
     return any(map(ops.is_tensor, keras.tree.flatten(result)))
 
 
-def in_rows(work: Callable[[], Any], rounds: int, before: Callable[[], None]) -> tuple[Any, float]:
-    """Dispatch rounds of `work` one after the other and wait once, at the end of each row.
+def pipelined_rounds(work: Callable[[], Any], rounds: int, before: Callable[[], None]) -> tuple[Any, float]:
+    """Dispatch rounds of `work` one after the other, and synchronize once, at the end of each pipeline.
 
     Args:
         work: one round; returns without waiting for the device.
-        rounds: how many were timed one by one; a share of `IN_A_ROW` of them is done again.
-        before: called before each row.
+        rounds: number of single rounds that were timed; `PIPELINED_SHARE` of them are repeated.
+        before: called before each pipeline.
 
     Returns:
-        The last round's result, and the seconds a round: the median of the rows.
+        The last round's result, and the seconds per round: the median of the pipelines.
     """
-    number = max(SHORTEST_ROW, int(IN_A_ROW * rounds))
-    rows = min(ROWS, max(1, number // LONG_ROW))
-    length, seconds = number // rows, []
-    for _ in range(rows):
+    number = max(MIN_PIPELINE, int(PIPELINED_SHARE * rounds))
+    pipelines = min(MAX_PIPELINES, max(1, number // LONG_PIPELINE))
+    length, seconds = number // pipelines, []
+    for _ in range(pipelines):
         before()
         start = time.perf_counter()
         for _ in range(length):
@@ -138,7 +138,7 @@ def in_rows(work: Callable[[], Any], rounds: int, before: Callable[[], None]) ->
 
 
 def read_back_seconds(work: Callable[[], Any]) -> float:
-    """Return the seconds a round of two until an element of the second's result is read: that needs no other wait."""
+    """Return the seconds per round of two until an element of the second result is read: that needs no other wait."""
     start = time.perf_counter()
     work()
     for value in keras.tree.flatten(work()):

@@ -1,4 +1,4 @@
-"""Is a timing to be believed, and is it as fast as it should be? Pure functions from seconds to findings."""
+"""Validity, synchronization, drift, noise and speed of a timing: pure functions from seconds to findings."""
 
 import math
 import statistics
@@ -10,15 +10,14 @@ import numpy as np
 from alexnet_repro.verify.benchmark.telemetry import Conditions, Samples
 from alexnet_repro.verify.finding import CaseName, Finding, Number, Status
 
-# The two rounds that end in reading a result back overlap at the most by one: a timing below half of what they
-# took a round would have been done before the device was.
+# The two rounds that end in reading a result back overlap by at most one: a timing below half of their seconds per
+# round would have been done before the device was.
 UNFINISHED = 0.5
 MAX_PARITY_GAP = 0.05
-OF_THE_DEVICE = ("compute", "memory")  # what a GPU limits itself, rather than what its host gives it to do
-BLOCKS = 48  # medians of rounds that a trend is looked for in
-MIN_BLOCKS = 11  # of which only all in order reach the trend below
-TREND = 4.0  # standard deviations of Mann and Kendall's statistic: by chance in one of 30,000 timings
-DECAY = 1.1
+GPU_BOUND = ("compute", "memory")  # bottlenecks of the GPU itself, rather than of its host
+BLOCKS = 48  # medians of rounds, among which a trend is sought
+MAX_TREND_CHANCE = 1 / 30_000  # by which a trend is seen in timings without one; of fewer than 8 rounds none is
+MAX_DECAY = 1.1
 MAX_NOISE = 0.25  # of the median, between the quartiles
 MAX_ROUND = 1e9  # seconds
 MIN_PEAK_FRACTION = 0.25  # of the roofline, at the largest batch
@@ -113,7 +112,7 @@ class Timing:
 
 
 def judge(timing: Timing) -> list[Finding]:
-    """Return what is to be said of one case: is it valid, synchronized, without drift or noise, and near its peak."""
+    """Return one case's findings: is it valid, synchronized, without drift or noise, and near its peak?"""
     found = [valid(timing), synchronized(timing), no_thermal_drift(timing), low_noise(timing)]
     if timing.peak and timing.bandwidth and timing.flop and timing.largest:
         found.append(peak_fraction(timing, timing.peak, timing.bandwidth))
@@ -121,15 +120,15 @@ def judge(timing: Timing) -> list[Finding]:
 
 
 def valid(timing: Timing) -> Finding:
-    """What was timed computed what it should have; else how fast it came means nothing."""
+    """The result is right; the speed of a wrong one means nothing."""
     if timing.fault:
-        fix = "python -m alexnet_repro doctor; then see what correct says of this device"
+        fix = "python -m alexnet_repro doctor; then see the checks of correctness of this device"
         return Finding("valid", "FAIL", f"{timing.case} is invalid: {timing.fault}", fix=fix)
     return Finding("valid", "PASS", timing.case)
 
 
 def synchronized(timing: Timing) -> Finding:
-    """The clock was stopped when the device was done."""
+    """The clock was stopped after the device was done."""
     ratio = timing.median / timing.read_back
     if ratio >= UNFINISHED:
         return Finding("synchronized", "PASS", timing.case, number=ratio, bound=UNFINISHED)
@@ -137,7 +136,7 @@ def synchronized(timing: Timing) -> Finding:
         "synchronized",
         "FAIL",
         f"{timing.case} was timed without waiting for the device",
-        f"{timing.median:.3g} s a round, but {timing.read_back:.3g} s until its result could be read",
+        f"{timing.median:.3g} s per round, but {timing.read_back:.3g} s until its result could be read",
         "end the timed region with alexnet_repro.backend.devices.synchronize; if it does, suspect the driver's wait",
         number=ratio,
         bound=UNFINISHED,
@@ -145,32 +144,32 @@ def synchronized(timing: Timing) -> Finding:
 
 
 def no_thermal_drift(timing: Timing) -> Finding:
-    """Speed doesn't fall from round to round: no sign of heat."""
+    """Speed doesn't fall from round to round, as it does with heat."""
     count = min(BLOCKS, len(timing.rounds))
     blocks = np.array([np.median(part) for part in np.array_split(np.asarray(timing.rounds), count)])
     third = max(1, count // 3)
     decay = float(np.median(blocks[-third:]) / np.median(blocks[:third]))
-    falls = count >= MIN_BLOCKS and _trend(blocks) > TREND and decay > DECAY
+    falls = decay > MAX_DECAY and _chance_of_rise(blocks) < MAX_TREND_CHANCE
     if not falls:
         return Finding(
-            "no_thermal_drift", "PASS", timing.case, f"{len(timing.rounds)} rounds", number=decay, bound=DECAY
+            "no_thermal_drift", "PASS", timing.case, f"{len(timing.rounds)} rounds", number=decay, bound=MAX_DECAY
         )
     return Finding(
         "no_thermal_drift",
         "FAIL" if timing.heat else "INCONCLUSIVE",
         f"{timing.case} grew slower by {decay - 1:.0%} while it was timed"
-        + (f": {timing.heat}" if timing.heat else "; nothing says that it is heat"),
-        f"{np.median(blocks[:third]):.3g} s a round at first, {np.median(blocks[-third:]):.3g} s at last",
+        + (f": {timing.heat}" if timing.heat else "; no throttling was reported"),
+        f"{np.median(blocks[:third]):.3g} s per round at first, {np.median(blocks[-third:]):.3g} s at last",
         "check fans, air flow and power limit: nvidia-smi -q -d TEMPERATURE,POWER,PERFORMANCE"
         if timing.heat
         else "run it again with nothing else on the machine",
         number=decay,
-        bound=DECAY,
+        bound=MAX_DECAY,
     )
 
 
 def low_noise(timing: Timing) -> Finding:
-    """Rounds are alike enough to judge by."""
+    """The interquartile range is small enough to judge by."""
     noise = timing.iqr / timing.median
     if noise <= MAX_NOISE:
         return Finding("low_noise", "PASS", timing.case, number=noise, bound=MAX_NOISE)
@@ -186,11 +185,11 @@ def low_noise(timing: Timing) -> Finding:
 
 
 def peak_fraction(timing: Timing, peak: float, bandwidth: float) -> Finding:
-    """The best round takes no longer than a few times what its arithmetic and its memory take, one after the other.
+    """The best round reaches a fraction of the roofline: its arithmetic and its memory, one after the other.
 
     Args:
         timing: of a round with `flop` and `bytes`.
-        peak: the device's own rate on its best product, FLOP/s.
+        peak: the device's matmul peak, FLOP/s.
         bandwidth: the device's own rate on memory, bytes/s.
     """
     best = min(timing.rounds)
@@ -212,7 +211,7 @@ def peak_fraction(timing: Timing, peak: float, bandwidth: float) -> Finding:
 
 
 def gpu_speed_parity(timings: Sequence[Timing], models: Mapping[str, str]) -> list[Finding]:
-    """Return, for each case that several GPUs of one model were timed in, whether they are equally fast.
+    """Return, for each case that was timed on several GPUs of one model, whether they are equally fast.
 
     Args:
         timings: of all devices.
@@ -237,14 +236,14 @@ def _equally_fast(case: str, model: str, group: Sequence[Timing]) -> Finding:
     status: Status = "FAIL"
     if noise > slower / 2:
         status, said = "INCONCLUSIVE", f"{said}, but the middle half of its rounds spreads over {noise:.0%}"
-    elif best.bottleneck not in OF_THE_DEVICE:  # the slow one's own time may be explained by nothing
+    elif best.bottleneck not in GPU_BOUND:  # the slow one's own time may be explained by nothing
         why = "isn't limited by the GPU itself" if best.bottleneck else "may not be limited by the GPU itself"
         status, said = "INCONCLUSIVE", f"{said}, which {why}: its host's socket may be why"
     return Finding(
         "gpu_speed_parity",
         status,
         said,
-        f"{worst.median:.4g} and {best.median:.4g} s a round",
+        f"{worst.median:.4g} and {best.median:.4g} s per round",
         f"nvidia-smi -q -i {worst.device.rpartition(':')[2]} -d CLOCK,POWER,TEMPERATURE,PERFORMANCE # and of the "
         "other; then reseat it, or change its slot",
         device=worst.device,
@@ -254,9 +253,9 @@ def _equally_fast(case: str, model: str, group: Sequence[Timing]) -> Finding:
     )
 
 
-def _trend(values: np.ndarray) -> float:
-    """Return Mann and Kendall's statistic of a rise, in standard deviations (Mann, Econometrica 13, 1945)."""
-    count = len(values)
-    later, earlier = np.triu_indices(count, 1)[::-1]
-    ups = float(np.sign(values[later] - values[earlier]).sum())
-    return (ups - math.copysign(1, ups)) / math.sqrt(count * (count - 1) * (2 * count + 5) / 18)
+def _chance_of_rise(values: np.ndarray) -> float:
+    """Return the chance that values in random order rise as much (Mann, Econometrica 13, 1945; Kendall's tau-b)."""
+    from scipy.stats import kendalltau  # a second, for those who time
+
+    chance = float(kendalltau(np.arange(len(values)), values, alternative="greater").pvalue)
+    return 1.0 if math.isnan(chance) else chance  # where all are equal

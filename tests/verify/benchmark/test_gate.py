@@ -49,7 +49,7 @@ def test_slower_beyond_noise(deviation, measurements, status, bound):
 
 
 def test_few_processes_fail_nothing():
-    """A reference of fewer than eight processes passes what isn't slower; what is is inconclusive, with what to type."""
+    """A reference of fewer than eight processes passes what isn't slower; what is slower is inconclusive."""
     few = [replace(each, reference=each.reference[1:]) for each in (case(0.005, 0.0), case(0.005, 0.5, 0.5, 0.5))]
     assert find(few[0]).status == "PASS"
     found = find(few[1])
@@ -157,7 +157,7 @@ def test_processes_agree_no_better_than_each_is_known():
     ("others", "said"), [(0.1, True), (0.06, True), (0.04, False), (0.0, False)], ids="others={}".format
 )
 def test_all_moved_together(others, said):
-    """Where the others of a device moved as well, at least by half as much, it is the machine, and the finding says so."""
+    """Where the others of a device moved at least half as much, it is the machine, and the finding says so."""
     slow = case(0.001, *[0.1] * 3)
     rest = [case(0.001, *[others] * 3, name=str(i)) for i in range(4)]
     far = [case(0.001, 0.0, name=f"far {i}", device="gpu:0") for i in range(9)]
@@ -168,7 +168,7 @@ def test_all_moved_together(others, said):
 
 
 def test_another_virtual_machine():
-    """What is slower than the reference of another virtual machine is inconclusive, since hosts differ; else it fails."""
+    """What is slower than another virtual machine's reference is inconclusive, since hosts differ; else it fails."""
     slow = case(0.001, *[0.5] * 3)
     assert find(slow).status == "FAIL"
     found = find(replace(slow, elsewhere=True))

@@ -1,4 +1,4 @@
-"""What one process tells, what cases tell of each other, and how far apart measurements must be: against textbooks' values."""
+"""Levels, moderated variances and critical values, compared with textbooks'."""
 
 import math
 

@@ -1,11 +1,11 @@
-"""Rounds in a row: what overlaps, and how many there are."""
+"""Pipelined rounds: what overlaps, and how many there are."""
 
 from types import SimpleNamespace
 
 import pytest
 
 from alexnet_repro.verify.benchmark import timer as module
-from alexnet_repro.verify.benchmark.timer import in_rows
+from alexnet_repro.verify.benchmark.timer import pipelined_rounds
 
 
 class Device:
@@ -34,10 +34,10 @@ class Device:
         pytest.param(8000, [0, 666, 666, 1332, 1332, 1998], 667 / 666, id="rounds=8000"),
     ],
 )
-def test_rounds_in_a_row_are_waited_for_once(monkeypatch, rounds, waits, seconds):
-    """A quarter of the rounds, two at the least, in up to three rows: host and device overlap, but at a row's ends."""
+def test_pipeline_is_synchronized_once(monkeypatch, rounds, waits, seconds):
+    """A quarter of the rounds, at least two, in up to three pipelines: host and device overlap, but at their ends."""
     device = Device()
     monkeypatch.setattr(module.devices, "synchronize", device.wait)
     monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: device.now))
-    assert in_rows(device.work, rounds, device.wait) == (waits[-1], seconds)
+    assert pipelined_rounds(device.work, rounds, device.wait) == (waits[-1], seconds)
     assert device.waits == waits

@@ -1,4 +1,4 @@
-"""What limits a case is told from its work and the device's own rates."""
+"""The bottleneck of a case follows from its work and the device's own rates."""
 
 import pytest
 
@@ -39,6 +39,6 @@ def test_work(work, flop, least, most):
         pytest.param(Work(10**12, 10**9, 20), 2.1, "other", id="bottleneck=other"),
     ],
 )
-def test_limit(work, seconds, name):
+def test_bottleneck(work, seconds, name):
     """The part that takes longest at calibrated rates, where it explains half of it; a call counts as launches do."""
     assert bottleneck(work, seconds, "float32", RATES) == name

@@ -1,4 +1,4 @@
-"""The one way to time: warm, enough rounds, and a clock that waits for the device or is found out."""
+"""The timer: warm, enough rounds, and a clock that waits for the device or is found out."""
 
 import contextlib
 import gc
@@ -62,10 +62,10 @@ def judged(done):
 
 
 @pytest.mark.parametrize(("least", "rounds"), [(1, 5), (5, 5), (9, 9)])
-def test_rounds_are_five_at_least(make, least, rounds):
+def test_at_least_five_rounds(make, least, rounds):
     """As many as are asked for, and never fewer than five; what is returned is the last one's result."""
     work = Work(seconds=0.001)
-    done = measure(make(), work, least_rounds=least, seconds=0.0)
+    done = measure(make(), work, min_rounds=least, seconds=0.0)
     assert len(done.rounds) == rounds
     assert done.result >= 1 + rounds  # the first one compiles, and isn't timed
 
@@ -75,14 +75,14 @@ def test_rounds_and_warm_up_fill_their_times(make, monkeypatch):
     monkeypatch.setattr(module, "WARM_UP_SECONDS", 0.5)
     monkeypatch.setattr(module, "read_back_seconds", lambda _: 0.125)
     work = Work()
-    done = measure(make(), work, least_rounds=5, seconds=1.1)
+    done = measure(make(), work, min_rounds=5, seconds=1.1)
     assert len(done.rounds) == 9
     assert work.calls == 1 + 4 + 9  # the first one compiles
 
 
 def test_honest_work_is_timed_as_long_as_it_takes(make):
     """Each round takes at least its time, reading back no less, and the timing is believed."""
-    done = measure(make(), Work(MOMENT), least_rounds=5, seconds=0.0)
+    done = measure(make(), Work(MOMENT), min_rounds=5, seconds=0.0)
     assert min(done.rounds) >= MOMENT * 0.99
     assert done.read_back >= MOMENT * 0.99
     assert judged(done) == "PASS"
@@ -91,13 +91,13 @@ def test_honest_work_is_timed_as_long_as_it_takes(make):
 def test_timing_that_is_off_calls_the_work_once(make):
     """With --benchmark-disable, the work is done once for its result, and nothing is timed."""
     work = Work()
-    done = measure(make(disabled=True), work, least_rounds=5, seconds=1.0)
+    done = measure(make(disabled=True), work, min_rounds=5, seconds=1.0)
     assert (done.result, done.rounds, done.read_back, work.calls) == (1, [], 0.0, 1)
 
 
 def test_work_that_isnt_done_is_found_out(make):
     """A result whose reading takes its time was timed too soon: the time until it is read tells."""
-    done = measure(make(), Promise, least_rounds=5, seconds=0.0)
+    done = measure(make(), Promise, min_rounds=5, seconds=0.0)
     assert isinstance(done.result, Promise)
     assert sorted(done.rounds)[2] < 0.1 * done.read_back
     assert done.read_back >= MOMENT / 2 * 0.99  # of two rounds one was read
@@ -123,7 +123,7 @@ def test_device_is_waited_for(make, monkeypatch, waits, status):
     result = np.zeros(3)
     monkeypatch.setattr(module.devices, "synchronize", wait if waits else lambda *_: None)
     monkeypatch.setattr(module.ops, "convert_to_numpy", read)
-    done = measure(make(), start, least_rounds=5, seconds=0.0)
+    done = measure(make(), start, min_rounds=5, seconds=0.0)
     assert judged(done) == status
     if waits:
         assert min(done.rounds) >= MOMENT * 0.99
@@ -134,11 +134,11 @@ def test_each_round_begins_and_ends_with_a_wait(make, monkeypatch):
     events = []
     monkeypatch.setattr(module, "read_back_seconds", lambda _: 1e-9)  # in no doubt, so never measured again
     monkeypatch.setattr(module.devices, "synchronize", lambda *_: events.append("wait"))
-    measure(make(), lambda: events.append("work"), least_rounds=5, seconds=0.0)
+    measure(make(), lambda: events.append("work"), min_rounds=5, seconds=0.0)
     assert events[-15:] == ["wait", "work", "wait"] * 5
 
 
-def test_disturbance_is_looked_at_again(make):
+def test_disturbance_is_measured_again(make):
     """Where only the reading back was slow, once, it is measured again before the rounds are doubted."""
     sleeps = iter([0.0, 5 * MOMENT, 5 * MOMENT])  # the call that compiles, then the two that are read back
     work = Work()
@@ -147,7 +147,7 @@ def test_disturbance_is_looked_at_again(make):
         time.sleep(next(sleeps, MOMENT / 10))
         return work()
 
-    done = measure(make(), disturbed, least_rounds=5, seconds=0.0)
+    done = measure(make(), disturbed, min_rounds=5, seconds=0.0)
     assert done.read_back < 4 * MOMENT
     assert judged(done) == "PASS"
 
@@ -159,7 +159,7 @@ def test_every_part_of_a_result_is_read():
 
 
 def test_time_until_it_is_read_is_that_of_one_round(monkeypatch):
-    """Two rounds are done, and half their time is told."""
+    """Two rounds are done, and half their time is returned."""
     work, clock = Work(), iter([10.0, 10.5])
     monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
     assert read_back_seconds(work) == 0.25
@@ -201,12 +201,12 @@ def littering(monkeypatch):
 
 
 def test_no_garbage_is_collected_within_a_round(make, littering):
-    """Neither in the five timed rounds nor in the two in a row; before each of the five, and the row, it is."""
+    """Neither in the five timed rounds nor in the two pipelined; before each of the five, and the pipeline, it is."""
     before = []
     for _ in range(3):  # while another thread collects, which is rare, this one's calls for it do nothing
         littering.calls = 0
         littering.collections.clear()
-        measure(make(), littering, least_rounds=5, seconds=0.0)
+        measure(make(), littering, min_rounds=5, seconds=0.0)
         assert littering.calls == 1 + 5 + 2
         assert {call for call, working in littering.collections if working} <= {1}  # the round that compiles
         before.append({call for call, working in littering.collections if not working} >= {1, 2, 3, 4, 5, 6})
@@ -235,14 +235,14 @@ def test_collection_is_what_it_was(monkeypatch, before, fails):
 
 
 @pytest.mark.parametrize(
-    ("work", "rows"),
+    ("work", "pipelined"),
     [
         pytest.param(lambda: 1.0, False, id="result=number"),
         pytest.param(lambda: np.zeros(3), False, id="result=array"),
         pytest.param(lambda: (keras.ops.ones(2), 1.0), True, id="result=tensor"),
     ],
 )
-def test_rows_are_for_what_may_be_under_way(make, work, rows):
-    """A number or an array has been waited for, so that rounds in a row would tell nothing else."""
-    done = measure(make(), work, least_rounds=5, seconds=0.0)
-    assert (done.pipelined is not None) == rows
+def test_only_asynchronous_work_is_pipelined(make, work, pipelined):
+    """A number or an array has been waited for already, so that pipelined rounds would be no faster."""
+    done = measure(make(), work, min_rounds=5, seconds=0.0)
+    assert (done.pipelined is not None) == pipelined
