@@ -83,13 +83,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         type=_two_or_more,
         default=0,
         metavar="N",
-        help="split the CPU in N devices to try what is measured between GPUs; in doubt by design",
+        help="split the CPU in N devices to try the measurements of several GPUs; always inconclusive",
     )
     group.addoption(
         "--distribute",
         choices=("multiworker",),
-        help="verify the machines of a cluster side by side, and the network between them: the same on each machine, "
-        "as TF_CONFIG or Slurm says",
+        help="verify the machines of a cluster together: start the same on each machine, as TF_CONFIG or Slurm says",
     )
     group.addoption(
         "--worker-timeout",

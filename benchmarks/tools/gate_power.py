@@ -82,7 +82,7 @@ def simulate(
     slowdown: float = 0.0,
     tolerances: Tolerances = Tolerances(),  # noqa: B008 - frozen
 ) -> Outcome:
-    """Return the outcomes of whole runs of so many cases; one of them, chosen by chance, is slowed throughout."""
+    """Return the outcomes of whole runs of `cases` cases; one of them, chosen by chance, is slowed throughout."""
     alarms = caught = passed = remeasured = 0
     for _ in range(runs):
         chosen = random.permutation(np.resize(random.permutation(len(pool)), cases))

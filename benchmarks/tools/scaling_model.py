@@ -122,7 +122,7 @@ class UpdateTime:
 
 
 def update_time(devices: int, images: int, figures: Figures) -> UpdateTime:
-    """Return the time of an update with so many images on each of so many devices."""
+    """Return the time of an update with `images` images on each of `devices` devices."""
     link = figures.ring(devices)
     return UpdateTime(
         devices,
@@ -242,8 +242,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--mfu", type=float, default=MFU, help="share of it that is reached (default: 0.5, the goal)")
     parser.add_argument("--ports", type=int, default=1, help="of 400 Gb/s, per machine (default: 1)")
     parser.add_argument("--results", type=Path, help="take what a run measured between the GPUs of a machine")
-    parser.add_argument("--workers", type=_integers, help="fit the model to so many processes on loopback: 2,3")
-    parser.add_argument("--check", type=_integers, default=[], help="and compare it with so many, not fitted: 4")
+    parser.add_argument(
+        "--workers", type=_integers, help="fit the model to these numbers of processes on loopback: 2,3"
+    )
+    parser.add_argument("--check", type=_integers, default=[], help="and compare it with these, not fitted: 4")
     chosen = parser.parse_args(arguments)
     try:
         if chosen.workers:

@@ -45,7 +45,7 @@ def calibrate(device: str, precisions: tuple[str, ...]) -> Calibration:
         to_host = COPIED_BYTES / _best(lambda: _on_host(next(there), kind))
         tiny, one, many = random.uniform((1,), seed=0), _chain(1), _chain(KERNELS)
         call_overhead = _best(lambda: one(tiny), KERNELS)
-        # Not below 0: XLA fuses the chain on a CPU, where little is left to tell from noise.
+        # Not below 0: XLA fuses the chain on a CPU, where the launch is lost in noise.
         kernel_launch = max(0.0, (_best(lambda: many(tiny)) - call_overhead) / (KERNELS - 1))
     return Calibration(device, matmul, memory, to_device, to_host, call_overhead, kernel_launch)
 

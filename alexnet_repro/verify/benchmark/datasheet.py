@@ -1,7 +1,7 @@
 """Nominal rates by the data sheet, so that a slow device is no standard for itself.
 
-A GPU's products: multiprocessors × clock × operations a clock; its memory: clock × 2 × bus; its copies:
-the PCIe link, at its best. A CPU's products: cores × clock × operations a clock of its vector instructions.
+A GPU's products: multiprocessors × clock × operations per clock; its memory: clock × 2 × bus; its copies: the PCIe
+link, at its best. A CPU's products: cores × clock × operations per clock of its vector instructions.
 """
 
 import re
@@ -13,9 +13,9 @@ from alexnet_repro.verify.doctor.fingerprint import CPUINFO, cpu_fields
 from alexnet_repro.verify.doctor.nvidia import Gpu
 from alexnet_repro.verify.finding import Finding, Status
 
-# Multiply-adds a clock of one multiprocessor, with float32 sums, dense: NVIDIA's architecture white papers (Volta,
+# Multiply-adds per clock and multiprocessor, with float32 sums, dense: NVIDIA's architecture white papers (Volta,
 # Turing, Ampere GA100 and GA102, Ada, Hopper, Blackwell). Where cards of one capability differ, the least.
-# Capability: CUDA cores a multiprocessor, then float32, TF32, and float16 and bfloat16.
+# Capability: CUDA cores per multiprocessor, then float32, TF32, and float16 and bfloat16.
 MULTIPROCESSORS: dict[tuple[int, ...], tuple[int | None, ...]] = {
     (7, 0): (64, 64, None, 512, None),
     (7, 5): (64, 64, None, 256, None),
@@ -28,14 +28,14 @@ MULTIPROCESSORS: dict[tuple[int, ...], tuple[int | None, ...]] = {
     (12, 0): (128, 128, 128, 256, 256),
     (12, 1): (128, 128, 128, 256, 256),
 }
-# Cards that have less than the others of their capability, by the words of their name: their data sheets.
+# Cards that have less than the others of their capability, by their names: their data sheets.
 LESSER: dict[str, tuple[int | None, ...]] = {
     r"\bH20\b": (128, 128, 256, 512, 512),
     r"\bGTX 16\d\d\b": (64, 64, None, None, None),
 }
 PRECISIONS = ("float32", "tf32", "mixed_float16", "mixed_bfloat16")
-PCIE_BYTES = {1: 0.25e9, 2: 0.5e9, 3: 0.985e9, 4: 1.969e9, 5: 3.938e9, 6: 7.563e9}  # a lane, each way
-# Operations (two a multiply-add) a clock of one core, at the least of what has the instructions.
+PCIE_BYTES = {1: 0.25e9, 2: 0.5e9, 3: 0.985e9, 4: 1.969e9, 5: 3.938e9, 6: 7.563e9}  # per lane, each way
+# Operations (two per multiply-add) per clock and core: the least of what has the instructions.
 CPU_FLOAT32 = (("avx512f", 32), ("fma", 16), ("avx", 8), ("sse2", 4))
 CPU_BFLOAT16 = (("amx_bf16", 1024), ("avx512_bf16", 64))
 # A good kernel reaches 70 to 95 % of a GPU's nominal rates, at the clock it holds: a laptop's, or one with a low power
@@ -60,7 +60,7 @@ class Nominal:
 
 
 def of_gpu(gpu: Gpu) -> Nominal:
-    """Return a GPU's, from what its driver says; nothing of a slice, of which the driver says what the whole has."""
+    """Return a GPU's rates from its driver's record; nothing for a MIG slice, whose record is the whole GPU's."""
     if gpu.mig:
         return Nominal()
     matmul = {}
@@ -79,7 +79,7 @@ def of_gpu(gpu: Gpu) -> Nominal:
 
 
 def of_cpu(processors: int, cpuinfo: Path = CPUINFO) -> Nominal:
-    """Return a CPU's products, from what Linux says of it; nothing elsewhere, and nothing of its memory."""
+    """Return a CPU's product rates from /proc/cpuinfo; nothing elsewhere, and nothing for its memory."""
     fields = cpu_fields(cpuinfo)
     flags = fields.get("flags", "").split()
     try:
@@ -107,7 +107,7 @@ def compare_with_datasheet(found: Calibration, nominal: Nominal) -> list[Finding
     ]
     if not findings or (not on_cpu and not nominal.matmul):
         what = "its products" if findings else "this device"
-        message = f"nothing is known here of what {what} should reach"
+        message = f"no nominal rate is known for {what}"
         fix = "compare it with others of its model, or its data sheet"
         findings.append(Finding("nominal", "INCONCLUSIVE", message, fix=fix))
     return [replace(finding, device=found.device) for finding in findings]
@@ -118,13 +118,8 @@ def _finding(what: str, kind: str, reached: float, rate: float, *, on_cpu: bool)
     otherwise: Status = "INCONCLUSIVE" if on_cpu or share >= fault else "FAIL"
     unit, scale = ("TFLOP/s", 1e12) if what.startswith("products") else ("GB/s", 1e9)
     numbers = f"{what}: {reached / scale:.3g} {unit}, {share:.0%} of the nominal {rate / scale:.3g}"
+    found = Finding("nominal", "PASS", numbers, number=share, bound=floor)
     if share >= floor:
-        return Finding("nominal", "PASS", numbers, number=share, bound=floor)
-    return Finding(
-        "nominal",
-        otherwise,
-        f"{numbers}; at least {floor:.0%} should be reached",
-        fix="end what else runs on it; then: nvidia-smi -q -d CLOCK,POWER,PERFORMANCE, lspci -vv | grep LnkSta",
-        number=share,
-        bound=floor,
-    )
+        return found
+    fix = "end what else runs on it; then: nvidia-smi -q -d CLOCK,POWER,PERFORMANCE, lspci -vv | grep LnkSta"
+    return replace(found, status=otherwise, message=f"{numbers}; at least {floor:.0%} should be reached", fix=fix)

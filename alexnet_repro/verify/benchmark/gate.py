@@ -50,7 +50,7 @@ class GateCase:
     precision: str
     reference: Sequence[Level]
     measurements: Sequence[Level]
-    """Of this run's process, then of fresh ones; none: it wasn't timed, but its reference still tells of noise."""
+    """Of this run's process, then of fresh ones; none: it wasn't timed, but its reference still shows the noise."""
     recorded: str = ""
     """The day."""
     busy: float = 0.0
@@ -165,24 +165,20 @@ def _spreads(cases: Sequence[GateCase]) -> list[Spread]:
     return [spreads[case.name] for case in cases]
 
 
-def _mean(values: Sequence[float]) -> float:
-    return math.fsum(values) / len(values)
-
-
 def _variance(values: Sequence[float]) -> float:
-    """Return what statistics.variance does, which takes fractions for it, and a hundred times as long."""
-    mean = _mean(values)
+    """Return statistics.variance, which uses fractions and takes a hundred times as long."""
+    mean = statistics.fmean(values)
     return math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1)
 
 
 def _squared_error(case: GateCase) -> float:
     """Return the mean square of the references' errors."""
-    return _mean([each.error**2 for each in case.reference])
+    return statistics.fmean([each.error**2 for each in case.reference])
 
 
 def _shift(case: GateCase, spread: Spread, tolerances: Tolerances, chance: float) -> _Shift:
     count, degrees = len(case.reference), int(spread.degrees)
-    shift = min(each.log for each in case.measurements) - _mean([each.log for each in case.reference])
+    shift = min(each.log for each in case.measurements) - statistics.fmean([each.log for each in case.reference])
     excess = max(0.0, max(each.error**2 for each in case.measurements) - _squared_error(case))
     error = math.sqrt(spread.variance * (1 + 1 / count) + excess)
     smallest = math.log1p(tolerances.of(case.name)[0])

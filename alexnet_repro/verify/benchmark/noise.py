@@ -1,4 +1,4 @@
-"""Noise between processes: each as a level and its error, and what the cases of a device tell of each other's.
+"""Noise between processes: each one's level and error, and a case's variance, moderated by the others'.
 
 A process's *level* is the logarithm of the first decile of its rounds: whatever else runs on a machine only adds time,
 so low quantiles repeat better than the median. Its *error* is that level's standard error, from the interquartile range

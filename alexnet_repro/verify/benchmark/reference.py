@@ -152,7 +152,7 @@ def run_processes(
         with tempfile.TemporaryDirectory() as folder:
             where = [] if any("::" in each for each in options) else ["benchmarks"]
             command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--benchmark-only", *where, *options]
-            done = subprocess.run(  # noqa: S603 - our own benchmarks, with the options of whoever started this
+            done = subprocess.run(  # noqa: S603 - our own benchmarks, with our caller's options
                 [*command, f"--report={folder}"],
                 cwd=root,
                 env={**os.environ, COLLECTING: "1"},

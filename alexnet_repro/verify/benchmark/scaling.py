@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from alexnet_repro import documented
-from alexnet_repro.verify.benchmark.timing import MAX_NOISE, MAX_PARITY_GAP
+from alexnet_repro.verify.benchmark.timing import ALONE, MAX_NOISE, MAX_PARITY_GAP
 from alexnet_repro.verify.finding import Finding
 
 GRADIENT_BYTES = 4 * documented.TOTAL_PARAMETERS  # float32, in every precision
@@ -31,7 +31,6 @@ BY_LINK = (
 )
 SPLIT_CPU = "on parts of one CPU, which share its cores, speed means nothing"
 UNSPLIT = "run it on a machine with two GPUs, without --cpu-replicas"
-ALONE = "run it again with nothing else on the machine"
 
 
 @dataclass(frozen=True)

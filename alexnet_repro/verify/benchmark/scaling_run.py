@@ -30,13 +30,13 @@ SHARED_MACHINE = (
     "workers on one machine share its cores and its network: speed means nothing",
     "start one worker on each machine",
 )
-VIRTUAL_MACHINES = ("virtual machines of one name run on hosts that differ", "ask whoever runs the virtual machines")
+VIRTUAL_MACHINES = ("virtual machines of one name run on hosts that differ", "ask the operator of the virtual machines")
 
 Answers = list[dict[str, Any]]
 
 
 class MeasurementError(Exception):
-    """A measurement failed; `finding` says how."""
+    """A measurement failed; `finding` is why."""
 
     def __init__(self, finding: Finding) -> None:
         """Remember the finding."""

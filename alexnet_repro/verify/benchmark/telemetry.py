@@ -121,20 +121,20 @@ def _load() -> float | None:
 
 
 def _cpu_mhz() -> float | None:
-    with contextlib.suppress(Exception):  # as psutil has it where the system doesn't tell
+    with contextlib.suppress(Exception):  # psutil raises where the system has no clocks
         return round(psutil.cpu_freq().current, 1) or None
     return None
 
 
 def _gpu_reader(device: str) -> Callable[[], dict[str, int | None]]:
-    """Return what asks a GPU its clock, temperature and clock limits, in microseconds; of a CPU it tells nothing.
+    """Return a function that reads a GPU's clock, temperature and throttle reasons in microseconds; nothing on a CPU.
 
-    It asks NVML in this process, where a driver that hangs holds up who asks: a thread that nobody waits for.
+    It calls NVML in this process, where a driver that hangs blocks the caller: a thread that nobody waits for.
     """
     if device.startswith("cpu"):
         return dict
     nvml, handle = _nvml(), None
-    with contextlib.suppress(Exception):  # a lost GPU, an old driver, none at all, another's name: nothing is told
+    with contextlib.suppress(Exception):  # a lost GPU, an old driver, none at all, another's name: no telemetry
         name = _cuda_name(device)
         handles = [nvml.nvmlDeviceGetHandleByIndex(index) for index in range(nvml.nvmlDeviceGetCount())]
         uuids = [nvml.nvmlDeviceGetUUID(each) for each in handles]
@@ -145,7 +145,7 @@ def _gpu_reader(device: str) -> Callable[[], dict[str, int | None]]:
             return int(getattr(nvml, function)(handle, *(getattr(nvml, each) for each in arguments)))
         return None
 
-    def told() -> dict[str, int | None]:
+    def read() -> dict[str, int | None]:
         if handle is None:
             return {}
         return {
@@ -154,7 +154,7 @@ def _gpu_reader(device: str) -> Callable[[], dict[str, int | None]]:
             "clock_limits": ask("nvmlDeviceGetCurrentClocksThrottleReasons"),  # a name that old drivers have too
         }
 
-    return told
+    return read
 
 
 @cache

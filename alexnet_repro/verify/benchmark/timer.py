@@ -20,7 +20,7 @@ MAX_REREADS = 3
 PIPELINED_SHARE = 0.25  # of the rounds are repeated, pipelined
 MAX_PIPELINES = 3  # of which the median is taken
 MIN_PIPELINE = 2  # rounds
-LONG_PIPELINE = 8  # rounds: rather one of so many than several shorter ones, for the wait at its end weighs less
+LONG_PIPELINE = 8  # rounds: rather one that long than several shorter ones, for the wait at its end weighs less
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def measure(benchmark: Any, work: Callable[[], Any], *, min_rounds: int, seconds
 def uncollected() -> Iterator[None]:
     """Collect garbage now, and then only by `gc.collect`.
 
-    What is alive at the start is set aside, so that `gc.collect` within looks at newer objects alone: microseconds,
+    Objects alive at the start are frozen, so that `gc.collect` within visits newer ones alone: microseconds,
     not the tenths of a second that all of a backend's objects take.
     """
     enabled = gc.isenabled()

@@ -21,6 +21,7 @@ MAX_DECAY = 1.1
 MAX_NOISE = 0.25  # of the median, between the quartiles
 MAX_ROUND = 1e9  # seconds
 MIN_PEAK_FRACTION = 0.25  # of the roofline, at the largest batch
+ALONE = "run it again with nothing else on the machine"
 
 
 @dataclass(frozen=True)
@@ -130,16 +131,15 @@ def valid(timing: Timing) -> Finding:
 def synchronized(timing: Timing) -> Finding:
     """The clock was stopped after the device was done."""
     ratio = timing.median / timing.read_back
+    found = Finding("synchronized", "PASS", timing.case, number=ratio, bound=UNFINISHED)
     if ratio >= UNFINISHED:
-        return Finding("synchronized", "PASS", timing.case, number=ratio, bound=UNFINISHED)
-    return Finding(
-        "synchronized",
-        "FAIL",
-        f"{timing.case} was timed without waiting for the device",
-        f"{timing.median:.3g} s per round, but {timing.read_back:.3g} s until its result could be read",
-        "end the timed region with alexnet_repro.backend.devices.synchronize; if it does, suspect the driver's wait",
-        number=ratio,
-        bound=UNFINISHED,
+        return found
+    return replace(
+        found,
+        status="FAIL",
+        message=f"{timing.case} was timed without waiting for the device",
+        evidence=f"{timing.median:.3g} s per round, but {timing.read_back:.3g} s until its result could be read",
+        fix="end the timed region with alexnet_repro.backend.devices.synchronize; else suspect the driver's wait",
     )
 
 
@@ -148,24 +148,18 @@ def no_thermal_drift(timing: Timing) -> Finding:
     count = min(BLOCKS, len(timing.rounds))
     blocks = np.array([np.median(part) for part in np.array_split(np.asarray(timing.rounds), count)])
     third = max(1, count // 3)
-    decay = float(np.median(blocks[-third:]) / np.median(blocks[:third]))
-    falls = decay > MAX_DECAY and _chance_of_rise(blocks) < MAX_TREND_CHANCE
-    if not falls:
-        return Finding(
-            "no_thermal_drift", "PASS", timing.case, f"{len(timing.rounds)} rounds", number=decay, bound=MAX_DECAY
-        )
-    return Finding(
-        "no_thermal_drift",
-        "FAIL" if timing.heat else "INCONCLUSIVE",
-        f"{timing.case} grew slower by {decay - 1:.0%} while it was timed"
-        + (f": {timing.heat}" if timing.heat else "; no throttling was reported"),
-        f"{np.median(blocks[:third]):.3g} s per round at first, {np.median(blocks[-third:]):.3g} s at last",
-        "check fans, air flow and power limit: nvidia-smi -q -d TEMPERATURE,POWER,PERFORMANCE"
-        if timing.heat
-        else "run it again with nothing else on the machine",
-        number=decay,
-        bound=MAX_DECAY,
-    )
+    first, last = float(np.median(blocks[:third])), float(np.median(blocks[-third:]))
+    decay, rounds = last / first, f"{len(timing.rounds)} rounds"
+    found = Finding("no_thermal_drift", "PASS", timing.case, rounds, number=decay, bound=MAX_DECAY)
+    if decay <= MAX_DECAY or _chance_of_rise(blocks) >= MAX_TREND_CHANCE:
+        return found
+    message = f"{timing.case} grew slower by {decay - 1:.0%} while it was timed"
+    found = replace(found, evidence=f"{first:.3g} s per round at first, {last:.3g} s at last")
+    if not timing.heat:
+        message = f"{message}; no throttling was reported"
+        return replace(found, status="INCONCLUSIVE", message=message, fix=ALONE)
+    fix = "check fans, air flow and power limit: nvidia-smi -q -d TEMPERATURE,POWER,PERFORMANCE"
+    return replace(found, status="FAIL", message=f"{message}: {timing.heat}", fix=fix)
 
 
 def low_noise(timing: Timing) -> Finding:
@@ -195,19 +189,18 @@ def peak_fraction(timing: Timing, peak: float, bandwidth: float) -> Finding:
     best = min(timing.rounds)
     reached = (timing.flop / peak + timing.bytes / bandwidth) / best
     rate = timing.flop / best
-    numbers = f"{rate / 1e12:.3g} of {peak / 1e12:.3g} TFLOP/s at best: an MFU of {rate / peak:.0%}"
-    if reached >= MIN_PEAK_FRACTION:
-        message = f"{timing.case}: {reached:.0%} of the roofline"
-        return Finding("peak_fraction", "PASS", message, numbers, number=reached, bound=MIN_PEAK_FRACTION)
-    return Finding(
+    found = Finding(
         "peak_fraction",
-        "INCONCLUSIVE",
-        f"{timing.case} reaches {reached:.0%} of the device's own roofline, of products and memory",
-        numbers,
-        "run it again with nothing else on the machine; then compare with a machine of the same kind",
+        "PASS",
+        f"{timing.case}: {reached:.0%} of the roofline",
+        f"{rate / 1e12:.3g} of {peak / 1e12:.3g} TFLOP/s at best: an MFU of {rate / peak:.0%}",
         number=reached,
         bound=MIN_PEAK_FRACTION,
     )
+    if reached >= MIN_PEAK_FRACTION:
+        return found
+    message = f"{timing.case} reaches {reached:.0%} of the device's own roofline, of products and memory"
+    return replace(found, status="INCONCLUSIVE", message=message, fix=f"{ALONE}; then compare with one of its kind")
 
 
 def gpu_speed_parity(timings: Sequence[Timing], models: Mapping[str, str]) -> list[Finding]:
@@ -231,18 +224,18 @@ def _equally_fast(case: str, model: str, group: Sequence[Timing]) -> Finding:
     if slower <= MAX_PARITY_GAP:
         numbers = f"{len(group)} × {model}, the slowest {slower:.1%} behind"
         return Finding("gpu_speed_parity", "PASS", case, numbers, number=slower, bound=MAX_PARITY_GAP)
-    said = f"{worst.device} is {slower:.1%} slower than {best.device}, the best {model}, in {case}"
+    message = f"{worst.device} is {slower:.1%} slower than {best.device}, the best {model}, in {case}"
     noise = max(timing.iqr / timing.median for timing in (best, worst))
     status: Status = "FAIL"
     if noise > slower / 2:
-        status, said = "INCONCLUSIVE", f"{said}, but the middle half of its rounds spreads over {noise:.0%}"
+        status, message = "INCONCLUSIVE", f"{message}, but the middle half of its rounds spreads over {noise:.0%}"
     elif best.bottleneck not in GPU_BOUND:  # the slow one's own time may be explained by nothing
         why = "isn't limited by the GPU itself" if best.bottleneck else "may not be limited by the GPU itself"
-        status, said = "INCONCLUSIVE", f"{said}, which {why}: its host's socket may be why"
+        status, message = "INCONCLUSIVE", f"{message}, which {why}: its host's socket may be why"
     return Finding(
         "gpu_speed_parity",
         status,
-        said,
+        message,
         f"{worst.median:.4g} and {best.median:.4g} s per round",
         f"nvidia-smi -q -i {worst.device.rpartition(':')[2]} -d CLOCK,POWER,TEMPERATURE,PERFORMANCE # and of the "
         "other; then reseat it, or change its slot",

@@ -1,4 +1,4 @@
-"""The yardstick: the best rate of plain products of matrices, in the precision asked for."""
+"""Calibration: the best rate of matrix products in each precision, and the other rates."""
 
 from types import SimpleNamespace
 
@@ -52,7 +52,7 @@ def small(monkeypatch):
 @pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("device", ["cpu:0", "gpu:0"])
 def test_best_product_counts(monkeypatch, device):
-    """Of squares and layer-shaped products the fastest is the yardstick, in each precision; all else is positive."""
+    """Of squares and layer-shaped products the fastest is the matmul peak, in each precision; all else is positive."""
     kind = device.partition(":")[0]
     monkeypatch.setattr(calibrate, "PRODUCTS", {kind: ((1, 2, 3), (4, 5, 6))})
     monkeypatch.setattr(calibrate, "on_device", lambda _: keras.device("cpu"))

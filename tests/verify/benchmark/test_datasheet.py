@@ -32,7 +32,7 @@ CPU = "processor\t: 0\ncpu MHz\t\t: 2000.0\nsiblings\t: 4\ncpu cores\t: 2\nflags
     ],
 )
 def test_gpu(gpu, matmul, memory, copy):
-    """Multiprocessors, clocks, bus and link give the data sheet's figures; what isn't told isn't guessed."""
+    """Multiprocessors, clocks, bus and link give the data sheet's figures; what is unknown isn't guessed."""
     found = of_gpu(gpu)
     assert {name: rate / 1e12 for name, rate in found.matmul.items()} == pytest.approx(matmul, rel=0.01)
     assert found.memory == (memory and pytest.approx(memory * 1e12, rel=0.01))
@@ -54,8 +54,8 @@ def test_cpu(tmp_path, flags, matmul):
     assert of_cpu(4, tmp_path / "cpuinfo").matmul == matmul
 
 
-def test_cpu_that_isnt_told(tmp_path):
-    """Where Linux doesn't tell, nothing is known."""
+def test_unknown_cpu(tmp_path):
+    """Without /proc/cpuinfo nothing is known."""
     assert of_cpu(4, tmp_path / "absent") == Nominal()
     (tmp_path / "cpuinfo").write_text("processor\t: 0\nFeatures\t: asimd\n")
     assert of_cpu(4, tmp_path / "cpuinfo") == Nominal()
@@ -119,7 +119,7 @@ def test_lesser_cards(gpu, matmul):
 
 
 def test_slice_is_not_the_whole():
-    """Of a MIG slice the driver tells what the whole GPU has, which says nothing of the slice."""
+    """A MIG slice's record is the whole GPU's, so that no nominal rate is known."""
     assert of_gpu(replace(H100, mig=True)) == Nominal()
 
 

@@ -119,7 +119,7 @@ def test_budget_is_shared():
 
 
 def test_case_that_wasnt_timed():
-    """It says nothing and takes nothing of the budget, but still tells how much processes differ."""
+    """It has no finding and no share of the budget, but still shows how much processes differ."""
     others = [case(0.001, name=str(i)) for i in range(20)]
     timed = case(0.0005, 0.0, 0.0)
     assert len(judge_speeds([timed, *others], Tolerances())) == 1
@@ -154,17 +154,17 @@ def test_processes_agree_no_better_than_each_is_known():
 
 
 @pytest.mark.parametrize(
-    ("others", "said"), [(0.1, True), (0.06, True), (0.04, False), (0.0, False)], ids="others={}".format
+    ("others", "noted"), [(0.1, True), (0.06, True), (0.04, False), (0.0, False)], ids="others={}".format
 )
-def test_all_moved_together(others, said):
+def test_all_moved_together(others, noted):
     """Where the others of a device moved at least half as much, it is the machine, and the finding says so."""
     slow = case(0.001, *[0.1] * 3)
     rest = [case(0.001, *[others] * 3, name=str(i)) for i in range(4)]
     far = [case(0.001, 0.0, name=f"far {i}", device="gpu:0") for i in range(9)]
     found = find(slow, *rest, *far)
     assert found.status == "FAIL"
-    assert ("as are the others of cpu:0" in found.message) == said
-    assert ("the machine is slower, or busy, rather than this case" in found.message) == said
+    assert ("as are the others of cpu:0" in found.message) == noted
+    assert ("the machine is slower, or busy, rather than this case" in found.message) == noted
 
 
 def test_another_virtual_machine():

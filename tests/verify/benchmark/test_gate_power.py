@@ -33,10 +33,10 @@ def test_simulated_runs(baselines, slowdown, caught, passed):
 
 
 def test_noise_is_scaled(baselines):
-    """Levels drawn from recorded rounds differ between processes by what was asked for, or as they did."""
+    """Levels drawn from recorded rounds differ between processes by the wanted deviation, or as they did."""
     random = np.random.default_rng(0)
-    for asked, seen in ((0.002, 0.002), (None, 0.01)):
-        for case in power.pool_of(baselines, random, asked):
+    for wanted, seen in ((0.002, 0.002), (None, 0.01)):
+        for case in power.pool_of(baselines, random, wanted):
             deviation = np.std([np.mean([level.log for level in process]) for process in case], ddof=1)
             assert 0.6 * seen < deviation < 1.6 * seen
 

@@ -19,7 +19,7 @@ def test_one_measurement_is_students(degrees, chance):
 
 
 def test_three_measurements_agree_by_chance_as_often_as_claimed():
-    """Of a million seeded references with three measurements each, 0.5 % are above the quantile in each: 5,000 ± 4 sigma."""
+    """Of a million seeded references, 0.5 % have all three measurements above the quantile: 5,000 ± 4 sigma."""
     random, count = np.random.default_rng(0), 1_000_000
     reference = random.normal(size=(5, count))
     scale = reference.std(axis=0, ddof=1) * math.sqrt(1.2)

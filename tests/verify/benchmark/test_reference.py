@@ -87,7 +87,7 @@ def test_truncated_file_is_named(folder):
 def test_too_little_is_refused(folder, processes):
     """Fewer than five processes aren't written, nor one without rounds; the old file stays."""
     path = path_of(folder, STORED.device)
-    with pytest.raises(ValueError, match="cases.resize.processes"):
+    with pytest.raises(ValueError, match=r"cases\.resize\.processes"):
         write_reference(path, replace(STORED, cases={"resize": Baseline("cpu:0", "", processes)}))
     assert read_reference(path) == STORED
 
@@ -128,12 +128,12 @@ def test_name_of_the_file(tmp_path, kind, file):
     assert path_of(tmp_path, kind).name == file
 
 
-def test_differences_are_told():
+def test_differences_of_environments():
     """What is other, what is new and what is gone, each with both values."""
-    told = environment_differences(
+    found = environment_differences(
         {"packages": {"numpy": "2", "jax": "1"}, "threads": 2}, {"packages": {"numpy": "1"}, "gpu": "T4"}
     )
-    assert told == [
+    assert found == [
         "gpu none (was T4)",
         "packages jax 1 (was none)",
         "packages numpy 2 (was 1)",
@@ -187,20 +187,20 @@ def test_processes_become_a_reference(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("other", "said"),
+    ("other", "message"),
     [
         pytest.param(run(machine={"speed": {}}), "in different environments", id="other=environment"),
         pytest.param(run(timings=[]), "not timed in each process: resize", id="other=cases"),
     ],
 )
-def test_unlike_processes_make_no_reference(other, said):
+def test_unlike_processes_make_no_reference(other, message):
     """One environment, and the same cases in each."""
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         module.references_of([run(), other], FROM)
 
 
 @pytest.mark.parametrize(
-    ("status", "text", "said"),
+    ("status", "text", "message"),
     [
         pytest.param(1, json.dumps(run()), "fails .exit status 1.:\nthe end", id="status=1"),
         pytest.param(0, "", "left no results", id="results=none"),
@@ -214,10 +214,10 @@ def test_unlike_processes_make_no_reference(other, said):
         ),
     ],
 )
-def test_process_of_no_use(tmp_path, status, text, said):
-    """Nothing is kept of a process that failed, timed nothing or computed wrongly, and the end of its output is shown."""
+def test_process_of_no_use(tmp_path, status, text, message):
+    """Nothing is kept of a process that failed, timed nothing or computed wrongly; the end of its output is shown."""
     (tmp_path / "results.json").write_text(text)
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         module.process_results(tmp_path / "results.json", status, "the end")
 
 

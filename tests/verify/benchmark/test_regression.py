@@ -44,16 +44,16 @@ def test_same_speed_passes(folder):
 )
 def test_slower_is_measured_again(folder, again, busy, status, measurements):
     """What is slower is timed in other processes, as long as it is and until there are three; nothing else is."""
-    asked, left = [], list(again)
+    requested, left = [], list(again)
 
     def remeasure(cases):
-        asked.append(list(cases))
+        requested.append(list(cases))
         return {case: [left.pop(0)] * 6 for case in cases}, busy
 
     stored = replace(STORED, cases={**STORED.cases, "forward": STORED.cases["resize"]})
     write_reference(path_of(folder, STORED.device), stored)
     found = speed_findings([timing(1.2), timing(1.0, "forward")], PLACES, folder, remeasure)
-    assert asked == [["resize"]] * len(again)
+    assert requested == [["resize"]] * len(again)
     assert [each.status for each in found] == [status, "PASS"]
     assert found[0].data["measurements"] == measurements
 
@@ -70,7 +70,7 @@ def test_failed_remeasurement_is_inconclusive(folder):
 
 
 @pytest.mark.parametrize(
-    ("places", "case", "said"),
+    ("places", "case", "message"),
     [
         pytest.param(
             {"cpu:0": Place("Tesla T4", HERE)}, "resize", "no reference is on file for Tesla T4", id="device=none"
@@ -89,11 +89,11 @@ def test_failed_remeasurement_is_inconclusive(folder):
         ),
     ],
 )
-def test_unlike_is_never_compared(folder, places, case, said):
-    """Another device, case or environment is inconclusive, however slow; the finding says what is missing, and how to make it."""
+def test_unlike_is_never_compared(folder, places, case, message):
+    """Another device, case or environment is inconclusive, however slow, with what is missing and how to make it."""
     (found,) = speed_findings([timing(9.0, case)], places, folder)
     assert (found.status, found.number) == ("INCONCLUSIVE", None)
-    assert found.message == f"{case}: {said}"
+    assert found.message == f"{case}: {message}"
     assert found.fix.startswith("python -m benchmarks.tools.make_reference")
 
 

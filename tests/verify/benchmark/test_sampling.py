@@ -16,7 +16,7 @@ class NotSupportedError(Exception):
 
 
 def refusing(*_):
-    """Answer as NVML does where a GPU can't tell, or is lost."""
+    """Answer as NVML does where a GPU has no sensor, or is lost."""
     raise NotSupportedError
 
 
@@ -73,7 +73,7 @@ def test_gpu_is_the_one_in_question(sampled, visible, degrees):
 
 
 @pytest.mark.parametrize(
-    ("broken", "told"),
+    ("broken", "columns"),
     [
         pytest.param({"nvmlDeviceGetClockInfo": refusing}, {"temperature", "clock_limits"}, id="clock=refused"),
         pytest.param({"nvmlDeviceGetTemperature": refusing}, {"gpu_mhz", "clock_limits"}, id="temperature=refused"),
@@ -84,15 +84,15 @@ def test_gpu_is_the_one_in_question(sampled, visible, degrees):
         pytest.param(None, set(), id="driver=absent"),
     ],
 )
-def test_what_isnt_told_has_no_column(sampled, broken, told):
+def test_what_is_not_available_has_no_column(sampled, broken, columns):
     """Whatever NVML refuses is left out, and the rest is there: nothing of it is an error."""
     found = sampled("gpu:0", None if broken is None else nvml(**broken))
-    assert set(found) - {"seconds", "load", "cpu_mhz"} == told
+    assert set(found) - {"seconds", "load", "cpu_mhz"} == columns
 
 
-def test_cpu_asks_no_driver(sampled, monkeypatch):
-    """Of a CPU, NVML isn't asked; without its clocks there is the load alone."""
-    asked = SimpleNamespace(nvmlDeviceGetCount=lambda: pytest.fail("the driver was asked"))
+def test_cpu_calls_no_driver(sampled, monkeypatch):
+    """For a CPU, NVML isn't called; without its clocks there is the load alone."""
+    asked = SimpleNamespace(nvmlDeviceGetCount=lambda: pytest.fail("the driver was called"))
     assert set(sampled("cpu:0", asked, cpu_mhz=None)) == {"seconds", "load"}
     monkeypatch.setattr(telemetry, "_load", lambda: None)
     assert sampled("cpu:0", asked, cpu_mhz=None, least=0) == {}
@@ -100,7 +100,7 @@ def test_cpu_asks_no_driver(sampled, monkeypatch):
 
 @pytest.fixture
 def idle(monkeypatch):
-    """A function that returns a sampler that takes nothing, and what takes samples until so many were waited for."""
+    """A function that returns a sampler that takes nothing, and what takes samples until it has waited so often."""
     take = Sampler._take
     monkeypatch.setattr(Sampler, "_take", lambda _: None)
 
@@ -162,9 +162,9 @@ def test_driver_that_hangs_holds_nothing_up(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("samples", "said"),
+    ("samples", "message"),
     [
-        pytest.param({}, "", id="limits=not told"),
+        pytest.param({}, "", id="limits=unknown"),
         pytest.param({"clock_limits": [0, 0x4, None, 0x1]}, "", id="limits=power and idleness"),
         pytest.param(
             {"clock_limits": [0, 0x24, 0x20], "temperature": [80, 91, None]},
@@ -178,9 +178,9 @@ def test_driver_that_hangs_holds_nothing_up(monkeypatch):
         ),
     ],
 )
-def test_heat_during(samples, said):
+def test_heat_during(samples, message):
     """Heat in any sample is reported, with how many there were; other limits are no heat."""
-    assert heat_during(samples) == said
+    assert heat_during(samples) == message
 
 
 def test_no_driver_here_is_no_error(monkeypatch):

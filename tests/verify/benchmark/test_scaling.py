@@ -39,7 +39,7 @@ def test_strong_scaling():
 
 @pytest.mark.parametrize("kind", ["weak", "strong"])
 @pytest.mark.parametrize(
-    ("together", "shape", "status", "said"),
+    ("together", "shape", "status", "message"),
     [
         pytest.param(0.120, QUIET, "PASS", "of the time communicating", id="together=0.12"),
         pytest.param(0.126, QUIET, "PASS", "of the time communicating", id="together=0.126"),  # 5 % more
@@ -50,11 +50,11 @@ def test_strong_scaling():
         pytest.param(0.120, NOISY, "PASS", "of the time communicating", id="together=0.12-noisy"),
     ],
 )
-def test_scaling_is_compared_with_its_parts(kind, together, shape, status, said):
+def test_scaling_is_compared_with_its_parts(kind, together, shape, status, message):
     """An update of 100 ms of computing and 20 of all-reduce may take 126; where it takes over 240, it fails."""
     found = judge_scaling(point(together, kind=kind, shape=shape, one=0.2))
     assert (found.check, found.status, found.precision) == ("scaling", status, "float32")
-    assert said in found.message
+    assert message in found.message
     assert found.number == pytest.approx(0.1 / together)
     assert found.bound == pytest.approx(0.1 / 0.12 * 0.95)
     assert bool(found.fix) is (status != "PASS")
@@ -67,11 +67,11 @@ ACROSS = [
 ]
 
 
-@pytest.mark.parametrize(("simple", "status", "said"), ACROSS)
-def test_all_reduce_across_machines(simple, status, said):
+@pytest.mark.parametrize(("simple", "status", "message"), ACROSS)
+def test_all_reduce_across_machines(simple, status, message):
     """It is compared with the link's speed where that was named; else it passes, and says how to name it."""
     found = judge_all_reduce(measured(), simple, network=True)
-    assert (found.status, said in found.message) == (status, True)
+    assert (found.status, message in found.message) == (status, True)
     assert bool(found.fix) is (simple != 0.011)
 
 
@@ -82,18 +82,18 @@ def measured(seconds=0.010, fault=None):
 
 
 @pytest.mark.parametrize(
-    ("through_host", "status", "said"),
+    ("through_host", "status", "message"),
     [
         pytest.param(0.011, "PASS", "100 MB of gradients among 4 devices: 10 GB/s, 15 GB/s on the bus", id="host=11"),
         pytest.param(0.009, "FAIL", "copies through the host would be faster", id="host=9"),
         pytest.param(None, "INCONCLUSIVE", "no bound is known between CPUs", id="host=unknown"),
     ],
 )
-def test_all_reduce_is_compared_with_the_way_through_the_host(through_host, status, said):
+def test_all_reduce_is_compared_with_the_way_through_the_host(through_host, status, message):
     """100 MB among four in 10 ms are 10 GB/s, 2 × 3/4 of it on the bus; slower than through the host fails."""
     found = judge_all_reduce(measured(), through_host)
     assert (found.check, found.status, found.number) == ("all-reduce", status, pytest.approx(1e10))
-    assert said in found.message
+    assert message in found.message
     assert found.bound == (pytest.approx(1e8 / through_host) if through_host else None)
     assert found.data["measured"] == [[10**6, pytest.approx(0.001)], [10**8, pytest.approx(0.010)]]
 

@@ -33,10 +33,10 @@ class Answers:
     """A stand-in for the children: two devices, of which gpu:1 takes a tenth longer; `broken` is never answered."""
 
     def __init__(self, broken=""):
-        self.broken, self.asked = broken, []
+        self.broken, self.requests = broken, []
 
     def __call__(self, request, _deadline, _environ) -> list[Finding | Mapping]:
-        self.asked.append((request.kind, len(request.devices), request.images))
+        self.requests.append((request.kind, len(request.devices), request.images))
         if request.kind == self.broken:
             return [Finding(request.kind, "FAIL", "no answer", kind="crash")]
         if request.kind == "all-reduce":
@@ -65,7 +65,7 @@ def test_each_measurement_is_made_once(monkeypatch):
     """Stragglers and weak scaling are of the same process; strong scaling has half of the images on each, and one."""
     answers = Answers()
     found = measure_all(two_devices(monkeypatch, answers))
-    assert answers.asked == [("steps", 2, 512), ("all-reduce", 2, 0), ("steps", 2, 256), ("steps", 1, 512)]
+    assert answers.requests == [("steps", 2, 512), ("all-reduce", 2, 0), ("steps", 2, 256), ("steps", 1, 512)]
     assert [(each.check, each.status) for each in found] == [
         ("stragglers", "FAIL"),
         ("scaling", "PASS"),
@@ -85,7 +85,7 @@ def test_failed_measurement_fails_once(monkeypatch, broken, statuses):
     answers = Answers(broken)
     found = measure_all(two_devices(monkeypatch, answers))
     assert [each.status for each in found] == statuses
-    assert len(answers.asked) == len(set(answers.asked))
+    assert len(answers.requests) == len(set(answers.requests))
     doubtful = next(each for each in found if each.status == "INCONCLUSIVE")
     assert doubtful.message.startswith(f"caused by failed check '{broken}': ")
 

@@ -67,7 +67,7 @@ def test_other_limits_are_no_heat(machine, limits):
         ("0", ""),
         ("GPU-b", "gpu:0"),
         ("GPU-a,GPU-b", "gpu:1"),
-        ("MIG-5a6b", ""),  # the name of a slice doesn't tell whose it is
+        ("MIG-5a6b", ""),  # the name of a slice doesn't name its GPU
     ],
 )
 def test_heat_is_that_of_the_gpu_in_question(machine, visible, hot):
@@ -84,23 +84,23 @@ def test_heat_is_that_of_the_gpu_in_question(machine, visible, hot):
     [
         pytest.param(Nvidia(error="no answer within 30 s, after 0 GPUs"), id="driver=hangs"),
         pytest.param(Nvidia(gpus=(A100,)), id="driver=lost it"),
-        pytest.param(Nvidia(gpus=(A100, replace(HOT, throttle_reasons=None))), id="driver=doesn't tell"),
+        pytest.param(Nvidia(gpus=(A100, replace(HOT, throttle_reasons=None))), id="driver=silent"),
     ],
 )
-def test_driver_that_says_nothing_is_no_heat(machine, nvidia):
-    """A driver that can't be asked, or doesn't tell, says nothing."""
+def test_silent_driver_is_no_heat(machine, nvidia):
+    """A driver that hangs, lost the GPU, or has no throttle reasons reports no heat."""
     machine(A100, HOT, nvidia=nvidia)
     assert conditions_of("gpu:1").heat == ""
 
 
-def test_cpu_asks_no_driver(monkeypatch):
-    """Of a CPU nothing is said, and the driver isn't asked."""
-    monkeypatch.setattr(telemetry, "read_nvidia", lambda *_: pytest.fail("the driver was asked"))
+def test_cpu_calls_no_driver(monkeypatch):
+    """A CPU has no heat, and the driver isn't called."""
+    monkeypatch.setattr(telemetry, "read_nvidia", lambda *_: pytest.fail("the driver was called"))
     assert conditions_of("cpu:0").heat == ""
 
 
 def test_conditions(machine, monkeypatch):
-    """Load, the processors' mean clock, and the GPU's clock and temperature are kept; what isn't told is None."""
+    """Load, the processors' mean clock, and the GPU's clock and temperature are kept; what is unknown is None."""
     machine(replace(HOT, index=0, clock=1410))
     monkeypatch.setattr(telemetry.psutil, "cpu_freq", lambda: SimpleNamespace(current=2500.04))
     found = conditions_of("gpu:0")

@@ -63,7 +63,7 @@ def judged(done):
 
 @pytest.mark.parametrize(("least", "rounds"), [(1, 5), (5, 5), (9, 9)])
 def test_at_least_five_rounds(make, least, rounds):
-    """As many as are asked for, and never fewer than five; what is returned is the last one's result."""
+    """As many as wanted, and never fewer than five; what is returned is the last one's result."""
     work = Work(seconds=0.001)
     done = measure(make(), work, min_rounds=least, seconds=0.0)
     assert len(done.rounds) == rounds
@@ -96,7 +96,7 @@ def test_timing_that_is_off_calls_the_work_once(make):
 
 
 def test_work_that_isnt_done_is_found_out(make):
-    """A result whose reading takes its time was timed too soon: the time until it is read tells."""
+    """A result whose reading takes its time was timed too soon, as the time until it is read shows."""
     done = measure(make(), Promise, min_rounds=5, seconds=0.0)
     assert isinstance(done.result, Promise)
     assert sorted(done.rounds)[2] < 0.1 * done.read_back

@@ -26,7 +26,7 @@ def timing(rounds=(1.0,) * 5, read_back=1.0, device="gpu:0", precision="float32"
 
 
 def rising(count, factor):
-    """Return so many rounds, each slower than the one before, the last by `factor` slower than the first."""
+    """Return `count` rounds, each slower than the one before, the last by `factor` slower than the first."""
     return [0.1 + 0.1 * (factor - 1) * i / (count - 1) for i in range(count)]
 
 
@@ -61,7 +61,7 @@ def test_noise_is_inconclusive(rounds, status):
 
 
 def test_wrong_result_is_invalid():
-    """How fast a wrong answer came tells nothing, and what was wrong with it is said."""
+    """The speed of a wrong answer means nothing, and the finding says what was wrong."""
     assert valid(timing()).status == "PASS"
     finding = valid(timing(fault="probabilities sum to 0.5"))
     assert (finding.check, finding.status) == ("valid", "FAIL")
@@ -87,18 +87,18 @@ def test_unfinished_work_is_named():
 
 
 @pytest.mark.parametrize(
-    ("heat", "status", "said"),
+    ("heat", "status", "message"),
     [(HOT, "FAIL", HOT), ("", "INCONCLUSIVE", "no throttling was reported")],
     ids=["heat=yes", "heat=no"],
 )
 @pytest.mark.parametrize("count", [11, 48, 500])
-def test_falling_speed_is_seen(count, heat, status, said):
+def test_falling_speed_is_seen(count, heat, status, message):
     """Rounds that grow slower by half: a failure where the driver reports heat, inconclusive where it doesn't."""
     finding = no_thermal_drift(timing(rising(count, 1.5), heat=heat))
     assert (finding.check, finding.status, finding.bound) == ("no_thermal_drift", status, 1.1)
     assert 1.25 < finding.number < 1.5
     assert "grew slower by" in finding.message
-    assert said in finding.message
+    assert message in finding.message
     assert ("nvidia-smi" in finding.fix) == bool(heat)
 
 
@@ -116,7 +116,7 @@ def test_falling_speed_is_seen(count, heat, status, said):
     ],
 )
 def test_other_courses_are_no_fall(rounds):
-    """Little, the other way, once, for a while, or too few to tell: none is taken for heat."""
+    """Little, the other way, once, for a while, or too few: none is taken for heat."""
     assert no_thermal_drift(timing(rounds, heat=HOT)).status == "PASS"
 
 
@@ -138,7 +138,7 @@ def test_coarse_clock_is_never_taken_for_a_fall():
 
 
 def with_inversions(count, inversions):
-    """Return the ranks 0, 1, … in an order in which so many pairs are the wrong way round."""
+    """Return the ranks 0, 1, … in an order with this number of inverted pairs."""
     left, ranks = list(range(count)), []
     while left:
         place = min(inversions, len(left) - 1)
@@ -258,7 +258,7 @@ def test_slow_gpu_is_named():
     ],
 )
 def test_unlike_is_never_compared(timings, models):
-    """Another model, another case, the CPU: nothing is said of them."""
+    """Another model, another case and the CPU have no finding."""
     assert gpu_speed_parity(timings, gpus(*models)) == []
 
 

@@ -28,7 +28,7 @@ def test_file_is_read(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         pytest.param("false_alarms = ", "isn't TOML: ", id="file=no TOML"),
         pytest.param(
@@ -52,10 +52,10 @@ def test_file_is_read(tmp_path):
         ),
     ],
 )
-def test_what_isnt_allowed_is_named(tmp_path, text, said):
+def test_what_isnt_allowed_is_named(tmp_path, text, message):
     """File and key are named, with what is allowed and what was found."""
     path = written(tmp_path, text)
-    with pytest.raises(ValueError, match=said) as error:
+    with pytest.raises(ValueError, match=message) as error:
         read_tolerances(path)
     assert str(error.value).startswith(str(path))
     assert "\n" not in str(error.value)
@@ -82,7 +82,7 @@ def test_missing_file_is_named(tmp_path):
     ids="case={0}".format,
 )
 def test_last_match_holds(case, tolerance):
-    """Of the overrides that match a whole name the last holds, each tolerance by itself; brackets stand for themselves."""
+    """Of the overrides that match a whole name the last holds, for each tolerance; brackets stand for themselves."""
     overrides = (
         Override("draw*", 0.1),
         Override("draw*", 0.2),
