@@ -93,9 +93,8 @@ def record_training(folder: Path, trained: Trained, *, progress: bool = True) ->
         WeightsError: the weights saved last can't be read, or aren't of this training.
         OSError: the record can't be written.
     """
-    name = folder.resolve().name
-    recipe, history = trained.recipe, trained.history
-    record = {
+    name, recipe, history = folder.resolve().name, trained.recipe, trained.history
+    made = {
         "schema": SCHEMA,
         "name": name,
         "command": repeatable(trained.words),
@@ -107,27 +106,18 @@ def record_training(folder: Path, trained: Trained, *, progress: bool = True) ->
         "seed": trained.loader.seed,
         "precision": trained.precision,
         "recipe": recipe.as_data(),
-        "layers": layers_of(trained.model),
-        "draw": {name: each.shape for name, each in _a_draw(trained).items()},
+        "layers": _layers(trained.model),
+        "draw": dict(zip("xy", (each.shape for each in trained.loader.get_batch_train(recipe.draw_size)), strict=True)),
+    }
+    measured = {
         "training": {
             "images": history.images,
-            "seconds": significant(history.seconds),
-            "first_update_seconds": significant(history.first_update_seconds),
-            "images_per_second": significant(history.images / history.seconds),
+            "seconds": history.seconds,
+            "first_update_seconds": history.first_update_seconds,
+            "images_per_second": history.images / history.seconds,
         },
-        "updates": {
-            "losses": [significant(loss) for loss in history.losses],
-            "accuracies": [significant(accuracy) for accuracy in history.accuracies],
-        },
-        "evaluations": [
-            {
-                "updates": updates,
-                "loss": significant(found.loss),
-                "accuracy": significant(found.accuracy),
-                "num_samples": found.num_samples,
-            }
-            for updates, found in history.evaluations
-        ],
+        "updates": {"losses": history.losses.tolist(), "accuracies": history.accuracies.tolist()},
+        "evaluations": [{"updates": updates, **vars(found)} for updates, found in history.evaluations],
         "final": _outcome(trained, len(history.losses), progress=progress),
         "saved": None,
     }
@@ -138,8 +128,11 @@ def record_training(folder: Path, trained: Trained, *, progress: bool = True) ->
                 f"{trained.weights} isn't what this training saved last: another one has written there since. Train it "
                 "again, with weights and checkpoints of its own (--weights=NAME.weights.h5)"
             )
-        record["saved"] = _outcome(trained, updates_until_saved(recipe), progress=progress)
-    return write_record(folder, record, curve_of(name, trained))
+        measured["saved"] = _outcome(trained, updates_until_saved(recipe), progress=progress)
+    images = recipe.batch_size * np.arange(1, len(history.losses) + 1)
+    points = [(recipe.batch_size * updates, found.accuracy) for updates, found in history.evaluations]
+    curve = learning_curve(name, images, history.losses, history.accuracies, points).alone
+    return write_record(folder, made | significant(measured), curve)
 
 
 def repeatable(words: Sequence[str]) -> str:
@@ -163,7 +156,7 @@ def updates_until_saved(recipe: Recipe) -> int:
     return draws_until_saved(recipe) * recipe.updates_per_draw
 
 
-def layers_of(model: keras.Sequential) -> list[dict[str, Any]]:
+def _layers(model: keras.Sequential) -> list[dict[str, Any]]:
     """Return each layer's name, kind, output shape, parameters, MACs, and the settings that the document names."""
     rows = []
     for layer, row in zip(model.layers, layer_rows(model), strict=True):
@@ -171,19 +164,6 @@ def layers_of(model: keras.Sequential) -> list[dict[str, Any]]:
         settings = {name: config[name] for name in LAYER_SETTINGS if name in config}
         rows.append({"name": row.name, "kind": type(layer).__name__, **row._asdict(), **settings})
     return rows
-
-
-def curve_of(name: str, trained: Trained) -> str:
-    """Return the learning curve as SVG."""
-    history, batch = trained.history, trained.recipe.batch_size
-    images = batch * np.arange(1, len(history.losses) + 1)
-    points = [(batch * updates, found.accuracy) for updates, found in history.evaluations]
-    return learning_curve(name, images, history.losses, history.accuracies, points).alone
-
-
-def _a_draw(trained: Trained) -> dict[str, np.ndarray]:
-    x, y = trained.loader.get_batch_train(trained.recipe.draw_size)
-    return {"x": x, "y": y}
 
 
 def _outcome(trained: Trained, updates: int, *, progress: bool) -> dict[str, Any]:
@@ -220,18 +200,21 @@ def outcome(logits: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
         replacement `repeats` times from a fixed seed, `mean`, `std` and the quantiles `low` and `high` (2.5 and
         97.5 %) of `accuracy` and of each of `losses`.
     """
-    classes = logits.shape[1]
-    answers = logits.argmax(1)
-    each = {"accuracy": (answers == labels).astype(np.float64)}
+    classes, predicted = logits.shape[1], logits.argmax(1)
+    each = {"accuracy": (predicted == labels).astype(np.float64)}
     each |= {name: losses(labels, logits)[0] for name, losses in EXACT_LOSSES.items()}
     # RandomState, not default_rng: NumPy promises that its stream never changes (NEP 19).
     drawn = np.random.RandomState(0).randint(0, len(labels), (REPEATS, TEST_SAMPLES))
-    spread = {name: _spread(values[drawn].mean(1)) for name, values in each.items()}
-    confusion = np.bincount(labels * classes + answers, minlength=classes**2).reshape(classes, classes)
+    spread = {}
+    for name, values in each.items():
+        means = values[drawn].mean(1)
+        low, high = np.quantile(means, [0.025, 0.975])
+        spread[name] = {"mean": means.mean(), "std": means.std(ddof=1), "low": low, "high": high}
+    confusion = np.bincount(labels * classes + predicted, minlength=classes**2).reshape(classes, classes)
     return {
         "num_samples": len(labels),
-        "accuracy": significant(each["accuracy"].mean()),
-        "losses": {name: significant(each[name].mean()) for name in EXACT_LOSSES},
+        "accuracy": each["accuracy"].mean(),
+        "losses": {name: each[name].mean() for name in EXACT_LOSSES},
         "confusion": confusion.tolist(),
         "document_draw": {
             "samples": TEST_SAMPLES,
@@ -242,15 +225,13 @@ def outcome(logits: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
     }
 
 
-def significant(number: float) -> float:
-    """Return a number with six significant digits."""
-    return float(f"{number:.6g}")
-
-
-def _spread(means: np.ndarray) -> dict[str, float]:
-    low, high = np.quantile(means, [0.025, 0.975])
-    numbers = {"mean": means.mean(), "std": means.std(ddof=1), "low": low, "high": high}
-    return {name: significant(number) for name, number in numbers.items()}
+def significant(value: Any) -> Any:
+    """Return JSON whose numbers have six significant digits, integers aside."""
+    if isinstance(value, dict):
+        return {name: significant(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return list(map(significant, value))
+    return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
 def read_records(folder: Path) -> dict[str, dict[str, Any]]:
