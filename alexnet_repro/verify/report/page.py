@@ -28,7 +28,8 @@ def write_report(record: RunRecord, folder: Path) -> list[Path]:
         OSError: one can't be written; the message names it.
     """
     found = [each for group in record.findings.values() for each in group]
-    cases = [Case(**vars(each), void=each.case in record.invalid) for each in record.timings]
+    invalid = record.invalid
+    cases = [Case(**vars(each), void=each.case in invalid) for each in record.timings]
     rates = {each.device: Rates(each.matmul, each.memory) for each in record.calibrations}
     drawings = {
         "throughput": plots.throughput(cases),
@@ -44,7 +45,7 @@ def write_report(record: RunRecord, folder: Path) -> list[Path]:
         "not_run": [group for group, found in record.findings.items() if not found],
         "suggestions": wording.suggestions(record),
         "facts": list(wording.facts(record.machine)),
-        "timings": tables.throughput_table(record.timings, record.invalid),
+        "timings": tables.throughput_table(record.timings, invalid),
         "costs": tables.cost_table(record.timings),
         "devices": tables.device_table(record.findings["fast"]),
         "scaling": tables.scaling_table(record.findings["fast"]),

@@ -4,7 +4,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -98,12 +98,12 @@ class RunRecord:
             "verdict": overall(self.findings),
             "verdicts": verdicts(self.findings),
             "machine": self.machine,
-            "findings": {group: list(map(asdict, found)) for group, found in self.findings.items()},
-            "timings": list(map(asdict, self.timings)),
-            "calibrations": list(map(asdict, self.calibrations)),
+            "findings": self.findings,
+            "timings": self.timings,
+            "calibrations": self.calibrations,
         }
-        finite: dict[str, Any] = _finite(content)
-        return finite
+        data: dict[str, Any] = _as_json(content)
+        return data
 
     def write(self, *, complete: bool = False) -> None:
         """Write the file in one step.
@@ -188,10 +188,12 @@ def _printable(value: Any) -> Any:
     return {_printable(key): _printable(each) for key, each in value.items()} if isinstance(value, dict) else value
 
 
-def _finite(value: Any) -> Any:
-    """Return what JSON can hold of it."""
+def _as_json(value: Any) -> Any:
+    """Return what JSON can hold of a value: dataclasses as objects, numbers that aren't finite as words."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if is_dataclass(value):
+        return _as_json(vars(value))
     if isinstance(value, Mapping):
-        return {key: _finite(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(each) for each in value]
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+        return {key: _as_json(each) for key, each in value.items()}
+    return list(map(_as_json, value)) if isinstance(value, list | tuple) else value

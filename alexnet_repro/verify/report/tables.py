@@ -2,7 +2,7 @@
 
 import io
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -18,14 +18,14 @@ from alexnet_repro.verify.report.run_record import RunRecord
 from alexnet_repro.verify.report.text import NONE, percent, quantity, seconds
 
 WIDTH = 100  # characters of a terminal
-WORDS = (
-    "output shape",
-    "verdict",
-    "checks",
-    "note",
-    "bottleneck",
-    "B is",
-)  # headings of columns that aren't numbers, beside the first
+# Headings of columns that aren't numbers, beside the first.
+WORDS = ("output shape", "verdict", "checks", "note", "bottleneck", "B is")
+CONDITIONS = {
+    "load": ("load", "{:.2f}"),
+    "CPU clock": ("cpu_mhz", "{:,.0f} MHz"),
+    "GPU clock": ("gpu_mhz", "{:,.0f} MHz"),
+    "temperature": ("temperature", "{:.0f} °C"),
+}
 LEGEND = (
     "median: of single rounds, each waited for; images/s, TFLOP/s and % of peak follow from it. "
     "peak: the device's own matmul rate. pipelined: per round of several that are waited for once."
@@ -79,26 +79,14 @@ def throughput_table(timings: Sequence[Timing], invalid: frozenset[str] = frozen
 
 def cost_table(timings: Sequence[Timing], *, conditions: bool = True) -> TextTable:
     """Return a row per timing: pipelined and first rounds, memory, conditions; a column without values is left out."""
-
-    def known(form: Callable[[Any], str], values: Iterator[float | None]) -> list[str]:
-        return [form(value) if value else NONE for value in values]
-
-    def condition(name: str, form: str) -> list[str]:
-        values = (getattr(each.conditions, name) for each in timings)
-        return [NONE if value is None else form.format(value) for value in values]
-
     columns = {
-        "pipelined": known(seconds, (each.pipelined for each in timings)),
-        "first round": known(seconds, (each.first for each in timings)),
-        "memory": known(lambda size: f"{size / 1e9:.2f} GB", (each.peak_memory for each in timings)),
+        "pipelined": [seconds(each.pipelined) if each.pipelined else NONE for each in timings],
+        "first round": [seconds(each.first) if each.first else NONE for each in timings],
+        "memory": [f"{each.peak_memory / 1e9:.2f} GB" if each.peak_memory else NONE for each in timings],
     }
-    if conditions:
-        columns |= {
-            "load": condition("load", "{:.2f}"),
-            "CPU clock": condition("cpu_mhz", "{:,.0f} MHz"),
-            "GPU clock": condition("gpu_mhz", "{:,.0f} MHz"),
-            "temperature": condition("temperature", "{:.0f} °C"),
-        }
+    for heading, (name, form) in CONDITIONS.items() if conditions else ():
+        values = (getattr(each.conditions, name) for each in timings)
+        columns[heading] = [NONE if value is None else form.format(value) for value in values]
     shown = {heading: column for heading, column in columns.items() if set(column) - {NONE}}
     names = [wording.label(each.case) for each in timings]
     return TextTable(("case", *shown), list(zip(names, *shown.values(), strict=True)) if shown else [])
