@@ -324,7 +324,7 @@ class VerificationSession:
         """Yield title and lines of what is printed at the end."""
         if self.timings:
             tables = (throughput_table(self.timings, self.record.invalid), cost_table(self.timings, conditions=False))
-            yield "throughput, on synthetic images", (*filter(None, map(str, tables)), LEGEND)
+            yield "throughput, on synthetic images", ["\n\n".join([*filter(None, map(str, tables)), LEGEND])]
         yield "", self.lines
         found = self.whole.findings
         together = (str(table(found["fast"])) for table in (device_table, scaling_table))

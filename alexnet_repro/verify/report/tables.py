@@ -27,8 +27,8 @@ CONDITIONS = {
     "temperature": ("temperature", "{:.0f} °C"),
 }
 LEGEND = (
-    "median: of single rounds, each waited for; images/s, TFLOP/s and % of peak follow from it. "
-    "peak: the device's own matmul rate. pipelined: per round of several that are waited for once."
+    "median: of single rounds, each waited for; images/s, TFLOP/s and % of peak follow from it\n"
+    "peak: the device's own matmul rate; pipelined: per round of several that are waited for once"
 )
 
 
