@@ -1,4 +1,4 @@
-"""Determinism is asked for where there is a GPU, and only there."""
+"""Determinism is enabled where there is a GPU, and only there."""
 
 import pytest
 
@@ -9,7 +9,7 @@ from alexnet_repro.backend import determinism
     ("found", "asked"), [(("cpu:0",), 0), (("cpu:0", "gpu:0"), 1)], ids=["devices=cpu", "devices=cpu+gpu"]
 )
 def test_determinism_is_for_gpus(monkeypatch: pytest.MonkeyPatch, found: tuple[str, ...], asked: int) -> None:
-    """GPUs are told to be deterministic, with the variables that takes; a CPU is so anyway."""
+    """GPUs are made deterministic, with the environment variables for it; a CPU is so anyway."""
     called: list[str] = []
     monkeypatch.setattr(determinism, "enable_memory_growth", lambda: called.append("growth"))
     monkeypatch.setattr(determinism, "usable_devices", lambda: called.append("looked") or found)

@@ -14,7 +14,7 @@ from alexnet_repro.verify.checks.config import CheckConfig
 
 
 def test_memory_growth_can_be_enabled_again() -> None:
-    """A second call changes nothing and says the same."""
+    """A second call changes nothing and returns the same."""
     assert enable_memory_growth() == enable_memory_growth() == list(usable_devices()[1:])
 
 
@@ -36,7 +36,7 @@ class _TensorFlowWithGpu:
 
 
 def test_memory_growth_is_enabled_for_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In time, it is turned on and the GPU is returned; once on, it may be asked for after initialisation."""
+    """In time, it is enabled and the GPU is returned; once enabled, the call works after initialisation too."""
     machine = _TensorFlowWithGpu(monkeypatch, initialised=False)
     assert enable_memory_growth() == ["gpu:0"]
     assert machine.grows
@@ -72,8 +72,8 @@ def test_memory_is_freed():
 
 
 @pytest.mark.parametrize("initialised", [False, True])
-def test_pytorch_gives_back_what_it_keeps(monkeypatch, initialised):
-    """What PyTorch keeps of a GPU's memory is given back; where it has used none, none is taken hold of."""
+def test_pytorch_frees_what_it_keeps(monkeypatch, initialised):
+    """The GPU memory that PyTorch keeps is freed; where it has used none, no GPU is initialised."""
     given_back = []
     cuda = SimpleNamespace(is_initialized=lambda: initialised, empty_cache=lambda: given_back.append("all"))
     monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=cuda))
@@ -84,6 +84,6 @@ def test_pytorch_gives_back_what_it_keeps(monkeypatch, initialised):
 
 
 def test_peak_memory_of_a_process():
-    """On a CPU it is the most that this process ever held, in bytes: hundreds of MB with a backend loaded."""
+    """On a CPU it is this process's peak, in bytes: hundreds of MB with a backend loaded."""
     reset_peak_memory("cpu:0")
     assert 1e8 < peak_memory("cpu:0") < 1e12

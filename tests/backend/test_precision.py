@@ -1,4 +1,4 @@
-"""A precision asked for by name is the one that is computed in, and what was set before comes back."""
+"""The named precision is the one that is computed in, and the previous setting comes back."""
 
 import keras
 import pytest

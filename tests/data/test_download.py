@@ -14,7 +14,7 @@ PLACES = ("data_dir", "variable", "cache")
 
 
 def test_cache_that_cannot_be_made(places, server, tmp_path, monkeypatch):
-    """Where Keras's cache can't be made, the message says so."""
+    """Where Keras's cache can't be made, the message has the reason."""
     (tmp_path / "file").touch()
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "file"))
     said = r"couldn't be downloaded into .*/file/datasets/fashion-mnist: Not a directory.*: export KERAS_HOME=FOLDER"
@@ -50,7 +50,7 @@ def test_file_that_appears_during_a_download(places, server, place):
     assert server.requested == list(NAMES[:3])
 
 
-# What a server may send instead of a file: the answer, what the message says, and how often it was asked.
+# What a server may send instead of a file: the answer, what the message says, and how many requests came.
 NAME, SIZE = NAMES[2], len(CONTENT[NAMES[2]])
 BAD = {
     "html": (Answer(HTML, kind="text/html"), "the server sent a web page; is a sign-in or a proxy in between?", 1),
@@ -84,20 +84,20 @@ BAD = {
 
 @pytest.mark.parametrize("answer", BAD)
 def test_bad_download(places, server, monkeypatch, answer):
-    """Whatever else a server does, the message says what, after so many tries, and nothing of it is kept."""
-    server.answers[NAME], said, asked = BAD[answer]
+    """Whatever else a server does, the message names it, after the right number of tries, and nothing of it is kept."""
+    server.answers[NAME], message, tries = BAD[answer]
     if server.answers[NAME].stalls:
         monkeypatch.setattr(download, "TIMEOUT", 0.1)
     with pytest.raises(MissingDataError) as caught:
         load_fashion_mnist(places["data_dir"])
-    assert said in str(caught.value).partition("\n")[0]
+    assert message in str(caught.value).partition("\n")[0]
     assert "export ALEXNET_REPRO_DATA=" in str(caught.value)
-    assert server.requested == [*NAMES[:2], *[NAME] * asked]
+    assert server.requested == [*NAMES[:2], *[NAME] * tries]
     assert {path.name for path in places["cache"].iterdir()} - {".download.lock"} == set(NAMES[:2])
 
 
 def test_second_try(places, server, capsys):
-    """What failed twice and comes the third time is loaded; each failure and the pause after it are said."""
+    """What failed twice and comes the third time is loaded; each failure and the pause after it are reported."""
     server.first_answers[NAME] = [Answer(b"\x1f\x8b", length=SIZE, resets=True), Answer(b"later", status=503)]
     assert_is_the_data(load_fashion_mnist(places["data_dir"]))
     assert server.requested == [*NAMES[:2], *[NAME] * 3, NAMES[3]]
@@ -119,7 +119,7 @@ def test_trickle(places, server, monkeypatch):
 
 
 def test_waiting_for_another_process(places, server, monkeypatch, capsys):
-    """Waiting for another process's download is said, with the lock that it holds, and ends with it."""
+    """Waiting for another process's download is reported, with the lock that it holds, and ends with it."""
     monkeypatch.setattr(download, "QUIET_WAIT", 0.05)
     path = places["cache"] / ".download.lock"
     with path.open("w") as lock:

@@ -36,7 +36,7 @@ LOADED = "(5, 28, 28) [0, 1, 2, 3, 4]"
 
 @pytest.fixture
 def start(places, server):  # noqa: ARG001  # they are where the processes look
-    """A function that starts a process, which loads once it is told to."""
+    """A function that starts a process, which loads once a line comes in."""
     processes = []
 
     def started(*before, largest=0):
@@ -67,7 +67,7 @@ def go(*processes):
 
 
 def outcome(process):
-    """Return what a process said, and the names in its cache but for the lock's."""
+    """Return a process's message, and the names in its cache but for the lock's."""
     said, names = json.loads(process.communicate()[0])
     return said, [name for name in names if name != ".download.lock"]
 
@@ -106,7 +106,7 @@ def test_killed(places, server, start):
 
 
 def test_file_too_large(start):
-    """Where no file may be so large, the system's reason is said, with what to type, and no part of it is left."""
+    """Where no file may be so large, the system's reason is reported with a fix, and no part of it is left."""
     process = start(largest=100)
     go(process)
     said, names = outcome(process)
@@ -135,7 +135,7 @@ def _in_a_mount(cache, options):
     ],
 )
 def test_disk(places, start, options, reason, left):
-    """On a disk that is full or read-only the reason is said, with what to type; what is there is whole."""
+    """On a disk that is full or read-only the reason is reported with a fix; files that are there are whole."""
     process = start(*_in_a_mount(places["cache"], options))
     go(process)
     said, names = outcome(process)

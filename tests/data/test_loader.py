@@ -21,7 +21,7 @@ def _labelled(num_images):
 
 @pytest.fixture(scope="module")
 def full_size():
-    """As many images as Fashion-MNIST has, each of which tells its index."""
+    """As many images as Fashion-MNIST has, each of which holds its index."""
     return _labelled(NUM_TRAIN), _labelled(NUM_TEST)
 
 

@@ -30,7 +30,7 @@ def test_form(splits, split, num_images):
 
 
 def test_defaults():
-    """Unless told otherwise there are as many images as in Fashion-MNIST."""
+    """By default there are as many images as in Fashion-MNIST."""
     defaults = {name: value.default for name, value in inspect.signature(synthetic_fashion).parameters.items()}
     assert defaults == {"num_train": 60_000, "num_test": 10_000, "seed": 0}
 

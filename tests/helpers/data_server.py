@@ -68,7 +68,7 @@ class Answer(NamedTuple):
 
 
 class Server(ThreadingHTTPServer):
-    """Serves the stand-ins on this machine and notes what was asked for; a test may act halfway through a file."""
+    """Serves the stand-ins on this machine and records the requests; a test may act halfway through a file."""
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)

@@ -1,4 +1,4 @@
-"""Records and files of machines, healthy and ill, for the tests of the doctor and its probes."""
+"""Records and files of machines, healthy and faulty, for the tests of the doctor and its probes."""
 
 from dataclasses import dataclass, replace
 
@@ -48,7 +48,7 @@ TENSORFLOW = TensorFlow(
 
 
 def results(device, gpus=(), **errors):
-    """Return one device's results: `errors` by check, all others well."""
+    """Return one device's results: `errors` by check, all others pass."""
     return tuple(
         ProbeResult(device, check, errors.get(check), 1.0, {"gpus": gpus} if check == "devices" else {})
         for check in PROBES
@@ -108,7 +108,7 @@ def requirement(name, wanted, installed):
 
 @dataclass(frozen=True)
 class Case:
-    """A machine, and what must be said of it: the checks that aren't PASS, in words of cause, evidence and fix."""
+    """A machine, and its expected findings: the checks that don't pass, and words of message, evidence and fix."""
 
     source: str
     here: Environment

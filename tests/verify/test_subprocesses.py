@@ -29,7 +29,7 @@ def child(tmp_path):
 
 
 def test_child_that_dies_is_an_answer(child):
-    """Every name is answered in order: what kills the child is that name's error, and the rest is still asked."""
+    """Every name is answered in order: what kills the child is that name's error, and the rest are still answered."""
     names = ["a", "crash", "b", "leave", "exit", "c"]
     found = list(each("child_for_test", [], names, 60, child))
     assert [name for name, _ in found] == names

@@ -51,7 +51,7 @@ NVML_ERRORS = {
 
 
 def describe_throttling(reasons: int) -> str:
-    """Return what holds the clocks down, by NVML's bits; empty if nothing is known to."""
+    """Return the causes of throttling, by NVML's bits; empty if none is known."""
     return " and ".join(what for bit, (what, _) in THROTTLE_REASONS.items() if reasons & bit)
 
 
@@ -231,9 +231,9 @@ def _link(gpu: Gpu) -> Iterator[Problem]:
 
 def _clocks(gpu: Gpu) -> Iterator[Problem]:
     reasons = gpu.throttle_reasons or 0
-    if held_by := describe_throttling(reasons):
+    if causes := describe_throttling(reasons):
         fault = any(reasons & bit for bit, (_, is_fault) in THROTTLE_REASONS.items() if is_fault)
-        message = f"its clocks are held down now, by {held_by}: speed can't be measured"
+        message = f"its clocks are throttled now, by {causes}: speed can't be measured"
         evidence = f"NVML's clock event reasons {reasons:#x}, {gpu.temperature} °C"
         fix = f"nvidia-smi -q -d PERFORMANCE,TEMPERATURE,POWER -i {gpu.index}; then see to fans, air and power"
         yield "clocks", "FAIL" if fault else "INCONCLUSIVE", message, evidence, fix

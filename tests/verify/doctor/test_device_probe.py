@@ -23,7 +23,7 @@ def _wrong(_device):
 
 
 def test_failed_check_ends_its_process(capsys, monkeypatch):
-    """After an error, which may stick to a CUDA context, nothing more is asked of this process."""
+    """After an error, which may stick to a CUDA context, nothing more runs in this process."""
     monkeypatch.setattr(device_probe, "PROBES", {"a": lambda _: {"x": 1}, "b": _wrong, "c": lambda _: {}})
     device_probe.main("gpu:0", ["a", "b", "c"])
     a, b = map(json.loads, capsys.readouterr().out.splitlines())
@@ -34,15 +34,15 @@ def test_failed_check_ends_its_process(capsys, monkeypatch):
 @pytest.mark.parametrize(("device", "first"), [("cpu:0", "cpu:0"), ("gpu:3", "gpu:0")])
 def test_gpu_is_the_only_one_its_process_sees(monkeypatch, device, first):
     """So it is the first there, whatever its number; without it, nothing is computed at all."""
-    asked = []
+    started = []
 
     def each_of(_module, arguments, names, _deadline, environ):
-        asked.append((arguments, environ["CUDA_VISIBLE_DEVICES"]))
+        started.append((arguments, environ["CUDA_VISIBLE_DEVICES"]))
         return ((name, {"error": "not seen" if name == "devices" else None}) for name in names)
 
     monkeypatch.setattr(device_probe, "each", each_of)
     found = list(probe_device(device, 1, {"CUDA_VISIBLE_DEVICES": "3"}))
-    assert asked == [([first], "3")]
+    assert started == [([first], "3")]
     assert [(result.device, result.check) for result in found] == [(device, "import"), (device, "devices")]
 
 
@@ -59,7 +59,7 @@ def test_wrong_result_is_an_error(monkeypatch, check, spoil):
 
 
 @pytest.mark.parametrize(
-    ("log", "said"),
+    ("log", "expected"),
     [
         pytest.param("", "", id="log=empty"),
         pytest.param(
@@ -84,6 +84,6 @@ def test_wrong_result_is_an_error(monkeypatch, check, spoil):
         ),
     ],
 )
-def test_what_tensorflow_said_is_cut_to_the_point(log, said):
-    """The lines that tell what is wrong, once each, without time stamps and chatter."""
-    assert error_lines(log) == said
+def test_error_lines(log, expected):
+    """TensorFlow's lines about errors are kept, once each, without time stamps and the rest of its log."""
+    assert error_lines(log) == expected

@@ -19,7 +19,7 @@ from tests.helpers.machines import A100, CPU, GIB, MIB, T4, TWO, box, results
 
 
 @pytest.mark.parametrize(
-    ("here", "said"),
+    ("here", "expected"),
     [
         pytest.param(CPU, "the GPU checks weren't run", id="machine=CPU"),
         pytest.param(box(A100), "all 15 can be loaded", id="machine=A100"),
@@ -45,7 +45,7 @@ from tests.helpers.machines import A100, CPU, GIB, MIB, T4, TWO, box, results
                 results=results("cpu:0", ("A100",)) + results("gpu:0"),
             ),
             "health",
-            id="machine=another's GPU ill",
+            id="machine=another's GPU faulty",
         ),
         pytest.param(
             # github.com/tensorflow/tensorflow/issues/63341: no device files under Windows
@@ -61,11 +61,11 @@ from tests.helpers.machines import A100, CPU, GIB, MIB, T4, TWO, box, results
         pytest.param(replace(CPU, shared_memory=64 * MIB, container="docker"), "64 MiB", id="machine=CPU in Docker"),
     ],
 )
-def test_healthy_machine_passes(here, said):
-    """No check of a healthy machine is red; what it has, and what could be better, is said."""
+def test_healthy_machine_passes(here, expected):
+    """Every check of a healthy machine passes; its parts, and what could be better, are reported."""
     findings = doctor.diagnose(here)
     assert [finding for finding in findings if finding.status != "PASS"] == []
-    assert said in "\n".join(map(str, findings))
+    assert expected in "\n".join(map(str, findings))
 
 
 def test_every_numeric_setting_is_recorded():
@@ -83,7 +83,7 @@ def test_every_numeric_setting_is_recorded():
     ],
 )
 def test_worst_finding_decides(statuses, overall, status):
-    """A fault outweighs a doubt, a doubt outweighs what is well; the exit statuses are 1, 3 and 0."""
+    """FAIL outweighs INCONCLUSIVE, and that PASS; the exit statuses are 1, 3 and 0."""
     assert verdict([Finding("a", each, "b") for each in statuses.split()]) == overall
     assert exit_status(overall) == status
 
@@ -134,7 +134,7 @@ def test_each_device_is_checked_alone(machine, here, checked):
     assert done == checked
 
 
-ILL = replace(A100, index=0, memory_total=40 * GIB, ecc_uncorrected=9, processes=("pid 1 (another's)",))
+FAULTY = replace(A100, index=0, memory_total=40 * GIB, ecc_uncorrected=9, processes=("pid 1 (another's)",))
 
 
 @pytest.mark.parametrize(
@@ -150,18 +150,18 @@ ILL = replace(A100, index=0, memory_total=40 * GIB, ecc_uncorrected=9, processes
         ("", None, [("cpu:0", None), ("gpu:0", "0"), ("gpu:1", "1")], ["mixed_gpu_models", "memory", "ecc"]),
     ],
 )
-def test_gpus_that_arent_wanted_arent_looked_at(machine, wanted, visible, checked, red):
-    """A GPU that isn't wanted isn't used, and neither its illness nor that it is another kind counts."""
+def test_gpus_that_arent_wanted_arent_checked(machine, wanted, visible, checked, red):
+    """A GPU that isn't wanted isn't used, and neither its faults nor its model count."""
     settings = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
-    done = machine(box(ILL, TWO[1], settings=settings))
+    done = machine(box(FAULTY, TWO[1], settings=settings))
     findings = [finding for _, finding in doctor.examine(1, wanted=wanted.split())]
     assert done == checked
     assert [each.check for each in findings if each.status != "PASS"] == red
 
 
 def test_numbers_that_may_mean_another_gpu_leave_none_out(machine):
-    """Among GPUs of different names, whose numbers CUDA may order otherwise, an ill one counts whichever is wanted."""
-    gpus = (replace(ILL, name="Tesla T4"), TWO[1])
+    """Among GPUs of different names, which CUDA may number otherwise, a faulty one counts whichever is wanted."""
+    gpus = (replace(FAULTY, name="Tesla T4"), TWO[1])
     for settings, red in (({}, ["mixed_gpu_models", "memory", "ecc"]), ({"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}, [])):
         machine(box(*gpus, settings=settings))
         findings = [finding for _, finding in doctor.examine(1, wanted=("gpu:1",))]
@@ -170,8 +170,8 @@ def test_numbers_that_may_mean_another_gpu_leave_none_out(machine):
 
 @pytest.mark.parametrize("backend", ["jax", "torch"])
 def test_other_backends_need_no_tensorflow(machine, monkeypatch, backend):
-    """Machine, driver and each GPU's health are asked on every backend; TensorFlow isn't looked for, no device used."""
-    done = machine(box(ILL, TWO[1]))
+    """Machine, driver and each GPU's health are checked on every backend; TensorFlow and devices aren't used."""
+    done = machine(box(FAULTY, TWO[1]))
     monkeypatch.setattr(doctor, "read_tensorflow", lambda: pytest.fail("TensorFlow was looked for"))
     known, findings = zip(*doctor.examine(1, backend=backend), strict=True)
     assert [f"{each.check} {each.status}" for each in findings] == [
@@ -191,7 +191,7 @@ def test_other_backends_need_no_tensorflow(machine, monkeypatch, backend):
 
 
 @pytest.mark.parametrize(
-    ("setting", "doubted"),
+    ("setting", "affected"),
     [
         ("TF_XLA_FLAGS=--tf_xla_auto_jit=2", ["tensorflow"]),
         ("TF_ENABLE_ONEDNN_OPTS=0", ["tensorflow"]),
@@ -199,19 +199,19 @@ def test_other_backends_need_no_tensorflow(machine, monkeypatch, backend):
         ("NVIDIA_TF32_OVERRIDE=0", ["tensorflow", "jax", "torch"]),
     ],
 )
-def test_settings_are_doubted_where_they_are_heeded(machine, setting, doubted):
-    """A variable of TensorFlow's changes no other backend's numbers, and XLA's none of PyTorch's."""
+def test_settings_are_inconclusive_where_they_have_an_effect(machine, setting, affected):
+    """A variable of TensorFlow's changes no other backend's results, and XLA's none of PyTorch's."""
     name, _, value = setting.partition("=")
     machine(replace(CPU, settings={name: value}))
     found = []
     for backend in ("tensorflow", "jax", "torch"):
         findings = [finding for _, finding in doctor.examine(1, backend=backend)]
         found += [backend for each in findings if (each.check, each.status) == ("settings", "INCONCLUSIVE")]
-    assert found == doubted
+    assert found == affected
 
 
-def test_ill_device_doesnt_hide_the_others(machine):
-    """A GPU that fails is red, the next one is checked all the same, and nothing is said twice."""
+def test_faulty_device_doesnt_hide_the_others(machine):
+    """A GPU that fails is reported, the next one is checked all the same, and no finding comes twice."""
     machine(box(*TWO), failing="gpu:0")
     findings = [finding for _, finding in doctor.examine(1)]
     assert [(each.device, each.check) for each in findings if each.status != "PASS"] == [("gpu:0", "xla")]
@@ -220,7 +220,7 @@ def test_ill_device_doesnt_hide_the_others(machine):
 
 
 def test_report_as_text(machine):
-    """The text has a line for each check, and ends with the verdict; a GPU that is asked for fails its absence."""
+    """The text has a line for each check, and ends with the verdict; a GPU that is required fails by its absence."""
     machine(CPU)
     out = io.StringIO()
     assert doctor.report(out, as_json=False, deadline=1, require_gpu=True) == 1

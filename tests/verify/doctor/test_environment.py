@@ -64,7 +64,7 @@ def test_container_is_recognised(tmp_path, files, environ, kind):
 
 
 @pytest.mark.parametrize(
-    ("closed", "told", "counts"),
+    ("closed", "listed", "counts"),
     [
         pytest.param(7, 1, (1, 7), id="given=1 of 8"),
         pytest.param(0, 8, (8, 0), id="given=all"),
@@ -73,12 +73,12 @@ def test_container_is_recognised(tmp_path, files, environ, kind):
         pytest.param(7, 0, (8, 0), id="given=1 of 8-driver=silent"),
     ],
 )
-def test_gpus_of_others(closed, told, counts):
-    """Device files that don't open are other jobs' where the driver tells of just those that do; else it is a fault."""
+def test_gpus_of_others(closed, listed, counts):
+    """Device files that don't open are other jobs' where the driver lists exactly those that do; else it is a fault."""
     files = tuple(f"/dev/nvidia{number}" for number in range(8))
     nvidia = Nvidia(
         closed=dict.fromkeys(files[8 - closed :], "Operation not permitted"),
-        gpus=tuple(Gpu(number) for number in range(told)),
+        gpus=tuple(Gpu(number) for number in range(listed)),
     )
     here = Environment(device_files=files, control_files=CONTROL_FILES, nvidia=nvidia)
     assert (here.gpus_in_machine, len(here.withheld)) == counts
@@ -124,7 +124,7 @@ def test_cuda_visible_devices_is_read_as_cuda_does(tmp_path, visible, named, exp
 
 
 def test_this_tensorflow_is_found_without_importing_it():
-    """Version, build and requirements are those that pip and TensorFlow itself tell."""
+    """Version, build and requirements are those of pip and of TensorFlow itself."""
     tf = pytest.importorskip("tensorflow")
     found = read_tensorflow()
     assert found.distributions == (f"tensorflow {version('tensorflow')}",)

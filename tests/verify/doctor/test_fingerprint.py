@@ -106,7 +106,7 @@ def test_packages_that_decide_bits(gpu, expected, monkeypatch):
     ],
 )  # fmt: skip
 def test_kind_of_processor(tmp_path, cpuinfo, found):
-    """What tells one kind of processor from another is kept, what changes by the hour isn't."""
+    """What distinguishes one kind of processor from another is kept, what changes by the hour isn't."""
     path = tmp_path / "cpuinfo"
     path.write_text(cpuinfo)
     assert fingerprint.cpu_identity(path) == found
@@ -130,7 +130,7 @@ def test_kind_of_device(tmp_path, monkeypatch, device, kind):
 
 
 @pytest.mark.parametrize(
-    ("device", "flags", "told"),
+    ("device", "flags", "boot"),
     [
         ("cpu:0", "fpu hypervisor avx2", "2c26b46b68ff"),  # SHA-256 of "foo" begins with it
         ("cpu:0", "fpu avx2", ""),
@@ -138,11 +138,11 @@ def test_kind_of_device(tmp_path, monkeypatch, device, kind):
         ("gpu:0", "fpu hypervisor avx2", ""),
     ],
 )
-def test_start_of_a_virtual_machine(tmp_path, device, flags, told):
-    """A virtual machine's processors are told by their flag, and by its start; its GPUs are whole ones."""
+def test_start_of_a_virtual_machine(tmp_path, device, flags, boot):
+    """A virtual machine, known by its CPU's flag, is identified by its last start; its GPUs are whole ones."""
     (tmp_path / "cpuinfo").write_text(f"processor\t: 0\nflags\t\t: {flags}\n")
     (tmp_path / "boot").write_text("foo\n")
-    assert fingerprint.boot_of(device, tmp_path / "cpuinfo", tmp_path / "boot") == told
+    assert fingerprint.boot_of(device, tmp_path / "cpuinfo", tmp_path / "boot") == boot
     assert fingerprint.boot_of(device, tmp_path / "none", tmp_path / "boot") == ""
 
 

@@ -1,4 +1,4 @@
-"""What the doctor says of machines whose GPUs are out of reach, ill, or not alike."""
+"""The doctor's findings on machines whose GPUs are out of reach, faulty, or of different models."""
 
 from dataclasses import replace
 
@@ -25,7 +25,7 @@ from tests.helpers.machines import (
 )
 
 CASES = {
-    "no GPU, one asked for": Case(
+    "no GPU, one required": Case(
         SYNTHETIC,
         replace(CPU, require_gpu=True),
         "gpu",
@@ -60,7 +60,7 @@ CASES = {
         "FAIL",
         ("hangs", "dmesg"),
     ),
-    "nothing to ask the driver with": Case(
+    "nothing to query the driver with": Case(
         SYNTHETIC,
         box(A100, nvidia=Nvidia(error="nvidia-ml-py isn't installed")),
         "driver",
@@ -274,7 +274,7 @@ def test_fault_is_named_with_evidence_and_fix(case):
 
 
 def test_code_and_ptx_are_machine_code():
-    """What is built for `compute_90` has machine code for 9.0: nothing is said of compiling, with a driver for it."""
+    """What is built for `compute_90` has machine code for 9.0: it passes with a driver for it."""
     h100 = replace(A100, name="NVIDIA H100", capability=(9, 0))
     (finding,) = kernels(box(h100))
     assert (finding.status, finding.message) == (

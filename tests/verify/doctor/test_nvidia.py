@@ -1,4 +1,4 @@
-"""The probes that ask the driver and the CUDA libraries, here and as NVML could answer elsewhere."""
+"""The probes of the driver and the CUDA libraries, here and as NVML could answer elsewhere."""
 
 import json
 import sys
@@ -29,7 +29,7 @@ def test_library_is_looked_for_as_tensorflow_does(tmp_path, files, found):
 
 
 def test_library_that_cant_be_loaded_is_named(tmp_path, monkeypatch):
-    """One that is there is loaded; one that is damaged or missing has the linker's own words."""
+    """One that is there is loaded; one that is damaged or missing has the linker's own message."""
     monkeypatch.setenv("LD_LIBRARY_PATH", str(write(tmp_path, {"libdamaged.so.1": "no library"})))
     names = ("libm.so.6" if sys.platform == "linux" else "libm.dylib", "libdamaged.so.1", "libmissing.so.1")
     monkeypatch.setattr(cuda_libraries, "LIBRARIES", {12: dict.fromkeys(names, "nvidia-none-cu12")})
@@ -48,7 +48,7 @@ def test_this_machines_driver_answers_or_says_why_not():
 
 
 def refuse(error):
-    """Return a function that raises NVML's error, whatever it is asked."""
+    """Return a function that raises NVML's error, whatever its arguments."""
 
     def raises(*_):
         raise pynvml.NVMLError(error)
@@ -60,7 +60,7 @@ def refuse(error):
 def driver(monkeypatch, capsys):
     """Return a function that has NVML give these answers, nothing else supported, and reads what the child prints."""
 
-    def ask(**told):
+    def ask(**answers):
         for name in dir(pynvml):
             if name.startswith(("nvmlDeviceGet", "nvmlSystemGet")):
                 monkeypatch.setattr(pynvml, name, refuse(pynvml.NVML_ERROR_NOT_SUPPORTED))
@@ -71,7 +71,7 @@ def driver(monkeypatch, capsys):
             "nvmlDeviceGetCount": lambda: 1,
             "nvmlDeviceGetHandleByIndex": lambda index: index,
         }
-        for name, answer in {**defaults, **told}.items():
+        for name, answer in {**defaults, **answers}.items():
             monkeypatch.setattr(pynvml, name, answer)
         nvidia.main([])
         printed = [{**json.loads(line), "log": ""} for line in capsys.readouterr().out.splitlines()]
@@ -89,7 +89,7 @@ class _Process:
     pid, usedGpuMemory = 42, 512 * 2**20  # noqa: N815 - NVML's name
 
 
-def test_driver_that_tells_all(driver):
+def test_driver_that_reports_everything(driver):
     """Each of NVML's answers ends up in its own field."""
     found = driver(
         nvmlDeviceGetName=lambda _: "NVIDIA A100-SXM4-80GB",
@@ -136,8 +136,8 @@ def test_driver_that_tells_all(driver):
     )
 
 
-def test_driver_that_tells_little(driver):
-    """What isn't supported is unknown, not an error; a GPU that is lost is one, and the next is still asked."""
+def test_driver_that_reports_little(driver):
+    """What isn't supported is unknown, not an error; a lost GPU is one, and the next is still queried."""
     lost = {
         "nvmlDeviceGetCount": lambda: 2,
         "nvmlDeviceGetHandleByIndex": lambda i: i or refuse(pynvml.NVML_ERROR_GPU_IS_LOST)(),

@@ -1,4 +1,4 @@
-"""What the doctor says of machines on which TensorFlow can't work, or not as asked."""
+"""The doctor's findings on machines on which TensorFlow can't work, or not as it should."""
 
 from dataclasses import replace
 
