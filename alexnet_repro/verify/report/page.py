@@ -11,8 +11,7 @@ from typing import Any
 import jinja2
 
 from alexnet_repro.files import atomic_write
-from alexnet_repro.verify.report import curves, plots, series, tables
-from alexnet_repro.verify.report import roofline_plot as roofline
+from alexnet_repro.verify.report import plots, tables
 from alexnet_repro.verify.report import text as wording
 from alexnet_repro.verify.report.compare_runs import Comparison
 from alexnet_repro.verify.report.read import Case, Rates
@@ -33,10 +32,10 @@ def write_report(record: RunRecord, folder: Path) -> list[Path]:
     rates = {each.device: Rates(each.matmul, each.memory) for each in record.calibrations}
     drawings = {
         "throughput": plots.throughput(cases),
-        "rooflines": roofline.rooflines(cases, rates),
+        "rooflines": plots.rooflines(cases, rates),
         "references": plots.against_reference(found),
-        "steps": series.step_times(cases),
-        "curves": curves.learning(found),
+        "steps": plots.step_times(cases),
+        "curves": plots.learning(found),
     }
     content = {
         "record": record,

@@ -1,160 +1,402 @@
-"""Throughput as bars, and times over other times with what they are held against."""
+"""Plots of a run as SVG: throughput, rooflines, times relative to the reference, step times, and learning curves.
 
+A plot is as wide as a phone, wider only where a name needs it, with letters as large as the page's. It can be read
+without colour. The same numbers give the same bytes, in any process. Matplotlib is imported when something is drawn;
+its global state and the user's settings stay as they are.
+"""
+
+import io
 import math
-from collections.abc import Sequence
+import re
+import textwrap
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
+from typing import TYPE_CHECKING, Any
 
-from matplotlib.figure import Figure
-from matplotlib.transforms import blended_transform_factory
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
+from alexnet_repro.verify.doctor.gpus import describe_throttling
 from alexnet_repro.verify.finding import Finding
 from alexnet_repro.verify.report import text as wording
-from alexnet_repro.verify.report.compare_runs import Ratio
-from alexnet_repro.verify.report.drawing import BESIDE, BLUE, INK, LETTER, LINE, NARROW, WIDTH, Drawing, Named, drawn
-from alexnet_repro.verify.report.read import Case, numbers
+from alexnet_repro.verify.report.read import Case, Rates, numbers
 
-NUMBER = 0.8  # inches that a ratio takes
-# Fill, hatch: told apart by the hatch, and named beside each bar.
-FILLS = {
-    "float32": ("#dbe9f6", ""),
-    "tf32": ("#fde3c8", "\\\\\\"),
-    "mixed_bfloat16": ("#cfe8dc", "///"),
-    "mixed_float16": ("#eddcee", "xxx"),
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+WIDTH = 3.39  # inches: the 360 CSS pixels of a narrow phone, without its margins
+LETTERS = 32  # in a line of text
+LINE = 0.27  # inches
+STYLE_SHEET = "alexnet_repro.verify.report.plots"  # plots.mplstyle, beside this file
+INK, PALE = "#1b1f24", "#b9cfe6"
+DASHED: dict[str, Any] = {"color": INK, "linewidth": 0.8, "dashes": (4, 3)}
+# Fill and hatch of a bar, marker of a point, dashes of a roof: precisions differ without colour, too.
+STYLES: Mapping[str, tuple[str, str, str, str | tuple[int, tuple[int, ...]]]] = {
+    "float32": ("#dbe9f6", "", "o", "-"),
+    "tf32": ("#fde3c8", "\\\\\\", "s", (0, (6, 2))),
+    "mixed_bfloat16": ("#cfe8dc", "///", "^", (0, (3, 2))),
+    "mixed_float16": ("#eddcee", "xxx", "v", (0, (1, 2))),
 }
+MAX_MARKED, MAX_POINTS = 60, 200  # points of a line: with a marker each, and at all
+MIN_WINDOW, WINDOWS = 10, 40  # updates in a running mean, and how many such windows make a curve
+BAND = (0.1, 0.9)  # quantiles
+MARKERS = 90  # points (1/72 inch) that the markers of all test accuracies take, so that the line stays visible
 
-
-def throughput(timings: Sequence[Case]) -> list[Drawing]:
-    """Return, for each device and kind of case, a bar of images/s for each batch size and precision."""
-    panels: dict[tuple[str, str], list[Case]] = {}
-    for case in timings:
-        if case.precision and "batch" in wording.parameters(case.case)[1]:
-            panels.setdefault((case.device, wording.kind(case.case)), []).append(case)
-    return drawn(_bars(device, title, cases) for (device, title), cases in panels.items())
+Floats = NDArray[np.float64]
+Named = tuple[str, str, "Figure"]  # what its file is named after, its description, and itself
 
 
 @dataclass(frozen=True)
-class _Row:
-    """A time over another one."""
+class Drawing:
+    """An SVG drawing."""
 
-    text: str
-    said: str
-    """The ratio, and what is to be said of it in a sign."""
-    ratio: float
-    low: float
-    """The interval's ends; NaN where there is none."""
-    high: float
-    marker: str
-    filled: bool
-    bound: float = math.nan
-    """Beyond it, the first is slower; NaN where nothing is said."""
+    name: str
+    """File name without `.svg`."""
+    says: str
+    """Description for those who can't see it."""
+    svg: str
+
+    @property
+    def alone(self) -> str:
+        """The drawing as a file: on white, since the viewer may be dark, with its description as the title."""
+        attributes, _, rest = self.svg.removeprefix("<svg").partition(">")
+        return f'<svg style="background: white"{attributes}><title>{escape(self.says)}</title>{rest}'
 
 
-def ratios(compared: Sequence[Ratio]) -> list[Drawing]:
-    """Return one figure of all ratios with their intervals; none where there is no ratio."""
-    shown = [each for each in compared if math.isfinite(each.ratio)]
-    omit = ["device"] if wording.one_device([each.first.case for each in shown]) else []
-    markers = {"slower": ">", "faster": "<"}  # which way B's time has moved
-    rows = [
-        _Row(
-            wording.label(each.first.case, omit),
-            wording.ratio(each),
-            each.ratio,
-            each.low,
-            each.high,
-            markers.get(each.word, "o"),
-            not math.isnan(each.low),
-        )
-        for each in shown
-    ]
-    says = f"Second run's time over the first's with its interval, of {len(rows)} cases"
-    return drawn(("ratios", says, _intervals(rows)) for _ in rows[:1])
+def throughput(timings: Sequence[Case]) -> list[Drawing]:
+    """Return, for each device and kind of case, a bar of images per second for each batch size and precision."""
+    return _drawn(_bars, _grouped(case for case in timings if case.precision))
+
+
+def rooflines(timings: Sequence[Case], rates: Mapping[str, Rates]) -> list[Drawing]:
+    """Return, for each calibrated device and kind of case, the FLOP/s of its cases below the device's roofs.
+
+    Williams, Waterman and Patterson, "Roofline: an insightful visual performance model for multicore architectures",
+    Communications of the ACM 52(4), 2009. The slope is memory bandwidth; the level lines are matrix products in each
+    precision. Both were measured in the run, and bytes are the fewest that must be moved, so a case may lie above its
+    roof by as much as its own kernels are better than those measured.
+    """
+    cases = [case for case in timings if case.device in rates and _has_roof(case, rates[case.device])]
+    return _drawn(_roofline, ((*group, rates[group[0]]) for group in _grouped(cases)))
 
 
 def against_reference(findings: Sequence[Finding]) -> list[Drawing]:
-    """Return, for each device, each case's time over its reference's, with what noise explains and the bound.
+    """Return, for each device, each case's time relative to its reference, its noise interval, and its bound.
 
     Args:
-        findings: of any group; those of `alexnet_repro.verify.benchmark.gate` hold `case`, `low` and `high` in their
-        data.
+        findings: of any group; those of `alexnet_repro.verify.benchmark.gate` have `low` and `high` in their data.
     """
-    devices: dict[str, list[_Row]] = {}
+    devices: dict[str, list[tuple[Finding, list[float]]]] = {}
     for each in findings:
-        row = _held(each) if each.check == "speed" else None
-        if row:
-            devices.setdefault(each.device, []).append(row)
-    return drawn(_held_against(device, rows) for device, rows in devices.items())
+        data = each.data if isinstance(each.data, dict) else {}
+        ends = numbers([data.get("low"), data.get("high"), each.number, each.bound])
+        if each.check == "speed" and ends and all(0 < end < math.inf for end in ends):
+            devices.setdefault(each.device, []).append((each, ends))
+    return _drawn(_intervals, devices.items())
 
 
-def _held(finding: Finding) -> _Row | None:
-    """Return a finding of the gate as a row; None where it, or whoever wrote it, holds no numbers."""
-    data = finding.data if isinstance(finding.data, dict) else {}
-    held = numbers([data.get("low"), data.get("high"), finding.number, finding.bound])
-    if not held or not all(0 < each < math.inf for each in held):
-        return None
-    low, high, ratio, bound = held
-    text = wording.label(finding.case, ["device"])
-    sign = "" if finding.status == "PASS" else f" {wording.SIGNS[finding.status]}"
-    marker, filled = "X" if finding.status == "FAIL" else "o", finding.status != "INCONCLUSIVE"
-    return _Row(text, f"{ratio:.3f}{sign}", ratio, low, high, marker, filled, bound)
+def step_times(timings: Sequence[Case]) -> list[Drawing]:
+    """Return, for each case of `train_step`, the time of each round above clock and temperature."""
+    cases = [case for case in timings if wording.parameters(case.case)[0] == "train_step"]
+    omit = ["device"] if wording.one_device([case.case for case in cases]) else []
+    return _drawn(_rounds, [(case, wording.label(case.case, omit)) for case in cases])
 
 
-def _held_against(device: str, rows: Sequence[_Row]) -> Named:
-    says = f"Time over that of the reference, with what noise explains and its bound, of {len(rows)} cases on {device}"
-    return f"reference-{device}", says, _intervals(rows, device)
+def learning(findings: Sequence[Finding]) -> list[Drawing]:
+    """Return the learning curves of findings that hold losses (`alexnet_repro.verify.checks.learning`)."""
+    curves = []
+    for each in findings:
+        data = each.data if isinstance(each.data, dict) else {}
+        losses, accuracies = numbers(data.get("losses")), numbers(data.get("accuracies"))
+        batch = next(iter(numbers([data.get("batch")])), 0.0)
+        if each.check == "learning" and losses and 0 < batch < math.inf:
+            images = batch * np.arange(1.0, len(losses) + 1)
+            shares = accuracies if len(accuracies) == len(losses) else []
+            curves.append((f"{each.device}, {each.precision}", images, np.array(losses), np.array(shares), ()))
+    return _drawn(_curve, curves)
 
 
-def _intervals(rows: Sequence[_Row], title: str = "") -> Figure:
-    above = 1.3 * LINE if title else 0.0
-    width = max(WIDTH, max(len(row.text) for row in rows) * NARROW)
-    height = (2.1 * len(rows) + 2) * LINE + above
-    figure = Figure(figsize=(width, height))
-    figure.text(0, 1 - 0.5 * LINE / height, title, va="center", weight="bold")
-    left, bottom = NUMBER / width, 1.6 * LINE / height
-    axes = figure.add_axes((left, bottom, 0.98 - left, 1 - bottom - above / height))
-    axes.spines["left"].set_visible(False)
-    axes.axvline(1, color=INK, linewidth=0.8, dashes=(4, 3))
-    for place, row in zip(range(len(rows), 0, -1), rows, strict=True):
-        beside = blended_transform_factory(figure.transFigure, axes.transData)
-        axes.text(0, place + 0.42, row.text, transform=beside, va="center", bbox=BESIDE)
-        axes.text(0, place, row.said, transform=beside, va="center")
-        if not math.isnan(row.low):
-            axes.plot([row.low, row.high], [place, place], "|-", color=BLUE, linewidth=2, markersize=10)
-        fill = BLUE if row.filled else "white"
-        axes.plot(row.ratio, place, row.marker, color=BLUE, markerfacecolor=fill, markersize=8)
-        axes.plot([row.bound, row.bound], [place - 0.28, place + 0.2], color=INK, linewidth=2)
-    ends = [end for row in rows for end in (row.low, row.high, row.ratio, row.bound) if math.isfinite(end)]
-    span = max(0.02, 1.1 * max(abs(end - 1) for end in ends))
-    axes.set(yticks=[], xlim=(max(0, 1 - span), 1 + span), ylim=(0.5, len(rows) + 0.8))
-    axes.locator_params(axis="x", nbins=4)
+def learning_curve(
+    title: str,
+    images: ArrayLike,
+    losses: ArrayLike,
+    accuracies: ArrayLike = (),
+    points: Sequence[tuple[float, float]] = (),
+) -> Drawing:
+    """Return loss and accuracy over the images seen; for many updates, a running mean and the band most lie in.
+
+    Args:
+        title: what was trained.
+        images: seen up to and including each update, `(updates,)`, rising.
+        losses: of each update, `(updates,)`; NaN leaves a gap.
+        accuracies: of each update from 0 to 1, `(updates,)`, or none.
+        points: images seen, and the accuracy on the test images after them.
+
+    Raises:
+        ValueError: there is no update, or arrays differ in length.
+    """
+    x, y, shares = (np.asarray(each, np.float64) for each in (images, losses, accuracies))
+    if not len(x) or len(y) != len(x) or len(shares) not in (0, len(x)):
+        raise ValueError(f"{len(x)} updates can't have {len(y)} losses and {len(shares)} accuracies: one each, or none")
+    return _drawn(_curve, [(title, x, y, shares, points)])[0]
+
+
+def _drawn(make: Callable[..., Named], arguments: Iterable[tuple[Any, ...]]) -> list[Drawing]:
+    """Make figures of such arguments in this module's style, and return their SVG.
+
+    Each has a file name of its own, and ids that differ from those of other drawings on a page.
+    """
+    from matplotlib import style
+
+    drawings: dict[str, Drawing] = {}
+    unstated = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    with style.context(["default", STYLE_SHEET]), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # what shows the SVG has fonts of its own
+        for title, says, figure in (make(*each) for each in arguments):
+            stem = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")[:80]
+            names = [stem, *(f"{stem}-{n}" for n in range(2, len(drawings) + 2))]
+            name = next(each for each in names if each not in drawings)
+            file = io.StringIO()
+            figure.savefig(file, format="svg", metadata=unstated, bbox_inches="tight", pad_inches=0.02)
+            svg = "<svg" + file.getvalue().partition("<svg")[2]
+            svg = re.sub(r'( id="|url\(#|xlink:href="#)', rf"\g<1>{name}-", svg)
+            drawings[name] = Drawing(name, says, svg)
+    return list(drawings.values())
+
+
+def _grouped(cases: Iterable[Case]) -> list[tuple[str, str, list[Case]]]:
+    """Return each device and kind of case with its cases, of those that have a batch size."""
+    groups: dict[tuple[str, str], list[Case]] = {}
+    for case in cases:
+        if _batch(case):
+            groups.setdefault((case.device, wording.kind(case.case)), []).append(case)
+    return [(*group, found) for group, found in groups.items()]
+
+
+def _wrapped(text: str) -> str:
+    return textwrap.fill(text, LETTERS, break_long_words=False)
+
+
+def _batch(case: Case) -> str:
+    return wording.parameters(case.case)[1].get("batch", "")
+
+
+def _rate(case: Case, amount: float) -> float:
+    """Return how much of an amount the case does per second; NaN where its timing is invalid."""
+    return math.nan if case.void else case.rate(amount)
+
+
+def _has_roof(case: Case, rates: Rates) -> bool:
+    needed = (case.flop, case.bytes, _rate(case, case.flop), rates.memory, rates.matmul.get(case.precision, 0))
+    return case.precision in STYLES and all(0 < each < math.inf for each in needed)
+
+
+def _figure(height: float, title: str = "") -> "Figure":
+    """Return an empty figure of a height in inches, and its title above."""
+    from matplotlib.figure import Figure
+
+    title = _wrapped(title)
+    figure = Figure(figsize=(WIDTH, height + LINE * len(title.splitlines())), layout="constrained")
+    figure.suptitle(title, x=0, ha="left")
     return figure
 
 
-def _bars(device: str, title: str, cases: Sequence[Case]) -> Named:
+def _bars(device: str, kind: str, cases: Sequence[Case]) -> Named:
     batches: dict[str, list[Case]] = {}
     for case in cases:
-        batches.setdefault(wording.parameters(case.case)[1]["batch"], []).append(case)
-    height = (len(cases) + 1.3 * len(batches) + 1.7) * LINE
-    figure = Figure(figsize=(WIDTH, height))
-    room = max(len(case.precision) for case in cases) * LETTER + 0.1
-    left, right = min(room, 0.6 * WIDTH) / WIDTH, 0.75 / WIDTH
-    axes = figure.add_axes((left, 0, 1 - left - right, 1))
-    axes.set_axis_off()
-    rates = [0.0 if case.void else case.rate(case.images) for case in cases]
-    most = max([each for each in rates if math.isfinite(each)], default=0) or 1
-    axes.set(xlim=(0, most), ylim=(height / LINE, 0))
-    figure.text(0, 1 - 0.6 * LINE / height, f"{title}, {device}: images/s", va="center", weight="bold")
-    place = 1.6
+        batches.setdefault(_batch(case), []).append(case)
+    rows = len(cases) + 1.3 * len(batches)
+    figure = _figure(LINE * rows, f"{kind}, {device}: images/s")
+    axes, place, names = figure.subplots(), 0.0, {}
     for batch, group in batches.items():
-        figure.text(0, 1 - (place + 0.6) * LINE / height, f"batch {batch}", va="center")
-        place += 1.3
+        _name_row(axes, place, f"batch {batch}")
         for case in group:
-            rate = case.rate(case.images)
-            void = case.void or not math.isfinite(rate)
-            fill, hatch = FILLS.get(case.precision, ("white", "xx"))
-            if not void:
-                axes.barh(place + 0.4, rate, 0.72, color=fill, hatch=hatch, edgecolor=INK, linewidth=0.8)
-            axes.text(-0.02 * most, place + 0.4, case.precision, ha="right", va="center")
-            text = "void" if void else wording.quantity(rate)
-            axes.text((0 if void else rate) + 0.03 * most, place + 0.4, text, va="center")
             place += 1
-    return f"throughput-{device}-{title}", f"Images a second of {title} on {device}, by batch and precision", figure
+            names[place] = textwrap.fill(case.precision, LETTERS // 2)
+            rate = _rate(case, case.images)
+            if math.isfinite(rate):
+                color, hatch, *_ = STYLES.get(case.precision, ("white", "xx"))
+                bar = axes.barh(place, rate, 0.72, color=color, hatch=hatch)
+                axes.bar_label(bar, [wording.quantity(rate)], padding=4)
+            else:
+                axes.annotate("invalid", (0, place), (4, 0), textcoords="offset points", va="center")
+        place += 1.3
+    axes.set_yticks(list(names), names.values())
+    axes.set(xmargin=0, ylim=(rows - 0.8, -0.5))
+    axes.tick_params(axis="y", length=0)
+    axes.xaxis.set_visible(False)
+    axes.spines[:].set_visible(False)
+    return f"throughput-{device}-{kind}", f"Images per second of {kind} on {device}, by batch and precision", figure
+
+
+def _roofline(device: str, kind: str, cases: Sequence[Case], rates: Rates) -> Named:
+    from matplotlib.ticker import EngFormatter, LogLocator
+    from matplotlib.transforms import Bbox
+
+    points = sorted((case.flop / case.bytes, _rate(case, case.flop), case.precision, _batch(case)) for case in cases)
+    peaks = {name: rates.matmul[name] for name in STYLES if any(name == precision for *_, precision, _ in points)}
+    x = [*(intensity for intensity, *_ in points), *(peak / rates.memory for peak in peaks.values())]
+    y = [*(rate for _, rate, *_ in points), *peaks.values()]
+    left, right, top = min(x) / 3, max(x) * 4, max(peaks.values())
+    figure = _figure(3.1 + LINE * len(peaks), f"{kind}, {device}: roofline")
+    axes = figure.subplots()
+    keys: list[Any] = axes.loglog([left, top / rates.memory], [left * rates.memory, top], color=INK)
+    names = [f"memory, {EngFormatter('B/s')(float(f'{rates.memory:.3g}'))}"]
+    ends = []
+    for name, peak in peaks.items():
+        *_, marker, dashes = STYLES[name]
+        path = [each for each in points if each[2] == name]
+        xs, ys = [each[0] for each in path], [each[1] for each in path]
+        axes.plot(xs, ys, linewidth=0.7)
+        roof = axes.plot([peak / rates.memory, right], [peak, peak], color=INK, linestyle=dashes)
+        keys.append((*roof, *axes.plot(xs, ys, marker)))
+        names.append(f"{name}, {EngFormatter('FLOP/s')(float(f'{peak:.3g}'))}")
+        ends += path[:1] + path[1:][-1:]
+    axes.set(xlim=(left, right), ylim=(min(y) / 2.5, max(y) * 1.6), xlabel="FLOP per byte", title="FLOP/s")
+    for axis, values in ((axes.xaxis, x), (axes.yaxis, y)):
+        axis.set_major_locator(LogLocator(subs=(1, 3) if max(values) < 100 * min(values) else (1,), numticks=8))
+    axes.minorticks_off()
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_major_formatter(EngFormatter())
+    figure.legend(keys, names, loc="outside lower left")
+    figure.draw_without_rendering()  # so that places are known, and no batch size covers a marker or another one
+    taken = [Bbox.from_bounds(a - 5, b - 5, 10, 10) for a, b in axes.transData.transform([p[:2] for p in points])]
+    for intensity, rate, _, batch in ends:
+        for up, va in ((-6, "top"), (6, "bottom")):
+            text = axes.annotate(batch, (intensity, rate), (0, up), textcoords="offset points", ha="center", va=va)
+            if not text.get_window_extent().count_overlaps(taken):
+                taken.append(text.get_window_extent())
+                break
+            text.remove()
+    says = f"FLOP/s of {kind} on {device} over FLOP per byte, below the roofs of memory and of {', '.join(peaks)}"
+    return f"roofline-{device}-{kind}", says, figure
+
+
+def _intervals(device: str, rows: Sequence[tuple[Finding, list[float]]]) -> Named:
+    figure = _figure(LINE * (2.1 * len(rows) + 1), device)
+    axes, names = figure.subplots(), []
+    axes.axvline(1, **DASHED)
+    for place, (finding, (low, high, ratio, bound)) in enumerate(rows):
+        marker, fill = "X" if finding.status == "FAIL" else "o", "white" if finding.status == "INCONCLUSIVE" else None
+        axes.errorbar((low + high) / 2, place, xerr=abs(high - low) / 2, linewidth=2)
+        axes.plot(ratio, place, marker, markerfacecolor=fill)
+        axes.plot(bound, place, "|", color=INK, markersize=16, markeredgewidth=2)
+        _name_row(axes, place - 0.45, wording.label(finding.case, ["device"]))
+        names.append(f"{ratio:.3f}" + ("" if finding.status == "PASS" else f" {wording.SIGNS[finding.status]}"))
+    span = max(0.02, *(1.1 * abs(end - 1) for _, ends in rows for end in ends))
+    axes.set(xlim=(max(0, 1 - span), 1 + span), ylim=(len(rows) - 0.6, -0.8))
+    axes.set_yticks(range(len(rows)), names)
+    axes.yaxis.tick_right()
+    axes.tick_params(axis="y", length=0)
+    axes.locator_params(axis="x", nbins=4)
+    axes.spines["left"].set_visible(False)
+    says = f"Time relative to the reference, with noise interval and bound, of {len(rows)} cases on {device}"
+    return f"reference-{device}", says, figure
+
+
+def _rounds(case: Case, text: str) -> Named:
+    rounds = np.asarray(case.rounds)
+    unit, size = ("s", 1.0) if case.median >= 1 else ("ms", 1e-3)
+    blocks = np.array_split(rounds, min(MAX_POINTS, len(rounds)))
+    times = np.array([np.median(block) for block in blocks]) / size
+    medians = f", by medians of up to {len(blocks[0])}" if len(blocks) < len(rounds) else ""
+    sampled = _sampled(case) if np.isfinite(rounds).all() and rounds.sum() > 0 else {}
+    seconds = np.asarray(case.samples.get("seconds", ()), np.float64)
+    limits = [int(each or 0) for each in case.samples.get("clock_limits", ())] or [0] * len(seconds)
+    if sampled:
+        x = np.array([block.mean() for block in np.array_split(np.cumsum(rounds) - rounds, len(blocks))])
+        throttled = describe_throttling(int(np.bitwise_or.reduce(limits)))
+        below = ["seconds", f"× throttled by {throttled}" * bool(throttled), f"rounds{medians}" * bool(medians)]
+    else:
+        x, below = np.linspace(1, len(rounds), len(blocks)), [f"round{medians}", "no clock or temperature recorded"]
+    figure, axes = _panels([f"{text.removeprefix('train_step, ')}: {unit}", *sampled], 0.8, below)
+    _line(axes[0], x, times, 0.1)
+    if np.isfinite(times).all():
+        axes[0].axhline(case.median / size, **DASHED)
+    for panel, (label, values) in zip(axes[1:], sampled.items(), strict=True):
+        _line(panel, seconds, values, 0.05)
+        if label.startswith("clock"):
+            crossed = [place for place, bits in enumerate(limits) if describe_throttling(bits)]
+            panel.plot(seconds[crossed], values[crossed], "x", color=INK, markeredgewidth=1.5)
+    axes[-1].locator_params(axis="x", integer=not sampled)
+    beside = "".join(f"; {label} below it" for label in sampled) or "; neither clock nor temperature was recorded"
+    says = f"Time of {len(rounds)} rounds of {text}, median {wording.seconds(case.median)}{beside}"
+    return f"steps-{case.case}", says, figure
+
+
+def _sampled(case: Case) -> dict[str, Floats]:
+    """Return clock and temperature beside a case under their labels, as far as they were recorded."""
+    clock, whose = ("cpu_mhz", "processors") if case.device.startswith("cpu") else ("gpu_mhz", "GPU")
+    ghz, degrees = (np.asarray(case.samples.get(name, ()), np.float64) for name in (clock, "temperature"))
+    panels = {f"clock of the {whose}: GHz": ghz / 1e3, "temperature: °C": degrees}
+    return {label: values for label, values in panels.items() if np.isfinite(values).any()}
+
+
+def _curve(
+    title: str, images: Floats, losses: Floats, accuracies: Floats, points: Sequence[tuple[float, float]]
+) -> Named:
+    from matplotlib.ticker import EngFormatter
+
+    many, window = len(images) > MAX_MARKED, max(MIN_WINDOW, len(images) // WINDOWS)
+    labels = [f"{title}: loss", *(["accuracy; ◆ on test images"] if points else ["accuracy"] * bool(len(accuracies)))]
+    below = ["images seen", *[f"line: mean of {window} updates;", "band: the middle 80 %"] * many]
+    figure, axes = _panels(labels, 1.3, below)
+    for panel, values in zip(axes, filter(len, (losses, accuracies)), strict=False):
+        if many:
+            chosen, means, low, high = _smoothed(values, window)
+            panel.fill_between(images[chosen], low, high, color=PALE, linewidth=0)
+            panel.plot(images[chosen], means)
+        else:
+            _line(panel, images, values)
+    axes[0].set_ylim(bottom=0)
+    for panel in axes[1:]:
+        panel.set_ylim(0, 1.05)
+    if points:
+        axes[1].plot(*zip(*points, strict=True), "D", color=INK, markersize=max(2.0, min(7.0, MARKERS / len(points))))
+        last = points[-1]
+        axes[1].annotate(f"{last[1]:.4f}", last, (0, -10), textcoords="offset points", ha="right", va="top")
+    axes[-1].xaxis.set_major_formatter(EngFormatter(sep=""))
+    says = f"Loss and accuracy of {title} over {images[-1]:,.0f} images, {len(images)} updates"
+    return f"learning-{title}", says, figure
+
+
+def _name_row(axes: "Axes", place: float, name: str) -> None:
+    """Write a name across the axes; it may reach beyond them, which the layout ignores and the drawing includes."""
+    behind = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1}
+    axes.figure.text(0, place, name, transform=axes.get_yaxis_transform(), va="center", bbox=behind)
+
+
+def _panels(labels: Sequence[str], height: float, below: Sequence[str]) -> "tuple[Figure, list[Axes]]":
+    """Return a figure of axes so many inches high that share x, each under its label, and lines of text below them."""
+    titles, under = list(map(_wrapped, labels)), "\n".join(map(_wrapped, filter(None, below)))
+    lines = 1 + sum(len(text.splitlines()) for text in (*titles, under))
+    figure = _figure(height * len(titles) + LINE * lines)
+    axes: list[Axes] = list(figure.subplots(len(titles), sharex=True, squeeze=False).flat)
+    for panel, title in zip(axes, titles, strict=True):
+        panel.set_title(title)
+        panel.locator_params(axis="y", nbins=3)
+    axes[-1].set_xlabel(under)
+    axes[-1].locator_params(axis="x", nbins=5)
+    return figure, axes
+
+
+def _line(axes: "Axes", x: Floats, y: Floats, reach: float = 0.0) -> None:
+    """Draw a line; the axis reaches at least so much of the median up and down, so that noise looks like noise."""
+    axes.plot(x, y, marker="o" if len(x) <= MAX_MARKED else "", markersize=5)
+    if len(known := y[np.isfinite(y)]):
+        axes.update_datalim([(x[0], np.median(known) * (1 + end)) for end in (-reach, reach)], updatex=False)
+        axes.autoscale_view()
+
+
+def _smoothed(values: Floats, window: int) -> "tuple[NDArray[np.int_], Floats, Floats, Floats]":
+    """Return at most `MAX_POINTS` indices, and mean and quantiles of the finite values in the window around each."""
+    chosen = np.linspace(0, len(values) - 1, min(MAX_POINTS, len(values))).astype(int)
+    finite = np.where(np.isfinite(values), values, math.nan)
+    padded = np.pad(finite, (window // 2, (window - 1) // 2), constant_values=math.nan)
+    around = np.lib.stride_tricks.sliding_window_view(padded, window)[chosen]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # windows without a finite value are gaps
+        return chosen, np.nanmean(around, axis=1), *np.nanquantile(around, BAND, axis=1)

@@ -49,7 +49,7 @@ from alexnet_repro.verify.benchmark.reference import revision
 from alexnet_repro.verify.doctor.fingerprint import SPEED_SETTINGS, kind_of, packages
 from alexnet_repro.verify.doctor.software import NUMERIC_SETTINGS
 from alexnet_repro.verify.numerics.oracle import EXACT_LOSSES
-from alexnet_repro.verify.report.curves import learning_curve
+from alexnet_repro.verify.report.plots import learning_curve
 
 SCHEMA = 1
 RECORD, CURVE = "record.json", "learning_curve.svg"
