@@ -14,7 +14,6 @@ from alexnet_repro.files import atomic_write
 from alexnet_repro.verify.report import plots, tables
 from alexnet_repro.verify.report import text as wording
 from alexnet_repro.verify.report.compare_runs import Comparison
-from alexnet_repro.verify.report.read import Case, Rates
 from alexnet_repro.verify.report.run_record import RunRecord
 
 FEW = 8  # drawings of one kind; more are folded away
@@ -28,13 +27,11 @@ def write_report(record: RunRecord, folder: Path) -> list[Path]:
     """
     found = [each for group in record.findings.values() for each in group]
     invalid = record.invalid
-    cases = [Case(**vars(each), void=each.case in invalid) for each in record.timings]
-    rates = {each.device: Rates(each.matmul, each.memory) for each in record.calibrations}
     drawings = {
-        "throughput": plots.throughput(cases),
-        "rooflines": plots.rooflines(cases, rates),
+        "throughput": plots.throughput(record.timings, invalid),
+        "rooflines": plots.rooflines(record.timings, record.calibrations, invalid),
         "references": plots.against_reference(found),
-        "steps": plots.step_times(cases),
+        "steps": plots.step_times(record.timings),
         "curves": plots.learning(found),
     }
     content = {

@@ -10,18 +10,19 @@ import math
 import re
 import textwrap
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from pydantic import TypeAdapter, ValidationError
 
+from alexnet_repro.verify.benchmark.timing import Calibration, Timing
 from alexnet_repro.verify.doctor.gpus import describe_throttling
-from alexnet_repro.verify.finding import Finding
+from alexnet_repro.verify.finding import Finding, Number
 from alexnet_repro.verify.report import text as wording
-from alexnet_repro.verify.report.read import Case, Rates, numbers
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,7 +35,7 @@ STYLE_SHEET = "alexnet_repro.verify.report.plots"  # plots.mplstyle, beside this
 INK, PALE = "#1b1f24", "#b9cfe6"
 DASHED: dict[str, Any] = {"color": INK, "linewidth": 0.8, "dashes": (4, 3)}
 # Fill and hatch of a bar, marker of a point, dashes of a roof: precisions differ without colour, too.
-STYLES: Mapping[str, tuple[str, str, str, str | tuple[int, tuple[int, ...]]]] = {
+LOOKS: Mapping[str, tuple[str, str, str, str | tuple[int, tuple[int, ...]]]] = {
     "float32": ("#dbe9f6", "", "o", "-"),
     "tf32": ("#fde3c8", "\\\\\\", "s", (0, (6, 2))),
     "mixed_bfloat16": ("#cfe8dc", "///", "^", (0, (3, 2))),
@@ -46,6 +47,7 @@ BAND = (0.1, 0.9)  # quantiles
 MARKERS = 90  # points (1/72 inch) that the markers of all test accuracies take, so that the line stays visible
 
 Floats = NDArray[np.float64]
+NUMBERS = TypeAdapter(list[Number | None], config={"strict": True})
 Named = tuple[str, str, "Figure"]  # what its file is named after, its description, and itself
 
 
@@ -66,21 +68,30 @@ class Drawing:
         return f'<svg style="background: white"{attributes}><title>{escape(self.says)}</title>{rest}'
 
 
-def throughput(timings: Sequence[Case]) -> list[Drawing]:
-    """Return, for each device and kind of case, a bar of images per second for each batch size and precision."""
-    return _drawn(_bars, _grouped(case for case in timings if case.precision))
+def throughput(timings: Sequence[Timing], invalid: Collection[str] = ()) -> list[Drawing]:
+    """Return, for each device and kind of case, a bar of images per second for each batch size and precision.
+
+    Args:
+        timings: of all cases.
+        invalid: the names of cases that are shown without a rate (`RunRecord.invalid`).
+    """
+    groups = _grouped(case for case in timings if case.precision)
+    return _drawn(_bars, ((*group, invalid) for group in groups))
 
 
-def rooflines(timings: Sequence[Case], rates: Mapping[str, Rates]) -> list[Drawing]:
-    """Return, for each calibrated device and kind of case, the FLOP/s of its cases below the device's roofs.
+def rooflines(
+    timings: Sequence[Timing], calibrations: Sequence[Calibration], invalid: Collection[str] = ()
+) -> list[Drawing]:
+    """Return, for each calibrated device and kind of case, the FLOP/s of its valid cases below the device's roofs.
 
     Williams, Waterman and Patterson, "Roofline: an insightful visual performance model for multicore architectures",
     Communications of the ACM 52(4), 2009. The slope is memory bandwidth; the level lines are matrix products in each
     precision. Both were measured in the run, and bytes are the fewest that must be moved, so a case may lie above its
     roof by as much as its own kernels are better than those measured.
     """
-    cases = [case for case in timings if case.device in rates and _has_roof(case, rates[case.device])]
-    return _drawn(_roofline, ((*group, rates[group[0]]) for group in _grouped(cases)))
+    roofs = {each.device: each for each in calibrations}
+    cases = [case for case in timings if case.case not in invalid and _has_roof(case, roofs.get(case.device))]
+    return _drawn(_roofline, ((*group, roofs[group[0]]) for group in _grouped(cases)))
 
 
 def against_reference(findings: Sequence[Finding]) -> list[Drawing]:
@@ -89,16 +100,16 @@ def against_reference(findings: Sequence[Finding]) -> list[Drawing]:
     Args:
         findings: of any group; those of `alexnet_repro.verify.benchmark.gate` have `low` and `high` in their data.
     """
-    devices: dict[str, list[tuple[Finding, list[float]]]] = {}
+    devices: dict[str, list[tuple[Finding, Floats]]] = {}
     for each in findings:
         data = each.data if isinstance(each.data, dict) else {}
-        ends = numbers([data.get("low"), data.get("high"), each.number, each.bound])
-        if each.check == "speed" and ends and all(0 < end < math.inf for end in ends):
+        ends = _numbers([data.get("low"), data.get("high"), each.number, each.bound])
+        if each.check == "speed" and len(ends) and ((ends > 0) & (ends < math.inf)).all():
             devices.setdefault(each.device, []).append((each, ends))
     return _drawn(_intervals, devices.items())
 
 
-def step_times(timings: Sequence[Case]) -> list[Drawing]:
+def step_times(timings: Sequence[Timing]) -> list[Drawing]:
     """Return, for each case of `train_step`, the time of each round above clock and temperature."""
     cases = [case for case in timings if wording.parameters(case.case)[0] == "train_step"]
     omit = ["device"] if wording.one_device([case.case for case in cases]) else []
@@ -110,12 +121,11 @@ def learning(findings: Sequence[Finding]) -> list[Drawing]:
     curves = []
     for each in findings:
         data = each.data if isinstance(each.data, dict) else {}
-        losses, accuracies = numbers(data.get("losses")), numbers(data.get("accuracies"))
-        batch = next(iter(numbers([data.get("batch")])), 0.0)
-        if each.check == "learning" and losses and 0 < batch < math.inf:
-            images = batch * np.arange(1.0, len(losses) + 1)
-            shares = accuracies if len(accuracies) == len(losses) else []
-            curves.append((f"{each.device}, {each.precision}", images, np.array(losses), np.array(shares), ()))
+        losses, accuracies, batch = (_numbers(data.get(name)) for name in ("losses", "accuracies", "batch"))
+        if each.check == "learning" and len(losses) and len(batch) == 1 and 0 < batch[0] < math.inf:
+            images = batch * np.arange(1, len(losses) + 1)
+            shares = accuracies if len(accuracies) == len(losses) else accuracies[:0]
+            curves.append((f"{each.device}, {each.precision}", images, losses, shares, ()))
     return _drawn(_curve, curves)
 
 
@@ -167,9 +177,9 @@ def _drawn(make: Callable[..., Named], arguments: Iterable[tuple[Any, ...]]) -> 
     return list(drawings.values())
 
 
-def _grouped(cases: Iterable[Case]) -> list[tuple[str, str, list[Case]]]:
+def _grouped(cases: Iterable[Timing]) -> list[tuple[str, str, list[Timing]]]:
     """Return each device and kind of case with its cases, of those that have a batch size."""
-    groups: dict[tuple[str, str], list[Case]] = {}
+    groups: dict[tuple[str, str], list[Timing]] = {}
     for case in cases:
         if _batch(case):
             groups.setdefault((case.device, wording.kind(case.case)), []).append(case)
@@ -180,18 +190,21 @@ def _wrapped(text: str) -> str:
     return textwrap.fill(text, LETTERS, break_long_words=False)
 
 
-def _batch(case: Case) -> str:
+def _batch(case: Timing) -> str:
     return wording.parameters(case.case)[1].get("batch", "")
 
 
-def _rate(case: Case, amount: float) -> float:
-    """Return how much of an amount the case does per second; NaN where its timing is invalid."""
-    return math.nan if case.void else case.rate(amount)
+def _has_roof(case: Timing, rates: Calibration | None) -> bool:
+    known = rates and (case.flop, case.bytes, case.rate(case.flop), rates.memory, rates.matmul.get(case.precision, 0))
+    return case.precision in LOOKS and all(0 < each < math.inf for each in known or [0])
 
 
-def _has_roof(case: Case, rates: Rates) -> bool:
-    needed = (case.flop, case.bytes, _rate(case, case.flop), rates.memory, rates.matmul.get(case.precision, 0))
-    return case.precision in STYLES and all(0 < each < math.inf for each in needed)
+def _numbers(values: Any) -> Floats:
+    """Return one number or a list of them from a finding's data, None as NaN; nothing where anything else is in it."""
+    try:
+        return np.array(NUMBERS.validate_python(values if isinstance(values, list) else [values]), np.float64)
+    except ValidationError:
+        return np.array([])
 
 
 def _figure(height: float, title: str = "") -> "Figure":
@@ -204,8 +217,8 @@ def _figure(height: float, title: str = "") -> "Figure":
     return figure
 
 
-def _bars(device: str, kind: str, cases: Sequence[Case]) -> Named:
-    batches: dict[str, list[Case]] = {}
+def _bars(device: str, kind: str, cases: Sequence[Timing], invalid: Collection[str]) -> Named:
+    batches: dict[str, list[Timing]] = {}
     for case in cases:
         batches.setdefault(_batch(case), []).append(case)
     rows = len(cases) + 1.3 * len(batches)
@@ -216,9 +229,9 @@ def _bars(device: str, kind: str, cases: Sequence[Case]) -> Named:
         for case in group:
             place += 1
             names[place] = textwrap.fill(case.precision, LETTERS // 2)
-            rate = _rate(case, case.images)
+            rate = math.nan if case.case in invalid else case.rate(case.images)
             if math.isfinite(rate):
-                color, hatch, *_ = STYLES.get(case.precision, ("white", "xx"))
+                color, hatch, *_ = LOOKS.get(case.precision, ("white", "xx"))
                 bar = axes.barh(place, rate, 0.72, color=color, hatch=hatch)
                 axes.bar_label(bar, [wording.quantity(rate)], padding=4)
             else:
@@ -232,12 +245,12 @@ def _bars(device: str, kind: str, cases: Sequence[Case]) -> Named:
     return f"throughput-{device}-{kind}", f"Images per second of {kind} on {device}, by batch and precision", figure
 
 
-def _roofline(device: str, kind: str, cases: Sequence[Case], rates: Rates) -> Named:
+def _roofline(device: str, kind: str, cases: Sequence[Timing], rates: Calibration) -> Named:
     from matplotlib.ticker import EngFormatter, LogLocator
     from matplotlib.transforms import Bbox
 
-    points = sorted((case.flop / case.bytes, _rate(case, case.flop), case.precision, _batch(case)) for case in cases)
-    peaks = {name: rates.matmul[name] for name in STYLES if any(name == precision for *_, precision, _ in points)}
+    points = sorted((case.flop / case.bytes, case.rate(case.flop), case.precision, _batch(case)) for case in cases)
+    peaks = {name: rates.matmul[name] for name in LOOKS if any(name == precision for *_, precision, _ in points)}
     x = [*(intensity for intensity, *_ in points), *(peak / rates.memory for peak in peaks.values())]
     y = [*(rate for _, rate, *_ in points), *peaks.values()]
     left, right, top = min(x) / 3, max(x) * 4, max(peaks.values())
@@ -247,7 +260,7 @@ def _roofline(device: str, kind: str, cases: Sequence[Case], rates: Rates) -> Na
     names = [f"memory, {EngFormatter('B/s')(float(f'{rates.memory:.3g}'))}"]
     ends = []
     for name, peak in peaks.items():
-        *_, marker, dashes = STYLES[name]
+        *_, marker, dashes = LOOKS[name]
         path = [each for each in points if each[2] == name]
         xs, ys = [each[0] for each in path], [each[1] for each in path]
         axes.plot(xs, ys, linewidth=0.7)
@@ -275,7 +288,7 @@ def _roofline(device: str, kind: str, cases: Sequence[Case], rates: Rates) -> Na
     return f"roofline-{device}-{kind}", says, figure
 
 
-def _intervals(device: str, rows: Sequence[tuple[Finding, list[float]]]) -> Named:
+def _intervals(device: str, rows: Sequence[tuple[Finding, Floats]]) -> Named:
     figure = _figure(LINE * (2.1 * len(rows) + 1), device)
     axes, names = figure.subplots(), []
     axes.axvline(1, **DASHED)
@@ -297,7 +310,7 @@ def _intervals(device: str, rows: Sequence[tuple[Finding, list[float]]]) -> Name
     return f"reference-{device}", says, figure
 
 
-def _rounds(case: Case, text: str) -> Named:
+def _rounds(case: Timing, text: str) -> Named:
     rounds = np.asarray(case.rounds)
     unit, size = ("s", 1.0) if case.median >= 1 else ("ms", 1e-3)
     blocks = np.array_split(rounds, min(MAX_POINTS, len(rounds)))
@@ -327,7 +340,7 @@ def _rounds(case: Case, text: str) -> Named:
     return f"steps-{case.case}", says, figure
 
 
-def _sampled(case: Case) -> dict[str, Floats]:
+def _sampled(case: Timing) -> dict[str, Floats]:
     """Return clock and temperature beside a case under their labels, as far as they were recorded."""
     clock, whose = ("cpu_mhz", "processors") if case.device.startswith("cpu") else ("gpu_mhz", "GPU")
     ghz, degrees = (np.asarray(case.samples.get(name, ()), np.float64) for name in (clock, "temperature"))

@@ -5,19 +5,20 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from xml.etree import ElementTree as ET
 
 import matplotlib as mpl
 import numpy as np
 import pytest
 
+from alexnet_repro.verify.benchmark.timing import Calibration, Timing
 from alexnet_repro.verify.finding import Finding
 from alexnet_repro.verify.report import plots
-from alexnet_repro.verify.report.read import Case, Rates
 
 pytestmark = pytest.mark.filterwarnings("error")  # such as that of a layout that found no room
 PRECISIONS = ("float32", "tf32", "mixed_bfloat16", "mixed_float16")
-RATES = {"gpu:0": Rates({"float32": 5e13, "tf32": 4e14}, 3e12)}
+RATES = Calibration("gpu:0", {"float32": 5e13, "tf32": 4e14}, 3e12)
 GPU = {"seconds": (0.1, 0.9, 1.7), "gpu_mhz": (1755, 1500, 1400), "temperature": (60, 70, None)}
 UNRECORDED = "no clock or temperature recorded"
 SVG = "{http://www.w3.org/2000/svg}"
@@ -33,7 +34,7 @@ print("".join(each.svg for each in test_plots.every_kind()), end="")
 def case(title, batch=128, precision="float32", device="gpu:0", rounds=(1.0, 1.1, 1.2), **fields):
     """Return a case of as many images as its batch has."""
     name = f"{title}[device={device}-batch={batch}-precision={precision}]"
-    return Case(name, device, precision, rounds, **{"images": batch, **fields})
+    return Timing(name, device, precision, rounds, **{"images": batch, **fields})
 
 
 def work(batch=128, precision="float32", title="forward", device="gpu:0", **fields):
@@ -55,7 +56,7 @@ def learned(**data):
 def steps(device="gpu:0", rounds=(0.5, 0.5, 0.5, 0.5), **samples):
     """Return the drawing of a case with such samples."""
     name = f"train_step[device={device}-batch=32]"
-    (drawing,) = plots.step_times([Case(name, device, "float32", rounds, samples=samples)])
+    (drawing,) = plots.step_times([Timing(name, device, "float32", rounds, samples=samples)])
     return drawing
 
 
@@ -66,7 +67,7 @@ def every_kind():
         *plots.throughput(cases),
         *plots.step_times(cases),
         *plots.against_reference([speed()]),
-        *plots.rooflines([work()], RATES),
+        *plots.rooflines([work()], [RATES]),
         plots.learning_curve("quick", range(100), [1.0] * 100, [0.5] * 100, [(50, 0.8)]),
     ]
 
@@ -171,8 +172,8 @@ def test_hatches_differ():
 
 def test_invalid_case_has_no_bar():
     """A failed case is there by name, as invalid, without a bar; nor does it set the others' scale."""
-    cases = [case("forward", precision="float32"), case("forward", precision="tf32", rounds=(1e-9,), void=True)]
-    invalid, alone = plots.throughput(cases)[0], plots.throughput(cases[:1])[0]
+    cases = [case("forward", precision="float32"), case("forward", precision="tf32", rounds=(1e-9,))]
+    invalid, alone = plots.throughput(cases, {cases[1].case})[0], plots.throughput(cases[:1])[0]
     assert {"tf32", "invalid"} <= set(texts(invalid))
     assert invalid.svg.count("stroke-width: 0.8; stroke-linejoin: miter") == 1
     assert alone.svg.count("stroke-width: 0.8; stroke-linejoin: miter") == 1
@@ -181,8 +182,8 @@ def test_invalid_case_has_no_bar():
 def test_one_drawing_per_device_and_kind():
     """Devices and kinds of case each have a drawing; cases without batch or precision have none."""
     cases = [case(title, device=device) for title in ("forward", "train_step") for device in ("gpu:0", "gpu:1")]
-    cases += [Case("draw_train[batch=128]", "cpu:0", "", (1.0,), images=128)]
-    cases += [Case("forward[device=gpu:1-batch=128-precision=tf32-xla=on]", "gpu:1", "tf32", (1.0,), images=128)]
+    cases += [Timing("draw_train[batch=128]", "cpu:0", "", (1.0,), images=128)]
+    cases += [Timing("forward[device=gpu:1-batch=128-precision=tf32-xla=on]", "gpu:1", "tf32", (1.0,), images=128)]
     assert [each.name for each in plots.throughput(cases)] == [
         "throughput-gpu-0-forward",
         "throughput-gpu-1-forward",
@@ -192,7 +193,7 @@ def test_one_drawing_per_device_and_kind():
     ]
     assert len(plots.step_times(cases)) == 2
     cases = [work(), work(precision="tf32"), work(device="gpu:1"), work(title="train_step")]
-    assert [each.name for each in plots.rooflines(cases, RATES | {"gpu:1": RATES["gpu:0"]})] == [
+    assert [each.name for each in plots.rooflines(cases, [RATES, replace(RATES, device="gpu:1")])] == [
         "roofline-gpu-0-forward",
         "roofline-gpu-1-forward",
         "roofline-gpu-0-train-step",
@@ -243,7 +244,7 @@ def test_findings_without_numbers_are_not_drawn(finding):
 
 def test_roofs_and_batches_are_named():
     """Each precision has its peak beside its marker, memory its rate, and the smallest and largest batch a number."""
-    (drawing,) = plots.rooflines([work(b, flop=b * 1e10, bytes=1e9) for b in (1, 32, 512)], RATES)
+    (drawing,) = plots.rooflines([work(b, flop=b * 1e10, bytes=1e9) for b in (1, 32, 512)], [RATES])
     found = texts(drawing)
     assert {"forward, gpu:0: roofline", "FLOP per byte", "FLOP/s", "float32, 50 TFLOP/s", "memory, 3 TB/s"} <= set(
         found
@@ -254,14 +255,14 @@ def test_roofs_and_batches_are_named():
 def test_batches_cover_nothing():
     """Two precisions at one place have one number between them above and below it, and a third has none."""
     cases = [work(precision=each) for each in PRECISIONS]
-    (drawing,) = plots.rooflines(cases, {"gpu:0": Rates(dict.fromkeys(PRECISIONS, 5e13), 3e12)})
+    (drawing,) = plots.rooflines(cases, [Calibration("gpu:0", dict.fromkeys(PRECISIONS, 5e13), 3e12)])
     assert texts(drawing).count("128") == 2
 
 
 def test_a_case_lies_where_its_work_is():
     """Of two cases, ten times the operations for a byte lie a decade further right, ten times the rate a decade up."""
     cases = [work(1), work(2, flop=1e13)]  # intensity and rate ten times as large
-    (drawing,) = plots.rooflines(cases, {"gpu:0": Rates({"float32": 2e14}, 3e12)})
+    (drawing,) = plots.rooflines(cases, [Calibration("gpu:0", {"float32": 2e14}, 3e12)])
     path = re.search(r'd="([^"]*)"[^>]*?style="fill: none; stroke: #0b5cad; stroke-width: 0.7', drawing.svg)[1]
     (x0, y0), (x1, y1) = places(path)
     roof = re.search(r'd="([^"]*)"[^>]*?style="fill: none; stroke: #1b1f24; stroke-width: 1.5', drawing.svg)[1]
@@ -274,26 +275,26 @@ def test_a_case_lies_where_its_work_is():
 @pytest.mark.parametrize(
     ("fields", "rates"),
     [
-        pytest.param({}, {}, id="rates=none"),
-        pytest.param({"device": "gpu:1"}, RATES, id="rates=of another"),
-        pytest.param({"precision": "mixed_float16"}, RATES, id="rates=of other precisions"),
-        pytest.param({}, {"gpu:0": Rates({"float32": 0.0}, 3e12)}, id="rate=0"),
-        pytest.param({}, {"gpu:0": Rates({"float32": float("inf")}, 3e12)}, id="rate=inf"),
-        pytest.param({}, {"gpu:0": Rates({"float32": 5e13}, float("nan"))}, id="memory=nan"),
-        pytest.param({"bytes": 0}, RATES, id="bytes=unknown"),
-        pytest.param({"flop": 0}, RATES, id="flop=none"),
-        pytest.param({"void": True}, RATES, id="case=invalid"),
-        pytest.param({"precision": "other"}, {"gpu:0": Rates({"other": 1e12}, 3e12)}, id="precision=unknown"),
+        pytest.param({}, {"device": "gpu:1"}, id="rates=of another"),
+        pytest.param({"precision": "mixed_float16"}, {}, id="rates=of other precisions"),
+        pytest.param({}, {"matmul": {"float32": 0.0}}, id="rate=0"),
+        pytest.param({}, {"matmul": {"float32": math.inf}}, id="rate=inf"),
+        pytest.param({}, {"memory": math.nan}, id="memory=nan"),
+        pytest.param({"bytes": 0}, {}, id="bytes=unknown"),
+        pytest.param({"flop": 0}, {}, id="flop=none"),
+        pytest.param({"precision": "other"}, {"matmul": {"other": 1e12}}, id="precision=unknown"),
     ],
 )
 def test_nothing_is_drawn_of_what_is_not_known(fields, rates):
-    """Without a calibration, work or speed there is no roofline, and no error."""
-    assert plots.rooflines([work(**fields)], rates) == []
+    """Without a calibration, work or speed there is no roofline, and no error; nor of an invalid case."""
+    assert plots.rooflines([work(**fields)], [replace(RATES, **rates)]) == []
+    assert plots.rooflines([work()], []) == []
+    assert plots.rooflines([work()], [RATES], {work().case}) == []
 
 
 def test_precisions_differ_in_shape():
     """Markers are of different shapes, and roofs of different dashes."""
-    (drawing,) = plots.rooflines([work(precision=each) for each in RATES["gpu:0"].matmul], RATES)
+    (drawing,) = plots.rooflines([work(precision=each) for each in RATES.matmul], [RATES])
     markers = set(re.findall(r'<use xlink:href="#([^"]+)"[^>]*style="fill: #0b5cad', drawing.svg))
     shapes = {re.search(rf'<path id="{each}" d="([^"]*)"', drawing.svg)[1] for each in markers}
     assert len(shapes) == 2
