@@ -75,8 +75,7 @@ def throughput(timings: Sequence[Timing], invalid: Collection[str] = ()) -> list
         timings: of all cases.
         invalid: the names of cases that are shown without a rate (`RunRecord.invalid`).
     """
-    groups = _grouped(case for case in timings if case.precision)
-    return _drawn(_bars, ((*group, invalid) for group in groups))
+    return _drawn(_bars, ((*group, invalid) for group in _grouped(case for case in timings if case.precision)))
 
 
 def rooflines(
@@ -121,9 +120,9 @@ def learning(findings: Sequence[Finding]) -> list[Drawing]:
     curves = []
     for each in findings:
         data = each.data if isinstance(each.data, dict) else {}
-        losses, accuracies, batch = (_numbers(data.get(name)) for name in ("losses", "accuracies", "batch"))
-        if each.check == "learning" and len(losses) and len(batch) == 1 and 0 < batch[0] < math.inf:
-            images = batch * np.arange(1, len(losses) + 1)
+        losses, accuracies, batch = map(_numbers, (data.get("losses"), data.get("accuracies"), [data.get("batch")]))
+        if each.check == "learning" and len(losses) and len(batch) and 0 < batch[0] < math.inf:
+            images = batch[0] * np.arange(1, len(losses) + 1)
             shares = accuracies if len(accuracies) == len(losses) else accuracies[:0]
             curves.append((f"{each.device}, {each.precision}", images, losses, shares, ()))
     return _drawn(_curve, curves)
@@ -200,9 +199,9 @@ def _has_roof(case: Timing, rates: Calibration | None) -> bool:
 
 
 def _numbers(values: Any) -> Floats:
-    """Return one number or a list of them from a finding's data, None as NaN; nothing where anything else is in it."""
+    """Return a list of numbers from a finding's data, None as NaN; none where it is anything else."""
     try:
-        return np.array(NUMBERS.validate_python(values if isinstance(values, list) else [values]), np.float64)
+        return np.array(NUMBERS.validate_python(values), np.float64)
     except ValidationError:
         return np.array([])
 

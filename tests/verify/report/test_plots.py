@@ -386,6 +386,7 @@ def test_curve_of_a_check():
     ("data", "drawn"),
     [
         pytest.param({}, [], id="data=none"),
+        pytest.param({"batch": 20}, [], id="losses=absent"),
         pytest.param({"losses": [1.0], "batch": 0}, [], id="batch=0"),
         pytest.param({"losses": [1.0], "batch": "inf"}, [], id="batch=inf"),
         pytest.param({"losses": "abc", "batch": 20}, [], id="losses=text"),
