@@ -126,7 +126,7 @@ def test_interrupted_worker(workers):
     [
         pytest.param(("-k", "shapes", "--replays=4"), "was given other options: options replays is '4' there, '3' on",
                      id="other=options"),
-        pytest.param(("-k", "shapes or copies"), "runs other tests: 2, and", id="other=tests"),
+        pytest.param(("-k", "shapes or dropout"), "runs other tests: 2, and", id="other=tests"),
     ],
 )  # fmt: skip
 def test_asked_something_else(workers, second, said):
