@@ -134,14 +134,11 @@ def update_time(devices: int, images: int, figures: Figures) -> UpdateTime:
     )
 
 
-def weak_efficiency(devices: int, images: int, figures: Figures) -> float:
-    """Return one device's time over that of many, with as many images on each: 1 is linear."""
-    return update_time(1, images, figures).seconds / update_time(devices, images, figures).seconds
-
-
-def strong_efficiency(devices: int, batch: int, figures: Figures) -> float:
-    """Return one device's time over that of many and their number, with as many images in all: 1 is linear."""
-    return update_time(1, batch, figures).seconds / devices / update_time(devices, batch // devices, figures).seconds
+def efficiency(devices: int, images: int, figures: Figures, *, strong: bool = False) -> float:
+    """Return linear scaling's time over that of the devices, from one with as many images (strong: as many in all)."""
+    share = devices if strong else 1
+    linear = update_time(1, images * share, figures).seconds / share
+    return linear / update_time(devices, images, figures).seconds
 
 
 def nominal(peak: float = PEAK, mfu: float = MFU, ports: int = 1) -> Figures:
@@ -172,24 +169,25 @@ def measured(figures: Figures, found: Sequence[Finding]) -> Figures:
     return replace(figures, image=max(max(each["seconds"].values()) / each["images"] for each in alone), update=0.0)
 
 
-def breaks(update: UpdateTime, efficiency: float) -> list[str]:
-    """Return what has broken, keys of `KNOBS`."""
+def breaks(update: UpdateTime, share: float) -> list[str]:
+    """Return what has broken at this efficiency, keys of `KNOBS`."""
     data = ["data"] if update.updates_per_epoch < 1 else []
-    return [*data, *([update.costliest] if efficiency < MIN_EFFICIENCY else [])]
+    return [*data, *([update.costliest] if share < MIN_EFFICIENCY else [])]
 
 
 def table(figures: Figures, images: int, batch: int) -> list[str]:
     """Return a Markdown table: `images` on each GPU, then `batch` in all."""
     lines = [f"| {' | '.join(HEADINGS)} |", f"|{'---:|' * (len(HEADINGS) - 1)}---|"]
-    cases = [(devices, images, weak_efficiency(devices, images, figures)) for devices in DEVICES]
-    cases += [(devices, batch // devices, strong_efficiency(devices, batch, figures)) for devices in DEVICES[1:]]
-    for devices, each, efficiency in cases:
+    cases = [(devices, images, False) for devices in DEVICES]
+    cases += [(devices, batch // devices, True) for devices in DEVICES[1:]]
+    for devices, each, strong in cases:
+        share = efficiency(devices, each, figures, strong=strong)
         update = update_time(devices, each, figures)
         parts = (update.compute, update.bandwidth, update.latency, update.input, update.seconds)
         times = " | ".join(f"{seconds * 1e3:.2f}" for seconds in parts)
         lines.append(
-            f"| {devices:,} | {each:,} | {devices * each:,} | {times} | {update.rate:,.0f} | {efficiency * 100:.3g} % "
-            f"| {update.updates_per_epoch:,.3g} | {', '.join(breaks(update, efficiency))} |"
+            f"| {devices:,} | {each:,} | {devices * each:,} | {times} | {update.rate:,.0f} | {share * 100:.3g} % "
+            f"| {update.updates_per_epoch:,.3g} | {', '.join(breaks(update, share))} |"
         )
     return lines
 
