@@ -1,6 +1,6 @@
 """Records of trainings that never were, with round figures: what pages are made from in tests."""
 
-from benchmarks.records.tools.planned import RUNS
+from benchmarks.records.tools.runs import RUNS
 
 LAYERS = [
     {"name": "conv2d", "kind": "Conv2D", "output_shape": [54, 54, 96], "parameters": 11_712, "filters": 96},

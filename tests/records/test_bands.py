@@ -40,14 +40,14 @@ def test_band(values, spread, degrees, middle, half):
         (0.84, 0.84, 0.016, 1, "reproduced"),
         (0.84, 0.855, 0.016, 1, "reproduced"),
         (0.84, 0.825, 0.016, 1, "reproduced"),
-        (0.84, 0.86, 0.016, 1, "can't be told"),
-        (0.84, 0.80, 0.016, 1, "can't be told"),
+        (0.84, 0.86, 0.016, 1, "inconclusive"),
+        (0.84, 0.80, 0.016, 1, "inconclusive"),
         (0.84, 0.79, 0.016, 1, "not reproduced"),
         (0.84, 0.89, 0.016, 1, "not reproduced"),
         (0.84, 0.855, 0.016, 5, "reproduced"),
         (0.84, 0.86, 0.016, 5, "not reproduced"),
         (0.84, 0.86, 0.048, 2, "reproduced"),
-        (0.84, 0.86, 0.049, 2, "can't be told"),
+        (0.84, 0.86, 0.049, 2, "inconclusive"),
         (0.84, 0.90, 0.049, 2, "not reproduced"),
         (0.84, 0.84, 0.0, 1, "reproduced"),
         (0.84, 0.85, 0.0, 1, "not reproduced"),
@@ -55,7 +55,7 @@ def test_band(values, spread, degrees, middle, half):
 )
 def test_verdict(printed, middle, half, runs, expected):
     """Inside its band a figure is reproduced, outside it isn't; of one seed within three bands, or inside a band that a
-    few seeds make three times as wide, it can't be told.
+    few seeds make three times as wide, it is inconclusive.
     """
     found, why = verdict(printed, Band(middle, half, runs, alone=0.016))
     assert found == expected

@@ -1,4 +1,4 @@
-"""benchmarks/records/README.md: what the committed records say, and what is said of any others."""
+"""benchmarks/records/README.md: made from the committed records, and from any others."""
 
 import dataclasses
 import shlex
@@ -8,10 +8,9 @@ import pytest
 
 from alexnet_repro.cli import parser as command_line
 from alexnet_repro.verify.report.training_record import read_records
-from benchmarks.records.tools import claims
-from benchmarks.records.tools import make_page as made
+from benchmarks.records.tools import claims, make_page
 from benchmarks.records.tools.combinations import combinations, effects, unlike
-from benchmarks.records.tools.planned import GPU_PRECISION, ON_GPU, RUNS, after_epochs, check, same_but_seed
+from benchmarks.records.tools.runs import GPU_PRECISION, ON_GPU, RUNS, after_epochs, check, same_but_seed
 from tests.helpers.paths import ROOT
 from tests.helpers.records import LAYERS, measured, record
 
@@ -19,15 +18,15 @@ ALL = {name: record(name) for name in RUNS}
 
 
 def test_page_is_of_the_records():
-    """The page that is committed is what its script makes of the records that are."""
-    text = made.page(read_records(ROOT / "benchmarks/records"))
-    assert made.PAGE.read_text(encoding="utf-8") == text, "type: python -m benchmarks.records.tools.make_page"
+    """The committed page is what its script makes of the committed records."""
+    text = make_page.page(read_records(ROOT / "benchmarks/records"))
+    assert make_page.PAGE.read_text(encoding="utf-8") == text, "type: python -m benchmarks.records.tools.make_page"
 
 
 @pytest.mark.parametrize("name", list(RUNS))
 def test_page_without_a_record(name):
-    """A record that is missing is said to be so, with a command that can be typed; one that is there isn't."""
-    without = made.page({each: found for each, found in ALL.items() if each != name})
+    """A missing record is listed with a command that works; one that is there isn't."""
+    without = make_page.page({each: found for each, found in ALL.items() if each != name})
     command = next(line for line in without.splitlines() if line.startswith(f"- `{name}`: **not run yet**"))
     words = shlex.split(command.split("`")[3])
     assert words[:3] == ["python", "-m", "alexnet_repro"]
@@ -38,15 +37,15 @@ def test_page_without_a_record(name):
         RUNS[name].seed,
         RUNS[name].precision,
     )
-    assert "not run yet" not in made.page(ALL)
+    assert "not run yet" not in make_page.page(ALL)
 
 
 @pytest.mark.parametrize("names", [[], ["epoch_softmax_128"], ["quick_seed3"], ["documented_softmax"]], ids=str)
 def test_page_of_a_few_records(names):
     """Whatever records there are, each figure and claim of the document has its line."""
-    text = made.page({name: ALL[name] for name in names})
-    for said in ("2.3014", "0.0547", "0.8395", "0.4867", "0.5035", "15 ms", *(f"| {n}. " for n in range(1, 10))):
-        assert said in text
+    text = make_page.page({name: ALL[name] for name in names})
+    for figure in ("2.3014", "0.0547", "0.8395", "0.4867", "0.5035", "15 ms", *(f"| {n}. " for n in range(1, 10))):
+        assert figure in text
     for layer in LAYERS:
         assert f"| `{layer['name']}` |" in text
 
@@ -81,7 +80,7 @@ def test_verdicts_of_printed_figures():
 
 
 @pytest.mark.parametrize(
-    ("accuracy", "expected"), [(0.84, "reproduced"), (0.80, "can't be told"), (0.70, "not reproduced")]
+    ("accuracy", "expected"), [(0.84, "reproduced"), (0.80, "inconclusive"), (0.70, "not reproduced")]
 )
 def test_verdict_of_a_worse_run(accuracy, expected):
     """The claim of 0.84 is as good as the run it is asked of."""
@@ -118,8 +117,8 @@ def test_four_combinations():
     found = combinations(
         {name: ALL[name] for name in ("documented", "documented_softmax", "epoch_normalised_sigmoid_128")}
     )
-    told = {key: each and (each.name, each.updates, each.images, each.accuracy) for key, each in found.items()}
-    assert told == {
+    shown = {key: each and (each.name, each.updates, each.images, each.accuracy) for key, each in found.items()}
+    assert shown == {
         ("normalised_sigmoid", 32): ("documented", 1_876, 60_032, 0.8),
         ("softmax", 32): ("documented_softmax", 1_876, 60_032, 0.75),
         ("normalised_sigmoid", 128): ("epoch_normalised_sigmoid_128", 469, 60_032, 0.8),
@@ -130,11 +129,11 @@ def test_four_combinations():
     assert effects(found) == [
         (
             "`softmax` instead of `normalised_sigmoid`, updates of 32: -0.0500 in accuracy, "
-            "more than the test images explain (±0.0116 at the most)"
+            "more than the test images explain (at most ±0.0116)"
         ),
         (
             "Updates of 128 instead of 32, `normalised_sigmoid`: +0.0000 in accuracy, "
-            "which the test images alone may explain (±0.0111 at the most)"
+            "which the test images alone may explain (at most ±0.0111)"
         ),
     ]
 
@@ -145,19 +144,19 @@ def test_measured_within_epochs():
     records = {**ALL, "documented": record("documented", evaluations=often)}
     assert [each["updates"] for each in after_epochs(records["documented"])] == [1_876, 3_748]
     assert combinations(records)["normalised_sigmoid", 32].accuracy == 0.8
-    assert "accuracy and loss: 0.8000 (0.6000), 0.8500 (0.4500)." in made.page(records)
+    assert "accuracy and loss: 0.8000 (0.6000), 0.8500 (0.4500)." in make_page.page(records)
 
 
 def test_combinations_of_different_trainings():
     """Combinations that differ in more than loss and update size are shown, but nothing is concluded."""
     mixed = {**ALL, "epoch_softmax_128": record("epoch_softmax_128", precision="float32", seed=0)}
     assert unlike(combinations(mixed)) == ["precision"]
-    assert "These differ in precision as well" in made.page(mixed)
-    assert " in accuracy, " not in made.page(mixed)
+    assert "These differ in precision as well" in make_page.page(mixed)
+    assert " in accuracy, " not in make_page.page(mixed)
 
 
 @pytest.mark.parametrize(
-    ("name", "other", "said"),
+    ("name", "other", "text"),
     [
         ("documented", record("documented_softmax"), "loss softmax"),
         ("quick_seed0", record("quick_seed1"), "seed 1"),
@@ -173,14 +172,14 @@ def test_combinations_of_different_trainings():
     ],
     ids=lambda value: value["name"] if isinstance(value, dict) else None,
 )
-def test_records_of_another_training(name, other, said):
+def test_records_of_another_training(name, other, text):
     """A record that isn't what its name says, or of generated images, is refused by name."""
-    with pytest.raises(ValueError, match=f"{name} is of another training than its name says: {said}"):
+    with pytest.raises(ValueError, match=f"{name} is of another training than its name says: {text}"):
         check({name: other})
 
 
 def test_command_on_a_gpu():
-    """What is typed for a run on a GPU has it measured within epochs, too, and as fast as the GPU can."""
+    """The command of a run on a GPU evaluates within epochs, too, and trains as fast as the GPU can."""
     name = f"documented_{GPU_PRECISION}_seed3"
     assert RUNS[name].command(name) == (
         f"python -m alexnet_repro train --recipe=documented --precision={GPU_PRECISION} --seed=3 --evaluate-every=100 "
@@ -199,23 +198,23 @@ def on_gpu(*later):
 
 
 def test_document_on_a_gpu():
-    """Where its program was run on a GPU, that is what the document is held against; the older run is folded."""
+    """Where its program was run on a GPU, that is what the document is compared with; the older run is folded."""
     old = {name: ALL[name] for name in ("documented", "documented_softmax")}
-    said = made.page(old | on_gpu(10, 20, 30, 40, 50))
+    text = make_page.page(old | on_gpu(10, 20, 30, 40, 50))
     head = f"### The document's own program on NVIDIA H100 80GB HBM3: `normalised_sigmoid`, {GPU_PRECISION}, 5 seeds"
-    assert [line for line in said.splitlines() if line.startswith("### ")] == [
+    assert [line for line in text.splitlines() if line.startswith("### ")] == [
         head,
         "### `documented_softmax`: what the same code trains today",
         "### Beside the training",
     ]
     # s = 0.0015811, t(1,537) = 1.96, sqrt(1.2 s^2 + 0.872 * 0.128 / 2000)
     row = "| 0.8395 | 0.8720 | 0.8570 to 0.8870 | **not reproduced**: 0.0325 from what was measured, 5 seeds |"
-    assert said.count(row) == 1
-    assert f"About 0.84 on test data {row.removeprefix('| 0.8395 ')}" in said
-    assert "accuracy and loss, means of 5 seeds: 0.8165 (0.5067)." in said
-    folded = said[said.index("<details><summary>The same in mixed_bfloat16 on A processor, 2 processors") :]
+    assert text.count(row) == 1
+    assert f"About 0.84 on test data {row.removeprefix('| 0.8395 ')}" in text
+    assert "accuracy and loss, means of 5 seeds: 0.8165 (0.5067)." in text
+    folded = text[text.index("<details><summary>The same in mixed_bfloat16 on A processor, 2 processors") :]
     assert "| 0.8395 | 0.8400 | 0.8239 to 0.8561 | **reproduced**" in folded[: folded.index("</details>")]
-    assert f"![Learning curve of documented_{GPU_PRECISION}_seed0]" in said
+    assert f"![Learning curve of documented_{GPU_PRECISION}_seed0]" in text
     # An epoch is 1,872 updates, after the first draw's 4.
     for line in (
         "| updates (epochs) | accuracy reaches 0.8395 | loss falls to 0.4867 |",
@@ -224,9 +223,9 @@ def test_document_on_a_gpu():
         "| median | 2,106 (1.12) | 2,076 (1.11) |",
         "| least to most | 2,086 (1.11) to 2,126 (1.13) | 2,076 (1.11) to 2,076 (1.11) |",
     ):
-        assert line in said.splitlines()
+        assert line in text.splitlines()
     both = "Both are reproduced at once from 1,936 (1.03) to 2,260 (1.21) updates."
-    assert f"\nAccuracy comes 10 to 50 updates after the loss. {both}\n" in said
+    assert f"\nAccuracy comes 10 to 50 updates after the loss. {both}\n" in text
 
 
 @pytest.mark.parametrize(
@@ -241,33 +240,33 @@ def test_document_on_a_gpu():
     ids=str,
 )
 def test_which_figure_comes_first(later, expected):
-    """The page says by how many updates, and doesn't count a figure that is never passed."""
+    """The page says by how many updates, and leaves out a figure that is never passed."""
     found = on_gpu(*later)
     if later == (300,):
         found[next(iter(ON_GPU))]["evaluations"][-1]["loss"] = 0.51
-    assert expected in made.page(found)
+    assert expected in make_page.page(found)
 
 
 def test_seeds():
-    """Five seeds are told with their mean, their spread and where one more would lie."""
+    """Five seeds have their mean, their spread and where one more would lie."""
     shares = (0.82, 0.83, 0.825, 0.835, 0.815)
     records = {f"quick_seed{seed}": record(f"quick_seed{seed}", accuracy=share) for seed, share in enumerate(shares)}
-    said = made.page(records)
+    text = make_page.page(records)
     # s = 0.00790569, t(4) = 2.776445, sqrt(1.2)
-    assert "seeds 0, 1, 2, 3, 4: 0.8200, 0.8300, 0.8250, 0.8350, 0.8150; mean 0.8250, standard deviation 0.0079" in said
-    assert "one more seed would lie from 0.8010 to 0.8490 (Student's, n = 5)" in said
+    assert "seeds 0, 1, 2, 3, 4: 0.8200, 0.8300, 0.8250, 0.8350, 0.8150; mean 0.8250, standard deviation 0.0079" in text
+    assert "one more seed would lie from 0.8010 to 0.8490 (Student's, n = 5)" in text
 
 
 def test_seeds_of_two_precisions():
     """Trainings in another precision are other trainings: they have a mean of their own."""
     records = {f"quick_seed{seed}": record(f"quick_seed{seed}", accuracy=0.82) for seed in range(3)}
     records["quick_seed3"] = record("quick_seed3", accuracy=0.9, precision="mixed_bfloat16")
-    said = made.page(records)
-    assert "float32, seeds 0, 1, 2: 0.8200, 0.8200, 0.8200; mean 0.8200, standard deviation 0.0000" in said
-    assert "mixed_bfloat16, seed 3: 0.9000; **not run yet**: `quick_seed4`" in said
+    text = make_page.page(records)
+    assert "float32, seeds 0, 1, 2: 0.8200, 0.8200, 0.8200; mean 0.8200, standard deviation 0.0000" in text
+    assert "mixed_bfloat16, seed 3: 0.9000; **not run yet**: `quick_seed4`" in text
 
 
-def test_runs_tell_their_device():
+def test_runs_name_their_device():
     """A row says on what it was trained and how long its updates took, but for the first; the list says with what."""
     here = record("documented")["environment"]
     packages = {
@@ -278,21 +277,21 @@ def test_runs_tell_their_device():
     }
     on_gpu = {**here, "gpus": ["NVIDIA H100 80GB HBM3"], "packages": packages}
     found = {"documented": record("documented", environment=on_gpu), "quick_seed0": record("quick_seed0")}
-    said = made.page(found)
-    assert "| mixed_bfloat16, 0 | NVIDIA H100 80GB HBM3 | 299,648 |" in said
-    assert "| float32, 0 | A processor, 2 processors | 60,032 | 0.8400 | 0.8240 to 0.8560 | 997 s | 40.0 |" in said
+    text = make_page.page(found)
+    assert "| mixed_bfloat16, 0 | NVIDIA H100 80GB HBM3 | 299,648 |" in text
+    assert "| float32, 0 | A processor, 2 processors | 60,032 | 0.8400 | 0.8240 to 0.8560 | 997 s | 40.0 |" in text
     assert (
-        "  with tensorflow 2.21.0, keras 3.15.1, numpy 2.4.0, nvidia-cublas 13.2.0, nvidia-cudnn-cu13 9.15; rev" in said
+        "  with tensorflow 2.21.0, keras 3.15.1, numpy 2.4.0, nvidia-cublas 13.2.0, nvidia-cudnn-cu13 9.15; rev" in text
     )
 
 
 def test_notes_are_text():
     """What a record's note holds is shown, and can't break the page."""
-    said = made.page({"documented": record("documented", note="two | three\n<b>*cores*</b>")})
-    assert r"Note: two \| three \<b\>\*cores\*\</b\>." in said
+    text = make_page.page({"documented": record("documented", note="two | three\n<b>*cores*</b>")})
+    assert r"Note: two \| three \<b\>\*cores\*\</b\>." in text
 
 
-def test_rows_are_frozen():
-    """What was found isn't changed by who shows it."""
+def test_claims_are_frozen():
+    """What was found isn't changed by what shows it."""
     with pytest.raises(dataclasses.FrozenInstanceError):
         claims.claims(ALL)[0].verdict = "reproduced"

@@ -1,19 +1,20 @@
 """Is a printed figure what was measured? A band at 95 %, and one of three verdicts."""
 
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scipy.special import stdtrit
+from scipy.stats import t
 
-REPRODUCED, NOT_REPRODUCED, UNKNOWN = "reproduced", "not reproduced", "can't be told"
+REPRODUCED, NOT_REPRODUCED, INCONCLUSIVE = "reproduced", "not reproduced", "inconclusive"
 NORMAL = 1.96  # two-sided, 95 %
-WITHIN_REACH = 3  # bands: what another seed may do beyond the spread of the images, where only one was run
+MAX_BANDS = 3  # what another seed may do beyond the spread of the images, where only one was run
 
 
 @dataclass(frozen=True)
 class Band:
-    """Where the same thing done once more would lie, 19 times of 20."""
+    """The interval in which one more such run lies 19 times out of 20."""
 
     middle: float
     half: float
@@ -32,20 +33,19 @@ def band(values: Sequence[float], spread: float, degrees: float = math.inf) -> B
     """Return the band of a figure that was printed of one run, from what was measured in several.
 
     Args:
-        values: what was measured, a run each, of other seeds; one at least.
+        values: what was measured, one per run, of other seeds; at least one.
         spread: the standard deviation that the printed figure has of its own: which images were drawn, mostly.
         degrees: of freedom of that standard deviation.
 
-    Of one run, the band is that of `spread` alone. Of several, what runs differ by comes on top: Student's interval
+    Of one run, the band is that of `spread` alone. Of several, the variance between runs is added: Student's interval
     for one more run, of variance `s² (1 + 1/n) + spread²`. Of the first term there are n − 1 degrees of freedom, of the
     second `degrees`, and of the sum those by Welch (1947) and Satterthwaite (1946).
     """
-    n = len(values)
-    middle = math.fsum(values) / n
-    between = (1 + 1 / n) * math.fsum((value - middle) ** 2 for value in values) / max(1, n - 1)
+    n, middle = len(values), statistics.fmean(values)
+    between = (1 + 1 / n) * statistics.variance(values, middle) if n > 1 else 0.0
     variance = between + spread**2
     uncertain = between**2 / max(1, n - 1) + spread**4 / degrees
-    factor = float(stdtrit(variance**2 / uncertain, 0.975)) if uncertain else NORMAL
+    factor = float(t.ppf(0.975, variance**2 / uncertain)) if uncertain else NORMAL
     return Band(middle, factor * math.sqrt(variance), n, NORMAL * spread)
 
 
@@ -55,18 +55,18 @@ def binomial(share: float, images: int) -> float:
 
 
 def verdict(printed: float, found: Band) -> tuple[str, str]:
-    """Return whether a printed figure is reproduced, and why: inside its band, it is.
+    """Return whether a printed figure is reproduced, and why: inside its band, it is; outside, it isn't.
 
-    Outside it isn't, unless only one seed was run and the figure is within three bands: then it can't be told, for
-    what another seed would give isn't known. Nor can it where a few seeds make the band more than three times as wide
-    as that of one: almost anything is inside it.
+    It is inconclusive where few seeds make the band more than `MAX_BANDS` times as wide as that of one, since almost
+    anything is inside; and where only one seed was run and the figure is within `MAX_BANDS` bands, since what another
+    seed gives isn't known.
     """
     off = abs(printed - found.middle)
     seeds = "one seed" if found.runs == 1 else f"{found.runs} seeds"
-    if off <= found.half and found.runs > 1 and found.half > WITHIN_REACH * found.alone:
-        return UNKNOWN, f"inside, but the band of {seeds} is too wide to tell"
+    if off <= found.half and found.runs > 1 and found.half > MAX_BANDS * found.alone:
+        return INCONCLUSIVE, f"inside, but the band of {seeds} is too wide"
     if off <= found.half:
         return REPRODUCED, f"inside the band of {seeds}"
-    if found.runs == 1 and off <= WITHIN_REACH * found.half:
-        return UNKNOWN, "outside the band, but one seed doesn't tell what others give"
+    if found.runs == 1 and off <= MAX_BANDS * found.half:
+        return INCONCLUSIVE, "outside the band, but one seed doesn't show what others give"
     return NOT_REPRODUCED, f"{off:.4f} from what was measured, {seeds}"

@@ -1,23 +1,24 @@
 """Each figure that the document prints and each claim of its text, beside what the records of trainings measured."""
 
 import math
+import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise, zip_longest
 from typing import Any
 
 from alexnet_repro import documented
-from benchmarks.records.tools.bands import NOT_REPRODUCED, REPRODUCED, UNKNOWN, Band, band, binomial, verdict
-from benchmarks.records.tools.planned import Record, Records, any_of, documented_run, evaluated, same_but_seed
+from benchmarks.records.tools.bands import INCONCLUSIVE, NOT_REPRODUCED, REPRODUCED, Band, band, binomial, verdict
+from benchmarks.records.tools.runs import Record, Records, any_of, documented_run, evaluated, same_but_seed
 
 NOT_RUN = "not run yet"
-SEVERAL_TENS = 30  # the least that is
+MIN_SEVERAL_TENS = 30
 NEARLY_A_GIGABYTE = (0.9e9, 1e9)
 
 
 @dataclass(frozen=True)
-class Row:
-    """What is said, and what was measured."""
+class Claim:
+    """What the document says, and what was measured."""
 
     what: str
     says: str
@@ -27,15 +28,14 @@ class Row:
     band: str = ""
 
 
-def not_run(what: str, says: str, name: str) -> Row:
-    """Return a row whose record isn't there; what to type for it is in the table of runs."""
-    return Row(what, says, "", NOT_RUN, f"needs [`{name}`](#runs)")
+def not_run(what: str, says: str, name: str) -> Claim:
+    """Return a claim whose record isn't there; its command is in the table of runs."""
+    return Claim(what, says, "", NOT_RUN, f"needs [`{name}`](#runs)")
 
 
 def _first_draw(record: Record, what: str) -> list[float]:
     updates = documented.DRAW_SIZE // record["recipe"]["batch_size"]
-    found: list[float] = record["updates"][what][:updates]
-    return found
+    return record["updates"][what][:updates]
 
 
 # Of a first draw, nothing has been learned yet: what draws differ by is known from a run itself, whatever its seed.
@@ -44,20 +44,20 @@ def _first_draw(record: Record, what: str) -> list[float]:
 def _first_loss(runs: Sequence[Record]) -> Band:
     found = [_first_draw(each, "losses") for each in runs]
     count, updates = len(found), len(found[0])
-    pooled = _mean([_std(each) ** 2 for each in found])
+    pooled = statistics.fmean(map(statistics.variance, found))
     spread = math.sqrt(pooled * (1 + 1 / count) / updates)  # of this mean of so many updates, and one more
-    return replace(band([_mean(list(map(_mean, found)))], spread, count * (updates - 1)), runs=count)
+    return replace(band([statistics.fmean(map(statistics.fmean, found))], spread, count * (updates - 1)), runs=count)
 
 
 def _first_accuracy(runs: Sequence[Record]) -> Band:
-    share = _mean([_mean(_first_draw(each, "accuracies")) for each in runs])
+    share = statistics.fmean(statistics.fmean(_first_draw(each, "accuracies")) for each in runs)
     spread = math.sqrt(1 + 1 / len(runs)) * binomial(share, documented.DRAW_SIZE)
     return replace(band([share], spread), runs=len(runs))
 
 
 def _test_accuracy(runs: Sequence[Record]) -> Band:
     shares = [evaluated(each)["accuracy"] for each in runs]
-    return band(shares, binomial(_mean(shares), documented.TEST_SAMPLES))
+    return band(shares, binomial(statistics.fmean(shares), documented.TEST_SAMPLES))
 
 
 def _test_loss(runs: Sequence[Record]) -> Band:
@@ -76,30 +76,25 @@ FIGURES: Sequence[Figure] = (
 )
 
 
-def printed(records: Records, name: str, figures: Sequence[Figure] = FIGURES) -> list[Row]:
-    """Return the figures that the document prints of its training, beside those of a run with its recipe.
-
-    Args:
-        records: by name.
-        name: of the run; others of the same training with other seeds are taken as well.
-        figures: what is asked.
-    """
+def printed(records: Records, name: str, figures: Sequence[Figure] = FIGURES) -> list[Claim]:
+    """Return figures that the document prints, beside those of a run and of the same training with other seeds."""
     runs = same_but_seed(records, name)
     if not runs:
         return [not_run(what, f"{says:.4f}", name) for what, says, _ in figures]
-    return [_figure(what, says, measured(runs)) for what, says, measured in figures]
+    found = [(what, says, measured(runs)) for what, says, measured in figures]
+    return [
+        Claim(what, f"{says:.4f}", f"{each.middle:.4f}", *verdict(says, each), "{:.4f} to {:.4f}".format(*each.ends))
+        for what, says, each in found
+    ]
 
 
-def _figure(what: str, says: float, found: Band) -> Row:
-    low, high = found.ends
-    return Row(what, f"{says:.4f}", f"{found.middle:.4f}", *verdict(says, found), f"{low:.4f} to {high:.4f}")
-
-
-def others(records: Records) -> list[Row]:
+def others(records: Records) -> list[Claim]:
     """Return what else is printed: TensorFlow's version, shapes and times."""
     record = records.get(documented_run(records))
     shapes = "(128, 224, 224, 1) and (128,)"
-    times = f"{documented.FIRST_MILLISECONDS_A_SAMPLE} ms a sample, 2 s; 2,000 test images {documented.TEST_SECONDS} s"
+    times = (
+        f"{documented.FIRST_MILLISECONDS_PER_SAMPLE} ms per sample, 2 s; 2,000 test images {documented.TEST_SECONDS} s"
+    )
     rows = [("TensorFlow", documented.TENSORFLOW), ("shapes of a draw", shapes), ("first draw: time", times)]
     if record is None:
         return [not_run(what, says, "documented") for what, says in rows]
@@ -107,15 +102,17 @@ def others(records: Records) -> list[Row]:
     versions = f"{packages.get('tensorflow', 'none')}, Keras {packages['keras']}"
     drawn = " and ".join(str(tuple(record["draw"][name])) for name in ("x", "y"))
     training = record["training"]
-    speed = f"{1000 / training['images_per_second']:.3g} ms a sample, {training['first_update_seconds']:.0f} s to begin"
+    speed = (
+        f"{1000 / training['images_per_second']:.3g} ms per sample, {training['first_update_seconds']:.0f} s to begin"
+    )
     return [
-        Row(*rows[0], versions, NOT_REPRODUCED, "on purpose; what 2.0.0 computes is recorded in `tests/recorded`"),
-        Row(*rows[1], drawn, *_if(drawn == shapes, "exactly")),
-        Row(*rows[2], speed, UNKNOWN, "the document doesn't say on which device; ours is [below](#runs)"),
+        Claim(*rows[0], versions, NOT_REPRODUCED, "on purpose; what 2.0.0 computes is recorded in `tests/recorded`"),
+        Claim(*rows[1], drawn, *_if(drawn == shapes, "exactly")),
+        Claim(*rows[2], speed, INCONCLUSIVE, "the document doesn't name the device; ours is [below](#runs)"),
     ]
 
 
-def layer_table(records: Records) -> list[Row]:
+def layer_table(records: Records) -> list[Claim]:
     """Return the document's layer table beside what was built: shapes of a batch of one, parameters."""
     record = any_of(records)  # all train the same model
     if record is None:
@@ -125,24 +122,18 @@ def layer_table(records: Records) -> list[Row]:
         here = says and _printed_layer(says)
         there = built and f"{(1, *built['output_shape'])}, {built['parameters']:,}"
         same = here == there and says.name == built["name"]
-        rows.append(
-            Row(
-                f"`{(says and says.name) or built['name']}`",
-                here or "",
-                there or "",
-                *_if(same, "exactly" if same else "another layer"),
-            )
-        )
+        name = f"`{says.name if says else built['name']}`"
+        rows.append(Claim(name, here or "", there or "", *_if(same, "exactly" if same else "another layer")))
     total = sum(each["parameters"] for each in record["layers"])
     says = f"{documented.TOTAL_PARAMETERS:,}"
-    return [*rows, Row("parameters in all", says, f"{total:,}", *_if(says == f"{total:,}", "exactly"))]
+    return [*rows, Claim("parameters in all", says, f"{total:,}", *_if(says == f"{total:,}", "exactly"))]
 
 
 def _printed_layer(layer: documented.DocumentedLayer) -> str:
     return f"{(1, *layer.output_shape)}, {layer.parameters:,}"
 
 
-def claims(records: Records) -> list[Row]:
+def claims(records: Records) -> list[Claim]:
     """Return the claims of the text, 1 to 9."""
     found: dict[int, tuple[str, ...]] = {6: _gradients()}
     if record := any_of(records):
@@ -153,11 +144,11 @@ def claims(records: Records) -> list[Row]:
         found[8] = (f"{rate:g}", *_if(rate < documented.LENET_LEARNING_RATE, "less than 0.9"))
         found[9] = (accuracy.measured, accuracy.verdict, accuracy.why, accuracy.band)
     texts = {n: f"{n}. {text}" for n, text in CLAIMS.items()}
-    return [Row(text, "", *found[n]) if n in found else not_run(text, "", "documented") for n, text in texts.items()]
+    return [Claim(text, "", *found[n]) if n in found else not_run(text, "", "documented") for n, text in texts.items()]
 
 
 def _layout(layers: Sequence[Record]) -> dict[int, tuple[str, str, str]]:
-    """Return what is to be said of claims 1 to 4 and 7, which are about which layers there are."""
+    """Return what was measured, verdict and reason of claims 1 to 4 and 7, about which layers there are."""
     convolutions, dense, pools, drops = (
         [each for each in layers if each["kind"] == kind] for kind in ("Conv2D", "Dense", "MaxPooling2D", "Dropout")
     )
@@ -176,7 +167,7 @@ def _layout(layers: Sequence[Record]) -> dict[int, tuple[str, str, str]]:
         3: (_list(f"{a}×{b}" for a, b in sizes), *_if(sizes == [(11, 11), (5, 5), *[(3, 3)] * 3], "as built")),
         4: (
             f"{_list(f'{each:g}' for each in times)} times",
-            *_if(min(times) >= SEVERAL_TENS, f"{filters}; several tens would be {SEVERAL_TENS} or more"),
+            *_if(min(times) >= MIN_SEVERAL_TENS, f"{filters}; several tens would be {MIN_SEVERAL_TENS} or more"),
         ),
         7: (f"after dense {_list(dropped)}", *_if(dropped == [1, 2] and len(drops) == len(dropped), "nowhere else")),
     }
@@ -190,7 +181,11 @@ def _memory(layers: Sequence[Record]) -> tuple[str, str, str]:
 
 def _gradients() -> tuple[str, str, str]:
     saturated = 1 / (1 + math.exp(-10))
-    return f"1; {saturated * (1 - saturated):.1e} at 10", REPRODUCED, "arithmetic; `tests/test_claims.py` asks Keras"
+    return (
+        f"1; {saturated * (1 - saturated):.1e} at 10",
+        REPRODUCED,
+        "arithmetic; `tests/records/test_claims.py` compares with Keras",
+    )
 
 
 CLAIMS = {
@@ -212,12 +207,3 @@ def _if(true: bool, why: str) -> tuple[str, str]:
 
 def _list(values: Iterable[Any]) -> str:
     return ", ".join(map(str, values))
-
-
-def _mean(values: Sequence[float]) -> float:
-    return math.fsum(values) / len(values)
-
-
-def _std(values: Sequence[float]) -> float:
-    middle = _mean(values)
-    return math.sqrt(math.fsum((value - middle) ** 2 for value in values) / (len(values) - 1))

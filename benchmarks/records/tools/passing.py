@@ -1,17 +1,17 @@
 """After how many updates do learning curves pass through what the document prints, and do both figures hold there?"""
 
+import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from alexnet_repro import documented
 from benchmarks.records.tools.bands import REPRODUCED, band, binomial, verdict
-from benchmarks.records.tools.planned import Record, evaluated
+from benchmarks.records.tools.runs import Record, evaluated
 
 
-@dataclass(frozen=True)
-class Passed:
+class Passed(NamedTuple):
     """Where one run passes through the printed figures, in updates; None: never."""
 
     seed: int
@@ -30,7 +30,7 @@ def passed(run: Record) -> Passed:
 
 
 def first_reached(updates: Sequence[float], values: Sequence[float], level: float) -> float | None:
-    """Return after how many updates values first are `level` or more, on straight lines between them.
+    """Return after how many updates values first are at least `level`, on straight lines between them.
 
     Args:
         updates: rising.
@@ -40,7 +40,7 @@ def first_reached(updates: Sequence[float], values: Sequence[float], level: floa
     Returns:
         The first number of updates where the first value is there already; None where no value is.
     """
-    at = next((number for number, value in enumerate(values) if value >= level), None)
+    at = next((index for index, value in enumerate(values) if value >= level), None)
     if not at:
         return None if at is None else updates[0]
     share = (level - values[at - 1]) / (values[at] - values[at - 1])
@@ -50,11 +50,11 @@ def first_reached(updates: Sequence[float], values: Sequence[float], level: floa
 def both_reproduced(runs: Sequence[Record]) -> list[tuple[int, int]]:
     """Return after which updates, from and to, both printed figures are reproduced by the bands of these runs.
 
-    It is asked after every draw, on straight lines between what was measured. What a draw of 2,000 adds to a loss is
-    known of the weights that were evaluated, and taken from there.
+    Both are compared after every draw, on straight lines between what was measured. What a draw of 2,000 adds to a loss
+    is known of the weights that were evaluated, and taken from there.
 
     Args:
-        runs: of one training, with seeds of their own; one at least.
+        runs: of one training, with seeds of their own; at least one.
     """
     recipe, curves = runs[0]["recipe"], [_curves(run) for run in runs]
     spread = evaluated(runs[0])["document_draw"]["losses"][recipe["loss"]]["std"]
@@ -63,9 +63,9 @@ def both_reproduced(runs: Sequence[Record]) -> list[tuple[int, int]]:
     accuracies, losses = (np.array([np.interp(after, each[0], each[n]) for each in curves]).T for n in (1, 2))
     found: list[tuple[int, int]] = []
     for updates, shares, means in zip(after, accuracies.tolist(), losses.tolist(), strict=True):
-        accuracy = band(shares, binomial(sum(shares) / len(shares), documented.TEST_SAMPLES))
-        said = verdict(documented.TEST_ACCURACY, accuracy), verdict(documented.TEST_LOSS, band(means, spread))
-        if all(each == REPRODUCED for each, _ in said):
+        accuracy = band(shares, binomial(statistics.fmean(shares), documented.TEST_SAMPLES))
+        judged = verdict(documented.TEST_ACCURACY, accuracy), verdict(documented.TEST_LOSS, band(means, spread))
+        if all(each == REPRODUCED for each, _ in judged):
             begun = found.pop()[0] if found and found[-1][1] == updates - per_draw else updates
             found.append((begun, updates))
     return found
@@ -74,11 +74,8 @@ def both_reproduced(runs: Sequence[Record]) -> list[tuple[int, int]]:
 def epochs(updates: float, recipe: Record) -> float:
     """Return how many epochs so many updates are, without the draws before the first."""
     draws = updates * recipe["batch_size"] / recipe["draw_size"] - recipe["preliminary_draws"]
-    found: float = draws / recipe["draws_per_epoch"]
-    return found
+    return draws / recipe["draws_per_epoch"]
 
 
 def _curves(run: Record) -> tuple[list[int], list[float], list[float]]:
-    found = run["evaluations"]
-    updates, accuracies, losses = ([each[name] for each in found] for name in ("updates", "accuracy", "loss"))
-    return updates, accuracies, losses
+    return tuple([each[name] for each in run["evaluations"]] for name in ("updates", "accuracy", "loss"))

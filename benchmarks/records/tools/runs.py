@@ -1,7 +1,7 @@
-"""The trainings whose records the claims page is about, and what to type for each."""
+"""The trainings that the page of records is about, and the command of each."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 Record = Mapping[str, Any]
@@ -13,7 +13,10 @@ LOSSES = ("normalised_sigmoid", "softmax")
 
 @dataclass(frozen=True)
 class Run:
-    """A training, by what differs among them; the defaults are the document's."""
+    """A training, by what differs among them; the defaults are the document's.
+
+    `precision` is that of the command; a record in another is as good. `options` don't make it another training.
+    """
 
     recipe: str = "documented"
     loss: str = "normalised_sigmoid"
@@ -21,12 +24,10 @@ class Run:
     epochs: int = 5
     seed: int = 0
     precision: str = "mixed_bfloat16"
-    """What is typed; a record in another is as good, and says so."""
     options: tuple[str, ...] = ()
-    """What else is typed, which makes it no other training."""
 
     def command(self, name: str) -> str:
-        """Return what to type for a record of that name."""
+        """Return the command that makes a record of that name."""
         usual = Run() if self.recipe == "documented" else QUICK
         words = [f"--recipe={self.recipe}", f"--precision={self.precision}", f"--seed={self.seed}"]
         changed = [each for each in ("loss", "batch_size", "epochs") if getattr(self, each) != getattr(usual, each)]
@@ -44,12 +45,10 @@ class Run:
 
 
 QUICK = Run(recipe="quick", loss="softmax", epochs=1, precision="float32")
-GPU_PRECISION = "tf32"
-"""What the document's own code computes in today on a GPU that has it: float32, products in TensorFloat-32."""
+GPU_PRECISION = "tf32"  # the document's own code today on a GPU that has it: float32, products in TensorFloat-32
+OPTIONS = ("--evaluate-every=100", "--nondeterministic")
 ON_GPU = {
-    f"documented_{GPU_PRECISION}_seed{seed}": Run(
-        seed=seed, precision=GPU_PRECISION, options=("--evaluate-every=100", "--nondeterministic")
-    )
+    f"documented_{GPU_PRECISION}_seed{seed}": Run(seed=seed, precision=GPU_PRECISION, options=OPTIONS)
     for seed in range(5)
 }
 RUNS = {
@@ -57,7 +56,7 @@ RUNS = {
     "documented": Run(),
     "documented_softmax": Run(loss="softmax"),
     **{f"epoch_{loss}_128": Run(loss=loss, batch_size=128, epochs=1) for loss in LOSSES},
-    **{f"quick_seed{seed}": Run("quick", "softmax", epochs=1, seed=seed, precision="float32") for seed in range(5)},
+    **{f"quick_seed{seed}": replace(QUICK, seed=seed) for seed in range(5)},
 }
 
 
@@ -85,7 +84,7 @@ def same_but_seed(records: Records, name: str) -> list[Record]:
 
 
 def documented_run(records: Records) -> str:
-    """Return the name of the run that the document is held against: one on a GPU, where there is any."""
+    """Return the name of the run that the document is compared with: one on a GPU, where there is any."""
     return next((name for name in ON_GPU if name in records), "documented")
 
 
@@ -95,13 +94,12 @@ def any_of(records: Records) -> Record | None:
 
 
 def evaluated(record: Record) -> Record:
-    """Return how good the weights are that the document would evaluate: those saved last."""
-    found: Record = record["saved"] or record["final"]
-    return found
+    """Return the evaluation of the weights that the document evaluates: those saved last."""
+    return record["saved"] or record["final"]
 
 
 def after_epochs(record: Record) -> list[Record]:
-    """Return what was measured at epochs' ends, of all that was measured while training."""
+    """Return the evaluations at the ends of epochs, of all that were made while training."""
     recipe = record["recipe"]
     draws = (recipe["preliminary_draws"] + (n + 1) * recipe["draws_per_epoch"] for n in range(recipe["epochs"]))
     ends = {each * (recipe["draw_size"] // recipe["batch_size"]) for each in draws}
