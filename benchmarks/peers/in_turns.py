@@ -9,9 +9,9 @@ may have libraries of its own, by `env`:
         "env LD_LIBRARY_PATH=/opt/cuda12 python -m benchmarks.peers.our_step --what 'train step' --batch 128 512" \
         "/path/to/torch/bin/python -m benchmarks.peers.pytorch_step --what 'train step' --batch 128 512"
 
-Prints each case as it comes, with its turn and side, and then a table: for each work, precision and batch the images/s
-of the best configuration of each side (median of all rounds, least and most), and the ratio. With `--read FILE` it
-makes the table from the lines of an earlier run. It needs Python alone.
+Prints each case as it comes, with its turn and side, and then a table: for each work, precision and batch, images/s of
+the best configuration of each side (median of all rounds, least and most), and the ratio. With `--read FILE` it makes
+the table from the lines of an earlier run. It needs Python alone.
 """
 
 import argparse
@@ -28,10 +28,11 @@ from typing import Any
 
 Case = dict[str, Any]
 KEY = ("what", "precision", "batch")
+SIDES = ("ours", "theirs")
 
 
 def cases(lines: Iterable[str]) -> Iterator[Case]:
-    """Yield the cases among what is printed."""
+    """Yield the cases among printed lines."""
     for line in lines:
         with contextlib.suppress(ValueError):
             case = json.loads(line)
@@ -39,7 +40,7 @@ def cases(lines: Iterable[str]) -> Iterator[Case]:
                 yield case
 
 
-def turn(command: str, limit: float) -> Iterator[Case]:
+def run_side(command: str, limit: float) -> Iterator[Case]:
     """Run one side's process and yield its cases as they come; after `limit` seconds it is killed."""
     with subprocess.Popen(shlex.split(command), stdout=subprocess.PIPE, encoding="utf-8") as process:  # noqa: S603
         end = threading.Timer(limit, process.kill)
@@ -51,29 +52,16 @@ def turn(command: str, limit: float) -> Iterator[Case]:
         print(f"exit status {status}: {command}", file=sys.stderr)
 
 
-def taken(sides: dict[str, str], turns: int, limit: float) -> Iterator[Case]:
+def take_turns(sides: dict[str, str], turns: int, limit: float) -> Iterator[Case]:
     """Yield every case, with its side and turn."""
     for number in range(1, turns + 1):
         for side, command in sides.items():
-            for case in turn(command, limit):
+            for case in run_side(command, limit):
                 yield {"side": side, "turn": number, **case}
 
 
-def best(found: Sequence[Case]) -> tuple[str, list[float], list[Case]]:
-    """Return the configuration of the highest median, its images/s of all rounds, and its cases."""
-    by_configuration: dict[str, list[Case]] = {}
-    for case in found:
-        by_configuration.setdefault(case["configuration"], []).append(case)
-    speeds = {
-        name: [case["batch"] / seconds for case in those for seconds in case["seconds"]]
-        for name, those in by_configuration.items()
-    }
-    name = max(speeds, key=lambda each: statistics.median(speeds[each]))
-    return name, speeds[name], by_configuration[name]
-
-
 def table(found: Sequence[Case]) -> str:
-    """Return who is how fast, a line for each work, precision and batch.
+    """Return how fast both sides are, a line for each work, precision and batch.
 
     Raises:
         ValueError: the two sides were on different devices.
@@ -84,25 +72,25 @@ def table(found: Sequence[Case]) -> str:
     lines = [f"on {', '.join(devices)}; images/s: median of all rounds (least to most)"]
     for key in dict.fromkeys(tuple(case[name] for name in KEY) for case in found):
         what, precision, batch = key
-        medians: dict[str, float] = {}
         lines.append(f"{what}, {precision}, batch of {batch}")
-        for side in ("ours", "theirs"):
+        medians: dict[str, float] = {}
+        for side in SIDES:
             its = [case for case in found if case["side"] == side and key == tuple(case[name] for name in KEY)]
-            ran = [case for case in its if "seconds" in case]
-            lines += [
-                f"  {side}: none by {configuration}: {why}"
-                for configuration, why in dict.fromkeys(
-                    (case["configuration"], case["failed"]) for case in its if "failed" in case
-                )
-            ]
-            if not ran:
+            reasons = dict.fromkeys((case["configuration"], case["failed"]) for case in its if "failed" in case)
+            lines += [f"  {side}: none by {configuration}: {why}" for configuration, why in reasons]
+            speeds: dict[str, list[float]] = {}
+            for case in its:
+                each = speeds.setdefault(case["configuration"], [])
+                each += [batch / seconds for seconds in case.get("seconds", ())]
+            best = max(speeds, key=lambda name: statistics.median(speeds[name] or [0]), default="")
+            if not speeds.get(best):
                 continue
-            name, speeds, those = best(ran)
-            medians[side] = statistics.median(speeds)
-            memory = max(case["peak memory, bytes"] for case in those) / 1e6
+            medians[side] = statistics.median(speeds[best])
+            its_best = [case for case in its if case["configuration"] == best and "seconds" in case]
+            memory = max(case["peak memory, bytes"] for case in its_best) / 1e6
             lines.append(
-                f"  {side}: {medians[side]:,.1f} ({min(speeds):,.1f} to {max(speeds):,.1f}) by {name}; "
-                f"{len(those)} turns, {memory:,.0f} MB"
+                f"  {side}: {medians[side]:,.1f} ({min(speeds[best]):,.1f} to {max(speeds[best]):,.1f}) by {best}; "
+                f"{len(its_best)} turns, {memory:,.0f} MB"
             )
         if len(medians) == 2:
             lines.append(f"  ours over theirs: {medians['ours'] / medians['theirs']:.3f}")
@@ -112,8 +100,8 @@ def table(found: Sequence[Case]) -> str:
 def main() -> None:
     """Take turns, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("ours", nargs="?")
-    parser.add_argument("theirs", nargs="?")
+    for side in SIDES:
+        parser.add_argument(side, nargs="?")
     parser.add_argument("--turns", type=int, default=2)
     parser.add_argument("--limit", type=float, default=300, help="seconds a process may take (%(default)s)")
     parser.add_argument("--read", type=Path, metavar="FILE", help="the lines of an earlier run")
@@ -124,7 +112,7 @@ def main() -> None:
         parser.error("OURS and THEIRS are needed, or --read")
     else:
         found = []
-        for case in taken({"ours": asked.ours, "theirs": asked.theirs}, asked.turns, asked.limit):
+        for case in take_turns({"ours": asked.ours, "theirs": asked.theirs}, asked.turns, asked.limit):
             print(json.dumps(case), flush=True)
             found.append(case)
     print(table(found))

@@ -2,17 +2,17 @@
 
     python -m benchmarks.peers.memory [TIMES] [BATCH]
 
-`train` with 60,000 images loaded, against the compiled step alone on one resident batch: five updates each. Prints a
-line of JSON a precision: the peaks in MB (1e6 bytes), and the ratio of their medians.
+`train` with 60,000 images loaded, compared with the compiled step alone on one resident batch: five updates each.
+Prints a line of JSON per precision: the peaks in MB (1e6 bytes), and the ratio of their medians.
 """
 
+import argparse
 import dataclasses
 import json
 import os
-import resource
 import statistics
-import subprocess
-import sys
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is imported
 
@@ -20,12 +20,13 @@ PRECISIONS = ("float32", "mixed_bfloat16")
 UPDATES = 5
 
 
-def work(what: str, precision: str, batch: int) -> int:
-    """Make the updates, in this process, and return its peak resident memory in bytes."""
+def peak(what: str, precision: str, batch: int) -> int:
+    """Make the updates of `training` or of the `step`; return this process's peak resident memory in bytes."""
     import keras
     from keras import ops
 
     from alexnet_repro import DataLoader, Recipe, build_alexnet, synthetic_fashion, train
+    from alexnet_repro.backend.devices import peak_memory
     from alexnet_repro.backend.precision import precision as numerics
     from alexnet_repro.training.classifier import build_classifier
 
@@ -49,30 +50,24 @@ def work(what: str, precision: str, batch: int) -> int:
             network = build_classifier(model, recipe)
             for _ in range(UPDATES):
                 network.train_on_batch(images, labels)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return peak_memory("cpu:0")
 
 
-def peak(what: str, precision: str, batch: int) -> float:
-    """Return the peak of a fresh process, in MB."""
-    command = [sys.executable, "-m", "benchmarks.peers.memory", "--in-this-process", what, precision, str(batch)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)  # noqa: S603 - this very file
-    return int(done.stdout.splitlines()[-1]) / 1e6
-
-
-def main(times: int, batch: int) -> None:
+def main() -> None:
     """Print each precision's peaks."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("times", type=int, nargs="?", default=3)
+    parser.add_argument("batch", type=int, nargs="?", default=128)
+    asked = parser.parse_args()
     for precision in PRECISIONS:
         peaks: dict[str, list[float]] = {"training": [], "step": []}
-        for _ in range(times):
-            for what, found in peaks.items():
-                found.append(peak(what, precision, batch))
+        for what in asked.times * tuple(peaks):
+            with ProcessPoolExecutor(1, get_context("spawn")) as fresh:
+                peaks[what].append(fresh.submit(peak, what, precision, asked.batch).result() / 1e6)
         ratio = statistics.median(peaks["training"]) / statistics.median(peaks["step"])
-        said = {"what": "peak resident memory, MB", "precision": precision, "batch": batch, "updates": UPDATES}
-        print(json.dumps({**said, **peaks, "ratio": round(ratio, 3)}), flush=True)
+        case = {"what": "peak resident memory, MB", "precision": precision, "batch": asked.batch, "updates": UPDATES}
+        print(json.dumps({**case, **peaks, "ratio": round(ratio, 3)}), flush=True)
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--in-this-process"]:
-        print(work(sys.argv[2], sys.argv[3], int(sys.argv[4])))
-    else:
-        main(*(int(text) for text in (*sys.argv[1:], *("3", "128")[len(sys.argv) - 1 :])))
+    main()

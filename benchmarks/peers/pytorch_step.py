@@ -2,12 +2,13 @@
 
     python -m benchmarks.peers.pytorch_step [--batch 128 512] [--precision mixed_bfloat16] [--mode eager default]
 
-Prints a line of JSON a case. It needs PyTorch alone. PyTorch gets its best: cuDNN chooses by timing, SGD is one fused
-kernel, the batch is on the device, as large as the network sees it, and what is compiled is compiled for that batch.
+Prints a line of JSON per case. It needs PyTorch alone, which gets its best: cuDNN chooses by timing, SGD is one fused
+kernel, the batch is on the device, as large as the network sees it, and compiled code is compiled for that batch.
 """
 
 import argparse
 import gc
+import itertools
 import platform
 import resource
 import sys
@@ -46,7 +47,7 @@ def wait(_: object) -> None:
 
 
 def peak_memory() -> int:
-    """Return the most bytes that were in use: of a GPU's memory since the last case, or of this process's."""
+    """Return the peak in bytes: of a GPU's memory in this case, or of this process's so far."""
     if GPU:
         return torch.cuda.max_memory_allocated()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
@@ -73,7 +74,7 @@ class Step(nn.Module):
 
 
 def work(what: str, batch: int, precision: str, layout: str, mode: str) -> Callable[[], torch.Tensor]:
-    """Return what is timed: the logits of a batch, or the loss before an update."""
+    """Return the function to be timed: it returns the logits of a batch, or the loss before an update."""
     model = Step(batch, precision, layout).train(what == "train step")
     run = model if mode == "eager" else torch.compile(model, mode=mode, dynamic=False)
     half = torch.autocast(DEVICE.type, torch.bfloat16, enabled=precision == "mixed_bfloat16")
@@ -131,33 +132,19 @@ def measure(what: str, batch: int, precision: str, layout: str, mode: str, rows:
 
 
 def main() -> None:
-    """Measure what was asked for."""
-    usual = of_device("gpu" if GPU else "cpu")
+    """Measure every combination of the options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--what", nargs="+", choices=WORK, default=WORK)
     parser.add_argument("--batch", nargs="+", type=int, default=[128])
-    parser.add_argument(
-        "--precision",
-        nargs="+",
-        choices=("float32", "tf32", "mixed_bfloat16"),
-        default=("float32", "mixed_bfloat16"),
-        help="float32: TF32 off; mixed_bfloat16: by autocast",
-    )
+    precisions, usual = ("float32", "tf32", "mixed_bfloat16"), ("float32", "mixed_bfloat16")
+    note = "float32: TF32 off; mixed_bfloat16: by autocast"
+    parser.add_argument("--precision", nargs="+", choices=precisions, default=usual, help=note)
     parser.add_argument("--layout", nargs="+", choices=LAYOUTS, default=("channels_last",) if GPU else tuple(LAYOUTS))
-    parser.add_argument(
-        "--mode",
-        nargs="+",
-        choices=MODES,
-        default=MODES[:3] if GPU else MODES[:1],
-        help="of torch.compile; eager: none",
-    )
-    asked, rows = arguments(parser, usual)
-    for what in asked.what:
-        for batch in asked.batch:
-            for precision in asked.precision:
-                for layout in asked.layout:
-                    for mode in asked.mode:
-                        measure(what, batch, precision, layout, mode, rows)
+    modes = MODES[:3] if GPU else MODES[:1]
+    parser.add_argument("--mode", nargs="+", choices=MODES, default=modes, help="of torch.compile; eager: none")
+    asked, rows = arguments(parser, of_device("gpu" if GPU else "cpu"))
+    for case in itertools.product(asked.what, asked.batch, asked.precision, asked.layout, asked.mode):
+        measure(*case, rows)
 
 
 if __name__ == "__main__":

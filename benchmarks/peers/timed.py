@@ -1,4 +1,4 @@
-"""How both sides are timed, and how they print it: steps dispatched in a row, waited for at both ends."""
+"""How both sides are timed, and how they print it: pipelined steps, waited for at both ends of a round."""
 
 import argparse
 import gc
@@ -13,13 +13,11 @@ WARM_UP_SECONDS = 0.5  # a GPU's clocks take that long to rise
 
 
 class Rows(NamedTuple):
-    """How long a case is timed."""
+    """How long a case is timed: at least so many steps before the first round, rounds, at least so many steps each."""
 
     warm_up: int
-    """Steps before the first round, at the least."""
     rounds: int
     steps: int
-    """A round, at the least."""
 
 
 def of_device(kind: str) -> Rows:
@@ -28,21 +26,21 @@ def of_device(kind: str) -> Rows:
 
 
 def arguments(parser: argparse.ArgumentParser, usual: Rows) -> tuple[argparse.Namespace, Rows]:
-    """Return what the command line asks for, and how long to time."""
+    """Return the parsed command line, and how long to time."""
     parser.add_argument("--rounds", type=int, default=usual.rounds)
-    parser.add_argument("--steps", type=int, default=usual.steps, help="a round, dispatched in a row (%(default)s)")
+    parser.add_argument("--steps", type=int, default=usual.steps, help="per round, pipelined (%(default)s)")
     asked = parser.parse_args()
     return asked, usual._replace(rounds=asked.rounds, steps=asked.steps)
 
 
 def seconds_a_step(work: Callable[[], Any], wait: Callable[[Any], object], rows: Rows, updates: int = 1) -> list[float]:
-    """Return the seconds a step of each round.
+    """Return the seconds per step of each round.
 
     Args:
         work: makes `updates` steps; may return before the device has made them.
         wait: returns once the device has, given what `work` returned last.
         rows: how many.
-        updates: steps a call.
+        updates: steps per call.
     """
     wait(work())  # compiles
     made, began = updates, time.perf_counter()
@@ -63,7 +61,7 @@ def seconds_a_step(work: Callable[[], Any], wait: Callable[[Any], object], rows:
 
 
 def say(what: str, batch: int, seconds: Sequence[float], **more: object) -> None:
-    """Print a case; without `seconds`, `more` says why there are none."""
+    """Print a case as a line of JSON; without `seconds`, `more` says why there are none."""
     speed = {}
     if seconds:
         median = statistics.median(seconds)

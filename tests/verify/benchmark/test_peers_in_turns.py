@@ -2,12 +2,14 @@
 
 import json
 import shlex
+import subprocess
 import sys
 from types import SimpleNamespace
 
 import pytest
 
 from benchmarks.peers import in_turns, timed
+from tests.helpers.paths import ROOT
 
 
 def case(side, configuration, *seconds, device="a GPU", **more):
@@ -18,7 +20,7 @@ def case(side, configuration, *seconds, device="a GPU", **more):
 
 
 def test_table_compares_the_best_configurations():
-    """All turns' rounds count; a batch that doesn't fit is said once; the ratio is of images/s."""
+    """All turns' rounds count; a batch that doesn't fit is listed once; the ratio is of images/s."""
     found = [
         case("ours", "XLA on", 1.0, 1.25),
         case("ours", "XLA off", 2.0),
@@ -46,14 +48,14 @@ def test_no_ratio_across_devices():
 
 
 def test_processes_take_turns(capfd):
-    """Each side runs once a turn; what isn't a case is left out, and an exit status is said."""
+    """Each side runs once per turn; lines that aren't cases are left out, and an exit status is reported."""
 
     def command(what, then=""):
         program = f"import json; print('a warning'); print(json.dumps({{'what': {what!r}}})); {then}"
         return shlex.join([sys.executable, "-c", program])
 
     sides = {"ours": command("a"), "theirs": command("b", "raise SystemExit(3)")}
-    assert [json.dumps(each) for each in in_turns.taken(sides, 2, 60)] == [
+    assert [json.dumps(each) for each in in_turns.take_turns(sides, 2, 60)] == [
         '{"side": "ours", "turn": 1, "what": "a"}',
         '{"side": "theirs", "turn": 1, "what": "b"}',
         '{"side": "ours", "turn": 2, "what": "a"}',
@@ -65,12 +67,12 @@ def test_processes_take_turns(capfd):
 def test_side_that_hangs_is_ended(capfd):
     """What it had printed counts."""
     program = "import json, time; print(json.dumps({'what': 'a'}), flush=True); time.sleep(60)"
-    assert list(in_turns.turn(shlex.join([sys.executable, "-c", program]), 2)) == [{"what": "a"}]
+    assert list(in_turns.run_side(shlex.join([sys.executable, "-c", program]), 2)) == [{"what": "a"}]
     assert "exit status -9" in capfd.readouterr().err
 
 
-def test_steps_are_dispatched_in_a_row(monkeypatch):
-    """Rounds of at least as many steps as asked for, waited for once; the seconds are a step's."""
+def test_steps_are_pipelined(monkeypatch):
+    """Rounds of at least as many steps as asked for, waited for once; the seconds are per step."""
     monkeypatch.setattr(timed, "WARM_UP_SECONDS", 0)
     clock = iter(range(0, 1000, 12))
     monkeypatch.setattr(timed, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
@@ -80,3 +82,16 @@ def test_steps_are_dispatched_in_a_row(monkeypatch):
     )
     assert seconds == [2.0, 2.0]  # 12 s for three calls of two steps
     assert done == ["call", "wait"] * 2 + ["call", "call", "call", "wait"] * 2
+
+
+def test_peers_need_nothing_of_this_package():
+    """The sides that run in an environment of their own import neither this package nor TensorFlow nor Keras."""
+    modules = ("benchmarks.peers.timed", "benchmarks.peers.in_turns", "benchmarks.peers.memory")
+    program = f"""
+import importlib, sys
+for each in {modules}:
+    importlib.import_module(each)
+print(sorted(sys.modules.keys() & {{"alexnet_repro", "keras", "numpy", "tensorflow", "torch"}}))
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
