@@ -1,4 +1,4 @@
-"""Options, test ids, header and devices, for tests and benchmarks alike: wiring only."""
+"""Options, test ids and header, for tests and benchmarks alike; the benchmarks' plugin, where they are collected."""
 
 import argparse
 import contextlib
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow is imported
-os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # GPUs' numbers are the driver's then, as nvidia-smi has them
+os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # GPUs are numbered as by nvidia-smi
 
 from alexnet_repro.cli.options import PRECISION_NAMES, configured_backend
 from alexnet_repro.verify.doctor.installation import package_version
@@ -17,14 +17,14 @@ from alexnet_repro.verify.doctor.installation import package_version
 SECONDS = {"s": 1, "m": 60, "h": 3600}
 
 
-def _two_or_more(text: str) -> int:
+def _at_least_two(text: str) -> int:
     if not text.isdecimal() or int(text) < 2:  # noqa: PLR2004 - of one, there is nothing to compare
         raise argparse.ArgumentTypeError(f"expected 2 or more, got {text!r}")
     return int(text)
 
 
 def _duration(text: str) -> float:
-    """Return the seconds that `90s`, `10m` or `2h` means."""
+    """Return the seconds of `90s`, `10m` or `2h`."""
     number, unit = text[:-1], text[-1:]
     if unit not in SECONDS or not number.isdecimal() or int(number) < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number and s, m or h, as 10m; got {text!r}")
@@ -39,85 +39,78 @@ def _positive(text: str) -> float:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    group = parser.getgroup("alexnet-repro")
-    group.addoption(
-        "--precision",
-        choices=PRECISION_NAMES,
-        default="float32",
-        help="what the slow tests train in (default: float32)",
-    )
-    group.addoption(
+    add = parser.getgroup("alexnet-repro").addoption
+    add("--precision", choices=PRECISION_NAMES, default="float32", help="of the slow tests (default: float32)")
+    add(
         "--device",
         action="append",
         metavar="NAME",
-        help="ask and time this device only, as cpu:0 or gpu:1; may be repeated (default: every device)",
+        help="verify this device only, such as cpu:0 or gpu:1; may be repeated (default: every device)",
     )
-    group.addoption(
+    add(
         "--full",
         action="store_true",
-        help="time the whole grid of batches, precisions and XLA (default: a few batches, XLA as Keras decides)",
+        help="time all batch sizes, and XLA on and off (default: a few batch sizes, XLA as Keras decides)",
     )
-    group.addoption(
+    add(
         "--replays",
-        type=_two_or_more,
+        type=_at_least_two,
         default=3,
         metavar="N",
         help="runs of the same steps that are compared (default: 3)",
     )
-    group.addoption(
+    add(
         "--burn-in",
         type=_duration,
         default=0.0,
         metavar="TIME",
-        help="soak every device for so long (90s, 10m, 2h): memory patterns, copies, replays; a line a minute",
+        help="stress every device for this long (90s, 10m, 2h): memory patterns, copies, replays; a line per minute",
     )
-    group.addoption(
+    add(
         "--deadline",
         type=_duration,
         default=600.0,
         metavar="TIME",
-        help="what takes a check longer hangs, and fails (default: 10m)",
+        help="time limit of a check, after which it fails (default: 10m)",
     )
-    group.addoption(
+    add(
         "--cpu-replicas",
-        type=_two_or_more,
+        type=_at_least_two,
         default=0,
         metavar="N",
-        help="split the CPU in N devices to try the measurements of several GPUs; always inconclusive",
+        help="split the CPU into N devices to try the measurements of several GPUs; always inconclusive",
     )
-    group.addoption(
+    add(
         "--distribute",
         choices=("multiworker",),
-        help="verify the machines of a cluster together: start the same on each machine, as TF_CONFIG or Slurm says",
+        help="verify the machines of a cluster together; start it on each machine, with TF_CONFIG set or under Slurm",
     )
-    group.addoption(
+    add(
         "--worker-timeout",
         type=_duration,
         default=60.0,
         metavar="TIME",
-        help="how long the other workers are waited for at the start (default: 60s)",
+        help="how long to wait for the other workers at the start (default: 60s)",
     )
-    group.addoption(
+    add(
         "--link-gbps",
         type=_positive,
         metavar="N",
         help="speed of the network between two machines in Gb/s, as iperf3 measures it: with --distribute, the "
         "all-reduce is compared with it (default: no bound)",
     )
-    group.addoption("--fail-inconclusive", action="store_true", help="what can't be told fails too")
-    group.addoption(
+    add("--fail-inconclusive", action="store_true", help="let inconclusive checks fail, too")
+    add(
         "--update-reference",
         action="store_true",
-        help="keep this machine's digests and, from eight fresh processes, its timings under benchmarks/references",
+        help="write this machine's digests and, from eight fresh processes, its timings to benchmarks/references",
     )
-    group.addoption(
-        "--report", metavar="DIR", help="where results.json and junit.xml are written (default: reports/TIME)"
-    )
-    group.addoption("--require-gpu", action="store_true", help="a machine without a usable GPU fails")
+    add("--report", metavar="DIR", help="folder of results.json and junit.xml (default: reports/TIME)")
+    add("--require-gpu", action="store_true", help="fail on a machine without a usable GPU")
 
 
 def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str) -> str | None:
-    """Ids are `argument=value` pairs: results are compared by them."""
+    """Return an id of `argument=value` pairs, by which results are compared."""
     return f"{argname}={val}" if isinstance(val, str | int | float) else None
 
 
@@ -130,7 +123,7 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the verification if `benchmarks` is to be collected: alone, after the tests, or with all of this."""
+    """Register the verification if `benchmarks` is to be collected, wherever it is among the arguments."""
     folder = Path(__file__).parent / "benchmarks"
     paths, ignored = (
         [Path(config.invocation_params.dir, each.partition("::")[0]).resolve() for each in arguments]
@@ -144,7 +137,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _memory_growth() -> None:
-    """Before anything touches a GPU."""
+    """Let GPUs' memory be taken as it is needed, before anything uses a GPU."""
     from alexnet_repro import enable_memory_growth
 
     enable_memory_growth()

@@ -1,4 +1,4 @@
-"""What the tests share: the documented model, real data where there is some, and gradients on any backend."""
+"""Fixtures of all tests: the documented model, the real data where it is available, gradients on any backend."""
 
 import os
 import signal
@@ -32,7 +32,7 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("suite")
 
 
-# What a shell starts in the background ignores SIGINT, and so would all that tests start and interrupt.
+# A shell's background process ignores SIGINT, and so would the processes that tests start and interrupt.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -52,7 +52,7 @@ def alexnet() -> keras.Sequential:
 
 @pytest.fixture(scope="session")
 def fashion_mnist() -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
-    """The real images; a test that has none is skipped, and says what would make it run."""
+    """The real images; without them the test is skipped, and the reason says how to get them."""
     try:
         return load_fashion_mnist()
     except MissingDataError as error:
@@ -61,7 +61,7 @@ def fashion_mnist() -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np
 
 @pytest.fixture
 def places(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[dict[str, Path]]:
-    """The folders that files are looked for in, all empty; where downloads come from, nobody listens."""
+    """The folders that are searched for files, all empty; no server listens at the address of downloads."""
     folders = {
         "data_dir": tmp_path / "named",
         "variable": tmp_path / "the environment's",
@@ -83,7 +83,7 @@ def places(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[dict[str
 
 @pytest.fixture
 def server(places: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    """A server of the stand-ins, which downloads come from."""
+    """A server of the stand-ins, from which files are downloaded."""
     with Server() as server:
         monkeypatch.setattr(module, "URL", f"http://127.0.0.1:{server.server_port}/")
         thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})

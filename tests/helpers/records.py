@@ -1,4 +1,4 @@
-"""Records of trainings that never were, with round figures: what pages are made from in tests."""
+"""Made-up records of trainings, with round figures, from which tests make pages."""
 
 from benchmarks.records.tools.runs import RUNS
 
@@ -26,7 +26,7 @@ for layer in LAYERS:
 
 
 def outcome(accuracy):
-    """Return how good weights are, of 10,000 images; a draw of 2,000 has a loss of 0.4867 ± 0.01."""
+    """Return an evaluation on 10,000 images; a draw of 2,000 has a loss of 0.4867 ± 0.01."""
     spread = {"mean": 0.4867, "std": 0.01, "low": 0.467, "high": 0.507}
     return {
         "updates": 9_336,
@@ -46,7 +46,7 @@ def outcome(accuracy):
 
 
 def measured(*found):
-    """Return what was measured while training: updates, accuracy and loss of each."""
+    """Return the evaluations made while training, from updates, accuracy and loss of each."""
     names = ("updates", "accuracy", "loss", "num_samples")
     return [dict(zip(names, (*each, 10_000), strict=True)) for each in found]
 

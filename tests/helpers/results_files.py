@@ -1,4 +1,4 @@
-"""Results files to report on: small runs, written as a record writes them."""
+"""Results files of small runs, in the format that `Record` writes."""
 
 import json
 
@@ -26,7 +26,7 @@ def finding(**fields):
 
 
 def timing(case=CASE, rounds=(1.0, 2.0, 3.0, 4.0, 5.0), **fields):
-    """Return a timing of 32 images and 96 GFLOP a round."""
+    """Return a timing of 32 images and 96 GFLOP per round."""
     return {
         "case": case,
         "device": "cpu:0",
@@ -42,7 +42,7 @@ def timing(case=CASE, rounds=(1.0, 2.0, 3.0, 4.0, 5.0), **fields):
 
 
 def run(*, verdict="PASS", complete=True, timings=(), machine=None, **found):
-    """Return a file's content: a finding that is well in each group, but for those of the groups named."""
+    """Return a file's content: a passing finding in each group, except in the groups that are named."""
     groups = {group: found.get(group, [WELL]) for group in GROUPS}
     return {
         "schema": 2,

@@ -1,4 +1,4 @@
-"""Files of weights for tests: recorded under TensorFlow 2.0.0, saved by Keras 3, and the model that both are of."""
+"""Files of weights for tests, by TensorFlow 2.0.0 and by Keras 3, and the model that they are of."""
 
 import shutil
 from pathlib import Path
@@ -39,7 +39,7 @@ def shortened(extra=()):
 
 
 def assert_weights(model, arrays):
-    """Hold a model's weights against arrays, bit for bit."""
+    """Compare a model's weights with arrays, bit for bit."""
     for found, array in zip(model.get_weights(), arrays, strict=True):
         np.testing.assert_array_equal(found, array, strict=True)
 
@@ -63,7 +63,7 @@ LAYOUTS = {
 
 
 def edited(folder, change, source=WEIGHTS_2_0_0):
-    """Return a copy of a recorded file after `change` has done its work on the open HDF5 file."""
+    """Return a copy of a recorded file, as `change` left the open HDF5 file."""
     path = Path(shutil.copy(source, folder / "edited.h5"))
     with h5py.File(path, "r+") as file:
         change(file)

@@ -22,7 +22,7 @@ SGD = {"optimizer": "sgd", "optimizer_arguments": {}, "learning_rate": 1e-3, "co
 
 
 def free_addresses(count):
-    """Return so many addresses on loopback that nobody listens at, nor is given by the system meanwhile."""
+    """Return so many unused addresses on loopback, with ports that the system doesn't assign by itself."""
     found = []
     for port in random.sample(range(20_000, 32_000), 1_000):  # Linux gives away those above by itself
         with socket.socket() as probe, contextlib.suppress(OSError):
@@ -34,7 +34,7 @@ def free_addresses(count):
 
 
 class Process:
-    """One process of a training, and what it has said so far."""
+    """One process of a training, and its output so far."""
 
     def __init__(self, folder, name, arguments, settings, cluster=None):
         self.out, self.err = folder / f"{name}.out", folder / f"{name}.err"
@@ -50,7 +50,7 @@ class Process:
             )
 
     def wait_for(self, word, times=1, seconds=120):
-        """Wait until it has said a word so many times, while it lives."""
+        """Wait until it has printed a word so many times; fail if it ends first."""
         deadline = time.monotonic() + seconds
         while self.out.read_text().split().count(word) < times:
             assert self.process.poll() is None, f"it ended before it was stopped: {self.err.read_text()}"
@@ -58,15 +58,15 @@ class Process:
             time.sleep(0.02)
 
     def ended(self, seconds):
-        """Return its exit status; it has to be at its end within so many seconds."""
+        """Return its exit status; fail if it doesn't end within so many seconds."""
         return self.process.wait(timeout=max(0.1, seconds))
 
     def lines(self):
-        """Return what it said on stderr on its own account: TensorFlow's log and the bars aside."""
+        """Return its own messages on stderr, without TensorFlow's log and progress bars."""
         return re.findall(r"^python -m alexnet_repro: (.*)", self.err.read_text(), re.MULTILINE)
 
     def kept_arrays(self):
-        """Return what it kept at its end: losses, accuracies, evaluations, weights, and those it began with."""
+        """Return the arrays it saved at its end: losses, accuracies, evaluations, first and last weights."""
         with np.load(self.kept) as archive:
             return dict(archive)
 
@@ -96,7 +96,7 @@ def training(folder, workers, *arguments, settings=None, only=None, addresses=No
 
 
 def alone(folder, *arguments, settings=None):
-    """Train in one process, on one device unless the arguments say otherwise, and return what it kept."""
+    """Train in one process, on one device unless the arguments say otherwise, and return the arrays it saved."""
     folder.mkdir(exist_ok=True)
     one = Process(folder, "alone", (f"--weights={folder}/a.weights.h5", *arguments), settings or {})
     assert one.ended(300) == 0, one.err.read_text()
@@ -124,6 +124,6 @@ def assert_same_training(found, expected):
 
 
 def assert_same_bits(found, expected):
-    """Two trainings are one, bit for bit."""
+    """Two trainings have the same losses, accuracies and weights, bit for bit."""
     for name in ("losses", "accuracies", *(name for name in expected if name.startswith("last-"))):
         np.testing.assert_array_equal(found[name], expected[name], err_msg=name)

@@ -1,8 +1,8 @@
 """Learning curves over seeds: `python curve.py FILE REPLICAS`, or `curve.py FILE ADDRESSES TASK`.
 
-Of one device and of replicas on parts of the CPU, which have to be asked for before TensorFlow starts; or of one of the
-workers at these addresses, parted by commas. It keeps the losses of every update by seed: of `one` device, of the
-`replicas` on the same batches, and of one that learns as replicas would whose gradients were summed up, not averaged
+Of one device and of replicas on parts of the CPU, which must be set up before TensorFlow starts; or of one of the
+workers at these addresses, separated by commas. It saves the losses of every update by seed: of `one` device, of the
+`replicas` on the same batches, and of one device that trains like replicas whose gradients are summed, not averaged
 (`summed`).
 """
 

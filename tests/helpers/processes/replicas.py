@@ -1,7 +1,7 @@
 """What replicas do within an update: `python replicas.py REPLICAS FILE`, on logical devices of the CPU.
 
-They have to be asked for before TensorFlow starts, so this is a process of its own. It keeps what came out as a NumPy
-archive: for each replica which labels and logits it saw, with dropout off and on, and what became of the weights.
+They must be set up before TensorFlow starts, so this is a process of its own. It saves a NumPy archive: each replica's
+labels and logits, with dropout off and on, and the weights after the update.
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ RECIPE = dataclasses.replace(
 
 
 def data():
-    """Return eight images for each of ten labels: noise, so that all are told apart."""
+    """Return eight images for each of ten labels: noise, so that no two are alike."""
     images = np.random.default_rng(0).integers(0, 256, (80, 28, 28), np.uint8)
     return images, np.arange(80) % 10
 

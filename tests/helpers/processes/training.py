@@ -1,4 +1,4 @@
-"""One life of a training that is to be killed: `python training.py FOLDER UPDATES`, and it begins when told to.
+"""A training that tests kill: `python training.py FOLDER UPDATES`; it begins when it reads a line.
 
 Prints a line when it has imported everything, one when training is about to begin, and at its end a digest of losses
 and weights.

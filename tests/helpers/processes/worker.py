@@ -1,8 +1,8 @@
-"""One worker of a training over many: `python worker.py SETTINGS ARGUMENTS…`, the command line on small images.
+"""One worker of a distributed training: `python worker.py SETTINGS ARGUMENTS…`, the command line on small images.
 
 SETTINGS is JSON: `recipe`, what differs from the quick recipe; `images`, the seed of the images; `out`, where weights
-and losses go; `hang`, the draw in which the main thread falls asleep for ever; `pace`, seconds that each update takes
-longer; `resident`, whether the images are on the device. A line tells of each update begun.
+and losses go; `hang`, the draw in which the main thread sleeps for ever; `pace`, extra seconds per update; `resident`,
+whether the images are on the device. It prints a line at the start of each update.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ TINY = {"draw_size": 12, "batch_size": 12, "draws_per_epoch": 6, "warmup_updates
 
 
 def prepare(settings):
-    """Have the command line train a small model on few images, and tell what it does."""
+    """Have the command line train a small model on few images, and print its progress."""
     recipe = dataclasses.replace(Recipe.quick(), **{**TINY, **settings.get("recipe", {})})
     Recipe.quick = classmethod(lambda _: recipe)
     images, build, train = alexnet_repro.synthetic_fashion, alexnet_repro.build_alexnet, alexnet_repro.train
