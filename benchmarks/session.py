@@ -12,12 +12,7 @@ import keras
 import pytest
 
 from alexnet_repro import enable_memory_growth
-from alexnet_repro.backend.devices import (
-    gpu_models,
-    gpu_names,
-    thread_counts,
-    usable_devices,
-)
+from alexnet_repro.backend.devices import gpu_models, gpu_names, thread_counts, usable_devices
 from alexnet_repro.backend.memory import peak_memory, reset_peak_memory
 from alexnet_repro.training.distributed.cluster import ClusterError
 from alexnet_repro.verify.benchmark import reference
@@ -71,14 +66,11 @@ class VerificationSession:
             raise pytest.UsageError("benchmarks are timed one at a time: leave out -n, or run `pytest tests -n …`")
         self.machine, self.devices = read_machine(), ("cpu:0",)
         self.not_ready = ""
-        """Why nothing can be verified; empty if it can."""
-        self.timings: list[Timing] = []
-        self.node_ids: dict[str, str] = {}
-        """Of tests, by benchmark case."""
+        """Why this machine can't be verified; empty if it can."""
+        self.node_ids: dict[str, str] = {}  # by benchmark case
         self.too_large: dict[tuple[str, ...], int] = {}
         """The batch size that didn't fit into memory, by series of benchmark cases."""
-        self.lines: list[str] = []
-        """Printed at the end."""
+        self.lines: list[str] = []  # printed at the end
         self.report = ""
         folder = Path(config.getoption("report") or config.rootpath / "reports" / time.strftime("%Y-%m-%dT%H-%M-%S"))
         asked = config.getoption("distribute") is not None and not self.collect_only
@@ -185,10 +177,9 @@ class VerificationSession:
         params = item.callspec.params
         device, precision = params.get("device", "cpu:0"), params.get("precision", "")
         benchmark.group = item.originalname
-        rates = (
-            calibrate(device, DEVICE_PRECISIONS[device.partition(":")[0]]) if todo and not benchmark.disabled else None
-        )
-        if rates:
+        rates = None
+        if todo and not benchmark.disabled:
+            rates = calibrate(device, DEVICE_PRECISIONS[device.partition(":")[0]])
             self.record.add_calibration(rates)
         reset_peak_memory(device)
         min_rounds, seconds = (self.config.getoption(f"benchmark_{name}") for name in ("min_rounds", "max_time"))
@@ -223,7 +214,6 @@ class VerificationSession:
         )
         constants = {name: getattr(timing, name) for name in ("images", "flop", "peak", "bottleneck", "pipelined")}
         benchmark.extra_info.update({**params, **constants})
-        self.timings.append(timing)
         self.node_ids[timing.case] = item.nodeid
         self.record.add_timing(timing)
         self.report_findings("fast", *judge(timing))
@@ -233,8 +223,8 @@ class VerificationSession:
         """Compare GPUs and references, write the record and its report, and let the verdict decide the exit status."""
         if self.collect_only or not any(self.record.findings.values()):
             return
-        if self.timings:
-            self._record("fast", gpu_speed_parity(self.timings, gpu_models()))
+        if self.record.timings:
+            self._record("fast", gpu_speed_parity(self.record.timings, gpu_models()))
             self._record("reference", self._compare_with_references())
         ended = exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED) and not self.not_ready
         self.record.write(complete=ended)
@@ -245,7 +235,7 @@ class VerificationSession:
         failing = ("FAIL", "INCONCLUSIVE") if self.config.getoption("fail_inconclusive") else ("FAIL",)
         if exitstatus == pytest.ExitCode.OK and overall(self.whole.findings) in failing:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
-        self.report = report_line(self.whole)
+        self.report = report_line(self.record if self.whole.path == self.record.path else self.whole)
 
     def _compare_with_references(self) -> list[Finding]:
         """Return how timings compare with the references on file; with --update-reference, write new ones first."""
@@ -272,13 +262,12 @@ class VerificationSession:
             self.say(f"\n{MIN_PROCESSES_TO_FAIL} processes for the reference:")
             command = f"pytest {' '.join(map(str, self.config.invocation_params.args))}"
             try:
-                runs = reference.run_processes(
-                    root, MIN_PROCESSES_TO_FAIL, [*options, *self.node_ids.values()], self.say
-                )
+                chosen = [*options, *self.node_ids.values()]
+                runs = reference.run_processes(root, MIN_PROCESSES_TO_FAIL, chosen, self.say)
                 keep_references(root, runs, command)
             except ValueError as error:
                 return [Finding("speed", "FAIL", "no reference is made of a device that isn't right", str(error))]
-        return speed_findings(self.timings, places, REFERENCES, remeasure)
+        return speed_findings(self.record.timings, places, REFERENCES, remeasure)
 
     def _places(self) -> dict[str, Place]:
         """Return what references are looked up by, for each device."""
@@ -289,7 +278,7 @@ class VerificationSession:
                 fingerprint.speed_environment(device, self.machine),
                 fingerprint.boot_of(device),
             )
-            for device in dict.fromkeys((*self.devices, *(timing.device for timing in self.timings)))
+            for device in dict.fromkeys((*self.devices, *(timing.device for timing in self.record.timings)))
         }
 
     @pytest.hookimpl(optionalhook=True)
@@ -322,17 +311,17 @@ class VerificationSession:
 
     def _sections(self) -> Iterator[tuple[str, Sequence[str]]]:
         """Yield title and lines of what is printed at the end."""
-        if self.timings:
-            tables = (throughput_table(self.timings, self.record.invalid), cost_table(self.timings, conditions=False))
+        timings, found = self.record.timings, self.whole.findings
+        if timings:
+            tables = (throughput_table(timings, self.record.invalid), cost_table(timings, conditions=False))
             yield "throughput, on synthetic images", ["\n\n".join([*filter(None, map(str, tables)), LEGEND])]
         yield "", self.lines
-        found = self.whole.findings
         together = (str(table(found["fast"])) for table in (device_table, scaling_table))
         yield "devices together", list(filter(None, together))
         if any(found.values()):
             yield "verdict", summary(found, len(self.whole.machine.get("machines", ("this one",))))
-            if self.devices == ("cpu:0",):
-                yield "", ["GPU: not run; this machine has none that is asked for"]
+            if self.devices == ("cpu:0",) and not self.not_ready:
+                yield "", ["GPU: not run; this machine has none, or none was selected"]
             yield "", [f"results: {self.whole.path}", *filter(None, [self.report])]
 
 

@@ -1,4 +1,4 @@
-"""Does it hold out? Every device at once, for as long as `--burn-in` says."""
+"""Does every device stay correct under load? All devices at once, for the time of `--burn-in`."""
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,13 +13,13 @@ from alexnet_repro.verify.finding import Finding
 
 
 @pytest.fixture(scope="module")
-def soaking(
+def burning_in(
     devices: tuple[str, ...], runner: CheckRunner, request: pytest.FixtureRequest
 ) -> dict[str, Future[Finding]]:
-    """What each device will be found to have done."""
+    """The burn-in of each device, running."""
     seconds = request.config.getoption("burn_in")
     if not seconds:
-        pytest.skip("asked for by --burn-in=10m")
+        pytest.skip("runs with --burn-in=10m")
     capture = request.config.pluginmanager.getplugin("capturemanager")
 
     def say(line: str) -> None:
@@ -41,6 +41,6 @@ def soaking(
     }
 
 
-def test_burn_in(device: str, soaking: dict[str, Future[Finding]], report_findings: Callable[..., None]) -> None:
-    """Memory keeps its patterns, copies arrive, and replays stay the same to the bit."""
-    report_findings("repeatable", soaking[device].result())
+def test_burn_in(device: str, burning_in: dict[str, Future[Finding]], report_findings: Callable[..., None]) -> None:
+    """Memory keeps its patterns, copies are exact, and replays are the same, bit for bit."""
+    report_findings("repeatable", burning_in[device].result())

@@ -1,4 +1,4 @@
-"""What does each device reach by itself, and is that what its data sheet promises?"""
+"""What rates does each device reach by itself, and are they those of its data sheet?"""
 
 from collections.abc import Callable
 
@@ -11,7 +11,7 @@ from benchmarks.session import VerificationSession
 
 
 def test_calibration(device: str, report_findings: Callable[..., None], verification: VerificationSession) -> None:
-    """Products in each precision, memory and copies come near the nominal rates, where those are known."""
+    """Matrix products in each precision, memory and copies come near the nominal rates, where those are known."""
     kind, _, number = device.partition(":")
     found = calibrate(device, DEVICE_PRECISIONS[kind])
     here = verification.machine

@@ -15,7 +15,7 @@ PREDICTED = 250  # at once
 
 
 def test_evaluate(device: str, precision: str, loader: DataLoader, measure: Callable[..., None]) -> None:
-    """Loss and accuracy are those that NumPy makes of the model's outputs for images that NumPy resized."""
+    """Loss and accuracy are those that NumPy computes from the model's outputs for images that NumPy resized."""
     number = IMAGES[device.partition(":")[0]]
     images = loader.all_test()[0][:number]
     with CheckConfig(device, precision).running():
@@ -36,16 +36,16 @@ def test_evaluate(device: str, precision: str, loader: DataLoader, measure: Call
 
 
 def likely_then_unlikely(outputs: np.ndarray) -> np.ndarray:
-    """Return labels that the first half of the images gets right, and the second half as wrong as can be.
+    """Return the likeliest label of each image in the first half, the least likely in the second half.
 
-    So a batch that is left out, or counted twice, is seen in every precision.
+    A batch that is left out, or counted twice, is noticed in every precision.
     """
     half = len(outputs) // 2
     return np.concatenate([outputs[:half].argmax(axis=1), outputs[half:].argmin(axis=1)])
 
 
 def differs(found: Evaluation, outputs: np.ndarray, labels: np.ndarray, drift: float) -> str | None:
-    """Return how loss and accuracy are off from the model's own outputs, by more than rounding allows.
+    """Return how loss or accuracy differ from the model's own outputs by more than rounding; None if they don't.
 
     Args:
         found: by `evaluate`, with the loss `normalised_sigmoid`.

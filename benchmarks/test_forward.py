@@ -1,4 +1,4 @@
-"""How fast the documented model answers: compiled inference on images that are on the device already."""
+"""How fast is inference of the documented model: compiled, on images that are on the device already?"""
 
 from collections.abc import Callable
 from typing import Any

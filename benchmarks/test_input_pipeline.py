@@ -1,4 +1,4 @@
-"""How fast images are drawn: as documented, and as training does."""
+"""How fast are images drawn: as documented, and as in training?"""
 
 from collections.abc import Callable
 from typing import Any
@@ -26,11 +26,9 @@ def test_get_batch_train(device: str, batch: int, loader: DataLoader, measure: C
         measure(lambda: loader.get_batch_train(batch), lambda drawn: _other_shapes(drawn, *right), images=batch)
 
 
-@pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow", reason="on other backends Keras's step takes what draw_train gives"
-)
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="other backends train on draw_train's images")
 def test_training_batch(device: str, batch: int, loader: DataLoader, measure: Callable[..., None]) -> None:
-    """What training takes on TensorFlow: from a draw's numbers to its images, resized, on the device."""
+    """Training's own batch on TensorFlow: from a draw's indices to its images, resized, on the device."""
     from alexnet_repro.training.tensorflow_step import TensorFlowTrainStep
 
     with on_device(device):
@@ -39,7 +37,7 @@ def test_training_batch(device: str, batch: int, loader: DataLoader, measure: Ca
 
         def other_images(batch: Any) -> str | None:
             pixels, labels = batch
-            images, answers = loader.train_batch(numbers[-1])
+            images, answers = loader.train_batch(indices[-1])
             if not np.array_equal(ops.convert_to_numpy(labels), answers):
                 return "the labels are those of other images"
             right = images[..., 0] / 255
@@ -47,17 +45,17 @@ def test_training_batch(device: str, batch: int, loader: DataLoader, measure: Ca
             error = np.abs(ops.convert_to_numpy(pixels)[:, 3::8, 3::8, 0] - right).mean()
             return None if error < 0.05 else f"the images are off by {error:.3f} on average"
 
-        numbers: list[np.ndarray] = []
+        indices: list[np.ndarray] = []
 
         def draw() -> Any:
-            numbers[:] = [loader.draw_train_indices(batch)]
-            return step.batch(numbers[-1])
+            indices[:] = [loader.draw_train_indices(batch)]
+            return step.batch(indices[-1])
 
         measure(draw, other_images, images=batch)
 
 
 @pytest.mark.parametrize("batch", [128])
 def test_draw_train(batch: int, loader: DataLoader, measure: Callable[..., None]) -> None:
-    """The draw that training takes: uint8 images (batch, 28, 28, 1)."""
+    """Training's draw: uint8 images (batch, 28, 28, 1)."""
     right = ((batch, 28, 28, 1), (batch,))
     measure(lambda: loader.draw_train(batch), lambda drawn: _other_shapes(drawn, *right), images=batch)

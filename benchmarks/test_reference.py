@@ -1,4 +1,4 @@
-"""Are the bits those that were recorded in the same environment?"""
+"""Are the results those recorded in the same environment, bit for bit?"""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -21,7 +21,7 @@ def test_golden(
     report_findings: Callable[..., None],
     request: pytest.FixtureRequest,
 ) -> None:
-    """The replay's digests are the golden ones; those of another environment are compared, but don't pass."""
+    """The replay's digests are the golden ones; with those of another environment, the result is inconclusive."""
     found = runner.result(device, CheckId("replay", precision))
     config = replace(runner.config, device=device, precision=precision)
     environment = environment_of(device, runner.here)

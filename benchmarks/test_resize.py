@@ -1,4 +1,4 @@
-"""How fast images are resized, to 224x224, on the device."""
+"""How fast are images resized to 224x224 on the device?"""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""The options of tests and benchmarks: what they take, and what they refuse."""
+"""The options of tests and benchmarks: valid and invalid values."""
 
 import argparse
 import subprocess
@@ -20,7 +20,7 @@ def parse():
 
 
 def test_defaults(parse):
-    """Without options: three replays, no burn-in, ten minutes a check, every device, few cases; doubts don't fail."""
+    """By default: three replays, no burn-in, ten minutes per check, every device, few cases; inconclusive passes."""
     assert parse() == {
         "precision": "float32",
         "device": None,
@@ -56,15 +56,15 @@ def test_defaults(parse):
         ("--link-gbps=9.4", "link_gbps", 9.4),
     ],
 )
-def test_value_is_taken(parse, argument, name, value):
-    """Times in seconds, minutes or hours; two replays or more; a link's speed in Gb/s."""
+def test_valid_value(parse, argument, name, value):
+    """Times in seconds, minutes or hours; at least two replays; a link's speed in Gb/s."""
     assert parse(argument)[name] == value
 
 
 @pytest.mark.parametrize("value", ["", "10", "m", "0s", "-5m", "1.5h", "1e3s", "10d", "10M", "1h30m", "soon"])
 @pytest.mark.parametrize("option", ["--burn-in", "--deadline"])
-def test_time_that_is_none_is_refused(parse, option, value):
-    """A time without a unit, of nothing, with a fraction: the message shows how to write one, and what was written."""
+def test_invalid_time_is_refused(parse, option, value):
+    """A time without a unit, of zero or with a fraction: the message shows a valid one, and the value."""
     with pytest.raises(argparse.ArgumentError) as error:
         parse(f"{option}={value}")
     assert str(error.value) == (f"argument {option}: expected a whole number and s, m or h, as 10m; got {value!r}")
@@ -72,15 +72,15 @@ def test_time_that_is_none_is_refused(parse, option, value):
 
 @pytest.mark.parametrize("value", ["", "1", "0", "-2", "2.5", "many"])
 def test_fewer_than_two_replays_are_refused(parse, value):
-    """One run has nothing to be compared with."""
+    """A single run has nothing to be compared with."""
     with pytest.raises(argparse.ArgumentError) as error:
         parse(f"--replays={value}")
     assert str(error.value) == f"argument --replays: expected 2 or more, got {value!r}"
 
 
 @pytest.mark.parametrize("value", ["", "0", "-1", "nan", "inf", "fast", "10G"])
-def test_link_without_a_speed_is_refused(parse, value):
-    """A speed of nothing, or one with a unit."""
+def test_invalid_link_speed_is_refused(parse, value):
+    """A speed of zero, or one with a unit."""
     with pytest.raises(argparse.ArgumentError) as error:
         parse(f"--link-gbps={value}")
     assert str(error.value) == f"argument --link-gbps: expected a number above 0, got {value!r}"
@@ -89,7 +89,7 @@ def test_link_without_a_speed_is_refused(parse, value):
 @pytest.mark.slow
 @pytest.mark.parametrize("argument", ["--burn-in=5", "--deadline=0s", "--replays=1"])
 def test_refusal_ends_the_run(argument):
-    """Pytest ends at once, with its exit status for usage, and says which argument it was."""
+    """Pytest ends at once, with its exit status for usage errors, and names the argument."""
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "benchmarks", argument]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (4, "")
