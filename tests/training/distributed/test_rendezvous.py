@@ -1,4 +1,4 @@
-"""Before they train together, workers find out that all are there and are to do the same."""
+"""Rendezvous: before they train together, workers find out that all are there and have the same plan."""
 
 import contextlib
 import json
@@ -8,9 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from alexnet_repro.training.distributed import handshake
+from alexnet_repro.training.distributed import rendezvous as module
 from alexnet_repro.training.distributed.cluster import Cluster, ClusterError
-from alexnet_repro.training.distributed.handshake import meet
+from alexnet_repro.training.distributed.rendezvous import rendezvous
 from tests.helpers.workers import free_addresses
 
 SAME = {
@@ -32,17 +32,18 @@ def addresses():
 
 @pytest.fixture
 def met(addresses):
-    """Have workers meet, each with what it is about to do; returns what each got: connections, or an error's text."""
+    """A rendezvous of workers, each with its plan; returns what each got: sockets, or an error's text."""
 
-    def one(task, own, timeout):
+    def one(cluster, plan, timeout):
         try:
-            return meet(Cluster(addresses, task), own, timeout)
+            return {task: each.socket for task, each in rendezvous(cluster, plan, timeout).items()}
         except ClusterError as error:
             return str(error)
 
-    def met(plans, timeout=5.0):
+    def met(plans, timeout=5.0, others=()):
         with ThreadPoolExecutor() as pool:
-            waiting = {task: pool.submit(one, task, own, timeout) for task, own in plans.items()}
+            clusters = [Cluster(addresses, task) for task in plans] + list(others)
+            waiting = {each.task: pool.submit(one, each, plans.get(each.task, SAME), timeout) for each in clusters}
             return {task: each.result() for task, each in waiting.items()}
 
     return met
@@ -63,54 +64,65 @@ def test_all_agree(met):
     ("field", "other", "said"),
     [
         pytest.param("versions", {"tensorflow": "2.20.0", "keras": "3.15.1"},
-                     "has other software: versions tensorflow is '2.20.0' there, '2.21.0'", id="field=versions"),
+                     "has different software: versions tensorflow is '2.20.0' there, '2.21.0'", id="field=versions"),
         pytest.param("recipe", {**SAME["recipe"], "loss": "normalised_sigmoid"},
-                     "trains another recipe: recipe loss is 'normalised_sigmoid' there, 'softmax'", id="field=recipe"),
+                     "trains a different recipe: recipe loss is 'normalised_sigmoid' there, 'softmax'",
+                     id="field=recipe"),
         pytest.param("recipe", {**SAME["recipe"], "optimizer_arguments": {}},
-                     "trains another recipe: recipe optimizer_arguments beta_2 is 'None' there, '0.98'",
+                     "trains a different recipe: recipe optimizer_arguments beta_2 is 'None' there, '0.98'",
                      id="field=recipe_arguments"),
-        pytest.param("seed", 7, "has another seed: seed is '7' there, '0'", id="field=seed"),
+        pytest.param("seed", 7, "has a different seed: seed is '7' there, '0'", id="field=seed"),
         pytest.param("data", {"sha256": "cd"},
-                     "has other training images: data sha256 is 'cd' there, 'ab'", id="field=data"),
+                     "has different training images: data sha256 is 'cd' there, 'ab'", id="field=data"),
         pytest.param("precision", "mixed_bfloat16",
-                     "trains in another precision: precision is 'mixed_bfloat16' there, 'float32'",
+                     "trains in a different precision: precision is 'mixed_bfloat16' there, 'float32'",
                      id="field=precision"),
         pytest.param("devices", {"GPUs": 4},
-                     "has another number of devices: devices GPUs is '4' there, '8'", id="field=devices"),
+                     "has a different number of devices: devices GPUs is '4' there, '8'", id="field=devices"),
         pytest.param("options", {"resume": True},
-                     "was given other options: options resume is 'True' there, 'False'", id="field=options"),
+                     "has different options: options resume is 'True' there, 'False'", id="field=options"),
         pytest.param("nonsense", 1,
-                     "isn't like the others: nonsense is '1' there, 'None'", id="field=nonsense"),
+                     "has a different plan: nonsense is '1' there, 'None'", id="field=nonsense"),
     ],
 )  # fmt: skip
 def test_mismatch(met, addresses, field, other, said):
-    """A worker that is about to do something else is named, with what differs; all are told the same."""
+    """A worker with a different plan is named, with what differs; all raise the same."""
     told = met({0: SAME, 1: SAME, 2: {**SAME, field: other}})
     line = f"worker 2 ({addresses[2]}) {said} on worker 0 ({addresses[0]})"
     assert told == {0: line, 1: line, 2: line}
 
 
+def test_other_cluster(met, addresses):
+    """A worker whose list of workers differs is named, with the first address that differs."""
+    other = Cluster((addresses[0], "127.0.0.1:1", addresses[2]), 2)
+    line = (
+        f"worker 2 ({addresses[2]}) has a different cluster spec: cluster 1 is '127.0.0.1:1' there, "
+        f"'{addresses[1]}' on worker 0 ({addresses[0]})"
+    )
+    assert met({0: SAME, 1: SAME}, others=[other]) == dict.fromkeys(range(3), line)
+
+
 def test_never_came_up(met, addresses):
-    """Workers that don't come within the time are named by the chief, and the others are told."""
+    """Workers that don't come within the time are named, by the chief and by all that came."""
     begin = time.monotonic()
     assert met({0: SAME}, timeout=0.3)[0] == (
         f"worker 1 ({addresses[1]}), worker 2 ({addresses[2]}) never came up: waited for 0.3 s"
     )
-    assert met({0: SAME, 2: SAME}, timeout=1.0) == dict.fromkeys(
-        (0, 2), f"worker 1 ({addresses[1]}) never came up: waited for 1 s"
+    assert met({0: SAME, 2: SAME}, timeout=0.5) == dict.fromkeys(
+        (0, 2), f"worker 1 ({addresses[1]}) never came up: waited for 0.5 s"
     )
-    assert time.monotonic() - begin < 0.3 + 1 + 5
+    assert time.monotonic() - begin < 0.3 + 0.5 + 5
 
 
 def test_no_chief(met, addresses):
-    """Without a chief, each worker says that it couldn't be reached, after the time."""
+    """Without a chief, each worker raises that it couldn't be reached, after the time."""
     line = f"worker 0 ({addresses[0]}), the chief, couldn't be reached within 0.3 s: Connection refused"
     assert met({1: SAME, 2: SAME}, timeout=0.3) == {1: line, 2: line}
 
 
 @pytest.mark.parametrize("task", [0, 1])
 def test_port_taken(met, addresses, task):
-    """A worker whose port is taken says which, and how to see by whom."""
+    """A worker whose port is taken names it, and how to see by whom."""
     port = int(addresses[task].rpartition(":")[2])
     with socket.create_server(("127.0.0.1", port)):
         assert met({task: SAME}, timeout=0.3)[task] == (
@@ -119,13 +131,13 @@ def test_port_taken(met, addresses, task):
         )
 
 
-def test_one_number_twice(addresses):
-    """Two processes with the same number are an error that names it."""
+def test_one_index_twice(addresses):
+    """Two processes with the same index are an error that names it, sent to both."""
     cluster = Cluster(addresses, 0)
     with ThreadPoolExecutor() as pool:
-        chief = pool.submit(meet, cluster, SAME, 5.0)
-        first, second = (_said(addresses[0], {"task": 1, "cluster": list(addresses), **SAME}) for _ in range(2))
-        line = f"worker 1 ({addresses[1]}) came twice: two processes have the same number"
+        chief = pool.submit(rendezvous, cluster, SAME, 5.0)
+        first, second = (_sent(addresses[0], {"task": 1, "cluster": list(addresses), **SAME}) for _ in range(2))
+        line = f"worker 1 ({addresses[1]}) joined twice: two processes have the same index"
         with pytest.raises(ClusterError) as caught:
             chief.result()
         assert str(caught.value) == line
@@ -134,7 +146,7 @@ def test_one_number_twice(addresses):
             each.close()
 
 
-def _said(address, message):
+def _sent(address, message):
     """Connect, again until someone listens, and send a message, whatever it is."""
     host, _, port = address.rpartition(":")
     for _ in range(100):
@@ -147,27 +159,38 @@ def _said(address, message):
 
 
 def test_strangers(met, addresses):
-    """Whatever else connects, says nothing, too much or nonsense, is let go, and the workers meet all the same."""
+    """Whatever else connects, and sends nothing, too much or nonsense, is dropped; the workers meet all the same."""
     strange = [b"", b"GET / HTTP/1.1\r\n\r\n", b"\x80\x04\x95\n", b"[]\n", b"[" * 60_000 + b"\n", b"x" * 200_000,
                b'{"task": 0}\n', b'{"task": 3}\n', b'{"task": "1"}\n', b"{}\n", b'{"task": 1']  # fmt: skip
     with ThreadPoolExecutor() as pool:
-        chief = pool.submit(meet, Cluster(addresses, 0), SAME, 5.0)
+        chief = pool.submit(met, {0: SAME})
         open_ones = []
         for message in strange:
             with contextlib.suppress(ConnectionError):  # reset while too much is sent
-                open_ones.append(_said(addresses[0], message))
+                open_ones.append(_sent(addresses[0], message))
         others = met({1: SAME, 2: SAME})
-        connections = [*chief.result().values(), others[1][0], others[2][0]]
+        connections = [*chief.result()[0].values(), others[1][0], others[2][0]]
         assert len(connections) == 4
         for each in (*connections, *open_ones):
             each.close()
 
 
 @pytest.mark.parametrize(
-    "answer", [b"{}", b'{"status": "ok"}', b'{"welcome": 1}', b'{"error": null}', b"0", b"[]", b'"no"', b"HTTP/1.1 400"]
+    "answer",
+    [
+        pytest.param(b"{}", id="answer=empty"),
+        pytest.param(b'{"status": "ok"}', id="answer=other_key"),
+        pytest.param(b'{"welcome": 1}', id="answer=welcome_1"),
+        pytest.param(b'{"error": null}', id="answer=no_error"),
+        pytest.param(b"0", id="answer=number"),
+        pytest.param(b"[]", id="answer=list"),
+        pytest.param(b'"no"', id="answer=text"),
+        pytest.param(b"HTTP/1.1 400", id="answer=http"),
+        pytest.param(b"x" * 70_000, id="answer=too_long"),
+    ],
 )
 def test_another_service_at_the_chief_s_port(met, addresses, answer):
-    """What something else answers there is no welcome, whatever it is."""
+    """The answer of another service there is an error, whatever it is."""
     host, _, port = addresses[0].rpartition(":")
     with socket.create_server((host, int(port))) as server, ThreadPoolExecutor() as pool:
         waiting = pool.submit(met, {1: SAME})
@@ -175,25 +198,25 @@ def test_another_service_at_the_chief_s_port(met, addresses, answer):
         with connection:
             connection.sendall(answer + b"\n")
             assert waiting.result() == {
-                1: f"worker 0 ({addresses[0]}), the chief, ended, or didn't answer: see what it says"
+                1: f"worker 0 ({addresses[0]}), the chief, disconnected or didn't answer: see its output"
             }
 
 
 def test_an_address_that_answers_nothing(met, monkeypatch):
     """A host's address that drops what is sent to it doesn't take the time of the next one, which answers."""
-    monkeypatch.setattr(handshake, "ATTEMPT", 0.3)
+    monkeypatch.setattr(module, "ATTEMPT", 0.1)
     with contextlib.ExitStack() as stack:
         full = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
-        for _ in range(3):  # from then on, nobody is let in, nor told so
+        for _ in range(3):  # from then on, connections are neither accepted nor refused
             waiting = stack.enter_context(socket.socket())
             waiting.setblocking(False)
             waiting.connect_ex(full.getsockname())
         known = socket.getaddrinfo
 
-        def both(host, port, **options):
-            return [*known(*full.getsockname(), **options), *known(host, port, **options)]
+        def both(host, port, *options):
+            return [*known(*full.getsockname(), *options), *known(host, port, *options)]
 
-        monkeypatch.setattr(handshake.socket, "getaddrinfo", both)
+        monkeypatch.setattr(module.socket, "getaddrinfo", both)
         connections = met({0: SAME, 1: SAME, 2: SAME}, timeout=4.0)
         assert [sorted(connections[task]) for task in range(3)] == [[1, 2], [0], [0]]
         for each in (*connections[0].values(), connections[1][0], connections[2][0]):
@@ -208,6 +231,6 @@ def test_port_that_reaches_itself(monkeypatch):
             self.bind((address[0], 0))
             super().connect(self.getsockname())
 
-    monkeypatch.setattr(handshake.socket, "socket", ToItself)
+    monkeypatch.setattr(module.socket, "socket", ToItself)
     with pytest.raises(ConnectionRefusedError):
-        handshake._attempt(("127.0.0.1", 2222), time.monotonic() + 5)
+        module._attempt(("127.0.0.1", 2222), time.monotonic() + 5)
