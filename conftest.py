@@ -73,13 +73,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="TIME",
         help="time limit of a check, after which it fails (default: 10m)",
     )
-    add(
-        "--cpu-replicas",
-        type=_at_least_two,
-        default=0,
-        metavar="N",
-        help="split the CPU into N devices to try the measurements of several GPUs; always inconclusive",
-    )
+    add("--cpu-replicas", type=_at_least_two, default=0, metavar="N", help=argparse.SUPPRESS)
     add(
         "--distribute",
         choices=("multiworker",),

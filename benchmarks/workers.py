@@ -9,9 +9,9 @@ from pathlib import Path
 import keras
 import pytest
 
-from alexnet_repro.training.distributed.all_gather import AllGather
 from alexnet_repro.training.distributed.cluster import ClusterError, cluster_here
-from alexnet_repro.training.distributed.handshake import meet
+from alexnet_repro.training.distributed.coordination import AllGather
+from alexnet_repro.training.distributed.rendezvous import rendezvous
 from alexnet_repro.verify.benchmark.scaling_run import GATHER_DEADLINES, SHARED_MACHINE, VIRTUAL_MACHINES, lost_worker
 from alexnet_repro.verify.doctor.environment import Environment
 from alexnet_repro.verify.doctor.fingerprint import boot_of, environment_of
@@ -60,7 +60,7 @@ class WorkerGroup:
         """Wait until all workers are there, with the same software, options and number of GPUs.
 
         Raises:
-            ClusterError: they don't come together; see `alexnet_repro.training.distributed.handshake.meet`.
+            ClusterError: they don't come together; see `alexnet_repro.training.distributed.rendezvous`.
         """
         from alexnet_repro.training.distributed.strategy import num_gpus, worker_versions
 
@@ -73,7 +73,7 @@ class WorkerGroup:
             "options": {name: self._config.getoption(name) for name in SAME_OPTIONS},
         }
         say(f"{cluster.name(cluster.task)} is ready; waiting for all {len(cluster.addresses)}")
-        self.gather = AllGather(cluster, meet(cluster, own, self._timeout), say)
+        self.gather = AllGather(cluster, rendezvous(cluster, own, self._timeout), say)
         same_machine = BOOT.read_text() if BOOT.exists() else socket.gethostname()
         boots = self.gather("the start", [same_machine, boot_of("cpu:0")], self._timeout)
         if len({boot for boot, _ in boots}) < len(boots):

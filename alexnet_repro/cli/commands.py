@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import keras
 
     from alexnet_repro.data.loader import DataLoader
-    from alexnet_repro.training.distributed.one_device import OneDevice
+    from alexnet_repro.training.distributed.strategy import Distribution
     from alexnet_repro.training.history import Evaluation, History
 
 
@@ -147,27 +147,25 @@ class _Training:
         return 0
 
     @contextmanager
-    def _devices(self) -> Iterator["OneDevice"]:
+    def _devices(self) -> Iterator["Distribution"]:
         """Prepare the devices to train on, and leave them; before anything else of TensorFlow's."""
         import keras
 
-        from alexnet_repro.training.distributed.one_device import OneDevice
+        from alexnet_repro.training.distributed import strategy
 
         options = self.options
         if options.distribute is None:
-            yield OneDevice()
+            yield strategy.SingleDevice()
             return
         if keras.backend.backend() != "tensorflow":
             raise OSError(f"--distribute needs TensorFlow, and KERAS_BACKEND is {keras.backend.backend()}")
-        from alexnet_repro.training.distributed import strategy as strategies
-
         if self.cluster is None:
-            yield strategies.Mirrored(self.recipe, options.replicas)
+            yield strategy.Mirrored(self.recipe, options.replicas)
             return
         names = ("resume", "checkpoint_every", "no_checkpoints", "no_evaluate", "evaluate_every", "nondeterministic")
         shared = {name: getattr(options, name) for name in names}
-        own = strategies.plan(self.loader, self.recipe, options.precision, shared)
-        with strategies.working_together(self.cluster, own, options.worker_timeout, self.recipe) as workers:
+        own = strategy.plan(self.loader, self.recipe, options.precision, shared)
+        with strategy.working_together(self.cluster, own, options.worker_timeout, self.recipe) as workers:
             yield workers
         signal.alarm(options.worker_timeout)  # should TensorFlow wait in vain for others while it shuts down
 

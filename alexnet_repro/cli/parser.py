@@ -173,7 +173,7 @@ def parser() -> argparse.ArgumentParser:
         choices=("mirrored", "multiworker"),
         help="mirrored: on all GPUs of this machine; multiworker: on several machines, each with all its GPUs",
     )
-    distribution.add_argument("--replicas", **COUNT, help="mirrored on a CPU split into N, to try it without GPUs")
+    distribution.add_argument("--replicas", **COUNT, help=argparse.SUPPRESS)
     distribution.add_argument(
         "--worker-timeout",
         **SECONDS,

@@ -45,7 +45,7 @@ def test_help_without_keras():
             "train --help",
             "--recipe --epochs --weights --no-evaluate --loss --precision --seed --data-dir --synthetic",
         ),
-        ("train --help", "--distribute --replicas --worker-timeout TF_CONFIG srun"),
+        ("train --help", "--distribute --worker-timeout TF_CONFIG srun"),
         ("report --help", "A.json B.json --out report.html summary.md comparison.md comparison.json"),
         ("evaluate --help", "--weights --samples --loss --precision --seed --data-dir --synthetic"),
     ],

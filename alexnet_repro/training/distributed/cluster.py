@@ -1,10 +1,10 @@
-"""Which processes train together, and which of them this one is: from TF_CONFIG, or from Slurm's own variables."""
+"""The cluster: the workers that train together, and this process's index, from TF_CONFIG or Slurm's variables."""
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 EXAMPLE = '{"cluster": {"worker": ["host0:2222", "host1:2222"]}, "task": {"type": "worker", "index": 0}}'
 TRAIN = "python -m alexnet_repro train"
@@ -16,17 +16,17 @@ def launch_help(command: str = TRAIN) -> str:
 on each machine, with its own index:
   TF_CONFIG='{EXAMPLE}' \\
     {command} --distribute=multiworker
-or under Slurm, one task a machine:
+or under Slurm, one task per machine:
   srun --nodes=2 --ntasks-per-node=1 --gpus-per-node=8 {command} --distribute=multiworker
 """
 
 
 SLURM_PORTS, SLURM_SPACING, SLURM_JOBS = 20_000, 16, 600
-"""First port, ports a job, and jobs until they repeat: below the ports that Linux gives away by itself."""
+"""First port, ports per job, and jobs until they repeat: below the ports that Linux assigns by itself."""
 
 
 class ClusterError(OSError):
-    """Workers can't begin, or go on, together; the message names the worker, and what to do."""
+    """Workers can't begin, or continue, together; the message names the worker, and what to do."""
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,9 @@ class Cluster:
     """The workers of one training, and this process's place among them."""
 
     addresses: tuple[str, ...]
-    """`host:port` of each, by its number."""
+    """`host:port` of each worker, by index."""
     task: int
-    """This one's number."""
+    """This process's index."""
 
     @property
     def chief(self) -> bool:
@@ -44,12 +44,12 @@ class Cluster:
         return self.task == 0
 
     def name(self, task: int) -> str:
-        """Return what a worker is called in messages."""
+        """Return a worker's name in messages."""
         return f"worker {task} ({self.addresses[task]})"
 
     @property
     def machines(self) -> tuple[str, ...]:
-        """What each worker's machine is called: its host, or the whole address where a host has several workers."""
+        """Each machine's name: its host, or the whole address if a host has several workers."""
         hosts = [self.endpoint(task)[0] for task in range(len(self.addresses))]
         return tuple(hosts if len(set(hosts)) == len(hosts) else self.addresses)
 
@@ -75,12 +75,10 @@ def cluster_here(environ: Mapping[str, str] = os.environ, command: str = TRAIN) 
         return _of_slurm(environ)
     if "SLURM_JOB_ID" in environ:
         raise ClusterError(
-            "this is in a job of Slurm's, but in no step of it: put srun before the command, as in\n"
+            "this is in a Slurm job, but in no step of it: put srun before the command, as in\n"
             f"  srun --ntasks-per-node=1 {command} --distribute=multiworker"
         )
-    raise ClusterError(
-        f"nothing says which workers there are: TF_CONFIG isn't set, and this isn't Slurm. Type {launch_help(command)}"
-    )
+    raise ClusterError(f"no workers are given: TF_CONFIG isn't set, and this isn't Slurm. Type {launch_help(command)}")
 
 
 def _of_tf_config(text: str) -> Cluster:
@@ -94,42 +92,33 @@ def _of_tf_config(text: str) -> Cluster:
         raise ClusterError(
             f"TF_CONFIG's cluster must have one job, worker (worker 0 is the chief), and has {found}; {EXAMPLE}"
         )
-    return Cluster(_addresses(jobs["worker"]), _index(config.get("task"), len(jobs["worker"])))
-
-
-def _addresses(found: Any) -> tuple[str, ...]:
-    if not isinstance(found, list) or not found:
-        raise ClusterError(f"TF_CONFIG's workers must be a list of host:port, got {str(found)[:80]!r}; {EXAMPLE}")
-    for each in found:
-        host, _, port = each.rpartition(":") if isinstance(each, str) else ("", "", "")
-        if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
+    workers, task = jobs["worker"], config.get("task")
+    if not isinstance(workers, list) or not workers:
+        raise ClusterError(f"TF_CONFIG's workers must be a list of host:port, got {str(workers)[:80]!r}; {EXAMPLE}")
+    for each in workers:
+        if not re.fullmatch(r".+:[0-9]{1,5}", str(each)) or not 0 < int(str(each).rpartition(":")[2]) < 2**16:
             raise ClusterError(f"TF_CONFIG: a worker's address must be host:port, got {str(each)[:80]!r}")
-    for each in found:
-        if found.count(each) > 1:
-            raise ClusterError(f"TF_CONFIG: {each} is there twice; each worker needs an address of its own")
-    return tuple(found)
-
-
-def _index(task: Any, workers: int) -> int:
+        if workers.count(each) > 1:
+            raise ClusterError(f"TF_CONFIG: {each} is there twice; each worker needs its own address")
     kind, index = (task.get("type"), task.get("index")) if isinstance(task, dict) else (None, None)
     if kind != "worker":
         raise ClusterError(f"TF_CONFIG's task must be of type worker, got {kind!r}; {EXAMPLE}")
-    if not isinstance(index, int) or isinstance(index, bool) or not 0 <= index < workers:
-        raise ClusterError(f"TF_CONFIG's task index must be from 0 to {workers - 1}, got {index!r}")
-    return index
+    if type(index) is not int or not 0 <= index < len(workers):
+        raise ClusterError(f"TF_CONFIG's task index must be from 0 to {len(workers) - 1}, got {index!r}")
+    return Cluster(tuple(workers), index)
 
 
 def _of_slurm(environ: Mapping[str, str]) -> Cluster:
-    """Return the cluster of a step of Slurm's, with ports that follow from the job's number.
+    """Return the cluster of a Slurm step, with ports that follow from the job's number.
 
-    TensorFlow's resolver sorts the nodes by name, while Slurm numbers tasks in an order of its own: n9, n10 or round
-    about. So a process isn't told by its number there, but by its node and its number on that node.
+    TensorFlow's resolver sorts nodes by name, which isn't the order of Slurm's tasks: n10 comes before n9. So a process
+    is found by its node and its index on that node.
     """
     import tensorflow as tf
 
     first = SLURM_PORTS + int(environ.get("SLURM_JOB_ID", "0")) % SLURM_JOBS * SLURM_SPACING
     try:
-        # GPUs are given out by Slurm itself; told a number of them, TensorFlow doesn't call nvidia-smi.
+        # Slurm itself assigns GPUs; given a number of them, TensorFlow doesn't call nvidia-smi.
         resolver = tf.distribute.cluster_resolver.SlurmClusterResolver(
             port_base=first, gpus_per_node=2**10, gpus_per_task=1, auto_set_gpu=False
         )

@@ -76,22 +76,10 @@ class _State:
 class Watchdog:
     """Watches the other workers from `start` until `finish`, and ends this process when one is lost or hangs."""
 
-    def __init__(
-        self,
-        cluster: Cluster,
-        connections: Mapping[int, Connection],
-        timeout: float,
-        leave: Callable[[str, int], None] = _leave,
-    ) -> None:
-        """Take over the connections.
-
-        Args:
-            cluster: the workers.
-            connections: from `rendezvous`.
-            timeout: seconds of silence after which a worker is lost.
-            leave: ends this process with a line and an exit status.
-        """
-        self.cluster, self.timeout, self._leave, self._open = cluster, timeout, leave, dict(connections)
+    def __init__(self, cluster: Cluster, connections: Mapping[int, Connection], timeout: float) -> None:
+        """Take over the connections from `rendezvous`; a worker is lost after `timeout` seconds of silence."""
+        self.cluster, self.timeout, self._open = cluster, timeout, dict(connections)
+        self.leave: Callable[[str, int], None] = _leave
         now = time.monotonic()
         self._states = {task: _State(now, now) for task in (cluster.task, *connections)}
         self._own, self._finishing, self._over = self._states[cluster.task], False, threading.Event()
@@ -122,7 +110,7 @@ class Watchdog:
         """End every worker with this line, and this one with this exit status."""
         self._status, self._failure = status, line
         self._over.wait(self.timeout)
-        self._leave(line, status)
+        self.leave(line, status)
         raise SystemExit(status)
 
     def finish(self) -> None:
@@ -135,7 +123,7 @@ class Watchdog:
         try:
             self._watch()
         except Exception as error:  # noqa: BLE001 - unwatched, this process might wait for ever
-            self._leave(f"the watchdog of {self.cluster.name(self.cluster.task)} failed: {error!r}", 1)
+            self.leave(f"the watchdog of {self.cluster.name(self.cluster.task)} failed: {error!r}", 1)
 
     def _watch(self) -> None:
         interval, next_heartbeat, awake = min(1.0, self.timeout / HEARTBEATS), 0.0, time.monotonic()
@@ -147,12 +135,12 @@ class Watchdog:
                     state.since += now - awake
             awake = now
             if now >= next_heartbeat:
-                self._send({"phase": self._own.phase, "updates": self._own.updates})
+                _broadcast(self._open.values(), {"phase": self._own.phase, "updates": self._own.updates})
                 next_heartbeat = now + interval
             ready = wait([each.socket for each in self._open.values()], TICK)
             for task in [task for task, each in self._open.items() if each.socket in ready]:
                 self._receive(task)
-            if line := self._failure or self._silent(now) or self._hanging(now):
+            if line := self._failure or self._lost(now):
                 self._end(line)
             self._finish_together()
 
@@ -177,24 +165,19 @@ class Watchdog:
             else:
                 state.enter(message["phase"], message["updates"])
 
-    def _silent(self, now: float) -> str | None:
-        for task, state in self._states.items():
-            if state is not self._own and not state.finished and now - state.heard > self.timeout:
-                return (
-                    f"{self.cluster.name(task)} sent no heartbeat for {self.timeout:g} s: stopped, hanging, or cut off"
-                )
-        return None
-
-    def _hanging(self, now: float) -> str | None:
-        """Return whose main thread hangs; the chief finds out."""
+    def _lost(self, now: float) -> str | None:
+        """Return who is silent, or, on the chief, whose main thread hangs."""
+        name, states = self.cluster.name, {task: each for task, each in self._states.items() if not each.finished}
+        for task, state in states.items():
+            if state is not self._own and now - state.heard > self.timeout:
+                return f"{name(task)} sent no heartbeat for {self.timeout:g} s: stopped, hanging, or cut off"
         if not self.cluster.chief:
             return None
-        states = {task: state for task, state in self._states.items() if not state.finished}
         for phase in (HOST, IO):
             for task, state in states.items():
                 seconds = now - state.since
                 if state.phase == phase and seconds > MAX_TIMEOUTS[phase] * self.timeout:
-                    return f"{self.cluster.name(task)} hangs in host code: no progress for {seconds:.0f} s"
+                    return f"{name(task)} hangs in host code: no progress for {seconds:.0f} s"
         seconds = now - max(state.since for state in states.values())
         together = all(state.phase == COLLECTIVE for state in states.values())
         if together and seconds > MAX_TIMEOUTS[COLLECTIVE] * self.timeout:
@@ -208,31 +191,23 @@ class Watchdog:
         """Report that this worker is at its end: the chief once all others are, the others at once."""
         others_finished = all(state.finished for state in self._states.values() if state is not self._own)
         if self._finishing and not self._own.finished and (others_finished or not self.cluster.chief):
-            self._send({"finished": True})
+            _broadcast(self._open.values(), {"finished": True})
             self._own.finished = True
         if self._own.finished and others_finished:
             self._over.set()
 
-    def _send(self, message: Any) -> None:
-        _broadcast(self._open.values(), message)
-
     def _end(self, line: str) -> None:
         """Send all others what the training ends by, wait until they have read it, and end."""
-        self._send({"end": line})
+        _broadcast(self._open.values(), {"end": line})
         _shut_down(self._open.values())
-        self._leave(line, self._status)
+        self.leave(line, self._status)
         self._over.set()
 
 
 class AllGather:
     """Exchange of JSON between all workers, who call this at the same points of their work."""
 
-    def __init__(
-        self,
-        cluster: Cluster,
-        connections: Mapping[int, Connection],
-        report: Callable[[str], None] = lambda _: None,
-    ) -> None:
+    def __init__(self, cluster: Cluster, connections: Mapping[int, Connection], report: Callable[[str], None]) -> None:
         """Take over the connections from `rendezvous`; `report` gets a line each half minute that the chief waits."""
         self.cluster, self._connections, self._report, self._lost = cluster, connections, report, ""
         for each in connections.values():

@@ -106,19 +106,14 @@ def rendezvous(cluster: Cluster, plan: Mapping[str, Any], timeout: float) -> dic
     return {0: _join(cluster, own, timeout)}
 
 
-def listening(port: int = 0) -> socket.socket:
-    """Return a socket that listens on all interfaces, IPv4 and IPv6; 0: at any free port."""
-    if socket.has_dualstack_ipv6():
-        with contextlib.suppress(OSError):  # IPv6 may be compiled in and switched off
-            return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=128)
-    return socket.create_server(("", port), backlog=128)
-
-
 def _own_port(cluster: Cluster) -> socket.socket:
     """Listen at this worker's port on all interfaces, as TensorFlow does: its host may have another name in here."""
     port, name = cluster.endpoint(cluster.task)[1], cluster.name(cluster.task)
     try:
-        return listening(port)
+        if socket.has_dualstack_ipv6():
+            with contextlib.suppress(OSError):  # IPv6 may be switched off; if the port is taken, IPv4 finds it so too
+                return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=128)
+        return socket.create_server(("", port), backlog=128)
     except OSError as error:
         text = f"{name} can't listen at port {port}: {error.strerror or error}"
         if error.errno == errno.EADDRINUSE:

@@ -1,6 +1,6 @@
-"""Which devices train together: all GPUs of a machine, or many machines; and what `train` needs for it.
+"""The devices that train together: one, all GPUs of a machine, or those of many workers.
 
-TensorFlow wants to be told before it starts: one of these is made before any model, tensor or device list.
+Make a `Distribution` before any model, tensor or device list: TensorFlow can't be told later.
 """
 
 import hashlib
@@ -9,39 +9,90 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import fields
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from alexnet_repro.backend.devices import split_cpu
 from alexnet_repro.data.loader import DataLoader
 from alexnet_repro.training.checkpoint import Checkpoints
-from alexnet_repro.training.distributed.checkpoint_sync import Exchange, SharedCheckpoints
+from alexnet_repro.training.distributed.checkpoint_sync import Collectives, SharedCheckpoints
 from alexnet_repro.training.distributed.cluster import Cluster, ClusterError
-from alexnet_repro.training.distributed.handshake import meet
-from alexnet_repro.training.distributed.one_device import OneDevice
-from alexnet_repro.training.distributed.watchdog import APART, BUSY, TICK, TOGETHER, Watch
+from alexnet_repro.training.distributed.coordination import COLLECTIVE, HOST, IO, TICK, Watchdog
+from alexnet_repro.training.distributed.rendezvous import rendezvous
 from alexnet_repro.training.loop import TrainingStoppedError
 from alexnet_repro.training.recipe import Recipe
-from alexnet_repro.training.tensorflow_step import TensorFlowTrainStep
-from alexnet_repro.training.train_step import TrainStep
+from alexnet_repro.training.train_step import TrainStep, best_train_step
 
 
-class Mirrored(OneDevice):
-    """The GPUs of this machine, in one process."""
+class Distribution(Protocol):
+    """The devices that train together, and what `train` needs of them."""
+
+    @property
+    def chief(self) -> bool:
+        """Whether this process prints and saves."""
+
+    @property
+    def stopped_by(self) -> int:
+        """The signal that stopped training, on whichever worker; 0 if none did."""
+
+    def scope(self) -> AbstractContextManager[Any]:
+        """Return the context to build models in."""
+
+    def step(self, model: keras.Sequential, loader: DataLoader, recipe: Recipe) -> TrainStep:
+        """Return the train step."""
+
+    def checkpoints(self, checkpoints: Checkpoints | None) -> Checkpoints | None:
+        """Return what saves and restores for all workers."""
+
+    def stopping(self, stop_request: Callable[[], bool]) -> Callable[[], bool]:
+        """Return what tells after each call of the step whether to stop, given whether this process should."""
+
+    def pausing(self) -> AbstractContextManager[None]:
+        """Return the context that saving and evaluation run in."""
+
+
+class _OneProcess:
+    """What is the same for any number of devices in one process."""
+
+    chief, stopped_by = True, 0
+
+    def scope(self) -> AbstractContextManager[Any]:
+        return nullcontext()
+
+    def step(self, model: keras.Sequential, loader: DataLoader, recipe: Recipe) -> TrainStep:
+        with self.scope():
+            return best_train_step(model, loader, recipe)
+
+    def checkpoints(self, checkpoints: Checkpoints | None) -> Checkpoints | None:
+        return checkpoints
+
+    def stopping(self, stop_request: Callable[[], bool]) -> Callable[[], bool]:
+        return stop_request
+
+    def pausing(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+
+class SingleDevice(_OneProcess):
+    """The device that the backend takes."""
+
+
+class Mirrored(_OneProcess):
+    """The GPUs of this machine, in this process."""
 
     def __init__(self, recipe: Recipe, replicas: int | None = None) -> None:
-        """Take all GPUs, or split the CPU in so many `replicas`, to try it.
+        """Take all GPUs; or split the CPU into `replicas`, for tests.
 
         Raises:
             ClusterError: there is no GPU, or the recipe's batch can't be shared.
         """
+        import tensorflow as tf
+
         gpus = num_gpus()
         if replicas is None and not gpus:
             raise ClusterError(
@@ -55,36 +106,149 @@ class Mirrored(OneDevice):
         self.strategy = tf.distribute.MirroredStrategy(devices)
 
     def scope(self) -> AbstractContextManager[Any]:
-        """Return what models are built in."""
+        """Return the strategy's."""
         scope: AbstractContextManager[Any] = self.strategy.scope()
         return scope
 
+
+class MultiWorker:
+    """The devices of many processes, on many machines; each makes one of these."""
+
+    def __init__(self, cluster: Cluster, watchdog: Watchdog) -> None:
+        """Begin with all others, as `multi_worker_strategy`."""
+        self.cluster, self.watchdog, self.chief, self.stopped_by = cluster, watchdog, cluster.chief, 0
+        with watchdog.inside(COLLECTIVE):
+            self.strategy = multi_worker_strategy(cluster)
+        workers = len(cluster.addresses)
+        self.collectives = Collectives(self.strategy, cluster.task, workers, lambda: watchdog.inside(COLLECTIVE))
+
+    @contextmanager
+    def scope(self) -> Iterator[None]:
+        """Return the strategy's: models built in it begin with the chief's values."""
+        with self.watchdog.inside(COLLECTIVE), self.strategy.scope():
+            yield
+
     def step(self, model: keras.Sequential, loader: DataLoader, recipe: Recipe) -> TrainStep:
-        """Return what makes the updates."""
+        """Return a train step that reports to the watchdog."""
         with self.scope():
-            return TensorFlowTrainStep(model, loader, recipe)
+            return WatchedTrainStep(best_train_step(model, loader, recipe), self.watchdog)
+
+    def checkpoints(self, checkpoints: Checkpoints | None) -> Checkpoints | None:
+        """Return those that the chief saves and restores for all."""
+        return checkpoints and SharedCheckpoints(**vars(checkpoints), collectives=self.collectives)
+
+    def stopping(self, stop_request: Callable[[], bool]) -> Callable[[], bool]:
+        """Return what gives all workers the same answer after the same update, if any of them should stop.
+
+        `stop_request` has the signal in `signal`, as `alexnet_repro.training.stop_signal.StopRequest` does.
+        """
+
+        def agreed() -> bool:
+            own = int(getattr(stop_request, "signal", None) or 1) if stop_request() else 0
+            self.stopped_by = max(self.collectives.all_gather_int(own))
+            self.watchdog.enter(HOST)
+            return self.stopped_by > 0
+
+        return agreed
+
+    def pausing(self) -> AbstractContextManager[None]:
+        """Return a context that may take longer than an update."""
+        return self.watchdog.inside(IO)
+
+
+class WatchedTrainStep:
+    """A train step that reports to the watchdog that the main thread is in a collective, and its progress."""
+
+    def __init__(self, step: TrainStep, watchdog: Watchdog) -> None:
+        """Watch over `step`."""
+        self._step, self._watchdog = step, watchdog
+        self.classifier, self.variables, self.updates_per_call = step.classifier, step.variables, step.updates_per_call
+
+    def __call__(self, indices: np.ndarray) -> tuple[Any, Any]:
+        """Make the updates; the main thread is in collectives until all workers have agreed whether to stop."""
+        self._watchdog.enter(COLLECTIVE, updates=len(indices))
+        return self._step(indices)
+
+
+@contextmanager
+def working_together(cluster: Cluster, own: Mapping[str, Any], timeout: float, recipe: Recipe) -> Iterator[MultiWorker]:
+    """Meet the other workers, train with them, and leave with them.
+
+    If this worker fails, or another does, the process ends here, by `os._exit`: TensorFlow would wait for the missing.
+
+    Args:
+        cluster: the workers.
+        own: from `plan`.
+        timeout: seconds to wait for a worker, at the start and whenever it falls silent.
+        recipe: its batch is shared among all devices of all workers.
+
+    Raises:
+        ClusterError: they don't come together, see `rendezvous.rendezvous`; or can't share a batch.
+    """
+    connections = rendezvous(cluster, own, timeout)  # before the batch is checked: now all have as many devices
+    check_shared(recipe, len(cluster.addresses) * local_replicas())
+    watchdog = Watchdog(cluster, connections, timeout)
+    watchdog.start()
+    try:
+        yield MultiWorker(cluster, watchdog)
+    except TrainingStoppedError:
+        watchdog.finish()
+        raise
+    except BaseException as error:  # noqa: BLE001 - whatever it is, the others must not wait for this worker
+        _fail(watchdog, error)
+    watchdog.finish()
+
+
+def _fail(watchdog: Watchdog, error: BaseException) -> NoReturn:
+    import tensorflow as tf
+
+    status = 1
+    if isinstance(error, tf.errors.OpError):
+        # Most often by another's death. The watchdog knows whose, or will, and ends this process with the name.
+        lost = "ollective" in error.message or isinstance(error, tf.errors.UnavailableError)
+        time.sleep(watchdog.timeout + 1 if lost else 10 * TICK)
+        text = f"stopped by TensorFlow: {' '.join(error.message.split())[:300]}"
+    elif isinstance(error, KeyboardInterrupt):
+        text, status = "was interrupted", 128 + signal.SIGINT
+    elif isinstance(error, OSError | ArithmeticError):
+        text = f"stopped: {error}"
+    else:
+        traceback.print_exception(error)
+        text = f"failed: {error!r}"
+    watchdog.fail(f"{watchdog.cluster.name(watchdog.cluster.task)} {text}", status)
+
+
+def multi_worker_strategy(cluster: Cluster) -> Any:
+    """Start TensorFlow's server, and wait until all others have; nothing of TensorFlow's may have run before."""
+    import tensorflow as tf
+
+    resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
+        tf.train.ClusterSpec({"worker": list(cluster.addresses)}),
+        task_type="worker",
+        task_id=cluster.task,
+        num_accelerators={"GPU": num_gpus()},
+        rpc_layer="grpc",
+    )
+    return tf.distribute.MultiWorkerMirroredStrategy(resolver)
 
 
 def check_shared(recipe: Recipe, replicas: int) -> None:
-    """Refuse a batch that so many replicas can't share equally.
+    """Refuse a batch that the replicas can't share equally.
 
     Raises:
-        ClusterError: says what to type.
+        ClusterError: the message has the option to change.
     """
     if recipe.batch_size % replicas:
         draw = recipe.draw_size
         sizes = [str(size) for size in range(replicas, draw + 1, replicas) if draw % size == 0]
         what = f"a batch of {recipe.batch_size} can't be shared equally among {replicas} replicas"
         if not sizes:
-            raise ClusterError(f"{what}, nor any other part of a draw of {draw}: take as many as divide {draw}")
-        raise ClusterError(f"{what}: take --batch-size={' or '.join(sizes)}")
+            raise ClusterError(f"{what}, nor any other part of a draw of {draw}: use a number that divides {draw}")
+        raise ClusterError(f"{what}: add --batch-size={' or '.join(sizes)}")
 
 
 def plan(loader: DataLoader, recipe: Recipe, precision: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what workers have to agree in before they begin, as `handshake.meet` takes it.
-
-    `options` is what else decides which collectives a worker takes part in, and when.
-    """
+    """Return what all workers have to agree in, for `rendezvous`; `options` also decide which collectives run."""
     return {
         "versions": worker_versions(),
         "recipe": recipe.as_data(),
@@ -97,17 +261,14 @@ def plan(loader: DataLoader, recipe: Recipe, precision: str, options: Mapping[st
 
 
 def worker_versions() -> dict[str, str]:
-    """Return what software workers have to have in common."""
+    """Return the software that workers must share: versions, and a digest of this package's source."""
     packages = {name: version(name) for name in ("tensorflow", "keras", "alexnet-repro")}
-    return {
-        "python": sys.version.split()[0],
-        **packages,
-        "alexnet-repro's source": source_digest(Path(__file__).parents[2]),
-    }
+    source = source_digest(Path(__file__).parents[2])
+    return {"python": sys.version.split()[0], **packages, "alexnet-repro's source": source}
 
 
 def source_digest(folder: Path) -> str:
-    """Return a digest of the Python files in a folder, names and content: in a checkout a version doesn't tell them."""
+    """Return a digest of a folder's Python files, names and content: a checkout may differ at the same version."""
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*.py")):
         digest.update(f"{path.relative_to(folder).as_posix()}\n{path.stat().st_size}\n".encode() + path.read_bytes())
@@ -116,131 +277,11 @@ def source_digest(folder: Path) -> str:
 
 def num_gpus() -> int:
     """Return how many GPUs this process can use."""
+    import tensorflow as tf
+
     return len(tf.config.list_physical_devices("GPU"))
 
 
 def local_replicas() -> int:
-    """Return how many replicas a worker here has: one a GPU, or one on the CPU."""
+    """Return how many replicas a worker has here: one per GPU, or one on the CPU."""
     return num_gpus() or 1
-
-
-def strategy_of(cluster: Cluster) -> Any:
-    """Start TensorFlow's server, and wait until all others have; nothing of TensorFlow's may have run before."""
-    resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
-        tf.train.ClusterSpec({"worker": list(cluster.addresses)}),
-        task_type="worker",
-        task_id=cluster.task,
-        num_accelerators={"GPU": num_gpus()},
-        rpc_layer="grpc",
-    )
-    return tf.distribute.MultiWorkerMirroredStrategy(resolver)
-
-
-class Workers(OneDevice):
-    """The devices of many processes, on many machines; each makes one of these."""
-
-    def __init__(self, cluster: Cluster, watch: Watch) -> None:
-        """Begin with all others, as `strategy_of`."""
-        self.cluster, self.watch = cluster, watch
-        self.chief = cluster.chief
-        with watch.inside(TOGETHER):
-            self.strategy = strategy_of(cluster)
-        self.exchange = Exchange(self.strategy, cluster.task, len(cluster.addresses), lambda: watch.inside(TOGETHER))
-
-    @contextmanager
-    def scope(self) -> Iterator[None]:
-        """Build models in this: their first values are the chief's."""
-        with self.watch.inside(TOGETHER), self.strategy.scope():
-            yield
-
-    def step(self, model: keras.Sequential, loader: DataLoader, recipe: Recipe) -> TrainStep:
-        """Return what makes the updates, and tells the watchdog."""
-        with self.scope():
-            return WatchedTrainStep(TensorFlowTrainStep(model, loader, recipe), self.watch)
-
-    def checkpoints(self, checkpoints: Checkpoints | None) -> Checkpoints | None:
-        """Return who saves and restores: the chief, for all."""
-        if checkpoints is None:
-            return None
-        settings = {each.name: getattr(checkpoints, each.name) for each in fields(checkpoints)}
-        return SharedCheckpoints(**settings, exchange=self.exchange)
-
-    def stopping(self, stop_request: Callable[[], bool]) -> Callable[[], bool]:
-        """Return what says the same to all workers after the same update, if any of them is to stop.
-
-        `stop_request` has it in `signal`, as `alexnet_repro.training.stop_signal.StopRequest` does.
-        """
-
-        def agreed() -> bool:
-            own = int(getattr(stop_request, "signal", None) or 1) if stop_request() else 0
-            self.stopped_by = max(self.exchange.gathered(own))
-            self.watch.move(APART)
-            return self.stopped_by > 0
-
-        return agreed
-
-    def pausing(self) -> AbstractContextManager[None]:
-        """Return what saving and measuring are done in, which take their time."""
-        return self.watch.inside(BUSY)
-
-
-class WatchedTrainStep:
-    """A step that tells the watchdog when the main thread is in a collective, and how far it is."""
-
-    def __init__(self, step: TrainStep, watch: Watch) -> None:
-        """Watch over `step`."""
-        self._step, self._watch = step, watch
-        self.classifier, self.variables = step.classifier, step.variables
-        self.updates_per_call = step.updates_per_call
-
-    def __call__(self, indices: np.ndarray) -> tuple[Any, Any]:
-        """Make the updates; until all workers have agreed whether to stop, the main thread is in collectives."""
-        self._watch.move(TOGETHER, updates=len(indices))
-        return self._step(indices)
-
-
-@contextmanager
-def working_together(cluster: Cluster, own: Mapping[str, Any], timeout: float, recipe: Recipe) -> Iterator[Workers]:
-    """Meet the other workers, train with them, and leave with them.
-
-    Where this worker fails, or is told that another did, the process ends here, by `os._exit`: TensorFlow would wait
-    for those that are missing.
-
-    Args:
-        cluster: the workers.
-        own: from `plan`.
-        timeout: how many seconds a worker is waited for, at the start and whenever it falls silent.
-        recipe: what they train, whose batch is shared among all their devices.
-
-    Raises:
-        ClusterError: they don't come together, see `handshake.meet`; or can't share a batch.
-    """
-    connections = meet(cluster, own, timeout)  # before the batch is asked for: with as many devices all say the same
-    check_shared(recipe, len(cluster.addresses) * local_replicas())
-    watch = Watch(cluster, connections, timeout)
-    watch.start()
-    try:
-        yield Workers(cluster, watch)
-    except TrainingStoppedError:
-        watch.finish()
-        raise
-    except BaseException as error:  # noqa: BLE001 - whatever it is, the others must not wait for this worker
-        _fail(watch, error)
-    watch.finish()
-
-
-def _fail(watch: Watch, error: BaseException) -> NoReturn:
-    name, status = watch.cluster.name(watch.cluster.task), 1
-    if isinstance(error, tf.errors.OpError):
-        # Most often by another's death. The watchdog knows whose, or will, and ends this process with the name.
-        lost = "ollective" in error.message or isinstance(error, tf.errors.UnavailableError)
-        time.sleep(watch.timeout + 1 if lost else 10 * TICK)
-        text = f"stopped by TensorFlow: {' '.join(error.message.split())[:300]}"
-    elif isinstance(error, KeyboardInterrupt):
-        text, status = "was interrupted", 128 + signal.SIGINT
-    elif isinstance(error, OSError | ArithmeticError):
-        text = f"stopped: {error}"
-    else:
-        traceback.print_exception(error)
-        text = f"failed: {error!r}"
-    watch.fail(f"{name} {text}", status)

@@ -91,10 +91,10 @@ def strategy_over(devices: Sequence[str], workers: Sequence[str] = (), task: int
     """
     import tensorflow as tf
 
-    from alexnet_repro.training.distributed.strategy import strategy_of
+    from alexnet_repro.training.distributed.strategy import multi_worker_strategy
 
     if workers:
-        return strategy_of(Cluster(tuple(workers), task))
+        return multi_worker_strategy(Cluster(tuple(workers), task))
     there = [each.name.removeprefix("/device:").lower() for each in tf.config.list_logical_devices()]
     missing = [device for device in devices if device not in there]
     if missing:

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-from alexnet_repro.training.distributed.all_gather import AllGather
 from alexnet_repro.training.distributed.cluster import Cluster, ClusterError
+from alexnet_repro.training.distributed.coordination import AllGather
 from alexnet_repro.verify.benchmark.calibration import calibrate
 from alexnet_repro.verify.benchmark.replicas import Request, RequestKind, answers_to, rounds_within
 from alexnet_repro.verify.benchmark.scaling import (

@@ -16,7 +16,7 @@ import tensorflow as tf
 from alexnet_repro import DataLoader, Recipe, synthetic_fashion
 from alexnet_repro.backend.devices import split_cpu
 from alexnet_repro.training.distributed.cluster import Cluster
-from alexnet_repro.training.distributed.strategy import strategy_of
+from alexnet_repro.training.distributed.strategy import multi_worker_strategy
 from alexnet_repro.training.tensorflow_step import TensorFlowTrainStep
 
 SEEDS, UPDATES, BATCH, RATE = 30, 120, 12, 0.05
@@ -61,7 +61,7 @@ def curves(strategy, rate=RATE):
 def main(path, whom, task=None):
     """Keep all curves, or those that the workers have together."""
     if task is not None:
-        np.savez(path, replicas=curves(strategy_of(Cluster(tuple(whom.split(",")), int(task)))))
+        np.savez(path, replicas=curves(multi_worker_strategy(Cluster(tuple(whom.split(",")), int(task)))))
         return
     split_cpu(int(whom))
     one, every = (tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(count)]) for count in (1, int(whom)))

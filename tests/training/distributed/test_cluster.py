@@ -1,4 +1,4 @@
-"""Which workers there are, and which of them this one is."""
+"""The cluster: the workers, and which of them this one is."""
 
 import json
 
@@ -16,7 +16,7 @@ def tf_config(workers=TWO, task=0, kind="worker", **changes):
 
 
 def test_tf_config():
-    """TF_CONFIG gives all workers' addresses and this one's number; worker 0 is the chief."""
+    """TF_CONFIG gives all workers' addresses and this one's index; worker 0 is the chief."""
     cluster = cluster_here({**tf_config(task=1), "SLURM_JOB_ID": "7"})
     assert cluster == Cluster(("host0:2222", "[fe80::1]:2223"), 1)
     assert (cluster.chief, Cluster(cluster.addresses, 0).chief) == (False, True)
@@ -28,7 +28,7 @@ def test_tf_config():
     ("environ", "said"),
     [
         pytest.param({}, "TF_CONFIG isn't set, and this isn't Slurm. Type on each machine", id="environ=empty"),
-        pytest.param({"TF_CONFIG": ""}, "nothing says which workers there are", id="environ=blank"),
+        pytest.param({"TF_CONFIG": ""}, "no workers are given", id="environ=blank"),
         pytest.param({"SLURM_JOB_ID": "7"}, "in no step of it: put srun before the command", id="environ=no_step"),
         pytest.param({"TF_CONFIG": "{'a'}"}, "TF_CONFIG isn't JSON", id="config=no_json"),
         pytest.param({"TF_CONFIG": "[]"}, "must have one job, worker (worker 0 is the chief)", id="config=list"),
@@ -58,7 +58,7 @@ def test_wrong_environments(environ, said):
 
 @pytest.fixture
 def step(monkeypatch):
-    """Set the variables that srun gives a task; returns those, changed as told."""
+    """Set the variables that srun gives a task; returns those, with the changes."""
     pytest.importorskip("tensorflow", reason="TensorFlow reads Slurm's variables")
 
     def step(**changes):

@@ -28,7 +28,8 @@ class Worker:
     def __init__(self, task, connections):
         self.ended, self.sockets = queue.Queue(), connections.values()
         connections = {other: Connection(each) for other, each in connections.items()}
-        self.watchdog = Watchdog(Cluster(CLUSTER, task), connections, TIMEOUT, self.end)
+        self.watchdog = Watchdog(Cluster(CLUSTER, task), connections, TIMEOUT)
+        self.watchdog.leave = self.end
         self.watchdog.start()
 
     def end(self, line, status):

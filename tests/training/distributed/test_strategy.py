@@ -10,7 +10,6 @@ import pytest
 
 from alexnet_repro import Checkpoints, DataLoader, Evaluation, History, Recipe, synthetic_fashion
 from alexnet_repro.training.distributed.cluster import ClusterError
-from alexnet_repro.training.distributed.one_device import OneDevice
 from alexnet_repro.training.stop_signal import StopRequest
 
 if keras.backend.backend() != "tensorflow":
@@ -19,7 +18,7 @@ if keras.backend.backend() != "tensorflow":
 import tensorflow as tf
 
 from alexnet_repro.training.distributed import strategy as strategies
-from alexnet_repro.training.distributed.checkpoint_sync import Exchange, SharedCheckpoints
+from alexnet_repro.training.distributed.checkpoint_sync import Collectives, SharedCheckpoints
 
 LOSSES, ACCURACIES = np.array([2.3, -0.0, 1e-320]), np.array([0.1, 1 / 3, 0.5])
 HISTORY = History(LOSSES, ACCURACIES, 24, 1.5, 0.1, ((2, Evaluation(1 / 3, 0.25, 40)),), draws=3)
@@ -36,9 +35,11 @@ def test_batch_that_cannot_be_shared():
     """A batch that isn't a multiple of the replicas is refused, with what to type: what divides a draw, if anything."""
     strategies.check_shared(Recipe.quick(), 8)
     strategies.check_shared(Recipe.documented(), 32)
-    with pytest.raises(ClusterError, match=r"batch of 32 can't .* among 64 replicas: take --batch-size=64 or 128$"):
+    with pytest.raises(ClusterError, match=r"batch of 32 can't .* among 64 replicas: add --batch-size=64 or 128$"):
         strategies.check_shared(Recipe.documented(), 64)
-    with pytest.raises(ClusterError, match=r"among 3 replicas, nor any other part .* 32: take as many as divide 32$"):
+    with pytest.raises(
+        ClusterError, match=r"among 3 replicas, nor any other part .* 32: use a number that divides 32$"
+    ):
         strategies.check_shared(Recipe.quick(), 3)
 
 
@@ -77,26 +78,25 @@ def test_source_digest(tmp_path, files, same):
     assert (digests[0] == digests[1]) is same
 
 
-def test_one_device_is_left_alone():
-    """On one device nothing is put between the training and what it is given."""
+def test_single_device_is_left_alone():
+    """On a single device nothing is put between the training and what it is given."""
     stop_request, checkpoints = StopRequest(), object()
-    device = OneDevice()
+    device = strategies.SingleDevice()
     assert device.stopping(stop_request) is stop_request
     assert device.checkpoints(checkpoints) is checkpoints
-    assert device.step(None, None, None) is None
     assert (device.chief, device.stopped_by) == (True, 0)
 
 
 class Told:
-    """An exchange in which the other workers' part is known beforehand."""
+    """Collectives in which the other workers' part is known beforehand."""
 
     def __init__(self, *, task=0, others=(), sent=()):
         self.task, self.others, self.sent = task, others, list(sent)
 
-    def gathered(self, number):
+    def all_gather_int(self, number):
         return [number, *self.others]
 
-    def from_chief(self, content):
+    def broadcast_from_chief(self, content):
         if self.task == 0:
             self.sent.append(content)
             return content
@@ -104,10 +104,10 @@ class Told:
 
 
 class Moves(list):
-    """A watchdog that only remembers."""
+    """A watchdog that only remembers phases."""
 
-    def move(self, what, updates=0):
-        self.append((what, updates))
+    def enter(self, phase, updates=0):
+        self.append((phase, updates))
 
 
 @pytest.mark.parametrize(
@@ -118,15 +118,15 @@ class Moves(list):
         (None, 2, 2),
         (signal.SIGINT, 15, 15),
     ],
-    ids=["asked=none", "asked=here", "asked=elsewhere", "asked=both"],
+    ids=["stopped=none", "stopped=here", "stopped=elsewhere", "stopped=both"],
 )
 def test_all_workers_stop_alike(own, others, stopped_by):
     """A worker stops when any of them is asked to, by the largest signal that any was asked by."""
-    workers = object.__new__(strategies.Workers)
-    workers.watch, workers.exchange = Moves(), Told(others=(others,))
+    workers = object.__new__(strategies.MultiWorker)
+    workers.watchdog, workers.collectives = Moves(), Told(others=(others,))
     assert workers.stopping(StopRequest(own))() == (stopped_by > 0)
     assert workers.stopped_by == stopped_by
-    assert workers.watch == [("apart", 0)]
+    assert workers.watchdog == [("host", 0)]
 
 
 def test_others_are_told_the_checkpoint(tmp_path):
@@ -139,10 +139,10 @@ def test_others_are_told_the_checkpoint(tmp_path):
     first[0].assign(np.frombuffer(np.random.default_rng(0).bytes(60), "float32").reshape(3, 5))  # NaN, perhaps
     with Checkpoints(tmp_path).opened(first, {}) as store:
         store.save(HISTORY)
-    shared = SharedCheckpoints(tmp_path, exchange=Told())
+    shared = SharedCheckpoints(tmp_path, collectives=Told())
     with shared.opened(chief, {}) as store:
         told = store.restore()
-    nowhere = SharedCheckpoints(tmp_path / "nowhere", exchange=Told(task=1, sent=shared.exchange.sent))
+    nowhere = SharedCheckpoints(tmp_path / "nowhere", collectives=Told(task=1, sent=shared.collectives.sent))
     with nowhere.opened(other, {}) as store:
         assert store.save(HISTORY) is None
         history = store.restore()
@@ -159,5 +159,5 @@ def test_bytes_travel_unchanged(monkeypatch, size):
     """What the chief sends arrives as it is, whatever its length."""
     monkeypatch.setattr("alexnet_repro.training.distributed.checkpoint_sync.CHUNKS", (1 << 4, 1 << 10))
     content = np.random.default_rng(size).bytes(size)
-    assert Exchange(tf.distribute.get_strategy(), 0, 1).from_chief(content) == content
-    assert Exchange(tf.distribute.get_strategy(), 0, 1).gathered(15) == [15]
+    assert Collectives(tf.distribute.get_strategy(), 0, 1).broadcast_from_chief(content) == content
+    assert Collectives(tf.distribute.get_strategy(), 0, 1).all_gather_int(15) == [15]

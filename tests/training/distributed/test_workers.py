@@ -100,7 +100,7 @@ def test_killed_and_resumed(folder, together):
             time.sleep(0.05)
         processes[2].process.send_signal(signal.SIGKILL)
         since = time.monotonic()
-        line = f"worker 2 ({addresses[2]}) ended without a word: killed, or its machine is down"
+        line = f"worker 2 ({addresses[2]}) disconnected unexpectedly: killed, or its machine is down"
         assert_all_end(processes[:2], line, since=since)
     assert names(at / "disk0" / "a.checkpoints") == ["update-00000002.npz", "update-00000004.npz"]
     whole = together(3)[0][0]
@@ -122,7 +122,7 @@ def test_chief_killed(folder):
     with training(folder / "chief", 2, *CHECKPOINTS, settings={"pace": 0.5}, addresses=addresses) as processes:
         processes[0].wait_for("update", times=2)
         processes[0].process.send_signal(signal.SIGKILL)
-        line = f"worker 0 ({addresses[0]}), the chief, ended without a word: killed, or its machine is down"
+        line = f"worker 0 ({addresses[0]}) disconnected unexpectedly: killed, or its machine is down"
         assert_all_end(processes[1:], line, since=time.monotonic())
 
 
@@ -132,7 +132,7 @@ def test_stopped(folder):
     with training(folder / "stopped", 2, *CHECKPOINTS, settings={"pace": 0.5}, addresses=addresses) as processes:
         processes[1].wait_for("update", times=2)
         processes[1].process.send_signal(signal.SIGSTOP)
-        line = f"worker 1 ({addresses[1]}) hasn't been heard for {TIMEOUT} s: stopped, hanging, or cut off"
+        line = f"worker 1 ({addresses[1]}) sent no heartbeat for {TIMEOUT} s: stopped, hanging, or cut off"
         assert_all_end(processes[:1], line, since=time.monotonic())
 
 
@@ -145,7 +145,7 @@ def test_hangs(folder):
         assert [each.ended(since + LEFT - time.monotonic()) for each in processes] == [1, 1]
         lines = {line for each in processes for line in each.lines()}
         assert len(lines) == 1
-        assert lines.pop().startswith(f"worker 1 ({addresses[1]}) hangs: outside of what is computed together")
+        assert lines.pop().startswith(f"worker 1 ({addresses[1]}) hangs in host code: no progress for ")
 
 
 def test_signal_to_one(folder, together):
@@ -183,8 +183,8 @@ def test_other_recipe(folder):
     with training(folder / "other", 3, settings=settings, addresses=addresses) as processes:
         assert [each.ended(STARTED) for each in processes] == [1] * 3
         line = (
-            f"worker 2 ({addresses[2]}) trains another recipe: recipe loss is 'normalised_sigmoid' there, 'softmax' on "
-            f"worker 0 ({addresses[0]})"
+            f"worker 2 ({addresses[2]}) trains a different recipe: recipe loss is 'normalised_sigmoid' there, "
+            f"'softmax' on worker 0 ({addresses[0]})"
         )
         assert [each.lines() for each in processes] == [[line]] * 3
 

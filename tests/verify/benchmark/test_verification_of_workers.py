@@ -101,7 +101,7 @@ def test_killed_worker(workers):
     _wait_for(killed, "collected")
     killed.process.send_signal(signal.SIGKILL)
     assert left.process.wait(timeout=200) == 1
-    assert f"worker 1 ({addresses[1]}) ended before its part was done" in left.out.read_text()
+    assert f"worker 1 ({addresses[1]}) disconnected unexpectedly" in left.out.read_text()
     own = left.results("worker0")
     assert own["verdict"] == "FAIL"
     assert [each["status"] for each in own["findings"]["correct"]] == ["PASS"]
@@ -117,14 +117,14 @@ def test_interrupted_worker(workers):
     interrupted.process.send_signal(signal.SIGINT)
     assert interrupted.process.wait(timeout=100) == pytest.ExitCode.INTERRUPTED
     assert left.process.wait(timeout=100) == 1
-    assert f"worker 1 ({addresses[1]}) ended before its part was done" in left.out.read_text()
+    assert f"worker 1 ({addresses[1]}) disconnected unexpectedly" in left.out.read_text()
     assert left.results("worker0")["verdict"] == "FAIL"
 
 
 @pytest.mark.parametrize(
     ("second", "said"),
     [
-        pytest.param(("-k", "shapes", "--replays=4"), "was given other options: options replays is '4' there, '3' on",
+        pytest.param(("-k", "shapes", "--replays=4"), "has different options: options replays is '4' there, '3' on",
                      id="other=options"),
         pytest.param(("-k", "shapes or dropout"), "runs other tests: 2, and", id="other=tests"),
     ],
