@@ -26,7 +26,7 @@ def peak(what: str, precision: str, batch: int) -> int:
     from keras import ops
 
     from alexnet_repro import DataLoader, Recipe, build_alexnet, synthetic_fashion, train
-    from alexnet_repro.backend.devices import peak_memory
+    from alexnet_repro.backend.memory import peak_memory
     from alexnet_repro.backend.precision import precision as numerics
     from alexnet_repro.training.classifier import build_classifier
 

@@ -1,4 +1,4 @@
-"""Real processes that train together on loopback, for tests: started, followed, stopped, and none left behind."""
+"""Real processes that train together on loopback: started, followed, stopped, and none left behind."""
 
 import contextlib
 import json
@@ -22,7 +22,7 @@ SGD = {"optimizer": "sgd", "optimizer_arguments": {}, "learning_rate": 1e-3, "co
 
 
 def free_addresses(count):
-    """Return so many unused addresses on loopback, with ports that the system doesn't assign by itself."""
+    """Return `count` addresses on loopback that nobody listens at, and that the system doesn't assign meanwhile."""
     found = []
     for port in random.sample(range(20_000, 32_000), 1_000):  # Linux gives away those above by itself
         with socket.socket() as probe, contextlib.suppress(OSError):
@@ -50,7 +50,7 @@ class Process:
             )
 
     def wait_for(self, word, times=1, seconds=120):
-        """Wait until it has printed a word so many times; fail if it ends first."""
+        """Wait until it has printed a word that many times; it has to be alive."""
         deadline = time.monotonic() + seconds
         while self.out.read_text().split().count(word) < times:
             assert self.process.poll() is None, f"it ended before it was stopped: {self.err.read_text()}"
@@ -58,11 +58,11 @@ class Process:
             time.sleep(0.02)
 
     def ended(self, seconds):
-        """Return its exit status; fail if it doesn't end within so many seconds."""
+        """Return its exit status; it has to end within `seconds`."""
         return self.process.wait(timeout=max(0.1, seconds))
 
     def lines(self):
-        """Return its own messages on stderr, without TensorFlow's log and progress bars."""
+        """Return its own lines on stderr, without TensorFlow's log and progress bars."""
         return re.findall(r"^python -m alexnet_repro: (.*)", self.err.read_text(), re.MULTILINE)
 
     def kept_arrays(self):
@@ -73,7 +73,7 @@ class Process:
 
 @contextlib.contextmanager
 def training(folder, workers, *arguments, settings=None, only=None, addresses=None):
-    """Start a training by so many workers, each with a disk of its own; at the end kill what is left of them.
+    """Start a training by several workers, each with its own disk; at the end kill those that are left.
 
     `settings` may be a dictionary for all, or one for each worker; `only` starts some of them.
     """
@@ -96,7 +96,7 @@ def training(folder, workers, *arguments, settings=None, only=None, addresses=No
 
 
 def alone(folder, *arguments, settings=None):
-    """Train in one process, on one device unless the arguments say otherwise, and return the arrays it saved."""
+    """Train in one process, by default on one device, and return what it kept."""
     folder.mkdir(exist_ok=True)
     one = Process(folder, "alone", (f"--weights={folder}/a.weights.h5", *arguments), settings or {})
     assert one.ended(300) == 0, one.err.read_text()

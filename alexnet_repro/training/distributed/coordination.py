@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 from alexnet_repro.training.distributed.cluster import Cluster, ClusterError
 from alexnet_repro.training.distributed.rendezvous import GRACE, Connection
 
-TICK = 0.1  # seconds between two looks at the clock
+TICK = 0.1  # seconds at most between two checks
 LINGER = 1.0  # seconds that the last message may take to arrive
 HEARTBEATS = 5  # per timeout; at least one per second
 HOST, IO, COLLECTIVE = "host", "io", "collective"
@@ -122,7 +122,7 @@ class Watchdog:
     def _run(self) -> None:
         try:
             self._watch()
-        except Exception as error:  # noqa: BLE001 - unwatched, this process might wait for ever
+        except Exception as error:  # noqa: BLE001 - unwatched, this process might wait forever
             self.leave(f"the watchdog of {self.cluster.name(self.cluster.task)} failed: {error!r}", 1)
 
     def _watch(self) -> None:

@@ -1,6 +1,6 @@
 """The devices that train together: one, all GPUs of a machine, or those of many workers.
 
-Make a `Distribution` before any model, tensor or device list: TensorFlow can't be told later.
+Make a `Distribution` before any model, tensor or device list: TensorFlow has to be configured first.
 """
 
 import hashlib

@@ -51,12 +51,12 @@ def prepare(settings):
     alexnet_repro.train = kept
     update, begin = TensorFlowTrainStep.__call__, TensorFlowTrainStep.__init__
 
-    def told(self, indices):
+    def printing(self, indices):
         print("update", flush=True)
         time.sleep(settings.get("pace", 0))
         return update(self, indices)
 
-    TensorFlowTrainStep.__call__ = told
+    TensorFlowTrainStep.__call__ = printing
     if "resident" in settings:
         TensorFlowTrainStep.__init__ = functools.partialmethod(begin, resident=settings["resident"])
 

@@ -25,7 +25,7 @@ def test_tf_config():
 
 
 @pytest.mark.parametrize(
-    ("environ", "said"),
+    ("environ", "message"),
     [
         pytest.param({}, "TF_CONFIG isn't set, and this isn't Slurm. Type on each machine", id="environ=empty"),
         pytest.param({"TF_CONFIG": ""}, "no workers are given", id="environ=blank"),
@@ -49,11 +49,11 @@ def test_tf_config():
         pytest.param(tf_config(task=True), "must be from 0 to 1, got True", id="index=true"),
     ],
 )  # fmt: skip
-def test_wrong_environments(environ, said):
-    """What is missing or wrong is one error that says what, and how it should look."""
+def test_wrong_environments(environ, message):
+    """Anything missing or wrong is one error that names it, and gives an example."""
     with pytest.raises(ClusterError) as caught:
         cluster_here(environ)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ def test_slurm(step, node, local, address):
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         pytest.param({"SLURM_STEP_NUM_TASKS": "5"}, "Requested 5 tasks but only 3 were assigned", id="tasks=5"),
         pytest.param({"SLURM_STEP_NODELIST": "n[9"}, "hostlist", id="nodes=broken"),
@@ -98,8 +98,8 @@ def test_slurm(step, node, local, address):
         pytest.param({"SLURMD_NODENAME": "login"}, "login:20016 isn't among the workers n10:20016", id="node=login"),
     ],
 )
-def test_wrong_slurm(step, changes, said):
+def test_wrong_slurm(step, changes, message):
     """Slurm's variables that don't agree are one error with TensorFlow's reason."""
     with pytest.raises(ClusterError, match="Slurm's variables") as caught:
         cluster_here(step(**changes))
-    assert said in str(caught.value)
+    assert message in str(caught.value)

@@ -44,7 +44,7 @@ class Worker:
 
 @pytest.fixture(autouse=True)
 def _impatience(monkeypatch):
-    """On loopback, the last message arrives at once; the clock is looked at often."""
+    """On loopback, the last message arrives at once; the clock is read often."""
     monkeypatch.setattr(coordination, "LINGER", 0.1)
     monkeypatch.setattr(coordination, "TICK", 0.02)
 
@@ -81,7 +81,7 @@ def strange(pairs):
 
 @pytest.mark.slow
 def test_nobody_is_lost(workers):
-    """Workers that are all there go on in every phase, and part when all are at their end, the chief last."""
+    """Workers that are all there continue in every phase, and part when all have finished, the chief last."""
     for what in (HOST, IO, COLLECTIVE):
         for each in workers:
             each.watchdog.enter(what, updates=1)
@@ -204,9 +204,9 @@ def test_leaving_needs_no_reader(reader):
         process.stderr.close()
     process.stdin.write(b"x")
     process.stdin.close()
-    said = b"" if reader == "gone" else process.stderr.read()
+    output = b"" if reader == "gone" else process.stderr.read()
     assert process.wait(timeout=60) == 7
-    assert said.endswith(b"" if reader == "gone" else b"\npython -m alexnet_repro: lost\n")
+    assert output.endswith(b"" if reader == "gone" else b"\npython -m alexnet_repro: lost\n")
 
 
 def test_nonsense(strange):

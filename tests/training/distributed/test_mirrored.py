@@ -23,7 +23,7 @@ U, BATCH, RATE = 2.0**-24, 8, 0.5
 
 @pytest.fixture(scope="module", params=[2, 4], ids=lambda replicas: f"replicas={replicas}")
 def found(request, tmp_path_factory):
-    """What so many replicas saw and made in a process of their own."""
+    """What replicas saw and computed, in a process of their own."""
     path = tmp_path_factory.mktemp("replicas") / "found.npz"
     script = PROCESSES / "replicas.py"
     done = subprocess.run(
@@ -137,15 +137,15 @@ def test_replicas_are_one_device(folder, one_device, replicas):
     model = build_alexnet((67, 67, 1), kernel_initializer="zeros")
     model.set_weights([kept[f"last-{number:02}"] for number in range(16)])
     loader = DataLoader.from_arrays(*synthetic_fashion(64, 40, seed=0), seed=0)
-    measured = evaluate(model, loader, loss="softmax", progress=False)
+    evaluated = evaluate(model, loader, loss="softmax", progress=False)
     ((updates, loss, accuracy, images),) = kept["evaluations"]
     assert (updates, images) == (6, 40)
-    assert abs(loss - measured.loss) <= 2 * error_bounds.drift("float32", "cpu:0") * (measured.loss + np.log(10))
-    assert accuracy == pytest.approx(measured.accuracy, abs=1 / 40)  # two classes may be closer than rounding
+    assert abs(loss - evaluated.loss) <= 2 * error_bounds.drift("float32", "cpu:0") * (evaluated.loss + np.log(10))
+    assert accuracy == pytest.approx(evaluated.accuracy, abs=1 / 40)  # two classes may be closer than rounding
 
 
 def test_resumed_on_replicas(folder):
-    """A training on one device that was cut short goes on with replicas as if it were one, but for rounding."""
+    """A training on one device that was cut short is resumed with replicas as if it were one, but for rounding."""
     at = folder / "resumed"
     whole = alone(at, "--checkpoint-every=2", "--no-evaluate")
     for newest in sorted((at / "a.checkpoints").glob("update-*"))[1:]:

@@ -61,7 +61,7 @@ def test_all_agree(met):
 
 
 @pytest.mark.parametrize(
-    ("field", "other", "said"),
+    ("field", "other", "message"),
     [
         pytest.param("versions", {"tensorflow": "2.20.0", "keras": "3.15.1"},
                      "has different software: versions tensorflow is '2.20.0' there, '2.21.0'", id="field=versions"),
@@ -85,11 +85,11 @@ def test_all_agree(met):
                      "has a different plan: nonsense is '1' there, 'None'", id="field=nonsense"),
     ],
 )  # fmt: skip
-def test_mismatch(met, addresses, field, other, said):
+def test_mismatch(met, addresses, field, other, message):
     """A worker with a different plan is named, with what differs; all raise the same."""
-    told = met({0: SAME, 1: SAME, 2: {**SAME, field: other}})
-    line = f"worker 2 ({addresses[2]}) {said} on worker 0 ({addresses[0]})"
-    assert told == {0: line, 1: line, 2: line}
+    raised = met({0: SAME, 1: SAME, 2: {**SAME, field: other}})
+    line = f"worker 2 ({addresses[2]}) {message} on worker 0 ({addresses[0]})"
+    assert raised == {0: line, 1: line, 2: line}
 
 
 def test_other_cluster(met, addresses):

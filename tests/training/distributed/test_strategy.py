@@ -1,4 +1,4 @@
-"""What many devices and many workers need around a training."""
+"""Distributions: what many devices and many workers need around a training."""
 
 import dataclasses
 import math
@@ -19,20 +19,21 @@ import tensorflow as tf
 
 from alexnet_repro.training.distributed import strategy as strategies
 from alexnet_repro.training.distributed.checkpoint_sync import Collectives, SharedCheckpoints
+from alexnet_repro.training.tensorflow_step import TensorFlowTrainStep
 
 LOSSES, ACCURACIES = np.array([2.3, -0.0, 1e-320]), np.array([0.1, 1 / 3, 0.5])
 HISTORY = History(LOSSES, ACCURACIES, 24, 1.5, 0.1, ((2, Evaluation(1 / 3, 0.25, 40)),), draws=3)
 
 
 def test_no_gpu(monkeypatch):
-    """All GPUs of a machine that has none are refused, with what says why, and with how to try it on a CPU."""
+    """All GPUs of a machine that has none are refused, with the command that finds out why, and a way to use a CPU."""
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda _: [])
     with pytest.raises(ClusterError, match=r"TensorFlow can use none here[^$]*doctor\n[^$]*--replicas=2$"):
         strategies.Mirrored(Recipe.quick())
 
 
 def test_batch_that_cannot_be_shared():
-    """A batch that isn't a multiple of the replicas is refused, with what to type: what divides a draw, if anything."""
+    """A batch that isn't a multiple of the replicas is refused, with the sizes that are, if any divides a draw."""
     strategies.check_shared(Recipe.quick(), 8)
     strategies.check_shared(Recipe.documented(), 32)
     with pytest.raises(ClusterError, match=r"batch of 32 can't .* among 64 replicas: add --batch-size=64 or 128$"):
@@ -79,15 +80,18 @@ def test_source_digest(tmp_path, files, same):
 
 
 def test_single_device_is_left_alone():
-    """On a single device nothing is put between the training and what it is given."""
+    """On a single device, training gets the backend's own train step, and everything else as it is given."""
     stop_request, checkpoints = StopRequest(), object()
     device = strategies.SingleDevice()
     assert device.stopping(stop_request) is stop_request
     assert device.checkpoints(checkpoints) is checkpoints
     assert (device.chief, device.stopped_by) == (True, 0)
+    model = keras.Sequential([keras.Input((28, 28, 1)), keras.layers.Flatten(), keras.layers.Dense(10)])
+    loader = DataLoader.from_arrays(*synthetic_fashion(4, 1, seed=0), seed=0)
+    assert type(device.step(model, loader, Recipe.quick())) is TensorFlowTrainStep
 
 
-class Told:
+class KnownCollectives:
     """Collectives in which the other workers' part is known beforehand."""
 
     def __init__(self, *, task=0, others=(), sent=()):
@@ -121,16 +125,16 @@ class Moves(list):
     ids=["stopped=none", "stopped=here", "stopped=elsewhere", "stopped=both"],
 )
 def test_all_workers_stop_alike(own, others, stopped_by):
-    """A worker stops when any of them is asked to, by the largest signal that any was asked by."""
+    """A worker stops when any of them should, by the largest signal that any received."""
     workers = object.__new__(strategies.MultiWorker)
-    workers.watchdog, workers.collectives = Moves(), Told(others=(others,))
+    workers.watchdog, workers.collectives = Moves(), KnownCollectives(others=(others,))
     assert workers.stopping(StopRequest(own))() == (stopped_by > 0)
     assert workers.stopped_by == stopped_by
     assert workers.watchdog == [("host", 0)]
 
 
-def test_others_are_told_the_checkpoint(tmp_path):
-    """What the chief restores, another worker has then, bit for bit, without a look at the chief's disk."""
+def test_others_get_the_checkpoint(tmp_path):
+    """A worker gets what the chief restored, bit for bit, without the chief's disk."""
 
     def variables(value):
         return [keras.Variable(np.full((3, 5), value, "float32")), keras.Variable(np.int64(value), dtype="int64")]
@@ -139,15 +143,17 @@ def test_others_are_told_the_checkpoint(tmp_path):
     first[0].assign(np.frombuffer(np.random.default_rng(0).bytes(60), "float32").reshape(3, 5))  # NaN, perhaps
     with Checkpoints(tmp_path).opened(first, {}) as store:
         store.save(HISTORY)
-    shared = SharedCheckpoints(tmp_path, collectives=Told())
+    shared = SharedCheckpoints(tmp_path, collectives=KnownCollectives())
     with shared.opened(chief, {}) as store:
-        told = store.restore()
-    nowhere = SharedCheckpoints(tmp_path / "nowhere", collectives=Told(task=1, sent=shared.collectives.sent))
+        restored = store.restore()
+    nowhere = SharedCheckpoints(
+        tmp_path / "nowhere", collectives=KnownCollectives(task=1, sent=shared.collectives.sent)
+    )
     with nowhere.opened(other, {}) as store:
         assert store.save(HISTORY) is None
         history = store.restore()
     assert not (tmp_path / "nowhere").exists()
-    for got in (told, history):
+    for got in (restored, history):
         assert (got.losses.tobytes(), got.accuracies.tobytes()) == (LOSSES.tobytes(), ACCURACIES.tobytes())
         assert dataclasses.replace(got, losses=LOSSES, accuracies=ACCURACIES) == HISTORY
     for one, same in zip((*chief, *other), (*first, *first), strict=True):
@@ -156,7 +162,7 @@ def test_others_are_told_the_checkpoint(tmp_path):
 
 @pytest.mark.parametrize("size", [0, 1, 2, 7, 70_001])
 def test_bytes_travel_unchanged(monkeypatch, size):
-    """What the chief sends arrives as it is, whatever its length."""
+    """Bytes of any length arrive as the chief sent them."""
     monkeypatch.setattr("alexnet_repro.training.distributed.checkpoint_sync.CHUNKS", (1 << 4, 1 << 10))
     content = np.random.default_rng(size).bytes(size)
     assert Collectives(tf.distribute.get_strategy(), 0, 1).broadcast_from_chief(content) == content

@@ -1,4 +1,4 @@
-"""Workers that train together, as processes on loopback: right, named when lost, and gone on from where they were."""
+"""Workers that train together, as processes on loopback: correct, named when lost, and resumed."""
 
 import shutil
 import signal
@@ -37,13 +37,13 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def one_device(folder):
-    """What one device makes of the training."""
+    """The same training on one device."""
     return alone(folder / "one")
 
 
 @pytest.fixture(scope="module")
 def together(folder):
-    """Workers that have trained without interruption, by their number: what each kept, and where."""
+    """Trainings without interruption, by number of workers: what each worker kept, and where."""
     done = {}
 
     def together(workers):
@@ -117,7 +117,7 @@ def test_killed_and_resumed(folder, together):
 
 
 def test_chief_killed(folder):
-    """When the chief is killed, the others say so."""
+    """When the chief is killed, the others name it."""
     addresses = free_addresses(2)
     with training(folder / "chief", 2, *CHECKPOINTS, settings={"pace": 0.5}, addresses=addresses) as processes:
         processes[0].wait_for("update", times=2)
@@ -177,7 +177,7 @@ def test_never_comes_up(folder):
 
 
 def test_other_recipe(folder):
-    """Workers that are to train another recipe, or on other images, end before they begin, with what differs."""
+    """Workers with different recipes end before they begin, with what differs."""
     addresses = free_addresses(3)
     settings = [{}, {}, {"recipe": {"loss": "normalised_sigmoid"}}]
     with training(folder / "other", 3, settings=settings, addresses=addresses) as processes:
@@ -190,7 +190,7 @@ def test_other_recipe(folder):
 
 
 def test_port_taken(folder):
-    """A worker whose port is taken says so and ends; the other names it."""
+    """A worker whose port is taken names it and ends; the other names the worker."""
     addresses = free_addresses(2)
     port = int(addresses[1].rpartition(":")[2])
     with socket.create_server(("127.0.0.1", port)), training(folder / "taken", 2, addresses=addresses) as processes:
