@@ -18,7 +18,7 @@ from alexnet_repro.model import build_alexnet
 from alexnet_repro.training.recipe import Recipe
 
 BIAS_SCALE = 0.05  # large enough that a dropped bias is seen
-IMAGES = 256
+GENERATED_IMAGES = 256
 RERUN_FIX = "run it again: a different figure means the hardware, the same one software (driver, framework, settings)"
 
 
@@ -48,7 +48,7 @@ class CheckConfig:
 
     def loader(self) -> DataLoader:
         """Return generated images, the same on every machine."""
-        return DataLoader.from_arrays(*synthetic_fashion(IMAGES, self.batch, self.seed), seed=self.seed)
+        return DataLoader.from_arrays(*synthetic_fashion(GENERATED_IMAGES, self.batch, self.seed), seed=self.seed)
 
     def draw(self) -> Arrays:
         """Return the first batch: uint8 `(batch, 28, 28, 1)` and int32 `(batch,)`."""

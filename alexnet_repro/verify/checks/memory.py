@@ -19,7 +19,7 @@ MIN_FILLED = 0.9  # of a GPU's memory
 # What TensorFlow leaves to the driver, and what reading back takes: more than a tenth of a small GPU.
 RESERVED_BYTES, MAX_RESERVED = 3 << 30, 0.25  # the second: of the memory
 HOST_FRACTION = 0.25  # of what is free: a host that is filled swaps, or ends processes
-COPIED_BYTES = 1 << 26
+COPY_CHECK_BYTES = 1 << 26
 # As TensorFlow, JAX and PyTorch say it of a GPU, and NumPy and PyTorch of a host.
 OUT_OF_MEMORY = (
     "resource_exhausted", "resourceexhausted", "out of memory", "outofmemory", "memoryerror", "allocate memory",
@@ -64,7 +64,7 @@ def memory(config: CheckConfig, budget: int | None = None, block: int | None = N
 
 def copies(config: CheckConfig, others: tuple[str, ...] = ()) -> Finding:
     """What is copied to the device and back, and to each other device, is what was sent."""
-    sent = np.random.default_rng(config.seed).integers(0, 256, COPIED_BYTES, np.uint8)
+    sent = np.random.default_rng(config.seed).integers(0, 256, COPY_CHECK_BYTES, np.uint8)
     with on_device(config.device):
         tensor = ops.convert_to_tensor(sent)
         ways = {f"to {config.device} and back": moved(tensor, config.device)}
@@ -77,7 +77,7 @@ def copies(config: CheckConfig, others: tuple[str, ...] = ()) -> Finding:
             message = f"{wrong} of {sent.size} bytes copied {way} didn't arrive as they were sent"
             fix = "sudo dmesg | grep -iE 'xid|aer|pcie'; then reseat the card"
             return Finding("copies", "FAIL", message, fix=fix, number=wrong, bound=0)
-    return Finding("copies", "PASS", f"{COPIED_BYTES >> 20} MiB {', '.join(ways)}", number=0, bound=0)
+    return Finding("copies", "PASS", f"{COPY_CHECK_BYTES >> 20} MiB {', '.join(ways)}", number=0, bound=0)
 
 
 def gpu_to_gpu_copies(config: CheckConfig) -> Finding:

@@ -29,7 +29,7 @@ def test_copies_arrive():
 )
 def test_wrong_byte_is_found(monkeypatch, to, way):
     """One byte that arrives as another fails, and the way it went is named."""
-    monkeypatch.setattr(memory, "COPIED_BYTES", 4096)
+    monkeypatch.setattr(memory, "COPY_CHECK_BYTES", 4096)
     seen = []
 
     def spoiling(tensor, device):
@@ -48,7 +48,7 @@ def test_wrong_byte_is_found(monkeypatch, to, way):
 
 def test_gpu_to_gpu_copies(monkeypatch):
     """Copies go from the first GPU to each of the others and back, and to no CPU."""
-    monkeypatch.setattr(memory, "COPIED_BYTES", 4096)
+    monkeypatch.setattr(memory, "COPY_CHECK_BYTES", 4096)
     monkeypatch.setattr(memory, "usable_devices", lambda: ("cpu:0", "gpu:0", "gpu:1", "gpu:2"))
     monkeypatch.setattr(memory, "on_device", lambda _: nullcontext())
     monkeypatch.setattr(memory, "moved", lambda tensor, _device: tensor)
