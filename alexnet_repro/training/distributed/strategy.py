@@ -32,13 +32,10 @@ from alexnet_repro.training.train_step import TrainStep, best_train_step
 class Distribution(Protocol):
     """The devices that train together, and what `train` needs of them."""
 
-    @property
-    def chief(self) -> bool:
-        """Whether this process prints and saves."""
-
-    @property
-    def stopped_by(self) -> int:
-        """The signal that stopped training, on whichever worker; 0 if none did."""
+    chief: bool
+    """Whether this process prints and saves."""
+    stopped_by: int
+    """The signal that stopped training, on whichever worker; 0 if none did."""
 
     def scope(self) -> AbstractContextManager[Any]:
         """Return the context to build models in."""
@@ -186,7 +183,7 @@ def working_together(cluster: Cluster, own: Mapping[str, Any], timeout: float, r
         ClusterError: they don't come together, see `rendezvous.rendezvous`; or can't share a batch.
     """
     connections = rendezvous(cluster, own, timeout)  # before the batch is checked: now all have as many devices
-    check_shared(recipe, len(cluster.addresses) * local_replicas())
+    check_shared(recipe, len(cluster.addresses) * (num_gpus() or 1))  # one replica per GPU, or on the CPU
     watchdog = Watchdog(cluster, connections, timeout)
     watchdog.start()
     try:
@@ -280,8 +277,3 @@ def num_gpus() -> int:
     import tensorflow as tf
 
     return len(tf.config.list_physical_devices("GPU"))
-
-
-def local_replicas() -> int:
-    """Return how many replicas a worker has here: one per GPU, or one on the CPU."""
-    return num_gpus() or 1
