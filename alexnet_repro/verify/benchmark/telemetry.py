@@ -25,7 +25,7 @@ PATIENCE = 1.0  # seconds that a sample under way is waited for
 Samples = Mapping[str, Sequence[float | None]]
 """Columns of equal length, sampled while something ran; what was never available has no column.
 
-`seconds` since the start; `load`, `cpu_mhz`, `gpu_mhz` and `temperature` as in `Conditions`; `clock_limits`: NVML's
+`seconds` since the start; `load`, `cpu_mhz`, `gpu_mhz` and `temperature` as in `Conditions`; `throttle_reasons`: NVML's
 throttle reasons, bits that are the keys of `alexnet_repro.verify.doctor.gpus.THROTTLE_REASONS`.
 """
 
@@ -62,7 +62,7 @@ def heat_of(gpu: Gpu) -> str:
 
 def heat_during(samples: Samples) -> str:
     """Return the thermal throttling in any of the samples; empty if there was none."""
-    limits = [int(each or 0) & HEAT for each in samples.get("clock_limits", ())]
+    limits = [int(each or 0) & HEAT for each in samples.get("throttle_reasons", ())]
     if not any(limits):
         return ""
     reasons = describe_throttling(sum(bit for bit in THROTTLE_REASONS if any(each & bit for each in limits)))
@@ -151,7 +151,7 @@ def _gpu_reader(device: str) -> Callable[[], dict[str, int | None]]:
         return {
             "gpu_mhz": ask("nvmlDeviceGetClockInfo", "NVML_CLOCK_SM"),
             "temperature": ask("nvmlDeviceGetTemperature", "NVML_TEMPERATURE_GPU"),
-            "clock_limits": ask("nvmlDeviceGetCurrentClocksThrottleReasons"),  # a name that old drivers have too
+            "throttle_reasons": ask("nvmlDeviceGetCurrentClocksThrottleReasons"),  # a name that old drivers have too
         }
 
     return read

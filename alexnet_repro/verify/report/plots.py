@@ -317,7 +317,7 @@ def _rounds(case: Timing, text: str) -> Named:
     medians = f", by medians of up to {len(blocks[0])}" if len(blocks) < len(rounds) else ""
     sampled = _sampled(case) if np.isfinite(rounds).all() and rounds.sum() > 0 else {}
     seconds = np.asarray(case.samples.get("seconds", ()), np.float64)
-    limits = [int(each or 0) for each in case.samples.get("clock_limits", ())] or [0] * len(seconds)
+    limits = [int(each or 0) for each in case.samples.get("throttle_reasons", ())] or [0] * len(seconds)
     if sampled:
         x = np.array([block.mean() for block in np.array_split(np.cumsum(rounds) - rounds, len(blocks))])
         throttled = describe_throttling(int(np.bitwise_or.reduce(limits)))

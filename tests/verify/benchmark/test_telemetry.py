@@ -168,11 +168,11 @@ def sampled(monkeypatch):
 def test_samples_of_a_gpu(sampled):
     """Seconds, load, the processors' mean clock, and the GPU's clock, temperature and clock limits, equally long."""
     found = sampled("gpu:1", nvml())
-    assert set(found) == {"seconds", "load", "cpu_mhz", "gpu_mhz", "temperature", "clock_limits"}
+    assert set(found) == {"seconds", "load", "cpu_mhz", "gpu_mhz", "temperature", "throttle_reasons"}
     assert len({len(column) for column in found.values()}) == 1
     assert list(found["seconds"]) == sorted(found["seconds"])
-    constant = {name: set(found[name]) for name in ("cpu_mhz", "gpu_mhz", "temperature", "clock_limits")}
-    assert constant == {"cpu_mhz": {2500.0}, "gpu_mhz": {1410}, "temperature": {61}, "clock_limits": {4}}
+    constant = {name: set(found[name]) for name in ("cpu_mhz", "gpu_mhz", "temperature", "throttle_reasons")}
+    assert constant == {"cpu_mhz": {2500.0}, "gpu_mhz": {1410}, "temperature": {61}, "throttle_reasons": {4}}
 
 
 @pytest.mark.parametrize(("visible", "degrees"), [(None, 60), ("1,0", 61), ("GPU-b", 61), ("0", 60)])
@@ -184,11 +184,11 @@ def test_gpu_is_the_one_in_question(sampled, visible, degrees):
 @pytest.mark.parametrize(
     ("broken", "columns"),
     [
-        pytest.param({"nvmlDeviceGetClockInfo": refusing}, {"temperature", "clock_limits"}, id="clock=refused"),
-        pytest.param({"nvmlDeviceGetTemperature": refusing}, {"gpu_mhz", "clock_limits"}, id="temperature=refused"),
+        pytest.param({"nvmlDeviceGetClockInfo": refusing}, {"temperature", "throttle_reasons"}, id="clock=refused"),
+        pytest.param({"nvmlDeviceGetTemperature": refusing}, {"gpu_mhz", "throttle_reasons"}, id="temperature=refused"),
         pytest.param({"nvmlDeviceGetCount": refusing}, set(), id="gpus=refused"),
         pytest.param(
-            {"nvmlDeviceGetUUID": lambda _: "other"}, {"gpu_mhz", "temperature", "clock_limits"}, id="uuid=another"
+            {"nvmlDeviceGetUUID": lambda _: "other"}, {"gpu_mhz", "temperature", "throttle_reasons"}, id="uuid=another"
         ),
         pytest.param(None, set(), id="driver=absent"),
     ],
@@ -274,14 +274,14 @@ def test_driver_that_hangs_holds_nothing_up(monkeypatch):
     ("samples", "message"),
     [
         pytest.param({}, "", id="limits=unknown"),
-        pytest.param({"clock_limits": [0, 0x4, None, 0x1]}, "", id="limits=power and idleness"),
+        pytest.param({"throttle_reasons": [0, 0x4, None, 0x1]}, "", id="limits=power and idleness"),
         pytest.param(
-            {"clock_limits": [0, 0x24, 0x20], "temperature": [80, 91, None]},
+            {"throttle_reasons": [0, 0x24, 0x20], "temperature": [80, 91, None]},
             "its clocks were throttled by heat (software slowdown) in 2 of 3 samples, up to 91 °C",
             id="limits=heat",
         ),
         pytest.param(
-            {"clock_limits": [0x20, 0x40]},
+            {"throttle_reasons": [0x20, 0x40]},
             "its clocks were throttled by heat (software slowdown) and heat (hardware slowdown) in 2 of 2 samples",
             id="limits=both heats",
         ),

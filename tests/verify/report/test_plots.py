@@ -350,7 +350,7 @@ def test_noise_looks_like_noise():
 )
 def test_throttling_is_marked_and_said(limits, said):
     """Samples at which the driver names a limit are crossed, and the limits are named under the figure."""
-    found = steps(**GPU, clock_limits=limits)
+    found = steps(**GPU, throttle_reasons=limits)
     assert " ".join(each for each in texts(found) if "throttled" in each or "slowdown" in each) == said
     assert (steps(**GPU).svg.count("<use") < found.svg.count("<use")) == bool(said)
 

@@ -137,7 +137,7 @@ def test_data_that_isnt_what_a_run_writes_has_no_row(data):
 
 def step(seconds, message=""):
     """Return a finding on the time of a step."""
-    return Finding("price", "PASS" if seconds else "INCONCLUSIVE", message, number=seconds)
+    return Finding("overhead", "PASS" if seconds else "INCONCLUSIVE", message, number=seconds)
 
 
 def test_overhead_is_relative_to_the_fastest():
