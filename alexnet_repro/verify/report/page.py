@@ -52,7 +52,7 @@ def write_report(record: RunRecord, folder: Path) -> list[Path]:
         "few": FEW,
     }
     texts = {name: _rendered(name, content | drawings) for name in ("report.html", "summary.md")}
-    return _write(folder, texts | {f"{each.name}.svg": each.alone for kind in drawings.values() for each in kind})
+    return _write(folder, texts | {f"{each.name}.svg": each.standalone for kind in drawings.values() for each in kind})
 
 
 def write_comparison(first: RunRecord, second: RunRecord, compared: Comparison, folder: Path) -> list[Path]:

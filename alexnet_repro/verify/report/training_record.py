@@ -131,7 +131,7 @@ def record_training(folder: Path, trained: Trained, *, progress: bool = True) ->
         measured["saved"] = _outcome(trained, updates_until_saved(recipe), progress=progress)
     images = recipe.batch_size * np.arange(1, len(history.losses) + 1)
     points = [(recipe.batch_size * updates, found.accuracy) for updates, found in history.evaluations]
-    curve = learning_curve(name, images, history.losses, history.accuracies, points).alone
+    curve = learning_curve(name, images, history.losses, history.accuracies, points).standalone
     return write_record(folder, made | significant(measured), curve)
 
 
