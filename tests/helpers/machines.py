@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass, replace
 
-from alexnet_repro.verify.doctor import doctor
-from alexnet_repro.verify.doctor.cuda_libraries import LIBRARIES, Library
+from alexnet_repro.verify.doctor import software
 from alexnet_repro.verify.doctor.device_probe import PROBES, ProbeResult
+from alexnet_repro.verify.doctor.doctor import DRIVER_CHECKS, MACHINE_CHECKS
 from alexnet_repro.verify.doctor.environment import Environment, Volume
-from alexnet_repro.verify.doctor.installation import Requirement, TensorFlow
+from alexnet_repro.verify.doctor.installation import LIBRARIES, Library, Requirement, TensorFlow
 from alexnet_repro.verify.doctor.nvidia import Gpu, Nvidia
 from alexnet_repro.verify.finding import verdict
 
@@ -84,7 +84,7 @@ UNSEEN = results("cpu:0", ())  # TensorFlow sees no GPU
 
 
 def one(**changes):
-    """Return a machine with one A100 of which the driver says `changes`."""
+    """Return a machine with one A100 whose driver reports `changes`."""
     return box(replace(A100, **changes))
 
 
@@ -97,13 +97,19 @@ def without(*libraries):
 
 
 def driver(version, cuda, *gpus):
-    """Return what a driver says of its GPUs."""
+    """Return a driver's report of its GPUs."""
     return Nvidia(driver=version, cuda=cuda, gpus=gpus)
 
 
 def requirement(name, wanted, installed):
     """Return TensorFlow, and an installed package that it can't work with."""
     return replace(TENSORFLOW, requirements=(Requirement(name, wanted, installed, met=False),))
+
+
+def diagnose(here):
+    """Return the doctor's findings on a complete record."""
+    findings = [finding for check in (*MACHINE_CHECKS, *DRIVER_CHECKS, software.libraries) for finding in check(here)]
+    return findings + [finding for result in here.results for finding in software.device_result(here, result)]
 
 
 @dataclass(frozen=True)
@@ -114,11 +120,11 @@ class Case:
     here: Environment
     checks: str
     status: str
-    said: tuple[str, ...]
+    words: tuple[str, ...]
 
     def mistakes(self):
         """Return what the doctor gets wrong about it: just these checks are red, with cause, evidence and fix."""
-        findings = doctor.diagnose(self.here)
+        findings = diagnose(self.here)
         red = [finding for finding in findings if finding.status != "PASS"]
         ill = {finding.device for finding in red if finding.check in ("memory", "ecc", "clocks", "mig")}
         never = {(finding.device, finding.check) for finding in red} | {(device, "health") for device in ill}
@@ -126,7 +132,7 @@ class Case:
         return [
             *([f"red: {checks}"] if checks != self.checks else []),
             *([f"status: {verdict(red)}"] if verdict(red) != self.status else []),
-            *(f"not said: {words}" for words in self.said if words not in text),
+            *(f"missing: {words}" for words in self.words if words not in text),
             *(f"incomplete: {each}" for each in red if not (each.message and each.evidence and each.fix)),
             *(f"well too: {each}" for each in findings if each.status == "PASS" and (each.device, each.check) in never),
         ]

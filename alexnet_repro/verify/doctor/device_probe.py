@@ -1,5 +1,6 @@
 """Does TensorFlow compute right on a device? Each device is probed in a child process, with a deadline per check."""
 
+import importlib
 import json
 import re
 import sys
@@ -11,7 +12,6 @@ from typing import Any
 from alexnet_repro.verify.subprocesses import each
 
 MAX_ERROR = 0.5  # of sums of whole numbers up to 63
-
 _ERROR_LINE = re.compile(
     r"dlopen|cuInit|Ignoring visible|CUDA_|CUDNN_|PTX|not built with|not match|libdevice|\b\w*[Ee]rror\b"
 )
@@ -30,12 +30,9 @@ class ProbeResult:
 
 
 def probe_device(device: str, deadline: float, environ: Mapping[str, str] | None = None) -> Iterator[ProbeResult]:
-    """Run every check, and yield each result as it comes; after a failed one, a new process runs the rest.
+    """Run every check, in `deadline` seconds each, and yield its result; after a failed one a new process continues.
 
-    Args:
-        device: its name in the results, as `cpu:0` or `gpu:3`; of the GPUs, `environ` must show this one alone.
-        deadline: seconds per check.
-        environ: environment variables to change.
+    `device` is a name for the results, as `cpu:0` or `gpu:3`; of the GPUs, `environ` must show this one alone.
     """
     verbose = {"TF_CPP_MIN_LOG_LEVEL": "0", "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
     first = device.partition(":")[0] + ":0"
@@ -64,12 +61,6 @@ def main(device: str, checks: list[str]) -> None:
         print(json.dumps({"error": error, "seconds": round(time.monotonic() - start, 3), "data": data}))
         if error:
             return
-
-
-def _import(_device: str) -> dict[str, Any]:
-    import tensorflow as tf
-
-    return {"version": tf.__version__}
 
 
 def _devices(device: str) -> dict[str, Any]:
@@ -122,7 +113,7 @@ def _only(device: str) -> Any:
 
 
 PROBES: dict[str, Callable[[str], dict[str, Any]]] = {
-    "import": _import,
+    "import": lambda _device: {"version": importlib.import_module("tensorflow").__version__},
     "devices": _devices,
     "matmul": _matmul,
     "convolution": _convolution,

@@ -6,10 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TextIO
 
 from alexnet_repro.verify.doctor import gpus, software
-from alexnet_repro.verify.doctor.cuda_libraries import read_libraries
-from alexnet_repro.verify.doctor.device_probe import ProbeResult, probe_device
+from alexnet_repro.verify.doctor.device_probe import probe_device
 from alexnet_repro.verify.doctor.environment import Environment, read_machine
-from alexnet_repro.verify.doctor.installation import read_tensorflow
+from alexnet_repro.verify.doctor.installation import read_libraries, read_tensorflow
 from alexnet_repro.verify.doctor.nvidia import read_nvidia
 from alexnet_repro.verify.finding import Finding, exit_status, verdict
 
@@ -29,24 +28,15 @@ DRIVER_CHECKS: tuple[EnvironmentCheck, ...] = (
 )
 
 
-def diagnose(here: Environment) -> list[Finding]:
-    """Return every finding on a complete record."""
-    checks = (*MACHINE_CHECKS, *DRIVER_CHECKS, software.libraries, software.devices)
-    return [finding for check in checks for finding in check(here)]
-
-
 def examine(
     deadline: float, *, require_gpu: bool = False, backend: str = "tensorflow", wanted: Sequence[str] = ()
 ) -> Iterator[tuple[Environment, Finding]]:
-    """Run every probe, and yield each finding as soon as it is known, with the record so far.
+    """Run every probe, in `deadline` seconds each; yield each finding as soon as it is known, with the record so far.
 
-    Args:
-        deadline: seconds that each probe may take.
-        require_gpu: whether a machine without a GPU fails.
-        backend: of Keras. For another than TensorFlow machine, settings and driver are checked, but no device is used.
-        wanted: devices, as `gpu:1`: other GPUs aren't checked. None: all are.
+    If devices are `wanted`, as `gpu:1`, other GPUs aren't checked. For a backend of Keras's other than TensorFlow,
+    machine, settings and driver are checked, but no device is used.
     """
-    here = dataclasses.replace(read_machine(require_gpu=require_gpu), backend=backend, wanted=tuple(wanted))
+    here = dataclasses.replace(read_machine(), require_gpu=require_gpu, backend=backend, wanted=tuple(wanted))
     if backend == "tensorflow":
         here = dataclasses.replace(here, tensorflow=read_tensorflow())
     yield from _apply(MACHINE_CHECKS, here)
@@ -59,31 +49,20 @@ def examine(
         found = tuple(read_libraries(here.tensorflow.folder, here.tensorflow.cuda[0], deadline))
         here = dataclasses.replace(here, libraries=found)
         yield from _apply((software.libraries,), here)
-    for device, environ in _devices(here):
+    # The CPU, then each wanted GPU alone, so that a faulty one doesn't hold up the others.
+    names = {gpu: name for gpu, name in here.gpu_names.items() if not here.wanted or gpu in here.wanted}
+    for device in ("cpu:0", *names):
+        environ = {"CUDA_VISIBLE_DEVICES": names[device]} if device in names else {}
         for result in probe_device(device, deadline, environ):
             here = dataclasses.replace(here, results=(*here.results, result))
             yield from ((here, finding) for finding in software.device_result(here, result))
-        if any(map(_is_the_same_everywhere, here.results)):
-            return
+        latest = {result.check: result for result in here.results}
+        if latest["import"].error or not (latest["devices"].error or latest["devices"].data.get("gpus")):
+            return  # TensorFlow can't be imported, or sees no GPU: a probe of another device would only repeat it
 
 
 def _apply(checks: tuple[EnvironmentCheck, ...], here: Environment) -> Iterator[tuple[Environment, Finding]]:
     yield from ((here, finding) for check in checks for finding in check(here))
-
-
-def _is_the_same_everywhere(result: ProbeResult) -> bool:
-    """Return whether TensorFlow can't be imported, or sees no GPU: a probe of another device would only repeat it."""
-    if result.check == "devices":
-        return result.error is None and not result.data.get("gpus")
-    return result.check == "import" and result.error is not None
-
-
-def _devices(here: Environment) -> Iterator[tuple[str, dict[str, str]]]:
-    """Yield the CPU, then each wanted GPU alone, so that a faulty one doesn't hold up the others."""
-    yield "cpu:0", {}
-    for device, name in here.gpu_names.items():
-        if not here.wanted or device in here.wanted:
-            yield device, {"CUDA_VISIBLE_DEVICES": name}
 
 
 def report(out: TextIO, *, as_json: bool, deadline: float, require_gpu: bool) -> int:

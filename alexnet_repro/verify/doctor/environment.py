@@ -3,6 +3,7 @@
 Nothing here imports TensorFlow or Keras; probes that could hang run in child processes.
 """
 
+import contextlib
 import os
 import platform
 import shutil
@@ -13,31 +14,38 @@ from itertools import takewhile
 from pathlib import Path
 
 from alexnet_repro.files import keras_home
-from alexnet_repro.verify.doctor.cuda_libraries import Library
 from alexnet_repro.verify.doctor.device_probe import ProbeResult
-from alexnet_repro.verify.doctor.installation import TensorFlow
+from alexnet_repro.verify.doctor.installation import Library, TensorFlow
 from alexnet_repro.verify.doctor.nvidia import Gpu, Nvidia
 
 GIB = 2**30
 
-NVIDIA_PCI_VENDOR = "0x10de"
-DISPLAY_CLASSES = ("0x0300", "0x0302")  # VGA and 3D controllers
 CONTROL_FILES = ("nvidiactl", "nvidia-uvm")  # which CUDA needs beside each GPU's own
 
-# Environment variables by their full names: TF_ is Terraform's prefix too, and holds its passwords.
+# Environment variables that change results. Those that the package sets itself, TF32 among them, aren't here.
+NUMERIC_SETTINGS = {
+    "NVIDIA_TF32_OVERRIDE": "forces TensorFloat-32 on or off, whatever precision is requested",
+    "TF_ENABLE_ONEDNN_OPTS": "turns oneDNN's kernels on or off: float32 results differ in the last bits",
+    "TF_XLA_FLAGS": "may compile with XLA what isn't meant to be: results differ in the last bits",
+    "XLA_FLAGS": "changes what XLA compiles: results may differ in the last bits",
+    "TF_DETERMINISTIC_OPS": "turns deterministic kernels on or off, whatever is requested",
+    "TF_CUDNN_DETERMINISTIC": "turns deterministic kernels on or off, whatever is requested",
+    "TF_CUDNN_USE_AUTOTUNE": "changes which convolution kernels are chosen",
+    "TF_ENABLE_CUBLAS_TENSOR_OP_MATH_FP32": "lets float32 products lose bits",
+    "TF_DISABLE_MKL": "turns oneDNN's kernels off: float32 results differ in the last bits",
+}
+# By their full names: TF_ is Terraform's prefix too, and holds its passwords.
 RECORDED_SETTINGS = (
+    *NUMERIC_SETTINGS,
     *("CUDA_CACHE_DISABLE", "CUDA_CACHE_MAXSIZE", "CUDA_DEVICE_ORDER", "CUDA_VISIBLE_DEVICES"),
-    *("KERAS_BACKEND", "KERAS_HOME", "LD_LIBRARY_PATH"),
-    *("NVIDIA_DRIVER_CAPABILITIES", "NVIDIA_TF32_OVERRIDE", "NVIDIA_VISIBLE_DEVICES"),
-    *("TF_CUDNN_DETERMINISTIC", "TF_CUDNN_USE_AUTOTUNE", "TF_DETERMINISTIC_OPS", "TF_DISABLE_MKL"),
-    *("TF_ENABLE_CUBLAS_TENSOR_OP_MATH_FP32", "TF_ENABLE_ONEDNN_OPTS", "TF_FORCE_GPU_ALLOW_GROWTH"),
-    *("TF_GPU_ALLOCATOR", "TF_GPU_THREAD_MODE", "TF_XLA_FLAGS", "XLA_FLAGS"),
+    *("KERAS_BACKEND", "KERAS_HOME", "LD_LIBRARY_PATH", "NVIDIA_DRIVER_CAPABILITIES", "NVIDIA_VISIBLE_DEVICES"),
+    *("TF_FORCE_GPU_ALLOW_GROWTH", "TF_GPU_ALLOCATOR", "TF_GPU_THREAD_MODE"),
 )
 
 
 @dataclass(frozen=True)
 class Volume:
-    """A folder that files are written to, and its free bytes; None: it doesn't exist."""
+    """A folder that files are written to, and its free bytes; None: they can't be read."""
 
     purpose: str
     path: str
@@ -123,25 +131,25 @@ def is_named(gpu: Gpu, name: str) -> bool:
     return int(name) == gpu.index if name.isdecimal() else gpu.uuid.startswith(name)
 
 
-def read_machine(
-    root: Path = Path("/"), environ: Mapping[str, str] = os.environ, *, require_gpu: bool = False
-) -> Environment:
+def read_machine(root: Path = Path("/"), environ: Mapping[str, str] = os.environ) -> Environment:
     """Return the environment as files and settings show it; it takes milliseconds and uses no device."""
     nvidia_files = [path.name.removeprefix("nvidia") for path in (root / "dev").glob("nvidia*")]
-    numbers = sorted(int(name) for name in nvidia_files if name.isdecimal())
     shared_memory = root / "dev/shm"
+    folders = {"weights": Path.cwd(), "data": keras_home(environ), "temporary files": Path(tempfile.gettempdir())}
     return Environment(
-        require_gpu=require_gpu,
         python=platform.python_version(),
         system=platform.platform(),
         container=_container(root, environ),
         settings={name: environ[name] for name in RECORDED_SETTINGS if name in environ},
-        device_files=tuple(str(root / f"dev/nvidia{number}") for number in numbers),
+        device_files=tuple(
+            str(root / f"dev/nvidia{number}")
+            for number in sorted(int(name) for name in nvidia_files if name.isdecimal())
+        ),
         control_files=tuple(name for name in CONTROL_FILES if (root / "dev" / name).exists()),
         listed_by_driver=len(list((root / "proc/driver/nvidia/gpus").glob("*"))),
-        on_pci_bus=_on_pci_bus(root / "sys/bus/pci/devices"),
+        on_pci_bus=sum(map(_is_nvidia_gpu, (root / "sys/bus/pci/devices").glob("*"))),
         shared_memory=shutil.disk_usage(shared_memory).total if shared_memory.is_dir() else None,
-        volumes=tuple(_volumes(environ)),
+        volumes=tuple(Volume(purpose, str(folder), _free_bytes(folder)) for purpose, folder in folders.items()),
     )
 
 
@@ -157,29 +165,16 @@ def _container(root: Path, environ: Mapping[str, str]) -> str | None:
     return environ.get("container") or None  # as systemd-nspawn and LXC set it
 
 
-def _on_pci_bus(devices: Path) -> int:
-    count = 0
-    for device in devices.glob("*"):
-        try:
-            vendor, pci_class = (device / "vendor").read_text(), (device / "class").read_text()
-        except OSError:
-            continue
-        count += vendor.strip() == NVIDIA_PCI_VENDOR and pci_class.startswith(DISPLAY_CLASSES)
-    return count
+def _is_nvidia_gpu(device: Path) -> bool:
+    try:
+        vendor, pci_class = (device / "vendor").read_text(), (device / "class").read_text()
+    except OSError:
+        return False
+    return vendor.strip() == "0x10de" and pci_class.startswith(("0x0300", "0x0302"))  # VGA and 3D controllers
 
 
-def _volumes(environ: Mapping[str, str]) -> list[Volume]:
-    places = {"weights": str(Path.cwd()), "data": str(keras_home(environ)), "temporary files": tempfile.gettempdir()}
-    return [Volume(purpose, path, _free(Path(path))) for purpose, path in places.items()]
-
-
-def _free(path: Path) -> int | None:
+def _free_bytes(path: Path) -> int | None:
     """Return the bytes free where `path` is, or will be."""
-    for place in (path, *path.parents):
-        try:
-            return shutil.disk_usage(place).free
-        except FileNotFoundError:
-            continue
-        except OSError:
-            break
+    with contextlib.suppress(OSError):
+        return shutil.disk_usage(next(place for place in (path, *path.parents) if place.exists())).free
     return None

@@ -22,16 +22,17 @@ NUMERIC_PACKAGES = (
     *("keras", "numpy", "tensorflow", "jax", "jaxlib", "torch"),
     *("nvidia-cublas", "nvidia-cublas-cu12", "nvidia-cudnn-cu12", "nvidia-cudnn-cu13"),
 )
-GPU_PACKAGE_PREFIXES = ("nvidia-", "jax-cuda", "triton", "pytorch-triton")
 # Environment variables that change speed, beside those that change bits.
 SPEED_SETTINGS = (
     *("KERAS_BACKEND", "OMP_NUM_THREADS", "ONEDNN_MAX_CPU_ISA", "TF_NUM_INTEROP_THREADS", "TF_NUM_INTRAOP_THREADS"),
     *("TF_XLA_FLAGS", "XLA_FLAGS"),
 )
 CPUINFO = Path("/proc/cpuinfo")
-X86_FIELDS = ("vendor_id", "cpu family", "model", "stepping", "cache size")
-ARM_FIELDS = ("CPU implementer", "CPU variant", "CPU part", "CPU revision", "Features")
-VECTORS = ("avx", "avx2", "fma", "amx")  # and every flag that begins with avx512 or amx
+# On x86, then on ARM.
+CPU_FIELDS = (
+    *("vendor_id", "cpu family", "model", "stepping", "cache size"),
+    *("CPU implementer", "CPU variant", "CPU part", "CPU revision", "Features"),
+)
 
 
 def cpu_fields(cpuinfo: Path = CPUINFO) -> dict[str, str]:
@@ -52,18 +53,12 @@ def cpu_identity(cpuinfo: Path = CPUINFO) -> dict[str, Any]:
     if not fields:
         return {"model": platform.processor() or platform.machine()}
     flags = fields.get("flags", "").split()
-    vectors = sorted(flag for flag in flags if flag in VECTORS or flag.startswith(("avx512", "amx")))
-    return {**{name: fields[name] for name in X86_FIELDS + ARM_FIELDS if name in fields}, "vectors": vectors}
+    vectors = sorted(flag for flag in flags if flag in ("avx", "avx2", "fma") or flag.startswith(("avx512", "amx")))
+    return {**{name: fields[name] for name in CPU_FIELDS if name in fields}, "vectors": vectors}
 
 
 def kind_of(device: str, names: Sequence[str], cpuinfo: Path = CPUINFO) -> str:
-    """Return a device's name: a GPU's product name, or a CPU's model and number of processors.
-
-    Args:
-        device: as `gpu:0`.
-        names: of `alexnet_repro.backend.devices.gpu_names`.
-        cpuinfo: Linux's file about its processors.
-    """
+    """Return a device's name: the GPU's among those of `gpu_names`, or the CPU's model and number of processors."""
     kind, _, number = device.partition(":")
     if kind == "gpu":
         return names[int(number)]
@@ -93,7 +88,9 @@ def packages(*, gpu: bool) -> dict[str, str]:
     more: dict[str, str] = {}
     for each in distributions() if gpu else ():
         name = re.sub(r"[-_.]+", "-", each.name or "").lower()
-        if name.startswith(GPU_PACKAGE_PREFIXES) and name != "nvidia-ml-py":  # which only queries the driver
+        if (
+            name.startswith(("nvidia-", "jax-cuda", "triton", "pytorch-triton")) and name != "nvidia-ml-py"
+        ):  # which only queries the driver
             more.setdefault(name, each.version)  # of two of one name, the first in the path is imported
     return found | dict(sorted(more.items()))
 

@@ -12,10 +12,7 @@ from alexnet_repro.verify.doctor.nvidia import Gpu
 from alexnet_repro.verify.doctor.software import INSTALL_DRIVER
 from alexnet_repro.verify.finding import Finding, Status
 
-MIN_FREE_MEMORY = 4 * GIB  # for a train step of batch 256 in float32
-MAX_DESKTOP_MEMORY = GIB  # a desktop's windows hold less
 MAX_RETIRED_PAGES = 60  # of the 64 that there is room for
-
 # NVML's clock event reasons: what each bit means, and whether it is a fault on a GPU that is idle now.
 THROTTLE_REASONS = {
     0x04: ("its power limit", False),
@@ -28,12 +25,12 @@ THROTTLE_REASONS = {
 HEAT = 0x20 | 0x40
 
 JOIN_GPU_GROUPS = "sudo usermod -aG video,render $USER; then log in again"
-GIVE_GPUS = {
+GIVE_GPUS = {  # to a container; to one of another kind as to Docker's
+    "docker": "docker run --gpus all …",
     "kubernetes": "ask for it in the pod's spec: resources: {limits: {nvidia.com/gpu: 1}}",
     "apptainer": "apptainer exec --nv …",
     "podman": "podman run --device nvidia.com/gpu=all …",
 }
-DOCKER_GPUS = "docker run --gpus all …"
 
 # Parts of NVML's error messages: what they mean, and the fix.
 NVML_ERRORS = {
@@ -60,18 +57,15 @@ def presence(here: Environment) -> Iterator[Finding]:
     found = f"{len(here.device_files)} device files, {here.listed_by_driver} listed by the driver, "
     found += f"{here.on_pci_bus} on the PCI bus, {len(here.nvidia.gpus)} by NVML"
     if not here.gpus_in_machine:
-        status: Status = "FAIL" if here.require_gpu else "PASS"
         fix = f"run it on a machine with a GPU{f'; {_give(here)}' if here.container else ''}"
         message = "no NVIDIA GPU in this machine: the GPU checks weren't run"
-        yield Finding("gpu", status, message, found, fix if here.require_gpu else "")
+        yield Finding("gpu", *(("FAIL", message, found, fix) if here.require_gpu else ("PASS", message, found)))
         return
-    if here.container and not here.device_files and not here.nvidia.gpus:
-        message = f"this {here.container} container was given none of the GPUs"
-        yield Finding("device files", "FAIL", message, found, _give(here))
-    missing = [name for name in CONTROL_FILES if name not in here.control_files]
-    if here.container and here.device_files and missing:
-        message = f"this {here.container} container was given GPUs without {' and '.join(missing)}"
-        yield Finding("device files", "FAIL", message, found, _give(here))
+    missing = " and ".join(name for name in CONTROL_FILES if name not in here.control_files)
+    none_given = here.container and not here.device_files and not here.nvidia.gpus
+    if none_given or (here.container and here.device_files and missing):
+        given = "none of the GPUs" if none_given else f"GPUs without {missing}"
+        yield Finding("device files", "FAIL", f"this {here.container} container was given {given}", found, _give(here))
     if here.withheld:
         message = f"{len(here.withheld)} of {len(here.device_files)} GPUs aren't given to this job: not checked"
         yield Finding("device files", "PASS", message, ", ".join(here.withheld))
@@ -82,7 +76,7 @@ def presence(here: Environment) -> Iterator[Finding]:
 
 
 def _give(here: Environment) -> str:
-    return GIVE_GPUS.get(here.container or "", DOCKER_GPUS)
+    return GIVE_GPUS.get(here.container or "", GIVE_GPUS["docker"])
 
 
 def driver(here: Environment) -> Iterator[Finding]:
@@ -186,7 +180,7 @@ def health(here: Environment) -> Iterator[Finding]:
     for gpu in here.chosen_gpus:
         if gpu.error:
             continue
-        problems = [*_memory(gpu), *_ecc(gpu), *_link(gpu), *_clocks(gpu), *_mig(gpu), *_persistence(gpu)]
+        problems = [*_memory(gpu), *_ecc(gpu), *_speed(gpu), *_modes(gpu)]
         yield from (Finding(*each, device=f"GPU {gpu.index}") for each in problems)
         if all(status == "PASS" for _, status, *_ in problems):
             yield Finding("health", "PASS", f"{gpu.name}, {gpu.temperature} °C", device=f"GPU {gpu.index}")
@@ -195,12 +189,13 @@ def health(here: Environment) -> Iterator[Finding]:
 def _memory(gpu: Gpu) -> Iterator[Problem]:
     if gpu.memory_used is None or gpu.memory_total is None:
         return
-    if gpu.processes or gpu.memory_used > MAX_DESKTOP_MEMORY:
-        status: Status = "FAIL" if gpu.memory_total - gpu.memory_used < MIN_FREE_MEMORY else "INCONCLUSIVE"
+    if gpu.processes or gpu.memory_used > GIB:  # a desktop's windows hold less
+        enough = gpu.memory_total - gpu.memory_used >= 4 * GIB  # for a train step of batch 256 in float32
         message = "another process holds memory of this GPU: speed can't be measured, and memory may run out"
         held = f"{gpu.memory_used / GIB:.1f} of {gpu.memory_total / GIB:.1f} GiB in use by "
         held += ", ".join(gpu.processes) or "a process that is not visible from here"
-        yield "memory", status, message, held, f"sudo fuser -v /dev/nvidia{gpu.index}; then end those processes"
+        fix = f"sudo fuser -v /dev/nvidia{gpu.index}; then end those processes"
+        yield "memory", "INCONCLUSIVE" if enough else "FAIL", message, held, fix
 
 
 def _ecc(gpu: Gpu) -> Iterator[Problem]:
@@ -208,11 +203,11 @@ def _ecc(gpu: Gpu) -> Iterator[Problem]:
     replace = "have the board replaced"
     remapper = f"nvidia-smi -q -d ROW_REMAPPER -i {gpu.index}; then {replace}"
     errors = f"{gpu.ecc_uncorrected} uncorrected, {gpu.ecc_corrected} corrected since the driver was loaded"
-    retired = gpu.retired_pages or 0
+    worn = (gpu.retired_pages or 0) >= MAX_RETIRED_PAGES
     for present, message, evidence, fix in (
         (gpu.ecc_uncorrected, "its memory had errors that couldn't be corrected", errors, reset),
         (gpu.retirement_pending, "pages of its memory wait to be retired", f"{gpu.retired_pages} in all", reset),
-        (retired >= MAX_RETIRED_PAGES, "its memory wears out", f"{retired} pages retired", replace),
+        (worn, "its memory wears out", f"{gpu.retired_pages} pages retired", replace),
         (gpu.remap_failed, "a bad row of its memory couldn't be replaced", "row remapping failure", remapper),
         (gpu.remap_pending, "a bad row of its memory waits to be replaced", "row remapping pending", reset),
     ):
@@ -220,16 +215,13 @@ def _ecc(gpu: Gpu) -> Iterator[Problem]:
             yield "ecc", "FAIL", message, evidence, fix
 
 
-def _link(gpu: Gpu) -> Iterator[Problem]:
-    # Its generation falls while the GPU is idle, its width doesn't.
+def _speed(gpu: Gpu) -> Iterator[Problem]:
+    # The link's generation falls while the GPU is idle, its width doesn't.
     width, widest = gpu.pcie_width, gpu.max_pcie_width
     if width and widest and width < widest:
         message = f"its PCIe link has {width} lanes of {widest}: copies are slower by the same factor"
         fix = "reseat the card, or use another slot: sudo lspci -vv | grep -E 'LnkCap|LnkSta'"
         yield "link", "INCONCLUSIVE", message, f"NVML's current and maximum link width: {width}, {widest}", fix
-
-
-def _clocks(gpu: Gpu) -> Iterator[Problem]:
     reasons = gpu.throttle_reasons or 0
     if causes := describe_throttling(reasons):
         fault = any(reasons & bit for bit, (_, is_fault) in THROTTLE_REASONS.items() if is_fault)
@@ -239,7 +231,7 @@ def _clocks(gpu: Gpu) -> Iterator[Problem]:
         yield "clocks", "FAIL" if fault else "INCONCLUSIVE", message, evidence, fix
 
 
-def _mig(gpu: Gpu) -> Iterator[Problem]:
+def _modes(gpu: Gpu) -> Iterator[Problem]:
     off = f"sudo nvidia-smi -i {gpu.index} -mig 0"
     if gpu.mig and gpu.mig_slices:
         message = "only a slice of this GPU can be used, one per process: its speed isn't the GPU's"
@@ -247,9 +239,6 @@ def _mig(gpu: Gpu) -> Iterator[Problem]:
     elif gpu.mig:
         fix = f"{off}, or: sudo nvidia-smi mig -i {gpu.index} -cgi 0 -C"
         yield "mig", "FAIL", "this GPU is in MIG mode without a slice: nothing can run", "MIG on, 0 slices", fix
-
-
-def _persistence(gpu: Gpu) -> Iterator[Problem]:
     if gpu.persistence is False:
         message = "off: the driver starts anew, and forgets its error counts, for every program"
         yield "persistence", "PASS", message, "persistence mode disabled", f"sudo nvidia-smi -pm 1 -i {gpu.index}"

@@ -1,8 +1,13 @@
-"""The installed TensorFlow, the CUDA that it was built for, and its requirements.
+"""The installed TensorFlow, its requirements, the CUDA that it was built for, and that CUDA's libraries.
 
-All is read from the packages' metadata: TensorFlow needn't be importable.
+All is read from the packages' metadata: TensorFlow needn't be importable. Each library is loaded by itself, in a
+child process: TensorFlow doesn't name the missing one.
 """
 
+import contextlib
+import ctypes
+import json
+import os
 import runpy
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +19,32 @@ from typing import Any
 from packaging.requirements import Requirement as Parsed
 from packaging.utils import canonicalize_name
 
+from alexnet_repro.verify.subprocesses import each as each_answer
+
 FAMILY = ("tensorflow", "tf-nightly", "intel-tensorflow")  # distributions of TensorFlow begin with one of these
+DRIVER = "the NVIDIA driver"
+
+# By CUDA's major version: the libraries that TensorFlow opens (its *_stub.cc), those that they open
+# themselves, and the wheel of each.
+LIBRARIES = {
+    12: {
+        "libcuda.so.1": DRIVER,
+        "libcudart.so.12": "nvidia-cuda-runtime-cu12",
+        "libcublas.so.12": "nvidia-cublas-cu12",
+        "libcublasLt.so.12": "nvidia-cublas-cu12",
+        "libcufft.so.11": "nvidia-cufft-cu12",
+        "libnvJitLink.so.12": "nvidia-nvjitlink-cu12",
+        "libcusparse.so.12": "nvidia-cusparse-cu12",
+        "libcusolver.so.11": "nvidia-cusolver-cu12",
+        "libnvrtc.so.12": "nvidia-cuda-nvrtc-cu12",
+        "libcudnn.so.9": "nvidia-cudnn-cu12",
+        "libcudnn_graph.so.9": "nvidia-cudnn-cu12",
+        "libcudnn_ops.so.9": "nvidia-cudnn-cu12",
+        "libcudnn_cnn.so.9": "nvidia-cudnn-cu12",
+        "libnccl.so.2": "nvidia-nccl-cu12",
+        "libcupti.so.12": "nvidia-cuda-cupti-cu12",
+    }
+}
 
 
 @dataclass(frozen=True)
@@ -40,6 +70,16 @@ class TensorFlow:
     wheels: Mapping[str, str] = field(default_factory=dict)  # CUDA's wheels, as pip's requirements, by name
 
 
+@dataclass(frozen=True)
+class Library:
+    """A library, its wheel, the path that was opened, and the error."""
+
+    name: str
+    wheel: str
+    path: str = ""
+    error: str | None = None
+
+
 def package_version(name: str) -> str | None:
     """Return an installed package's version; None where it isn't installed."""
     try:
@@ -49,11 +89,7 @@ def package_version(name: str) -> str | None:
 
 
 def read_tensorflow(path: Sequence[str] | None = None) -> TensorFlow | None:
-    """Return the TensorFlow that Python would import; None if there is none.
-
-    Args:
-        path: folders to look in; `sys.path` if not given.
-    """
+    """Return the TensorFlow that Python would import from these folders, by default `sys.path`; None: there is none."""
     found = list(distributions(path=list(sys.path if path is None else path)))
     ours = [distribution for distribution in found if _is_tensorflow(distribution)]
     if not ours:
@@ -62,10 +98,10 @@ def read_tensorflow(path: Sequence[str] | None = None) -> TensorFlow | None:
     # Later ones on the path are only shadowed; those in one folder have overwritten each other's files.
     same = [each for each in ours if Path(str(each.locate_file("tensorflow"))) == folder]
     wanted = [Parsed(text) for text in same[0].requires or []]
-    versions: dict[str, str] = {}
-    for each in found:
-        versions.setdefault(canonicalize_name(each.name), each.version)
-    build = _build(folder)
+    versions = {canonicalize_name(each.name): each.version for each in reversed(found)}  # the first on the path counts
+    build: Mapping[str, Any] = {}
+    with contextlib.suppress(OSError, KeyError, SyntaxError):
+        build = runpy.run_path(str(folder / "python/platform/build_info.py"))["build_info"]
     cuda = str(build.get("cuda_version", ""))
     return TensorFlow(
         distributions=tuple(f"{each.name} {each.version}" for each in same),
@@ -73,7 +109,11 @@ def read_tensorflow(path: Sequence[str] | None = None) -> TensorFlow | None:
         cuda_build=bool(build["is_cuda_build"]) if "is_cuda_build" in build else None,
         cuda=tuple(map(int, cuda.split("."))) if cuda.replace(".", "").isdecimal() else None,
         capabilities=tuple(map(str, build.get("cuda_compute_capabilities", ()))),
-        requirements=tuple(_requirements(wanted, versions)),
+        requirements=tuple(
+            _requirement(each, versions.get(canonicalize_name(each.name)))
+            for each in wanted
+            if not each.marker or each.marker.evaluate({"extra": ""})
+        ),
         wheels={
             each.name: f"{each.name}{each.specifier}"
             for each in wanted
@@ -84,26 +124,48 @@ def read_tensorflow(path: Sequence[str] | None = None) -> TensorFlow | None:
 
 def _is_tensorflow(distribution: Distribution) -> bool:
     name = canonicalize_name(distribution.name or "")
-    if not name.startswith(FAMILY):
-        return False
-    record = distribution.read_text("RECORD")
+    record = distribution.read_text("RECORD") if name.startswith(FAMILY) else ""
     if record is None:  # installed by conda or from source
         return name in FAMILY
     return "\ntensorflow/__init__.py," in f"\n{record}"
 
 
-def _build(folder: Path) -> Mapping[str, Any]:
-    try:
-        build: Mapping[str, Any] = runpy.run_path(str(folder / "python/platform/build_info.py"))["build_info"]
-    except (OSError, KeyError, SyntaxError):
-        return {}
-    return build
+def _requirement(wanted: Parsed, installed: str | None) -> Requirement:
+    met = installed is not None and wanted.specifier.contains(installed, prereleases=True)
+    return Requirement(wanted.name, str(wanted.specifier), installed, met)
 
 
-def _requirements(wanted: Sequence[Parsed], versions: Mapping[str, str]) -> Iterator[Requirement]:
-    for each in wanted:
-        if each.marker and not each.marker.evaluate({"extra": ""}):
-            continue
-        installed = versions.get(canonicalize_name(each.name))
-        met = installed is not None and each.specifier.contains(installed, prereleases=True)
-        yield Requirement(each.name, str(each.specifier), installed, met)
+def read_libraries(tensorflow_folder: str, cuda_major: int, deadline: float) -> Iterator[Library]:
+    """Load each library as TensorFlow does, in a child process."""
+    wheels = LIBRARIES.get(cuda_major, {})
+    paths = [str(find(name, wheel, Path(tensorflow_folder))) for name, wheel in wheels.items()]
+    answers = each_answer(__name__, [], paths, deadline)
+    for (name, wheel), (path, answer) in zip(wheels.items(), answers, strict=True):
+        yield Library(name, wheel, path, answer.get("error"))
+
+
+def find(name: str, wheel: str, tensorflow_folder: Path, search: str | None = None) -> Path:
+    """Return the file that TensorFlow would open; the bare name where the system's linker decides.
+
+    First `LD_LIBRARY_PATH`, then the wheels beside TensorFlow (its RUNPATH), as ld.so(8) does.
+    """
+    search = os.environ.get("LD_LIBRARY_PATH", "") if search is None else search
+    folders = [Path(folder) for folder in search.split(os.pathsep) if folder]
+    part = wheel.removeprefix("nvidia-").rpartition("-")[0].replace("-", "_")
+    folders.append(tensorflow_folder.parent / "nvidia" / part / "lib")
+    return next((folder / name for folder in folders if (folder / name).is_file()), Path(name))
+
+
+def main(paths: list[str]) -> None:
+    """Run in the child: load each library and print its error."""
+    for path in paths:
+        try:
+            ctypes.CDLL(path, mode=ctypes.RTLD_GLOBAL)
+            error = None
+        except OSError as failed:
+            error = str(failed)
+        print(json.dumps({"error": error}))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -4,8 +4,8 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from alexnet_repro.verify.subprocesses import NoAnswerError, answers
@@ -15,6 +15,19 @@ class NvmlUnavailableError(Exception):
     """NVML can't be queried; the message is the reason, in NVML's words."""
 
 
+def _query(name: str, *constants: str, convert: Callable[[Any], Any] | None = None) -> Any:
+    """Return a field that `nvmlDevice{name}` reports, called with NVML's constants of these names."""
+    return field(default=None, metadata={"query": name, "constants": constants, "convert": convert})
+
+
+def _ecc_errors(kind: str) -> Any:
+    return _query("GetTotalEccErrors", f"NVML_MEMORY_ERROR_TYPE_{kind}", "NVML_VOLATILE_ECC")
+
+
+def _remapping(column: int) -> Any:
+    return _query("GetRemappedRows", convert=lambda row: bool(row[column]))
+
+
 @dataclass(frozen=True)
 class Gpu:
     """One GPU; None is what the driver doesn't report. `index` is nvidia-smi's, not TensorFlow's."""
@@ -22,31 +35,31 @@ class Gpu:
     index: int
     name: str = ""
     uuid: str = ""
-    capability: tuple[int, ...] | None = None
+    capability: tuple[int, ...] | None = _query("GetCudaComputeCapability")
     memory_total: int | None = None
     memory_used: int | None = None  # without what the driver reserves for itself
     processes: tuple[str, ...] = ()  # that compute on it
-    persistence: bool | None = None
-    mig: bool | None = None
+    persistence: bool | None = _query("GetPersistenceMode", convert=bool)
+    mig: bool | None = _query("GetMigMode", convert=lambda modes: bool(modes[0]))  # now, and after a reset
     mig_slices: int = 0
-    ecc: bool | None = None
-    ecc_uncorrected: int | None = None  # since the driver was loaded
-    ecc_corrected: int | None = None
+    ecc: bool | None = _query("GetEccMode", convert=lambda modes: bool(modes[0]))
+    ecc_uncorrected: int | None = _ecc_errors("UNCORRECTED")  # since the driver was loaded
+    ecc_corrected: int | None = _ecc_errors("CORRECTED")
     retired_pages: int | None = None
-    retirement_pending: bool | None = None
-    remap_pending: bool | None = None
-    remap_failed: bool | None = None
-    throttle_reasons: int | None = None  # NVML's bits
-    temperature: int | None = None
-    cores: int | None = None  # CUDA's, of all multiprocessors
-    clock: int | None = None  # MHz of the multiprocessors now
-    max_clock: int | None = None  # MHz
-    max_memory_clock: int | None = None  # MHz
-    memory_bus: int | None = None  # bits
-    pcie_generation: int | None = None  # as negotiated now; it falls when idle
-    pcie_width: int | None = None
-    max_pcie_generation: int | None = None  # that card and slot support
-    max_pcie_width: int | None = None
+    retirement_pending: bool | None = _query("GetRetiredPagesPendingStatus", convert=bool)
+    remap_pending: bool | None = _remapping(2)
+    remap_failed: bool | None = _remapping(3)
+    throttle_reasons: int | None = _query("GetCurrentClocksThrottleReasons")  # bits; a name that old drivers have too
+    temperature: int | None = _query("GetTemperature", "NVML_TEMPERATURE_GPU")
+    cores: int | None = _query("GetNumGpuCores")  # CUDA's, of all multiprocessors
+    clock: int | None = _query("GetClockInfo", "NVML_CLOCK_SM")  # MHz of the multiprocessors now
+    max_clock: int | None = _query("GetMaxClockInfo", "NVML_CLOCK_SM")  # MHz
+    max_memory_clock: int | None = _query("GetMaxClockInfo", "NVML_CLOCK_MEM")  # MHz
+    memory_bus: int | None = _query("GetMemoryBusWidth")  # bits
+    pcie_generation: int | None = _query("GetCurrPcieLinkGeneration")  # as negotiated now; it falls when idle
+    pcie_width: int | None = _query("GetCurrPcieLinkWidth")
+    max_pcie_generation: int | None = _query("GetMaxPcieLinkGeneration")  # that card and slot support
+    max_pcie_width: int | None = _query("GetMaxPcieLinkWidth")
     error: str | None = None
 
 
@@ -99,7 +112,7 @@ def open_nvml() -> Any:
 
 
 def main(device_files: Sequence[str]) -> None:
-    """Run in the child: print the device files, the driver, then one GPU a line."""
+    """Run in the child: print the device files that can't be opened, the driver, then one GPU per line."""
     for path in device_files:
         try:
             os.close(os.open(path, os.O_RDWR))
@@ -113,16 +126,12 @@ def main(device_files: Sequence[str]) -> None:
     cuda = nvml.nvmlSystemGetCudaDriverVersion()
     driver = {"driver": nvml.nvmlSystemGetDriverVersion(), "cuda": (cuda // 1000, cuda % 1000 // 10)}
     print(json.dumps({"driver": driver}))
-    for gpu in _gpus(nvml):
-        print(json.dumps({"gpu": asdict(gpu)}))
-
-
-def _gpus(nvml: Any) -> Iterator[Gpu]:
     for index in range(nvml.nvmlDeviceGetCount()):
         try:
-            yield _gpu(nvml, index, nvml.nvmlDeviceGetHandleByIndex(index))
+            gpu = _gpu(nvml, index, nvml.nvmlDeviceGetHandleByIndex(index))
         except nvml.NVMLError as error:  # as "GPU is lost"
-            yield Gpu(index=index, error=str(error))
+            gpu = Gpu(index=index, error=str(error))
+        print(json.dumps({"gpu": asdict(gpu)}))
 
 
 def _gpu(nvml: Any, index: int, handle: Any) -> Gpu:
@@ -130,53 +139,29 @@ def _gpu(nvml: Any, index: int, handle: Any) -> Gpu:
     kinds = ("NotSupported", "FunctionNotFound", "NoPermission", "InvalidArgument")
     unknown = tuple(getattr(nvml, f"NVMLError_{kind}") for kind in kinds)
 
-    def ask(function: Callable[..., Any], *arguments: Any) -> Any:
+    def ask(query: str, *constants: str) -> Any:
         with contextlib.suppress(*unknown):
-            return function(handle, *arguments)
+            return getattr(nvml, f"nvmlDevice{query}")(handle, *(getattr(nvml, constant) for constant in constants))
         return None
 
-    def flag(value: Any) -> bool | None:
-        return None if value is None else bool(value)
-
-    memory = ask(nvml.nvmlDeviceGetMemoryInfo, nvml.nvmlMemory_v2) or ask(nvml.nvmlDeviceGetMemoryInfo)
+    answers_by_field: dict[str, Any] = {}
+    for each in fields(Gpu):
+        if each.metadata:
+            answer, convert = ask(each.metadata["query"], *each.metadata["constants"]), each.metadata["convert"]
+            answers_by_field[each.name] = convert(answer) if convert and answer is not None else answer
+    memory = ask("GetMemoryInfo", "nvmlMemory_v2") or ask("GetMemoryInfo")
     causes = ("MULTIPLE_SINGLE_BIT_ECC_ERRORS", "DOUBLE_BIT_ECC_ERROR")
-    retired = [
-        ask(nvml.nvmlDeviceGetRetiredPages, getattr(nvml, f"NVML_PAGE_RETIREMENT_CAUSE_{cause}")) for cause in causes
-    ]
-    uncorrected, corrected = (
-        ask(nvml.nvmlDeviceGetTotalEccErrors, getattr(nvml, f"NVML_MEMORY_ERROR_TYPE_{kind}"), nvml.NVML_VOLATILE_ECC)
-        for kind in ("UNCORRECTED", "CORRECTED")
-    )
-    remapped = ask(nvml.nvmlDeviceGetRemappedRows) or (None, None, None, None)
+    retired = [ask("GetRetiredPages", f"NVML_PAGE_RETIREMENT_CAUSE_{cause}") for cause in causes]
     return Gpu(
         index=index,
-        name=ask(nvml.nvmlDeviceGetName) or "",
-        uuid=ask(nvml.nvmlDeviceGetUUID) or "",
-        capability=ask(nvml.nvmlDeviceGetCudaComputeCapability),
+        name=ask("GetName") or "",
+        uuid=ask("GetUUID") or "",
         memory_total=memory and memory.total,
         memory_used=memory and memory.used,
-        processes=tuple(_process(nvml, each) for each in ask(nvml.nvmlDeviceGetComputeRunningProcesses) or ()),
-        persistence=flag(ask(nvml.nvmlDeviceGetPersistenceMode)),
-        mig=flag((ask(nvml.nvmlDeviceGetMigMode) or [None])[0]),
+        processes=tuple(_process(nvml, each) for each in ask("GetComputeRunningProcesses") or ()),
         mig_slices=_slices(nvml, handle),
-        ecc=flag((ask(nvml.nvmlDeviceGetEccMode) or [None])[0]),
-        ecc_uncorrected=uncorrected,
-        ecc_corrected=corrected,
         retired_pages=None if None in retired else sum(map(len, retired)),
-        retirement_pending=flag(ask(nvml.nvmlDeviceGetRetiredPagesPendingStatus)),
-        remap_pending=flag(remapped[2]),
-        remap_failed=flag(remapped[3]),
-        throttle_reasons=ask(nvml.nvmlDeviceGetCurrentClocksThrottleReasons),  # a name that old drivers have too
-        temperature=ask(nvml.nvmlDeviceGetTemperature, nvml.NVML_TEMPERATURE_GPU),
-        cores=ask(nvml.nvmlDeviceGetNumGpuCores),
-        clock=ask(nvml.nvmlDeviceGetClockInfo, nvml.NVML_CLOCK_SM),
-        max_clock=ask(nvml.nvmlDeviceGetMaxClockInfo, nvml.NVML_CLOCK_SM),
-        max_memory_clock=ask(nvml.nvmlDeviceGetMaxClockInfo, nvml.NVML_CLOCK_MEM),
-        memory_bus=ask(nvml.nvmlDeviceGetMemoryBusWidth),
-        pcie_generation=ask(nvml.nvmlDeviceGetCurrPcieLinkGeneration),
-        pcie_width=ask(nvml.nvmlDeviceGetCurrPcieLinkWidth),
-        max_pcie_generation=ask(nvml.nvmlDeviceGetMaxPcieLinkGeneration),
-        max_pcie_width=ask(nvml.nvmlDeviceGetMaxPcieLinkWidth),
+        **answers_by_field,
     )
 
 

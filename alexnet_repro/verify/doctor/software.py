@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 
-from alexnet_repro.verify.doctor.cuda_libraries import DRIVER, LIBRARIES
 from alexnet_repro.verify.doctor.device_probe import ProbeResult
-from alexnet_repro.verify.doctor.environment import GIB, Environment
+from alexnet_repro.verify.doctor.environment import GIB, NUMERIC_SETTINGS, Environment
+from alexnet_repro.verify.doctor.installation import DRIVER, LIBRARIES
 from alexnet_repro.verify.finding import Finding
 
 WITH_CUDA = "pip install 'tensorflow[and-cuda]'"
@@ -16,21 +16,7 @@ MIN_SHARED_MEMORY = GIB  # what NCCL's users end up with; Docker gives 64 MiB
 # The oldest driver for each CUDA: docs.nvidia.com/deploy/cuda-compatibility
 OLDEST_DRIVER = {11: (450, 80, 2), 12: (525, 60, 13), 13: (580,)}
 
-# Environment variables that change results. Those that the package sets itself, TF32 among them, aren't here.
-NUMERIC_SETTINGS = {
-    "NVIDIA_TF32_OVERRIDE": "forces TensorFloat-32 on or off, whatever precision is requested",
-    "TF_ENABLE_ONEDNN_OPTS": "turns oneDNN's kernels on or off: float32 results differ in the last bits",
-    "TF_XLA_FLAGS": "may compile with XLA what isn't meant to be: results differ in the last bits",
-    "XLA_FLAGS": "changes what XLA compiles: results may differ in the last bits",
-    "TF_DETERMINISTIC_OPS": "turns deterministic kernels on or off, whatever is requested",
-    "TF_CUDNN_DETERMINISTIC": "turns deterministic kernels on or off, whatever is requested",
-    "TF_CUDNN_USE_AUTOTUNE": "changes which convolution kernels are chosen",
-    "TF_ENABLE_CUBLAS_TENSOR_OP_MATH_FP32": "lets float32 products lose bits",
-    "TF_DISABLE_MKL": "turns oneDNN's kernels off: float32 results differ in the last bits",
-}
-# Values that are the default, and flags that only name files and folders.
 HARMLESS_FLAGS = ("--xla_gpu_cuda_data_dir", "--xla_dump", "--xla_force_host_platform_device_count")
-DEFAULT_VALUES = {"TF_ENABLE_ONEDNN_OPTS": "1"}
 
 
 def installed(here: Environment) -> Iterator[Finding]:
@@ -71,19 +57,16 @@ def settings(here: Environment) -> Iterator[Finding]:
 
 
 def numeric_settings(here: Environment) -> dict[str, str]:
-    """Return the environment variables that change results, without defaults and flags that only name files."""
+    """Return the environment variables that change the backend's results, without defaults and harmless flags."""
+    # TF_ is TensorFlow's, and PyTorch compiles nothing with XLA.
+    unread = {"tensorflow": (), "torch": ("TF_", "XLA_")}.get(here.backend, ("TF_",))
     found = {}
     for name in NUMERIC_SETTINGS:
         value = here.settings.get(name, "")
         flags = [flag for flag in value.split() if not flag.startswith(HARMLESS_FLAGS)]
-        if flags and value != DEFAULT_VALUES.get(name) and _affects(name, here.backend):
+        if flags and (name, value) != ("TF_ENABLE_ONEDNN_OPTS", "1") and not name.startswith(unread):
             found[name] = " ".join(sorted(flags))
     return found
-
-
-def _affects(name: str, backend: str) -> bool:
-    """Return whether a backend reads a variable: TF_ is TensorFlow's, and PyTorch compiles nothing with XLA."""
-    return backend == "tensorflow" or not name.startswith(("TF_", "XLA_") if backend == "torch" else "TF_")
 
 
 def disk(here: Environment) -> Iterator[Finding]:
@@ -113,8 +96,7 @@ def cuda_build(here: Environment) -> Iterator[Finding]:
     """A TensorFlow with CUDA, and a driver that is new enough for it."""
     if not here.gpus_in_machine or here.tensorflow is None:
         return
-    tensorflow = here.tensorflow
-    name = tensorflow.distributions[0]
+    tensorflow, name = here.tensorflow, here.tensorflow.distributions[0]
     if tensorflow.cuda_build is False:
         message = f"{name} is built without CUDA: it can't use a GPU"
         evidence = f"is_cuda_build is False in its build_info; {here.system}"
@@ -155,35 +137,27 @@ def libraries(here: Environment) -> Iterator[Finding]:
         yield Finding("libraries", "PASS", f"all {len(here.libraries)} can be loaded")
 
 
-def devices(here: Environment) -> Iterator[Finding]:
-    """TensorFlow starts, sees every GPU, and computes on each device."""
-    for result in here.results:
-        yield from device_result(here, result)
-
-
 def device_result(here: Environment, result: ProbeResult) -> Iterator[Finding]:
-    """Return the finding of one probe's result."""
+    """TensorFlow starts, sees every GPU, and computes on each device: the finding of one probe's result."""
     check = result.check
+    seen = tuple(result.data.get("gpus", ()))
     if result.error:
         names = {"import": "importing TensorFlow", "devices": "listing the devices", "xla": "compiling with XLA"}
         message = f"{names.get(check, f'a {check}')} failed: {result.error}"
         fix = _fix(check, result.error + result.log, here)
         yield Finding(check, "FAIL", message, result.log or "TensorFlow logged nothing", fix, result.device)
-    elif check == "devices" and result.device == "cpu:0":
-        yield _seen(here, tuple(result.data.get("gpus", ())), result.log)
-    else:
+    elif check != "devices" or result.device != "cpu:0":
         yield Finding(check, "PASS", f"{result.seconds:.1f} s", device=result.device)
-
-
-def _seen(here: Environment, seen: tuple[str, ...], log: str) -> Finding:
-    if len(seen) >= here.expected_gpus:
-        names = f": {', '.join(seen)}" if seen else ""
-        return Finding("devices", "PASS", f"TensorFlow sees {len(seen)} GPUs{names}")
-    message = f"TensorFlow sees {len(seen)} of {here.expected_gpus} GPUs; it would compute on the CPU without a warning"
-    fix = f"fix what failed above; if nothing did: {WITH_CUDA}"
-    if "Ignoring visible" in log:
-        fix = "leave that GPU out: export CUDA_VISIBLE_DEVICES=… # the others' UUIDs, from nvidia-smi -L"
-    return Finding("devices", "FAIL", message, log or "TensorFlow gave no reason", fix)
+    elif len(seen) >= here.expected_gpus:
+        yield Finding(check, "PASS", f"TensorFlow sees {len(seen)} GPUs{': ' * bool(seen)}{', '.join(seen)}")
+    else:
+        message = (
+            f"TensorFlow sees {len(seen)} of {here.expected_gpus} GPUs; it would compute on the CPU without a warning"
+        )
+        fix = f"fix what failed above; if nothing did: {WITH_CUDA}"
+        if "Ignoring visible" in result.log:
+            fix = "leave that GPU out: export CUDA_VISIBLE_DEVICES=… # the others' UUIDs, from nvidia-smi -L"
+        yield Finding(check, "FAIL", message, result.log or "TensorFlow gave no reason", fix)
 
 
 def _fix(check: str, output: str, here: Environment) -> str:

@@ -7,8 +7,8 @@ from pathlib import Path
 import pynvml
 import pytest
 
-from alexnet_repro.verify.doctor import cuda_libraries, nvidia
-from alexnet_repro.verify.doctor.cuda_libraries import find, read_libraries
+from alexnet_repro.verify.doctor import installation, nvidia
+from alexnet_repro.verify.doctor.installation import find, read_libraries
 from alexnet_repro.verify.doctor.nvidia import Gpu, read_nvidia
 from tests.helpers.machines import write
 
@@ -21,7 +21,7 @@ from tests.helpers.machines import write
         ("site/nvidia/cuda_runtime/lib/libcudnn.so.9", None),
     ],
 )
-def test_library_is_looked_for_as_tensorflow_does(tmp_path, files, found):
+def test_order_of_library_folders(tmp_path, files, found):
     """In LD_LIBRARY_PATH, then in the wheels beside TensorFlow, then where the system's linker finds its name."""
     write(tmp_path, dict.fromkeys(files.split(), ""))
     path = find("libcudnn.so.9", "nvidia-cudnn-cu12", tmp_path / "site/tensorflow", f":{tmp_path / 'first'}")
@@ -32,7 +32,7 @@ def test_library_that_cant_be_loaded_is_named(tmp_path, monkeypatch):
     """One that is there is loaded; one that is damaged or missing has the linker's own message."""
     monkeypatch.setenv("LD_LIBRARY_PATH", str(write(tmp_path, {"libdamaged.so.1": "no library"})))
     names = ("libm.so.6" if sys.platform == "linux" else "libm.dylib", "libdamaged.so.1", "libmissing.so.1")
-    monkeypatch.setattr(cuda_libraries, "LIBRARIES", {12: dict.fromkeys(names, "nvidia-none-cu12")})
+    monkeypatch.setattr(installation, "LIBRARIES", {12: dict.fromkeys(names, "nvidia-none-cu12")})
     good, damaged, missing = read_libraries("/nowhere/tensorflow", 12, 60)
     assert (good.error, good.wheel) == (None, "nvidia-none-cu12")
     assert "libdamaged.so.1" in damaged.error

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from alexnet_repro.verify.doctor.cuda_libraries import LIBRARIES
 from alexnet_repro.verify.doctor.environment import Volume
+from alexnet_repro.verify.doctor.installation import LIBRARIES
 from tests.helpers.machines import (
     A100,
     CPU,
