@@ -109,7 +109,7 @@ def _case(name: str, levels: list[list[Level]], random: np.random.Generator, pro
 
 
 def _slowed(case: GateCase, slowdown: float) -> GateCase:
-    slowed = [replace(each, log=each.log + math.log1p(slowdown)) for each in case.measurements]
+    slowed = [each._replace(log=each.log + math.log1p(slowdown)) for each in case.measurements]
     return replace(case, measurements=slowed)
 
 

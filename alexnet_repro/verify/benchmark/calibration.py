@@ -27,12 +27,7 @@ KERNELS = 200  # in the chain, and calls of the shortest one
 
 @lru_cache
 def calibrate(device: str, precisions: tuple[str, ...]) -> Calibration:
-    """Return the rates of a device; measured once.
-
-    Args:
-        device: as `alexnet_repro.backend.devices.on_device` takes it.
-        precisions: names in `PRECISIONS`.
-    """
+    """Return the rates of a device, as `on_device` takes it, in precisions named in `PRECISIONS`; measured once."""
     kind = device.partition(":")[0]
     matmul = {name: max(matmul_rate(device, name, shape) for shape in PRODUCTS[kind]) for name in precisions}
     with on_device(device):
@@ -53,10 +48,7 @@ def calibrate(device: str, precisions: tuple[str, ...]) -> Calibration:
 def matmul_rate(device: str, precision: str, shape: tuple[int, int, int]) -> float:
     """Return the best rate of a product of `(rows, terms)` by `(terms, columns)`, in FLOP/s.
 
-    Args:
-        device: as `alexnet_repro.backend.devices.on_device` takes it.
-        precision: a name in `PRECISIONS`; the operands are of what hidden layers compute in.
-        shape: rows, terms, columns.
+    The operands are of the type that hidden layers compute in at this precision.
     """
     rows, terms, columns = shape
     dtype = PRECISIONS[precision][0].removeprefix("mixed_")

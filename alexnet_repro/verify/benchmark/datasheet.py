@@ -51,12 +51,9 @@ PAGEABLE = 16e9  # bytes/s
 class Nominal:
     """Rates by the data sheet; what isn't known is missing."""
 
-    matmul: dict[str, float] = field(default_factory=dict)
-    """By precision, FLOP/s."""
-    memory: float | None = None
-    """Bytes/s."""
-    copy: float | None = None
-    """Bytes/s, one way."""
+    matmul: dict[str, float] = field(default_factory=dict)  # by precision, FLOP/s
+    memory: float | None = None  # bytes/s
+    copy: float | None = None  # bytes/s, one way
 
 
 def of_gpu(gpu: Gpu) -> Nominal:
@@ -102,24 +99,22 @@ def compare_with_datasheet(found: Calibration, nominal: Nominal) -> list[Finding
         ("copies to it", "copy", found.to_device, link),
         ("copies from it", "copy", found.to_host, link),
     ]
-    findings = [
-        _finding(what, kind, reached, rate, on_cpu=on_cpu) for what, kind, reached, rate in rows if reached and rate
-    ]
+    findings = []
+    for what, kind, reached, rate in rows:
+        if reached and rate:
+            share, (floor, fault) = reached / rate, FLOORS[kind]
+            unit, scale = ("TFLOP/s", 1e12) if kind == "matmul" else ("GB/s", 1e9)
+            status: Status = "PASS" if share >= floor else "INCONCLUSIVE" if on_cpu or share >= fault else "FAIL"
+            message = f"{what}: {reached / scale:.3g} {unit}, {share:.0%} of the nominal {rate / scale:.3g}"
+            fix = ""
+            if status != "PASS":
+                message += f"; at least {floor:.0%} should be reached"
+                fix = (
+                    "end what else runs on it; then: nvidia-smi -q -d CLOCK,POWER,PERFORMANCE, lspci -vv | grep LnkSta"
+                )
+            findings.append(Finding("nominal", status, message, fix=fix, number=share, bound=floor))
     if not findings or (not on_cpu and not nominal.matmul):
-        what = "its products" if findings else "this device"
-        message = f"no nominal rate is known for {what}"
+        message = f"no nominal rate is known for {'its products' if findings else 'this device'}"
         fix = "compare it with others of its model, or its data sheet"
         findings.append(Finding("nominal", "INCONCLUSIVE", message, fix=fix))
     return [replace(finding, device=found.device) for finding in findings]
-
-
-def _finding(what: str, kind: str, reached: float, rate: float, *, on_cpu: bool) -> Finding:
-    share, (floor, fault) = reached / rate, FLOORS[kind]
-    otherwise: Status = "INCONCLUSIVE" if on_cpu or share >= fault else "FAIL"
-    unit, scale = ("TFLOP/s", 1e12) if what.startswith("products") else ("GB/s", 1e9)
-    numbers = f"{what}: {reached / scale:.3g} {unit}, {share:.0%} of the nominal {rate / scale:.3g}"
-    found = Finding("nominal", "PASS", numbers, number=share, bound=floor)
-    if share >= floor:
-        return found
-    fix = "end what else runs on it; then: nvidia-smi -q -d CLOCK,POWER,PERFORMANCE, lspci -vv | grep LnkSta"
-    return replace(found, status=otherwise, message=f"{numbers}; at least {floor:.0%} should be reached", fix=fix)

@@ -18,12 +18,14 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from scipy.optimize import brentq
 from scipy.special import gammaln, ndtr, roots_hermitenorm, stdtrit
 
 from alexnet_repro.verify.benchmark.noise import Level, Spread, moderated
+from alexnet_repro.verify.benchmark.timing import ALONE
 from alexnet_repro.verify.benchmark.tolerances import Tolerances
 from alexnet_repro.verify.finding import Finding, Status
 
@@ -34,11 +36,7 @@ POWER = 0.95
 CONFIDENCE = 0.95  # of the interval around a ratio
 SHARED_SHIFT = 0.5  # of a case's own slowdown: if the others moved by as much, it isn't the case
 MIN_SHARED = 3
-MAX_STANDARD_ERRORS = 1e4
 MAKE = "python -m benchmarks.tools.make_reference # on a quiet machine that is known to be right; then commit the file"
-REPEAT = (
-    "run it again with nothing else on the machine; if it stays, bisect the change, or python -m alexnet_repro doctor"
-)
 
 
 @dataclass(frozen=True)
@@ -49,36 +47,23 @@ class GateCase:
     device: str
     precision: str
     reference: Sequence[Level]
+    # Of this run's process, then of fresh ones; none: it wasn't timed, but its reference still shows the noise.
     measurements: Sequence[Level]
-    """Of this run's process, then of fresh ones; none: it wasn't timed, but its reference still shows the noise."""
-    recorded: str = ""
-    """The day."""
-    busy: float = 0.0
-    """Largest share of the machine's processors that something else took during a re-measurement."""
-    elsewhere: bool = False
-    """Whether the reference may be of another host: a virtual machine's, of before its last boot."""
+    recorded: str = ""  # the day
+    busy: float = 0.0  # largest share of the machine's processors that something else took during a re-measurement
+    elsewhere: bool = False  # the reference may be of another host: a virtual machine's, of before its last boot
 
 
-@dataclass(frozen=True)
-class _Shift:
+class _Shift(NamedTuple):
     """A case's shift against its reference, and its bounds, in logarithms."""
 
     case: GateCase
-    shift: float
-    """Of the fastest measurement."""
+    shift: float  # of the fastest measurement
     error: float
-    bound: float
-    faster: float
-    """By how much a single measurement is faster beyond noise."""
-    detectable: float
-    """The smallest slowdown that is caught 95 times in 100."""
-    margin: float
-    """Half the interval around the shift."""
-
-    @property
-    def slower(self) -> bool:
-        """Return whether it is slower in all its measurements."""
-        return self.shift > self.bound
+    bound: float  # above it, the case is slower in all its measurements
+    faster: float  # by how much a single measurement is faster beyond noise
+    detectable: float  # the smallest slowdown that is caught 95 times in 100
+    margin: float  # half the interval around the shift
 
 
 def judge_speeds(cases: Sequence[GateCase], tolerances: Tolerances) -> list[Finding]:
@@ -96,7 +81,7 @@ def cases_to_remeasure(cases: Sequence[GateCase], tolerances: Tolerances) -> lis
     return [
         each.case
         for each in _shifts(cases, tolerances)
-        if each.slower
+        if each.shift > each.bound
         and len(each.case.measurements) < MEASUREMENTS_TO_FAIL
         and len(each.case.reference) >= MIN_PROCESSES_TO_FAIL
     ]
@@ -127,7 +112,7 @@ def critical_t(chance: float, processes: int, degrees: int, measurements: int) -
         beyond = ndtr(-(c * spread * scale + mean / math.sqrt(processes))) ** measurements
         return float((weights * beyond).sum()) - chance
 
-    return float(brentq(excess, 0.0, MAX_STANDARD_ERRORS, xtol=1e-6))
+    return float(brentq(excess, 0.0, 1e4, xtol=1e-6))
 
 
 @cache
@@ -142,33 +127,25 @@ def _nodes(degrees: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _shifts(cases: Sequence[GateCase], tolerances: Tolerances) -> list[_Shift]:
-    short = [case.name for case in cases if len(case.reference) < MIN_PROCESSES]
-    if short:
+    if short := [case.name for case in cases if len(case.reference) < MIN_PROCESSES]:
         raise ValueError(f"a reference has at least {MIN_PROCESSES} processes, not so {', '.join(short)}")
     chance = tolerances.false_alarms / max(1, sum(bool(case.measurements) for case in cases))
-    spreads = zip(cases, _spreads(cases), strict=True)
-    return [_shift(case, spread, tolerances, chance) for case, spread in spreads if case.measurements]
+    spreads = _spreads(cases)
+    return [_shift(case, spreads[case.name], tolerances, chance) for case in cases if case.measurements]
 
 
-def _spreads(cases: Sequence[GateCase]) -> list[Spread]:
+def _spreads(cases: Sequence[GateCase]) -> dict[str, Spread]:
     """Return each case's spread: moderated among the cases of its device, and no less than errors explain."""
     spreads: dict[str, Spread] = {}
     for device in dict.fromkeys(case.device for case in cases):
         group = [case for case in cases if case.device == device]
+        variances = [float(np.var([each.log for each in case.reference], ddof=1)) for case in group]
         raw = [
-            Spread(
-                max(_variance([each.log for each in case.reference]), _squared_error(case)), len(case.reference) - 1.0
-            )
-            for case in group
+            Spread(max(variance, _squared_error(case)), len(case.reference) - 1.0)
+            for case, variance in zip(group, variances, strict=True)
         ]
         spreads |= {case.name: spread for case, spread in zip(group, moderated(raw), strict=True)}
-    return [spreads[case.name] for case in cases]
-
-
-def _variance(values: Sequence[float]) -> float:
-    """Return statistics.variance, which uses fractions and takes a hundred times as long."""
-    mean = statistics.fmean(values)
-    return math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1)
+    return spreads
 
 
 def _squared_error(case: GateCase) -> float:
@@ -182,8 +159,9 @@ def _shift(case: GateCase, spread: Spread, tolerances: Tolerances, chance: float
     excess = max(0.0, max(each.error**2 for each in case.measurements) - _squared_error(case))
     error = math.sqrt(spread.variance * (1 + 1 / count) + excess)
     smallest = math.log1p(tolerances.of(case.name)[0])
-    bound = max(smallest, critical_t(chance, count, degrees, MEASUREMENTS_TO_FAIL) * error)
-    faster = max(smallest, critical_t(chance, count, degrees, 1) * error)
+    bound, faster = (
+        max(smallest, critical_t(chance, count, degrees, number) * error) for number in (MEASUREMENTS_TO_FAIL, 1)
+    )
     detectable = bound + float(stdtrit(degrees, POWER ** (1 / MEASUREMENTS_TO_FAIL))) * error
     margin = float(stdtrit(degrees, (1 + CONFIDENCE) / 2)) * error
     return _Shift(case, shift, error, bound, faster, detectable, margin)
@@ -201,7 +179,7 @@ def _finding(found: _Shift, others: float, tolerances: Tolerances) -> Finding:
     max_noise = tolerances.of(case.name)[1]
     status: Status = "PASS"
     message, fix = case.name, ""
-    if found.slower:
+    if found.shift > found.bound:
         status, message, fix = _slower(found, change, others, tolerances.max_busy)
     elif detectable > max_noise:
         status, fix = "INCONCLUSIVE", f"with nothing else on the machine, of more processes: {MAKE}"
@@ -237,10 +215,8 @@ def _slower(found: _Shift, change: str, others: float, max_busy: float) -> tuple
     """Return a slower case's status, message and fix: FAIL only where nothing else may be why."""
     case, count = found.case, len(found.case.measurements)
     status: Status = "FAIL" if count >= MEASUREMENTS_TO_FAIL else "INCONCLUSIVE"
-    message, fix = (
-        f"{case.name} is {change} than its reference, in {count} of {MEASUREMENTS_TO_FAIL} measurements",
-        REPEAT,
-    )
+    message = f"{case.name} is {change} than its reference, in {count} of {MEASUREMENTS_TO_FAIL} measurements"
+    fix = f"{ALONE}; if it stays, bisect the change, or python -m alexnet_repro doctor"
     if len(case.reference) < MIN_PROCESSES_TO_FAIL:
         status, fix = "INCONCLUSIVE", f"of {MIN_PROCESSES_TO_FAIL} processes or more: {MAKE}"
         message += f"; the reference has {len(case.reference)} processes, too few to fail by"

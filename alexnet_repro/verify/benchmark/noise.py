@@ -9,7 +9,7 @@ Formulas, sources and measurements: docs/method/noise.md.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from scipy.optimize import brentq
@@ -23,18 +23,14 @@ MAX_BORROWED = 16.0
 MIN_VARIANCE = 1e-12  # clocks have steps, so that processes may agree to the digit
 
 
-@dataclass(frozen=True)
-class Level:
+class Level(NamedTuple):
     """One process's timing of one case."""
 
-    log: float
-    """Logarithm of seconds."""
-    error: float
-    """Its standard error from within the process."""
+    log: float  # logarithm of seconds
+    error: float  # its standard error from within the process
 
 
-@dataclass(frozen=True)
-class Spread:
+class Spread(NamedTuple):
     """Variance of a case's levels between processes, and its degrees of freedom."""
 
     variance: float

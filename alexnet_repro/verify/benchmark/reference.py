@@ -28,7 +28,6 @@ from alexnet_repro.verify.doctor.fingerprint import boot_of
 
 SCHEMA = 1
 COLLECTING = "ALEXNET_REPRO_COLLECTING"  # set in a process that records timings: it compares nothing, starts no others
-DIGITS = 6  # of seconds that are kept
 _Seconds = Annotated[float, Field(gt=0, strict=True, allow_inf_nan=False)]
 _Rounds = Annotated[Sequence[_Seconds], Field(min_length=1, max_length=MAX_ROUNDS)]
 
@@ -40,8 +39,7 @@ class Baseline:
     __pydantic_config__ = ConfigDict(extra="forbid")
     device: str
     precision: str
-    processes: Annotated[Sequence[_Rounds], Field(min_length=MIN_PROCESSES)]
-    """Rounds of each, in seconds."""
+    processes: Annotated[Sequence[_Rounds], Field(min_length=MIN_PROCESSES)]  # rounds of each, in seconds
     provenance: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -77,14 +75,11 @@ def revision(root: Path) -> str:
 
     An installed package may lie in the checkout of something else, which has a revision, too.
     """
-    git = ["git", "-C", str(root)]
-    found = ""
+    ours = ["ls-files", "--error-unmatch", "alexnet_repro/__init__.py"]
     try:
-        for command in (
-            [*git, "ls-files", "--error-unmatch", "alexnet_repro/__init__.py"],
-            [*git, "describe", "--always", "--dirty", "--abbrev=12"],
-        ):
-            found = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.strip()  # noqa: S603
+        for command in (ours, ["describe", "--always", "--dirty", "--abbrev=12"]):
+            git = ["git", "-C", str(root), *command]
+            found = subprocess.run(git, capture_output=True, text=True, check=True, timeout=20).stdout.strip()  # noqa: S603
     except (OSError, subprocess.SubprocessError):
         return ""
     return found
@@ -104,18 +99,15 @@ def read_reference(path: Path) -> Reference | None:
         ValueError: the file isn't one of ours; the message names it.
     """
     try:
-        return _parse(json.loads(path.read_text()))
+        content = json.loads(path.read_text())
+        if (schema := content.pop("schema")) != SCHEMA:
+            raise ValueError(f"schema {schema}, not {SCHEMA}")  # noqa: TRY301 - named as what pydantic refuses is
+        return _REFERENCE.validate_python(content)
     except FileNotFoundError:
         return None
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         reason = first_error(error) if isinstance(error, ValidationError) else error
         raise ValueError(f"{path} holds no timings to compare with ({reason}): git checkout {path}") from error
-
-
-def _parse(content: dict[str, Any]) -> Reference:
-    if (schema := content.pop("schema")) != SCHEMA:
-        raise ValueError(f"schema {schema}, not {SCHEMA}")
-    return _REFERENCE.validate_python(content)
 
 
 def write_reference(path: Path, reference: Reference) -> None:
@@ -138,11 +130,8 @@ def run_processes(
 ) -> list[dict[str, Any]]:
     """Run `pytest benchmarks --benchmark-only` in fresh processes one after the other; return their results files.
 
-    Args:
-        root: the checkout, which has the benchmarks.
-        processes: number of processes.
-        options: pytest's, such as `-k` or `--device`, or tests instead of all benchmarks.
-        say: logs a line per process.
+    `root` is the checkout; `options` are pytest's, such as `-k`, or tests instead of all benchmarks; `say` logs a line
+    per process.
 
     Raises:
         ValueError: a process failed, or timed nothing, or what it timed was wrong.
@@ -168,12 +157,7 @@ def run_processes(
 
 
 def process_results(results: Path, status: int, output: str) -> dict[str, Any]:
-    """Return the results file of a process.
-
-    Args:
-        results: the file.
-        status: the process's exit status.
-        output: what it printed; the end of it is shown if the results are of no use.
+    """Return the results file of a process with this exit status and output, of which errors show the end.
 
     Raises:
         ValueError: it failed, or timed nothing, or what it timed was wrong.
@@ -187,8 +171,7 @@ def process_results(results: Path, status: int, output: str) -> dict[str, Any]:
         raise ValueError(f"the process left no results ({error}):\n{end}") from error
     if not content.get("complete") or not content.get("timings"):
         raise ValueError(f"the process didn't complete its timings:\n{end}")
-    invalid = [each["case"] for each in content["timings"] if each["fault"]]
-    if invalid:
+    if invalid := [each["case"] for each in content["timings"] if each["fault"]]:
         raise ValueError(f"nothing is kept of invalid timings: {', '.join(invalid)}")
     return content
 
@@ -208,13 +191,12 @@ def references_of(runs: Sequence[Mapping[str, Any]], provenance: Mapping[str, st
     speed = first["machine"]["speed"]
     if any(run["machine"]["speed"] != speed for run in runs):
         raise ValueError("the processes ran in different environments")
-    partly = {case for run in runs for case in rounds_by_case(run).keys() ^ rounds_by_case(first).keys()}
-    if partly:
+    if partly := {case for run in runs for case in rounds_by_case(run).keys() ^ rounds_by_case(first).keys()}:
         raise ValueError(f"not timed in each process: {', '.join(sorted(partly))}")
     cases: dict[str, dict[str, Baseline]] = {}
     for each in first["timings"]:
         rounds = [thinned(rounds_by_case(run)[each["case"]]) for run in runs]
-        processes = [[float(f"{seconds:.{DIGITS}g}") for seconds in process] for process in rounds]
+        processes = [[float(f"{seconds:.6g}") for seconds in process] for process in rounds]
         kind, boot = speed["devices"][each["device"]]["kind"], boot_of(each["device"])
         origin = {**provenance, "boot": boot} if boot else provenance
         cases.setdefault(kind, {})[each["case"]] = Baseline(each["device"], each["precision"], processes, origin)

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import psutil
 
@@ -16,8 +16,6 @@ from alexnet_repro.verify.doctor.environment import is_named, read_machine
 from alexnet_repro.verify.doctor.gpus import HEAT, THROTTLE_REASONS, describe_throttling
 from alexnet_repro.verify.doctor.nvidia import Gpu, open_nvml, read_nvidia
 
-DEADLINE = 30.0  # seconds
-INTERVAL = 0.25  # seconds between samples
 MAX_SAMPLES = 200  # then every other one is dropped, and the interval doubles
 MAX_CPU_SHARE = 0.01  # of a processor, for sampling: the clocks of hundreds of processors are slow to read
 PATIENCE = 1.0  # seconds that a sample under way is waited for
@@ -34,30 +32,22 @@ throttle reasons, bits that are the keys of `alexnet_repro.verify.doctor.gpus.TH
 class Conditions:
     """The conditions of a timing; None: not available here."""
 
-    load: float | None = None
-    """Processes that ran or waited, on average over the last minute."""
-    cpu_mhz: float | None = None
-    """Mean clock of the processors."""
-    gpu_mhz: int | None = None
-    """Clock of the GPU's multiprocessors."""
-    temperature: int | None = None
-    """Degrees Celsius, of the GPU."""
-    heat: str = ""
-    """Thermal throttling as the driver reports it; empty: none."""
+    load: float | None = None  # processes that ran or waited, on average over the last minute
+    cpu_mhz: float | None = None  # mean clock of the processors
+    gpu_mhz: int | None = None  # clock of the GPU's multiprocessors
+    temperature: int | None = None  # degrees Celsius, of the GPU
+    heat: str = ""  # thermal throttling as the driver reports it; empty: none
 
 
 def conditions_of(device: str) -> Conditions:
     """Return a device's conditions now."""
-    gpu = None if device.startswith("cpu") else _gpu(device)
+    gpus = () if device.startswith("cpu") else read_nvidia((), 30).gpus  # seconds
+    gpu = next((gpu for gpu in gpus if is_named(gpu, _cuda_name(device))), None)
     if gpu is None:
         return Conditions(_load(), _cpu_mhz())
-    return Conditions(_load(), _cpu_mhz(), gpu.clock, gpu.temperature, heat_of(gpu))
-
-
-def heat_of(gpu: Gpu) -> str:
-    """Return a GPU's thermal throttling as the driver reports it; empty if there is none."""
     reasons = describe_throttling((gpu.throttle_reasons or 0) & HEAT)
-    return f"its clocks are throttled by {reasons}, {gpu.temperature} °C" if reasons else ""
+    heat = f"its clocks are throttled by {reasons}, {gpu.temperature} °C" if reasons else ""
+    return Conditions(_load(), _cpu_mhz(), gpu.clock, gpu.temperature, heat)
 
 
 def heat_during(samples: Samples) -> str:
@@ -74,7 +64,7 @@ def heat_during(samples: Samples) -> str:
 class Sampler:
     """Samples telemetry in a thread of its own, until it is stopped."""
 
-    def __init__(self, device: str, interval: float = INTERVAL) -> None:
+    def __init__(self, device: str, interval: float = 0.25) -> None:
         """Start sampling a device every `interval` seconds."""
         self._rows: list[tuple[float, dict[str, float | None]]] = []
         self._device, self._interval = device, interval
@@ -172,20 +162,12 @@ def _cuda_name(device: str) -> str:
     return named[int(number)] if named else number
 
 
-def _gpu(device: str) -> Gpu | None:
-    name = _cuda_name(device)
-    return next((gpu for gpu in read_nvidia((), DEADLINE).gpus if is_named(gpu, name)), None)
-
-
-@dataclass(frozen=True)
-class CpuTime:
+class CpuTime(NamedTuple):
     """Seconds up to now."""
 
     wall: float
-    busy: float
-    """Of all processors, since the machine booted."""
-    own: float
-    """Of this process, and of its children that have ended."""
+    busy: float  # of all processors, since the machine booted
+    own: float  # of this process, and of its children that have ended
 
 
 def cpu_time() -> CpuTime:
@@ -198,7 +180,5 @@ def cpu_time() -> CpuTime:
 
 def share_of_others(before: CpuTime, after: CpuTime, processors: int) -> float:
     """Return the share of the processors that other processes took in between."""
-    if after.wall <= before.wall:
-        return 0.0
-    taken = (after.busy - before.busy) - (after.own - before.own)
-    return max(0.0, taken / (after.wall - before.wall) / processors)
+    wall, busy, own = (late - early for early, late in zip(before, after, strict=True))
+    return max(0.0, (busy - own) / wall / processors) if wall > 0 else 0.0

@@ -5,9 +5,8 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from math import ceil
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 from keras import ops
@@ -16,39 +15,23 @@ from alexnet_repro.backend import devices
 
 MIN_ROUNDS = 5
 WARM_UP_SECONDS = 0.5  # a GPU's clocks take that long to rise
-MAX_REREADS = 3
-PIPELINED_SHARE = 0.25  # of the rounds are repeated, pipelined
-MAX_PIPELINES = 3  # of which the median is taken
-MIN_PIPELINE = 2  # rounds
-LONG_PIPELINE = 8  # rounds: rather one that long than several shorter ones, for the wait at its end weighs less
 
 
-@dataclass(frozen=True)
-class Measured:
-    """A timing as it was measured."""
+class Measured(NamedTuple):
+    """A timing as it was measured: in seconds, as `alexnet_repro.verify.benchmark.timing.Timing` has them."""
 
-    result: Any
-    """Of the very last round."""
-    rounds: list[float]
-    """Seconds each; none where timing was off."""
+    result: Any  # of the very last round
+    rounds: list[float]  # none where timing was off
     read_back: float
-    """Seconds per round until its result was read, as `alexnet_repro.verify.benchmark.timing.Timing` has it."""
     first: float
-    """Seconds of the very first round: tracing, compiling and choosing kernels, mostly."""
     pipelined: float | None = None
-    """Seconds per pipelined round, as `alexnet_repro.verify.benchmark.timing.Timing` has it."""
-    began: float = 0.0
-    """When the first timed round did, as `time.perf_counter` has it."""
+    began: float = 0.0  # when the first timed round did, as `time.perf_counter` has it
 
 
 def measure(benchmark: Any, work: Callable[[], Any], *, min_rounds: int, seconds: float) -> Measured:
-    """Time `work` with pytest-benchmark's fixture.
+    """Time rounds of `work`, which returns tensors, arrays or numbers, with pytest-benchmark's fixture.
 
-    Args:
-        benchmark: the fixture.
-        work: one round; returns tensors, arrays or numbers.
-        min_rounds: never fewer than `MIN_ROUNDS`.
-        seconds: minimum duration.
+    There are at least `MIN_ROUNDS`, and as many as fill `seconds`.
     """
 
     def one_round(work: Callable[[], Any]) -> Any:
@@ -70,15 +53,10 @@ def measure(benchmark: Any, work: Callable[[], Any], *, min_rounds: int, seconds
     rounds, starts = max(MIN_ROUNDS, min_rounds, ceil(seconds / read_back)), list[float]()
     with uncollected():
         # `setup` is outside the timed region: nothing is under way when a round starts, nor when it ends.
-        result = benchmark.pedantic(
-            one_round,
-            (work,),
-            setup=before_round,
-            rounds=rounds,
-            warmup_rounds=ceil(WARM_UP_SECONDS / read_back),
-        )
+        warm_up = ceil(WARM_UP_SECONDS / read_back)
+        result = benchmark.pedantic(one_round, (work,), setup=before_round, rounds=rounds, warmup_rounds=warm_up)
     times, began = list(benchmark.stats.stats.data), starts[-rounds]
-    for _ in range(MAX_REREADS):  # the machine may have been busy with something else the first time
+    for _ in range(3):  # the machine may have been busy with something else the first time
         if sorted(times)[len(times) // 2] >= read_back / 2:
             break
         read_back = min(read_back, read_back_seconds(work))
@@ -116,16 +94,11 @@ def is_asynchronous(result: Any) -> bool:
 def pipelined_rounds(work: Callable[[], Any], rounds: int, before: Callable[[], None]) -> tuple[Any, float]:
     """Dispatch rounds of `work` one after the other, and synchronize once, at the end of each pipeline.
 
-    Args:
-        work: one round; returns without waiting for the device.
-        rounds: number of single rounds that were timed; `PIPELINED_SHARE` of them are repeated.
-        before: called before each pipeline.
-
-    Returns:
-        The last round's result, and the seconds per round: the median of the pipelines.
+    A quarter of the `rounds` that were timed one by one are repeated, at least two; `before` is called before each
+    pipeline. Returns the last round's result, and the seconds per round: the median of the pipelines.
     """
-    number = max(MIN_PIPELINE, int(PIPELINED_SHARE * rounds))
-    pipelines = min(MAX_PIPELINES, max(1, number // LONG_PIPELINE))
+    number = max(2, rounds // 4)
+    pipelines = min(3, max(1, number // 8))  # rather one of 8 than several shorter: the wait at its end weighs less
     length, seconds = number // pipelines, []
     for _ in range(pipelines):
         before()

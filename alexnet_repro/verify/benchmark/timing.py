@@ -14,8 +14,6 @@ from alexnet_repro.verify.finding import CaseName, Finding, Number, Status
 # round would have been done before the device was.
 UNFINISHED = 0.5
 MAX_PARITY_GAP = 0.05
-GPU_BOUND = ("compute", "memory")  # bottlenecks of the GPU itself, rather than of its host
-BLOCKS = 48  # medians of rounds, among which a trend is sought
 MAX_TREND_CHANCE = 1 / 30_000  # by which a trend is seen in timings without one; of fewer than 8 rounds none is
 MAX_DECAY = 1.1
 MAX_NOISE = 0.25  # of the median, between the quartiles
@@ -29,18 +27,13 @@ class Calibration:
     """The rates that one device reaches, each at its best of a few tries."""
 
     device: str
-    matmul: Mapping[str, Number]
-    """By precision, FLOP/s: the best of the squares and the layer-shaped products."""
-    memory: Number = 0.0
-    """Bytes/s read and written by an addition to a large array."""
-    to_device: Number = 0.0
-    """Bytes/s copied from NumPy."""
-    to_host: Number = 0.0
-    """Bytes/s copied to NumPy."""
-    call_overhead: Number = 0.0
-    """Seconds of a call of a compiled function of one tiny kernel, until it is waited for."""
+    matmul: Mapping[str, Number]  # by precision, FLOP/s: the best of the squares and the layer-shaped products
+    memory: Number = 0.0  # bytes/s read and written by an addition to a large array
+    to_device: Number = 0.0  # bytes/s copied from NumPy
+    to_host: Number = 0.0  # bytes/s copied to NumPy
+    call_overhead: Number = 0.0  # seconds of a call of a compiled function of one tiny kernel, until it is waited for
+    # Seconds of each further tiny kernel in it; on PyTorch, which compiles none, with Keras's own call.
     kernel_launch: Number = 0.0
-    """Seconds that each further tiny kernel in it takes; on PyTorch, which compiles none, with Keras's own call."""
 
 
 @dataclass(frozen=True)
@@ -50,37 +43,23 @@ class Timing:
     case: CaseName
     device: str
     precision: str
-    rounds: Sequence[Number]
-    """Seconds each, in their order; at least one."""
-    read_back: Number = 0.0
-    """Seconds per round of two pipelined rounds whose result was read back, apart from the timing."""
-    images: int = 0
-    flop: int = 0
-    """Per round; 0 where it isn't arithmetic that is measured."""
-    heat: str = ""
-    """What the driver reports of heat during it or right after it; empty where it reports nothing."""
-    fault: str | None = None
-    """Why what was computed isn't valid; None if it is."""
-    peak: Number | None = None
-    """The device's matmul peak in this precision, FLOP/s."""
-    bottleneck: str = ""
-    """What limits it most: compute, memory, launch or other."""
-    largest: bool = False
-    """Whether it is the largest batch, which should come near the peak."""
-    first: Number = 0.0
-    """Seconds of the very first round: tracing, compiling and choosing kernels, mostly."""
+    rounds: Sequence[Number]  # seconds each, in their order; at least one
+    read_back: Number = 0.0  # seconds per round of two pipelined rounds whose result was read back, measured separately
+    images: int = 0  # per round
+    flop: int = 0  # per round; 0 where it isn't arithmetic that is measured
+    heat: str = ""  # thermal throttling that the driver reports during it or right after it; empty: none
+    fault: str | None = None  # why what was computed isn't valid; None if it is
+    peak: Number | None = None  # the device's matmul peak in this precision, FLOP/s
+    bottleneck: str = ""  # compute, memory, launch or other
+    largest: bool = False  # whether it is the largest batch, which should come near the peak
+    first: Number = 0.0  # seconds of the very first round: tracing, compiling and choosing kernels, mostly
+    # Seconds per round of several dispatched at once and waited for once; None where each round waits by itself.
     pipelined: Number | None = None
-    """Seconds per round of several dispatched at once and waited for once; None where each round waits by itself."""
-    peak_memory: int = 0
-    """Bytes: of a GPU's memory in this case, on a CPU of the whole process so far."""
-    conditions: Conditions = field(default_factory=Conditions)
-    """Load, clocks and temperature right after it."""
-    bytes: int = 0
-    """Of memory that a round reads and writes at least; 0 where it isn't known."""
-    samples: Samples = field(default_factory=dict)
-    """Load, clocks, temperature and what throttles clocks while it was timed, each as a list, with `seconds`."""
-    bandwidth: Number | None = None
-    """The device's own rate on memory, bytes/s."""
+    peak_memory: int = 0  # bytes: of a GPU's memory in this case, on a CPU of the whole process so far
+    conditions: Conditions = field(default_factory=Conditions)  # right after it
+    bytes: int = 0  # of memory that a round reads and writes at least; 0 where it isn't known
+    samples: Samples = field(default_factory=dict)  # of while it was timed
+    bandwidth: Number | None = None  # the device's own rate on memory, bytes/s
 
     def __post_init__(self) -> None:
         """Refuse what no run measures.
@@ -101,15 +80,15 @@ class Timing:
         """Seconds."""
         return statistics.median(self.rounds)
 
-    @property
-    def iqr(self) -> float:
-        """Seconds between the first and third quartile."""
-        first, third = np.quantile(self.rounds, (0.25, 0.75))
-        return float(third - first)
-
     def rate(self, amount: float) -> float:
         """Return how much of an amount that each round handles is done per second; NaN if that is unknown."""
         return amount / self.median if self.median > 0 else math.nan
+
+
+def relative_iqr(rounds: Sequence[float]) -> float:
+    """Return the interquartile range over the median."""
+    first, third = np.quantile(rounds, (0.25, 0.75))
+    return float(third - first) / statistics.median(rounds)
 
 
 def judge(timing: Timing) -> list[Finding]:
@@ -122,10 +101,10 @@ def judge(timing: Timing) -> list[Finding]:
 
 def valid(timing: Timing) -> Finding:
     """The result is right; the speed of a wrong one means nothing."""
-    if timing.fault:
-        fix = "python -m alexnet_repro doctor; then see the checks of correctness of this device"
-        return Finding("valid", "FAIL", f"{timing.case} is invalid: {timing.fault}", fix=fix)
-    return Finding("valid", "PASS", timing.case)
+    if not timing.fault:
+        return Finding("valid", "PASS", timing.case)
+    fix = "python -m alexnet_repro doctor; then see the checks of correctness of this device"
+    return Finding("valid", "FAIL", f"{timing.case} is invalid: {timing.fault}", fix=fix)
 
 
 def synchronized(timing: Timing) -> Finding:
@@ -145,13 +124,18 @@ def synchronized(timing: Timing) -> Finding:
 
 def no_thermal_drift(timing: Timing) -> Finding:
     """Speed doesn't fall from round to round, as it does with heat."""
-    count = min(BLOCKS, len(timing.rounds))
+    count = min(48, len(timing.rounds))  # medians of rounds, among which a trend is sought
     blocks = np.array([np.median(part) for part in np.array_split(np.asarray(timing.rounds), count)])
     third = max(1, count // 3)
     first, last = float(np.median(blocks[:third])), float(np.median(blocks[-third:]))
     decay, rounds = last / first, f"{len(timing.rounds)} rounds"
     found = Finding("no_thermal_drift", "PASS", timing.case, rounds, number=decay, bound=MAX_DECAY)
-    if decay <= MAX_DECAY or _chance_of_rise(blocks) >= MAX_TREND_CHANCE:
+    if decay <= MAX_DECAY:
+        return found
+    from scipy.stats import kendalltau  # a second, for those who time
+
+    # The chance that values in random order rise as much (Mann, Econometrica 13, 1945; tau-b); NaN where all are equal.
+    if not kendalltau(np.arange(count), blocks, alternative="greater").pvalue < MAX_TREND_CHANCE:
         return found
     message = f"{timing.case} grew slower by {decay - 1:.0%} while it was timed"
     found = replace(found, evidence=f"{first:.3g} s per round at first, {last:.3g} s at last")
@@ -164,31 +148,22 @@ def no_thermal_drift(timing: Timing) -> Finding:
 
 def low_noise(timing: Timing) -> Finding:
     """The interquartile range is small enough to judge by."""
-    noise = timing.iqr / timing.median
+    noise = relative_iqr(timing.rounds)
+    found = Finding("low_noise", "PASS", timing.case, number=noise, bound=MAX_NOISE)
     if noise <= MAX_NOISE:
-        return Finding("low_noise", "PASS", timing.case, number=noise, bound=MAX_NOISE)
-    return Finding(
-        "low_noise",
-        "INCONCLUSIVE",
-        f"{timing.case} is too noisy to judge: its middle half spreads over {noise:.0%} of the median",
-        f"load {timing.conditions.load}",
-        "run it again with nothing else on the machine",
-        number=noise,
-        bound=MAX_NOISE,
-    )
+        return found
+    message = f"{timing.case} is too noisy to judge: its middle half spreads over {noise:.0%} of the median"
+    evidence = f"load {timing.conditions.load}"
+    return replace(found, status="INCONCLUSIVE", message=message, evidence=evidence, fix=ALONE)
 
 
 def peak_fraction(timing: Timing, peak: float, bandwidth: float) -> Finding:
     """The best round reaches a fraction of the roofline: its arithmetic and its memory, one after the other.
 
-    Args:
-        timing: of a round with `flop` and `bytes`.
-        peak: the device's matmul peak, FLOP/s.
-        bandwidth: the device's own rate on memory, bytes/s.
+    The device's own rates are `peak` in FLOP/s and `bandwidth` in bytes/s.
     """
     best = min(timing.rounds)
-    reached = (timing.flop / peak + timing.bytes / bandwidth) / best
-    rate = timing.flop / best
+    reached, rate = (timing.flop / peak + timing.bytes / bandwidth) / best, timing.flop / best
     found = Finding(
         "peak_fraction",
         "PASS",
@@ -206,9 +181,7 @@ def peak_fraction(timing: Timing, peak: float, bandwidth: float) -> Finding:
 def gpu_speed_parity(timings: Sequence[Timing], models: Mapping[str, str]) -> list[Finding]:
     """Return, for each case that was timed on several GPUs of one model, whether they are equally fast.
 
-    Args:
-        timings: of all devices.
-        models: the GPUs' product names, by device.
+    `models` has the GPUs' product names, by device.
     """
     groups: dict[tuple[str, str], list[Timing]] = {}
     for timing in timings:
@@ -225,11 +198,11 @@ def _equally_fast(case: str, model: str, group: Sequence[Timing]) -> Finding:
         numbers = f"{len(group)} × {model}, the slowest {slower:.1%} behind"
         return Finding("gpu_speed_parity", "PASS", case, numbers, number=slower, bound=MAX_PARITY_GAP)
     message = f"{worst.device} is {slower:.1%} slower than {best.device}, the best {model}, in {case}"
-    noise = max(timing.iqr / timing.median for timing in (best, worst))
+    noise = max(relative_iqr(timing.rounds) for timing in (best, worst))
     status: Status = "FAIL"
     if noise > slower / 2:
         status, message = "INCONCLUSIVE", f"{message}, but the middle half of its rounds spreads over {noise:.0%}"
-    elif best.bottleneck not in GPU_BOUND:  # the slow one's own time may be explained by nothing
+    elif best.bottleneck not in {"compute", "memory"}:  # the slow one's own time may be explained by nothing
         why = "isn't limited by the GPU itself" if best.bottleneck else "may not be limited by the GPU itself"
         status, message = "INCONCLUSIVE", f"{message}, which {why}: its host's socket may be why"
     return Finding(
@@ -244,11 +217,3 @@ def _equally_fast(case: str, model: str, group: Sequence[Timing]) -> Finding:
         number=slower,
         bound=MAX_PARITY_GAP,
     )
-
-
-def _chance_of_rise(values: np.ndarray) -> float:
-    """Return the chance that values in random order rise as much (Mann, Econometrica 13, 1945; Kendall's tau-b)."""
-    from scipy.stats import kendalltau  # a second, for those who time
-
-    chance = float(kendalltau(np.arange(len(values)), values, alternative="greater").pvalue)
-    return 1.0 if math.isnan(chance) else chance  # where all are equal

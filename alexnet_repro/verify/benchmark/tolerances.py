@@ -17,8 +17,8 @@ _Share = Annotated[float, Field(gt=0, le=1, strict=True, allow_inf_nan=False)]
 class Override:
     """Other tolerances for the cases of a name; None: as everywhere."""
 
+    # `*` and `?` stand for any characters and for one; brackets for themselves, as names have them.
     match: Annotated[str, Field(min_length=1)]
-    """`*` and `?` stand for any characters and for one; brackets for themselves, as names have them."""
     min_slowdown: _Share | None = None
     max_noise: _Share | None = None
 
@@ -27,14 +27,11 @@ class Override:
 class Tolerances:
     """The file's content."""
 
+    # Maximum share of whole runs of unchanged code with an alarm, however many cases a run has.
     false_alarms: Annotated[float, Field(gt=0, le=0.1, strict=True, allow_inf_nan=False)] = 0.005
-    """Maximum share of whole runs of unchanged code with an alarm, however many cases a run has."""
-    min_slowdown: _Share = 0.03
-    """A smaller slowdown isn't worth an alarm, however sure it is: 0.03 is 3 %."""
-    max_noise: _Share = 0.10
-    """A case in which a slowdown of as much couldn't be seen is INCONCLUSIVE."""
-    max_busy: _Share = 0.05
-    """The share of all processors that something else may take during a re-measurement."""
+    min_slowdown: _Share = 0.03  # a smaller slowdown isn't worth an alarm, however sure it is: 0.03 is 3 %
+    max_noise: _Share = 0.10  # a case in which a slowdown of as much couldn't be seen is INCONCLUSIVE
+    max_busy: _Share = 0.05  # the share of all processors that something else may take during a re-measurement
     case: tuple[Override, ...] = ()
 
     def of(self, case: str) -> tuple[float, float]:

@@ -10,7 +10,7 @@ import rich.console
 import rich.table
 from rich.text import Text
 
-from alexnet_repro.verify.benchmark.timing import Timing
+from alexnet_repro.verify.benchmark.timing import Timing, relative_iqr
 from alexnet_repro.verify.finding import Finding, Status, verdict
 from alexnet_repro.verify.report import text as wording
 from alexnet_repro.verify.report.compare_runs import Comparison
@@ -69,7 +69,7 @@ def throughput_table(timings: Sequence[Timing], invalid: frozenset[str] = frozen
     headings = ("case", "median", "IQR", "images/s", "TFLOP/s", "% of peak", "bottleneck")
     rows = []
     for each in timings:
-        noise = percent(each.iqr / each.median if each.median else math.nan, 1)
+        noise = percent(relative_iqr(each.rounds) if each.median else math.nan, 1)
         tflops = f"{each.rate(each.flop) / 1e12:.3g}" if each.flop else NONE
         rates = (quantity(each.rate(each.images)), tflops, percent(wording.peak_share(each)))
         shown = ("invalid", NONE, NONE) if each.case in invalid else rates
