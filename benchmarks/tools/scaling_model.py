@@ -128,7 +128,7 @@ def update_time(devices: int, images: int, figures: Figures) -> UpdateTime:
         devices,
         images,
         compute=images * figures.image + figures.update,
-        bandwidth=ring_seconds(devices, figures.gradient_bytes, replace(link, latency=0.0)),
+        bandwidth=ring_seconds(devices, figures.gradient_bytes, link._replace(latency=0.0)),
         latency=ring_seconds(devices, 0, link),
         input=devices * images * figures.draw,
     )

@@ -10,7 +10,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -27,11 +27,8 @@ from alexnet_repro.verify.doctor.device_probe import error_lines
 from alexnet_repro.verify.finding import Finding
 from alexnet_repro.verify.subprocesses import NoAnswerError, answers
 
-MIN_STEP_ROUNDS, MAX_STEP_ROUNDS = 5, 50
 SIZES = (1 << 12, 1 << 16, 1 << 20, 1 << 24)  # bytes of an all-reduce, beside the gradients' own
 ALL_REDUCE_ROUNDS = 5  # as many on each worker: they wait for each other
-ALL_REDUCES = {"CPU": 1, "GPU": 10}  # per round: launching a round takes as long as a GPU's whole all-reduce
-
 RequestKind = Literal["steps", "all-reduce"]
 
 
@@ -40,23 +37,15 @@ class Request:
     """A measurement that a child is to make, and of which devices."""
 
     kind: RequestKind
-    devices: tuple[str, ...] = ()
-    """As `gpu:0`, or `cpu:1` among `cpu_replicas`; ignored among workers, who take all GPUs."""
-    cpu_replicas: int = 0
-    """Number of parts that the CPU is split in, each a device of its own; 0: it isn't."""
-    images: int = 0
-    """Per step and device."""
+    devices: Sequence[str] = ()  # as `gpu:0`, or `cpu:1` among `cpu_replicas`; workers take all their GPUs
+    cpu_replicas: int = 0  # number of parts that the CPU is split in, each a device of its own; 0: it isn't
+    images: int = 0  # per step and device
     precision: str = "float32"
-    side: int = 224
-    """Of the images that the model sees."""
-    seconds: float = 1.0
-    """Minimum duration."""
-    rounds: int = 0
-    """Exact number of rounds, since workers wait for each other; 0: as `seconds` has it."""
-    workers: tuple[str, ...] = ()
-    """`host:port` of each worker; nothing: this process alone."""
-    task: int = 0
-    """This worker's index."""
+    side: int = 224  # of the images that the model sees
+    seconds: float = 1.0  # minimum duration
+    rounds: int = 0  # exact number of rounds, since workers wait for each other; 0: as `seconds` has it
+    workers: Sequence[str] = ()  # `host:port` of each worker; none: this process alone
+    task: int = 0  # this worker's index
 
 
 def answers_to(
@@ -83,41 +72,44 @@ def answers_to(
         yield crashed(request.kind, str(error), error.log)
 
 
-def strategy_over(devices: Sequence[str], workers: Sequence[str] = (), task: int = 0) -> Any:
-    """Return TensorFlow's strategy over these devices, or over all devices of all workers.
-
-    Raises:
-        ValueError: a device isn't there; TensorFlow itself would wait for it for ever.
-    """
+def _strategy(request: Request, devices: Sequence[str]) -> Any:
+    """Return TensorFlow's strategy over these devices, or over all devices of all workers."""
     import tensorflow as tf
 
     from alexnet_repro.training.distributed.strategy import multi_worker_strategy
 
-    if workers:
-        return multi_worker_strategy(Cluster(tuple(workers), task))
+    if request.workers:
+        return multi_worker_strategy(Cluster(tuple(request.workers), request.task))
     there = [each.name.removeprefix("/device:").lower() for each in tf.config.list_logical_devices()]
-    missing = [device for device in devices if device not in there]
-    if missing:
+    if missing := [device for device in devices if device not in there]:  # TensorFlow would wait for it for ever
         raise ValueError(f"no such device: {', '.join(missing)}; there are {', '.join(there)}")
     return tf.distribute.MirroredStrategy([device.upper() for device in devices])
 
 
-def time_steps(request: Request) -> Iterator[dict[str, Any]]:
+def _time_steps(request: Request) -> Iterator[dict[str, Any]]:
     """Time an update of all devices together and, in turns with it, of each alone, whose gradients go nowhere.
 
     Among workers together only.
     """
-    together = Stepper(request, request.devices) if request.workers or len(request.devices) > 1 else None
-    alone = {} if request.workers else {device: Stepper(request, (device,)) for device in request.devices}
-    every = [*([together] if together else []), *alone.values()]
-    _turns(every)  # compiles
-    rounds = request.rounds or rounds_within(request.seconds, _turns(every) / len(every))
+    together = [_Stepper(request, request.devices)] if request.workers or len(request.devices) > 1 else []
+    alone = {} if request.workers else {device: _Stepper(request, (device,)) for device in request.devices}
+    every = [*together, *alone.values()]
+
+    def take_turns() -> float:
+        """Return the seconds in which each makes a round's updates."""
+        start = time.perf_counter()
+        for stepper in every:
+            stepper.run_round()
+        return time.perf_counter() - start
+
+    take_turns()  # compiles
+    rounds = request.rounds or rounds_within(request.seconds, take_turns() / len(every))
     for stepper in every:
         stepper.seconds.clear()
     for _ in range(rounds):
-        _turns(every)
+        take_turns()
     yield {
-        "together": together.seconds if together else [],
+        "together": together[0].seconds if together else [],
         "alone": {device: stepper.seconds for device, stepper in alone.items()},
         "fault": next(filter(None, (stepper.fault() for stepper in every)), None),
         "digest": every[0].digest(),
@@ -125,27 +117,17 @@ def time_steps(request: Request) -> Iterator[dict[str, Any]]:
 
 
 def rounds_within(seconds: float, one: float) -> int:
-    """Return how many rounds of `one` second each fill `seconds`, within bounds."""
-    return min(MAX_STEP_ROUNDS, max(MIN_STEP_ROUNDS, math.ceil(seconds / one)))
+    """Return how many rounds of `one` second each fill `seconds`: at least 5 and at most 50."""
+    return min(50, max(5, math.ceil(seconds / one)))
 
 
-def _turns(steppers: "Sequence[Stepper]") -> float:
-    """Have each do a round's updates, and return the seconds of all."""
-    start = time.perf_counter()
-    for stepper in steppers:
-        stepper.run_round()
-    return time.perf_counter() - start
-
-
-class Stepper:
+class _Stepper:
     """The step that `train` makes, on some devices, and the seconds of its rounds."""
 
     def __init__(self, request: Request, devices: Sequence[str]) -> None:
-        """Build the model on the devices."""
         from alexnet_repro.training.tensorflow_step import TensorFlowTrainStep
 
-        self._among_workers = bool(request.workers)
-        self._strategy = strategy_over(devices, request.workers, request.task)
+        self._among_workers, self._strategy = bool(request.workers), _strategy(request, devices)
         batch = request.images * self._strategy.num_replicas_in_sync
         config = CheckConfig(precision=request.precision, side=request.side)
         loader = config.loader()
@@ -156,11 +138,9 @@ class Stepper:
         updates = self._step.updates_per_call
         self._indices = (np.arange(updates * batch) % loader.num_train).reshape(updates, batch)
         self._losses: list[float] = []
-        self.seconds: list[float] = []
-        """Per update, by round."""
+        self.seconds: list[float] = []  # per update, by round
 
     def run_round(self) -> None:
-        """Do a round's updates, and keep the seconds of one."""
         self._synchronize()
         start = time.perf_counter()
         losses, _ = self._step(self._indices)
@@ -168,11 +148,13 @@ class Stepper:
         self.seconds.append((time.perf_counter() - start) / len(self._indices))
         self._losses += np.asarray(losses, float).tolist()
 
+    def _replicas(self, variable: Any) -> list[np.ndarray]:
+        return [np.asarray(each) for each in self._strategy.experimental_local_results(variable.value)]
+
     def _synchronize(self) -> None:
         """Wait for the devices; among workers by reading the last variable, as TensorFlow has no other way there."""
         if self._among_workers:
-            for each in self._strategy.experimental_local_results(self._model.trainable_variables[-1].value):
-                np.asarray(each)
+            self._replicas(self._model.trainable_variables[-1])
         else:
             synchronize()
 
@@ -182,7 +164,7 @@ class Stepper:
             if not math.isfinite(loss):
                 return f"the loss is {loss} at update {update}"
         for variable, before in zip(self._model.trainable_variables, self._before, strict=True):
-            first, *others = map(np.asarray, self._strategy.experimental_local_results(variable.value))
+            first, *others = self._replicas(variable)
             if not np.isfinite(first).all():
                 return f"{variable.path} isn't finite after {len(self._losses)} updates"
             if np.array_equal(first, before):
@@ -195,13 +177,13 @@ class Stepper:
         """Return the SHA-256 of the weights on the first device."""
         found = hashlib.sha256()
         for variable in self._model.trainable_variables:
-            found.update(np.asarray(self._strategy.experimental_local_results(variable.value)[0]).tobytes())
+            found.update(self._replicas(variable)[0].tobytes())
         return found.hexdigest()
 
 
-def time_all_reduces(request: Request) -> Iterator[dict[str, Any]]:
+def _time_all_reduces(request: Request) -> Iterator[dict[str, Any]]:
     """Time all-reduces of several sizes, then of the model's gradients, tensor by tensor as the optimizer has them."""
-    strategy = strategy_over(request.devices, request.workers, request.task)
+    strategy = _strategy(request, request.devices)
     for size in SIZES:
         yield _time_all_reduce(strategy, [(size // 4,)])
     with strategy.scope():
@@ -213,9 +195,16 @@ def _time_all_reduce(strategy: Any, shapes: Sequence[tuple[int, ...]]) -> dict[s
     """Time `tf.distribute`'s all-reduce of float32 tensors of these shapes, and check the sums."""
     import tensorflow as tf
 
-    replicas, kind = strategy.num_replicas_in_sync, "GPU" if tf.config.list_logical_devices("GPU") else "CPU"
+    replicas = strategy.num_replicas_in_sync
+    # Launching a round takes as long as a GPU's whole all-reduce.
+    per_round = 10 if tf.config.list_logical_devices("GPU") else 1
+    one_per_replica = {
+        "trainable": False,
+        "synchronization": tf.VariableSynchronization.ON_READ,
+        "aggregation": tf.VariableAggregation.SUM,
+    }
     with strategy.scope():
-        tensors = [_per_replica_variable(shape) for shape in shapes]
+        tensors = [tf.Variable(tf.zeros(shape), **one_per_replica) for shape in shapes]
 
     def fill() -> None:
         index = tf.distribute.get_replica_context().replica_id_in_sync_group
@@ -238,12 +227,12 @@ def _time_all_reduce(strategy: Any, shapes: Sequence[tuple[int, ...]]) -> dict[s
         return tf.map_fn(once, tf.range(count), parallel_iterations=1, fn_output_signature=tf.float32)
 
     tf.function(lambda: strategy.run(fill))()
-    compiled, seconds, count = tf.function(pipelined), [], tf.constant(ALL_REDUCES[kind])
-    np.asarray(compiled(count))
+    compiled, seconds, repeats = tf.function(pipelined), [], tf.constant(per_round)
+    np.asarray(compiled(repeats))
     for _ in range(ALL_REDUCE_ROUNDS):
         start = time.perf_counter()
-        np.asarray(compiled(count))  # read, as TensorFlow can't wait for all devices where there are other workers
-        seconds.append((time.perf_counter() - start) / ALL_REDUCES[kind])
+        np.asarray(compiled(repeats))  # read, as TensorFlow can't wait for all devices where there are other workers
+        seconds.append((time.perf_counter() - start) / per_round)
     found = strategy.experimental_local_results(tf.function(lambda: strategy.run(extremes))())
     sums, right = np.concatenate([np.asarray(each) for each in found]), replicas * (replicas + 1) / 2
     wrong = None if (sums == right).all() else f"the sum of 1 to {replicas} came out as {sums[sums != right][0]}"
@@ -251,29 +240,11 @@ def _time_all_reduce(strategy: Any, shapes: Sequence[tuple[int, ...]]) -> dict[s
     return {"bytes": size, "tensors": len(shapes), "devices": replicas, "seconds": seconds, "fault": wrong}
 
 
-def _per_replica_variable(shape: tuple[int, ...]) -> Any:
-    import tensorflow as tf
-
-    return tf.Variable(
-        tf.zeros(shape),
-        trainable=False,
-        synchronization=tf.VariableSynchronization.ON_READ,
-        aggregation=tf.VariableAggregation.SUM,
-    )
-
-
-MEASUREMENTS: dict[RequestKind, Callable[[Request], Iterator[dict[str, Any]]]] = {
-    "steps": time_steps,
-    "all-reduce": time_all_reduces,
-}
-
-
 def main(text: str) -> None:
     """Run in the child: one line per answer; an error is a finding."""
     import keras
 
-    content = json.loads(text)
-    request = Request(**{**content, "devices": tuple(content["devices"]), "workers": tuple(content["workers"])})
+    request = Request(**json.loads(text))
     if request.cpu_replicas:
         split_cpu(request.cpu_replicas)
     else:
@@ -281,7 +252,7 @@ def main(text: str) -> None:
     keras.utils.set_random_seed(0)
     try:
         with numerics(request.precision):
-            for answer in MEASUREMENTS[request.kind](request):
+            for answer in (_time_steps if request.kind == "steps" else _time_all_reduces)(request):
                 print(json.dumps(answer), flush=True)
     except Exception as error:  # noqa: BLE001 - it is the answer
         print(json.dumps(asdict(crashed(request.kind, error))), flush=True)

@@ -1,24 +1,18 @@
 """Scaling measurements of several devices: each made once, in child processes, when it is first needed."""
 
 import math
-import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
+from statistics import median
 from typing import Any
 
 from alexnet_repro.training.distributed.cluster import Cluster, ClusterError
 from alexnet_repro.training.distributed.coordination import AllGather
+from alexnet_repro.verify.benchmark import scaling
 from alexnet_repro.verify.benchmark.calibration import calibrate
 from alexnet_repro.verify.benchmark.replicas import Request, RequestKind, answers_to, rounds_within
-from alexnet_repro.verify.benchmark.scaling import (
-    GRADIENT_BYTES,
-    Link,
-    Point,
-    inconclusive_speed,
-    invalid_result,
-    ring_seconds,
-)
+from alexnet_repro.verify.benchmark.scaling import GRADIENT_BYTES, Point, inconclusive_speed, invalid_result
 from alexnet_repro.verify.checks.registry import DEVICE_PRECISIONS
 from alexnet_repro.verify.finding import Finding
 
@@ -45,33 +39,29 @@ class MeasurementError(Exception):
 
 
 class ScalingRun:
-    """Measurements of several devices of this machine, kept once made."""
+    """Measurements of several devices of this machine, kept once made.
+
+    Devices are as `gpu:0`, or `cpu:0` to the last of `cpu_replicas` parts of the CPU. Each measurement takes `seconds`
+    at least, each answer `deadline` seconds at most. `workers` is how many have the devices; 0: all are this process's.
+    """
 
     def __init__(
         self, devices: Sequence[str], cpu_replicas: int = 0, *, deadline: float, seconds: float, workers: int = 0
     ) -> None:
-        """Measure nothing yet.
-
-        Args:
-            devices: as `gpu:0`; or `cpu:0` to the last part of a split CPU.
-            cpu_replicas: number of parts that the CPU is split in; 0: it isn't.
-            deadline: seconds that each answer may take.
-            seconds: minimum duration of a measurement.
-            workers: number of workers that have the devices; 0: all are this process's.
-        """
+        """Measure nothing yet."""
         kind = devices[0].rpartition("/")[2].partition(":")[0]  # among workers, after a machine's name
         self.devices, self.cpu_replicas = devices, cpu_replicas
-        self.counts = device_counts(workers or len(devices))
-        """Numbers of devices, or of workers, that are measured together."""
+        self._devices_each = len(devices) // workers if workers else 1
+        self.counts = device_counts(workers or len(devices))  # of devices, or of workers, that are measured together
         self.images, self.precision = common_batch(IMAGES[kind], self.counts), PRECISION[kind]
         self.on_cpu, self._environ = kind == "cpu", CPU_ONLY if kind == "cpu" else {}
         self._deadline, self._seconds = deadline, seconds
-        self._measured: dict[tuple[Any, ...], Answers | Finding] = {}
+        self._measured: dict[tuple[Any, ...], Answers | MeasurementError] = {}
         self._failures: list[Finding] = []
 
     def alone(self, count: int) -> Mapping[str, Sequence[float]]:
         """Return the seconds of each round of each device by itself, measured in turns with the first `count`."""
-        rounds: Mapping[str, Sequence[float]] = self._steps(count, self.images)["alone"]
+        rounds: Mapping[str, Sequence[float]] = self._once("steps", count, self.images)[0]["alone"]
         return rounds
 
     def all_reduces(self, count: int) -> Answers:
@@ -81,20 +71,14 @@ class ScalingRun:
     def point(self, kind: str, count: int) -> Point:
         """Return the first `count` together, in `weak` or in `strong` scaling."""
         images = self.images // count if kind == "strong" else self.images
-        steps = self._steps(count, images)
-        return Point(
-            kind,
-            images,
-            steps["together"],
-            steps["alone"],
-            statistics.median(self.all_reduces(count)[-1]["seconds"]),
-            self.precision,
-            self._single_device_seconds() if kind == "strong" else 0.0,
-        )
+        steps = self._once("steps", count, images)[0]
+        all_reduce = median(self.all_reduces(count)[-1]["seconds"])
+        one = self._single_device_seconds() if kind == "strong" else 0.0
+        return Point(kind, images, steps["together"], steps["alone"], all_reduce, self.precision, one)
 
     def simple_all_reduce_seconds(self, count: int) -> float | None:  # noqa: ARG002 - it counts among workers
         """Return the seconds of the gradients' copy to the host and back, by one device; None on parts of a CPU."""
-        return None if self.on_cpu else host_copy_seconds(self.devices)
+        return None if self.on_cpu else _host_copy_seconds(self.devices)
 
     def findings(self, check: str, find: Callable[[int], list[Finding]], counts: Sequence[int]) -> Iterator[Finding]:
         """Yield the findings for each count; a measurement fails once, what else needs it is inconclusive."""
@@ -114,11 +98,9 @@ class ScalingRun:
         return inconclusive_speed(finding) if self.cpu_replicas else finding
 
     def _single_device_seconds(self) -> float:
-        """Return the seconds that one device takes for the images of all."""
-        return float(statistics.median(self._steps(1, self.images)["alone"][self.devices[0]]))
-
-    def _steps(self, count: int, images: int) -> dict[str, Any]:
-        return self._once("steps", count, images)[0]
+        """Return the seconds that one device takes for the images of all; a worker's cost nothing together."""
+        steps = self._once("steps", 1, self.images)[0]
+        return float(self._devices_each * median(steps["together"] or next(iter(steps["alone"].values()))))
 
     def _once(self, kind: RequestKind, count: int, images: int) -> Answers:
         key = (kind, count, images)
@@ -126,14 +108,14 @@ class ScalingRun:
             try:
                 self._measured[key] = self._measure(kind, count, images)
             except MeasurementError as error:
-                self._measured[key] = error.finding
+                self._measured[key] = error
         found = self._measured[key]
-        if isinstance(found, Finding):
-            raise MeasurementError(found)
+        if isinstance(found, MeasurementError):
+            raise found
         return found
 
     def _measure(self, kind: RequestKind, count: int, images: int) -> Answers:
-        devices = tuple(self.devices[:count])
+        devices = self.devices[:count]
         request = Request(kind, devices, self.cpu_replicas, images, self.precision, seconds=self._seconds)
         found = []
         for answer in answers_to(request, self._deadline, self._environ):
@@ -146,7 +128,12 @@ class ScalingRun:
 
 
 class ClusterScalingRun(ScalingRun):
-    """Measurements of all devices of all workers: each worker makes the same calls in the same order."""
+    """Measurements of all devices of all workers: each worker makes the same calls in the same order.
+
+    `local` are this worker's devices, as `gpu:0`; the others have as many. `doubt` is why speed means little on these
+    machines, and the fix: `SHARED_MACHINE` or `VIRTUAL_MACHINES`. `link_gbps` is the speed of the network between two
+    machines in Gb/s; None: unknown.
+    """
 
     def __init__(
         self,
@@ -159,20 +146,10 @@ class ClusterScalingRun(ScalingRun):
         doubt: tuple[str, str] | None = None,
         link_gbps: float | None = None,
     ) -> None:
-        """Measure nothing yet.
-
-        Args:
-            cluster: the workers.
-            all_gather: how they exchange results.
-            local: this worker's devices, as `gpu:0`; the others have as many.
-            deadline: seconds that each answer may take.
-            seconds: minimum duration of a measurement.
-            doubt: why speed means little on these machines, and the fix; `SHARED_MACHINE` or `VIRTUAL_MACHINES`.
-            link_gbps: speed of the network between two machines in Gb/s; None: unknown.
-        """
+        """Measure nothing yet."""
         devices = [f"{machine}/{device}" for machine in cluster.machines for device in local]
         super().__init__(devices, deadline=deadline, seconds=seconds, workers=len(cluster.addresses))
-        self._cluster, self._all_gather, self.local = cluster, all_gather, tuple(local)
+        self._cluster, self._all_gather, self.local = cluster, all_gather, local
         self._doubt, self._link_gbps = doubt, link_gbps
 
     def models(self, own: Mapping[str, str]) -> dict[str, str]:
@@ -188,20 +165,14 @@ class ClusterScalingRun(ScalingRun):
         """
         if self.on_cpu or not self._link_gbps:
             return None
-        copies = float(max(self._gather("the copies", host_copy_seconds(self.local))))
-        return copies + ring_seconds(count, GRADIENT_BYTES, Link(self._link_gbps * 1e9 / 8, 0.0))
+        copies = float(max(self._gather("the copies", _host_copy_seconds(self.local))))
+        return copies + scaling.ring_seconds(count, GRADIENT_BYTES, scaling.Link(self._link_gbps * 1e9 / 8, 0.0))
 
     def _qualified(self, finding: Finding) -> Finding:
         shared = self._doubt == SHARED_MACHINE
         if self._doubt and (shared or (finding.check, finding.status) == ("stragglers", "FAIL")):
             finding = inconclusive_speed(finding, *self._doubt)
         return replace(finding, scope="cluster")
-
-    def _single_device_seconds(self) -> float:
-        """Return the seconds that one device would take for the images of all, if a worker's cost nothing together."""
-        steps = self._steps(1, self.images)
-        together = steps["together"] or next(iter(steps["alone"].values()))
-        return float(len(self.local) * statistics.median(together))
 
     def _measure(self, kind: RequestKind, count: int, images: int) -> Answers:
         workers = self._cluster.addresses[:count]
@@ -211,31 +182,28 @@ class ClusterScalingRun(ScalingRun):
         alone = [answer for (answer,) in self._request(count, own)]
         machines = zip(self._cluster.machines, alone, strict=False)
         rounds = {f"{machine}/{name}": each for machine, found in machines for name, each in found["alone"].items()}
-        if count == 1:
-            return [{"together": alone[0]["together"], "alone": rounds}]
-        number = rounds_within(self._seconds, max(map(statistics.median, rounds.values())))
-        together = [answer for (answer,) in self._request(count, replace(own, workers=workers, rounds=number))]
-        if len({each["digest"] for each in together}) > 1:
-            message = f"{count} workers made the same updates, and their weights aren't the same"
-            raise MeasurementError(invalid_result(kind, message))
+        together = alone
+        if count > 1:
+            number = rounds_within(self._seconds, max(map(median, rounds.values())))
+            together = [answer for (answer,) in self._request(count, replace(own, workers=workers, rounds=number))]
+            if len({each["digest"] for each in together}) > 1:
+                message = f"{count} workers made the same updates, and their weights aren't the same"
+                raise MeasurementError(invalid_result(kind, message))
         return [{"together": together[0]["together"], "alone": rounds}]
 
     def _request(self, count: int, request: Request) -> list[Answers]:
-        """Have the first `count` workers answer at the same time; returns each one's answers.
-
-        Raises:
-            MeasurementError: a worker is lost, crashed or timed out, or its answer is invalid.
-        """
+        """Have the first `count` workers answer at the same time; returns each one's answers."""
         point = f"{request.kind} of {count} with {request.images} images, together {bool(request.workers)}"
-        self._gather(f"before {point}", None)  # where one is lost, its children would be waited for in vain
+        self._gather(f"before {point}", None)  # where one is lost, its children would be waited for until they time out
         start, mine = time.monotonic(), list[dict[str, Any]]()
         if self._cluster.task < count:
             answers = answers_to(replace(request, task=self._cluster.task), self._deadline, self._environ)
             mine = [{"failed": asdict(each)} if isinstance(each, Finding) else each for each in answers]
         every = self._gather(point, [time.monotonic() - start, mine])[:count]
+        named = list(zip(self._cluster.machines, every, strict=False))
         failed = [
             (seconds, Finding(**{**each["failed"], "device": machine}))
-            for machine, (seconds, answers) in zip(self._cluster.machines, every, strict=False)
+            for machine, (seconds, answers) in named
             for each in answers
             if "failed" in each
         ]
@@ -243,18 +211,13 @@ class ClusterScalingRun(ScalingRun):
             first, *others = (finding for _, finding in sorted(failed, key=lambda each: each[0]))
             evidence = [first.evidence, *(f"{each.device}: {each.message}" for each in others)]
             raise MeasurementError(replace(first, evidence="; ".join(filter(None, evidence))))
-        for machine, (_, answers) in zip(self._cluster.machines, every, strict=False):
-            for each in answers:
-                if each["fault"]:
-                    raise MeasurementError(invalid_result(request.kind, f"{machine}: {each['fault']}"))
+        faults = [f"{machine}: {each['fault']}" for machine, (_, own) in named for each in own if each["fault"]]
+        if faults:
+            raise MeasurementError(invalid_result(request.kind, faults[0]))
         return [answers for _, answers in every]
 
     def _gather(self, point: str, own: Any) -> list[Any]:
-        """Return each worker's `own` at the point of that name.
-
-        Raises:
-            MeasurementError: a worker is lost.
-        """
+        """Return each worker's `own` at the point of that name."""
         try:
             return self._all_gather(point, own, GATHER_DEADLINES * self._deadline)
         except ClusterError as error:
@@ -267,7 +230,7 @@ def lost_worker(error: ClusterError) -> Finding:
     return Finding("workers", "FAIL", str(error), fix=fix, kind="crash", scope="cluster")
 
 
-def host_copy_seconds(devices: Sequence[str]) -> float:
+def _host_copy_seconds(devices: Sequence[str]) -> float:
     """Return the seconds of a copy of the gradients to the host and back, by the slowest at its calibrated rates."""
     rates = [calibrate(device, DEVICE_PRECISIONS["gpu"]) for device in devices]
     return max(GRADIENT_BYTES / each.to_host + GRADIENT_BYTES / each.to_device for each in rates)

@@ -26,15 +26,15 @@ def point(together, *, alone=(0.100, 0.100), kind="weak", shape=QUIET, one=0.0):
 
 def test_weak_scaling():
     """Weak efficiency is the median device's time over that of all together: 100 ms over 125 are 0.8."""
-    weak = point(0.125, alone=(0.100, 0.100, 0.100, 0.110))
-    assert weak.efficiency == pytest.approx(0.8)
-    assert weak.communicating == pytest.approx(1 - 0.110 / 0.125)  # the slowest is waited for
+    weak = judge_scaling(point(0.125, alone=(0.100, 0.100, 0.100, 0.110)))
+    assert weak.number == pytest.approx(0.8)
+    assert weak.data["communicating"] == pytest.approx(1 - 0.110 / 0.125)  # the slowest is waited for
 
 
 def test_strong_scaling():
     """Strong efficiency is one device's time with all images over that of all, and their number: 200 / (4 × 62.5)."""
-    strong = point(0.0625, kind="strong", alone=(0.05,) * 4, one=0.200)
-    assert strong.efficiency == pytest.approx(0.8)
+    strong = judge_scaling(point(0.0625, kind="strong", alone=(0.05,) * 4, one=0.200))
+    assert strong.number == pytest.approx(0.8)
 
 
 @pytest.mark.parametrize("kind", ["weak", "strong"])
@@ -171,15 +171,15 @@ def test_ring(devices, seconds):
 @pytest.mark.parametrize(
     ("devices", "bus"),
     [
-        pytest.param(2, 50.0, id="devices=2"),
-        pytest.param(4, 75.0, id="devices=4"),
-        pytest.param(8, 87.5, id="devices=8"),
+        pytest.param(2, "10 GB/s on the bus", id="devices=2"),
+        pytest.param(4, "15 GB/s on the bus", id="devices=4"),
+        pytest.param(8, "17.5 GB/s on the bus", id="devices=8"),
     ],
 )
 def test_bandwidths(devices, bus):
-    """Of 100 bytes in 2 s, algbw is 50 per second; busbw is 2(n-1)/n of it, as nccl-tests has it."""
-    assert scaling.algbw(100, 2.0) == 50.0
-    assert scaling.busbw(devices, 100, 2.0) == pytest.approx(bus)
+    """100 MB in 10 ms are 10 GB/s; on the bus 2(n-1)/n of it, as nccl-tests has it."""
+    found = judge_all_reduce([{**each, "devices": devices} for each in measured()], None)
+    assert f"among {devices} devices: 10 GB/s, {bus}" in found.message
 
 
 def test_gradients_are_the_documented_parameters():
