@@ -2,8 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,27 +12,24 @@ from alexnet_repro.verify.report.run_record import RunRecord
 
 MIN_ROUNDS = 5  # of four, even the fastest and the slowest leave the median out in one run of eight
 RESAMPLES = 10_000
-CONFIDENCE = 0.95
-SEED = 0
-
-Word = Literal["slower", "faster", "no difference seen", "too few rounds", "invalid"]
 
 
-@dataclass(frozen=True)
-class Ratio:
-    """A case in two runs: the second's median time over the first's. Above 1, the second is slower."""
+class Ratio(NamedTuple):
+    """A case in two runs: the second's median time over the first's, and the ends of its 95 % interval.
+
+    Above 1, the second is slower. NaN: the ratio where a run's timing is invalid, the ends where there are too few
+    rounds as well.
+    """
 
     first: Timing
     second: Timing
-    ratio: float
-    """NaN where a run's timing is invalid."""
-    low: float
-    """The ends of the 95 % interval; NaN where there are too few rounds for one."""
-    high: float
+    ratio: float = math.nan
+    low: float = math.nan
+    high: float = math.nan
 
     @property
-    def word(self) -> Word:
-        """The second, compared with the first."""
+    def result(self) -> Literal["slower", "faster", "no difference seen", "too few rounds", "invalid"]:
+        """The second run, compared with the first."""
         if math.isnan(self.ratio):
             return "invalid"
         if math.isnan(self.low):
@@ -41,13 +37,12 @@ class Ratio:
         return "slower" if self.low > 1 else "faster" if self.high < 1 else "no difference seen"
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """Two runs, case by case."""
+class Comparison(NamedTuple):
+    """Two runs, case by case, and the cases that only one has."""
 
-    ratios: tuple[Ratio, ...]
-    only_first: tuple[str, ...]
-    only_second: tuple[str, ...]
+    ratios: Sequence[Ratio]
+    only_first: Sequence[str]
+    only_second: Sequence[str]
 
 
 def compare(first: RunRecord, second: RunRecord) -> Comparison:
@@ -56,9 +51,9 @@ def compare(first: RunRecord, second: RunRecord) -> Comparison:
     other = {each.case: each for each in second.timings}
     invalid = first.invalid | second.invalid
     return Comparison(
-        tuple(compare_case(one[case], other[case], invalid=case in invalid) for case in one if case in other),
-        tuple(case for case in one if case not in other),
-        tuple(case for case in other if case not in one),
+        [compare_case(one[case], other[case], invalid=case in invalid) for case in one if case in other],
+        [case for case in one if case not in other],
+        [case for case in other if case not in one],
     )
 
 
@@ -68,16 +63,15 @@ def compare_case(first: Timing, second: Timing, *, invalid: bool = False) -> Rat
     Rounds are resampled within each run: the interval holds the spread of these rounds, not of other runs on other
     days. `invalid`: one of the two is no measurement.
     """
-    nan = math.nan
     times = np.array([*first.rounds, *second.rounds])
     if invalid or not (np.isfinite(times).all() and (times > 0).all()):
-        return Ratio(first, second, nan, nan, nan)
+        return Ratio(first, second)
     ratio = second.median / first.median
     if min(len(first.rounds), len(second.rounds)) < MIN_ROUNDS:
-        return Ratio(first, second, ratio, nan, nan)
-    random = np.random.default_rng(SEED)
-    under, over = _medians(first.rounds, random), _medians(second.rounds, random)
-    low, high = np.quantile(over / under, ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2))
+        return Ratio(first, second, ratio)
+    random = np.random.default_rng(0)
+    under, over = (_medians(each.rounds, random) for each in (first, second))
+    low, high = np.quantile(over / under, (0.025, 0.975))
     return Ratio(first, second, ratio, float(low), float(high))
 
 
@@ -86,15 +80,13 @@ def _medians(rounds: Sequence[float], random: np.random.Generator) -> NDArray[np
 
     `scipy.stats.bootstrap` draws them: 40 ms for 99 rounds, where this takes 1, and gigabytes for ten thousand.
     """
-    count = len(rounds)
-    ordered, half = np.sort(np.asarray(rounds, np.float64)), count // 2
-
-    def at(draws: NDArray[np.float64]) -> NDArray[np.float64]:
-        chosen: NDArray[np.float64] = ordered[np.minimum((draws * count).astype(int), count - 1)]
-        return chosen
-
+    count, half = len(rounds), len(rounds) // 2
+    ordered = np.sort(np.asarray(rounds, np.float64))
     if count % 2:
-        return at(random.beta(half + 1, half + 1, RESAMPLES))
-    lower = random.beta(half, half + 1, RESAMPLES)
-    upper = lower + (1 - lower) * random.beta(1, half, RESAMPLES)  # the smallest of the half that lies above
-    return (at(lower) + at(upper)) / 2
+        draws = random.beta(half + 1, half + 1, (1, RESAMPLES))
+    else:
+        lower = random.beta(half, half + 1, RESAMPLES)
+        upper = lower + (1 - lower) * random.beta(1, half, RESAMPLES)  # the smallest of the half that lies above
+        draws = np.array([lower, upper])
+    chosen: NDArray[np.float64] = ordered[np.minimum((draws * count).astype(int), count - 1)].mean(0)
+    return chosen

@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -12,33 +13,26 @@ from alexnet_repro.verify.checks.repeatability import agreement
 from alexnet_repro.verify.finding import GROUPS, MACHINE_GROUPS, Finding
 from alexnet_repro.verify.report.run_record import RunRecord
 
-DEVICE = re.compile(r"[cg]pu:\d+")
-
 
 def merged(path: Path, records: Mapping[str, RunRecord], *, comparable: bool = True) -> RunRecord:
     """Return the record of all machines, not yet written, with comparisons of GPUs of one model across them.
 
-    Args:
-        path: where it is to be written.
-        records: by machine, the first worker's first.
-        comparable: whether GPUs of one model should be equally fast; not where workers share a machine.
+    Records are by machine, the first worker's first. `comparable`: whether GPUs of one model should be equally fast;
+    not where workers share a machine.
     """
     machines = {name: record.machine for name, record in records.items()}
     whole = RunRecord(path, {"machines": list(machines), **machines})
+    first = next(iter(records.values()))
     for group in GROUPS:
         own = {
-            name: [each for each in record.findings[group] if each.scope != "cluster"]
+            name: [_of(name, each) for each in record.findings[group] if each.scope != "cluster"]
             for name, record in records.items()
         }
-        whole.findings[group] = [_of(name, each) for name, found in own.items() for each in found]
         if group in MACHINE_GROUPS and any(own.values()):
-            whole.findings[group] += [
-                Finding(group, "INCONCLUSIVE", "no check was run on this machine", device=name)
-                for name, found in own.items()
-                if not found
-            ]
-        first = next(iter(records.values()))
-        whole.findings[group] += [each for each in first.findings[group] if each.scope == "cluster"]
+            missing = Finding(group, "INCONCLUSIVE", "no check was run on this machine")
+            own = {name: found or [replace(missing, device=name)] for name, found in own.items()}
+        shared = [each for each in first.findings[group] if each.scope == "cluster"]
+        whole.findings[group] = [*chain(*own.values()), *shared]
     models: dict[str, str] = {}
     for name, record in records.items():
         whole.timings += [
@@ -49,32 +43,31 @@ def merged(path: Path, records: Mapping[str, RunRecord], *, comparable: bool = T
         models |= {f"{name}/gpu:{gpu}": model for gpu, model in enumerate(record.machine.get("gpus", ()))}
     if comparable:
         fast = [each for each in whole.findings["fast"] if each.check != "gpu_speed_parity"]
-        whole.findings["fast"] = [*fast, *all_speed_parity(whole.timings, models)]
+        whole.findings["fast"] = [*fast, *_speed_parity(whole.timings, models)]
     environments = {name: machine.get("gpu_environment") for name, machine in machines.items()}
-    whole.findings["repeatable"] += same_bits(whole.findings["repeatable"], models, environments)
+    whole.findings["repeatable"] += _bitwise_parity(whole.findings["repeatable"], models, environments)
     return whole
 
 
-def all_speed_parity(timings: Sequence[Timing], models: Mapping[str, str]) -> list[Finding]:
-    """Return whether GPUs of one model are equally fast: in each machine, and across them where the GPU is the limit.
+def _speed_parity(timings: Sequence[Timing], models: Mapping[str, str]) -> list[Finding]:
+    """Compare GPUs of one model within each machine, and across machines where the GPU is the bottleneck.
 
     What waits for a host is as fast as the host.
     """
     by_itself = [each for each in timings if each.bottleneck in ("compute", "memory")]
     found = gpu_speed_parity(by_itself, models)
-    for machine in dict.fromkeys(_machine(device) for device in models):
+    for machine in dict.fromkeys(map(_machine, models)):
         others = [each for each in timings if each not in by_itself and _machine(each.device) == machine]
         found += gpu_speed_parity(others, models)
     return found
 
 
-def same_bits(found: Sequence[Finding], models: Mapping[str, str], environments: Mapping[str, Any]) -> list[Finding]:
-    """Return whether the first GPU of each machine has the bits of most machines' GPUs of the same model.
+def _bitwise_parity(
+    found: Sequence[Finding], models: Mapping[str, str], environments: Mapping[str, Any]
+) -> list[Finding]:
+    """Compare `replay` on the first GPU of each machine with that of most machines' GPUs of the same model.
 
-    Args:
-        found: all machines' findings, of which those of `replay` are compared.
-        models: the GPUs' product names, by device.
-        environments: what decides bits, by machine; where it differs, different bits are no fault.
+    Models are by device. Where machines' environments differ, in what decides bits, different bits are no fault.
     """
     groups: dict[tuple[str, str], dict[str, Finding]] = {}
     for each in found:
@@ -118,4 +111,4 @@ def _data(name: str, value: Any) -> Any:
         return {_data(name, key): _data(name, each) for key, each in value.items()}
     if isinstance(value, list | tuple):
         return [_data(name, each) for each in value]
-    return f"{name}/{value}" if isinstance(value, str) and DEVICE.fullmatch(value) else value
+    return f"{name}/{value}" if isinstance(value, str) and re.fullmatch(r"[cg]pu:\d+", value) else value

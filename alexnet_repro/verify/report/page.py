@@ -3,8 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
-from functools import cache
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,6 @@ from alexnet_repro.verify.report import text as wording
 from alexnet_repro.verify.report.compare_runs import Comparison
 from alexnet_repro.verify.report.run_record import RunRecord
 
-FEW = 8  # drawings of one kind; more are folded away
-
 
 def write_report(record: RunRecord, folder: Path) -> list[Path]:
     """Write `report.html`, `summary.md` and the drawings of a run, and return their paths, in this order.
@@ -26,32 +23,17 @@ def write_report(record: RunRecord, folder: Path) -> list[Path]:
         OSError: one can't be written; the message names it.
     """
     found = [each for group in record.findings.values() for each in group]
-    invalid = record.invalid
     drawings = {
-        "throughput": plots.throughput(record.timings, invalid),
-        "rooflines": plots.rooflines(record.timings, record.calibrations, invalid),
+        "throughput": plots.throughput(record.timings, record.invalid),
+        "rooflines": plots.rooflines(record.timings, record.calibrations, record.invalid),
         "references": plots.against_reference(found),
         "steps": plots.step_times(record.timings),
         "curves": plots.learning(found),
     }
-    content = {
-        "record": record,
-        "groups": tables.group_table(record),
-        "problems": wording.problems(record),
-        "not_run": [group for group, found in record.findings.items() if not found],
-        "suggestions": wording.suggestions(record),
-        "facts": list(wording.facts(record.machine)),
-        "timings": tables.throughput_table(record.timings, invalid),
-        "costs": tables.cost_table(record.timings),
-        "devices": tables.device_table(record.findings["fast"]),
-        "scaling": tables.scaling_table(record.findings["fast"]),
-        "passed": {
-            group: [each for each in found if each.status == "PASS"] for group, found in record.findings.items()
-        },
-        "words": tables.WORDS,
-        "few": FEW,
-    }
-    texts = {name: _rendered(name, content | drawings) for name in ("report.html", "summary.md")}
+    passed = {name: [each for each in group if each.status == "PASS"] for name, group in record.findings.items()}
+    not_run = [name for name, group in record.findings.items() if not group]
+    content = {**drawings, "record": record, "passed": passed, "not_run": not_run}
+    texts = {name: _rendered(name, content) for name in ("report.html", "summary.md")}
     return _write(folder, texts | {f"{each.name}.svg": each.standalone for kind in drawings.values() for each in kind})
 
 
@@ -64,25 +46,21 @@ def write_comparison(first: RunRecord, second: RunRecord, compared: Comparison, 
     here, there = (dict(wording.facts(each.machine)) for each in (first, second))
     pairs = [(name, here.get(name, "not recorded"), there.get(name, "not recorded")) for name in here | there]
     differences = [(name, one, other) for name, one, other in pairs if one != other]
-    content: dict[str, Any] = {
-        "runs": [("A", first), ("B", second)],
-        "table": tables.comparison_table(compared),
-        "only": [("A", compared.only_first), ("B", compared.only_second)],
-        "differences": differences,
-    }
+    runs, only = {"A": first, "B": second}, {"A": compared.only_first, "B": compared.only_second}
+    content = {"runs": runs, "table": tables.comparison_table(compared), "only": only, "differences": differences}
     data = {
-        **{name: {"path": str(each.path), "verdict": each.verdict} for name, each in content["runs"]},
+        **{name: {"path": str(each.path), "verdict": each.verdict} for name, each in runs.items()},
         "cases": [
             {
                 "case": each.first.case,
                 "seconds": {"A": _finite(each.first.median), "B": _finite(each.second.median)},
                 "ratio": _finite(each.ratio),
                 "interval": [_finite(each.low), _finite(each.high)],
-                "result": each.word,
+                "result": each.result,
             }
             for each in compared.ratios
         ],
-        "only": dict(content["only"]),
+        "only": only,
         "machines": {name: {"A": one, "B": other} for name, one, other in differences},
     }
     texts = {"comparison.md": _rendered("comparison.md", content), "comparison.json": json.dumps(data, indent=1) + "\n"}
@@ -109,25 +87,20 @@ def _write(folder: Path, texts: Mapping[str, str]) -> list[Path]:
 
 
 def _rendered(name: str, content: Mapping[str, Any]) -> str:
-    rendered: str = _templates(Path(name).suffix).get_template(name).render(content)
-    return rendered
-
-
-@cache
-def _templates(suffix: str) -> jinja2.Environment:
-    """Return the templates of a kind, which escape whatever comes from a file by default."""
-    finalize: Callable[[Any], Any] | None = _markdown if suffix == ".md" else None
+    """Return a template's text; whatever comes from a file is escaped by default."""
+    html = name.endswith(".html")
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("alexnet_repro.verify.report"),
-        autoescape=suffix == ".html",  # noqa: S701 - Markdown has rules of its own, of `finalize`
-        finalize=finalize,
+        autoescape=html,  # noqa: S701 - Markdown has rules of its own, of `finalize`
+        finalize=None if html else _markdown,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals.update(wording=wording, signs=wording.SIGNS)
+    environment.globals.update(wording=wording, tables=tables, signs=wording.SIGNS)
     environment.filters["fenced"] = _fenced
-    return environment
+    text: str = environment.get_template(name).render(content)
+    return text
 
 
 class _Raw(str):

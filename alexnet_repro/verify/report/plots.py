@@ -217,7 +217,7 @@ def against_reference(findings: Sequence[Finding]) -> Iterator[Named]:
 def step_times(timings: Sequence[Timing]) -> Iterator[Named]:
     """Return, for each case of `train_step`, the time of each round above clock and temperature."""
     cases = [case for case in timings if wording.parameters(case.case)[0] == "train_step"]
-    omit = ["device"] if wording.one_device([case.case for case in cases]) else []
+    omit = ["device"] if len({case.device for case in cases}) == 1 else []
     for case in cases:
         text, rounds = wording.label(case.case, omit), np.asarray(case.rounds)
         unit, size = ("s", 1.0) if case.median >= 1 else ("ms", 1e-3)

@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,8 @@ from alexnet_repro.verify.finding import GROUPS, Finding, Status, overall, verdi
 SCHEMA = 2
 RERUN = "make a new one: pytest benchmarks"
 INVALIDATING = ("valid", "synchronized", "no_thermal_drift")  # a timing that fails one is no measurement
-WORST_FIRST: tuple[Status, ...] = ("FAIL", "INCONCLUSIVE", "PASS")
 # Control characters except tab and new line, surrogates, and Unicode's noncharacters.
 UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
-MAX_INPUT = 40  # characters of what is wrong in a file that its error repeats
 
 
 class UnreadableError(OSError):
@@ -28,7 +26,7 @@ class UnreadableError(OSError):
 
 
 class _Content(BaseModel):
-    """The part of the file that is read; fields that this version doesn't know are passed over."""
+    """The part of the file that is read; fields that this version doesn't know are ignored."""
 
     complete: bool
     verdict: Status
@@ -58,7 +56,7 @@ class RunRecord:
     complete: bool = False
     """Whether the run finished."""
     stated: Status | None = None
-    """The verdict that the file states; None for a run that hasn't been read from one."""
+    """The verdict in the file that the run was read from; None where it wasn't."""
 
     def __post_init__(self) -> None:
         """Give each group a list."""
@@ -68,12 +66,13 @@ class RunRecord:
     def verdict(self) -> Status:
         """The worst of what the findings add up to, what the file states, and INCONCLUSIVE for an unfinished run."""
         found = {overall(self.findings), self.stated, None if self.complete else "INCONCLUSIVE"}
-        return next(status for status in WORST_FIRST if status in found)
+        return "FAIL" if "FAIL" in found else "INCONCLUSIVE" if "INCONCLUSIVE" in found else "PASS"
 
     @property
     def invalid(self) -> frozenset[str]:
-        """The names of cases whose timing is invalid; see `is_invalid`."""
-        return frozenset(each.case for each in self.timings if is_invalid(each, self.findings["fast"]))
+        """The cases whose timing is no measurement: the result was wrong, or a check in `INVALIDATING` failed."""
+        failed = {each.case for each in self.findings["fast"] if each.status == "FAIL" and each.check in INVALIDATING}
+        return frozenset(each.case for each in self.timings if each.fault is not None or each.case in failed)
 
     def add(self, group: str, finding: Finding) -> None:
         """Add a finding, and write the file."""
@@ -92,18 +91,10 @@ class RunRecord:
 
     def as_data(self) -> dict[str, Any]:
         """Return what the file holds, as JSON can hold it."""
-        content = {
-            "schema": SCHEMA,
-            "complete": self.complete,
-            "verdict": overall(self.findings),
-            "verdicts": verdicts(self.findings),
-            "machine": self.machine,
-            "findings": self.findings,
-            "timings": self.timings,
-            "calibrations": self.calibrations,
-        }
-        data: dict[str, Any] = _as_json(content)
-        return data
+        verdict = {"verdict": overall(self.findings), "verdicts": verdicts(self.findings)}
+        found = {"findings": self.findings, "timings": self.timings, "calibrations": self.calibrations}
+        content = {"schema": SCHEMA, "complete": self.complete, **verdict, "machine": self.machine, **found}
+        return {name: _as_json(value) for name, value in content.items()}
 
     def write(self, *, complete: bool = False) -> None:
         """Write the file in one step.
@@ -112,14 +103,7 @@ class RunRecord:
             OSError: it can't be written; the message names it.
         """
         self.complete = complete
-        text = json.dumps(self.as_data(), indent=1) + "\n"
-        atomic_write(self.path, text, "name another folder: --report=DIR")
-
-
-def is_invalid(timing: Timing, findings: Iterable[Finding]) -> bool:
-    """Return whether a timing is no measurement: the result was wrong, or a check in `INVALIDATING` failed."""
-    failed = (each.case for each in findings if each.status == "FAIL" and each.check in INVALIDATING)
-    return timing.fault is not None or timing.case in failed
+        atomic_write(self.path, json.dumps(self.as_data(), indent=1) + "\n", "name another folder: --report=DIR")
 
 
 def read_results(path: Path) -> RunRecord:
@@ -151,8 +135,7 @@ def from_data(path: Path, content: Any) -> RunRecord:
     """
     if not isinstance(content, dict):
         raise UnreadableError(f"{path} isn't a results file, but other JSON; name a results.json")
-    if content.get("schema") != SCHEMA:
-        schema = content.get("schema")
+    if (schema := content.get("schema")) != SCHEMA:
         known = f"its schema is {schema!r}, this version reads {SCHEMA}" if "schema" in content else "it has no schema"
         raise UnreadableError(f"{path} can't be read: {known}; read it with the version that wrote it, or {RERUN}")
     try:
@@ -160,15 +143,13 @@ def from_data(path: Path, content: Any) -> RunRecord:
         read = _Content.model_validate_json(json.dumps(content), strict=True)
     except ValidationError as error:
         raise UnreadableError(f"{path} isn't a results file: {_first(error)}; {RERUN}") from error
-    return RunRecord(
-        path, read.machine, read.findings, read.timings, read.calibrations, read.complete, stated=read.verdict
-    )
+    return RunRecord(path, **{"stated" if name == "verdict" else name: value for name, value in read})
 
 
 def _first(error: ValidationError) -> str:
     """Return the first of the errors in one line: the field, what is wrong, and what stands there."""
     first = error.errors(include_url=False)[0]
-    where, value = ".".join(map(str, first["loc"])), str(first["input"])[:MAX_INPUT]
+    where, value = ".".join(map(str, first["loc"])), str(first["input"])[:40]
     found = "" if first["type"] in ("missing", "value_error") else f", not {value!r}"
     return " ".join(f"{where}: {first['msg'].removeprefix('Value error, ')}{found}".split())
 

@@ -3,8 +3,7 @@
 import io
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import rich.console
 import rich.table
@@ -32,8 +31,7 @@ LEGEND = (
 )
 
 
-@dataclass(frozen=True)
-class TextTable:
+class TextTable(NamedTuple):
     """Headings, and rows of as many cells; the first column names the row."""
 
     headings: Sequence[str]
@@ -57,10 +55,8 @@ class TextTable:
 
 def group_table(record: RunRecord) -> TextTable:
     """Return a row per group of findings; one that wasn't run is inconclusive."""
-    rows = [
-        (group, verdict(found) if found else "INCONCLUSIVE", wording.counts(found))
-        for group, found in record.findings.items()
-    ]
+    groups = record.findings.items()
+    rows = [(group, verdict(found) if found else "INCONCLUSIVE", wording.counts(found)) for group, found in groups]
     return TextTable(("group", "verdict", "checks"), rows)
 
 
@@ -71,7 +67,8 @@ def throughput_table(timings: Sequence[Timing], invalid: frozenset[str] = frozen
     for each in timings:
         noise = percent(relative_iqr(each.rounds) if each.median else math.nan, 1)
         tflops = f"{each.rate(each.flop) / 1e12:.3g}" if each.flop else NONE
-        rates = (quantity(each.rate(each.images)), tflops, percent(wording.peak_share(each)))
+        share = each.rate(each.flop) / each.peak if each.peak and each.flop else None
+        rates = (quantity(each.rate(each.images)), tflops, percent(share))
         shown = ("invalid", NONE, NONE) if each.case in invalid else rates
         rows.append((wording.label(each.case), seconds(each.median), noise, *shown, each.bottleneck or NONE))
     return TextTable(headings, rows)
@@ -127,9 +124,7 @@ def scaling_table(found: Sequence[Finding]) -> TextTable:
 def overhead_table(device: str, cells: Mapping[tuple[str, str, str], Finding]) -> str:
     """Return the time of a train step in each precision with determinism and XLA off and on, and over the fastest.
 
-    Args:
-        device: where it was measured.
-        cells: by determinism, precision and XLA; `number` is the seconds of a step, None where there is none.
+    Cells are by determinism, precision and XLA; `number` is the seconds of a step, None where there is none.
     """
     columns = dict.fromkeys((determinism, xla) for determinism, _, xla in cells)
     fastest = min((finding.number for finding in cells.values() if finding.number), default=math.nan)
@@ -148,17 +143,18 @@ def comparison_table(compared: Comparison) -> TextTable:
     rows = []
     for each in compared.ratios:
         times = (seconds(each.first.median), seconds(each.second.median))
-        rows.append((wording.label(each.first.case), *times, wording.ratio(each), wording.interval(each), each.word))
+        ratio = NONE if math.isnan(each.ratio) else f"{each.ratio:.3f}"
+        interval = NONE if math.isnan(each.low) else f"{each.low:.3f} to {each.high:.3f}"
+        rows.append((wording.label(each.first.case), *times, ratio, interval, each.result))
     return TextTable(("case", "A", "B", "B/A", "95 % interval", "B is"), rows)
 
 
 def comparison_lines(compared: Comparison) -> list[str]:
     """Return the comparison for the terminal: the table, and the cases that only one run has."""
-    only = (("A", compared.only_first), ("B", compared.only_second))
-    return [
-        str(comparison_table(compared)) or "no case was timed in both",
-        *(f"only in {run}: {case}" for run, cases in only for case in cases),
+    only = [f"only in A: {case}" for case in compared.only_first] + [
+        f"only in B: {case}" for case in compared.only_second
     ]
+    return [str(comparison_table(compared)) or "no case was timed in both", *only]
 
 
 def _number(value: Any) -> float | None:

@@ -1,19 +1,16 @@
-"""The wording of reports: verdicts, names and numbers as text. Nothing here knows HTML, Markdown or a terminal."""
+"""The wording of reports: verdicts, names and numbers as plain text, without HTML, Markdown or terminal codes."""
 
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from alexnet_repro.verify.benchmark.timing import Timing
 from alexnet_repro.verify.finding import Finding, Status, verdict_in_words
-from alexnet_repro.verify.report.compare_runs import Ratio
 from alexnet_repro.verify.report.run_record import RunRecord
 
 SIGNS: dict[Status, str] = {"PASS": "✓", "FAIL": "✗", "INCONCLUSIVE": "?"}
 UNFINISHED = "The run did not finish: this is what it had found by then."
 NONE = "–"
-FEW_DIGITS = 100
 
 
 def headline(record: RunRecord) -> str:
@@ -88,16 +85,6 @@ def kind(case: str) -> str:
     return label(case, ("device", "batch", "precision"))
 
 
-def one_device(cases: Sequence[str]) -> bool:
-    """Return whether all cases that name a device name the same: then no label needs to."""
-    return len({parameters(case)[1].get("device") for case in cases} - {None}) <= 1
-
-
-def peak_share(timing: Timing) -> float | None:
-    """Return the fraction of the device's matmul peak that the median round reached, where it is known."""
-    return timing.rate(timing.flop) / timing.peak if timing.peak and timing.flop else None
-
-
 def seconds(value: float) -> str:
     """Return a duration with four significant digits, in the largest unit that it reaches."""
     if not math.isfinite(value):
@@ -110,19 +97,9 @@ def seconds(value: float) -> str:
 
 def quantity(value: float) -> str:
     """Return a rate, with decimals where there are few digits before them."""
-    return f"{value:,.0f}" if value >= FEW_DIGITS else f"{value:.3g}"
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"  # noqa: PLR2004 - three digits
 
 
 def percent(value: float | None, digits: int = 0) -> str:
     """Return a fraction as a percentage; a dash where there is none."""
     return NONE if value is None else f"{value * 100:.{digits}f} %"
-
-
-def ratio(value: Ratio) -> str:
-    """Return a ratio for people; a dash where a timing is invalid."""
-    return NONE if math.isnan(value.ratio) else f"{value.ratio:.3f}"
-
-
-def interval(value: Ratio) -> str:
-    """Return its interval; a dash where there is none."""
-    return NONE if math.isnan(value.low) else f"{value.low:.3f} to {value.high:.3f}"

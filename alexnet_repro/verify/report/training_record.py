@@ -18,7 +18,6 @@ One JSON object; later versions add fields, and readers ignore those they don't 
 Measured numbers have six significant digits.
 """
 
-import dataclasses
 import datetime as dt
 import json
 import os
@@ -27,8 +26,9 @@ import re
 import shlex
 import textwrap
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import keras
 import numpy as np
@@ -51,36 +51,33 @@ from alexnet_repro.verify.doctor.fingerprint import SPEED_SETTINGS, kind_of, pac
 from alexnet_repro.verify.numerics.oracle import EXACT_LOSSES
 from alexnet_repro.verify.report.plots import learning_curve
 
-SCHEMA = 1
 RECORD, CURVE = "record.json", "learning_curve.svg"
 NUMBERS = re.compile(r"\[\s+(-?\d[^\[\]{}\"]*?)\s+\]")
-# Options of one machine, or of how the record was made: whoever repeats the training has others.
+# Options of one machine, or of how the record was made: repeating the training takes others.
 LEFT_OUT = ("--resume", "--record", "--note", "--weights", "--checkpoints", "--data-dir")
-WITHOUT_VALUE = ("--resume",)
 LAYER_SETTINGS = ("filters", "kernel_size", "pool_size", "strides", "padding", "units", "activation", "rate")
 REPEATS = 1_000
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class _Header:
     schema: Literal[1]
     name: str
 
 
-@dataclasses.dataclass(frozen=True)
-class Trained:
-    """A completed training."""
+class Trained(NamedTuple):
+    """A completed training: the model with the weights after the last update, and how it was trained.
+
+    `words` are the command line's arguments, as typed; `weights` is where weights were saved as the recipe says.
+    """
 
     model: keras.Sequential
-    """With the weights after the last update."""
     loader: DataLoader
     recipe: Recipe
     history: History
     words: Sequence[str]
-    """The command line's arguments, as typed."""
     precision: str
     weights: Path
-    """Where weights were saved as the recipe says."""
     note: str = ""
 
 
@@ -95,7 +92,7 @@ def record_training(folder: Path, trained: Trained, *, progress: bool = True) ->
     """
     name, recipe, history = folder.resolve().name, trained.recipe, trained.history
     made = {
-        "schema": SCHEMA,
+        "schema": 1,
         "name": name,
         "command": repeatable(trained.words),
         "note": trained.note,
@@ -111,9 +108,7 @@ def record_training(folder: Path, trained: Trained, *, progress: bool = True) ->
     }
     measured = {
         "training": {
-            "images": history.images,
-            "seconds": history.seconds,
-            "first_update_seconds": history.first_update_seconds,
+            **{name: getattr(history, name) for name in ("images", "seconds", "first_update_seconds")},
             "images_per_second": history.images / history.seconds,
         },
         "updates": {"losses": history.losses.tolist(), "accuracies": history.accuracies.tolist()},
@@ -128,7 +123,8 @@ def record_training(folder: Path, trained: Trained, *, progress: bool = True) ->
                 f"{trained.weights} isn't what this training saved last: another one has written there since. Train it "
                 "again, with weights and checkpoints of its own (--weights=NAME.weights.h5)"
             )
-        measured["saved"] = _outcome(trained, updates_until_saved(recipe), progress=progress)
+        updates = draws_until_saved(recipe) * recipe.updates_per_draw
+        measured["saved"] = _outcome(trained, updates, progress=progress)
     images = recipe.batch_size * np.arange(1, len(history.losses) + 1)
     points = [(recipe.batch_size * updates, found.accuracy) for updates, found in history.evaluations]
     curve = learning_curve(name, images, history.losses, history.accuracies, points).standalone
@@ -136,24 +132,15 @@ def record_training(folder: Path, trained: Trained, *, progress: bool = True) ->
 
 
 def repeatable(words: Sequence[str]) -> str:
-    """Return the command that repeats a training: as typed, without options of one machine or of a record.
-
-    Args:
-        words: the command line's, as `["train", "--seed=1", "--data-dir", "here"]`.
-    """
+    """Return the command that repeats a training: the words as typed, without options of one machine or of a record."""
     kept, left = [], iter(words)
     for word in left:
         option, equals, _ = word.partition("=")
         if option not in LEFT_OUT:
             kept.append(word)
-        elif not equals and option not in WITHOUT_VALUE:
+        elif not equals and option != "--resume":  # the only one without a value
             next(left, None)
     return f"python -m alexnet_repro {shlex.join(kept)}"
-
-
-def updates_until_saved(recipe: Recipe) -> int:
-    """Return the number of updates before the recipe saves weights for the last time."""
-    return draws_until_saved(recipe) * recipe.updates_per_draw
 
 
 def _layers(model: keras.Sequential) -> list[dict[str, Any]]:
@@ -174,7 +161,7 @@ def _outcome(trained: Trained, updates: int, *, progress: bool) -> dict[str, Any
 def _environment() -> dict[str, Any]:
     """Return what decides bits and speed, without this machine's names and paths."""
     names = gpu_names()
-    asked = {name: os.environ[name] for name in sorted({*SPEED_SETTINGS, *NUMERIC_SETTINGS}) if name in os.environ}
+    settings = {name: os.environ.get(name, "") for name in sorted({*SPEED_SETTINGS, *NUMERIC_SETTINGS})}
     return {
         "cpu": kind_of("cpu:0", names),
         "threads": thread_counts(),
@@ -183,45 +170,37 @@ def _environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "backend": keras.backend.backend(),
         "packages": packages(gpu=bool(names)),
-        "settings": {name: value for name, value in asked.items() if "/" not in value},
+        "settings": {name: value for name, value in settings.items() if value and "/" not in value},
     }
 
 
 def outcome(logits: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
-    """Return how good predictions for the test images are, computed with NumPy in float64.
+    """Return how good the float logits `(n, classes)` of test images with integer labels `(n,)` are, in float64.
 
-    Args:
-        logits: float `(n, classes)`.
-        labels: integers `(n,)`.
-
-    Returns:
-        `num_samples`; `accuracy`, and `losses`, the mean of each loss by name, on all images; `confusion`, a row per
-        label and a column per prediction, in images; and `document_draw`: of the document's 2,000 images, drawn with
-        replacement `repeats` times from a fixed seed, `mean`, `std` and the quantiles `low` and `high` (2.5 and
-        97.5 %) of `accuracy` and of each of `losses`.
+    `num_samples`; `accuracy`, and `losses`, the mean of each loss by name, on all images; `confusion`, a row per label
+    and a column per prediction, in images; and `document_draw`: of the document's 2,000 images, drawn with replacement
+    `repeats` times from a fixed seed, `mean`, `std` and the quantiles `low` and `high` (2.5 and 97.5 %) of `accuracy`
+    and of each of `losses`.
     """
     classes, predicted = logits.shape[1], logits.argmax(1)
-    each = {"accuracy": (predicted == labels).astype(np.float64)}
-    each |= {name: losses(labels, logits)[0] for name, losses in EXACT_LOSSES.items()}
+    right = (predicted == labels).astype(np.float64)
+    lost = {name: losses(labels, logits)[0] for name, losses in EXACT_LOSSES.items()}
     # RandomState, not default_rng: NumPy promises that its stream never changes (NEP 19).
     drawn = np.random.RandomState(0).randint(0, len(labels), (REPEATS, TEST_SAMPLES))
-    spread = {}
-    for name, values in each.items():
+
+    def spread(values: np.ndarray) -> dict[str, Any]:
         means = values[drawn].mean(1)
         low, high = np.quantile(means, [0.025, 0.975])
-        spread[name] = {"mean": means.mean(), "std": means.std(ddof=1), "low": low, "high": high}
+        return {"mean": means.mean(), "std": means.std(ddof=1), "low": low, "high": high}
+
+    draws = {"accuracy": spread(right), "losses": {name: spread(values) for name, values in lost.items()}}
     confusion = np.bincount(labels * classes + predicted, minlength=classes**2).reshape(classes, classes)
     return {
         "num_samples": len(labels),
-        "accuracy": each["accuracy"].mean(),
-        "losses": {name: each[name].mean() for name in EXACT_LOSSES},
+        "accuracy": right.mean(),
+        "losses": {name: values.mean() for name, values in lost.items()},
         "confusion": confusion.tolist(),
-        "document_draw": {
-            "samples": TEST_SAMPLES,
-            "repeats": REPEATS,
-            "accuracy": spread["accuracy"],
-            "losses": {name: spread[name] for name in EXACT_LOSSES},
-        },
+        "document_draw": {"samples": TEST_SAMPLES, "repeats": REPEATS, **draws},
     }
 
 

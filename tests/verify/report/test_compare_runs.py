@@ -29,7 +29,7 @@ def test_ratio_of_medians(first, second, ratio, word):
     """The second's median over the first's; a difference is said only where the interval leaves 1 out."""
     compared = compare_case(case(first), case(second))
     assert compared.ratio == pytest.approx(ratio)
-    assert compared.word == word
+    assert compared.result == word
     if word == "too few rounds":
         assert math.isnan(compared.low)
         assert math.isnan(compared.high)
@@ -46,10 +46,10 @@ def test_ratio_of_medians(first, second, ratio, word):
 )
 def test_invalid_case_has_no_ratio(second):
     """A time that isn't finite and above zero has no ratio, whichever run it was in; nor has a timing known invalid."""
-    assert compare_case(case([1.0] * 5), case([1.0] * 5), invalid=True).word == "invalid"
+    assert compare_case(case([1.0] * 5), case([1.0] * 5), invalid=True).result == "invalid"
     for pair in ((second, case([1.0] * 5)), (case([1.0] * 5), second)):
         compared = compare_case(*pair)
-        assert compared.word == "invalid"
+        assert compared.result == "invalid"
         assert math.isnan(compared.ratio)
 
 
