@@ -8,7 +8,7 @@ import numpy as np
 from keras import ops
 
 from alexnet_repro import DataLoader
-from alexnet_repro.backend.dispatch import predictor
+from alexnet_repro.backend.devices import predictor
 from alexnet_repro.verify.benchmark import roofline
 from alexnet_repro.verify.checks.config import CheckConfig
 from alexnet_repro.verify.numerics import error_bounds, oracle

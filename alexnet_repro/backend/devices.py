@@ -1,6 +1,7 @@
-"""The devices that the active Keras backend can use: their names, placement, copies and synchronization."""
+"""The devices that the active Keras backend can use: names, placement, copies, predictions and synchronization."""
 
 import os
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, cast
 
@@ -9,46 +10,38 @@ import keras
 
 def usable_devices() -> tuple[str, ...]:
     """Return the devices that the active Keras backend can use, by the names `on_device` takes."""
-    count = {"tensorflow": _tensorflow_gpus, "jax": _jax_gpus, "torch": _torch_gpus}[keras.backend.backend()]
-    return ("cpu:0", *(f"gpu:{i}" for i in range(count())))
+    return ("cpu:0", *(f"gpu:{i}" for i in range(len(_gpus()))))
 
 
-def _tensorflow_gpus() -> int:
-    import tensorflow as tf
+def _gpus() -> Sequence[Any]:
+    """Return the backend's own objects or numbers of its GPUs."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
 
-    return len(tf.config.list_physical_devices("GPU"))
+        return cast("list[Any]", tf.config.list_physical_devices("GPU"))
+    if keras.backend.backend() == "jax":
+        import jax
 
-
-def _jax_gpus() -> int:
-    import jax
-
-    try:
-        return len(jax.devices("gpu"))
-    except RuntimeError:  # JAX has no such platform
-        return 0
-
-
-def _torch_gpus() -> int:
+        try:
+            return list(jax.devices("gpu"))
+        except RuntimeError:  # JAX has no such platform
+            return ()
     import torch
 
-    return int(torch.cuda.device_count())
+    return range(torch.cuda.device_count())
 
 
 def gpu_names() -> list[str]:
     """Return the product names of the GPUs among `usable_devices`, in their order."""
-    gpus = range(len(usable_devices()) - 1)
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        physical = tf.config.list_physical_devices("GPU")
-        return [str(tf.config.experimental.get_device_details(gpu).get("device_name")) for gpu in physical]
     if keras.backend.backend() == "jax":
-        import jax
+        return [str(gpu.device_kind) for gpu in _gpus()]
+    if keras.backend.backend() == "torch":
+        import torch
 
-        return [str(jax.devices("gpu")[i].device_kind) for i in gpus]
-    import torch
+        return [torch.cuda.get_device_name(gpu) for gpu in _gpus()]
+    import tensorflow as tf
 
-    return [torch.cuda.get_device_name(i) for i in gpus]
+    return [str(tf.config.experimental.get_device_details(gpu).get("device_name")) for gpu in _gpus()]
 
 
 def gpu_models() -> dict[str, str]:
@@ -102,6 +95,14 @@ def moved(tensor: Any, device: str) -> Any:
 
         return jax.device_put(tensor, jax.devices(kind)[int(number)])
     return tensor.to("cpu" if kind == "cpu" else f"cuda:{number}", copy=True)
+
+
+def predictor(model: keras.Model) -> Callable[[Any], Any]:
+    """Return `model.predict_on_batch`, on TensorFlow without its conversion to NumPy, which waits for the device."""
+    if keras.backend.backend() != "tensorflow":
+        return model.predict_on_batch  # type: ignore[no-any-return]  # Keras isn't typed
+    model.make_predict_function()
+    return lambda images: model.predict_function([(images,)])
 
 
 def synchronize(*values: Any) -> None:

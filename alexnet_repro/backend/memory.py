@@ -10,32 +10,30 @@ from alexnet_repro.backend.devices import usable_devices
 
 
 def enable_memory_growth() -> list[str]:
-    """Let each GPU's memory be allocated as it is needed, not all at once; call it before anything else.
+    """Let each GPU's memory be allocated as it is needed; call it before anything else. Return these GPUs, as `gpu:0`.
 
-    Returns:
-        The GPUs that it holds for, as `gpu:0`.
+    JAX reads an environment variable when it initialises; PyTorch grows by itself.
 
     Raises:
         RuntimeError: TensorFlow has initialised its GPUs already, without memory growth.
 
-    Source: "Dive into Deep Learning", TensorFlow 2 edition, section 5.6, for TensorFlow. JAX reads an
-    environment variable when it initialises; PyTorch grows by itself.
+    Source: "Dive into Deep Learning", TensorFlow 2 edition, section 5.6, for TensorFlow.
     """
     if keras.backend.backend() == "jax":
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
-        for gpu in tf.config.list_physical_devices("GPU"):
-            if not tf.config.experimental.get_memory_growth(gpu):
-                try:
+        try:
+            for gpu in tf.config.list_physical_devices("GPU"):
+                if not tf.config.experimental.get_memory_growth(gpu):
                     tf.config.experimental.set_memory_growth(gpu, True)
-                except RuntimeError as error:
-                    raise RuntimeError(
-                        "enable_memory_growth() came too late: TensorFlow has initialised its GPUs and holds all "
-                        "their memory. Call it before the first tensor, model or device list is made"
-                    ) from error
-    return [device for device in usable_devices() if device.startswith("gpu")]
+        except RuntimeError as error:
+            raise RuntimeError(
+                "enable_memory_growth() came too late: TensorFlow has initialised its GPUs and holds all "
+                "their memory. Call it before the first tensor, model or device list is made"
+            ) from error
+    return list(usable_devices()[1:])
 
 
 def free_memory() -> None:

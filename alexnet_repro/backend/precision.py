@@ -1,5 +1,6 @@
 """The precisions of a run, and the switches for them on each backend."""
 
+import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -39,25 +40,23 @@ def precision(name: str) -> Iterator[None]:
 
 def _set_tf32(allowed: bool) -> Callable[[], object]:
     """Allow TensorFloat-32 products or not, and return what restores the setting."""
-    backend = keras.backend.backend()
-    if backend == "tensorflow":
+    if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
         enabled = tf.config.experimental.tensor_float_32_execution_enabled()
         tf.config.experimental.enable_tensor_float_32_execution(allowed)
         return lambda: tf.config.experimental.enable_tensor_float_32_execution(enabled)
-    if backend == "jax":
+    if keras.backend.backend() == "jax":
         import jax
 
         before = jax.config.jax_default_matmul_precision
         jax.config.update("jax_default_matmul_precision", "tensorfloat32" if allowed else "highest")
         return lambda: jax.config.update("jax_default_matmul_precision", before)
-    import torch
-
-    cudnn, matmul = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    from torch.backends import cuda, cudnn
 
     def allow(in_cudnn: bool, in_matmul: bool) -> None:
-        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = in_cudnn, in_matmul
+        cudnn.allow_tf32, cuda.matmul.allow_tf32 = in_cudnn, in_matmul
 
+    restore = functools.partial(allow, cudnn.allow_tf32, cuda.matmul.allow_tf32)
     allow(allowed, allowed)
-    return lambda: allow(cudnn, matmul)
+    return restore

@@ -42,11 +42,11 @@ def _convolution(layer: keras.layers.Conv2D, inputs: Any, kernel: Any) -> Any:
     channels, filters = kernel.shape[2:]
 
     rows, columns = layer.strides
-    kernel = _resized(kernel, (0, 1), (taps[0] * rows, taps[1] * columns))
+    kernel = _resized(kernel, 0, [taps[0] * rows, taps[1] * columns])
     kernel = ops.reshape(kernel, (taps[0], rows, taps[1], columns, channels, filters))
     kernel = ops.reshape(ops.transpose(kernel, (0, 2, 1, 3, 4, 5)), (*taps, rows * columns * channels, filters))
 
-    inputs = _resized(inputs, (1, 2), (places[0] * rows, places[1] * columns))
+    inputs = _resized(inputs, 1, [places[0] * rows, places[1] * columns])
     inputs = ops.reshape(inputs, (-1, places[0], rows, places[1], columns, channels))
     inputs = ops.reshape(ops.transpose(inputs, (0, 1, 3, 2, 4, 5)), (-1, *places, rows * columns * channels))
     return ops.conv(inputs, kernel, padding="valid", data_format="channels_last")
@@ -54,24 +54,22 @@ def _convolution(layer: keras.layers.Conv2D, inputs: Any, kernel: Any) -> Any:
 
 def _max_pooling(layer: keras.layers.MaxPooling2D, inputs: Any) -> Any:
     """Return `(n, rows, columns, c)` from inputs `(n, height, width, c)`."""
+
+    def larger(first: Any, second: Any) -> Any:  # not `ops.maximum`: on JAX equal values share the gradient
+        return ops.where(ops.logical_or(first >= second, ops.isnan(first)), first, second)
+
     rows, columns = layer.compute_output_shape(inputs.shape)[1:3]
     for axis, outputs in ((2, columns), (1, rows)):
         size, stride = layer.pool_size[axis - 1], layer.strides[axis - 1]
         every = [slice(first, first + stride * (outputs - 1) + 1, stride) for first in range(size)]
-        inputs = functools.reduce(_larger, [inputs[(slice(None),) * axis + (places,)] for places in every])
+        inputs = functools.reduce(larger, [inputs[(slice(None),) * axis + (places,)] for places in every])
     return inputs
 
 
-def _larger(first: Any, second: Any) -> Any:
-    # Not `ops.maximum`: on JAX equal values share the gradient.
-    return ops.where(ops.logical_or(first >= second, ops.isnan(first)), first, second)
-
-
-def _resized(tensor: Any, axes: tuple[int, int], sizes: tuple[int, int]) -> Any:
+def _resized(tensor: Any, axis: int, sizes: list[int]) -> Any:
     """Return `tensor` with zeros added at the end of two neighbouring axes, or elements left out there."""
-    wider = [(0, 0)] * len(tensor.shape)
-    for axis, size in zip(axes, sizes, strict=True):
-        wider[axis] = (0, max(0, size - tensor.shape[axis]))
-    if any(map(any, wider)):
-        tensor = ops.pad(tensor, wider)
-    return tensor[(slice(None),) * axes[0] + tuple(map(slice, sizes))]
+    missing = [max(0, size - side) for size, side in zip(sizes, tensor.shape[axis:], strict=False)]
+    if any(missing):
+        after = len(tensor.shape) - axis - 2
+        tensor = ops.pad(tensor, [(0, 0)] * axis + [(0, each) for each in missing] + [(0, 0)] * after)
+    return tensor[(slice(None),) * axis + tuple(map(slice, sizes))]

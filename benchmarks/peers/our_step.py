@@ -21,8 +21,7 @@ import numpy as np
 from keras import ops
 
 from alexnet_repro import DataLoader, Recipe, best_train_step, build_alexnet, train
-from alexnet_repro.backend.devices import gpu_names, synchronize
-from alexnet_repro.backend.dispatch import predictor
+from alexnet_repro.backend.devices import gpu_names, predictor, synchronize
 from alexnet_repro.backend.memory import enable_memory_growth, free_memory, peak_memory, reset_peak_memory
 from alexnet_repro.backend.precision import PRECISIONS
 from alexnet_repro.backend.precision import precision as numerics

@@ -6,16 +6,16 @@ from alexnet_repro.backend import determinism
 
 
 @pytest.mark.parametrize(
-    ("found", "asked"), [(("cpu:0",), 0), (("cpu:0", "gpu:0"), 1)], ids=["devices=cpu", "devices=cpu+gpu"]
+    ("found", "times"), [(("cpu:0",), 0), (("cpu:0", "gpu:0"), 1)], ids=["devices=cpu", "devices=cpu+gpu"]
 )
-def test_determinism_is_for_gpus(monkeypatch: pytest.MonkeyPatch, found: tuple[str, ...], asked: int) -> None:
+def test_determinism_is_for_gpus(monkeypatch: pytest.MonkeyPatch, found: tuple[str, ...], times: int) -> None:
     """GPUs are made deterministic, with the environment variables for it; a CPU is so anyway."""
     called: list[str] = []
     monkeypatch.setattr(determinism, "enable_memory_growth", lambda: called.append("growth"))
-    monkeypatch.setattr(determinism, "usable_devices", lambda: called.append("looked") or found)
+    monkeypatch.setattr(determinism, "usable_devices", lambda: called.append("devices") or found)
     monkeypatch.setattr(determinism, "enable_determinism", lambda: called.append("determinism"))
     monkeypatch.setattr(determinism, "determinism_variables", lambda: {"ALEXNET_REPRO_TEST": "1"})
     monkeypatch.setenv("ALEXNET_REPRO_TEST", "0")
     determinism.make_gpus_deterministic()
-    assert called == ["growth", "looked", *["determinism"] * asked]
+    assert called == ["growth", "devices", *["determinism"] * times]
     assert determinism.os.environ["ALEXNET_REPRO_TEST"] == "1"

@@ -1,8 +1,10 @@
-"""The devices that the backend can use, their names, and waiting for them."""
+"""The devices that the backend can use, their names, predictions on them, and waiting for them."""
 
 import keras
+import numpy as np
+from keras import ops
 
-from alexnet_repro.backend.devices import gpu_names, synchronize, usable_devices
+from alexnet_repro.backend.devices import gpu_names, predictor, synchronize, usable_devices
 
 
 def test_usable_devices_are_named_as_keras_names_them() -> None:
@@ -17,3 +19,13 @@ def test_waiting_for_the_devices_passes_nothing_on() -> None:
     """`synchronize` can stand before and after any work, with or without results."""
     assert synchronize() is None
     assert synchronize(keras.ops.ones(3)) is None
+
+
+def test_predictions_are_those_of_predict_on_batch():
+    """The same outputs; where the backend allows it, they aren't copied to the host."""
+    images = np.arange(24, dtype=np.float32).reshape(4, 6) / 24
+    model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(3, kernel_initializer="ones")])
+    model.compile(optimizer=None, jit_compile=False)
+    found = predictor(model)(ops.convert_to_tensor(images))
+    np.testing.assert_array_equal(ops.convert_to_numpy(found), model.predict_on_batch(images))
+    assert ops.is_tensor(found) == (keras.backend.backend() == "tensorflow")

@@ -74,13 +74,13 @@ def test_memory_is_freed():
 @pytest.mark.parametrize("initialised", [False, True])
 def test_pytorch_frees_what_it_keeps(monkeypatch, initialised):
     """The GPU memory that PyTorch keeps is freed; where it has used none, no GPU is initialised."""
-    given_back = []
-    cuda = SimpleNamespace(is_initialized=lambda: initialised, empty_cache=lambda: given_back.append("all"))
+    freed = []
+    cuda = SimpleNamespace(is_initialized=lambda: initialised, empty_cache=lambda: freed.append("all"))
     monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=cuda))
     monkeypatch.setattr(memory.keras.backend, "backend", lambda: "torch")
     monkeypatch.setattr(memory.keras.utils, "clear_session", lambda: None)
     free_memory()
-    assert given_back == (["all"] if initialised else [])
+    assert freed == (["all"] if initialised else [])
 
 
 def test_peak_memory_of_a_process():

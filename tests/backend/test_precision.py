@@ -37,7 +37,7 @@ def tf32_allowed():
     return torch.backends.cudnn.allow_tf32 and torch.backends.cuda.matmul.allow_tf32
 
 
-def test_tf32_is_used_only_when_asked_for():
+def test_tf32_is_used_only_where_named():
     """float32 means all 24 bits; `tf32` allows 11; what was set before comes back."""
     with precision("tf32"):
         assert tf32_allowed()
