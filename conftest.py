@@ -11,7 +11,7 @@ import pytest
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow is imported
 os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # GPUs are numbered as by nvidia-smi
 
-from alexnet_repro.cli.options import PRECISION_NAMES, configured_backend
+from alexnet_repro.cli.parser import PRECISION_NAMES, configured_backend
 from alexnet_repro.verify.doctor.installation import package_version
 
 SECONDS = {"s": 1, "m": 60, "h": 3600}

@@ -1,1 +1,1 @@
-"""The command line: its grammar, its option types, its commands."""
+"""The command line: its grammar and its commands."""

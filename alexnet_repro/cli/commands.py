@@ -54,12 +54,10 @@ def run_shapes(arguments: argparse.Namespace) -> None:
     from alexnet_repro.verify.report.tables import TextTable
 
     rows = list(layer_rows(build_alexnet(kernel_initializer="zeros")))
-    cells = [
-        (row.name, str((arguments.batch, *row.output_shape)), f"{row.parameters:,}", f"{row.macs:,}") for row in rows
-    ]
-    totals = (f"{sum(row.parameters for row in rows):,}", f"{sum(row.macs for row in rows):,}")
-    headings = ("layer", "output shape", "parameters", "MACs per image")
-    print(TextTable(headings, [*cells, ("total", "", *totals)]))
+    cells = [(row.name, str((arguments.batch, *row.output_shape)), row.parameters, row.macs) for row in rows]
+    cells.append(("total", "", sum(row.parameters for row in rows), sum(row.macs for row in rows)))
+    texts = [(name, shape, f"{parameters:,}", f"{macs:,}") for name, shape, parameters, macs in cells]
+    print(TextTable(("layer", "output shape", "parameters", "MACs per image"), texts))
 
 
 def run_train(arguments: argparse.Namespace) -> int:
@@ -86,15 +84,15 @@ class _Training:
     """One `train` command: its options, and the recipe, images and devices that they name."""
 
     def __init__(self, options: argparse.Namespace) -> None:
-        """Find out what would end the training hours later: where it can't write, and images that aren't there."""
+        """Fail now where the training would fail hours later: folders that can't be written, missing images."""
         from alexnet_repro import Checkpoints, Recipe
         from alexnet_repro.training.distributed.cluster import cluster_here
         from alexnet_repro.training.weights import check_weights_path
 
         self.options = options
-        recipe = getattr(Recipe, options.recipe)()
         changes = {name: getattr(options, name) for name in ("loss", "epochs", "batch_size")}
-        self.recipe = dataclasses.replace(recipe, **{name: each for name, each in changes.items() if each is not None})
+        changes = {name: value for name, value in changes.items() if value is not None}
+        self.recipe = dataclasses.replace(getattr(Recipe, options.recipe)(), **changes)
         self.cluster = cluster_here() if options.distribute == "multiworker" else None
         if self.cluster is None or self.cluster.chief:
             check_weights_path(options.weights)
@@ -142,8 +140,7 @@ class _Training:
             if devices.chief:
                 with devices.pausing():
                     self._print_result(history)
-                    if options.record is not None:
-                        self._record(model, history)
+                    self._record(model, history)
         return 0
 
     @contextmanager
@@ -167,15 +164,15 @@ class _Training:
         own = strategy.plan(self.loader, self.recipe, options.precision, shared)
         with strategy.working_together(self.cluster, own, options.worker_timeout, self.recipe) as workers:
             yield workers
-        signal.alarm(options.worker_timeout)  # should TensorFlow wait in vain for others while it shuts down
+        signal.alarm(options.worker_timeout)  # should TensorFlow wait for lost workers while it shuts down
 
     def _print_result(self, history: "History") -> None:
-        recipe, weights, last = self.recipe, self.options.weights, min(10, len(history.losses))
+        recipe, weights = self.recipe, self.options.weights
+        losses, accuracies = history.losses[-10:], history.accuracies[-10:]
         print(
             f"trained on {history.images:,} {self.loader.source} images in {history.seconds:.0f} s "
             f"({history.images / history.seconds:.1f} images/s, {self.options.precision}): "
-            f"loss {history.losses[-last:].mean():.4f}, accuracy {history.accuracies[-last:].mean():.4f} "
-            f"over the last {last} updates"
+            f"loss {losses.mean():.4f}, accuracy {accuracies.mean():.4f} over the last {len(losses)} updates"
         )
         when = ""
         if every := recipe.save_every:
@@ -188,11 +185,10 @@ class _Training:
     def _record(self, model: "keras.Sequential", history: "History") -> None:
         from alexnet_repro.verify.report.training_record import Trained, record_training
 
-        options = self.options
-        trained = Trained(
-            *(model, self.loader, self.recipe, history), options.words, options.precision, options.weights, options.note
-        )
-        print(f"record: {record_training(options.record, trained)}")
+        if (options := self.options).record is not None:
+            made = (options.words, options.precision, options.weights, options.note)
+            trained = Trained(model, self.loader, self.recipe, history, *made)
+            print(f"record: {record_training(options.record, trained)}")
 
     def _how_to_resume(self) -> str:
         if self.options.no_checkpoints:

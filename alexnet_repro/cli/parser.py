@@ -1,7 +1,8 @@
-"""The command line, python -m alexnet_repro: its grammar and exit statuses."""
+"""The command line, python -m alexnet_repro: its grammar and exit statuses. Nothing here imports Keras."""
 
 import argparse
 import contextlib
+import json
 import logging
 import os
 import signal
@@ -11,18 +12,13 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from alexnet_repro.cli.commands import run_doctor, run_evaluate, run_report, run_shapes, run_train
-from alexnet_repro.cli.options import (
-    LOSS_NAMES,
-    PRECISION_NAMES,
-    RECIPES,
-    configured_backend,
-    conflict,
-    existing_file,
-    existing_folder,
-    new_weights_file,
-    whole_number,
-)
+from alexnet_repro.files import keras_home
 from alexnet_repro.training.distributed.cluster import launch_help
+
+# The package's own, literal so that --help and wrong arguments answer without importing Keras.
+RECIPES = {"documented": 128, "quick": 32}  # images per draw
+LOSS_NAMES = ("normalised_sigmoid", "softmax")
+PRECISION_NAMES = ("float32", "tf32", "mixed_bfloat16", "mixed_float16")
 
 DESCRIPTION = """\
 The AlexNet of "Dive into Deep Learning" (TensorFlow 2 edition, section 5.6) on Fashion-MNIST."""
@@ -57,10 +53,68 @@ rounds' spread, printed and written as comparison.md and comparison.json. Two ru
 whether machines do takes several runs of each. No GPU, TensorFlow or network is needed."""
 
 
+def configured_backend() -> str:
+    """Return the backend that Keras will use: KERAS_BACKEND's, or else its configuration file's."""
+    try:
+        configured = json.loads((keras_home() / "keras.json").read_text(encoding="utf-8"))["backend"]
+    except (OSError, ValueError, KeyError, TypeError):
+        configured = "tensorflow"
+    return os.environ.get("KERAS_BACKEND") or str(configured)
+
+
+def whole_number(smallest: int) -> Callable[[str], int]:
+    """Return an argument type: an integer from `smallest` to 2**32 - 1."""
+
+    def parse(text: str) -> int:
+        if not text.isdecimal() or not smallest <= int(text) < 2**32:
+            raise argparse.ArgumentTypeError(f"expected a whole number from {smallest} to {2**32 - 1}, got {text!r}")
+        return int(text)
+
+    return parse
+
+
+def new_weights_file(text: str) -> Path:
+    """Argument type: a file name that Keras saves weights under."""
+    if not text.endswith(".weights.h5"):
+        raise argparse.ArgumentTypeError(f"the name must end in .weights.h5, got {text!r}")
+    return Path(text)
+
+
+def _existing(what: str, is_one: Callable[[Path], bool]) -> Callable[[str], Path]:
+    """Return an argument type: the path of an existing file or folder."""
+
+    def parse(text: str) -> Path:
+        try:
+            found = is_one(Path(text))
+        except OSError as error:  # a parent folder can't be read, or the name is too long
+            raise argparse.ArgumentTypeError(f"{text}: {error.strerror}") from error
+        if not found:
+            raise argparse.ArgumentTypeError(f"no such {what}: {text}")
+        return Path(text)
+
+    return parse
+
+
+existing_file, existing_folder = _existing("file", Path.is_file), _existing("folder", Path.is_dir)
+
+
+def conflict(arguments: argparse.Namespace) -> str | None:
+    """Return an error of `train`'s arguments that are valid one by one; None if there is none."""
+    draw, batch = RECIPES[arguments.recipe], arguments.batch_size
+    errors = {
+        f"--batch-size: must divide the {draw} images of a draw, got {batch}": batch is not None and draw % batch,
+        "--note: goes into a record, so it needs --record=DIR": arguments.note and arguments.record is None,
+        "--replicas: is for --distribute=mirrored": arguments.replicas and arguments.distribute != "mirrored",
+        "--evaluate-every: doesn't go with --no-evaluate": arguments.evaluate_every and arguments.no_evaluate,
+    }
+    return next((f"argument {error}" for error, present in errors.items() if present), None)
+
+
 # What several options have in common.
 COUNT: dict[str, Any] = {"type": whole_number(1), "metavar": "N"}
 SECONDS: dict[str, Any] = {"type": whole_number(1), "metavar": "SECONDS"}
 FOLDER: dict[str, Any] = {"type": Path, "metavar": "DIR"}
+FLAG: dict[str, Any] = {"action": "store_true"}
 
 
 class Parser(argparse.ArgumentParser):
@@ -74,13 +128,8 @@ class Parser(argparse.ArgumentParser):
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     formatter = argparse.RawDescriptionHelpFormatter
-    top = Parser(
-        prog="python -m alexnet_repro",
-        description=DESCRIPTION,
-        epilog=EPILOG,
-        formatter_class=formatter,
-        allow_abbrev=False,
-    )
+    name = "python -m alexnet_repro"
+    top = Parser(prog=name, description=DESCRIPTION, epilog=EPILOG, formatter_class=formatter, allow_abbrev=False)
     commands = top.add_subparsers(required=True, metavar="COMMAND")
 
     def command(name: str, run: Callable[[argparse.Namespace], int | None], what: str) -> argparse.ArgumentParser:
@@ -89,25 +138,16 @@ def parser() -> argparse.ArgumentParser:
         return sub
 
     doctor = command("doctor", run_doctor, "diagnose this machine: what is wrong, and what to type to fix it")
-    doctor.add_argument("--json", action="store_true", help="one JSON object per line; the last has the verdict")
-    doctor.add_argument("--require-gpu", action="store_true", help="a machine without a GPU fails")
-    doctor.add_argument(
-        "--deadline",
-        **SECONDS,
-        default=180,
-        help="time limit of a check; raise it where TensorFlow must compile its kernels first (default: %(default)s)",
-    )
+    doctor.add_argument("--json", **FLAG, help="one JSON object per line; the last has the verdict")
+    doctor.add_argument("--require-gpu", **FLAG, help="a machine without a GPU fails")
+    deadline = "time limit of a check; raise it where TensorFlow must compile its kernels first (default: %(default)s)"
+    doctor.add_argument("--deadline", **SECONDS, default=180, help=deadline)
 
     report = command("report", run_report, "turn a run's results into a page to read, or compare two runs")
     report.description, report.formatter_class = REPORT, formatter
     report.add_argument("results", type=Path, metavar="A.json", help="results.json of a run of pytest benchmarks")
     report.add_argument("second", type=Path, nargs="?", metavar="B.json", help="of another run, to compare with A's")
-    report.add_argument(
-        "--out",
-        type=Path,
-        metavar="DIR",
-        help="where the files go; made if need be (default: beside the last file named)",
-    )
+    report.add_argument("--out", **FOLDER, help="output folder, made if need be (default: that of the last file)")
 
     shapes = command("shapes", run_shapes, "print each layer's output shape, parameters and multiply-accumulates")
     shapes.add_argument("--batch", **COUNT, default=1, help="images in the batch (default: 1)")
@@ -115,72 +155,16 @@ def parser() -> argparse.ArgumentParser:
     training = command("train", run_train, "train on Fashion-MNIST, save the weights, and evaluate on the test images")
     training.formatter_class = formatter
     training.set_defaults(conflict=conflict, refuse=training.error)
-    training.add_argument(
-        "--recipe",
-        choices=RECIPES,
-        default="quick",
-        help="quick: the shortest run that reliably passes 0.8 (minutes on a CPU); documented: the document's five "
-        "epochs, SGD with batches of 32 (hours on a CPU) (default: quick)",
-    )
-    training.add_argument("--epochs", **COUNT, help="instead of the recipe's")
-    training.add_argument(
-        "--batch-size",
-        **COUNT,
-        help="images per update, instead of the recipe's 32; must divide its draw: 128 with the documented recipe is "
-        "one update per draw",
-    )
-    training.add_argument(
-        "--weights",
-        type=new_weights_file,
-        default=Path("5.6_alexnet.weights.h5"),
-        metavar="FILE",
-        help="weights file, saved at the end, or every 20 draws with the documented recipe (default: %(default)s)",
-    )
-    training.add_argument("--no-evaluate", action="store_true", help="don't evaluate after each epoch")
-    training.add_argument(
-        "--evaluate-every", **COUNT, help="evaluate also after every N draws of an epoch, as 100 of the documented 468"
-    )
-    training.add_argument(
-        "--resume", action="store_true", help="resume from the latest checkpoint (bit-exact), or start fresh"
-    )
-    training.add_argument(
-        "--checkpoints", **FOLDER, help="checkpoint directory (default: NAME.checkpoints beside NAME.weights.h5)"
-    )
-    training.add_argument(
-        "--checkpoint-every",
-        **COUNT,
-        default=500,
-        help="updates between checkpoints, also saved at each epoch's end and at SIGINT and SIGTERM; three are kept, "
-        "of 187 MB with SGD and 561 MB with Adam (default: %(default)s)",
-    )
-    training.add_argument("--no-checkpoints", action="store_true", help="save no checkpoints")
-    training.add_argument(
-        "--nondeterministic",
-        action="store_true",
-        help="allow non-deterministic GPU kernels (faster); the same seed then gives other bits each time",
-    )
-    training.add_argument(
-        "--record",
-        **FOLDER,
-        help="write the result to DIR: record.json and learning_curve.svg, as in benchmarks/records; with --resume, "
-        "of a finished training too",
-    )
-    training.add_argument("--note", default="", metavar="TEXT", help="kept in the record: what else ran meanwhile")
-
-    distribution = training.add_argument_group("more than one device", DISTRIBUTE)
-    distribution.add_argument(
+    _add_training_options(training.add_argument)
+    distribution = training.add_argument_group("more than one device", DISTRIBUTE).add_argument
+    distribution(
         "--distribute",
         choices=("mirrored", "multiworker"),
         help="mirrored: on all GPUs of this machine; multiworker: on several machines, each with all its GPUs",
     )
-    distribution.add_argument("--replicas", **COUNT, help=argparse.SUPPRESS)
-    distribution.add_argument(
-        "--worker-timeout",
-        **SECONDS,
-        default=60,
-        help="time to wait for a worker, at the start and when it falls silent; then all stop and name it "
-        "(default: %(default)s)",
-    )
+    distribution("--replicas", **COUNT, help=argparse.SUPPRESS)
+    timeout = "time limit for a worker to join or answer; then all stop and name it (default: %(default)s)"
+    distribution("--worker-timeout", **SECONDS, default=60, help=timeout)
 
     evaluation = command("evaluate", run_evaluate, "evaluate saved weights on the test images")
     evaluation.add_argument(
@@ -190,36 +174,67 @@ def parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="as train saved it, or the document under TensorFlow 2.0.0: HDF5 or .keras, whatever its name",
     )
-    evaluation.add_argument(
-        "--samples",
-        **COUNT,
-        help="draw N test images with replacement, as the document draws 2000 (default: all 10000, once each)",
-    )
+    samples = "draw N test images with replacement, as the document draws 2000 (default: all 10000, once each)"
+    evaluation.add_argument("--samples", **COUNT, help=samples)
 
     for sub in (training, evaluation):
-        sub.add_argument(
-            "--loss",
-            choices=LOSS_NAMES,
-            help="normalised_sigmoid: the document's under TensorFlow 2.0.0; softmax: what its code means under Keras "
-            "3 on TensorFlow (default: the recipe's for train, normalised_sigmoid for evaluate)",
-        )
-        sub.add_argument("--precision", choices=PRECISION_NAMES, default="float32", help="default: float32")
-        sub.add_argument(
-            "--seed",
-            type=whole_number(0),
-            default=0,
-            metavar="N",
-            help="of initial weights, dropout and every draw (default: 0)",
-        )
-        source = sub.add_mutually_exclusive_group()
-        source.add_argument(
-            "--data-dir",
-            type=existing_folder,
-            metavar="DIR",
-            help="first place to look for the data files (then: $ALEXNET_REPRO_DATA, Keras's cache, a download)",
-        )
-        source.add_argument("--synthetic", action="store_true", help="use generated images: no data, no network")
+        _add_shared_options(sub)
     return top
+
+
+def _add_training_options(option: Callable[..., object]) -> None:
+    option(
+        "--recipe",
+        choices=RECIPES,
+        default="quick",
+        help="quick: the shortest run that reliably passes 0.8 (minutes on a CPU); documented: the document's five "
+        "epochs, SGD with batches of 32 (hours on a CPU) (default: quick)",
+    )
+    option("--epochs", **COUNT, help="instead of the recipe's")
+    batch = "images per update instead of the recipe's 32; must divide its draw: 128 (documented) or 32 (quick)"
+    option("--batch-size", **COUNT, help=batch)
+    option(
+        "--weights",
+        type=new_weights_file,
+        default=Path("5.6_alexnet.weights.h5"),
+        metavar="FILE",
+        help="weights file, saved at the end, or every 20 draws with the documented recipe (default: %(default)s)",
+    )
+    option("--no-evaluate", **FLAG, help="don't evaluate after each epoch")
+    every = "evaluate also after every N draws of an epoch, as 100 of the documented 468"
+    option("--evaluate-every", **COUNT, help=every)
+    option("--resume", **FLAG, help="resume from the latest checkpoint (bit-exact), or start fresh")
+    option("--checkpoints", **FOLDER, help="checkpoint folder (default: NAME.checkpoints beside NAME.weights.h5)")
+    option(
+        "--checkpoint-every",
+        **COUNT,
+        default=500,
+        help="updates between checkpoints, also saved at each epoch's end and at SIGINT and SIGTERM; three are kept, "
+        "of 187 MB with SGD and 561 MB with Adam (default: %(default)s)",
+    )
+    option("--no-checkpoints", **FLAG, help="save no checkpoints")
+    nondeterministic = "allow non-deterministic GPU kernels (faster); the same seed then gives other bits each time"
+    option("--nondeterministic", **FLAG, help=nondeterministic)
+    record = "write record.json and learning_curve.svg to DIR; with --resume, of a finished training too"
+    option("--record", **FOLDER, help=record)
+    option("--note", default="", metavar="TEXT", help="kept in the record: what else ran meanwhile")
+
+
+def _add_shared_options(sub: argparse.ArgumentParser) -> None:
+    """Add what `train` and `evaluate` have in common."""
+    sub.add_argument(
+        "--loss",
+        choices=LOSS_NAMES,
+        help="normalised_sigmoid: the document's under TensorFlow 2.0.0; softmax: what its code means under Keras "
+        "3 on TensorFlow (default: the recipe's for train, normalised_sigmoid for evaluate)",
+    )
+    sub.add_argument("--precision", choices=PRECISION_NAMES, default="float32", help="default: float32")
+    seed = "of initial weights, dropout and every draw (default: 0)"
+    sub.add_argument("--seed", type=whole_number(0), default=0, metavar="N", help=seed)
+    source = sub.add_mutually_exclusive_group().add_argument
+    data = "first place to look for the data files (then: $ALEXNET_REPRO_DATA, Keras's cache, a download)"
+    source("--data-dir", type=existing_folder, metavar="DIR", help=data)
+    source("--synthetic", **FLAG, help="use generated images: no data, no network")
 
 
 class _StderrHandler(logging.Handler):

@@ -22,8 +22,6 @@ PAUSES = (2.0, 10.0)  # before the second and the third try, which is the last
 QUIET_WAIT = 10.0  # for other processes, before a message
 
 INCOMING = ".incoming-"
-CHUNK = 1 << 12  # bytes between two looks at the time
-TRANSIENT = {408, 425, 429, 500, 502, 503, 504}  # HTTP statuses that are worth another try
 
 
 class DownloadError(OSError):
@@ -70,19 +68,17 @@ def fetch(url: str, incoming: Path, *, size: int, sha256: str) -> Path:
         OSError: it can't be written.
     """
     path = incoming / url.rpartition("/")[2]
-    pauses = iter(PAUSES)
-    while True:
+    for pause in (*PAUSES, None):
         try:
             _download(url, path, size, sha256)
+            break
         except _TransientError as error:
-            pause = next(pauses, None)
             if pause is None:
                 raise DownloadError(f"{path.name}: {error}; tried {len(PAUSES) + 1} times") from error
             print(f"{path.name}: {error}; again in {pause:g} s", file=sys.stderr, flush=True)
             time.sleep(pause)
-        else:
-            path.chmod(0o644)  # a cache may be shared
-            return path
+    path.chmod(0o644)  # a cache may be shared
+    return path
 
 
 def _download(url: str, path: Path, size: int, sha256: str) -> None:
@@ -94,7 +90,7 @@ def _download(url: str, path: Path, size: int, sha256: str) -> None:
     ):
         _check_headers(response, name, size)
         try:
-            while chunk := response.raw.read1(CHUNK, decode_content=True):  # what is there, even a single byte
+            while chunk := response.raw.read1(4096, decode_content=True):  # what is there, even a single byte
                 received += len(chunk)
                 if received > size:
                     raise DownloadError(f"{name}: more than the published file's {size:,} bytes came")
@@ -129,7 +125,8 @@ def _request(url: str) -> requests.Response:
         raise DownloadError(str(error)) from error
     if response.status_code != requests.codes.ok:
         response.close()
-        kind = _TransientError if response.status_code in TRANSIENT else DownloadError
+        transient = response.status_code in {408, 425, 429, 500, 502, 503, 504}  # worth another try
+        kind = _TransientError if transient else DownloadError
         raise kind(f"the server answered {response.status_code} {response.reason} to {url}")
     return response
 

@@ -29,12 +29,12 @@ class DataFile(NamedTuple):
 
 
 FILES = tuple(
-    DataFile(f"{name}-ubyte.gz", size, sha256, item_shape)
-    for name, size, sha256, item_shape in (
-        ("train-images-idx3", 26_421_880, "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84", (28, 28)),
-        ("train-labels-idx1", 29_515, "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845", ()),
-        ("t10k-images-idx3", 4_422_102, "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073", (28, 28)),
-        ("t10k-labels-idx1", 5_148, "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5", ()),
+    DataFile(f"{name}-ubyte.gz", size, sha256, (28, 28) if "images" in name else ())
+    for name, size, sha256 in (
+        ("train-images-idx3", 26_421_880, "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84"),
+        ("train-labels-idx1", 29_515, "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845"),
+        ("t10k-images-idx3", 4_422_102, "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073"),
+        ("t10k-labels-idx1", 5_148, "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5"),
     )
 )
 
@@ -120,19 +120,14 @@ def _download(files: Sequence[DataFile], places: Sequence[Path]) -> None:
                     if _find(file, places) is None:  # another program's file isn't replaced either
                         fetched.rename(cache / file.name)
     except OSError as error:
-        looked = "\n".join(
-            f"  {place}{'' if os.access(place, os.X_OK) else ' (not there, or not accessible)'}" for place in places
-        )
+        reason = str(error)
+        if error.strerror and not isinstance(error, DownloadError):  # of the disk: another cache can be chosen
+            reason = f"{error.strerror}. To have it elsewhere: export KERAS_HOME=FOLDER"
+        missing = " (not there, or not accessible)"
+        looked = "\n".join(f"  {place}{missing * (not os.access(place, os.X_OK))}" for place in places)
         names = "\n".join(f"  {file.name}" for file in FILES)
         raise MissingDataError(
-            f"Fashion-MNIST is not here and couldn't be downloaded into {cache}: {_reason(error)}\n"
+            f"Fashion-MNIST is not here and couldn't be downloaded into {cache}: {reason}\n"
             f"Looked in:\n{looked}\nOn a machine with network, fetch these four files from {URL}\n{names}\n"
             f"put them into one folder, and name it: export {DATA_VARIABLE}=FOLDER"
         ) from error
-
-
-def _reason(error: OSError) -> str:
-    if isinstance(error, DownloadError) or not error.strerror:
-        return str(error)
-    # A problem of the disk: another cache can be chosen.
-    return f"{error.strerror}. To have it elsewhere: export KERAS_HOME=FOLDER"

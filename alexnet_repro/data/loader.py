@@ -18,10 +18,7 @@ class DataLoader:
     axis, as documented.
 
     Attributes:
-        train_labels: int32 `(num_train,)`.
-        test_labels: int32 `(num_test,)`.
-        num_train: 60,000.
-        num_test: 10,000.
+        train_labels, test_labels: int32 `(num_train,)` and `(num_test,)`: 60,000 and 10,000.
         seed: of the draws. Draw k of a split depends on the seed, the split and k alone, on every machine.
         source: `"Fashion-MNIST"`, or the name of the other images; shown beside every figure.
 
@@ -47,19 +44,17 @@ class DataLoader:
     def _serve(self, train: Arrays, test: Arrays, *, seed: int | None, source: str) -> None:
         if seed is not None and not 0 <= seed < 2**32:
             raise ValueError(f"seed must be from 0 to 4294967295; got {seed}")
-        (train_images, train_labels), (test_images, test_labels) = train, test
         for images, labels in (train, test):
             if images.dtype != np.uint8 or images.shape != (len(labels), 28, 28) or labels.ndim != 1:
                 raise ValueError(
                     "images must be uint8 (n, 28, 28) and labels integers (n,); "
                     f"got {images.dtype} {images.shape} and {labels.dtype} {labels.shape}"
                 )
-        self._images = {"train": train_images[..., np.newaxis], "test": test_images[..., np.newaxis]}
+        self._images = {"train": train[0][..., np.newaxis], "test": test[0][..., np.newaxis]}
         for split in self._images.values():
             split.flags.writeable = False  # views of it are returned
-        self.train_labels = train_labels.astype(np.int32)
-        self.test_labels = test_labels.astype(np.int32)
-        self.num_train, self.num_test = len(train_labels), len(test_labels)
+        self.train_labels, self.test_labels = train[1].astype(np.int32), test[1].astype(np.int32)
+        self.num_train, self.num_test = len(self.train_labels), len(self.test_labels)
         self.seed = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else seed
         self.source = source
         self._drawn = {"train": 0, "test": 0}
@@ -77,8 +72,7 @@ class DataLoader:
     def get_batch_train(self, batch_size: int) -> Arrays:
         """Draw training images with replacement: float32 `(batch_size, 224, 224, 1)` in [0, 1], int32 `(batch_size,)`.
 
-        Raises:
-            ValueError: `batch_size` is less than one.
+        As with every draw, a `batch_size` of less than one raises a `ValueError`.
         """
         return _as_documented(*self.draw_train(batch_size))
 
@@ -95,7 +89,7 @@ class DataLoader:
 
     def draw_train_indices(self, batch_size: int) -> np.ndarray:
         """Draw training-image indices, int64 `(batch_size,)`: those that `draw_train` would use."""
-        return self._indices("train", batch_size, self.num_train)
+        return self._draw("train", batch_size)
 
     def train_batch(self, indices: np.ndarray) -> Arrays:
         """Return training images and labels by index: uint8 `(n, 28, 28, 1)`, int32 `(n,)`."""
@@ -112,13 +106,11 @@ class DataLoader:
 
     def train_digest(self) -> str:
         """Return the SHA-256 of the training images and labels."""
-        digest = hashlib.sha256(np.ascontiguousarray(self._images["train"]).data)
-        digest.update(self.train_labels.data)
-        return digest.hexdigest()
+        return hashlib.sha256(self._images["train"].tobytes() + self.train_labels.tobytes()).hexdigest()
 
     def draw_test(self, batch_size: int) -> Arrays:
         """Draw test images as `draw_train` draws training images."""
-        indices = self._indices("test", batch_size, self.num_test)
+        indices = self._draw("test", batch_size)
         return self._images["test"][indices], self.test_labels[indices]
 
     def all_train(self) -> Arrays:
@@ -129,13 +121,13 @@ class DataLoader:
         """Return every test image once, in the files' order: uint8 `(num_test, 28, 28, 1)`, int32 `(num_test,)`."""
         return self._images["test"], self.test_labels
 
-    def _indices(self, split: str, batch_size: int, num_images: int) -> np.ndarray:
+    def _draw(self, split: str, batch_size: int) -> np.ndarray:
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1; got {batch_size}")
         # RandomState, not default_rng: NumPy promises that its stream never changes (NEP 19).
         draw = np.random.RandomState([self.seed, ("train", "test").index(split), self._drawn[split]])
         self._drawn[split] += 1
-        return draw.randint(0, num_images, batch_size, dtype=np.int64)
+        return draw.randint(0, len(self._images[split]), batch_size, dtype=np.int64)
 
 
 def _unit(images: np.ndarray) -> np.ndarray:

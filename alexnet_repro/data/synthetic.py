@@ -20,16 +20,11 @@ def synthetic_fashion(num_train: int = 60_000, num_test: int = 10_000, seed: int
     a linear classifier gets at most one of the two right: it stays below 50 %, while a convolutional network learns the
     classes in a hundred updates.
 
-    Args:
-        num_train: number of training images.
-        num_test: number of test images, drawn independently.
-        seed: of the images, from 0 to 2**32 - 1.
-
     Returns:
-        `(train_images, train_labels), (test_images, test_labels)`: uint8 `(n, 28, 28)` and `(n,)`.
+        `(train_images, train_labels), (test_images, test_labels)`: uint8 `(n, 28, 28)` and `(n,)`, drawn independently.
 
     Raises:
-        ValueError: `num_train` or `num_test` is less than one.
+        ValueError: `num_train` or `num_test` is less than one, or `seed` isn't from 0 to 2**32 - 1.
     """
     if min(num_train, num_test) < 1:
         raise ValueError(f"num_train and num_test must be at least 1; got {num_train} and {num_test}")

@@ -13,11 +13,11 @@ import alexnet_repro
 from alexnet_repro import LOSSES, Recipe, documented
 from alexnet_repro.backend.precision import PRECISIONS
 from alexnet_repro.cli import parser as command_line
-from alexnet_repro.cli.options import LOSS_NAMES, PRECISION_NAMES, RECIPES, configured_backend
+from alexnet_repro.cli.parser import LOSS_NAMES, PRECISION_NAMES, RECIPES, configured_backend
 
 
 def _exit_status(arguments):
-    """Return what the command line exits with, arguments refused or not."""
+    """Return the exit status of the command line, also for refused arguments."""
     try:
         return command_line.main(arguments)
     except SystemExit as caught:
@@ -147,8 +147,8 @@ def test_interrupt(monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("option", ["--weights", "--data-dir"])
-def test_path_that_cannot_be_looked_at(capsys, option):
-    """A path whose name no disk takes is a wrong argument, with what the system says of it."""
+def test_path_that_cannot_be_read(capsys, option):
+    """A path whose name no disk takes is a wrong argument, with the system's message."""
     with pytest.raises(SystemExit) as caught:
         command_line.main(["evaluate", f"{option}=/{'x' * 300}"])
     assert caught.value.code == 2

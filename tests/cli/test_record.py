@@ -55,7 +55,7 @@ def test_wrong_arguments(capsys, arguments, message):
 
 @pytest.mark.parametrize(("arguments", "updates"), [("", 9_364), ("--batch-size=128", 2_341)])
 def test_batch_size(monkeypatch, tmp_path, arguments, updates):
-    """`--batch-size` is images an update: of the same draws, 128 makes one update each."""
+    """`--batch-size` is the number of images per update: with 128, each draw is one update."""
     recipes = []
 
     def train(_model, _loader, recipe, **_):

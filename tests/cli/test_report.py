@@ -49,7 +49,7 @@ def test_two_runs(tmp_path, capsys):
 
 
 def test_nothing_in_common(tmp_path, capsys):
-    """Runs without a common case are compared all the same, and it is said."""
+    """A comparison of runs without a common case says that there is none."""
     paths = [str(written(tmp_path / name, run())) for name in "ab"]
     assert command_line.main(["report", *paths]) == 0
     assert capsys.readouterr().out.splitlines()[0] == "no case was timed in both"
@@ -116,7 +116,7 @@ def test_bytes_are_those_of_another_process(tmp_path):
 
 
 def test_folder_that_cannot_be_written(tmp_path, capsys):
-    """Where the report can't be written beside the results, what to type is said."""
+    """Where the report can't be written beside the results, the message names the option for another folder."""
     (tmp_path / "file").write_text("")
     path = written(tmp_path / "run", run())
     assert command_line.main(["report", str(path), f"--out={tmp_path / 'file' / 'folder'}"]) == 1

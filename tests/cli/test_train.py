@@ -119,7 +119,7 @@ def test_train_then_evaluate(capsys, tmp_path):
 
 
 def test_unwritable_weights(capsys, tmp_path):
-    """Where the weights couldn't be saved is found out before training, not after it."""
+    """A place where weights can't be saved is an error before training, not after it."""
     (tmp_path / "a.weights.h5").mkdir()
     (tmp_path / "file").touch()
     for path in (tmp_path / "a.weights.h5", tmp_path / "file" / "b.weights.h5"):
@@ -131,7 +131,7 @@ def test_unwritable_weights(capsys, tmp_path):
 
 @pytest.fixture
 def reached(monkeypatch):
-    """What the commands hand to the package; nothing is trained."""
+    """The arguments that the commands pass to the package; nothing is trained."""
     seen = {}
 
     def train(_model, loader, recipe, *, weights, **options):
@@ -233,8 +233,8 @@ def test_signals_stop_a_training(tmp_path, monkeypatch, capsys, number):
 
 
 @pytest.mark.usefixtures("reached")
-def test_signal_while_the_last_weights_are_measured(tmp_path, monkeypatch, capsys):
-    """A signal that comes when nothing is left to stop is heard all the same: no record is measured first."""
+def test_signal_during_the_last_evaluation(tmp_path, monkeypatch, capsys):
+    """A signal after the last update ends the command before a record is measured."""
     history = alexnet_repro.History(np.ones(1), np.ones(1), images=1, seconds=1.0, first_update_seconds=1.0)
 
     def train(*_, **__):
@@ -249,8 +249,8 @@ def test_signal_while_the_last_weights_are_measured(tmp_path, monkeypatch, capsy
 
 
 @pytest.mark.usefixtures("reached")
-def test_weights_that_are_gone(tmp_path, monkeypatch, capsys):
-    """Weights that aren't where they should be are reported, as after a run that ended under another name."""
+def test_weights_not_found(tmp_path, monkeypatch, capsys):
+    """Weights that aren't found after training are reported."""
     history = alexnet_repro.History(np.ones(1), np.ones(1), images=1, seconds=1.0, first_update_seconds=1.0)
     monkeypatch.setattr(alexnet_repro, "train", lambda *_, **__: history)
     weights = tmp_path / "a.weights.h5"
@@ -259,7 +259,7 @@ def test_weights_that_are_gone(tmp_path, monkeypatch, capsys):
 
 
 def test_no_cluster(tmp_path, monkeypatch, capsys):
-    """Many workers, where nothing says which, exit 1 before anything is loaded, with what to type."""
+    """Without a cluster's addresses, multi-worker training exits 1 before anything is loaded, with what to type."""
     for name in ("TF_CONFIG", "SLURM_STEP_NODELIST", "SLURM_JOB_ID"):
         monkeypatch.delenv(name, raising=False)
     assert command_line.main(["train", "--distribute=multiworker", f"--data-dir={tmp_path}"]) == 1

@@ -13,7 +13,7 @@ from alexnet_repro import load_fashion_mnist
 from alexnet_repro.data import fashion_mnist
 from tests.helpers.data_server import NAMES, assert_is_the_data
 
-# Loads the data once a line comes in, and prints what came of it and what the cache holds then.
+# Loads the data once a line comes in, and prints the result and the names in the cache.
 LOAD = """
 import json, os, resource, sys
 from pathlib import Path
@@ -26,10 +26,10 @@ print("ready", flush=True)
 input()
 try:
     (images, labels), _ = fashion_mnist.load_fashion_mnist()
-    said = f"{images.shape} {labels.tolist()}"
+    result = f"{images.shape} {labels.tolist()}"
 except fashion_mnist.MissingDataError as error:
-    said = str(error)
-print(json.dumps([said, sorted(os.listdir(Path(os.environ["KERAS_HOME"], "datasets/fashion-mnist")))]))
+    result = str(error)
+print(json.dumps([result, sorted(os.listdir(Path(os.environ["KERAS_HOME"], "datasets/fashion-mnist")))]))
 """
 LOADED = "(5, 28, 28) [0, 1, 2, 3, 4]"
 
@@ -40,9 +40,9 @@ def start(places, server):  # noqa: ARG001  # they are where the processes look
     processes = []
 
     def started(*before, largest=0):
-        told = json.dumps([fashion_mnist.FILES, fashion_mnist.URL, largest])
+        settings = json.dumps([fashion_mnist.FILES, fashion_mnist.URL, largest])
         process = subprocess.Popen(
-            [*before, sys.executable, "-c", LOAD, told],
+            [*before, sys.executable, "-c", LOAD, settings],
             cwd=Path(fashion_mnist.__file__).parents[2],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -68,8 +68,8 @@ def go(*processes):
 
 def outcome(process):
     """Return a process's message, and the names in its cache but for the lock's."""
-    said, names = json.loads(process.communicate()[0])
-    return said, [name for name in names if name != ".download.lock"]
+    message, names = json.loads(process.communicate()[0])
+    return message, [name for name in names if name != ".download.lock"]
 
 
 def test_processes_at_once(server, start):
@@ -77,8 +77,8 @@ def test_processes_at_once(server, start):
     processes = [start() for _ in range(2)]
     go(*processes)
     for process in processes:
-        said, names = outcome(process)
-        assert said == LOADED
+        message, names = outcome(process)
+        assert message == LOADED
         assert {name for name in names if not name.startswith(".incoming-")} == set(NAMES)  # the other one's
     assert sorted(server.requested) == sorted(NAMES)
 
@@ -106,11 +106,11 @@ def test_killed(places, server, start):
 
 
 def test_file_too_large(start):
-    """Where no file may be so large, the system's reason is reported with a fix, and no part of it is left."""
+    """Where a file may not grow that large, the system's reason is reported with a fix, and no part of it is left."""
     process = start(largest=100)
     go(process)
-    said, names = outcome(process)
-    assert "File too large. To have it elsewhere: export KERAS_HOME=FOLDER\n" in said
+    message, names = outcome(process)
+    assert "File too large. To have it elsewhere: export KERAS_HOME=FOLDER\n" in message
     assert names == []
 
 
@@ -138,6 +138,6 @@ def test_disk(places, start, options, reason, left):
     """On a disk that is full or read-only the reason is reported with a fix; files that are there are whole."""
     process = start(*_in_a_mount(places["cache"], options))
     go(process)
-    said, names = outcome(process)
-    assert f"{reason}. To have it elsewhere: export KERAS_HOME=FOLDER\n" in said
+    message, names = outcome(process)
+    assert f"{reason}. To have it elsewhere: export KERAS_HOME=FOLDER\n" in message
     assert names == left
