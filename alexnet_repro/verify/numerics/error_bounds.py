@@ -37,12 +37,7 @@ class Arithmetic:
 
 
 def arithmetics(precision: str, device: str) -> tuple[Arithmetic, Arithmetic]:
-    """Return how the hidden layers and the head are computed.
-
-    Args:
-        precision: a name in `alexnet_repro.backend.precision.PRECISIONS`.
-        device: `cpu:0`, `gpu:1`, …
-    """
+    """Return how the hidden layers and the head are computed, by a name in `PRECISIONS` and one of `usable_devices`."""
     on_cpu = device.startswith("cpu")
     if precision.startswith("mixed_"):
         dtype = precision.removeprefix("mixed_")
@@ -82,44 +77,38 @@ def half_ulp(values: np.ndarray, dtype: str) -> np.ndarray:
     return np.asarray(UNIT[dtype] * np.maximum(np.abs(values), SMALLEST_NORMAL[dtype]))
 
 
-SMALLEST_TILE, LARGEST_TILE = 16, 32  # sides of cuDNN's, in points
+def fourier_over_channels(images: np.ndarray, kernel: np.ndarray, z: np.ndarray) -> np.ndarray:
+    """Return the bound of sums `z`, `(n, rows, columns, filters)`, over the channels of images by Fourier transforms.
 
-
-@dataclass(frozen=True)
-class FourierSums:
-    """What the error bound of a convolution by Fourier transforms depends on; M and t as in docs/method/numerics.md."""
-
-    squares: np.ndarray  # T, of a shape that broadcasts to that of the sums
-    partial: np.ndarray  # P
-    planes: int  # M, the most planes in a sum
-    levels: int  # t, of a transform
-
-    def bound(self, elements: int, unit: float) -> np.ndarray:
-        """Return the bound of this many sums."""
-        variance = (8 * self.levels + 1) * self.squares + (2 * self.planes + 4 * self.levels) * self.partial
-        return np.asarray(confidence(elements) * unit * np.sqrt(variance))
-
-
-def fourier_over_channels(images: np.ndarray, kernel: np.ndarray, z: np.ndarray) -> FourierSums:
-    """Return it for sums `z`, `(n, rows, columns, filters)`, over the channels of images and a kernel of strides 1."""
+    The kernel's strides are 1.
+    """
     squares = np.square(images).sum(axis=(1, 2)) @ np.square(kernel).sum(axis=(0, 1))
     squares = squares[:, np.newaxis, np.newaxis]
     partial = squares + np.square(z).max(axis=(1, 2), keepdims=True)
-    return FourierSums(squares, partial, images.shape[-1], _levels(images, kernel.shape))
+    return _fourier_bound(z.size, squares, partial, images.shape[-1], _sides(images, kernel.shape))
 
 
-def fourier_over_images(x: np.ndarray, dz: np.ndarray, kernel_shape: tuple[int, ...]) -> FourierSums:
-    """Return it for a kernel's gradient, a sum over images."""
+def fourier_over_images(x: np.ndarray, dz: np.ndarray, kernel_shape: tuple[int, ...]) -> np.ndarray:
+    """Return the bound of a kernel's gradient, `(c, filters)`: sums over images by Fourier transforms."""
     norms, dz_norms = (np.sqrt(np.square(planes).sum(axis=(1, 2))) for planes in (x, dz))
-    sides = zip(x.shape[1:3], kernel_shape[:2], strict=True)
-    tiles = math.prod(-(-side // (SMALLEST_TILE - size + 1)) for side, size in sides)
+    sides = _sides(x, kernel_shape)
+    tiles = math.prod(-(-side // (16 - size + 1)) for side, size in sides)  # cuDNN's smallest have sides of 16 points
     squares = (4 if tiles > 1 else 1) * np.square(norms.T @ dz_norms)
-    return FourierSums(squares, squares, len(x) * tiles, _levels(x, kernel_shape))
+    return _fourier_bound(math.prod(kernel_shape), squares, squares, len(x) * tiles, sides)
 
 
-def _levels(images: np.ndarray, kernel_shape: tuple[int, ...]) -> int:
-    sides = zip(images.shape[1:3], kernel_shape[:2], strict=True)
-    return sum(math.ceil(math.log2(max(side + size - 1, LARGEST_TILE))) for side, size in sides)
+def _sides(images: np.ndarray, kernel_shape: tuple[int, ...]) -> list[tuple[int, int]]:
+    return list(zip(images.shape[1:3], kernel_shape[:2], strict=True))
+
+
+def _fourier_bound(
+    elements: int, squares: np.ndarray, partial: np.ndarray, planes: int, sides: list[tuple[int, int]]
+) -> np.ndarray:
+    """Return it for T, P and M as in docs/method/numerics.md; t, the levels of a transform, follow from the sides."""
+    # cuDNN's largest tiles have sides of 32 points.
+    levels = sum(math.ceil(math.log2(max(side + size - 1, 32))) for side, size in sides)
+    variance = (8 * levels + 1) * squares + (2 * planes + 4 * levels) * partial
+    return np.asarray(confidence(elements) * FLOAT32 * np.sqrt(variance))
 
 
 @dataclass(frozen=True)
@@ -133,8 +122,8 @@ class DotProducts:
     bias: np.ndarray | float = 0.0  # b
     recompute_with: Callable[[Callable[[np.ndarray], np.ndarray]], np.ndarray] | None = None
     """Returns the sums after another rounding of the operands."""
-    fourier: FourierSums | None = None
-    """If they may be computed by Fourier transforms."""
+    fourier: np.ndarray | float = 0.0
+    """Their bound, if they may be computed by Fourier transforms."""
 
     def bound(self) -> np.ndarray:
         """Return the bound above without w, the rounding of the results."""
@@ -146,9 +135,7 @@ class DotProducts:
             bound += u * self.terms / 4 * np.sqrt(partial)
             if self.arithmetic.dtype != "float32":
                 bound += confidence(self.z.size) * UNIT[self.arithmetic.dtype] * np.sqrt(partial)
-        if self.fourier:
-            bound = np.maximum(bound, self.fourier.bound(self.z.size, u))
-        return np.asarray(bound)
+        return np.asarray(np.maximum(bound, self.fourier))
 
 
 def dot_products(
@@ -180,21 +167,18 @@ def loss_error_bound(name: str, labels: np.ndarray, logits: np.ndarray) -> tuple
     return loss, slope
 
 
-WEIGHT_LAYERS, MAX_TERMS = 8, 6400  # layers with weights; the most products in a sum of theirs
-GATES = 10  # seven ReLUs, three poolings
-
-
 def drift(precision: str, device: str) -> float:
     """Return the largest relative error of a correct device's logits: the rounding of eight layers, added up."""
     hidden, _ = arithmetics(precision, device)
-    rounding = hidden.unit * math.sqrt(2 * MAX_TERMS)
-    return WEIGHT_LAYERS * (confidence(1) * rounding + 2 * hidden.operand_unit + 2 * UNIT[hidden.dtype])
+    rounding = hidden.unit * math.sqrt(2 * 6400)  # the most products in a sum
+    return 8 * (confidence(1) * rounding + 2 * hidden.operand_unit + 2 * UNIT[hidden.dtype])
 
 
 def gradient_drift(precision: str, device: str) -> float:
     """Return the largest relative error, by norm, of a weight's gradient after a whole step of a correct device.
 
     Activations that are off by a share d of their size may decide as large a share of ReLUs and pooling windows
-    otherwise; each such gate moves its part of the gradient entirely. By norm that is sqrt(d) per gate.
+    otherwise; each such gate moves its part of the gradient entirely. By norm that is sqrt(d) per gate, and there are
+    ten: seven ReLUs, three poolings.
     """
-    return math.sqrt(GATES * drift(precision, device))
+    return math.sqrt(10 * drift(precision, device))

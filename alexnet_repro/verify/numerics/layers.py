@@ -6,6 +6,7 @@ a gradient that one window alone passes on) is compared exactly, everything else
 What can't be seen this way is left to comparing digests: docs/method/numerics.md.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,13 +20,12 @@ from alexnet_repro.model import LOSSES, Logits
 from alexnet_repro.verify.numerics import error_bounds, oracle
 from alexnet_repro.verify.numerics.error_bounds import UNIT, Arithmetic, DotProducts, half_ulp, keep_bits, round_to
 
-LOSS_SCALE = {"mixed_float16": 2.0**10}  # else 1: keeps gradients in float16's range, as in training
-DENSE_BLOCK = 256
-# What a device may round float32 operands to unasked, and the ways it does.
-COARSER: dict[str, tuple[Callable[[np.ndarray], np.ndarray], ...]] = {
-    "TensorFloat-32": (lambda array: keep_bits(array, 11), lambda array: keep_bits(array, 11, truncate=True)),
-    "bfloat16": (lambda array: round_to(array, "bfloat16"),),
-}
+# What a device may round float32 operands to without being configured to, and the ways it does.
+COARSER: tuple[tuple[str, Callable[[np.ndarray], np.ndarray]], ...] = (
+    ("TensorFloat-32", lambda array: keep_bits(array, 11)),
+    ("TensorFloat-32", lambda array: keep_bits(array, 11, truncate=True)),
+    ("bfloat16", lambda array: round_to(array, "bfloat16")),
+)
 
 
 @dataclass(frozen=True)
@@ -33,20 +33,15 @@ class LayerComparison:
     """One array of one layer, compared with the oracle: the element whose error is the largest share of its bound."""
 
     layer: str
-    array: str
-    """`output`, `kernel gradient`, `bias gradient`, `input gradient`, …"""
+    array: str  # `output`, `kernel gradient`, `bias gradient`, `input gradient`, …
     precision: str
-    terms: int
-    """The most products in a sum; 0 if nothing was summed."""
+    terms: int  # the most products in a sum; 0 if nothing was summed
     error: float
     bound: float
     index: tuple[int, ...]
-    ratio: float
-    """Error divided by bound; infinite where the device's value isn't a number."""
-    rounded_to: str | None = None
-    """If it is off: what its operands were rounded to, where that explains most of the errors."""
-    shapes: tuple[tuple[int, ...], tuple[int, ...]] | None = None
-    """If they differ: the device's and the right one; nothing else was compared then."""
+    ratio: float  # error divided by bound; infinite where the device's value isn't a number
+    rounded_to: str | None = None  # if it is off: what rounding of its operands explains most of the errors
+    shapes: tuple[tuple[int, ...], tuple[int, ...]] | None = None  # if they differ: the device's and the right one
 
     @property
     def ok(self) -> bool:
@@ -75,9 +70,7 @@ class LayerComparison:
         if self.shapes:
             return f"{self.layer} {self.array}: has shape {self.shapes[0]}, should have {self.shapes[1]}"
         terms = f", {self.terms:,} terms" if self.terms else ""
-        error, bound = (
-            f"{number:.1e}".replace("e-0", "e-").replace("e+0", "e+") for number in (self.error, self.bound)
-        )
+        error, bound = (f"{each:.1e}".replace("e-0", "e-").replace("e+0", "e+") for each in (self.error, self.bound))
         return f"{self.layer} {self.array}: off by {error} at {self.index}, allowed {bound} ({self.precision}{terms})"
 
 
@@ -93,44 +86,38 @@ def layer_comparisons(
 ) -> Iterator[LayerComparison]:
     """Yield the comparison of each array with the oracle: of the layers forward, the loss, and the layers backward.
 
-    Args:
-        model: from `build_alexnet`, built on the device and under `precision`.
-        weights: what its weights should be, as `model.get_weights()` orders them, but not read from the device.
-        images: float32 `(n, h, w, c)`; two are enough, for each layer sums thousands of terms per image.
-        labels: integers `(n,)`.
-        precision: a name in `alexnet_repro.backend.precision.PRECISIONS`.
-        loss: a name in `alexnet_repro.model.LOSSES`.
-        device: what the model was built on, as `alexnet_repro.backend.devices.on_device` takes it.
+    `model` is `build_alexnet`'s, built on the device and under the precision; `weights` are what its `get_weights`
+    should return, but not read from the device; `images` are float32 `(n, h, w, c)`, `labels` integers `(n,)`: two are
+    enough, for each layer sums thousands of terms per image. `loss` is a name in `alexnet_repro.model.LOSSES`.
     """
     *body, head = model.layers
     hidden, last = error_bounds.arithmetics(precision, device)
-    pairs = iter(list(zip(weights[::2], weights[1::2], strict=True)))
+    pairs = zip(weights[::2], weights[1::2], strict=True)
     tensor = ops.convert_to_tensor(images, "float32")
     steps: list[_ProductLayer | _ExactLayer] = []
     for layer, exact in zip([*body, Logits(head)], oracle.EXACT_LAYERS, strict=True):
         output, pullback = with_pullback(layer, tensor)
+        computed = (precision, tensor, output, pullback)
         if isinstance(exact, oracle.Convolution | oracle.Dense):
-            arithmetic = last if exact.name == head.name else hidden
-            step: _ProductLayer | _ExactLayer = _ProductLayer(
-                precision, tensor, output, pullback, exact, arithmetic, *next(pairs)
-            )
+            arithmetic = hidden if exact.relu else last
+            steps.append(_ProductLayer(*computed, exact, arithmetic, *next(pairs)))
         else:
-            step = _ExactLayer(precision, tensor, output, pullback, exact)
-        yield (row := step.forward())
+            steps.append(_ExactLayer(*computed, exact))
+        yield (row := steps[-1].forward())
         if row.shapes:
             return
-        if isinstance(step, _ProductLayer) and exact.name == head.name:
+        if isinstance(step := steps[-1], _ProductLayer) and not step.exact.relu:
             yield step.probabilities(head(tensor))
-        steps.append(step)
         tensor = output
 
     losses, pullback = with_pullback(lambda logits: LOSSES[loss](labels, logits), tensor)
-    scale = LOSS_SCALE.get(precision, 1.0) / len(labels)
+    # As in training, gradients are kept in float16's range.
+    scale = (2.0**10 if precision == "mixed_float16" else 1.0) / len(labels)
     gradient, _ = pullback(ops.full((len(labels),), scale, "float32"))
     values, slope = oracle.EXACT_LOSSES[loss](labels, _float64(tensor))
     values_bound, slope_bound = error_bounds.loss_error_bound(loss, labels, _float64(tensor))
-    yield compare_arrays((loss, "loss", precision), _float64(losses), values, values_bound)
-    yield compare_arrays((loss, "gradient", precision), _float64(gradient), scale * slope, scale * slope_bound)
+    yield _compare_arrays((loss, "loss", precision), _float64(losses), values, values_bound)
+    yield _compare_arrays((loss, "gradient", precision), _float64(gradient), scale * slope, scale * slope_bound)
 
     while steps:
         step = steps.pop()
@@ -140,22 +127,14 @@ def layer_comparisons(
         yield from step.backward(incoming, gradient if steps else None, by_weights)
 
 
-def compare_arrays(
+def _compare_arrays(
     name: tuple[str, str, str],
     device: np.ndarray,
     expected: np.ndarray,
     bound: np.ndarray,
     products: DotProducts | None = None,
 ) -> LayerComparison:
-    """Compare what the device computed with what is right.
-
-    Args:
-        name: layer, array, and precision.
-        device: what was computed.
-        expected: what is right.
-        bound: how far off each element may be.
-        products: the products that were summed, if any were.
-    """
+    """Compare the device's array with the right one; `name` is layer, array and precision."""
     terms = products.terms if products else 0
     if device.shape != expected.shape:
         return LayerComparison(*name, terms, np.inf, 0.0, (), np.inf, shapes=(device.shape, expected.shape))
@@ -174,11 +153,10 @@ def _coarser_rounding(device: np.ndarray, expected: np.ndarray, products: DotPro
         return None
     passed = expected != 0  # by ReLU
     error = (device - expected)[passed]
-    for name, roundings in COARSER.items():
-        for rounding in roundings:
-            rest = error - (products.recompute_with(rounding) - products.z)[passed]
-            if np.square(rest).sum() < np.square(error).sum() / 4:
-                return name
+    for name, rounding in COARSER:
+        rest = error - (products.recompute_with(rounding) - products.z)[passed]
+        if np.square(rest).sum() < np.square(error).sum() / 4:
+            return name
     return None
 
 
@@ -193,7 +171,7 @@ class _LayerPass:
     exact: Any
 
     def _compare(self, array: str, device: Any, *expected: Any) -> LayerComparison:
-        return compare_arrays((self.exact.name, array, self.precision), _float64(device), *expected)
+        return _compare_arrays((self.exact.name, array, self.precision), _float64(device), *expected)
 
 
 @dataclass(frozen=True)
@@ -218,10 +196,10 @@ class _ProductLayer(_LayerPass):
         return self._compare("output", output, oracle.sigmoid(logits), bound / 4 + error_bounds.SIGMOID, products)
 
     def backward(self, dy: np.ndarray, dx: Any, by_weights: Sequence[Any]) -> Iterator[LayerComparison]:
-        exact, shape, dtype = self.exact, self.kernel.shape, self.arithmetic.dtype
+        exact, dtype = self.exact, self.arithmetic.dtype
         dz = dy * (_float64(self.output) > 0) if exact.relu else dy  # what the device's own output let pass
         by_kernel, by_bias = by_weights
-        x = self._operand(_float64(self.tensor))
+        x, kernel = self._operand(_float64(self.tensor)), self._operand(self.kernel)
         yield self._kernel_gradient(x, dz, by_kernel)
 
         rows = dz.reshape(-1, dz.shape[-1])
@@ -229,23 +207,25 @@ class _ProductLayer(_LayerPass):
         yield self._compare_rounded("bias gradient", by_bias, products, dtype)
 
         if dx is not None:
-            terms, kernel = exact.input_terms(shape), self._operand(self.kernel)
-            products = self._dot_products(exact.input_gradient, dz, kernel, x.shape, terms=terms)
-            if self._may_use_fft:
-                fourier = error_bounds.fourier_over_channels(dz, kernel.swapaxes(2, 3), products.z)
-                products = replace(products, fourier=fourier)
+            products = self._dot_products(
+                lambda z: error_bounds.fourier_over_channels(dz, kernel.swapaxes(2, 3), z),
+                *(exact.input_gradient, dz, kernel, x.shape),
+                terms=math.prod(-(-size // exact.strides) for size in kernel.shape[:-2]) * kernel.shape[-1],
+            )
             yield self._compare_rounded("input gradient", dx, products, keras.backend.standardize_dtype(dx.dtype))
 
     def _kernel_gradient(self, x: np.ndarray, dz: np.ndarray, device: np.ndarray) -> LayerComparison:
         exact, shape = self.exact, self.kernel.shape
         # A dense layer's has millions of elements: in blocks of rows it takes a tenth of the memory and less time.
-        size = shape[0] if isinstance(exact, oracle.Convolution) else DENSE_BLOCK
+        size = shape[0] if isinstance(exact, oracle.Convolution) else 256
         rows = []
         for at in range(0, shape[0], size):
             part = x if size == shape[0] else x[:, at : at + size]
-            products = self._dot_products(exact.kernel_gradient, part, dz, shape, terms=exact.kernel_terms(dz.shape))
-            if self._may_use_fft:
-                products = replace(products, fourier=error_bounds.fourier_over_images(part, dz, shape))
+            products = self._dot_products(
+                lambda _: error_bounds.fourier_over_images(x, dz, shape),
+                *(exact.kernel_gradient, part, dz, shape),
+                terms=dz[..., 0].size,
+            )
             row = self._compare_rounded("kernel gradient", device[at : at + size], products, self.arithmetic.dtype)
             rows.append(row if row.shapes else replace(row, index=(row.index[0] + at, *row.index[1:])))
         return max(rows, key=lambda row: row.ratio)
@@ -253,22 +233,23 @@ class _ProductLayer(_LayerPass):
     def _biased(self) -> tuple[DotProducts, np.ndarray, np.ndarray]:
         """Return the products, their sums with the bias, and the bound of those."""
         x, kernel, bias = map(self._operand, (_float64(self.tensor), self.kernel, self.bias))
-        products = self._dot_products(self.exact.product, x, kernel, terms=self.exact.product_terms(kernel.shape))
-        products = replace(products, bias=bias)
-        if self._may_use_fft:
-            products = replace(products, fourier=error_bounds.fourier_over_channels(x, kernel, products.z))
+        products = self._dot_products(
+            lambda z: error_bounds.fourier_over_channels(x, kernel, z),
+            *(self.exact.product, x, kernel),
+            terms=kernel[..., 0].size,
+        )
         z, dtype = products.z, self.arithmetic.dtype
-        return products, z + bias, products.bound() + half_ulp(z, dtype) + half_ulp(z + bias, dtype)
+        bound = replace(products, bias=bias).bound() + half_ulp(z, dtype) + half_ulp(z + bias, dtype)
+        return products, z + bias, bound
 
-    def _dot_products(self, *arguments: Any, terms: int) -> DotProducts:
-        return error_bounds.dot_products(*arguments, terms=terms, arithmetic=self.arithmetic)
-
-    @property
-    def _may_use_fft(self) -> bool:
+    def _dot_products(self, fourier: Callable[[np.ndarray], np.ndarray], *arguments: Any, terms: int) -> DotProducts:
+        """Return them with the bound by Fourier transforms, `fourier` of the sums, where those may be used."""
+        products = error_bounds.dot_products(*arguments, terms=terms, arithmetic=self.arithmetic)
         # cuDNN has no such transforms with strides. XLA might rewrite one to a convolution without: by simulation its
         # errors then stay within two thirds of the bound of plain sums, so that one is kept.
-        exact = self.exact
-        return self.arithmetic.may_use_fft and isinstance(exact, oracle.Convolution) and exact.strides == 1
+        if self.arithmetic.may_use_fft and isinstance(self.exact, oracle.Convolution) and self.exact.strides == 1:
+            return replace(products, fourier=fourier(products.z))
+        return products
 
     def _operand(self, array: np.ndarray) -> np.ndarray:
         return round_to(array, self.arithmetic.dtype)

@@ -21,7 +21,7 @@ SIGMOID_CLIP = 1e-7  # TensorFlow 2.0.0's
 class Convolution:
     """A convolution's product: each output is a sum over the patch of images under the kernel `(kh, kw, c, filters)`.
 
-    All three functions are linear in either argument; `*_terms` is the most products that one of their sums has.
+    All three functions are linear in either argument.
     """
 
     name: str
@@ -53,19 +53,6 @@ class Convolution:
                 padded[:, i : i + rows : self.strides, j : j + columns : self.strides] += shares[:, :, :, i, j]
         return padded[:, top : top + x_shape[1], left : left + x_shape[2]]
 
-    def product_terms(self, kernel_shape: Shape) -> int:
-        """Return the terms of an output: those of a whole patch."""
-        return int(np.prod(kernel_shape[:-1]))
-
-    def kernel_terms(self, dz_shape: Shape) -> int:
-        """Return the terms of a kernel's gradient: one per place that the kernel was applied to."""
-        return int(np.prod(dz_shape[:-1]))
-
-    def input_terms(self, kernel_shape: Shape) -> int:
-        """Return the terms of an input's gradient: one per kernel element that met it."""
-        height, width, _, filters = kernel_shape
-        return -(-height // self.strides) * -(-width // self.strides) * filters
-
     def _padding(self, x_shape: Shape, kernel_shape: Shape) -> list[tuple[int, int]]:
         """Return (before, after) of rows and of columns; the odd one comes after."""
         if self.padding == "valid":
@@ -86,6 +73,7 @@ class Dense:
 
     name: str
     relu: bool = True
+    strides = 1  # as of a kernel of one pixel
 
     def product(self, x: np.ndarray, kernel: np.ndarray) -> np.ndarray:
         """Return the sums, `(n, units)`."""
@@ -98,18 +86,6 @@ class Dense:
     def input_gradient(self, dz: np.ndarray, kernel: np.ndarray, _x_shape: Shape) -> np.ndarray:
         """Return the gradient by `x`."""
         return np.asarray(dz @ kernel.T)
-
-    def product_terms(self, kernel_shape: Shape) -> int:
-        """Return the terms of an output."""
-        return kernel_shape[0]
-
-    def kernel_terms(self, dz_shape: Shape) -> int:
-        """Return the terms of a kernel's gradient: one per image."""
-        return dz_shape[0]
-
-    def input_terms(self, kernel_shape: Shape) -> int:
-        """Return the terms of an input's gradient."""
-        return kernel_shape[1]
 
 
 @dataclass(frozen=True)
@@ -164,8 +140,7 @@ class Unchanged:
         return dy.reshape(x.shape)
 
 
-Layer = Convolution | Dense | MaxPooling | Unchanged
-EXACT_LAYERS: tuple[Layer, ...] = (
+EXACT_LAYERS: tuple[Convolution | Dense | MaxPooling | Unchanged, ...] = (
     Convolution("conv2d", strides=4, padding="valid"),
     MaxPooling("max_pooling2d"),
     Convolution("conv2d_1"),
@@ -262,14 +237,7 @@ def forward_pass(weights: Sequence[np.ndarray], images: np.ndarray) -> list[np.n
 def backward_pass(
     weights: Sequence[np.ndarray], images: np.ndarray, outputs: Sequence[np.ndarray], dlogits: np.ndarray
 ) -> list[np.ndarray]:
-    """Return the gradients by the weights, in their order.
-
-    Args:
-        weights: as for `forward_pass`.
-        images: as for `forward_pass`.
-        outputs: of `forward_pass`.
-        dlogits: the gradient by the logits.
-    """
+    """Return the gradients by the weights, in their order, from `forward_pass`'s outputs and the gradient by logits."""
     kernels, inputs = list(weights[::2]), [images.astype(np.float64), *outputs[:-1]]
     dy, gradients = dlogits, []
     for layer, x, y in zip(reversed(EXACT_LAYERS), reversed(inputs), reversed(outputs), strict=True):

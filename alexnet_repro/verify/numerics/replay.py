@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -24,30 +25,17 @@ LEARNING_RATE, MOMENTUM = 2.0**-7, 0.5
 class StepDigest:
     """The bits of one train step: its loss, and digests of what each layer's variables hold after it."""
 
-    loss: str
-    """As a hexadecimal float: equal text, equal bits."""
-    gradients: dict[str, str]
-    """Variable's path to the digest of its accumulated gradient."""
-    weights: dict[str, str]
-    """Variable's path to the digest of its value."""
+    loss: str  # as a hexadecimal float: equal text, equal bits
+    gradients: dict[str, str]  # the variable's path to the digest of its accumulated gradient
+    weights: dict[str, str]  # the variable's path to the digest of its value
 
 
-@dataclass(frozen=True)
-class Divergence:
-    """The first place where a run left the first one; steps count from 1."""
+class Divergence(NamedTuple):
+    """The first place where a run differs from the first one: the run's name, the step, from 1, and what differs."""
 
     run: str
-    """Which: `replay 2`, `another process`, …"""
     step: int
-    what: str
-    """`loss`, or `gradient of` or `weight` and the variable's path; the last layer first, as gradients flow."""
-
-    def __str__(self) -> str:
-        """Say what it means, and what to do next."""
-        return (
-            f"{self.run} differs from the first run in the {self.what} at step {self.step}: the device "
-            "didn't answer the same twice. Run it again; if it differs again with determinism on, suspect the hardware"
-        )
+    what: str  # `loss`, or `gradient of` or `weight` and the variable's path; the last layer first, as gradients flow
 
 
 class Replay:
@@ -63,15 +51,10 @@ class Replay:
         side: int = 224,
         seed: int = 0,
     ) -> None:
-        """Build the documented model from the seed and remember its state.
+        """Build the documented model, with weights and dropout from the seed, and keep its state.
 
-        Args:
-            loader: of the training images.
-            indices: of the training images in each step's batch, int64 `(steps, batch_size)`.
-            device: a name of `usable_devices`.
-            precision: a name of `PRECISIONS`; on a GPU, turn op determinism on before.
-            side: of the images that the model sees.
-            seed: of its weights and dropout.
+        `indices`, int64 `(steps, batch_size)`, choose each step's training images; `side` is what they are resized to.
+        On a GPU, turn op determinism on before.
         """
         self.indices, self.device, self.precision, self.seed = indices, device, precision, seed
         batch_size = indices.shape[1]
@@ -105,16 +88,16 @@ class Replay:
 def first_divergence(first: Sequence[StepDigest], other: Sequence[StepDigest], run: str) -> Divergence | None:
     """Return where `other`, called `run`, first differs from `first`; None if every bit is the same."""
     for number, (expected, found) in enumerate(zip(first, other, strict=True), 1):
-        if expected.loss != found.loss:
-            return Divergence(run, number, "loss")
-        for what, ours, theirs in (
-            ("gradient of", expected.gradients, found.gradients),
-            ("weight", expected.weights, found.weights),
-        ):
-            for path, digest in ours.items():
-                if theirs[path] != digest:
-                    return Divergence(run, number, f"{what} {path}")
+        digests = _digests(found)
+        for what, digest in _digests(expected).items():
+            if digests[what] != digest:
+                return Divergence(run, number, what)
     return None
+
+
+def _digests(step: StepDigest) -> dict[str, str]:
+    gradients = {f"gradient of {path}": digest for path, digest in step.gradients.items()}
+    return {"loss": step.loss, **gradients, **{f"weight {path}": digest for path, digest in step.weights.items()}}
 
 
 def _array(variable: keras.Variable) -> np.ndarray:

@@ -39,14 +39,14 @@ def test_replays_agree(replay, first, request):
     assert len(first) == STEPS
     for number in range(2, request.config.getoption("--replays") + 1):
         divergence = first_divergence(first, replay.run(), f"replay {number}")
-        assert divergence is None, str(divergence)
+        assert divergence is None
 
 
 def test_bfloat16_replays_agree():
     """So they are in mixed_bfloat16."""
     replay = new_replay("mixed_bfloat16")
     divergence = first_divergence(replay.run(), replay.run(), "replay 2")
-    assert divergence is None, str(divergence)
+    assert divergence is None
 
 
 def test_digests_cover_every_weight(first):
@@ -71,8 +71,7 @@ def test_first_divergence(changed, what):
     same = StepDigest("0x1", {"b": "1", "a": "1"}, {"b": "1", "a": "1"})
     assert first_divergence([same, same], [same, same], "replay 2") is None
     divergence = first_divergence([same, same], [same, changed], "replay 3")
-    assert (divergence.run, divergence.step, divergence.what) == ("replay 3", 2, what)
-    assert str(divergence).startswith(f"replay 3 differs from the first run in the {what} at step 2")
+    assert divergence == ("replay 3", 2, what)
 
 
 @pytest.mark.slow
