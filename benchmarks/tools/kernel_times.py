@@ -34,30 +34,27 @@ from alexnet_repro.verify.checks.config import CheckConfig
 from alexnet_repro.verify.checks.learning import LEARNABLE
 from alexnet_repro.verify.doctor.fingerprint import packages
 from alexnet_repro.verify.doctor.nvidia import read_nvidia
-from benchmarks.peers.timed import of_device, seconds_a_step
+from benchmarks.peers.timed import of_device, step_seconds
 
-GPU, PLANE = "gpu:0", "/device:GPU:0"  # Keras's name of it, and the profiler's
 XLA = {"auto": None, "on": True, "off": False}
-PROFILED = 10  # steps, at least
 LARGEST, WIDTH = 25, 90  # of the table: kernels, and characters of a name
 
 
 def kernels(space: Any, steps: int) -> tuple[float, list[tuple[float, float, str]]]:
     """Return the µs per step in which the GPU was busy, and per kernel: µs and calls per step, name; largest first.
 
-    Args:
-        space: the profile, an `XSpace`.
-        steps: updates made while it was recorded.
+    `space` is the profile, an `XSpace`, of this number of steps.
     """
     taken, calls, spans = Counter[str](), Counter[str](), []
-    for plane in (each for each in space.planes if each.name == PLANE):
-        for line in (each for each in plane.lines if "stream" in each.name.lower()):  # the other lines repeat them
-            for event in line.events:
-                name = plane.event_metadata[event.metadata_id].name
-                taken[name] += event.duration_ps
-                calls[name] += 1
-                start = line.timestamp_ns * 1000 + event.offset_ps
-                spans.append((start, start + event.duration_ps))
+    planes = [plane for plane in space.planes if plane.name == "/device:GPU:0"]
+    streams = ((plane, line) for plane in planes for line in plane.lines if "stream" in line.name.lower())
+    for plane, line in streams:  # the other lines repeat them
+        for event in line.events:
+            name = plane.event_metadata[event.metadata_id].name
+            taken[name] += event.duration_ps
+            calls[name] += 1
+            start = line.timestamp_ns * 1000 + event.offset_ps
+            spans.append((start, start + event.duration_ps))
     busy = end = 0
     for start, stop in sorted(spans):  # streams overlap: what two run at once counts once
         busy += max(0, stop - max(start, end))
@@ -84,8 +81,9 @@ def profile(options: argparse.Namespace) -> dict[str, Any]:
     """Return the step's configuration, seconds and kernels, as `lines` takes them."""
     batch, for_xla, loader = options.batch, XLA[options.xla], DataLoader.from_arrays(*synthetic_fashion(), seed=0)
     recipe = dataclasses.replace(LEARNABLE, draw_size=batch, batch_size=batch)
-    with CheckConfig(GPU, options.precision).running():
-        model, _ = CheckConfig(GPU, options.precision).model(for_xla=for_xla)
+    config = CheckConfig("gpu:0", options.precision)
+    with config.running():
+        model, _ = config.model(for_xla=for_xla)
         step = best_train_step(model, loader, recipe, jit_compile="auto" if for_xla is None else for_xla)
         updates = step.updates_per_call
         indices = loader.draw_train_indices(updates * batch).reshape(updates, batch)
@@ -93,8 +91,8 @@ def profile(options: argparse.Namespace) -> dict[str, Any]:
         step(indices)
         synchronize()
         first = time.perf_counter() - start
-        seconds = seconds_a_step(lambda: step(indices), lambda _: synchronize(), of_device("gpu"), updates)
-        calls = math.ceil(PROFILED / updates)
+        seconds = step_seconds(lambda: step(indices), lambda _: synchronize(), of_device("gpu"), updates)
+        calls = math.ceil(10 / updates)
         busy, found = kernels(recorded(lambda: step(indices), calls), calls * updates)
     case = {"batch": batch, "precision": options.precision, "xla": "on" if step.classifier.jit_compile else "off"}
     case |= {"deterministic": options.deterministic, "updates_per_call": updates}

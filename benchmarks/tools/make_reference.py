@@ -29,17 +29,11 @@ def main() -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument(
-        "--processes",
-        type=int,
-        default=MIN_PROCESSES_TO_FAIL,
-        metavar="N",
-        help=f"number of processes: at least {MIN_PROCESSES}, and {MIN_PROCESSES_TO_FAIL} for anything to fail by it; "
-        "the more, the smaller the slowdown that is detectable (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--into", type=Path, metavar="FILE", help="another file (recorded_noise.json, for gate_power.py)"
-    )
+    help_ = f"number of processes: at least {MIN_PROCESSES}, and {MIN_PROCESSES_TO_FAIL} for anything to fail by it; "
+    help_ += "the more, the smaller the slowdown that is detectable (default: %(default)s)"
+    parser.add_argument("--processes", type=int, default=MIN_PROCESSES_TO_FAIL, metavar="N", help=help_)
+    help_ = "another file (recorded_noise.json, for gate_power.py)"
+    parser.add_argument("--into", type=Path, metavar="FILE", help=help_)
     parser.add_argument("--note", default="", help="kept beside the timings: what else was going on, for one")
     arguments, options = parser.parse_known_args()
     if arguments.processes < MIN_PROCESSES:
@@ -53,8 +47,7 @@ def main() -> int:
     except ValueError as error:
         print(error, file=sys.stderr)
         return 1
-    for path in paths:
-        print(f"kept in {path}; commit it")
+    print("\n".join(f"kept in {path}; commit it" for path in paths))
     return 0
 
 

@@ -33,16 +33,13 @@ def test_update_of_one_device():
 
 
 def test_update_of_two_machines():
-    """The parts of eight devices' update, their sum, the rate and what costs most, worked out by hand."""
+    """The parts of eight devices' update, and their sum, worked out by hand."""
     update = update_time(8, 8, FIGURES)
     assert update.compute == 3.0
     assert update.bandwidth == pytest.approx(2 * 7 / 8 * 400 / 10)  # 70
     assert update.latency == pytest.approx(2 * (6 * 0.5 + 2.0))  # 10
     assert update.input == pytest.approx(0.64)
-    assert update.seconds == pytest.approx(83.64)
-    assert update.rate == pytest.approx(64 / 83.64)
-    assert update.costliest == "bandwidth"
-    assert update.updates_per_epoch == pytest.approx(937.5)
+    assert sum(update) == pytest.approx(83.64)
 
 
 def test_efficiencies():
@@ -56,7 +53,7 @@ def test_nominal_figures():
     """An H100 at half of 989.4 TFLOP/s has 88,956 images/s; eight ports carry 400 GB/s, one 50."""
     assert 1 / script.nominal().image == pytest.approx(88_956, rel=1e-4)
     assert script.nominal().outside.bandwidth == 50e9
-    assert script.nominal(ports=8).outside.bandwidth == 400e9
+    assert script.nominal(8).outside.bandwidth == 400e9
 
 
 @pytest.mark.parametrize(
@@ -70,8 +67,7 @@ def test_nominal_figures():
 )
 def test_what_breaks(devices, images, share, broken):
     """What costs most, where efficiency is below 0.9; and the data set, where an update takes more than it has."""
-    assert script.breaks(update_time(devices, images, FIGURES), share) == broken
-    assert set(broken) <= script.KNOBS.keys()
+    assert script.breaks(devices, images, update_time(devices, images, FIGURES), share) == broken
 
 
 def test_measured_figures_take_the_place_of_nominal_ones():
@@ -93,4 +89,4 @@ def test_measured_figures_take_the_place_of_nominal_ones():
 def test_documented_table_is_the_scripts(ports):
     """The page shows what the script prints."""
     page = (ROOT / "docs/growing.md").read_text()
-    assert "\n".join(script.table(script.nominal(ports=ports), 512, 4096)) in page
+    assert "\n".join(script.table(script.nominal(ports))) in page
