@@ -27,7 +27,6 @@ from pathlib import Path
 from typing import Any
 
 Case = dict[str, Any]
-KEY = ("what", "precision", "batch")
 SIDES = ("ours", "theirs")
 
 
@@ -56,8 +55,7 @@ def take_turns(sides: dict[str, str], turns: int, limit: float) -> Iterator[Case
     """Yield every case, with its side and turn."""
     for number in range(1, turns + 1):
         for side, command in sides.items():
-            for case in run_side(command, limit):
-                yield {"side": side, "turn": number, **case}
+            yield from ({"side": side, "turn": number, **case} for case in run_side(command, limit))
 
 
 def table(found: Sequence[Case]) -> str:
@@ -70,27 +68,29 @@ def table(found: Sequence[Case]) -> str:
     if len(devices) > 1:
         raise ValueError(f"the sides can't be compared: they ran on {' and '.join(devices)}")
     lines = [f"on {', '.join(devices)}; images/s: median of all rounds (least to most)"]
-    for key in dict.fromkeys(tuple(case[name] for name in KEY) for case in found):
-        what, precision, batch = key
+    works: dict[tuple[Any, ...], list[Case]] = {}
+    for case in found:
+        works.setdefault((case["what"], case["precision"], case["batch"]), []).append(case)
+    for (what, precision, batch), both in works.items():
         lines.append(f"{what}, {precision}, batch of {batch}")
         medians: dict[str, float] = {}
         for side in SIDES:
-            its = [case for case in found if case["side"] == side and key == tuple(case[name] for name in KEY)]
+            its = [case for case in both if case["side"] == side]
             reasons = dict.fromkeys((case["configuration"], case["failed"]) for case in its if "failed" in case)
             lines += [f"  {side}: none by {configuration}: {why}" for configuration, why in reasons]
-            speeds: dict[str, list[float]] = {}
+            timed: dict[str, list[Case]] = {}
             for case in its:
-                each = speeds.setdefault(case["configuration"], [])
-                each += [batch / seconds for seconds in case.get("seconds", ())]
-            best = max(speeds, key=lambda name: statistics.median(speeds[name] or [0]), default="")
-            if not speeds.get(best):
+                if "seconds" in case:
+                    timed.setdefault(case["configuration"], []).append(case)
+            if not timed:
                 continue
+            speeds = {name: [batch / each for case in timed[name] for each in case["seconds"]] for name in timed}
+            best = max(speeds, key=lambda name: statistics.median(speeds[name]))
             medians[side] = statistics.median(speeds[best])
-            its_best = [case for case in its if case["configuration"] == best and "seconds" in case]
-            memory = max(case["peak memory, bytes"] for case in its_best) / 1e6
+            memory = max(case["peak memory, bytes"] for case in timed[best]) / 1e6
             lines.append(
                 f"  {side}: {medians[side]:,.1f} ({min(speeds[best]):,.1f} to {max(speeds[best]):,.1f}) by {best}; "
-                f"{len(its_best)} turns, {memory:,.0f} MB"
+                f"{len(timed[best])} turns, {memory:,.0f} MB"
             )
         if len(medians) == 2:
             lines.append(f"  ours over theirs: {medians['ours'] / medians['theirs']:.3f}")
@@ -105,14 +105,14 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=2)
     parser.add_argument("--limit", type=float, default=300, help="seconds a process may take (%(default)s)")
     parser.add_argument("--read", type=Path, metavar="FILE", help="the lines of an earlier run")
-    asked = parser.parse_args()
-    if asked.read:
-        found = list(cases(asked.read.read_text(encoding="utf-8").splitlines()))
-    elif asked.theirs is None:
+    options = parser.parse_args()
+    if options.read:
+        found = list(cases(options.read.read_text(encoding="utf-8").splitlines()))
+    elif options.theirs is None:
         parser.error("OURS and THEIRS are needed, or --read")
     else:
         found = []
-        for case in take_turns({"ours": asked.ours, "theirs": asked.theirs}, asked.turns, asked.limit):
+        for case in take_turns({"ours": options.ours, "theirs": options.theirs}, options.turns, options.limit):
             print(json.dumps(case), flush=True)
             found.append(case)
     print(table(found))

@@ -30,15 +30,8 @@ def peak(what: str, precision: str, batch: int) -> int:
     from alexnet_repro.backend.precision import precision as numerics
     from alexnet_repro.training.classifier import build_classifier
 
-    recipe = dataclasses.replace(
-        Recipe.documented(),
-        draw_size=batch,
-        batch_size=batch,
-        epochs=1,
-        draws_per_epoch=UPDATES,
-        preliminary_draws=0,
-        save_every=None,
-    )
+    one_epoch = {"epochs": 1, "draws_per_epoch": UPDATES, "preliminary_draws": 0, "save_every": None}
+    recipe = dataclasses.replace(Recipe.documented(), draw_size=batch, batch_size=batch, **one_epoch)
     keras.utils.set_random_seed(0)
     with numerics(precision):
         model = build_alexnet()
@@ -58,14 +51,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("times", type=int, nargs="?", default=3)
     parser.add_argument("batch", type=int, nargs="?", default=128)
-    asked = parser.parse_args()
+    options = parser.parse_args()
     for precision in PRECISIONS:
         peaks: dict[str, list[float]] = {"training": [], "step": []}
-        for what in asked.times * tuple(peaks):
+        for what in options.times * tuple(peaks):
             with ProcessPoolExecutor(1, get_context("spawn")) as fresh:
-                peaks[what].append(fresh.submit(peak, what, precision, asked.batch).result() / 1e6)
+                peaks[what].append(fresh.submit(peak, what, precision, options.batch).result() / 1e6)
         ratio = statistics.median(peaks["training"]) / statistics.median(peaks["step"])
-        case = {"what": "peak resident memory, MB", "precision": precision, "batch": asked.batch, "updates": UPDATES}
+        case = {"what": "peak resident memory, MB", "precision": precision, "batch": options.batch, "updates": UPDATES}
         print(json.dumps({**case, **peaks, "ratio": round(ratio, 3)}), flush=True)
 
 

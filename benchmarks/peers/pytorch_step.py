@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from benchmarks.peers.timed import Rows, arguments, of_device, say, seconds_a_step
+from benchmarks.peers.timed import Rows, arguments, of_device, reason, say, step_seconds
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 GPU = DEVICE.type == "cuda"
@@ -46,15 +46,8 @@ def wait(_: object) -> None:
         torch.cuda.synchronize()
 
 
-def peak_memory() -> int:
-    """Return the peak in bytes: of a GPU's memory in this case, or of this process's so far."""
-    if GPU:
-        return torch.cuda.max_memory_allocated()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-
-
 class Step(nn.Module):
-    """The network on one batch, which is on the device: its logits, or in training their loss."""
+    """The network on one batch, which is on the device: its logits, or in training their mean loss."""
 
     def __init__(self, batch: int, precision: str, layout: str) -> None:
         """Draw weights and the batch."""
@@ -115,15 +108,18 @@ def measure(what: str, batch: int, precision: str, layout: str, mode: str, rows:
         if GPU:
             torch.cuda.reset_peak_memory_stats()
         made = work(what, batch, precision, layout, mode)
-        seconds = seconds_a_step(made, wait, rows)
+        seconds = step_seconds(made, wait, rows)
         loss = made().float()
         if not bool(torch.isfinite(loss).all()):
             case["failed"], seconds = "the result isn't finite", []
-        case["tf32"], case["peak memory, bytes"] = tf32, peak_memory()
+        case["tf32"], case["peak memory, bytes"] = tf32, torch.cuda.max_memory_allocated()
+        if not GPU:  # of this process so far
+            memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            case["peak memory, bytes"] = memory * (1 if sys.platform == "darwin" else 1024)
     except torch.OutOfMemoryError:
         seconds, case["failed"] = [], "doesn't fit into the device's memory"
     except Exception as error:  # noqa: BLE001 - the other cases are still worth knowing
-        seconds, case["failed"] = [], f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        seconds, case["failed"] = [], reason(error)
     say(what, batch, seconds, **case)
     made = None
     torch.compiler.reset()
@@ -142,8 +138,8 @@ def main() -> None:
     parser.add_argument("--layout", nargs="+", choices=LAYOUTS, default=("channels_last",) if GPU else tuple(LAYOUTS))
     modes = MODES[:3] if GPU else MODES[:1]
     parser.add_argument("--mode", nargs="+", choices=MODES, default=modes, help="of torch.compile; eager: none")
-    asked, rows = arguments(parser, of_device("gpu" if GPU else "cpu"))
-    for case in itertools.product(asked.what, asked.batch, asked.precision, asked.layout, asked.mode):
+    options, rows = arguments(parser, of_device("gpu" if GPU else "cpu"))
+    for case in itertools.product(options.what, options.batch, options.precision, options.layout, options.mode):
         measure(*case, rows)
 
 

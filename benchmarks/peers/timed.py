@@ -13,7 +13,7 @@ WARM_UP_SECONDS = 0.5  # a GPU's clocks take that long to rise
 
 
 class Rows(NamedTuple):
-    """How long a case is timed: at least so many steps before the first round, rounds, at least so many steps each."""
+    """How long a case is timed: minimum steps before the first round, rounds, and minimum steps per round."""
 
     warm_up: int
     rounds: int
@@ -29,18 +29,15 @@ def arguments(parser: argparse.ArgumentParser, usual: Rows) -> tuple[argparse.Na
     """Return the parsed command line, and how long to time."""
     parser.add_argument("--rounds", type=int, default=usual.rounds)
     parser.add_argument("--steps", type=int, default=usual.steps, help="per round, pipelined (%(default)s)")
-    asked = parser.parse_args()
-    return asked, usual._replace(rounds=asked.rounds, steps=asked.steps)
+    options = parser.parse_args()
+    return options, usual._replace(rounds=options.rounds, steps=options.steps)
 
 
-def seconds_a_step(work: Callable[[], Any], wait: Callable[[Any], object], rows: Rows, updates: int = 1) -> list[float]:
+def step_seconds(work: Callable[[], Any], wait: Callable[[Any], object], rows: Rows, updates: int = 1) -> list[float]:
     """Return the seconds per step of each round.
 
-    Args:
-        work: makes `updates` steps; may return before the device has made them.
-        wait: returns once the device has, given what `work` returned last.
-        rows: how many.
-        updates: steps per call.
+    `work` makes `updates` steps, and may return before the device has made them; `wait` returns once it has, given what
+    `work` returned last.
     """
     wait(work())  # compiles
     made, began = updates, time.perf_counter()
@@ -62,8 +59,13 @@ def seconds_a_step(work: Callable[[], Any], wait: Callable[[Any], object], rows:
 
 def say(what: str, batch: int, seconds: Sequence[float], **more: object) -> None:
     """Print a case as a line of JSON; without `seconds`, `more` says why there are none."""
-    speed = {}
+    case = {"what": what, "batch": batch, **more}
     if seconds:
         median = statistics.median(seconds)
-        speed = {"images/s": batch / median, "median": median, "seconds": list(seconds)}
-    print(json.dumps({"what": what, "batch": batch, **more, **speed}), flush=True)
+        case |= {"images/s": batch / median, "median": median, "seconds": list(seconds)}
+    print(json.dumps(case), flush=True)
+
+
+def reason(error: Exception) -> str:
+    """Return why a case has no result, in one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"

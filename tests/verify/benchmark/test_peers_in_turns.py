@@ -77,7 +77,7 @@ def test_steps_are_pipelined(monkeypatch):
     clock = iter(range(0, 1000, 12))
     monkeypatch.setattr(timed, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
     done = []
-    seconds = timed.seconds_a_step(
+    seconds = timed.step_seconds(
         lambda: done.append("call"), lambda _: done.append("wait"), timed.Rows(warm_up=4, rounds=2, steps=5), updates=2
     )
     assert seconds == [2.0, 2.0]  # 12 s for three calls of two steps
