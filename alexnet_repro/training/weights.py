@@ -44,20 +44,15 @@ def save_weights(model: keras.Model, path: str | os.PathLike[str]) -> Path:
         ValueError, OSError: as `check_weights_path`; or the disk is full. The file that was there before still is.
     """
     path = check_weights_path(path).resolve()  # a link stays, and points to the new file
-    _check_space(model, path)
-    with atomic_path(path, suffix=SUFFIX) as tmp_path:
-        model.save_weights(tmp_path, overwrite=True)
-    return path
-
-
-def _check_space(model: keras.Model, path: Path) -> None:
-    """Refuse weights that the disk has no room for: if it fills up while HDF5 writes, HDF5 crashes the process."""
     optimizer = getattr(model, "optimizer", None)
     saved = [*model.variables, *(optimizer.variables if optimizer else [])]
     needed = 4 * sum(math.prod(each.shape) for each in saved)  # bytes: they are float32 under every precision
     free = shutil.disk_usage(path.parent).free
-    if free < needed:
+    if free < needed:  # if the disk fills up while HDF5 writes, HDF5 crashes the process
         raise OSError(f"{path} can't be written: {needed:,} bytes are needed there, {free:,} are free")
+    with atomic_path(path, suffix=SUFFIX) as tmp_path:
+        model.save_weights(tmp_path, overwrite=True)
+    return path
 
 
 def weights_digest(model: keras.Model) -> str:
@@ -79,10 +74,7 @@ def load_weights(model: keras.Model, path: str | os.PathLike[str]) -> None:
 
     The file, whatever its name, is what Keras 3 saves (`.weights.h5`, `.keras`), or HDF5 as TensorFlow 2.0.0 wrote it:
     weights alone, as the document's `5.6_alexnet_weights.h5`, or a full model. Nothing in it is run or unpickled.
-
-    Args:
-        model: from `build_alexnet`, or any whose layers have Keras's default names.
-        path: the file.
+    The model is from `build_alexnet`, or any whose layers have Keras's default names.
 
     Raises:
         WeightsError: the file can't be read, is none of these, or is another model's: one line names the first
@@ -92,13 +84,12 @@ def load_weights(model: keras.Model, path: str | os.PathLike[str]) -> None:
     layers = {layer.name: layer.weights for layer in model.layers if layer.weights}
     if not layers:
         raise ValueError("the model has no weights to load yet; build it first")
-    arrays = read_weights(
-        path,
-        {
-            name: [Variable(each.name, tuple(each.shape), keras.backend.standardize_dtype(each.dtype)) for each in own]
-            for name, own in layers.items()
-        },
-    )
+    dtype = keras.backend.standardize_dtype
+    wanted = {
+        name: [Variable(each.name, tuple(each.shape), dtype(each.dtype)) for each in own]
+        for name, own in layers.items()
+    }
+    arrays = read_weights(path, wanted)
     for name, own in layers.items():
         for variable, array in zip(own, arrays[name], strict=True):
             variable.assign(array)

@@ -6,9 +6,9 @@ import os
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import h5py
 import numpy as np
@@ -40,76 +40,52 @@ class _Refused(Exception):  # noqa: N818  # it says why, and becomes a WeightsEr
     """Why a readable file is refused."""
 
 
-class _Found(NamedTuple):
-    layers: dict[str, list[Any]]
-    """The datasets of each layer with weights, in the layer's own order."""
-    in_order: bool
-    """Whether the layers are in the model's order, so that names may differ."""
-
-
 def read_weights(path: str | os.PathLike[str], wanted: Mapping[str, Sequence[Variable]]) -> dict[str, list[np.ndarray]]:
     """Return each layer's arrays in a weights file, in the order of `wanted`.
 
     The file is Keras 3's `.weights.h5` or `.keras`, or HDF5 as TensorFlow 2.0.0's `save_weights` or `save` wrote it.
     Of a `.keras` archive and of a full model only the arrays are read; no model is built from its configuration.
-
-    Args:
-        path: the file, under any name.
-        wanted: the variables of each layer that has some, by the layer's name, in the model's order.
+    `wanted` has the variables of each layer with weights, by the layer's name, in the model's order.
 
     Raises:
         WeightsError: it can't be read, is none of these, has a Lambda layer, or a layer or variable differs from the
             model's: the message has one line and names the first.
     """
-    path = Path(path)
     try:
-        with _open(path) as raw:
-            try:
-                with _hdf5(raw) as file:
-                    matched = _match(_find(file), wanted)
-                    return {name: [np.asarray(dataset[()]) for dataset in matched[name]] for name in wanted}
-            except DAMAGE as error:
-                reason = " ".join(str(error).split()) or type(error).__name__
-                raise _Refused(f"it is truncated or corrupt ({reason})") from error
+        try:
+            with _hdf5(Path(path)) as file:
+                return _match(*_find(file), wanted)
+        except DAMAGE as error:
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise _Refused(f"it is truncated or corrupt ({reason})") from error
     except _Refused as refused:
         raise WeightsError(f"{path} doesn't hold this model's weights: {refused}") from refused.__cause__
 
 
-def _open(path: Path) -> BinaryIO:
+@contextmanager
+def _hdf5(path: Path) -> Iterator[h5py.File]:
+    """Open the HDF5 file that is at `path`, or in the archive there."""
     try:
         if path.is_dir():
             raise _Refused("it is a folder; name a file in it")
         if path.exists() and not path.is_file():  # a pipe would be waited for
             raise _Refused("it isn't a regular file")
-        return path.open("rb")
+        raw: IO[bytes] = path.open("rb")
     except OSError as error:
         raise _Refused(f"it can't be read: {error.strerror}") from error
-
-
-@contextmanager
-def _hdf5(raw: BinaryIO) -> Iterator[h5py.File]:
-    """Open the HDF5 file that `raw` is, or that is in its archive."""
-    start = raw.read(64)
-    raw.seek(0)
-    if start.startswith(HDF5):
-        with h5py.File(raw, "r") as file:
-            yield file
-    elif start.startswith(ZIP):
-        with zipfile.ZipFile(raw) as archive:
-            _refuse_other_archives(archive)
-            with archive.open(INSIDE) as inside, h5py.File(inside, "r") as file:
-                yield file
-    elif start:
-        raise _Refused(f"it is neither HDF5 nor .keras; it starts with {start[:24]!r}")
-    else:
-        raise _Refused("it is empty")
-
-
-def _refuse_other_archives(archive: zipfile.ZipFile) -> None:
-    missing = {"config.json", INSIDE} - set(archive.namelist())
-    if missing:
-        raise _Refused(f"it is a ZIP archive, but not a .keras one: it has no {min(missing)}")
-    _refuse_code(archive.read("config.json"))
+    with ExitStack() as stack:
+        start = stack.enter_context(raw).read(64)
+        raw.seek(0)
+        if start.startswith(ZIP):
+            archive = stack.enter_context(zipfile.ZipFile(raw))
+            if missing := {"config.json", INSIDE} - set(archive.namelist()):
+                raise _Refused(f"it is a ZIP archive, but not a .keras one: it has no {min(missing)}")
+            _refuse_code(archive.read("config.json"))
+            raw = stack.enter_context(archive.open(INSIDE))
+        elif not start.startswith(HDF5):
+            other = f"neither HDF5 nor .keras; it starts with {start[:24]!r}"
+            raise _Refused(f"it is {other if start else 'empty'}")
+        yield stack.enter_context(h5py.File(raw, "r"))
 
 
 def _refuse_code(config: str | bytes) -> None:
@@ -122,28 +98,20 @@ def _refuse_code(config: str | bytes) -> None:
     json.loads(config, object_hook=check)
 
 
-def _find(file: h5py.File) -> _Found:
+def _find(file: h5py.File) -> tuple[dict[str, list[Any]], bool]:
+    """Return each layer's datasets, and whether the layers are in the model's order, so that names may differ."""
     if "model_config" in file.attrs:  # of a full model
         _refuse_code(file.attrs["model_config"])
-    if _names(file, "layer_names"):
-        return _Found(_tensorflow_2(file), in_order=True)
-    if "model_weights" in file and _names(_member(file, "model_weights"), "layer_names"):
-        return _Found(_tensorflow_2(_member(file, "model_weights")), in_order=True)
-    if "layers" in file:
-        return _Found(_keras_3(_member(file, "layers")), in_order=False)
-    raise _Refused(f"it is HDF5, but of another layout than Keras 3's or TensorFlow 2.0.0's: it has {sorted(file)}")
-
-
-def _tensorflow_2(group: h5py.Group) -> dict[str, list[Any]]:
-    layers = {name: _member(group, name) for name in _names(group, "layer_names")}
-    variables = {name: _names(layer, "weight_names") for name, layer in layers.items()}
-    return {name: [_member(layers[name], each) for each in names] for name, names in variables.items() if names}
-
-
-def _keras_3(group: h5py.Group) -> dict[str, list[Any]]:
-    """Read Keras 3's groups, named by class (`conv2d_1`), as the documented layers are."""
+    for group in (file, *([_member(file, "model_weights")] if "model_weights" in file else [])):
+        if names := _names(group, "layer_names"):  # TensorFlow 2.0.0's
+            layers = {name: (_member(group, name), _names(_member(group, name), "weight_names")) for name in names}
+            return {name: [_member(layer, each) for each in own] for name, (layer, own) in layers.items() if own}, True
+    if "layers" not in file:
+        raise _Refused(f"it is HDF5, but of another layout than Keras 3's or TensorFlow 2.0.0's: it has {sorted(file)}")
+    group = _member(file, "layers")  # Keras 3's, named by class (`conv2d_1`), as the documented layers are
     variables = {name: _member(group, f"{name}/vars") for name in group if "vars" in _member(group, name)}
-    return {name: [_member(each, str(n)) for n in range(len(each))] for name, each in variables.items() if len(each)}
+    found = {name: [_member(each, str(n)) for n in range(len(each))] for name, each in variables.items()}
+    return {name: datasets for name, datasets in found.items() if datasets}, False
 
 
 def _names(group: h5py.Group, attribute: str) -> list[str]:
@@ -168,36 +136,36 @@ def _member(group: h5py.Group, name: str) -> Any:
     return group
 
 
-def _match(found: _Found, wanted: Mapping[str, Sequence[Variable]]) -> dict[str, list[Any]]:
-    """Return the datasets of each layer wanted: by name if the names agree, otherwise by order if there is one."""
-    if found.layers.keys() == wanted.keys():
-        theirs = {name: name for name in wanted}
-    elif found.in_order and len(found.layers) == len(wanted):  # of a second model in one process: conv2d_5 …
-        theirs = dict(zip(wanted, found.layers, strict=True))
-    else:
-        missing = ", ".join(name for name in wanted if name not in found.layers) or "none"
-        extra = ", ".join(name for name in found.layers if name not in wanted) or "none"
+def _match(
+    found: Mapping[str, Sequence[Any]], in_order: bool, wanted: Mapping[str, Sequence[Variable]]
+) -> dict[str, list[np.ndarray]]:
+    """Return the arrays of each layer wanted: by name if the names agree, otherwise by order if there is one."""
+    if found.keys() != wanted.keys() and not (in_order and len(found) == len(wanted)):
+        missing = ", ".join(name for name in wanted if name not in found) or "none"
+        extra = ", ".join(name for name in found if name not in wanted) or "none"
         raise _Refused(
-            f"it has {len(found.layers)} layers with weights, the model has {len(wanted)}; "
+            f"it has {len(found)} layers with weights, the model has {len(wanted)}; "
             f"missing in the file: {missing}; only in the file: {extra}"
         )
-    for name, variables in wanted.items():
-        _compare(name, theirs[name], found.layers[theirs[name]], variables)
-    return {name: found.layers[theirs[name]] for name in wanted}
+    # By order: of a second model in one process, whose names are conv2d_5 …
+    pairs = dict(zip(wanted, wanted if found.keys() == wanted.keys() else found, strict=True))
+    for name, theirs in pairs.items():
+        layer = f"layer {name}" if name == theirs else f"layer {name} ({theirs} in the file)"
+        _compare(layer, found[theirs], wanted[name])
+    return {name: [np.asarray(dataset[()]) for dataset in found[theirs]] for name, theirs in pairs.items()}
 
 
-def _compare(name: str, theirs: str, datasets: Sequence[Any], variables: Sequence[Variable]) -> None:
-    layer = f"layer {name}" if name == theirs else f"layer {name} ({theirs} in the file)"
+def _compare(layer: str, datasets: Sequence[Any], variables: Sequence[Variable]) -> None:
     if len(datasets) != len(variables):
         ours = ", ".join(variable.name for variable in variables)
         raise _Refused(f"{layer} has {len(datasets)} variables in the file and {len(variables)} in the model ({ours})")
     for dataset, variable in zip(datasets, variables, strict=True):
         if not isinstance(dataset, h5py.Dataset):
             raise TypeError(f"{dataset.name} is no array")
-        shape, dtype = dataset.shape, str(dataset.dtype)
-        if shape != variable.shape:
-            raise _Refused(
-                f"{layer}, variable {variable.name}: shape {shape} in the file, {variable.shape} in the model"
-            )
-        if dtype != variable.dtype:  # converting would change the weights, or not be possible
-            raise _Refused(f"{layer}, variable {variable.name}: {dtype} in the file, {variable.dtype} in the model")
+        # Other dtypes are refused: converting would change the weights, or not be possible.
+        for what, there, here in (
+            ("shape ", dataset.shape, variable.shape),
+            ("", str(dataset.dtype), variable.dtype),
+        ):
+            if there != here:
+                raise _Refused(f"{layer}, variable {variable.name}: {what}{there} in the file, {here} in the model")
