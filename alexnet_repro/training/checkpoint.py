@@ -11,8 +11,6 @@ import logging
 import os
 import sys
 import time
-import zipfile
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,16 +26,16 @@ from alexnet_repro.files import atomic_path, nested_differences
 from alexnet_repro.training.history import History
 from alexnet_repro.training.recipe import Recipe
 from alexnet_repro.training.weights import arrays_digest
+from alexnet_repro.training.weights_file import DAMAGE
 
 logger = logging.getLogger(__name__)
 
 PATTERN = "update-*.npz"
 DESCRIPTION = "description"
 FORMAT = 3
-DAMAGE = (OSError, ValueError, KeyError, EOFError, TypeError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
-class UnusableCheckpointError(Exception):
+class _UnusableError(Exception):
     """A checkpoint is corrupt, or belongs to a different run."""
 
 
@@ -55,9 +53,8 @@ class Checkpoints:
     def opened(self, variables: Sequence[Any], identity: Mapping[str, Any]) -> Iterator["Store"]:
         """Lock the folder for one training, until it ends.
 
-        Args:
-            variables: Keras variables that are saved and restored, always in the same order.
-            identity: of the training, as `identity` returns it; checkpoints of a different one are skipped.
+        The Keras `variables` are saved and restored, always in the same order; checkpoints of a different `identity`,
+        as the function of that name returns it, are skipped.
 
         Raises:
             OSError: another training has the lock, or the folder can't be written to.
@@ -89,8 +86,7 @@ class Store:
     def save(self, history: History, *, needed: bool = True) -> Path | None:
         """Save a checkpoint, and remove the oldest beyond those that are kept.
 
-        Returns:
-            The file; None if it can't be written and isn't `needed`: then that is logged as a warning.
+        Returns its file; None if it can't be written and isn't `needed`: then that is logged as a warning.
 
         Raises:
             OSError: it can't be written but is needed; the message names the latest checkpoint.
@@ -98,18 +94,13 @@ class Store:
         path = self.settings.folder / f"update-{len(history.losses):08}.npz"
         arrays = {f"{i:03}": np.asarray(ops.convert_to_numpy(each)) for i, each in enumerate(self.variables)}
         arrays |= {"losses": history.losses, "accuracies": history.accuracies}
-        description = {
-            "format": FORMAT,
-            "identity": dict(self.identity),
-            "versions": backend_versions(),
-            **history.as_data(),
-            "sha256": arrays_digest(sorted(arrays.items())),
-        }
-        members: dict[str, Any] = {**arrays, DESCRIPTION: np.frombuffer(json.dumps(description).encode(), np.uint8)}
+        description = {"format": FORMAT, "identity": dict(self.identity), "versions": _versions(), **history.as_data()}
+        description["sha256"] = arrays_digest(sorted(arrays.items()))
+        arrays[DESCRIPTION] = np.frombuffer(json.dumps(description).encode(), np.uint8)
         try:
             with atomic_path(path, suffix=path.suffix) as tmp_path:
                 with tmp_path.open("wb") as file:
-                    np.savez(file, allow_pickle=False, **members)
+                    np.savez(file, allow_pickle=False, **arrays)
                 latest = max([_saved(each)[0] for each in self.files()], default=0)
                 os.utime(tmp_path, ns=2 * (max(time.time_ns(), latest + 1),))  # a clock may have gone back
         except OSError as error:
@@ -139,7 +130,7 @@ class Store:
         for path in files:
             try:
                 history, values = self._read(path)
-            except UnusableCheckpointError as error:
+            except _UnusableError as error:
                 logger.warning("%s skipped: %s", path, error)
                 continue
             for variable, value in zip(self.variables, values, strict=True):
@@ -149,7 +140,7 @@ class Store:
         if files:
             raise OSError(f"no checkpoint in {self.settings.folder} is usable; to start fresh, move them away")
         logger.info("no checkpoint in %s: starting fresh", self.settings.folder)
-        return History.empty()
+        return History()
 
     def _read(self, path: Path) -> tuple[History, list[np.ndarray]]:
         try:
@@ -158,16 +149,14 @@ class Store:
             description = json.loads(arrays.pop(DESCRIPTION).tobytes())
             intact = description["sha256"] == arrays_digest(sorted(arrays.items()))
         except DAMAGE as error:
-            raise UnusableCheckpointError(f"corrupt ({' '.join(str(error).split())[:100]})") from error
+            raise _UnusableError(f"corrupt ({' '.join(str(error).split())[:100]})") from error
         if not intact:
-            raise UnusableCheckpointError("corrupt (its SHA-256 isn't that of its content)")
+            raise _UnusableError("corrupt (its SHA-256 isn't that of its content)")
         if description["format"] != FORMAT:
-            raise UnusableCheckpointError(f"its format is {description['format']}, this version reads {FORMAT}")
-        other = list(identity_differences(description["identity"], json.loads(json.dumps(self.identity))))
-        if other:
-            raise UnusableCheckpointError(f"belongs to a different run: {'; '.join(other[:3])}")
-        changed = list(identity_differences(description["versions"], backend_versions()))
-        if changed:
+            raise _UnusableError(f"its format is {description['format']}, this version reads {FORMAT}")
+        if other := _differences(description["identity"], json.loads(json.dumps(self.identity))):
+            raise _UnusableError(f"belongs to a different run: {'; '.join(other[:3])}")
+        if changed := _differences(description["versions"], _versions()):
             logger.warning("%s has other versions, so bits may differ from here on: %s", path.name, "; ".join(changed))
         history = History.from_data(description, arrays.pop("losses"), arrays.pop("accuracies"))
         return history, [arrays[name] for name in sorted(arrays)]
@@ -184,18 +173,20 @@ def identity(model: keras.Sequential, loader: DataLoader, recipe: Recipe, variab
     }
 
 
-def backend_versions() -> dict[str, str]:
+def _versions() -> dict[str, str]:
     """Return the versions that bits depend on, besides the training's identity."""
     backend = keras.backend.backend()
     return {"backend": backend, backend: sys.modules[backend].__version__, "keras": keras.__version__}
 
 
-def identity_differences(there: Any, here: Any, name: str = "") -> Iterator[str]:
-    """Yield what differs, innermost first, as `recipe loss is 'a' there, 'b' here`; of lists, the first such item."""
-    for path, *values in nested_differences(there, here, name):
+def _differences(there: Any, here: Any) -> list[str]:
+    """Return what differs, innermost first, as `recipe loss is 'a' there, 'b' here`; of lists, the first such item."""
+    found = []
+    for path, *values in nested_differences(there, here):
         pairs = zip(*values, strict=False) if all(isinstance(each, list) for each in values) else ()
         first, second = next((pair for pair in pairs if pair[0] != pair[1]), values)
-        yield f"{path} is {str(first)[:60]!r} there, {str(second)[:60]!r} here"
+        found.append(f"{path} is {str(first)[:60]!r} there, {str(second)[:60]!r} here")
+    return found
 
 
 def _saved(path: Path) -> tuple[int, str]:

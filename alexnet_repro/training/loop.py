@@ -4,7 +4,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -17,7 +17,7 @@ from alexnet_repro.training.classifier import Classifier
 from alexnet_repro.training.evaluate import check_labels, evaluate, evaluation_classifier
 from alexnet_repro.training.history import History, TrainingRecorder
 from alexnet_repro.training.recipe import Recipe
-from alexnet_repro.training.schedule import Segment, draw_after, draws_until_saved, iter_segments
+from alexnet_repro.training.schedule import Segment, draws_until_saved, iter_draws, iter_segments
 from alexnet_repro.training.train_step import TrainStep, best_train_step
 from alexnet_repro.training.weights import check_weights_path, save_weights, weights_digest
 
@@ -43,7 +43,7 @@ def train(
     validate_every: int | None = None,
     progress: bool = True,
 ) -> History:
-    """Train `model` in place on what `loader` draws, as `recipe` says.
+    """Train `model` in place on what `loader` draws, as `recipe` says, and return the history.
 
     Args:
         model: from `build_alexnet`, built under the precision wanted (Keras's dtype policy).
@@ -52,15 +52,13 @@ def train(
         step: by default the fastest that the backend has.
         weights: the file, ending in `.weights.h5`, that weights are saved to when the recipe says so.
         checkpoints: where and how often to save what resuming needs.
-        resume: whether to resume from the latest checkpoint (bit-exact), or start fresh if there is none.
+        resume: whether to resume from the latest checkpoint (bit-exact), or start fresh if there is none; the history
+            then includes what came before.
         stopping: called after each call of the step; once it returns true, training saves a checkpoint and stops.
         pausing: returns the context in which saving and evaluation run.
         validate: whether to evaluate the model on all test images after each epoch.
         validate_every: and also after every `validate_every` draws of an epoch.
         progress: whether to show a bar on stderr: images/s, loss, accuracy and time left.
-
-    Returns:
-        Loss and accuracy of every update, and the time taken, those before an interruption included.
 
     Raises:
         TrainingDivergedError: a loss isn't finite; the message names the update.
@@ -79,34 +77,37 @@ def train(
         opened = checkpoints.opened(step.variables, identity(model, loader, recipe, step.variables))
     with opened as store:
         restored = store.restore() if store and resume else None
-        before = restored if restored and restored.draws else History.empty(loader.train_draws)
+        before = restored if restored and restored.draws else History(begun=loader.train_draws)
+        loader.train_draws = before.begun + before.draws
         recorder = TrainingRecorder(recipe, before, show=progress)
-        loader.train_draws = recorder.begun + recorder.draws
         callbacks = _Callbacks(model, loader, recipe, store, weights, recorder, show=progress)
         segments = iter_segments(
             recipe,
-            done=recorder.draws,
+            done=before.draws,
             max_updates=step.updates_per_call,
             checkpoint_every=checkpoints.every if checkpoints else None,
             evaluate_every=validate_every if validate else None,
         )
         with recorder.bar:
-            if recorder.draws:  # on resume, a pending weight save or evaluation runs first
+            if before.draws:  # on resume, a pending weight save or evaluation runs first
                 with recorder.paused(), pausing():
-                    callbacks.save_and_evaluate(draw_after(recipe, recorder.draws, validate_every), validate=validate)
+                    last_draw = list(iter_draws(recipe, validate_every))[before.draws - 1]
+                    callbacks.save_and_evaluate(last_draw, validate=validate)
             for segment, results, stop in _run_updates(step, loader, recipe, segments, stopping):
                 recorder.add(segment.draws, *results)
                 with recorder.paused(), pausing():
-                    callbacks.checkpoint(segment, stop=stop)
+                    if store and (segment.checkpoints or segment.ends_epoch or stop):
+                        store.save(recorder.history, needed=stop)
                     callbacks.save_and_evaluate(segment, validate=validate and not stop)
                 if stop:
-                    raise TrainingStoppedError(f"stopped after update {len(recorder.losses)} of {recipe.num_updates}")
-    return recorder.history()
+                    done = len(recorder.history.losses)
+                    raise TrainingStoppedError(f"stopped after update {done} of {recipe.num_updates}")
+    return recorder.history
 
 
 @dataclass(frozen=True)
 class _Callbacks:
-    """What runs between updates: first of all a checkpoint, so that a resumed training can do the rest."""
+    """What runs between updates, after a checkpoint, with which a resumed training can do the rest."""
 
     model: keras.Sequential
     loader: DataLoader
@@ -121,36 +122,28 @@ class _Callbacks:
         """The model compiled for evaluation, once."""
         return evaluation_classifier(self.model, self.recipe.loss)
 
-    def checkpoint(self, segment: Segment, *, stop: bool) -> None:
-        """Save a checkpoint, if one is due."""
-        if self.store and (segment.checkpoints or segment.ends_epoch or stop):
-            self.store.save(self.recorder.history(), needed=stop)
-
     def save_and_evaluate(self, segment: Segment, *, validate: bool) -> None:
         """Save weights, if due; evaluate the model, if due, wanted and not done yet."""
         if segment.saves and self.weights is not None:
-            self._save_weights(self.weights)
-        updates = len(self.recorder.losses)
-        if segment.evaluates and validate and updates not in dict(self.recorder.evaluations):
-            found = evaluate(
-                self.model, self.loader, loss=self.recipe.loss, classifier=self.classifier, progress=self.show
-            )
-            self.recorder.evaluations += ((updates, found),)
+            # Only for the last weights, which training is for, a failed save is an error.
+            last = self.recorder.history.draws == draws_until_saved(self.recipe)
+            try:
+                save_weights(self.model, self.weights)
+            except OSError as error:
+                if last:
+                    how = "resume from the latest checkpoint" if self.store else "train again"
+                    raise OSError(f"{error}; free that disk, and {how}") from error
+                logger.warning("%s; training continues, free that disk", error)
+            else:
+                saved = weights_digest(self.model) if last else ""
+                self.recorder.history = replace(self.recorder.history, saved=saved)
+        history, loss = self.recorder.history, self.recipe.loss
+        updates = len(history.losses)
+        if segment.evaluates and validate and updates not in dict(history.evaluations):
+            found = evaluate(self.model, self.loader, loss=loss, classifier=self.classifier, progress=self.show)
+            self.recorder.history = replace(history, evaluations=(*history.evaluations, (updates, found)))
             if self.store:
-                self.store.save(self.recorder.history(), needed=False)
-
-    def _save_weights(self, path: str | os.PathLike[str]) -> None:
-        """Save weights; only for the last ones, which training is for, failing is an error."""
-        last = self.recorder.draws == draws_until_saved(self.recipe)
-        try:
-            save_weights(self.model, path)
-        except OSError as error:
-            if last:
-                how = "resume from the latest checkpoint" if self.store else "train again"
-                raise OSError(f"{error}; free that disk, and {how}") from error
-            logger.warning("%s; training continues, free that disk", error)
-        else:
-            self.recorder.saved = weights_digest(self.model) if last else ""
+                self.store.save(self.recorder.history, needed=False)
 
 
 def _run_updates(

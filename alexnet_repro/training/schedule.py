@@ -35,45 +35,34 @@ def iter_segments(
     checkpoint_every: int | None = None,
     evaluate_every: int | None = None,
 ) -> Iterator[Segment]:
-    """Yield the rest of a run.
+    """Yield the rest of a run, of which `done` draws were made before.
 
-    Args:
-        recipe: the run.
-        done: draws made before.
-        max_updates: per segment, unless a single draw has more.
-        checkpoint_every: updates, after whose last draw a checkpoint is due; None: never.
-        evaluate_every: draws of an epoch between evaluations, besides the one at its end; None: at its end only.
+    A segment has at most `max_updates` updates, unless a single draw has more. A checkpoint is due after the draw in
+    which `checkpoint_every` more updates are reached (None: never); an evaluation at each epoch's end, and also after
+    each `evaluate_every` draws of an epoch.
     """
     draws, per_draw = 0, recipe.updates_per_draw
-    for number, draw in enumerate(itertools.islice(_draws(recipe, evaluate_every), done, None), done + 1):
+    every = checkpoint_every or recipe.num_updates + 1
+    for number, draw in enumerate(itertools.islice(iter_draws(recipe, evaluate_every), done, None), done + 1):
         draws += 1
-        every = checkpoint_every
-        due = every is not None and number * per_draw // every > (number - 1) * per_draw // every
+        due = number * per_draw // every > (number - 1) * per_draw // every
         if draw.needs_host or due or (draws + 1) * per_draw > max_updates:
             yield draw._replace(draws=draws, checkpoints=due)
             draws = 0
 
 
-def draw_after(recipe: Recipe, draws: int, evaluate_every: int | None = None) -> Segment:
-    """Return the last of the first `draws` draws, at least one."""
-    return next(itertools.islice(_draws(recipe, evaluate_every), draws - 1, None))
-
-
 def draws_until_saved(recipe: Recipe) -> int:
     """Return the number of draws after which the recipe saves weights for the last time."""
-    return max(number for number, draw in enumerate(_draws(recipe), 1) if draw.saves)
+    return max(number for number, draw in enumerate(iter_draws(recipe), 1) if draw.saves)
 
 
-def _draws(recipe: Recipe, evaluate_every: int | None = None) -> Iterator[Segment]:
-    """Yield a whole run, draw by draw; nothing is saved after preliminary ones."""
-    for _ in range(recipe.preliminary_draws):
-        yield Segment(1, 0)
+def iter_draws(recipe: Recipe, evaluate_every: int | None = None) -> Iterator[Segment]:
+    """Yield a whole run, a segment per draw; nothing is saved after preliminary ones."""
+    yield from itertools.repeat(Segment(1, 0), recipe.preliminary_draws)
     for epoch in range(1, recipe.epochs + 1):
         for iteration in range(recipe.draws_per_epoch):
             ends_epoch = iteration == recipe.draws_per_epoch - 1
-            if recipe.save_every is None:
-                saves = ends_epoch and epoch == recipe.epochs
-            else:
-                saves = iteration % recipe.save_every == 0
+            every = recipe.save_every
+            saves = iteration % every == 0 if every else ends_epoch and epoch == recipe.epochs
             evaluates = ends_epoch or (evaluate_every is not None and (iteration + 1) % evaluate_every == 0)
             yield Segment(1, epoch, saves, ends_epoch=ends_epoch, evaluates=evaluates)

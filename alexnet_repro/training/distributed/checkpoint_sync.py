@@ -101,7 +101,7 @@ class SharedStore(Store):
     def restore(self) -> History:
         """Restore on the chief, as `Store.restore` does, and on the others the same, bit for bit."""
         chief, broadcast = self.collectives.task == 0, self.collectives.broadcast_from_chief
-        history = super().restore() if chief else History.empty()
+        history = super().restore() if chief else History()
         bits = {name: getattr(history, name).tobytes().hex() for name in ("losses", "accuracies")}
         data = json.loads(broadcast(json.dumps({**history.as_data(), **bits}).encode()))
         history = History.from_data(data, *(np.frombuffer(bytes.fromhex(data[name]), np.float64) for name in bits))
