@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 import keras
@@ -14,31 +14,32 @@ from alexnet_repro.model import LOSSES
 class Recipe:
     """A training run: `preliminary_draws` draws, then `epochs` times `draws_per_epoch` draws.
 
-    Each draw takes `draw_size` images with replacement and makes `draw_size / batch_size` updates.
+    Each draw takes `draw_size` images with replacement and makes `draw_size / batch_size` updates. The defaults are
+    the document's.
     """
 
-    name: str
-    loss: str
+    name: str = "documented"
+    loss: str = "normalised_sigmoid"
     """A name in `alexnet_repro.model.LOSSES`."""
-    optimizer: str
+    optimizer: str = "sgd"
     """A Keras optimizer's name."""
-    optimizer_arguments: Mapping[str, float]
+    optimizer_arguments: Mapping[str, float] = field(default_factory=dict)
     """Other than that optimizer's defaults; the learning rate is apart."""
-    learning_rate: float
+    learning_rate: float = 0.01
     """At its peak."""
-    warmup_updates: int
+    warmup_updates: int = 0
     """Updates over which the learning rate rises linearly from 0."""
-    cosine_decay: bool
+    cosine_decay: bool = False
     """Whether it then falls to 0 along half a cosine, or stays."""
-    draw_size: int
-    batch_size: int
-    draws_per_epoch: int
-    epochs: int
-    preliminary_draws: int
-    kernel_initializer: str
-    dropout: bool
+    draw_size: int = 128
+    batch_size: int = 32
+    draws_per_epoch: int = 468
+    epochs: int = 5
+    preliminary_draws: int = 1
+    kernel_initializer: str = "glorot_uniform"
+    dropout: bool = True
     """Whether the dropout layers act in training."""
-    save_every: int | None
+    save_every: int | None = 20
     """Weights are saved after each draw whose index in its epoch is a multiple of this; None: once, at the end."""
 
     def __post_init__(self) -> None:
@@ -49,18 +50,17 @@ class Recipe:
         """
         if self.loss not in LOSSES:
             raise ValueError(f"loss must be one of {', '.join(LOSSES)}; got {self.loss!r}")
-        for field, least in (("batch_size", 1), ("draws_per_epoch", 1), ("epochs", 1), ("preliminary_draws", 0)):
-            value = getattr(self, field)
+        for name, least in (("batch_size", 1), ("draws_per_epoch", 1), ("epochs", 1), ("preliminary_draws", 0)):
+            value = getattr(self, name)
             if not isinstance(value, int) or value < least:
-                raise ValueError(f"{field} must be a whole number of at least {least}; got {value}")
+                raise ValueError(f"{name} must be a whole number of at least {least}; got {value}")
         if not 0 < self.learning_rate < math.inf:
             raise ValueError(f"learning_rate must be positive; got {self.learning_rate}")
         if self.draw_size < 1 or self.draw_size % self.batch_size:
             raise ValueError(f"draw_size must be a multiple of batch_size {self.batch_size}; got {self.draw_size}")
         if not 0 <= self.warmup_updates < self.num_updates:
-            raise ValueError(
-                f"warmup_updates must be less than the {self.num_updates} updates; got {self.warmup_updates}"
-            )
+            warmup = f"warmup_updates must be less than the {self.num_updates} updates"
+            raise ValueError(f"{warmup}; got {self.warmup_updates}")
         if self.save_every is not None and self.save_every < 1:
             raise ValueError(f"save_every must be at least 1 or None; got {self.save_every}")
 
@@ -74,23 +74,7 @@ class Recipe:
 
         Source: "Dive into Deep Learning", TensorFlow 2 edition, section 5.6.
         """
-        return cls(
-            name="documented",
-            loss="normalised_sigmoid",
-            optimizer="sgd",
-            optimizer_arguments={},
-            learning_rate=0.01,
-            warmup_updates=0,
-            cosine_decay=False,
-            draw_size=128,
-            batch_size=32,
-            draws_per_epoch=468,
-            epochs=5,
-            preliminary_draws=1,
-            kernel_initializer="glorot_uniform",
-            dropout=True,
-            save_every=20,
-        )
+        return cls()
 
     @classmethod
     def quick(cls) -> Self:
