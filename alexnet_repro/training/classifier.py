@@ -32,24 +32,6 @@ class Classifier(keras.Model):
         return self.logits(self.pixels(images), training=training and self.dropout)
 
 
-def compiled(
-    classifier: Classifier,
-    loss: str,
-    optimizer: keras.optimizers.Optimizer | None = None,
-    jit_compile: bool | str = "auto",
-) -> Classifier:
-    """Compile `classifier` in place, with a loss by name and accuracy, and return it."""
-    classifier.compile(
-        optimizer=optimizer,
-        loss=LOSSES[loss],
-        # The largest logit is the largest sigmoid output.
-        metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
-        auto_scale_loss=False,
-        jit_compile=jit_compile,
-    )
-    return classifier
-
-
 class CompileOptions(TypedDict, total=False):
     """Options of a train step."""
 
@@ -59,12 +41,19 @@ class CompileOptions(TypedDict, total=False):
     """Whether XLA compiles the update; by default Keras decides."""
 
 
+def compiled(classifier: Classifier, loss: str, **options: Unpack[CompileOptions]) -> Classifier:
+    """Compile `classifier` in place, with a loss by name and accuracy, and return it."""
+    accuracy = keras.metrics.SparseCategoricalAccuracy(name="accuracy")  # the largest logit is the largest sigmoid
+    defaults = {"optimizer": None, "metrics": [accuracy], "auto_scale_loss": False}
+    classifier.compile(loss=LOSSES[loss], **{**defaults, **options})
+    return classifier
+
+
 def build_classifier(model: keras.Sequential, recipe: Recipe, **options: Unpack[CompileOptions]) -> Classifier:
     """Return the compiled model that a train step updates, its optimizer built; it shares `model`'s layers."""
-    optimizer = options.get("optimizer") or recipe.build_optimizer()
+    options["optimizer"] = options.get("optimizer") or recipe.build_optimizer()
     if model.dtype_policy.name == "mixed_float16":
-        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
-    jit_compile = options.get("jit_compile", "auto")
-    classifier = compiled(Classifier(model, dropout=recipe.dropout), recipe.loss, optimizer, jit_compile)
+        options["optimizer"] = keras.optimizers.LossScaleOptimizer(options["optimizer"])
+    classifier = compiled(Classifier(model, dropout=recipe.dropout), recipe.loss, **options)
     classifier.optimizer.build(classifier.trainable_variables)
     return classifier

@@ -1,5 +1,7 @@
 """Evaluation: a model's loss and accuracy on test images."""
 
+from collections.abc import Iterator
+
 import keras
 import numpy as np
 
@@ -41,11 +43,8 @@ def evaluate(
     images, labels = loader.all_test() if num_samples is None else loader.draw_test(num_samples)
     classifier = classifier or evaluation_classifier(model, loss)
     sums = np.zeros(2)
-    with progress_bar(len(labels), "evaluating", show=progress) as bar:
-        for at in range(0, len(labels), EVALUATION_BATCH):
-            part = slice(at, at + EVALUATION_BATCH)
-            sums += np.array(classifier.test_on_batch(images[part], labels[part])) * len(labels[part])
-            bar.update(len(labels[part]))
+    for part in _batches(len(labels), show=progress):
+        sums += np.array(classifier.test_on_batch(images[part], labels[part])) * len(labels[part])
     mean_loss, accuracy = sums / len(labels)
     return Evaluation(float(mean_loss), float(accuracy), len(labels))
 
@@ -58,15 +57,17 @@ def evaluation_classifier(model: keras.Sequential, loss: str) -> Classifier:
 def logits_on_test(model: keras.Sequential, loader: DataLoader, *, progress: bool = True) -> np.ndarray:
     """Return the logits of every test image, in the files' order: float32 `(num_test, classes)`."""
     check_labels(loader, model)
-    images, labels = loader.all_test()
+    images, _ = loader.all_test()
     classifier = evaluation_classifier(model, "softmax")  # any loss: none is computed
-    logits = []
-    with progress_bar(len(labels), "evaluating", show=progress) as bar:
-        for at in range(0, len(labels), EVALUATION_BATCH):
-            part = images[at : at + EVALUATION_BATCH]
-            logits.append(np.asarray(classifier.predict_on_batch(part), np.float32))
-            bar.update(len(part))
-    return np.concatenate(logits)
+    batches = _batches(len(images), show=progress)
+    return np.concatenate([np.asarray(classifier.predict_on_batch(images[part]), np.float32) for part in batches])
+
+
+def _batches(number: int, *, show: bool) -> Iterator[slice]:
+    with progress_bar(number, "evaluating", show=show) as bar:
+        for at in range(0, number, EVALUATION_BATCH):
+            yield slice(at, at + EVALUATION_BATCH)
+            bar.update(min(EVALUATION_BATCH, number - at))
 
 
 def check_labels(loader: DataLoader, model: keras.Sequential) -> None:

@@ -29,8 +29,8 @@ class StopRequest:
 def deferred_signals() -> Iterator[StopRequest]:
     """Yield a request that the first SIGINT or SIGTERM sets, with a line on stderr; a second one acts as before.
 
-    A signal that this process was started to ignore, as a shell has it for work in the background, stays ignored.
-    To be used in the main thread.
+    A signal that this process was started to ignore, as a shell's background process does, stays ignored. Use it in
+    the main thread.
     """
     stop_request = StopRequest()
 
@@ -46,8 +46,7 @@ def deferred_signals() -> Iterator[StopRequest]:
         for each, handler in before.items():
             signal.signal(each, handler)
 
-    handled = [each for each in SIGNALS if signal.getsignal(each) is not signal.SIG_IGN]
-    before = {each: signal.signal(each, handle) for each in handled}
+    before = {each: signal.signal(each, handle) for each in SIGNALS if signal.getsignal(each) is not signal.SIG_IGN}
     try:
         yield stop_request
     finally:
@@ -58,8 +57,7 @@ def deferred_signals() -> Iterator[StopRequest]:
 def outliving_readers() -> Iterator[None]:
     """Continue without output once its reader is gone: Ctrl-C ends the `tee` of `… 2>&1 | tee log` as well.
 
-    Logging would survive that by itself; the progress bar and prints wouldn't, and would end a training that is to save
-    its checkpoint.
+    Logging survives that by itself; the progress bar and prints would end a training before it saves its checkpoint.
 
     Raises:
         OSError: at the end, if output was lost in another way, for example on a full disk.
@@ -82,15 +80,15 @@ class _Outliving:
         self.lost: OSError | None = None
 
     def write(self, text: str) -> int:
-        self._attempt(self._stream.write, text)
+        self._attempt(lambda: self._stream.write(text))
         return len(text)
 
     def flush(self) -> None:
         self._attempt(self._stream.flush)
 
-    def _attempt(self, call: Callable[..., object], *arguments: str) -> None:
+    def _attempt(self, call: Callable[[], object]) -> None:
         try:
-            call(*arguments)
+            call()
         except OSError as error:
             if error.errno not in (errno.EPIPE, errno.EIO):  # EIO: a terminal that is gone
                 self.lost = self.lost or error

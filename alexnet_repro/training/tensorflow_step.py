@@ -5,7 +5,8 @@ batch, of the same images that a single device would take; `tf.distribute`'s col
 GPUs, rings of gRPC between CPUs).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Unpack
 
 import keras
@@ -39,8 +40,8 @@ class TensorFlowTrainStep:
     ) -> None:
         """Compile `recipe`'s update of `model`; the arguments are `train_step.best_train_step`'s.
 
-        `resident` is whether each replica's device holds all training images, or images are sent batch by batch; by
-        default, whether there is a GPU.
+        `resident` is whether each replica's device holds all training images and only indices are sent, or images and
+        labels are sent batch by batch; by default, whether there is a GPU.
 
         Raises:
             ValueError: the batch can't be shared equally among the replicas.
@@ -72,8 +73,8 @@ class TensorFlowTrainStep:
 
     def __call__(self, indices: np.ndarray) -> tuple[Any, Any]:
         """Make the updates; float32 tensors, which a GPU may still be computing."""
-        losses, accuracies = self._compiled_updates(*self._sent(indices))
-        return losses, accuracies
+        results: tuple[Any, Any] = self._compiled_updates(*self._sent(indices))
+        return results
 
     def batch(self, indices: np.ndarray) -> tuple[Any, Any]:
         """Return an update's input, of training-image indices: pixels float32 `(n, h, w, 1)`, labels `(n,)`."""
@@ -81,7 +82,6 @@ class TensorFlowTrainStep:
         return pixels, labels
 
     def _sent(self, indices: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Return what goes to the device: indices, or images and labels."""
         return (indices,) if self._resident else self._loader.train_batch(indices)
 
     def _on_each_device(self) -> tuple[Any, Any]:
@@ -138,19 +138,15 @@ def per_replica_dropout(model: keras.Sequential) -> None:
 
     The first replica's masks are those of a single device.
     """
-    for layer in model.layers:
-        generator = getattr(layer, "seed_generator", None)
-        if generator is not None:
-            generator.next = _own_seed(generator.next)
 
-
-def _own_seed(following: Any) -> Any:
-    def own(*args: Any, **kwargs: Any) -> Any:
-        seed = following(*args, **kwargs)
+    def own_seed(shared_seed: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        seed = shared_seed(*args, **kwargs)
         replica = tf.cast(tf.distribute.get_replica_context().replica_id_in_sync_group, tf.int64)
         return seed + tf.cast(tf.stack([replica * SEED_STRIDE % 2**32, tf.zeros((), tf.int64)]), seed.dtype)
 
-    return own
+    for layer in model.layers:
+        if generator := getattr(layer, "seed_generator", None):
+            generator.next = partial(own_seed, generator.next)
 
 
 def sync_overflow(gradients: Sequence[Any]) -> list[Any]:

@@ -1,6 +1,5 @@
 """The train step: what `train`, the checks and the benchmarks update weights by, on every backend."""
 
-from collections.abc import Sequence
 from typing import Any, Protocol, Unpack
 
 import keras
@@ -14,20 +13,12 @@ from alexnet_repro.training.recipe import Recipe
 class TrainStep(Protocol):
     """Updates of a model's weights, on batches given by training-image indices."""
 
-    @property
-    def classifier(self) -> Classifier:
-        """The compiled model that is updated, with its optimizer."""
-        ...
-
-    @property
-    def variables(self) -> Sequence[Any]:
-        """Keras variables that an update reads and changes: weights, optimizer state, dropout's generators."""
-        ...
-
-    @property
-    def updates_per_call(self) -> int:
-        """Updates to ask for in one call: more than one where launching an update takes longer than computing it."""
-        ...
+    classifier: Classifier
+    """The compiled model that is updated, with its optimizer."""
+    variables: tuple[Any, ...]
+    """Keras variables that an update reads and changes: weights, optimizer state, dropout's generators."""
+    updates_per_call: int
+    """Updates to ask for in one call: more than one where launching an update takes longer than computing it."""
 
     def __call__(self, indices: np.ndarray) -> tuple[Any, Any]:
         """Make one update for each row of training-image `indices`, int64 `(updates, batch_size)`.
@@ -36,7 +27,6 @@ class TrainStep(Protocol):
             Each batch's mean loss before its update, and its accuracy: `(updates,)` each, anything that
             `numpy.asarray` takes. The device may still be computing them.
         """
-        ...
 
 
 class KerasTrainStep:
@@ -64,11 +54,8 @@ def best_train_step(
 ) -> TrainStep:
     """Return the active backend's fastest train step of `model`, the one that `train` uses.
 
-    Args:
-        model: from `build_alexnet`.
-        loader: of the training images.
-        recipe: the loss, optimizer, dropout and batch size are taken from it.
-        options: `optimizer` and `jit_compile`, see `alexnet_repro.training.classifier.CompileOptions`.
+    The loss, optimizer, dropout and batch size are the recipe's, but for an `optimizer` in the options; `jit_compile`
+    there is whether XLA compiles the update (`alexnet_repro.training.classifier.CompileOptions`).
     """
     if keras.backend.backend() == "tensorflow":
         from alexnet_repro.training.tensorflow_step import TensorFlowTrainStep
