@@ -1,19 +1,8 @@
 """What makes hundreds of checks in one process quicker."""
 
-import gc
-
 import pytest
 
 from alexnet_repro.verify.checks import learning
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _quicker_collection():
-    """What is in memory by now stays; collecting garbage after each check needn't look at it."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @pytest.fixture(autouse=True)
