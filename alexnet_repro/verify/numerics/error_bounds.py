@@ -128,9 +128,15 @@ class DotProducts:
     def bound(self) -> np.ndarray:
         """Return the bound above without w, the rounding of the results."""
         u, v = self.arithmetic.unit, self.arithmetic.operand_unit
-        partial = self.squares + self.z**2
-        variance = (self.terms + 1) * (partial + np.square(self.bias)) + 2 * (v / u) ** 2 * self.squares
-        bound = confidence(self.z.size) * u * np.sqrt(variance) + 2 * v * np.abs(self.z)
+        partial = np.square(self.z)
+        partial += self.squares
+        bound = (self.terms + 1) * (partial + np.square(self.bias))
+        if v:
+            bound += 2 * (v / u) ** 2 * self.squares
+        np.sqrt(bound, out=bound)
+        bound *= confidence(self.z.size) * u
+        if v:
+            bound += 2 * v * np.abs(self.z)
         if self.arithmetic.truncates:
             bound += u * self.terms / 4 * np.sqrt(partial)
             if self.arithmetic.dtype != "float32":

@@ -140,7 +140,8 @@ def _compare_arrays(
         return LayerComparison(*name, terms, np.inf, 0.0, (), np.inf, shapes=(device.shape, expected.shape))
     with np.errstate(invalid="ignore", over="ignore"):
         error = np.abs(device - expected)
-        ratio = np.nan_to_num(error / np.maximum(bound, 1e-290), nan=np.inf, posinf=np.inf)
+        ratio = error / np.maximum(bound, 1e-290)
+        ratio[np.isnan(ratio)] = np.inf
     index = tuple(map(int, np.unravel_index(int(ratio.argmax()), ratio.shape)))
     coarser = _coarser_rounding(device, expected, products) if ratio[index] > 1 and products else None
     return LayerComparison(*name, terms, float(error[index]), float(bound[index]), index, float(ratio[index]), coarser)
