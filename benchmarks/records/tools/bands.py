@@ -3,25 +3,25 @@
 import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from scipy.stats import t
 
 REPRODUCED, NOT_REPRODUCED, INCONCLUSIVE = "reproduced", "not reproduced", "inconclusive"
 NORMAL = 1.96  # two-sided, 95 %
-MAX_BANDS = 3  # what another seed may do beyond the spread of the images, where only one was run
+MAX_BANDS = 3  # how far another seed may lie beyond the spread of the images, where only one was run
 
 
-@dataclass(frozen=True)
-class Band:
-    """The interval in which one more such run lies 19 times out of 20."""
+class Band(NamedTuple):
+    """The interval in which one more such run lies 19 times out of 20, from a number of runs with a seed each.
+
+    `half` is half its width, `alone` the same if seeds didn't differ.
+    """
 
     middle: float
     half: float
     runs: int
-    """Of how many seeds."""
     alone: float
-    """Its half, if seeds differed by nothing."""
 
     @property
     def ends(self) -> tuple[float, float]:
@@ -30,16 +30,12 @@ class Band:
 
 
 def band(values: Sequence[float], spread: float, degrees: float = math.inf) -> Band:
-    """Return the band of a figure that was printed of one run, from what was measured in several.
+    """Return the band of a figure that was printed of one run, from the values measured in runs of other seeds.
 
-    Args:
-        values: what was measured, one per run, of other seeds; at least one.
-        spread: the standard deviation that the printed figure has of its own: which images were drawn, mostly.
-        degrees: of freedom of that standard deviation.
-
-    Of one run, the band is that of `spread` alone. Of several, the variance between runs is added: Student's interval
-    for one more run, of variance `s² (1 + 1/n) + spread²`. Of the first term there are n − 1 degrees of freedom, of the
-    second `degrees`, and of the sum those by Welch (1947) and Satterthwaite (1946).
+    `spread` is the standard deviation that the printed figure has of its own (mostly: which images were drawn), known
+    with `degrees` of freedom. Of one run, the band is that of `spread` alone. Of several, the variance between runs
+    is added: Student's interval for one more run, of variance `s² (1 + 1/n) + spread²`. Of the first term there are
+    n − 1 degrees of freedom, of the second `degrees`, and of the sum those by Welch (1947) and Satterthwaite (1946).
     """
     n, middle = len(values), statistics.fmean(values)
     between = (1 + 1 / n) * statistics.variance(values, middle) if n > 1 else 0.0
@@ -50,7 +46,7 @@ def band(values: Sequence[float], spread: float, degrees: float = math.inf) -> B
 
 
 def binomial(share: float, images: int) -> float:
-    """Return the standard deviation of a share of so many images, each drawn anew with that chance."""
+    """Return the standard deviation of a share of a number of images, each drawn anew with that chance."""
     return math.sqrt(share * (1 - share) / images)
 
 

@@ -4,9 +4,8 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from benchmarks.records.tools.bands import NORMAL, binomial
-from benchmarks.records.tools.runs import LOSSES, Record, Records, after_epochs
+from benchmarks.records.tools.runs import Record, Records, after_epochs
 
-SIZES = (32, 128)  # what `fit` makes of a draw, and the whole of it
 # The first epoch of five is as good as one: the documented rate is constant, and draws follow from the seed.
 NAMES = {
     ("normalised_sigmoid", 32): "documented",
@@ -14,27 +13,27 @@ NAMES = {
     ("normalised_sigmoid", 128): "epoch_normalised_sigmoid_128",
     ("softmax", 128): "epoch_softmax_128",
 }
-PAIRS = (
-    *((("normalised_sigmoid", size), ("softmax", size), f"`softmax` instead of `normalised_sigmoid`, updates of {size}")
-      for size in SIZES),
-    *(((loss, 32), (loss, 128), f"Updates of 128 instead of 32, `{loss}`") for loss in LOSSES),
-)  # fmt: skip
+CHANGES = {
+    "`softmax` instead of `normalised_sigmoid`, updates of 32": (("normalised_sigmoid", 32), ("softmax", 32)),
+    "`softmax` instead of `normalised_sigmoid`, updates of 128": (("normalised_sigmoid", 128), ("softmax", 128)),
+    "Updates of 128 instead of 32, `normalised_sigmoid`": (("normalised_sigmoid", 32), ("normalised_sigmoid", 128)),
+    "Updates of 128 instead of 32, `softmax`": (("softmax", 32), ("softmax", 128)),
+}
 
 
 class Combination(NamedTuple):
-    """What one epoch gave, on every test image."""
+    """One epoch of the record `name`, evaluated on every test image, after `images` seen.
+
+    `loss` is its own: of different objectives, not to be compared. `same`: what all four have to have in common.
+    """
 
     name: str
-    """Of its record."""
     updates: int
     images: int
-    """Images seen."""
     accuracy: float
     loss: float
-    """Its own: of different objectives, not to be compared."""
     num_samples: int
     same: Mapping[str, Any]
-    """What all four have to have in common."""
 
 
 Combinations = Mapping[tuple[str, int], Combination | None]
@@ -46,22 +45,25 @@ def combinations(records: Records) -> Combinations:
 
 
 def unlike(found: Combinations) -> list[str]:
-    """Return in what the combinations differ beside loss and update size: then nothing follows about these."""
+    """Return in what the combinations differ beside loss and update size: then they aren't conclusive about these."""
     present = [each.same for each in found.values() if each]
     return [key for key in (present[0] if present else ()) if len({str(each[key]) for each in present}) > 1]
 
 
 def effects(found: Combinations) -> list[str]:
-    """Return what loss and update size each change, one sentence per pair that was run."""
-    return [f"{what}: {_change(found[a], found[b])}" for a, b, what in PAIRS if found[a] and found[b]]
+    """Return what loss and update size each change, one sentence per pair that was run.
 
-
-def _change(first: Combination, second: Combination) -> str:
-    """Return the change, beside at most how much is chance: less, since both were evaluated on the same images."""
-    change = second.accuracy - first.accuracy
-    bound = NORMAL * sum(binomial(each.accuracy, each.num_samples) ** 2 for each in (first, second)) ** 0.5
-    judged = "more than the test images explain" if abs(change) > bound else "which the test images alone may explain"
-    return f"{change:+.4f} in accuracy, {judged} (at most ±{bound:.4f})"
+    The bound is how much may be chance: less is, since both were evaluated on the same images.
+    """
+    sentences = []
+    for what, pair in CHANGES.items():
+        first, second = (found[key] for key in pair)
+        if first and second:
+            change = second.accuracy - first.accuracy
+            bound = NORMAL * sum(binomial(each.accuracy, each.num_samples) ** 2 for each in (first, second)) ** 0.5
+            chance = "more than the test images" if abs(change) > bound else "which the test images alone may"
+            sentences.append(f"{what}: {change:+.4f} in accuracy, {chance} explain (at most ±{bound:.4f})")
+    return sentences
 
 
 def _combination(name: str, record: Record) -> Combination:

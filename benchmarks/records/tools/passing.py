@@ -1,5 +1,6 @@
 """After how many updates do learning curves pass through what the document prints, and do both figures hold there?"""
 
+import math
 import statistics
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -12,37 +13,29 @@ from benchmarks.records.tools.runs import Record, evaluated
 
 
 class Passed(NamedTuple):
-    """Where one run passes through the printed figures, in updates; None: never."""
+    """Where one run passes through the printed figures, in updates; infinity: never."""
 
     seed: int
-    accuracy: float | None
-    loss: float | None
+    accuracy: float
+    loss: float
 
 
 def passed(run: Record) -> Passed:
     """Return where a run first reaches the printed test accuracy, and first falls to the printed test loss."""
     updates, accuracies, losses = _curves(run)
-    return Passed(
-        run["seed"],
-        first_reached(updates, accuracies, documented.TEST_ACCURACY),
-        first_reached(updates, [-loss for loss in losses], -documented.TEST_LOSS),
-    )
+    accuracy = first_reached(updates, accuracies, documented.TEST_ACCURACY)
+    return Passed(run["seed"], accuracy, first_reached(updates, [-loss for loss in losses], -documented.TEST_LOSS))
 
 
-def first_reached(updates: Sequence[float], values: Sequence[float], level: float) -> float | None:
-    """Return after how many updates values first are at least `level`, on straight lines between them.
+def first_reached(updates: Sequence[float], values: Sequence[float], level: float) -> float:
+    """Return after how many updates, rising, the values measured after each first are at least `level`.
 
-    Args:
-        updates: rising.
-        values: measured after each.
-        level: of the values.
-
-    Returns:
-        The first number of updates where the first value is there already; None where no value is.
+    Between two measurements, values lie on a straight line. It is the first number of updates where the first value is
+    there already, and infinity where no value is.
     """
     at = next((index for index, value in enumerate(values) if value >= level), None)
     if not at:
-        return None if at is None else updates[0]
+        return math.inf if at is None else updates[0]
     share = (level - values[at - 1]) / (values[at] - values[at - 1])
     return updates[at - 1] + share * (updates[at] - updates[at - 1])
 
@@ -50,11 +43,9 @@ def first_reached(updates: Sequence[float], values: Sequence[float], level: floa
 def both_reproduced(runs: Sequence[Record]) -> list[tuple[int, int]]:
     """Return after which updates, from and to, both printed figures are reproduced by the bands of these runs.
 
-    Both are compared after every draw, on straight lines between what was measured. What a draw of 2,000 adds to a loss
-    is known of the weights that were evaluated, and taken from there.
-
-    Args:
-        runs: of one training, with seeds of their own; at least one.
+    The runs are at least one, of one training, with seeds of their own. Both figures are compared after every draw, on
+    straight lines between measurements. What a draw of 2,000 adds to a loss is known of the weights that were
+    evaluated, and taken from there.
     """
     recipe, curves = runs[0]["recipe"], [_curves(run) for run in runs]
     spread = evaluated(runs[0])["document_draw"]["losses"][recipe["loss"]]["std"]
@@ -72,7 +63,7 @@ def both_reproduced(runs: Sequence[Record]) -> list[tuple[int, int]]:
 
 
 def epochs(updates: float, recipe: Record) -> float:
-    """Return how many epochs so many updates are, without the draws before the first."""
+    """Return a number of updates in epochs, without the draws before the first."""
     draws = updates * recipe["batch_size"] / recipe["draw_size"] - recipe["preliminary_draws"]
     return draws / recipe["draws_per_epoch"]
 

@@ -1,8 +1,7 @@
 """The trainings that the page of records is about, and the command of each."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 Record = Mapping[str, Any]
 Records = Mapping[str, Record]
@@ -11,8 +10,7 @@ FOLDER = "benchmarks/records"
 LOSSES = ("normalised_sigmoid", "softmax")
 
 
-@dataclass(frozen=True)
-class Run:
+class Run(NamedTuple):
     """A training, by what differs among them; the defaults are the document's.
 
     `precision` is that of the command; a record in another is as good. `options` don't make it another training.
@@ -35,14 +33,6 @@ class Run:
         words += [*self.options, f"--weights={name}.weights.h5", f"--record={FOLDER}/{name}"]
         return f"python -m alexnet_repro train {' '.join(words)}"
 
-    def differs(self, record: Record) -> list[str]:
-        """Return in what a record isn't of this training, precision aside."""
-        recipe = record["recipe"]
-        found = {"recipe": recipe["name"], "seed": record["seed"]}
-        found |= {field: recipe[field] for field in ("loss", "batch_size", "epochs")}
-        unmeasured = [] if after_epochs(record) else ["no accuracy after any epoch (--no-evaluate)"]
-        return unmeasured + [f"{field} {value}" for field, value in found.items() if value != getattr(self, field)]
-
 
 QUICK = Run(recipe="quick", loss="softmax", epochs=1, precision="float32")
 GPU_PRECISION = "tf32"  # the document's own code today on a GPU that has it: float32, products in TensorFloat-32
@@ -56,7 +46,7 @@ RUNS = {
     "documented": Run(),
     "documented_softmax": Run(loss="softmax"),
     **{f"epoch_{loss}_128": Run(loss=loss, batch_size=128, epochs=1) for loss in LOSSES},
-    **{f"quick_seed{seed}": replace(QUICK, seed=seed) for seed in range(5)},
+    **{f"quick_seed{seed}": QUICK._replace(seed=seed) for seed in range(5)},
 }
 
 
@@ -68,7 +58,11 @@ def check(records: Records) -> None:
     """
     for name, record in records.items():
         wrong = [] if record["data"] == "Fashion-MNIST" else [f"{record['data']} images"]
-        wrong += RUNS[name].differs(record) if name in RUNS else []
+        if name in RUNS:
+            wrong += [] if after_epochs(record) else ["no accuracy after any epoch (--no-evaluate)"]
+            found = {**record["recipe"], "recipe": record["recipe"]["name"], "seed": record["seed"]}
+            fields = ("recipe", "seed", "loss", "batch_size", "epochs")
+            wrong += [f"{field} {found[field]}" for field in fields if found[field] != getattr(RUNS[name], field)]
         if wrong:
             raise ValueError(f"{FOLDER}/{name} is of another training than its name says: {', '.join(wrong)}")
 
