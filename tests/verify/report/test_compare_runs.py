@@ -1,4 +1,4 @@
-"""Two runs compared: the ratio, an interval that holds the truth as often as it says, and what is inconclusive."""
+"""Two runs compared: the ratio, an interval that holds the truth as often as it should, and what is inconclusive."""
 
 import math
 
@@ -26,7 +26,7 @@ def case(rounds):
     ],
 )
 def test_ratio_of_medians(first, second, ratio, word):
-    """The second's median over the first's; a difference is said only where the interval leaves 1 out."""
+    """The second's median over the first's; it is slower or faster only where the interval excludes 1."""
     compared = compare_case(case(first), case(second))
     assert compared.ratio == pytest.approx(ratio)
     assert compared.result == word
@@ -45,7 +45,7 @@ def test_ratio_of_medians(first, second, ratio, word):
     ],
 )
 def test_invalid_case_has_no_ratio(second):
-    """A time that isn't finite and above zero has no ratio, whichever run it was in; nor has a timing known invalid."""
+    """A time that isn't finite and positive has no ratio, in either run; nor has a timing known to be invalid."""
     assert compare_case(case([1.0] * 5), case([1.0] * 5), invalid=True).result == "invalid"
     for pair in ((second, case([1.0] * 5)), (case([1.0] * 5), second)):
         compared = compare_case(*pair)
@@ -54,8 +54,8 @@ def test_invalid_case_has_no_ratio(second):
 
 
 @pytest.mark.parametrize("count", [pytest.param(9, id="rounds=9"), pytest.param(10, id="rounds=10")])
-def test_interval_is_the_bootstraps(count):
-    """It is that of resampled medians, which are drawn here one by one."""
+def test_interval_is_that_of_the_bootstrap(count):
+    """The interval is that of resampled medians, which are drawn here one by one."""
     random = np.random.default_rng(1)
     first, second = random.lognormal(0, 0.1, (2, count))
     drawn = [np.median(random.choice(rounds, (40_000, count)), axis=1) for rounds in (first, second)]
@@ -73,7 +73,7 @@ def test_interval_is_the_bootstraps(count):
     ],
 )
 def test_interval_holds_the_truth(count, least):
-    """Of 400 pairs of runs of which the second is slower by a fifth, it holds 1.2 in 95 of 100, or nearly."""
+    """Of 400 pairs of runs whose second is slower by a fifth, the interval holds 1.2 in about 95 of 100."""
     random = np.random.default_rng(2)
     held = 0
     for _ in range(400):
@@ -83,7 +83,7 @@ def test_interval_holds_the_truth(count, least):
     assert least <= held / 400 < 1
 
 
-def test_answer_is_the_same_twice():
+def test_comparison_is_repeatable():
     """The same rounds have the same interval."""
     first, second = case([1.0, 1.1, 1.3, 1.2, 1.25]), case([1.4, 1.1, 1.3, 1.2, 1.26])
     assert compare_case(first, second) == compare_case(first, second)

@@ -44,7 +44,7 @@ def recorded(folder, seconds=1.0, bits=BITS[0], bottleneck="compute", driver="58
 
 @pytest.fixture
 def whole(tmp_path):
-    """Return what two machines come to; the second one's as it is asked for."""
+    """Return the merged record of two machines, of which the second is recorded with the given arguments."""
 
     def whole(**second):
         records = {"node1": recorded(tmp_path / "a"), "node2": recorded(tmp_path / "b", **second)}
@@ -87,23 +87,23 @@ def test_gpus_are_compared_across_machines(whole, seconds, status):
         assert found.fix.startswith("nvidia-smi -q -i 0 ")
 
 
-def test_what_waits_for_the_host_is_not_compared(whole):
-    """Across machines a case that its GPU doesn't limit says nothing of the GPU."""
+def test_host_bound_cases_are_not_compared(whole):
+    """Across machines, a case whose bottleneck isn't the GPU isn't compared."""
     assert [
         each for each in whole(seconds=2.0, bottleneck="launch").findings["fast"] if each.check == "gpu_speed_parity"
     ] == []
 
 
 def test_other_bits_under_another_driver_are_inconclusive(whole):
-    """Where drivers or libraries differ, bits may."""
+    """Where drivers or libraries differ, different bits are inconclusive."""
     (found,) = [
         each for each in whole(bits=BITS[1], driver="570").findings["repeatable"] if each.check == "gpu_bitwise_parity"
     ]
     assert (found.status, found.fix) == ("INCONCLUSIVE", "make them the same")
 
 
-def test_odd_one_out_is_named(tmp_path):
-    """Of three machines it is the one with other bits that fails, be it the first."""
+def test_minority_fails(tmp_path):
+    """Of three machines the one with other bits fails, even if it is the first."""
     records = {f"node{i}": recorded(tmp_path / str(i), bits=BITS[0 if i == 1 else 1]) for i in (1, 2, 3)}
     found = merged(tmp_path / "results.json", records).findings["repeatable"]
     failed = [each.device for each in found if each.check == "gpu_bitwise_parity" and each.status == "FAIL"]
@@ -111,7 +111,7 @@ def test_odd_one_out_is_named(tmp_path):
 
 
 def test_machine_without_checks_is_inconclusive(tmp_path):
-    """One machine's answers don't stand for another's that has none: nothing is green by omission."""
+    """A machine without findings in a group that others have is inconclusive there, never PASS."""
     silent = recorded(tmp_path / "b")
     silent.findings["correct"] = []
     record = merged(tmp_path / "results.json", {"node1": recorded(tmp_path / "a"), "node2": silent})
@@ -124,14 +124,14 @@ def test_machine_without_checks_is_inconclusive(tmp_path):
 
 @pytest.mark.parametrize(("bits", "status"), [(BITS[0], "PASS"), (BITS[1], "FAIL")], ids=["bits=same", "bits=other"])
 def test_same_bits_on_all_machines(whole, bits, status):
-    """GPUs of one model answer with the same bits on all machines."""
+    """GPUs of one model have the same bits on all machines, or the check fails."""
     (found,) = [each for each in whole(bits=bits).findings["repeatable"] if each.check == "gpu_bitwise_parity"]
     assert (found.status, found.device, found.precision) == (status, "node2/gpu:0", "float32")
     assert "node2/gpu:0, beside node1/gpu:0," in found.message
 
 
 def test_verdict_is_of_all(whole):
-    """One machine's failure is that of the whole; the written file reads as any other."""
+    """One machine's failure fails the whole; the written file reads as any other."""
     record = whole()
     record.findings["correct"].append(Finding("layers", "FAIL", "off", device="node2/gpu:0"))
     record.write(complete=True)

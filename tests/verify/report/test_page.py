@@ -59,19 +59,19 @@ def test_groups_are_counted(tmp_path):
 def test_all_problems_are_shown(tmp_path):
     """Failures, then inconclusive checks, each with device, precision, message, evidence, number, bound and fix."""
     page, markdown, _ = reported(tmp_path, FAILED)
-    told = (
+    expected = (
         "✗ FAIL gpu:1 layers tf32 conv2d output: off by 0.5 Evidence: 1 of 10 elements "
         "Number: 0.5 (bound: 0.25) Fix: python -m alexnet_repro doctor "
         "? INCONCLUSIVE golden recorded elsewhere Fix: record it here"
     )
-    assert told in Page(page).text
+    assert expected in Page(page).text
     fixed = "off by 0.5\n\n```\npython -m alexnet_repro doctor\n```\n"
     assert f"#### ✗ FAIL: gpu:1 layers tf32\n\nconv2d output: {fixed}" in markdown
     assert markdown.endswith("#### ? INCONCLUSIVE: golden\n\nrecorded elsewhere\n\n```\nrecord it here\n```\n")
     assert len(markdown.splitlines()) <= 30
 
 
-def test_what_passed_is_folded_away(tmp_path):
+def test_passed_checks_are_folded(tmp_path):
     """Passed checks are in details that are closed; those with a fix are suggestions before them as well."""
     page, *_ = reported(tmp_path, run(doctor=[{**WELL, "fix": "nvidia-smi -pm 1"}]))
     assert "Suggestions</h2>" in page
@@ -101,9 +101,12 @@ def test_timings(tmp_path):
 
 def test_costs_and_conditions(tmp_path):
     """Pipelined and first rounds, memory and conditions have a table; what no case has is no column."""
-    told = {"load": 1.25, "cpu_mhz": 2596.15, "gpu_mhz": None, "temperature": None, "heat": ""}
+    conditions = {"load": 1.25, "cpu_mhz": 2596.15, "gpu_mhz": None, "temperature": None, "heat": ""}
     content = run(
-        timings=[timing(first=2.5, pipelined=0.9, peak_memory=2_100_000_000, conditions=told), timing("draw_train")]
+        timings=[
+            timing(first=2.5, pipelined=0.9, peak_memory=2_100_000_000, conditions=conditions),
+            timing("draw_train"),
+        ]
     )
     page, *_ = reported(tmp_path, content)
     assert page_tables(page)[2] == [
@@ -126,14 +129,14 @@ def test_drawings_have_their_sections(tmp_path):
 
 
 def test_drawing_by_itself(tmp_path):
-    """A drawing's own file says what it shows, and is on white: what shows it may be dark."""
+    """A drawing's own file has a title, and is on white: the viewer may be dark."""
     _, _, paths = reported(tmp_path, EVERYTHING)
     for path in paths[2:]:
         assert re.match(r'<svg style="background: white" [^>]*><title>\S[^<]*</title>', path.read_text())
 
 
-def test_what_passed_has_its_evidence(tmp_path):
-    """What passed is on the page with its evidence, and not in the summary."""
+def test_passed_checks_have_their_evidence(tmp_path):
+    """Passed checks are on the page with their evidence, and not in the summary."""
     page, markdown, _ = reported(tmp_path, run(correct=[{**WELL, "message": "all rows", "evidence": "14 of 14"}]))
     assert "all rows (14 of 14)" in Page(page).text
     assert "all rows" not in markdown
@@ -169,7 +172,7 @@ def test_same_report_twice(tmp_path):
     assert len(first) == 2 + 2
 
 
-def test_many_drawings_are_folded_away(tmp_path):
+def test_many_drawings_are_folded(tmp_path):
     """Nine cases of train steps are in details of their own; eight are in view."""
     cases = [timing(f"train_step[batch={number}]") for number in range(9)]
     assert "<summary>All 9 cases</summary>" in reported(tmp_path, run(timings=cases))[0]
@@ -202,8 +205,8 @@ def test_full_disk_is_a_line(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("error", [ImportError("No module named 'x'"), RuntimeError("two\nlines"), ValueError()])
-def test_whatever_goes_wrong_is_a_line(tmp_path, monkeypatch, error):
-    """So is a fault in drawing, of whichever kind: how a run is drawn doesn't change its outcome."""
+def test_any_error_is_a_line(tmp_path, monkeypatch, error):
+    """Any error in drawing is one line, too: how a run is drawn doesn't change its outcome."""
 
     def broken(*_):
         raise error

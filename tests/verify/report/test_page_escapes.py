@@ -1,4 +1,4 @@
-"""What comes from a results file is text, in page, summary and drawings, whoever wrote it."""
+"""Whatever a results file holds is shown as text, in page, summary and drawings."""
 
 import html
 import json
@@ -13,7 +13,7 @@ from tests.helpers.results_files import EVERYTHING, WELL, WRONG, run, timing
 
 @pytest.mark.parametrize("place", ["message", "evidence", "fix", "check", "device", "precision"])
 @pytest.mark.parametrize("status", ["PASS", "FAIL"])
-def test_what_comes_from_a_file_is_text(tmp_path, place, status):
+def test_forged_finding_is_text(tmp_path, place, status):
     """A forged finding shows as it was written, and makes no tag, in page and summary."""
     page, markdown, _ = reported(tmp_path, run(correct=[{**WELL, "status": status, place: FORGED}]))
     assert {tag for tag, _ in Page(page).tags} & {"script", "img"} == set()
@@ -22,7 +22,7 @@ def test_what_comes_from_a_file_is_text(tmp_path, place, status):
 
 
 def test_forged_machine_groups_and_cases_are_text(tmp_path):
-    """So do a forged machine, group, device, precision and case, in drawings too."""
+    """A forged machine, group, device, precision and case are text, in drawings too."""
     case = f"train_step[device={FORGED}-batch={FORGED}-precision={FORGED}]"
     content = run(machine={FORGED: [FORGED]}, timings=[timing(case, device=FORGED, precision=FORGED, limit=FORGED)])
     content["findings"][FORGED] = []
@@ -34,7 +34,7 @@ def test_forged_machine_groups_and_cases_are_text(tmp_path):
 
 
 def test_forged_names_are_text_in_every_drawing(tmp_path):
-    """So do names of cases, devices and precisions in each section of the page, and no path leaves the folder."""
+    """Forged names are text in each section of the page, and no path leaves the folder."""
     content = json.loads(json.dumps(EVERYTHING).replace(json.dumps("cpu:0"), json.dumps(FORGED)))
     content["findings"]["reference"][0]["case"] = FORGED
     page, markdown, paths = reported(tmp_path, content)
@@ -55,8 +55,8 @@ def test_forged_names_are_text_in_every_drawing(tmp_path):
     [("---", r"\---"), ("===", r"\==="), ("- item", r"\- item"), ("1. one", r"1\. one"), ("66.7 %", "66.7 %"),
      ("a - b = c", "a - b = c"), ("*a*", r"\*a\*"), ("<b>\n&", "&lt;b&gt; &amp;")],
 )  # fmt: skip
-def test_text_begins_nothing_in_markdown(text, expected):
-    """A text that would be a rule, an underline or an item of a list is none."""
+def test_markdown_is_escaped(text, expected):
+    """A text that looks like a rule, an underline or a list item is escaped."""
     assert report._markdown(text) == expected
 
 

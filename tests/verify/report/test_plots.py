@@ -93,7 +93,7 @@ def places(path):
     return [tuple(map(float, each)) for each in re.findall(r"[ML] (-?[\d.]+) (-?[\d.]+)", path)]
 
 
-def test_drawings_are_xml_without_loads(everything):
+def test_drawings_are_xml_that_loads_nothing(everything):
     """Each is XML whose root is an SVG; none has a script, an image, or an address other than XML's own names."""
     assert len(everything) == 2 + 8 + 3
     for drawing in everything:
@@ -263,7 +263,7 @@ def test_a_case_lies_where_its_work_is():
         pytest.param({"precision": "other"}, {"matmul": {"other": 1e12}}, id="precision=unknown"),
     ],
 )
-def test_nothing_is_drawn_of_what_is_not_known(fields, rates):
+def test_unknown_work_or_rates_are_not_drawn(fields, rates):
     """Without a calibration, work or speed there is no roofline, and no error; nor of an invalid case."""
     assert plots.rooflines([work(**fields)], [replace(RATES, **rates)]) == []
     assert plots.rooflines([work()], []) == []
@@ -316,7 +316,7 @@ def test_any_rounds_can_be_drawn(rounds, samples, axis):
     ],
 )
 def test_clock_and_temperature_stand_below_the_rounds(device, samples, labels):
-    """Each that was recorded has a panel over the same seconds; where none was, there is none, and it is said."""
+    """Each that was recorded has a panel over the same seconds; where none was, the axis and description say so."""
     drawing = steps(device, **samples)
     found = texts(drawing)
     assert [each for each in found if each.endswith((": GHz", ": °C"))] == labels
@@ -341,17 +341,17 @@ def test_noise_looks_like_noise():
 
 
 @pytest.mark.parametrize(
-    ("limits", "said"),
+    ("reasons", "shown"),
     [
-        pytest.param((0, 0x20, 0x24), "× throttled by its power limit and heat (software slowdown)", id="limits=heat"),
-        pytest.param((0, 0x1, None), "", id="limits=idle"),
+        pytest.param((0, 0x20, 0x24), "× throttled by its power limit and heat (software slowdown)", id="reasons=heat"),
+        pytest.param((0, 0x1, None), "", id="reasons=idle"),
     ],
 )
-def test_throttling_is_marked_and_said(limits, said):
-    """Samples at which the driver names a limit are crossed, and the limits are named under the figure."""
-    found = steps(**GPU, throttle_reasons=limits)
-    assert " ".join(each for each in texts(found) if "throttled" in each or "slowdown" in each) == said
-    assert (steps(**GPU).svg.count("<use") < found.svg.count("<use")) == bool(said)
+def test_throttling_is_marked_and_named(reasons, shown):
+    """Samples with a throttle reason are crossed, and the reasons are named under the figure."""
+    found = steps(**GPU, throttle_reasons=reasons)
+    assert " ".join(each for each in texts(found) if "throttled" in each or "slowdown" in each) == shown
+    assert (steps(**GPU).svg.count("<use") < found.svg.count("<use")) == bool(shown)
 
 
 def test_curve_of_a_check():

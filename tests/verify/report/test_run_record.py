@@ -1,4 +1,4 @@
-"""The results file: complete after each finding, never half written, and JSON that everybody reads."""
+"""The results file: complete after each finding, written atomically, and standard JSON."""
 
 import json
 import math
@@ -149,7 +149,7 @@ def test_failed_write_leaves_the_old_file(record, monkeypatch, method, broken, r
 
 
 def test_what_isnt_json_leaves_the_old_file(record):
-    """So does a finding that can't be written as JSON, which is an error of its own."""
+    """A finding that can't be written as JSON is an error, and leaves the old file."""
     record.add("correct", WELL)
     before = record.path.read_bytes()
     with pytest.raises(TypeError, match="not JSON serializable"):

@@ -13,7 +13,7 @@ from alexnet_repro.verify.report.run_record import RunRecord, UnreadableError, r
 from tests.helpers.results_files import CASE, WELL, WRONG, finding, run, timing, written
 
 
-def test_what_a_record_wrote_is_read(tmp_path):
+def test_record_is_read_as_written(tmp_path):
     """Findings, machine, verdict and timings come back as they went in, numbers that JSON doesn't have among them."""
     record = RunRecord(tmp_path / "results.json", {"devices": ["cpu:0"]})
     wrong = Finding("layers", "FAIL", "off", "by much", "doctor", "cpu:0", "float32", math.inf, 0.5, {"worst": 3})
@@ -30,8 +30,8 @@ def test_what_a_record_wrote_is_read(tmp_path):
     assert (read.median, read.rate(5), results.invalid) == (2.5, 2.0, set())
 
 
-def test_what_a_case_cost_is_read(tmp_path):
-    """So do bytes, first round, memory, conditions as far as they were told, samples, and the device's own rates."""
+def test_costs_of_a_case_are_read(tmp_path):
+    """Bytes, first round, memory, recorded conditions, samples, and the device's own rates come back, too."""
     record = RunRecord(tmp_path / "results.json")
     samples = {"seconds": [0.0, 0.25], "cpu_mhz": [2000.0, None]}
     costs = {"first": 2.5, "pipelined": 0.9, "peak_memory": 10**9, "bytes": 4096}
@@ -57,7 +57,7 @@ def test_words_are_numbers(tmp_path):
 
 
 def test_fields_of_other_versions(tmp_path):
-    """Fields that this version doesn't know are passed over, later groups are kept, and optional ones may be absent."""
+    """Fields that this version doesn't know are ignored, later groups are kept, and optional ones may be absent."""
     content = run(gate=[], timings=[{"case": "a", "device": "cpu:0", "precision": "", "rounds": [1], "new": 1}])
     content["findings"] |= {"gate": [finding(**WELL, later=1)]}
     del content["findings"]["doctor"], content["verdicts"]
@@ -81,8 +81,8 @@ def test_fields_of_other_versions(tmp_path):
         pytest.param({"fast": []}, "INCONCLUSIVE", id="fast=nothing"),
     ],
 )
-def test_verdict_is_the_worst_of_what_is_said(tmp_path, changes, verdict):
-    """A file that states PASS over a failure, over nothing asked, or over a run cut short, isn't believed."""
+def test_verdict_is_the_worst_stated_or_found(tmp_path, changes, verdict):
+    """A file that states PASS over a failure, over a group without checks, or over a run cut short, isn't believed."""
     assert read_results(written(tmp_path, run(**changes))).verdict == verdict
 
 
@@ -204,7 +204,7 @@ def test_what_isnt_a_file_is_refused(tmp_path, name, message):
     assert "\n" not in str(error.value)
 
 
-def test_what_a_terminal_obeys_is_replaced(tmp_path):
+def test_control_characters_are_replaced(tmp_path):
     """Controls, halves of characters and what Unicode calls none come back as a replacement; a case is one line."""
     forged = "a\x1b]0;b\x07\ud800\uffff\tc"
     results = read_results(written(tmp_path, run(correct=[{**WRONG, "message": forged}], timings=[timing("x\ny")])))
@@ -212,8 +212,8 @@ def test_what_a_terminal_obeys_is_replaced(tmp_path):
     assert results.timings[0].case == "x y"
 
 
-def test_round_of_ages(tmp_path):
-    """A round that took longer than anyone measures isn't what a run writes."""
+def test_endless_round_is_refused(tmp_path):
+    """A round longer than any run measures is refused."""
     with pytest.raises(UnreadableError, match=r"a round of 'a' took over 1e\+09 s"):
         read_results(written(tmp_path, run(timings=[timing("a", rounds=[1.0, 1e308])])))
 

@@ -51,7 +51,7 @@ def test_rows_are_aligned_in_their_own_order():
 
 
 def test_costs_are_columns_where_there_are_any():
-    """Pipelined and first rounds, memory and conditions; what no case has is no column, nor are conditions unasked."""
+    """Pipelined and first rounds, memory and conditions; a column without values is left out, or all conditions."""
     timings = [STEP, Timing("draw_train", "cpu:0", "", [1.0], conditions=Conditions(load=1.25))]
     assert str(cost_table(timings)).splitlines() == [
         "case             pipelined  first round   memory  load",
@@ -63,7 +63,7 @@ def test_costs_are_columns_where_there_are_any():
 
 
 def test_invalid_timing_has_no_throughput():
-    """How fast a wrong answer came is shown as invalid."""
+    """A timing whose result was wrong is shown as invalid."""
     assert str(throughput_table([STEP], frozenset({STEP.case}))).splitlines()[1:] == [
         "step, batch 128     2 s  0.2 %   invalid        –          –  compute",
     ]
@@ -99,7 +99,7 @@ def test_lines_are_plain_and_fit(monkeypatch, environment):
     ]
 
 
-def test_devices_beside_each_other():
+def test_devices_are_compared():
     """Images/s of each alone, of the best, and its own verdict, the slowest named; then of all together."""
     assert str(device_table(FOUND)).splitlines() == [
         "device alone  images/s  of the best  verdict  note",

@@ -1,4 +1,4 @@
-"""The record of a training: what is in it, and that it is whole or not there."""
+"""The record of a training: its content, and that it is written atomically."""
 
 import dataclasses
 import json
@@ -69,8 +69,8 @@ def written(tmp_path_factory, tiny, loader, history):
     return json.loads(path.read_text()), folder, expected
 
 
-def test_what_was_done(written):
-    """The record says what was trained, from what, and how: all that repeating it takes, and no path or host name."""
+def test_training_is_recorded(written):
+    """The record holds all that repeating the training takes, and no path or host name."""
     record, folder, _ = written
     assert (record["schema"], record["name"], record["note"]) == (1, "tiny", "quiet")
     assert record["command"] == "python -m alexnet_repro train --synthetic --seed=3"
@@ -94,7 +94,7 @@ def test_what_was_done(written):
 
 
 def test_environment(monkeypatch):
-    """What was set that changes speed or bits is recorded, but no path of this machine."""
+    """Settings that change speed or bits are recorded, but no path of this machine."""
     for name in module.SPEED_SETTINGS:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
@@ -105,7 +105,7 @@ def test_environment(monkeypatch):
     assert socket.gethostname() not in found.values()
 
 
-def test_what_came_out(written):
+def test_results_are_recorded(written):
     """Losses have six digits; the last weights and the saved ones are measured on all test images by both losses."""
     record, _, expected = written
     assert record["updates"] == {"losses": [2.34568, 2.25], "accuracies": [0.333333, 0.5]}
@@ -162,7 +162,7 @@ def test_saved_only_at_the_end(tmp_path, tiny, loader, history):
 
 
 def test_logits(tiny, loader):
-    """The logits of the test images are float32, one row an image, in their order: their sigmoids are the answers."""
+    """The logits of the test images are float32, one row per image, in their order: their sigmoids are the outputs."""
     logits = logits_on_test(tiny, loader, progress=False)
     assert (logits.shape, logits.dtype) == ((40, 10), np.float32)
     pixels = keras.ops.image.resize(keras.ops.cast(loader.all_test()[0], "float32") / 255.0, (8, 8))
@@ -181,7 +181,7 @@ def test_logits(tiny, loader):
     ],
 )
 def test_command(typed, expected):
-    """What is recorded as typed leaves out what is one machine's, whichever way it was written."""
+    """The recorded command leaves out options of one machine, with `=` or without."""
     assert repeatable(typed.split()) == f"python -m alexnet_repro {expected}"
 
 
@@ -226,7 +226,7 @@ def test_unreadable(tmp_path, content):
 
 
 def test_outcome():
-    """Of 300 answers right of 400, accuracy is 0.75; the confusion matrix says which were wrong, and how."""
+    """Of 300 answers right of 400, accuracy is 0.75; the confusion matrix counts which were wrong, and how."""
     labels = np.repeat([0, 1], 200)
     answers = np.array([0] * 190 + [9] * 10 + [1] * 110 + [0] * 90)
     found = outcome(np.eye(10, dtype=np.float32)[answers] * 4, labels)
