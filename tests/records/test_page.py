@@ -116,7 +116,9 @@ def test_four_combinations():
     found = combinations(
         {name: ALL[name] for name in ("documented", "documented_softmax", "epoch_normalised_sigmoid_128")}
     )
-    shown = {key: each and (each.name, each.updates, each.images, each.accuracy) for key, each in found.items()}
+    shown = {
+        key: each and tuple(each[n] for n in ("name", "updates", "images", "accuracy")) for key, each in found.items()
+    }
     assert shown == {
         ("normalised_sigmoid", 32): ("documented", 1_876, 60_032, 0.8),
         ("softmax", 32): ("documented_softmax", 1_876, 60_032, 0.75),
@@ -142,7 +144,7 @@ def test_measured_within_epochs():
     often = measured((404, 0.5, 1.2), (1_604, 0.79, 0.62), (1_876, 0.8, 0.6), (2_276, 0.82, 0.55), (3_748, 0.85, 0.45))
     records = {**ALL, "documented": record("documented", evaluations=often)}
     assert [each["updates"] for each in after_epochs(records["documented"])] == [1_876, 3_748]
-    assert combinations(records)["normalised_sigmoid", 32].accuracy == 0.8
+    assert combinations(records)["normalised_sigmoid", 32]["accuracy"] == 0.8
     assert "accuracy and loss: 0.8000 (0.6000), 0.8500 (0.4500)." in make_page.page(records)
 
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from benchmarks.records.tools.passing import Passed, both_reproduced, epochs, first_reached, passed
+from benchmarks.records.tools.passing import both_reproduced, epochs, first_reached, passed
 from tests.helpers.records import measured, record
 
 
@@ -37,8 +37,8 @@ def test_passed():
     """Accuracy is passed where it rises to 0.8395, loss where it falls to 0.4867, each by itself."""
     found = measured((1_876, 0.8, 0.5867), (2_276, 0.82, 0.5067), (2_676, 0.859, 0.4667), (3_076, 0.86, 0.49))
     there = passed(record("documented", seed=3, evaluations=found))
-    assert (there.seed, there.accuracy, there.loss) == (3, pytest.approx(2_476), pytest.approx(2_476))
-    assert passed(record("documented", evaluations=measured((1_876, 0.8, 0.6)))) == Passed(0, math.inf, math.inf)
+    assert there == (3, pytest.approx(2_476), pytest.approx(2_476))
+    assert passed(record("documented", evaluations=measured((1_876, 0.8, 0.6)))) == (0, math.inf, math.inf)
 
 
 @pytest.mark.parametrize(

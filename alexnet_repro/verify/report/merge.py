@@ -35,10 +35,9 @@ def merged(path: Path, records: Mapping[str, RunRecord], *, comparable: bool = T
         whole.findings[group] = [*chain(*own.values()), *shared]
     models: dict[str, str] = {}
     for name, record in records.items():
-        whole.timings += [
-            replace(each, device=f"{name}/{each.device}", case=_case(name, each.device, each.case))
-            for each in record.timings
-        ]
+        for each in record.timings:
+            case = _case(name, each.device, each.case)
+            whole.timings.append(replace(each, device=f"{name}/{each.device}", case=case))
         whole.calibrations += [replace(each, device=f"{name}/{each.device}") for each in record.calibrations]
         models |= {f"{name}/gpu:{gpu}": model for gpu, model in enumerate(record.machine.get("gpus", ()))}
     if comparable:

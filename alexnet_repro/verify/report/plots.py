@@ -356,7 +356,7 @@ def _name_row(axes: Axes, place: float, name: str) -> None:
 
 
 def _panels(labels: Sequence[str], height: float, below: Sequence[str]) -> tuple[Figure, list[Axes]]:
-    """Return a figure of axes so many inches high that share x, each under its label, and lines of text below them."""
+    """Return a figure of axes of a height in inches that share x, each under its label, with text below them."""
     titles, under = list(map(_wrapped, labels)), "\n".join(map(_wrapped, filter(None, below)))
     lines = 1 + sum(len(text.splitlines()) for text in (*titles, under))
     figure = _figure(height * len(titles) + LINE * lines)

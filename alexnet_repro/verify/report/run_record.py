@@ -155,11 +155,7 @@ def _first(error: ValidationError) -> str:
 
 
 def _printable(value: Any) -> Any:
-    """Return JSON without the characters that a terminal obeys, or that no file may hold.
-
-    Raises:
-        OverflowError: a number is too large for a float.
-    """
+    """Return JSON without characters that a terminal obeys or no file may hold; OverflowError: a number too large."""
     if isinstance(value, str):
         return UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", value)
     if isinstance(value, list):

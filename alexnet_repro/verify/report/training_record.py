@@ -38,7 +38,7 @@ from alexnet_repro.backend.devices import gpu_names, thread_counts
 from alexnet_repro.data.loader import DataLoader
 from alexnet_repro.documented import TEST_SAMPLES
 from alexnet_repro.files import atomic_write
-from alexnet_repro.model import layer_rows
+from alexnet_repro.model import LayerRow, layer_rows
 from alexnet_repro.training.evaluate import logits_on_test
 from alexnet_repro.training.history import History
 from alexnet_repro.training.recipe import Recipe
@@ -103,7 +103,7 @@ def record_training(folder: Path, trained: Trained, *, progress: bool = True) ->
         "seed": trained.loader.seed,
         "precision": trained.precision,
         "recipe": recipe.as_data(),
-        "layers": _layers(trained.model),
+        "layers": list(map(_layer, trained.model.layers, layer_rows(trained.model))),
         "draw": dict(zip("xy", (each.shape for each in trained.loader.get_batch_train(recipe.draw_size)), strict=True)),
     }
     measured = {
@@ -143,14 +143,10 @@ def repeatable(words: Sequence[str]) -> str:
     return f"python -m alexnet_repro {shlex.join(kept)}"
 
 
-def _layers(model: keras.Sequential) -> list[dict[str, Any]]:
-    """Return each layer's name, kind, output shape, parameters, MACs, and the settings that the document names."""
-    rows = []
-    for layer, row in zip(model.layers, layer_rows(model), strict=True):
-        config = layer.get_config()
-        settings = {name: config[name] for name in LAYER_SETTINGS if name in config}
-        rows.append({"name": row.name, "kind": type(layer).__name__, **row._asdict(), **settings})
-    return rows
+def _layer(layer: keras.Layer, row: LayerRow) -> dict[str, Any]:
+    config = layer.get_config()
+    settings = {name: config[name] for name in LAYER_SETTINGS if name in config}
+    return {"name": row.name, "kind": type(layer).__name__, **row._asdict(), **settings}
 
 
 def _outcome(trained: Trained, updates: int, *, progress: bool) -> dict[str, Any]:
@@ -206,11 +202,7 @@ def outcome(logits: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
 
 def significant(value: Any) -> Any:
     """Return JSON whose numbers have six significant digits, integers aside."""
-    if isinstance(value, dict):
-        return {name: significant(each) for name, each in value.items()}
-    if isinstance(value, list):
-        return list(map(significant, value))
-    return float(f"{value:.6g}") if isinstance(value, float) else value
+    return json.loads(json.dumps(value), parse_float=lambda digits: float(f"{float(digits):.6g}"))
 
 
 def read_records(folder: Path) -> dict[str, dict[str, Any]]:

@@ -1,7 +1,6 @@
 """The document's code in four combinations of loss and update size, one epoch each, at equal images seen."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
 
 from benchmarks.records.tools.bands import NORMAL, binomial
 from benchmarks.records.tools.runs import Record, Records, after_epochs
@@ -21,32 +20,21 @@ CHANGES = {
 }
 
 
-class Combination(NamedTuple):
-    """One epoch of the record `name`, evaluated on every test image, after `images` seen.
-
-    `loss` is its own: of different objectives, not to be compared. `same`: what all four have to have in common.
-    """
-
-    name: str
-    updates: int
-    images: int
-    accuracy: float
-    loss: float
-    num_samples: int
-    same: Mapping[str, Any]
-
-
-Combinations = Mapping[tuple[str, int], Combination | None]
+Combinations = Mapping[tuple[str, int], Record | None]
 
 
 def combinations(records: Records) -> Combinations:
-    """Return each combination by loss and update size; None where there is no record of it."""
+    """Return each combination by loss and update size; None where there is no record of it.
+
+    The first epoch's evaluation, with `name` of its record, `images` seen, and what all four have to have in common,
+    `same`. The losses are of different objectives, not to be compared.
+    """
     return {key: _combination(name, records[name]) if name in records else None for key, name in NAMES.items()}
 
 
 def unlike(found: Combinations) -> list[str]:
     """Return in what the combinations differ beside loss and update size: then they aren't conclusive about these."""
-    present = [each.same for each in found.values() if each]
+    present = [each["same"] for each in found.values() if each]
     return [key for key in (present[0] if present else ()) if len({str(each[key]) for each in present}) > 1]
 
 
@@ -59,16 +47,18 @@ def effects(found: Combinations) -> list[str]:
     for what, pair in CHANGES.items():
         first, second = (found[key] for key in pair)
         if first and second:
-            change = second.accuracy - first.accuracy
-            bound = NORMAL * sum(binomial(each.accuracy, each.num_samples) ** 2 for each in (first, second)) ** 0.5
+            change = second["accuracy"] - first["accuracy"]
+            bound = (
+                NORMAL * sum(binomial(each["accuracy"], each["num_samples"]) ** 2 for each in (first, second)) ** 0.5
+            )
             chance = "more than the test images" if abs(change) > bound else "which the test images alone may"
             sentences.append(f"{what}: {change:+.4f} in accuracy, {chance} explain (at most ±{bound:.4f})")
     return sentences
 
 
-def _combination(name: str, record: Record) -> Combination:
+def _combination(name: str, record: Record) -> Record:
     recipe, epoch = record["recipe"], after_epochs(record)[0]
     images = epoch["updates"] * recipe["batch_size"]
     same = {"precision": record["precision"], "seed": record["seed"], "images seen": images}
     same |= {field: value for field, value in recipe.items() if field not in ("loss", "batch_size", "epochs")}
-    return Combination(name, epoch["updates"], images, epoch["accuracy"], epoch["loss"], epoch["num_samples"], same)
+    return {**epoch, "name": name, "images": images, "same": same}

@@ -45,9 +45,7 @@ def page(records: Records) -> str:
         title = f"The same in {run['precision']} on {_device(run)}, not counted above"
         older = {**_figures(records, "documented"), "title": title}
     text, layers, others = claims.claims(records), claims.layer_table(records), claims.others(records)
-    counts = Counter(
-        each.verdict for rows in (text, layers, others, main["figures"], softmax["figures"]) for each in rows
-    )
+    counts = Counter(each.verdict for each in [*text, *layers, *others, *main["figures"], *softmax["figures"]])
     verdicts = (bands.REPRODUCED, bands.NOT_REPRODUCED, bands.INCONCLUSIVE, claims.NOT_RUN)
     environment = jinja2.Environment(  # noqa: S701 - Markdown; `_text` escapes what records say
         trim_blocks=True, undefined=jinja2.StrictUndefined, keep_trailing_newline=True
@@ -170,8 +168,7 @@ def _mistake(record: Record) -> str:
 
 
 def _device(record: Record) -> str:
-    here = record["environment"]
-    return _text(", ".join(here["gpus"]) or here["cpu"])
+    return _text(", ".join(record["environment"]["gpus"]) or record["environment"]["cpu"])
 
 
 def _text(text: str) -> str:

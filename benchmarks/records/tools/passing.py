@@ -3,7 +3,6 @@
 import math
 import statistics
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 
@@ -12,19 +11,14 @@ from benchmarks.records.tools.bands import REPRODUCED, band, binomial, verdict
 from benchmarks.records.tools.runs import Record, evaluated
 
 
-class Passed(NamedTuple):
-    """Where one run passes through the printed figures, in updates; infinity: never."""
+def passed(run: Record) -> tuple[int, float, float]:
+    """Return a run's seed, and after how many updates it first reaches the printed test accuracy and falls to the loss.
 
-    seed: int
-    accuracy: float
-    loss: float
-
-
-def passed(run: Record) -> Passed:
-    """Return where a run first reaches the printed test accuracy, and first falls to the printed test loss."""
+    Infinity: never.
+    """
     updates, accuracies, losses = _curves(run)
     accuracy = first_reached(updates, accuracies, documented.TEST_ACCURACY)
-    return Passed(run["seed"], accuracy, first_reached(updates, [-loss for loss in losses], -documented.TEST_LOSS))
+    return run["seed"], accuracy, first_reached(updates, [-loss for loss in losses], -documented.TEST_LOSS)
 
 
 def first_reached(updates: Sequence[float], values: Sequence[float], level: float) -> float:
