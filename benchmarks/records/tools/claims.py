@@ -76,14 +76,8 @@ def printed(records: Records, name: str, figures: Sequence[tuple[str, float, str
         return [not_run(what, f"{says:.4f}", name) for what, says, _ in figures]
     found = bands(runs)
     return [
-        Claim(
-            what,
-            f"{says:.4f}",
-            f"{found[n].middle:.4f}",
-            *verdict(says, found[n]),
-            "{:.4f} to {:.4f}".format(*found[n].ends),
-        )
-        for what, says, n in figures
+        Claim(what, f"{says:.4f}", f"{each.middle:.4f}", *verdict(says, each), "{:.4f} to {:.4f}".format(*each.ends))
+        for what, says, each in ((what, says, found[name]) for what, says, name in figures)
     ]
 
 
@@ -114,16 +108,13 @@ def layer_table(records: Records) -> list[Claim]:
     record = any_of(records)  # all train the same model
     if record is None:
         return [not_run(*each) for each in says]
-    built = [
-        (f"`{each['name']}`", f"{(1, *each['output_shape'])}, {each['parameters']:,}") for each in record["layers"]
-    ]
-    rows = []
+    layers, rows = record["layers"], []
+    built = [(f"`{each['name']}`", f"{(1, *each['output_shape'])}, {each['parameters']:,}") for each in layers]
     for here, there in zip_longest(says, built):
         (name, figures), measured = here or (there[0], ""), there[1] if there else ""
-        rows.append(
-            Claim(name, figures, measured, *_if(here == there, "exactly" if here == there else "another layer"))
-        )
-    total, ours = f"{documented.TOTAL_PARAMETERS:,}", f"{sum(each['parameters'] for each in record['layers']):,}"
+        why = "exactly" if here == there else "another layer"
+        rows.append(Claim(name, figures, measured, *_if(here == there, why)))
+    total, ours = f"{documented.TOTAL_PARAMETERS:,}", f"{sum(each['parameters'] for each in layers):,}"
     return [*rows, Claim("parameters in all", total, ours, *_if(total == ours, "exactly"))]
 
 
