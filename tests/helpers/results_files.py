@@ -1,4 +1,4 @@
-"""Results files of small runs, in the format that `Record` writes."""
+"""Results files of small runs, in the format that `RunRecord` writes."""
 
 import json
 

@@ -119,8 +119,7 @@ def throughput(timings: Sequence[Timing], invalid: Collection[str] = ()) -> Iter
         axes.tick_params(axis="y", length=0)
         axes.xaxis.set_visible(False)
         axes.spines[:].set_visible(False)
-        what = f"{kind} on {device}, by batch and precision"
-        yield f"throughput-{device}-{kind}", f"Images per second of {what}", figure
+        yield f"throughput-{device}-{kind}", f"Images per second of {kind} on {device}, by batch and precision", figure
 
 
 @_drawings
@@ -129,10 +128,9 @@ def rooflines(
 ) -> Iterator[Named]:
     """Return, for each calibrated device and kind of case, the FLOP/s of its valid cases below the device's roofs.
 
-    Williams, Waterman and Patterson, "Roofline: an insightful visual performance model for multicore architectures",
-    Communications of the ACM 52(4), 2009. The slope is memory bandwidth; the level lines are matrix products in each
-    precision. Both were measured in the run, and bytes are the fewest that must be moved, so a case may lie above its
-    roof by as much as its own kernels are better than those measured.
+    Williams, Waterman and Patterson, "Roofline", Communications of the ACM 52(4), 2009. The slope is memory bandwidth;
+    the level lines are matrix products in each precision. Both were measured in the run, and bytes are the fewest that
+    must be moved, so a case may lie above its roof by as much as its own kernels are better than those measured.
     """
     from matplotlib.ticker import EngFormatter, LogLocator
     from matplotlib.transforms import Bbox
