@@ -64,6 +64,7 @@ def test_batch_size(monkeypatch, tmp_path, arguments, updates):
 
     monkeypatch.setattr(alexnet_repro, "train", train)
     monkeypatch.setattr(alexnet_repro, "build_alexnet", lambda **_: None)
+    monkeypatch.setattr("alexnet_repro.training.distributed.strategy.best_train_step", lambda *_: None)
     monkeypatch.setattr(alexnet_repro, "synthetic_fashion", lambda: synthetic_fashion(1, 1))
     words = ["train", "--synthetic", "--recipe=documented", f"--weights={tmp_path / 'a.weights.h5'}"]
     assert command_line.main([*words, *arguments.split()]) == 0

@@ -88,6 +88,7 @@ def test_diverged(capsys, tmp_path, monkeypatch):
         raise TrainingDivergedError("the loss is nan at update 7")
 
     monkeypatch.setattr(alexnet_repro, "build_alexnet", lambda **_: None)
+    monkeypatch.setattr("alexnet_repro.training.distributed.strategy.best_train_step", lambda *_: None)
     monkeypatch.setattr(alexnet_repro, "train", diverge)
     assert command_line.main(["train", "--synthetic", f"--weights={tmp_path / 'a.weights.h5'}"]) == 1
     assert capsys.readouterr() == ("", "python -m alexnet_repro: the loss is nan at update 7\n")
@@ -144,6 +145,7 @@ def reached(monkeypatch):
     monkeypatch.setattr(alexnet_repro, "train", train)
     monkeypatch.setattr(alexnet_repro, "synthetic_fashion", lambda **_: synthetic_fashion(1, 1))
     monkeypatch.setattr(alexnet_repro, "build_alexnet", lambda **_: None)
+    monkeypatch.setattr("alexnet_repro.training.distributed.strategy.best_train_step", lambda *_: None)
     return seen
 
 
@@ -185,6 +187,7 @@ def test_checkpoint_options(reached, tmp_path):
 def test_log_messages(tmp_path, monkeypatch, capsys):
     """The command line prints the package's log messages on stderr as they are, at each call once."""
     monkeypatch.setattr(alexnet_repro, "build_alexnet", lambda **_: None)
+    monkeypatch.setattr("alexnet_repro.training.distributed.strategy.best_train_step", lambda *_: None)
 
     def train(*_, checkpoints, **__):
         with checkpoints.opened((), {}) as store:
@@ -265,5 +268,5 @@ def test_no_cluster(tmp_path, monkeypatch, capsys):
     assert command_line.main(["train", "--distribute=multiworker", f"--data-dir={tmp_path}"]) == 1
     out, err = capsys.readouterr()
     assert out == ""
-    assert err.startswith("python -m alexnet_repro: nothing says which workers there are: TF_CONFIG isn't set")
+    assert err.startswith("python -m alexnet_repro: no workers are given: TF_CONFIG isn't set")
     assert "srun --nodes=2" in err
