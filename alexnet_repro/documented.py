@@ -8,16 +8,11 @@ Nothing here is computed from `alexnet_repro.model`, and the model never imports
 one without the other fails the tests.
 """
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True)
-class DocumentedLayer:
-    """One row of the document's layer table.
-
-    `output_shape` is without the batch axis; `macs` are per image, forward, with bias, pooling and
-    activations left out.
-    """
+class DocumentedLayer(NamedTuple):
+    """One row of the document's layer table: `output_shape` of one image; `macs` per image, in the forward pass."""
 
     name: str
     what: str
@@ -29,7 +24,6 @@ class DocumentedLayer:
 INPUT_SHAPE = (224, 224, 1)
 
 LAYERS = (
-    # name, what, output shape of one image, parameters, MACs
     DocumentedLayer("conv2d", "Conv2D 96, 11x11, stride 4, ReLU", (54, 54, 96), 11_712, 33_872_256),
     DocumentedLayer("max_pooling2d", "MaxPool2D 3x3, stride 2", (26, 26, 96), 0, 0),
     DocumentedLayer("conv2d_1", "Conv2D 256, 5x5, same, ReLU", (26, 26, 256), 614_656, 415_334_400),

@@ -20,13 +20,10 @@ def atomic_path(path: Path, *, suffix: str = "", advice: str = "") -> Iterator[P
     `path` is the old file or the new one, whole, when the machine loses power too: after the block the new one is on
     the disk. If the block fails, the old one stays and nothing else does. The folder is made.
 
-    Args:
-        path: the file to write.
-        suffix: an end of its name that the temporary path must have as well.
-        advice: what to do about an error.
+    The temporary path ends in `suffix`, as `path` does.
 
     Raises:
-        OSError: it can't be written; the message names it and has the reason.
+        OSError: it can't be written; the message names it, and has the reason and the advice.
     """
     tmp_path = path.with_name(f".{path.name.removesuffix(suffix)}.{os.getpid()}{suffix}")
     try:

@@ -7,6 +7,7 @@ values `0 … classes-1`) and float32 logits `(n, classes)`, and return float32 
 finite for logits up to ±1e4 and the same on every backend, eager or compiled. Other shapes raise a `ValueError`.
 """
 
+import math
 import operator
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -33,11 +34,9 @@ def build_alexnet(
     Args:
         input_shape: `(height, width, channels)` of one image, channels last.
         num_classes: width of the output layer.
-        kernel_initializer: a Keras initializer's name; biases start at zero. The document leaves
-            Keras's default, `"glorot_uniform"`.
-        for_xla: whether the layers use operations that XLA compiles well, with the same results
-            (`alexnet_repro.backend.xla_layers`). By default where Keras would compile with XLA: on JAX, and on
-            TensorFlow with a GPU and determinism off.
+        kernel_initializer: a Keras initializer's name, by default the document's; biases start at zero.
+        for_xla: whether the layers use the operations of `alexnet_repro.backend.xla_layers`, with the same results.
+            By default where Keras would compile with XLA: on JAX, and on TensorFlow with a GPU and determinism off.
 
     Returns:
         A built model from float images `(n, height, width, channels)` to float32 sigmoid outputs
@@ -68,16 +67,8 @@ def build_alexnet(
         for_xla = keras.Sequential([keras.Input((1,))]).jit_compile
 
     def conv(name: str, filters: int, size: int, *, strides: int = 1, padding: str = "same") -> keras.layers.Layer:
-        layer = keras.layers.Conv2D(
-            filters,
-            size,
-            strides=strides,
-            padding=padding,
-            activation="relu",
-            data_format="channels_last",
-            kernel_initializer=kernel_initializer,
-            name=name,
-        )
+        options = {"activation": "relu", "data_format": "channels_last", "kernel_initializer": kernel_initializer}
+        layer = keras.layers.Conv2D(filters, size, strides=strides, padding=padding, name=name, **options)
         return xla_layers.strides_as_channels(layer) if for_xla and strides > 1 else layer
 
     def pool(name: str) -> keras.layers.Layer:
@@ -85,9 +76,7 @@ def build_alexnet(
         return xla_layers.larger_of_two(layer) if for_xla else layer
 
     def dense(name: str, units: int, activation: str, dtype: str | None = None) -> keras.layers.Layer:
-        return keras.layers.Dense(
-            units, activation=activation, kernel_initializer=kernel_initializer, dtype=dtype, name=name
-        )
+        return keras.layers.Dense(units, activation, kernel_initializer=kernel_initializer, dtype=dtype, name=name)
 
     return keras.Sequential(
         [
@@ -151,19 +140,12 @@ def layer_rows(model: keras.Sequential) -> Iterator[LayerRow]:
     """
     for layer in model.layers:
         shape = tuple(layer.output.shape[1:])
-        macs = 0
-        if hasattr(layer, "kernel"):
-            positions = 1
-            for side in shape[:-1]:
-                positions *= side
-            macs = positions * int(ops.size(layer.kernel))
+        macs = math.prod(shape[:-1]) * int(ops.size(layer.kernel)) if hasattr(layer, "kernel") else 0
         yield LayerRow(layer.name, shape, layer.count_params(), macs)
 
 
 Loss = Callable[[Any, Any], Any]
-
-# TensorFlow 2.0.0's `keras.backend.epsilon()`.
-EPSILON = 1e-7
+EPSILON = 1e-7  # TensorFlow 2.0.0's `keras.backend.epsilon()`
 
 
 def softmax(labels: Any, logits: Any) -> Any:

@@ -20,7 +20,7 @@ SEED = 0
 )
 def test_accuracy(recipe, request, capsys):
     """Trained by the recipe, in the precision of --precision, accuracy on all 10,000 test images is over 0.8."""
-    # Without the images this fails, and says what to type: whoever runs it asked for it by name.
+    # Without the images this fails, with what to type: a slow test runs only by request.
     loader = DataLoader(seed=SEED)
     enable_memory_growth()
     with capsys.disabled(), precision(request.config.getoption("--precision")):

@@ -1,4 +1,4 @@
-"""The two losses are what their names say, however they are computed."""
+"""The two losses follow their formulas, eager and compiled, on every backend."""
 
 import json
 
@@ -29,7 +29,7 @@ def as_numpy(tensor):
 
 @pytest.mark.parametrize("name", list(LOSSES))
 def test_formula(name):
-    """Each loss is its formula, one float32 number an image."""
+    """Each loss follows its formula: one float32 number per image."""
     losses = as_numpy(LOSSES[name](LABELS, LOGITS))
     assert losses.shape == (6,)
     assert losses.dtype == np.float32
@@ -70,7 +70,7 @@ def test_no_gradient_beyond_the_clip(value_and_gradients):
 
 @pytest.mark.parametrize("loss", LOSS_ROWS)
 def test_hidden_logits_are_not_used(loss):
-    """What Keras remembers of an activation's input makes no difference."""
+    """The logits that Keras attaches to an activation's output make no difference."""
     plain, marked = (keras.ops.convert_to_tensor(LOGITS) for _ in range(2))
     marked._keras_logits = keras.ops.zeros_like(marked)
     np.testing.assert_array_equal(as_numpy(loss(LABELS, plain)), as_numpy(loss(LABELS, marked)))
@@ -78,7 +78,7 @@ def test_hidden_logits_are_not_used(loss):
 
 @pytest.mark.parametrize("loss", LOSS_ROWS)
 def test_label_dtypes(loss):
-    """Labels may be of any integer dtype, or float, as Keras hands them over."""
+    """Labels may be of any integer dtype, or float, as Keras passes them."""
     expected = as_numpy(loss(LABELS, LOGITS))
     for dtype in ("uint8", "int64", "float32"):
         np.testing.assert_array_equal(as_numpy(loss(LABELS.astype(dtype), LOGITS)), expected)

@@ -22,7 +22,7 @@ def outputs(request, alexnet):
 
 @pytest.mark.parametrize(("index", "row"), ROWS)
 def test_output_shape(outputs, index, row):
-    """Each layer puts out the documented shape, in float32, for one image and for several."""
+    """Each layer's output has the documented shape, in float32, for one image and for several."""
     assert outputs[index].shape == (len(outputs[0]), *row.output_shape)
     assert outputs[index].dtype == np.float32
 
@@ -124,7 +124,7 @@ def test_smallest_input():
     ],
 )
 def test_wrong_arguments(arguments, message):
-    """What can't be built is refused with a sentence that says what can."""
+    """Arguments from which no model can be built raise an error that names valid ones."""
     with pytest.raises(ValueError, match=message):
         build_alexnet(**arguments)
 

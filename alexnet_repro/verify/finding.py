@@ -24,8 +24,7 @@ class Finding:
     """One check's result.
 
     `message` is what is wrong, or what was found; `evidence` what was read or measured; `fix` what to type. A PASS with
-    a `fix` works, and could be better. Where something was measured, `number` is the value and `bound` its limit;
-    `data` holds any further values.
+    a `fix` works, and could be better. A measured `number` has a limit, `bound`; `data` holds any further values.
     """
 
     check: str
@@ -59,8 +58,7 @@ Findings = Mapping[str, Sequence[Finding]]
 
 def verdict(findings: Iterable[Finding]) -> Status:
     """Return the worst status: FAIL, else INCONCLUSIVE, else PASS."""
-    statuses = {finding.status for finding in findings}
-    return "FAIL" if "FAIL" in statuses else "INCONCLUSIVE" if "INCONCLUSIVE" in statuses else "PASS"
+    return max((finding.status for finding in findings), key=("PASS", "INCONCLUSIVE", "FAIL").index, default="PASS")
 
 
 def verdicts(findings: Findings) -> dict[str, Status]:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -28,18 +28,12 @@ class NoAnswerError(Exception):
 def answers(
     module: str, arguments: Sequence[str], deadline: float, environ: Mapping[str, str] | None = None
 ) -> Iterator[dict[str, Any]]:
-    """Run a module in a new Python, and yield the JSON objects it prints, as it prints them.
+    """Run a module in a new Python, with these environment variables changed, and yield the JSON objects it prints.
 
-    Each answer also has the child's stderr so far, as `log`.
-
-    Args:
-        module: its full name.
-        arguments: its command line.
-        deadline: seconds per answer.
-        environ: environment variables to change.
+    Each is yielded as it comes, with the child's stderr so far as `log`.
 
     Raises:
-        NoAnswerError: no answer in time, or the child's exit status is not 0.
+        NoAnswerError: no answer within `deadline` seconds, or the child's exit status is not 0.
     """
     changed = {"PYTHONPATH": os.pathsep.join(filter(None, (PACKAGE_FOLDER, os.environ.get("PYTHONPATH"))))}
     with tempfile.TemporaryFile() as log:
@@ -54,7 +48,7 @@ def answers(
             start_new_session=True,
         )
         lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-        threading.Thread(target=_read, args=(process.stdout, lines), daemon=True).start()
+        threading.Thread(target=_read_lines, args=(process.stdout, lines.put), daemon=True).start()
         try:
             while (line := lines.get(timeout=deadline)) is not None:
                 with contextlib.suppress(ValueError):  # a library's output
@@ -82,25 +76,24 @@ def each(
     """
     left = list(names)
     while left:
-        before = len(left)
+        before, failed, log = len(left), "", ""
         try:
             for answer in answers(module, [*arguments, *left], deadline, environ):
                 yield left.pop(0), answer
                 if not left:
-                    break
-            failed = "it ended without an answer" if len(left) == before else None
-            log = ""
+                    return
+            failed = "it ended without an answer" if len(left) == before else ""
         except NoAnswerError as error:
             failed, log = str(error), error.log
-        if failed and left:
+        if failed:
             yield left.pop(0), {"error": failed, "log": log}
 
 
-def _read(stream: IO[str], lines: "queue.SimpleQueue[str | None]") -> None:
+def _read_lines(stream: IO[str], put: Callable[[str | None], None]) -> None:
     with stream:
         for line in stream:
-            lines.put(line)
-    lines.put(None)
+            put(line)
+    put(None)
 
 
 def _tail(log: IO[bytes]) -> str:

@@ -44,7 +44,7 @@ def test_memory_growth_is_enabled_for_a_gpu(monkeypatch: pytest.MonkeyPatch) -> 
     assert enable_memory_growth() == ["gpu:0"]
 
 
-def test_memory_growth_too_late_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_growth_too_late(monkeypatch: pytest.MonkeyPatch) -> None:
     """After TensorFlow has initialised its GPUs, the error says that the call came too late."""
     _TensorFlowWithGpu(monkeypatch, initialised=True)
     with pytest.raises(RuntimeError, match="came too late"):

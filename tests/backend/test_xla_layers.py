@@ -17,12 +17,12 @@ SIDES = [(67, 67), (68, 69), (70, 67), (71, 70), (224, 224)]
 
 
 def whole_numbers(shape, seed):
-    """Return float32 whole numbers from -4 to 4: products and sums of them are exact, in whatever order."""
+    """Return float32 whole numbers from -4 to 4: products and sums of them are exact in any order."""
     return np.random.default_rng(seed).integers(-4, 4, shape, endpoint=True).astype(np.float32)
 
 
 def both_ways(layer, x):
-    """Return what a layer puts out, and the gradients by its input and by its variables."""
+    """Return a layer's output, and the gradients by its input and by its variables."""
     y, pullback = with_pullback(layer, ops.convert_to_tensor(x))
     by_input, by_variables = pullback(ops.convert_to_tensor(whole_numbers(y.shape, seed=0)))
     return [ops.convert_to_numpy(each) for each in (y, by_input, *by_variables)]
@@ -41,7 +41,7 @@ def convolutions(channels, *arguments, **options):
 @pytest.mark.parametrize("channels", [1, 3], ids=lambda n: f"channels={n}")
 @pytest.mark.parametrize("sides", SIDES, ids=lambda sides: "side={}x{}".format(*sides))
 def test_convolution(sides, channels):
-    """The strided convolution and its three gradients are Keras's, whatever the stride leaves over."""
+    """The strided convolution and its three gradients are Keras's, for every remainder of the stride."""
     x = whole_numbers((2, *sides, channels), seed=2)
     own, ours = (both_ways(layer, x) for layer in convolutions(channels, 96, 11, strides=4))
     for expected, found in zip(own, ours, strict=True):
@@ -65,7 +65,7 @@ def test_other_convolutions(options):
 
 
 def poolings(x, size, **options):
-    """Return what Keras's pooling and the one for XLA put out for `x`, and its gradients."""
+    """Return the outputs of Keras's pooling and the one for XLA for `x`, and the gradients."""
     own, other = (keras.layers.MaxPooling2D(size, data_format="channels_last", **options) for _ in range(2))
     return [both_ways(layer, x) for layer in (own, xla_layers.larger_of_two(other))]
 
@@ -117,7 +117,7 @@ def test_first_of_equal_places_gets_the_gradient(window, where):
 
 @pytest.mark.parametrize("place", range(9), ids=lambda n: f"place={n}")
 def test_not_a_number_is_kept(place):
-    """A window that holds NaN, anywhere, puts out NaN; infinities are numbers."""
+    """The maximum of a window that holds NaN, anywhere, is NaN; infinities are numbers."""
     window = np.array([np.inf, -np.inf, 1, 2, 3, -4, 5, np.inf, 0], np.float32)
     window[place] = np.nan
     assert np.isnan(ops.convert_to_numpy(pooling()(window.reshape(1, 3, 3, 1)))).all()
@@ -141,7 +141,7 @@ def test_model_is_the_documented_one(model):
 
 @pytest.mark.parametrize("name", ["a.weights.h5", "a.keras"], ids=lambda name: f"file={name}")
 def test_weights_fit_either_way(model, tmp_path, name):
-    """What a model for XLA has saved is read by Keras's own layers, which then compute the same."""
+    """Weights that a model for XLA has saved are read by Keras's own layers, which then compute the same."""
     save = model.save_weights if name.endswith(".h5") else model.save
     save(tmp_path / name)
     own = build_alexnet((67, 67, 1), kernel_initializer="zeros", for_xla=False)

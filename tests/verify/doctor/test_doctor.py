@@ -139,7 +139,7 @@ FAULTY = replace(A100, index=0, memory_total=40 * GIB, ecc_uncorrected=9, proces
         ("", None, [("cpu:0", None), ("gpu:0", "0"), ("gpu:1", "1")], ["mixed_gpu_models", "memory", "ecc"]),
     ],
 )
-def test_gpus_that_arent_wanted_arent_checked(machine, wanted, visible, checked, red):
+def test_unwanted_gpus_arent_checked(machine, wanted, visible, checked, red):
     """A GPU that isn't wanted isn't used, and neither its faults nor its model count."""
     settings = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
     done = machine(box(FAULTY, TWO[1], settings=settings))
@@ -189,7 +189,7 @@ def test_other_backends_need_no_tensorflow(machine, monkeypatch, backend):
     ],
 )
 def test_settings_are_inconclusive_where_they_have_an_effect(machine, setting, affected):
-    """A variable of TensorFlow's changes no other backend's results, and XLA's none of PyTorch's."""
+    """TensorFlow's variables change no other backend's results, and XLA's don't change PyTorch's."""
     name, _, value = setting.partition("=")
     machine(replace(CPU, settings={name: value}))
     found = []

@@ -97,7 +97,7 @@ def test_settings_hold_no_secrets(tmp_path):
     assert read_machine(tmp_path, environ).settings == {"TF_XLA_FLAGS": "--tf_xla_auto_jit=2"}
 
 
-def test_free_room_is_that_of_the_nearest_folder(tmp_path):
+def test_free_bytes_are_those_of_the_nearest_folder(tmp_path):
     """A data folder that isn't there yet will be where its parent is."""
     here = read_machine(tmp_path, {"KERAS_HOME": str(tmp_path / "not/yet")})
     data = next(volume for volume in here.volumes if volume.purpose == "data")
@@ -169,8 +169,8 @@ def distribution(name, release, *requires, record="tensorflow/__init__.py,,\n"):
         ),
     ],
 )
-def test_distributions_are_told_from_their_files(tmp_path, files, found):
-    """Each package that brought the folder `tensorflow` counts, whatever it is called; add-ons don't."""
+def test_distributions_are_identified_by_their_files(tmp_path, files, found):
+    """Each package that brought the folder `tensorflow` counts, under any name; add-ons don't."""
     here = read_tensorflow([str(write(tmp_path, files))])
     assert (here and sorted(here.distributions)) == found
 

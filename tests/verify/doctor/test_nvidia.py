@@ -40,7 +40,7 @@ def test_library_that_cant_be_loaded_is_named(tmp_path, monkeypatch):
     assert "libmissing.so.1" in missing.error
 
 
-def test_this_machines_driver_answers_or_says_why_not():
+def test_this_machines_driver():
     """GPUs or an error, never neither; device files that can't be opened are named."""
     found = read_nvidia(["/dev/no-such-device"], 60)
     assert found.error or found.gpus
