@@ -20,6 +20,7 @@ class DataLoader:
     Attributes:
         train_labels, test_labels: int32 `(num_train,)` and `(num_test,)`: 60,000 and 10,000.
         seed: of the draws. Draw k of a split depends on the seed, the split and k alone, on every machine.
+        train_draws: the number of draws of training images so far; set it to continue after as many.
         source: `"Fashion-MNIST"`, or the name of the other images; shown beside every figure.
 
     Source: "Dive into Deep Learning", TensorFlow 2 edition, section 5.6.
@@ -57,7 +58,7 @@ class DataLoader:
         self.num_train, self.num_test = len(self.train_labels), len(self.test_labels)
         self.seed = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else seed
         self.source = source
-        self._drawn = {"train": 0, "test": 0}
+        self.train_draws = self._test_draws = 0
 
     @property
     def train_images(self) -> np.ndarray:
@@ -89,20 +90,13 @@ class DataLoader:
 
     def draw_train_indices(self, batch_size: int) -> np.ndarray:
         """Draw training-image indices, int64 `(batch_size,)`: those that `draw_train` would use."""
-        return self._draw("train", batch_size)
+        indices = self._draw("train", self.train_draws, batch_size)
+        self.train_draws += 1
+        return indices
 
     def train_batch(self, indices: np.ndarray) -> Arrays:
         """Return training images and labels by index: uint8 `(n, 28, 28, 1)`, int32 `(n,)`."""
         return self._images["train"][indices], self.train_labels[indices]
-
-    @property
-    def train_draws(self) -> int:
-        """The number of draws of training images so far; set it to continue after as many."""
-        return self._drawn["train"]
-
-    @train_draws.setter
-    def train_draws(self, draws: int) -> None:
-        self._drawn["train"] = draws
 
     def train_digest(self) -> str:
         """Return the SHA-256 of the training images and labels."""
@@ -110,7 +104,8 @@ class DataLoader:
 
     def draw_test(self, batch_size: int) -> Arrays:
         """Draw test images as `draw_train` draws training images."""
-        indices = self._draw("test", batch_size)
+        indices = self._draw("test", self._test_draws, batch_size)
+        self._test_draws += 1
         return self._images["test"][indices], self.test_labels[indices]
 
     def all_train(self) -> Arrays:
@@ -121,12 +116,11 @@ class DataLoader:
         """Return every test image once, in the files' order: uint8 `(num_test, 28, 28, 1)`, int32 `(num_test,)`."""
         return self._images["test"], self.test_labels
 
-    def _draw(self, split: str, batch_size: int) -> np.ndarray:
+    def _draw(self, split: str, number: int, batch_size: int) -> np.ndarray:
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1; got {batch_size}")
         # RandomState, not default_rng: NumPy promises that its stream never changes (NEP 19).
-        draw = np.random.RandomState([self.seed, ("train", "test").index(split), self._drawn[split]])
-        self._drawn[split] += 1
+        draw = np.random.RandomState([self.seed, ("train", "test").index(split), number])
         return draw.randint(0, len(self._images[split]), batch_size, dtype=np.int64)
 
 
