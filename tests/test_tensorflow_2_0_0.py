@@ -42,7 +42,7 @@ def draw_weights(shapes):
 
 
 def assert_agrees(array, expected, what, tolerance=TOLERANCE):
-    """Hold an array against a recorded summary; every error is relative to the array's own scale."""
+    """Compare an array with a recorded summary; every error is relative to the array's own scale."""
     array = np.asarray(array, np.float64)
     assert list(array.shape) == expected["shape"], what
     scale = max(expected["std"], abs(expected["mean"]))

@@ -1,4 +1,4 @@
-"""Faults that machines and programs have, each with the check that must turn red and the words it must say."""
+"""Faults that machines and programs have, each with the check that must fail and words of its message."""
 
 import dataclasses
 import itertools
@@ -49,7 +49,7 @@ class Fault:
     check: str
     """The one check that must fail."""
     words: tuple[str, ...]
-    """What its message must say."""
+    """Of its message."""
     inject: Callable
 
 
@@ -151,7 +151,7 @@ def stuck_worker(patch):
 
 
 def tf32(patch):
-    """Operands of one convolution lose bits unasked."""
+    """Operands of one convolution lose bits, which no setting allows."""
     in_weights("conv2d/kernel", eleven_bits)(patch)
     in_layer("conv2d", lambda call, x: call(eleven_bits(x)))(patch)
 

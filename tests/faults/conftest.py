@@ -7,5 +7,5 @@ from alexnet_repro.verify.checks import learning
 
 @pytest.fixture(autouse=True)
 def _fewer_updates(monkeypatch):
-    """A batch that can be learned is, in twenty updates; what can't be needn't be tried for longer."""
+    """A batch that can be learned is learned in twenty updates."""
     monkeypatch.setattr(learning, "MAX_UPDATES", 32)

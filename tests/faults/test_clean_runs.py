@@ -1,4 +1,4 @@
-"""The checks don't cry wolf: fifty runs on a sound machine, each from another seed, and no red."""
+"""No false alarms: fifty runs on a correct machine, each from another seed, and no failure."""
 
 from dataclasses import replace
 

@@ -35,18 +35,18 @@ ROUNDS = [0.100, 0.101, 0.099, 0.100, 0.102, 0.100, 0.101, 0.100, 0.099, 0.100, 
 @pytest.mark.parametrize("bad", FILES)
 @pytest.mark.parametrize("command", ["train", "evaluate"])
 def test_bad_file(places, tmp_path, capsys, command, bad):
-    """`train` and `evaluate` end with 1 before any work, and name the file and what to type."""
+    """`train` and `evaluate` exit with 1 before any work; the message names the file and the fix."""
     folder, weights, name = places["data_dir"], tmp_path / "some.weights.h5", bad[0]
     fill(folder, dict([bad]))
     weights.touch()
     assert main([command, f"--data-dir={folder}", f"--weights={weights}"]) == 1
-    said = capsys.readouterr().err
-    assert f"{folder / name} is not the published file" in said
-    assert "rm " in said
+    text = capsys.readouterr().err
+    assert f"{folder / name} is not the published file" in text
+    assert "rm " in text
 
 
 def test_wrong_element_of_the_doctors_matmul(monkeypatch, capsys):
-    """The doctor's product fails, and says how many elements are wrong."""
+    """The doctor's matrix product fails, with the number of wrong elements."""
     tf = pytest.importorskip("tensorflow")
 
     def one_off(product):
@@ -102,7 +102,7 @@ class Late:
     [pytest.param(False, [], id="fault=none"), pytest.param(True, ["synchronized"], id="fault=not-synchronised")],
 )
 def test_timing_without_synchronisation(monkeypatch, broken, failed):
-    """A timing that ends before the device is done fails, though every round says how long it took."""
+    """A timing that ends before the device is done fails, whatever its rounds report."""
     monkeypatch.setattr(devices, "synchronize", lambda *values: None if broken else [each.wait() for each in values])
     monkeypatch.setattr(ops, "convert_to_numpy", Late.wait)
     done = measure(Benchmark(), lambda: Late(0.02), min_rounds=5, seconds=0.1)
@@ -116,7 +116,7 @@ def timing(device="gpu:0", rounds=ROUNDS, **changes):
 
 
 def failures(findings):
-    """Return the checks that failed, and what they say."""
+    """Return the checks that failed, and their texts."""
     return [(finding.check, str(finding)) for finding in findings if finding.status == "FAIL"]
 
 
@@ -126,9 +126,9 @@ def test_slow_gpu():
     models = {f"gpu:{number}": "NVIDIA H100" for number in range(4)}
     slow = [*equal[:2], timing("gpu:2", [1.08 * seconds for seconds in ROUNDS], bottleneck="compute"), equal[3]]
     assert failures(gpu_speed_parity(equal, models)) == []
-    [(check, said)] = failures(gpu_speed_parity(slow, models))
+    [(check, text)] = failures(gpu_speed_parity(slow, models))
     assert check == "gpu_speed_parity"
-    assert "gpu:2 is 8.0% slower" in said
+    assert "gpu:2 is 8.0% slower" in text
 
 
 def test_decay_by_heat():
@@ -136,9 +136,9 @@ def test_decay_by_heat():
     hot = "its clocks are held down by heat (software slowdown), 88 °C"
     longer = [seconds * (1 + 0.03 * number) for number, seconds in enumerate(ROUNDS)]
     assert failures(judge(timing(heat=hot))) == []
-    [(check, said)] = failures(judge(timing(rounds=longer, heat=hot)))
+    [(check, text)] = failures(judge(timing(rounds=longer, heat=hot)))
     assert check == "no_thermal_drift"
-    assert hot in said
+    assert hot in text
 
 
 def test_fast_but_wrong(monkeypatch):
@@ -151,6 +151,6 @@ def test_fast_but_wrong(monkeypatch):
         after(Logits, "call", lambda logits: logits * float("nan"))(monkeypatch)
         step = best_train_step(model, loader, dataclasses.replace(LEARNABLE, draw_size=16, batch_size=16))
         fault = learn(step, loader, indices, before).fault
-    [(check, said)] = failures(judge(timing(fault=fault)))
+    [(check, text)] = failures(judge(timing(fault=fault)))
     assert check == "valid"
-    assert "is invalid: the loss is nan" in said
+    assert "is invalid: the loss is nan" in text
