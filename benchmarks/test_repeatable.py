@@ -18,7 +18,7 @@ Digests = dict[str, dict[str, Finding]]
 @pytest.fixture(scope="module")
 def once_more(devices: tuple[str, ...], runner: CheckRunner) -> Digests:
     """Each device's digests from a process of its own, one device after the other."""
-    return {device: runner.digests([device], "digest")[device] for device in devices}
+    return {device: runner.digests([device])[device] for device in devices}
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def all_at_once(devices: tuple[str, ...], runner: CheckRunner) -> Digests:
     gpus = [device for device in devices if device.startswith("gpu")]
     if len(gpus) < 2:
         pytest.skip("needs two GPUs")
-    return runner.digests(gpus, "digest")
+    return runner.digests(gpus)
 
 
 def test_replay(device: str, check: CheckId, runner: CheckRunner, report_findings: Callable[..., None]) -> None:

@@ -62,7 +62,7 @@ def test_memory_is_freed():
         config = CheckConfig(side=67)
         with config.running():
             network = build_classifier(config.model()[0], config.recipe())
-            network.train_on_batch(*config.draw())
+            network.train_on_batch(*config.loader().draw_train(2))
 
     free_memory()
     before = graphs()

@@ -5,13 +5,13 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 
 import keras
 
-from alexnet_repro.backend.determinism import determinism_variables
-from alexnet_repro.backend.memory import free_memory
+from alexnet_repro.backend.determinism import determinism_variables, enable_determinism
+from alexnet_repro.backend.memory import enable_memory_growth, free_memory
 from alexnet_repro.verify.checks import repeatability
 from alexnet_repro.verify.checks.config import CheckConfig
 from alexnet_repro.verify.checks.registry import CheckId, crashed, run_check
@@ -20,9 +20,8 @@ from alexnet_repro.verify.numerics.replay import StepDigest, first_divergence
 from alexnet_repro.verify.subprocesses import NoAnswerError, answers
 
 PROGRESS_SECONDS = 60.0
-# JAX leaves a quarter of a GPU's memory alone unless either of these says otherwise; it refuses both.
+# JAX leaves a quarter of a GPU's memory alone unless either of these sets a share; it refuses both.
 JAX_MEMORY = ("XLA_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_MEM_FRACTION")
-JAX_FRACTION = ".95"
 
 
 def burn_in(
@@ -37,7 +36,9 @@ def burn_in(
     """Burn in one device in a child, as `run_in_child` takes it; `say` gets a line of progress per minute."""
     there = replace(config, device=f"{config.device.partition(':')[0]}:0")
     options = json.dumps({"config": asdict(there), "precisions": precisions, "seconds": seconds})
-    environ = {**environ, **determinism_variables(), **_memory_variables()}
+    environ = environ | determinism_variables()
+    if keras.backend.backend() == "jax" and not any(name in os.environ for name in JAX_MEMORY):
+        environ[JAX_MEMORY[0]] = ".95"
     finding = crashed("burn-in", "it ended without an answer")
     try:
         for answer in answers(__name__, [options], PROGRESS_SECONDS + deadline, environ):
@@ -49,13 +50,6 @@ def burn_in(
     except NoAnswerError as error:
         finding = crashed("burn-in", str(error), error.log)
     return replace(finding, check="burn-in", device=config.device)
-
-
-def _memory_variables(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """Return what lets the child fill a GPU's memory, unless the user has chosen a share of it."""
-    if keras.backend.backend() != "jax" or any(name in environ for name in JAX_MEMORY):
-        return {}
-    return {JAX_MEMORY[0]: JAX_FRACTION}
 
 
 def soak(
@@ -77,9 +71,8 @@ def soak(
         for number in range(1, config.replays + 1):
             digests = replays.run()
             steps += len(digests)
-            expected = first.setdefault(precision, digests)
-            divergence = first_divergence(expected, digests, f"run {number} of turn {turn + 1}")
-            if divergence:
+            name = f"run {number} of turn {turn + 1}"
+            if divergence := first_divergence(first.setdefault(precision, digests), digests, name):
                 yield replace(repeatability.divergence_finding("replay", divergence), precision=precision)
                 return
             now = clock()
@@ -95,9 +88,6 @@ def soak(
 
 def main(options: str) -> None:
     """Run in the child: print a line per minute, then the finding."""
-    from alexnet_repro.backend.determinism import enable_determinism
-    from alexnet_repro.backend.memory import enable_memory_growth
-
     enable_memory_growth()
     enable_determinism()
     given = json.loads(options)

@@ -5,20 +5,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import keras
 import numpy as np
 
 from alexnet_repro.backend.devices import on_device
 from alexnet_repro.backend.precision import precision
-from alexnet_repro.data.fashion_mnist import Arrays
 from alexnet_repro.data.loader import DataLoader
 from alexnet_repro.data.synthetic import synthetic_fashion
 from alexnet_repro.model import build_alexnet
 from alexnet_repro.training.recipe import Recipe
 
-BIAS_SCALE = 0.05  # large enough that a dropped bias is seen
-GENERATED_IMAGES = 256
 RERUN_FIX = "run it again: a different figure means the hardware, the same one software (driver, framework, settings)"
 
 
@@ -26,18 +24,13 @@ RERUN_FIX = "run it again: a different figure means the hardware, the same one s
 class CheckConfig:
     """A device, a precision, and the model, images and seeds of a check."""
 
-    device: str = "cpu:0"
-    """A name of `alexnet_repro.backend.devices.usable_devices`."""
-    precision: str = "float32"
-    """A name in `alexnet_repro.backend.precision.PRECISIONS`."""
-    side: int = 224
-    """Of the images that the model sees, in pixels; at least 67, where everything is fastest."""
-    batch: int = 2
-    seed: int = 0
-    """Of weights, images, draws and dropout."""
+    device: str = "cpu:0"  # a name of `alexnet_repro.backend.devices.usable_devices`
+    precision: str = "float32"  # a name in `alexnet_repro.backend.precision.PRECISIONS`
+    side: int = 224  # of the images that the model sees, in pixels; at least 67, where everything is fastest
+    batch: int = 2  # enough, for each layer sums thousands of terms per image
+    seed: int = 0  # of weights, images, draws and dropout
     replays: int = 3
-    steps: int = 3
-    """Train steps of each replay."""
+    steps: int = 3  # train steps of each replay
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -48,11 +41,7 @@ class CheckConfig:
 
     def loader(self) -> DataLoader:
         """Return generated images, the same on every machine."""
-        return DataLoader.from_arrays(*synthetic_fashion(GENERATED_IMAGES, self.batch, self.seed), seed=self.seed)
-
-    def draw(self) -> Arrays:
-        """Return the first batch: uint8 `(batch, 28, 28, 1)` and int32 `(batch,)`."""
-        return self.loader().draw_train(self.batch)
+        return DataLoader.from_arrays(*synthetic_fashion(256, self.batch, self.seed), seed=self.seed)
 
     def model(self, *, for_xla: bool | None = None) -> tuple[keras.Sequential, list[np.ndarray]]:
         """Return a model and its weights: He-normal kernels, small biases. To be called in `running`."""
@@ -61,22 +50,19 @@ class CheckConfig:
         model.set_weights(weights)
         return model, weights
 
-    def recipe(self, **changes: object) -> Recipe:
+    def recipe(self, **changes: Any) -> Recipe:
         """Return the documented recipe, in batches of this size and with some changes."""
-        documented = {"draw_size": self.batch, "batch_size": self.batch}
-        # `Recipe` itself refuses changes that can't be run.
-        return dataclasses.replace(Recipe.documented(), **{**documented, **changes})  # type: ignore[arg-type]
+        return dataclasses.replace(Recipe.documented(), draw_size=self.batch, batch_size=self.batch, **changes)
 
 
 @lru_cache(maxsize=1)  # most checks draw the same
 def draw_weights(shapes: tuple[tuple[int, ...], ...], seed: int) -> list[np.ndarray]:
     """Return float32 kernels and biases of these shapes, drawn on the host; read-only."""
     random = np.random.default_rng(seed)
-    weights = [
-        random.standard_normal(shape, np.float32)
-        * np.float32(np.sqrt(2 / np.prod(shape[:-1])) if len(shape) > 1 else BIAS_SCALE)
-        for shape in shapes
-    ]
+    # Biases are large enough that a dropped one is seen.
+    scales = [np.sqrt(2 / np.prod(shape[:-1])) if len(shape) > 1 else 0.05 for shape in shapes]
+    pairs = zip(shapes, scales, strict=True)
+    weights = [random.standard_normal(shape, np.float32) * np.float32(scale) for shape, scale in pairs]
     for weight in weights:
         weight.flags.writeable = False
     return weights

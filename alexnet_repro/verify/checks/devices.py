@@ -23,14 +23,10 @@ class MachineNotReadyError(Exception):
 def diagnose_machine(
     wanted: Sequence[str], say: Callable[[str], None], *, require_gpu: bool
 ) -> tuple[Environment, list[Finding]]:
-    """Run the doctor and show what didn't pass; return the machine and the findings.
+    """Run the doctor, `say` what didn't pass, and return the machine and the findings.
 
-    To be called before this process uses a GPU: the memory that it holds would be taken for another's.
-
-    Args:
-        wanted: the devices that were named; none if all are wanted. Other GPUs aren't examined.
-        say: gets each line for the terminal.
-        require_gpu: whether a machine without a GPU fails.
+    To be called before this process uses a GPU: the memory that it holds would be taken for another process's.
+    Of GPUs only the wanted ones are examined, all if none is named.
 
     Raises:
         MachineNotReadyError: a check failed, and more than the CPU is wanted.
@@ -45,7 +41,7 @@ def diagnose_machine(
     overall = verdict(findings)
     more = "python -m alexnet_repro doctor shows them all" if backend == "tensorflow" else "none of them uses a device"
     say(f"doctor: {overall}, {len(findings)} checks ({more})")
-    if _only_the_cpu(wanted):  # what is wrong with the GPUs doesn't matter then
+    if set(wanted) == {"cpu:0"}:  # what is wrong with the GPUs doesn't matter then
         return here, [each for each in findings if each.status == "PASS"]
     if overall == "FAIL":
         raise MachineNotReadyError("fix the machine first, or check the CPU on purpose: --device=cpu:0", findings)
@@ -55,20 +51,14 @@ def diagnose_machine(
 def choose_devices(
     here: Environment, wanted: Sequence[str], usable: Sequence[str], *, require_gpu: bool
 ) -> tuple[str, ...]:
-    """Return the usable devices that are wanted, all if none is named.
-
-    Args:
-        here: of `diagnose_machine`.
-        wanted: the devices that were named.
-        usable: of `alexnet_repro.backend.devices.usable_devices`.
-        require_gpu: whether a machine without a GPU fails.
+    """Return the devices that are wanted, all if none is named, of a machine's `usable_devices`.
 
     Raises:
         MachineNotReadyError: a GPU that should be usable isn't.
         ValueError: there is no device of a name that was given.
     """
     backend, usable_count = keras.backend.backend(), len(usable) - 1
-    reason = None if _only_the_cpu(wanted) else unusable_gpus(here, usable_count, backend)
+    reason = None if set(wanted) == {"cpu:0"} else unusable_gpus(here, usable_count, backend)
     if reason is None and require_gpu and not usable_count:
         reason = f"--require-gpu: {backend} can use {', '.join(usable)} only"
     if reason:
@@ -80,13 +70,9 @@ def choose_devices(
 
 
 def unusable_gpus(here: Environment, usable: int, backend: str) -> str | None:
-    """Return why a GPU of the machine can't be used, and what to do; None if all can.
+    """Return why a GPU of the machine isn't among the `usable` ones, and what to do; None if all are.
 
-    Args:
-        here: of `examine`, or of `read_machine` where no driver is queried. Where `CUDA_VISIBLE_DEVICES` names
-            devices, only those are expected; where it hides all, that is the reason.
-        usable: the number of GPUs among `usable_devices`.
-        backend: the active Keras backend.
+    Where `CUDA_VISIBLE_DEVICES` names devices, only those are expected; where it hides all, that is the reason.
     """
     count, named, visible = here.gpus_in_machine, here.named_gpus, here.settings.get("CUDA_VISIBLE_DEVICES")
     if usable >= (count if named == () else here.expected_gpus):
@@ -104,7 +90,3 @@ def unusable_gpus(here: Environment, usable: int, backend: str) -> str | None:
         f"{count} NVIDIA GPU{'s' if count > 1 else ''} in this machine{only}, {usable} usable by {backend}. "
         f"{message}; or measure the CPU on purpose: --device=cpu:0. More: python -m alexnet_repro doctor"
     )
-
-
-def _only_the_cpu(wanted: Sequence[str]) -> bool:
-    return set(wanted) == {"cpu:0"}

@@ -7,10 +7,10 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import keras
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from alexnet_repro.files import atomic_write
 from alexnet_repro.verify.checks.config import CheckConfig
@@ -26,45 +26,30 @@ UPDATE_FIX = "pytest benchmarks --update-reference # and commit the file, once t
 class Golden:
     """The digests of one replay as they were recorded."""
 
-    task: Mapping[str, Any]
-    """What was computed; only the same is compared at all."""
-    environment: Mapping[str, Any]
-    """What decides bits; only in the same may bits be expected."""
-    recorded: str
-    """The day, as `2026-11-24`."""
+    task: Mapping[str, Any]  # what was computed; only the same is compared at all
+    environment: Mapping[str, Any]  # what decides bits; only in the same may bits be expected
+    recorded: str  # the day, as `2026-11-24`
     steps: Sequence[StepDigest]
 
 
-@dataclasses.dataclass(frozen=True)
-class _GoldenFile:
-    digests: list[Golden]
-
-    __pydantic_config__ = ConfigDict(extra="forbid")  # of the entries and steps in it, too
+GOLDEN_FILE = TypeAdapter(
+    Annotated[dict[Literal["digests"], list[Golden]], Field(min_length=1)],
+    config=ConfigDict(extra="forbid"),  # in the entries and their steps, too
+)
 
 
 def task_of(config: CheckConfig) -> dict[str, Any]:
     """Return what a replay computes."""
-    return {
-        "backend": keras.backend.backend(),
-        "precision": config.precision,
-        "side": config.side,
-        "batch": REPLAY_BATCH,
-        "steps": config.steps,
-        "seed": config.seed,
-        "determinism": True,
-    }
+    own = {name: getattr(config, name) for name in ("precision", "side", "steps", "seed")}
+    return {"backend": keras.backend.backend(), "batch": REPLAY_BATCH, "determinism": True, **own}
 
 
 def compare_digests(
     replayed: Finding, config: CheckConfig, environment: Mapping[str, Any], stored: Sequence[Golden]
 ) -> Finding:
-    """Return whether a replay has the bits recorded in its environment; elsewhere its first loss is compared.
+    """Return whether a `replay` has the bits recorded in its environment; elsewhere its first loss is compared.
 
-    Args:
-        replayed: of `alexnet_repro.verify.checks.repeatability.replay`.
-        config: of the replay.
-        environment: of `alexnet_repro.verify.doctor.fingerprint.environment_of`.
-        stored: of `read_digests`.
+    `environment` is the device's by `alexnet_repro.verify.doctor.fingerprint.environment_of`.
     """
     finding = functools.partial(Finding, "golden", device=replayed.device, precision=replayed.precision)
     if not replayed.data.get("steps"):
@@ -75,8 +60,7 @@ def compare_digests(
     found = step_digests(replayed)
     golden = next((golden for golden in same_task if golden.environment == environment), None)
     if golden:
-        divergence = first_divergence(golden.steps, found, "this run")
-        if divergence:
+        if divergence := first_divergence(golden.steps, found, "this run"):
             failure = divergence_finding("golden", divergence, f"the one recorded on {golden.recorded}")
             return dataclasses.replace(failure, device=replayed.device, precision=replayed.precision)
         return finding("PASS", f"the bits recorded on {golden.recorded}", number=0, bound=0)
@@ -87,9 +71,8 @@ def compare_digests(
     error = abs(ours - theirs)
     bound = 2 * error_bounds.drift(config.precision, config.device) * (abs(theirs) + math.log(10))
     matches = "matches" if error <= bound else "doesn't match"
-    message = (
-        f"first loss {matches} another environment's within rounding; bitwise comparison needs the same environment"
-    )
+    message = f"first loss {matches} another environment's within rounding"
+    message += "; bitwise comparison needs the same environment"
     changed = ", ".join(sorted(name for name in environment if environment[name] != golden.environment.get(name)))
     evidence = f"{ours:.6f}, {theirs:.6f} on {golden.recorded} with other {changed}; later steps aren't compared"
     return finding("INCONCLUSIVE", message, evidence, UPDATE_FIX, number=error, bound=bound)
@@ -102,7 +85,7 @@ def read_digests(path: Path) -> list[Golden]:
         ValueError: the file isn't one of golden digests, or is damaged.
     """
     try:
-        stored = TypeAdapter(_GoldenFile).validate_json(path.read_bytes()).digests
+        stored = GOLDEN_FILE.validate_json(path.read_bytes())["digests"]
     except FileNotFoundError:
         return []
     except ValidationError as error:
@@ -115,14 +98,9 @@ def read_digests(path: Path) -> list[Golden]:
     raise ValueError(f"{path} holds no golden digests ({reason}): git checkout {path}")
 
 
-def write_digests(path: Path, stored: Sequence[Golden]) -> None:
-    """Write the digests in one step."""
-    atomic_write(path, json.dumps({"digests": [dataclasses.asdict(each) for each in stored]}, indent=1) + "\n")
-
-
-def updated_digests(
-    stored: Sequence[Golden], replayed: Finding, config: CheckConfig, environment: Mapping[str, Any]
-) -> list[Golden]:
-    """Return the digests with this replay's instead of those of the same task and environment."""
+def update_digests(path: Path, replayed: Finding, config: CheckConfig, environment: Mapping[str, Any]) -> None:
+    """Write a replay's digests to a file, in place of those of the same task and environment; atomic."""
     new = Golden(task_of(config), environment, dt.date.today().isoformat(), step_digests(replayed))
-    return [each for each in stored if (each.task, each.environment) != (new.task, new.environment)] + [new]
+    kept = [each for each in read_digests(path) if (each.task, each.environment) != (new.task, new.environment)]
+    digests = [dataclasses.asdict(each) for each in (*kept, new)]
+    atomic_write(path, json.dumps({"digests": digests}, indent=1) + "\n")

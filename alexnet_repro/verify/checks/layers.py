@@ -11,8 +11,6 @@ from alexnet_repro.verify.checks.config import CheckConfig
 from alexnet_repro.verify.finding import Finding
 from alexnet_repro.verify.numerics.layers import layer_comparisons
 
-COMPARED_IMAGES = 2  # each layer sums thousands of terms per image
-
 
 def shapes(config: CheckConfig) -> Finding:
     """Each layer has the documented name, output shape, parameters and multiply-accumulates, at the full size."""
@@ -22,7 +20,11 @@ def shapes(config: CheckConfig) -> Finding:
     for found, right in zip_longest(built, expected):
         if found != right:
             name = next(row.name for row in (right, found) if row)
-            evidence = f"built {_described(found)}, documented {_described(right)}"
+            built_as, documented_as = (
+                f"{row.output_shape}, {row.parameters:,} parameters, {row.macs:,} MACs" if row else "not at all"
+                for row in (found, right)
+            )
+            evidence = f"built {built_as}, documented {documented_as}"
             fix = "pip install --force-reinstall alexnet-repro"
             return Finding("shapes", "FAIL", f"{name} isn't the documented layer", evidence, fix)
     parameters = sum(row.parameters for row in built)
@@ -31,7 +33,7 @@ def shapes(config: CheckConfig) -> Finding:
 
 def layers(config: CheckConfig) -> Finding:
     """Every layer's output and gradients are the float64 oracle's, within rounding."""
-    images, labels = (array[:COMPARED_IMAGES] for array in config.draw())
+    images, labels = config.loader().draw_train(config.batch)
     with config.running():
         model, weights = config.model()
         pixels = ops.convert_to_numpy(resize_with_pad(images.astype("float32") / 255, config.side, config.side))
@@ -44,7 +46,3 @@ def layers(config: CheckConfig) -> Finding:
     closest = max((row for row in rows if row.terms), key=lambda row: row.ratio)
     message = f"{len(rows)} arrays within their bounds; the closest sum, at {closest.ratio:.0%}: {closest}"
     return Finding("layers", "PASS", message, number=closest.error, bound=closest.bound)
-
-
-def _described(row: LayerRow | None) -> str:
-    return f"{row.output_shape}, {row.parameters:,} parameters, {row.macs:,} MACs" if row else "not at all"

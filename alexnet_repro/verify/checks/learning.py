@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -20,52 +20,21 @@ from alexnet_repro.verify.finding import Finding
 LEARNABLE = dataclasses.replace(
     Recipe.documented(), name="learnable", loss="softmax", learning_rate=0.003, kernel_initializer="he_normal"
 )
-# Where nothing is timed, momentum and no dropout learn it in fewer updates.
-FAST_LEARNABLE = dataclasses.replace(
-    LEARNABLE, dropout=False, learning_rate=0.001, optimizer_arguments={"momentum": 0.9}
-)
 MAX_UPDATES = 60
 UPDATES_PER_EVALUATION = 4
-BY_CHANCE = 1e-3  # probability that guessing the most frequent label scores as well
 LEARNING_BATCH = 20
 CLASSES = 10
 
 
-@dataclass(frozen=True)
-class Learning:
+class Learning(NamedTuple):
     """Repeated updates on one batch: losses, and the state after them."""
 
-    losses: tuple[float, ...]
-    """Before each update, dropout on."""
-    loss: float
-    """After the last, dropout off."""
+    losses: list[float]  # before each update, dropout on
+    accuracies: list[float]  # before each update made by `learn` itself, dropout on
+    loss: float  # after the last, dropout off
     accuracy: float
-    needed: float
-    """The smallest accuracy that guessing doesn't reach."""
-    unchanged: tuple[str, ...]
-    """Weights that didn't change."""
-    infinite: tuple[str, ...]
-    """Weights with values that aren't finite; ReLU may hide them from the loss."""
-    accuracies: tuple[float, ...] = ()
-    """Before each update made by `learn` itself, dropout on."""
-
-    @property
-    def fault(self) -> str | None:
-        """What is wrong, None if it learned."""
-        for update, loss in enumerate((*self.losses, self.loss), 1):
-            if not math.isfinite(loss):
-                return f"the loss is {loss} at update {update}"
-        if self.infinite:
-            return f"{self.infinite[0]} isn't finite after {len(self.losses)} updates"
-        if self.unchanged:
-            return f"{self.unchanged[0]} didn't change in {len(self.losses)} updates"
-        if not self.loss < self.losses[0]:
-            return (
-                f"the loss didn't fall: {self.losses[0]:.4f} at first, {self.loss:.4f} after {len(self.losses)} updates"
-            )
-        if self.accuracy < self.needed:
-            return f"accuracy {self.accuracy:.3f} after {len(self.losses)} updates is no better than chance"
-        return None
+    needed: float  # the smallest accuracy that guessing doesn't reach
+    fault: str | None  # what is wrong; None if it learned
 
 
 def learn(
@@ -75,32 +44,37 @@ def learn(
     before: Sequence[np.ndarray],
     losses: Sequence[float] = (),
 ) -> Learning:
-    """Go on with updates on one batch until it is learned, for `MAX_UPDATES` at most.
+    """Resume updates on one batch until it is learned, for `MAX_UPDATES` at most.
 
-    Args:
-        step: as `best_train_step` returns it.
-        loader: of the training images.
-        indices: of the training images in the batch, int64 `(batch_size,)`.
-        before: the trainable weights before the first update.
-        losses: of the updates made so far.
+    The batch is the training images of `indices`, int64 `(batch_size,)`; `before` are the trainable weights before the
+    first update, and `losses` those of the updates made so far.
     """
-    classifier, batch = step.classifier, loader.train_batch(indices)
-    losses, accuracies = list(losses), []
+    classifier, (images, labels) = step.classifier, loader.train_batch(indices)
+    losses, accuracies, share = list(losses), [], float(np.bincount(labels).max() / len(labels))
+    # What always guessing one label reaches with a probability of less than 1e-3; of one label all is guessing.
+    needed = 1.0 if share == 1 else float((stats.binom.isf(1e-3, len(labels), share) + 1) / len(labels))
     while True:
         if len(losses) < MAX_UPDATES:
             found = step(np.tile(indices, (UPDATES_PER_EVALUATION, 1)))
             losses += np.asarray(found[0], float).tolist()
             accuracies += np.asarray(found[1], float).tolist()
-        loss, accuracy = map(float, classifier.test_on_batch(*batch))
+        loss, accuracy = map(float, classifier.test_on_batch(images, labels))
         weights = classifier.trainable_variables
-        arrays = {each.path: np.asarray(keras.ops.convert_to_numpy(each.value)) for each in weights}
-        pairs = zip(arrays.items(), before, strict=True)
-        unchanged = tuple(path for (path, new), old in pairs if np.array_equal(new, old))
-        infinite = tuple(path for path, new in arrays.items() if not np.isfinite(new).all())
-        needed = _beyond_chance(batch[1])
-        result = Learning(tuple(losses), loss, accuracy, needed, unchanged, infinite, tuple(accuracies))
-        if result.fault is None or not math.isfinite(loss) or infinite or len(losses) >= MAX_UPDATES:
-            return result
+        after = {each.path: np.asarray(keras.ops.convert_to_numpy(each.value)) for each in weights}
+        done = f"{len(losses)} updates"
+        values = enumerate((*losses, loss), 1)
+        infinite = [f"the loss is {value} at update {number}" for number, value in values if not math.isfinite(value)]
+        # ReLU may hide them from the loss.
+        infinite += [f"{path} isn't finite after {done}" for path, new in after.items() if not np.isfinite(new).all()]
+        pairs = zip(after.items(), before, strict=True)
+        missing = [f"{path} didn't change in {done}" for (path, new), old in pairs if np.array_equal(new, old)]
+        if not loss < losses[0]:
+            missing.append(f"the loss didn't fall: {losses[0]:.4f} at first, {loss:.4f} after {done}")
+        if accuracy < needed:
+            missing.append(f"accuracy {accuracy:.3f} after {done} is no better than chance")
+        if infinite or not missing or len(losses) >= MAX_UPDATES:
+            fault = next(iter(infinite + missing), None)
+            return Learning(losses, accuracies, loss, accuracy, needed, fault)
 
 
 def learnable_batch(loader: DataLoader, batch_size: int) -> np.ndarray:
@@ -117,23 +91,17 @@ def learning(config: CheckConfig) -> Finding:
     """One batch is learned: the loss stays finite and falls, every weight changes, accuracy is above chance."""
     loader = config.loader()
     indices = learnable_batch(loader, LEARNING_BATCH)
-    recipe = dataclasses.replace(FAST_LEARNABLE, draw_size=LEARNING_BATCH, batch_size=LEARNING_BATCH)
+    # Where nothing is timed, momentum and no dropout learn it in fewer updates.
+    fast: Any = {"dropout": False, "learning_rate": 0.001, "optimizer_arguments": {"momentum": 0.9}}
+    recipe = dataclasses.replace(LEARNABLE, draw_size=LEARNING_BATCH, batch_size=LEARNING_BATCH, **fast)
     with config.running():
         model, before = config.model()
         result = learn(best_train_step(model, loader, recipe), loader, indices, before)
     evidence = f"loss {result.losses[0]:.3f} to {result.loss:.3f} in {len(result.losses)} updates"
-    data = {"batch": len(indices), "losses": list(result.losses), "accuracies": list(result.accuracies)}
+    data = {"batch": len(indices), "losses": result.losses, "accuracies": result.accuracies}
     found = functools.partial(Finding, "learning", number=result.accuracy, bound=result.needed, data=data)
     if result.fault:
         fix = "see the checks layers and update of this device; if they pass, run it again and suspect the hardware"
         return found("FAIL", result.fault, evidence, fix)
     message = f"accuracy {result.accuracy:.2f}, chance is below {result.needed:.2f}"
     return found("PASS", message, evidence)
-
-
-def _beyond_chance(labels: np.ndarray) -> float:
-    """Return the least share of right answers that always guessing one label reaches with less than `BY_CHANCE`."""
-    images, share = len(labels), float(np.bincount(labels).max() / len(labels))
-    if share == 1:
-        return 1.0  # one label only: nothing but guessing to learn
-    return float((stats.binom.isf(BY_CHANCE, images, share) + 1) / images)

@@ -1,7 +1,9 @@
 """Checks of memory: a device keeps what is written to it, and copies arrive as they were sent."""
 
+import contextlib
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,53 +11,52 @@ from keras import ops
 
 from alexnet_repro.backend.devices import moved, on_device, usable_devices
 from alexnet_repro.verify.checks.config import CheckConfig
-from alexnet_repro.verify.doctor.nvidia import NvmlUnavailableError, open_nvml
+from alexnet_repro.verify.doctor.environment import read_machine
+from alexnet_repro.verify.doctor.nvidia import open_nvml
 from alexnet_repro.verify.finding import Finding, Status
 
-# All bits off, all on, and every second; then each block's own, which shows what answers under another's address.
+# The bytes of consecutive blocks, by pass: each block is once filled with all bits off, all on, and every second; then
+# each has its own byte, which shows what answers under another's address.
 PATTERNS = (0x00, 0xFF, 0x55, 0xAA)
-MAX_BLOCK_BYTES = 1 << 28
+PASSES = {f"{value:#04x}": PATTERNS[place:] + PATTERNS[:place] for place, value in enumerate(PATTERNS)}
+PASSES["of each block's own"] = tuple((37 * number + 1) % 256 for number in range(256))
 MIN_FILLED = 0.9  # of a GPU's memory
 # What TensorFlow leaves to the driver, and what reading back takes: more than a tenth of a small GPU.
-RESERVED_BYTES, MAX_RESERVED = 3 << 30, 0.25  # the second: of the memory
-HOST_FRACTION = 0.25  # of what is free: a host that is filled swaps, or ends processes
+RESERVED_BYTES = 3 << 30
 COPY_CHECK_BYTES = 1 << 26
-# As TensorFlow, JAX and PyTorch say it of a GPU, and NumPy and PyTorch of a host.
-OUT_OF_MEMORY = (
-    "resource_exhausted", "resourceexhausted", "out of memory", "outofmemory", "memoryerror", "allocate memory",
-)  # fmt: skip
+# As TensorFlow, JAX and PyTorch report it of a GPU, and NumPy and PyTorch of a host.
+OUT_OF_MEMORY = "resource_?exhausted|out ?of ?memory|memoryerror|allocate memory"
 MEMORY_FIX = "run it again, then replace the part: on a GPU, nvidia-smi -q -d ECC,ROW_REMAPPER; on a host, memtest86+"
 
 
 def memory(config: CheckConfig, budget: int | None = None, block: int | None = None) -> Finding:
     """Patterns that fill the memory are read back as they were written.
 
-    Args:
-        config: the device.
-        budget: bytes to fill; by default all that can be had of a GPU's memory, a quarter of a host's.
-        block: bytes of each block; by default 256 MiB, or a hundredth of a smaller memory.
+    `budget` bytes are filled, by default all that can be had of a GPU's memory, a quarter of a host's, in blocks of
+    `block` bytes, by default 256 MiB, or a hundredth of a smaller memory.
     """
     total, budget = _budget(config.device, budget)
-    block = block or min(MAX_BLOCK_BYTES, budget // 100)
+    block = block or min(1 << 28, budget // 100)
     filled = 0
     with on_device(config.device):
-        for name, values in _passes():
+        for name, values in PASSES.items():
             blocks = _fill(values, budget, block)
             filled = sum(size for size, _ in blocks)
             for number, (size, tensor) in enumerate(blocks):
-                wrong = _count_wrong(tensor, values(number))
-                if wrong:
+                value = values[number % len(values)]
+                differs = bool(ops.any(ops.not_equal(tensor, ops.cast(value, "uint8"))))
+                if differs and (wrong := int((ops.convert_to_numpy(tensor) != value).sum())):
                     message = f"{wrong} of {size} bytes of block {number} aren't what was written"
                     evidence = f"pattern {name}, {filled >> 20:,} MiB filled"
                     return Finding("memory", "FAIL", message, evidence, MEMORY_FIX, number=wrong, bound=0)
             blocks, tensor = [], None  # or the last block takes the room of one to come
     if not filled:
         return Finding("memory", "INCONCLUSIVE", "there was no memory to fill", fix="nvidia-smi; free -m")
-    message = f"{filled >> 20:,} MiB filled and read back, {len(PATTERNS) + 1} patterns"
+    message = f"{filled >> 20:,} MiB filled and read back, {len(PASSES)} patterns"
     if total is None:
         return Finding("memory", "PASS", message, number=0, bound=0)
     share = filled / total
-    enough = share >= MIN_FILLED or total - filled <= min(RESERVED_BYTES, MAX_RESERVED * total)
+    enough = share >= MIN_FILLED or total - filled <= min(RESERVED_BYTES, total / 4)
     status: Status = "PASS" if enough else "INCONCLUSIVE"
     fix = "" if enough else "nvidia-smi # and end the processes that hold the rest"
     message += f": {share:.0%} of the device's memory"
@@ -85,20 +86,13 @@ def gpu_to_gpu_copies(config: CheckConfig) -> Finding:
     return copies(config, tuple(name for name in usable_devices() if name.startswith("gpu") and name != config.device))
 
 
-def _passes() -> Iterator[tuple[str, Any]]:
-    """Yield each pass's name, and the byte of a block by its number."""
-    for shift, value in enumerate(PATTERNS):
-        yield f"{value:#04x}", lambda number, shift=shift: PATTERNS[(number + shift) % len(PATTERNS)]
-    yield "of each block's own", lambda number: (number * 37 + 1) % 256
-
-
-def _fill(values: Any, budget: int, block: int) -> list[tuple[int, Any]]:
+def _fill(values: Sequence[int], budget: int, block: int) -> list[tuple[int, Any]]:
     """Return blocks with their sizes: as many as there is memory for, less the room that reading back takes."""
     blocks: list[tuple[int, Any]] = []
     while budget > 0:
         size = min(block, budget)
         try:
-            blocks.append((size, ops.full((size,), values(len(blocks)), "uint8")))
+            blocks.append((size, ops.full((size,), values[len(blocks) % len(values)], "uint8")))
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
@@ -108,35 +102,23 @@ def _fill(values: Any, budget: int, block: int) -> list[tuple[int, Any]]:
     return blocks
 
 
-def _count_wrong(tensor: Any, value: int) -> int:
-    if not bool(ops.any(ops.not_equal(tensor, ops.cast(value, "uint8")))):
-        return 0
-    return int((ops.convert_to_numpy(tensor) != value).sum())
-
-
 def is_out_of_memory(error: Exception) -> bool:
     """Return whether an error is a backend's way of saying that there is no memory left."""
-    text = f"{type(error).__name__} {error}".casefold()
-    return any(each in text for each in OUT_OF_MEMORY)
+    return re.search(OUT_OF_MEMORY, f"{type(error).__name__} {error}", re.IGNORECASE) is not None
 
 
 def _budget(device: str, budget: int | None) -> tuple[int | None, int]:
     """Return the device's memory in bytes (None for a host, or where it isn't known), and the bytes to fill."""
-    if device.startswith("cpu"):
-        return None, budget or int(HOST_FRACTION * os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    if device.startswith("cpu"):  # a quarter of what is free: a host that is filled swaps, or ends processes
+        return None, budget or os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4
     total = _gpu_memory(device)
     return total, budget or total or 1 << 50
 
 
 def _gpu_memory(device: str) -> int | None:
-    try:
-        nvml = open_nvml()
-    except NvmlUnavailableError:
-        return None
-    try:
-        number = device.partition(":")[2]
-        name = (os.environ.get("CUDA_VISIBLE_DEVICES") or "").split(",")[int(number)] or number
+    named, number = read_machine().named_gpus, int(device.partition(":")[2])
+    with contextlib.suppress(Exception):  # a lost GPU, an old driver, none at all, another's name: unknown
+        nvml, name = open_nvml(), named[number] if named else str(number)
         by_number, by_name = nvml.nvmlDeviceGetHandleByIndex, nvml.nvmlDeviceGetHandleByUUID
         return int(nvml.nvmlDeviceGetMemoryInfo(by_number(int(name)) if name.isdecimal() else by_name(name)).total)
-    except (nvml.NVMLError, IndexError):
-        return None
+    return None

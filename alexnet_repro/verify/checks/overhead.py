@@ -47,13 +47,3 @@ def step_time(config: CheckConfig, *, xla: bool) -> Finding:
     median = statistics.median(seconds)
     message = f"{median * 1e3:.1f} ms per update of {batch}"
     return Finding("overhead", "PASS", message, number=median, data={"batch": batch})
-
-
-def step_time_without_xla(config: CheckConfig) -> Finding:
-    """Return the time with the graph's own kernels."""
-    return step_time(config, xla=False)
-
-
-def step_time_with_xla(config: CheckConfig) -> Finding:
-    """Return the time with XLA's."""
-    return step_time(config, xla=True)

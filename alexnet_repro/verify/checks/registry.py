@@ -8,7 +8,8 @@ and no other check, to tests/faults/catalogue.py. Everything else (children, pre
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Self
+from functools import partial
+from typing import NamedTuple, Self
 
 from alexnet_repro.backend.memory import free_memory
 from alexnet_repro.verify.checks import data, layers, learning, memory, overhead, repeatability, train_step
@@ -22,8 +23,7 @@ DEVICE_PRECISIONS = {
 }
 
 
-@dataclass(frozen=True)
-class DeviceCheck:
+class DeviceCheck(NamedTuple):
     """A check's function, and the checks that must pass for its failure to be a cause of its own."""
 
     run: Callable[[CheckConfig], Finding]
@@ -51,8 +51,8 @@ ON_REQUEST: dict[str, DeviceCheck] = {
     "digest": DeviceCheck(repeatability.digest, in_each_precision=True),
     "memory": DeviceCheck(memory.memory),
     "gpu_to_gpu_copies": DeviceCheck(memory.gpu_to_gpu_copies),
-    "overhead xla=off": DeviceCheck(overhead.step_time_without_xla, in_each_precision=True),
-    "overhead xla=on": DeviceCheck(overhead.step_time_with_xla, in_each_precision=True),
+    "overhead xla=off": DeviceCheck(partial(overhead.step_time, xla=False), in_each_precision=True),
+    "overhead xla=on": DeviceCheck(partial(overhead.step_time, xla=True), in_each_precision=True),
 }
 ALL_CHECKS = CORRECT | REPEATABLE | ON_REQUEST
 
@@ -110,12 +110,7 @@ def crashed(check: str, error: Exception | str, log: str = "") -> Finding:
 
 
 def attributed(finding: Finding, earlier: Sequence[Finding]) -> Finding:
-    """Return a failure as INCONCLUSIVE if it follows from an earlier one on its device: one cause, one failure.
-
-    Args:
-        finding: of a check.
-        earlier: the findings of the checks before it, on all devices.
-    """
+    """Return a failure as INCONCLUSIVE if it is caused by an earlier one on its device: one cause, one failure."""
     if finding.status != "FAIL" or finding.kind == "crash":
         return finding
     for each in earlier:

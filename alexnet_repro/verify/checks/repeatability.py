@@ -34,45 +34,33 @@ def replay(config: CheckConfig) -> Finding:
     replays = new_replay(config)
     first = replays.run()
     for number in range(2, config.replays + 1):
-        divergence = first_divergence(first, replays.run(), f"replay {number}")
-        if divergence:
+        if divergence := first_divergence(first, replays.run(), f"replay {number}"):
             return divergence_finding("replay", divergence)
-    return _identical("replay", first, f"{config.replays} runs of {_steps(config)}")
+    return _identical("replay", first, f"{config.replays} runs of {len(first)} step{'s' * (len(first) > 1)}")
 
 
 def digest(config: CheckConfig) -> Finding:
     """One run of the same steps, for others to be compared with."""
-    return _identical("digest", new_replay(config).run(), f"one run of {_steps(config)}")
+    return _identical("digest", new_replay(config).run(), f"one run of {config.steps} step{'s' * (config.steps > 1)}")
 
 
 def reference_gpu(device: str, devices: Sequence[str], models: Mapping[str, str]) -> str:
-    """Return the GPU that one is compared with: the first of its model, which may be itself.
+    """Return the GPU that one is compared with: the first of its model among the `devices` that are checked, or itself.
 
-    Args:
-        device: the one to compare.
-        devices: all that are checked, as `gpu:1`, in their order.
-        models: the product name of each GPU of the machine, checked or not.
+    `models` has the product name of each GPU of the machine, checked or not.
     """
     return next((each for each in devices if each in models and models[each] == models.get(device)), device)
 
 
-def agreement(check: str, first: Finding, other: Finding, run: str, reference: str = "the first run") -> Finding:
-    """Return whether two runs have the same bits.
-
-    Args:
-        check: the name of the finding.
-        first: of `replay` or `digest`: the reference run.
-        other: of `replay` or `digest`: the run that is compared.
-        run: the other's name, as `another process`.
-        reference: the reference's name.
-    """
+def agreement(check: str, first: Finding, other: Finding, run: str) -> Finding:
+    """Return whether two runs, of `replay` or `digest`, have the same bits; `run` is the other's name."""
     if other.status == "FAIL":
         finding = dataclasses.replace(other, check=check)
     elif not first.data.get("steps"):
-        message = f"caused by failed check '{first.check}': there are no digests of {reference} to compare with"
+        message = f"caused by failed check '{first.check}': there are no digests of the first run to compare with"
         finding = Finding(check, "INCONCLUSIVE", message, first.message, "fix that check first")
     elif divergence := first_divergence(step_digests(first), step_digests(other), run):
-        finding = divergence_finding(check, divergence, reference)
+        finding = divergence_finding(check, divergence)
     else:
         finding = _identical(check, step_digests(other), f"{run} has the same bits")
     return dataclasses.replace(finding, device=other.device, precision=other.precision)
@@ -93,7 +81,3 @@ def _identical(check: str, run: Sequence[StepDigest], message: str) -> Finding:
     losses = ", ".join(f"{float.fromhex(step.loss):.6f}" for step in run)
     data = {"steps": [dataclasses.asdict(step) for step in run]}
     return Finding(check, "PASS", message, f"losses {losses}", number=0, bound=0, data=data)
-
-
-def _steps(config: CheckConfig) -> str:
-    return "1 step" if config.steps == 1 else f"{config.steps} steps"

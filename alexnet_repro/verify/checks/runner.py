@@ -12,19 +12,13 @@ from dataclasses import asdict, replace
 
 import keras
 
-from alexnet_repro.backend.determinism import determinism_variables
+from alexnet_repro.backend.determinism import determinism_variables, enable_determinism
+from alexnet_repro.backend.memory import enable_memory_growth
 from alexnet_repro.verify.checks.config import CheckConfig
-from alexnet_repro.verify.checks.registry import DEVICE_PRECISIONS, REPEATABLE, CheckId, attributed, crashed, run_check
+from alexnet_repro.verify.checks.registry import CheckId, attributed, crashed, expand, run_check
 from alexnet_repro.verify.doctor.environment import Environment
 from alexnet_repro.verify.finding import Finding
 from alexnet_repro.verify.subprocesses import each
-
-WINOGRAD = "TF_ENABLE_WINOGRAD_NONFUSED"
-# On JAX 0.11 on an H100 a 9x9 Winograd transform computed a kernel's gradient although that variable was set, with an
-# error like the one that had failed `layers` there. Not chosen by timing it was a direct sum, whose zeros are exact.
-NO_AUTOTUNING = "--xla_gpu_autotune_level=0"
-
-DETERMINISTIC = {*REPEATABLE, "digest"}
 
 
 class CheckRunner:
@@ -33,16 +27,8 @@ class CheckRunner:
     def __init__(
         self, config: CheckConfig, planned: Mapping[str, Sequence[CheckId]], here: Environment, deadline: float
     ) -> None:
-        """Start nothing yet.
-
-        Args:
-            config: what is checked, on any device.
-            planned: the checks of each device, in order.
-            here: the machine, with its GPUs and their names.
-            deadline: seconds that a check may take.
-        """
-        self.config, self.here, self.deadline = config, here, deadline
-        self._planned = planned
+        """Start nothing yet. `planned` are the checks of each device, in order; each may take `deadline` seconds."""
+        self.config, self.here, self.deadline, self._planned = config, here, deadline, planned
         self._children: dict[tuple[str, bool, bool], Iterator[Finding]] = {}
         self._results: dict[tuple[str, CheckId], Finding] = {}
 
@@ -56,7 +42,10 @@ class CheckRunner:
         key = self._child_key(device, check)
         while (device, check) not in self._results:
             if key not in self._children:
-                self._children[key] = self._start(device, check)
+                same = [other for other in self._planned.get(device, ()) if self._child_key(device, other) == key]
+                left = [other for other in same if (device, other) not in self._results]
+                left = left if check in left else [check]
+                self._children[key] = self._run(device, left, deterministic=key[1])
             finding = next(self._children[key], None)
             if finding is None:  # it wasn't planned, or is by now another child's
                 del self._children[key]
@@ -64,12 +53,12 @@ class CheckRunner:
                 self._results[device, CheckId(finding.check, finding.precision)] = attributed(finding, self.results)
         return self._results[device, check]
 
-    def digests(self, devices: Sequence[str], check: str) -> dict[str, dict[str, Finding]]:
+    def digests(self, devices: Sequence[str]) -> dict[str, dict[str, Finding]]:
         """Return another run's digests by device and precision: each device in a new process, all at the same time."""
 
         def run(device: str) -> dict[str, Finding]:
-            checks = [CheckId(check, precision) for precision in DEVICE_PRECISIONS[device.partition(":")[0]]]
-            return {finding.precision: finding for finding in self._run(device, checks, deterministic=True)}
+            found = self._run(device, expand(["digest"], device), deterministic=True)
+            return {finding.precision: finding for finding in found}
 
         with ThreadPoolExecutor(len(devices)) as threads:
             return dict(zip(devices, threads.map(run, devices), strict=True))
@@ -81,8 +70,7 @@ class CheckRunner:
 
     def matrix(self, device: str) -> dict[tuple[str, str, str], Finding]:
         """Return the step time of each cell: by determinism (`off`, `on`), precision and XLA (`off`, `on`)."""
-        precisions = DEVICE_PRECISIONS[device.partition(":")[0]]
-        checks = [CheckId(f"overhead xla={xla}", precision) for precision in precisions for xla in ("off", "on")]
+        checks = expand(["overhead xla=off", "overhead xla=on"], device)
         return {
             (determinism, finding.precision, finding.check.removeprefix("overhead xla=")): finding
             for determinism in ("off", "on")
@@ -92,24 +80,13 @@ class CheckRunner:
     def environ(self, device: str) -> dict[str, str]:
         """Return the environment variables that show a child this device alone."""
         kind, _, number = device.partition(":")
-        if kind == "cpu":
-            return {"CUDA_VISIBLE_DEVICES": "-1"}
         named = self.here.named_gpus
-        return {"CUDA_VISIBLE_DEVICES": named[int(number)] if named else number}
+        return {"CUDA_VISIBLE_DEVICES": "-1" if kind == "cpu" else named[int(number)] if named else number}
 
     def _child_key(self, device: str, check: CheckId) -> tuple[str, bool, bool]:
         """Return what has a child of its own: device, determinism, and whether XLA chooses no kernels by timing."""
         no_autotuning = check.check == "layers" and device.startswith("gpu") and keras.backend.backend() == "jax"
-        return device, check.check in DETERMINISTIC, no_autotuning
-
-    def _start(self, device: str, check: CheckId) -> Iterator[Finding]:
-        key = self._child_key(device, check)
-        left = [
-            other
-            for other in self._planned.get(device, ())
-            if self._child_key(device, other) == key and (device, other) not in self._results
-        ]
-        return self._run(device, left if check in left else [check], deterministic=key[1])
+        return device, check.check in ("replay", "digest"), no_autotuning
 
     def _run(self, device: str, checks: Sequence[CheckId], *, deterministic: bool) -> Iterator[Finding]:
         environ = {"TF_CPP_MIN_LOG_LEVEL": os.environ.get("TF_CPP_MIN_LOG_LEVEL", "0"), **self.environ(device)}
@@ -117,9 +94,13 @@ class CheckRunner:
             environ |= determinism_variables()
         if any(check.check == "layers" for check in checks):
             # cuDNN's fastest transforms add an error of their own, larger than rounding, which is no fault of a device.
-            environ[WINOGRAD] = os.environ.get(WINOGRAD, "0")
+            environ["TF_ENABLE_WINOGRAD_NONFUSED"] = os.environ.get("TF_ENABLE_WINOGRAD_NONFUSED", "0")
+            # On JAX 0.11 on an H100 a 9x9 Winograd transform computed a kernel's gradient although that variable was
+            # set, with an error like the one that had failed `layers` there. Not chosen by timing it was a direct sum,
+            # whose zeros are exact.
             if self._child_key(device, checks[0])[2]:
-                environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {NO_AUTOTUNING}".strip()
+                flags = os.environ.get("XLA_FLAGS", "")
+                environ["XLA_FLAGS"] = f"{flags} --xla_gpu_autotune_level=0".strip()
         config = replace(self.config, device=device)
         return run_in_child(config, checks, deterministic=deterministic, deadline=self.deadline, environ=environ)
 
@@ -134,12 +115,8 @@ def run_in_child(
 ) -> Iterator[Finding]:
     """Yield each check's finding as it comes; after one that crashed or timed out, a new process runs the rest.
 
-    Args:
-        config: the device, by its name here; `environ` must show the child this one alone of its kind.
-        checks: what to run.
-        deterministic: whether operations are to give the same bits each time.
-        deadline: seconds that a check may take.
-        environ: environment variables to change.
+    The device has its name in this process; `environ`, the variables to change, must show the child this device alone
+    of its kind. Each check may take `deadline` seconds.
     """
     config_there = replace(config, device=f"{config.device.partition(':')[0]}:0")
     options = json.dumps({"deterministic": deterministic, "config": asdict(config_there)})
@@ -151,9 +128,6 @@ def run_in_child(
 
 def main(options: str, names: Sequence[str]) -> None:
     """Run in the child: print one line per check; stop after a crash, since a CUDA error sticks."""
-    from alexnet_repro.backend.determinism import enable_determinism
-    from alexnet_repro.backend.memory import enable_memory_growth
-
     enable_memory_growth()
     given = json.loads(options)
     if given["deterministic"]:

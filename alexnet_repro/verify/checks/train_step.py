@@ -1,6 +1,7 @@
 """Checks of the train step that `train` uses: loss, gradients, update and dropout are the recipe's."""
 
 import math
+from typing import Any
 
 import keras
 import numpy as np
@@ -10,14 +11,10 @@ from alexnet_repro import documented
 from alexnet_repro.data.loader import DataLoader
 from alexnet_repro.training.evaluate import evaluate
 from alexnet_repro.training.train_step import best_train_step
-from alexnet_repro.verify.checks.config import CheckConfig
+from alexnet_repro.verify.checks.config import RERUN_FIX, CheckConfig
 from alexnet_repro.verify.finding import Finding
 from alexnet_repro.verify.numerics import error_bounds, oracle
 
-MOMENTUM = 0.5  # exact in every precision; with it, the first velocity is the update itself
-MAX_SKIPPED = 20  # steps until float16's loss scale has found its size
-SUSPECT = "run it again: a different number means the hardware, the same one software (driver, framework, settings)"
-NOTHING = 1e-30  # a learning rate that changes no float32 weight
 DROPPED_UNITS = 1 << 16
 
 
@@ -32,22 +29,22 @@ def update(config: CheckConfig) -> Finding:
     images, labels = loader.train_batch(indices)
     with config.running():
         model, before = config.model()
-        recipe = config.recipe(dropout=False, optimizer_arguments={"momentum": MOMENTUM})
+        # The momentum is exact in every precision; with it, the first velocity is the update itself.
+        recipe = config.recipe(dropout=False, optimizer_arguments={"momentum": 0.5})
         step = best_train_step(model, loader, recipe)
-        for _ in range(MAX_SKIPPED):
+        optimizer: Any = getattr(step.classifier.optimizer, "inner_optimizer", step.classifier.optimizer)
+        for _ in range(20):  # float16's loss scale skips updates until it has found its size
             loss = float(step(indices[np.newaxis])[0][0])
-            velocities = [_array(variable) for variable in _velocities(step.classifier)]
+            velocities = [_array(variable) for variable in optimizer.momentums]
             if any(velocity.any() for velocity in velocities):
                 break
         after = [_array(variable) for variable in model.trainable_variables]
     names = [variable.path for variable in model.trainable_variables]
-    expected, logits, gradients = _exact_step(before, images, labels, config.side)
+    expected, loss_bound, gradients = _exact_step(config, before, images, labels)
 
-    loss_bound = 2 * error_bounds.drift(config.precision, config.device) * float(np.abs(logits).max())
     if not abs(loss - expected) <= loss_bound:
-        return _off(
-            f"the step's {recipe.loss} loss is {loss:.6f}, should be {expected:.6f}", abs(loss - expected), loss_bound
-        )
+        message = f"the step's {recipe.loss} loss is {loss:.6f}, should be {expected:.6f}"
+        return _off(message, abs(loss - expected), loss_bound)
 
     bound, worst = error_bounds.gradient_drift(config.precision, config.device), 0.0
     for name, velocity, gradient in zip(names[::-1], velocities[::-1], gradients[::-1], strict=True):
@@ -55,12 +52,8 @@ def update(config: CheckConfig) -> Finding:
         error = float(np.linalg.norm(velocity - right) / np.linalg.norm(right))
         if not error <= bound:
             times = float(np.vdot(velocity, right) / np.vdot(right, right))
-            return _off(
-                f"the update of {name} isn't the learning rate times its gradient: it is off by {error:.1e} of its "
-                f"size, and {times:.2g} times as long",
-                error,
-                bound,
-            )
+            size = f"it is off by {error:.1e} of its size, and {times:.2g} times as long"
+            return _off(f"the update of {name} isn't the learning rate times its gradient: {size}", error, bound)
         worst = max(worst, error)
 
     for name, old, velocity, new in zip(names, before, velocities, after, strict=True):
@@ -73,14 +66,9 @@ def update(config: CheckConfig) -> Finding:
             place = tuple(map(int, np.unravel_index(differ[wrong[0]], new.shape)))
             message = f"{name} at {place} isn't the old weight plus its update"
             return _off(message, float(error[wrong[0]]), float(allowed[wrong[0]]))
-    return Finding(
-        "update",
-        "PASS",
-        f"loss {loss:.6f} and {len(names)} updates; the gradient furthest off, by norm, at {worst / bound:.0%} of its "
-        "bound",
-        number=worst,
-        bound=bound,
-    )
+    closest = f"the gradient furthest off, by norm, at {worst / bound:.0%} of its bound"
+    message = f"loss {loss:.6f} and {len(names)} updates; {closest}"
+    return Finding("update", "PASS", message, number=worst, bound=bound)
 
 
 def dropout(config: CheckConfig) -> Finding:
@@ -88,7 +76,7 @@ def dropout(config: CheckConfig) -> Finding:
     images, labels = config.loader().all_test()
     pair = images[..., 0], labels
     loader, indices = DataLoader.from_arrays(pair, pair), np.arange(config.batch)  # trains on what it evaluates
-    recipe = config.recipe(learning_rate=NOTHING)
+    recipe = config.recipe(learning_rate=1e-30)  # changes no float32 weight
     with config.running():
         model, weights = config.model()
         step = best_train_step(model, loader, recipe)
@@ -99,14 +87,11 @@ def dropout(config: CheckConfig) -> Finding:
             for layer in model.layers
             if isinstance(layer, keras.layers.Dropout)
         ]
-    expected, logits, _ = _exact_step(weights, images, labels, config.side)
-    bound = 2 * error_bounds.drift(config.precision, config.device) * float(np.abs(logits).max())
+    expected, bound, _ = _exact_step(config, weights, images, labels)
     off = abs(evaluated - expected)
     evidence = f"losses in training {trained[0]:.6f}, {trained[1]:.6f}; evaluated {evaluated:.6f}"
     if not off <= bound:
-        message = (
-            f"in evaluation the loss isn't that of the whole network, {expected:.6f}: is dropout on, or drops inputs?"
-        )
+        message = f"in evaluation the loss isn't the whole network's, {expected:.6f}: is dropout on, or drops inputs?"
         return _off(message, off, bound, "dropout", evidence)
     if trained[0] == trained[1]:
         how = "does nothing in training" if abs(trained[0] - expected) <= bound else "drops the same units at each step"
@@ -123,22 +108,18 @@ def dropout(config: CheckConfig) -> Finding:
 def _off(message: str, number: float, bound: float | None, check: str = "update", evidence: str = "") -> Finding:
     difference = "" if bound is None else f"off by {number:.2e}, allowed {bound:.2e}"
     evidence = "; ".join(filter(None, (difference, evidence)))
-    return Finding(check, "FAIL", message, evidence, SUSPECT, number=number, bound=bound)
+    return Finding(check, "FAIL", message, evidence, RERUN_FIX, number=number, bound=bound)
 
 
 def _exact_step(
-    weights: list[np.ndarray], images: np.ndarray, labels: np.ndarray, side: int
-) -> tuple[float, np.ndarray, list[np.ndarray]]:
-    """Return the mean loss, the logits and the gradients of one batch, in float64 from the pixels on."""
-    pixels = oracle.resize_exactly(images / 255.0, side, side)
+    config: CheckConfig, weights: list[np.ndarray], images: np.ndarray, labels: np.ndarray
+) -> tuple[float, float, list[np.ndarray]]:
+    """Return one batch's mean loss, its bound, and the gradients, in float64 from the pixels on."""
+    pixels = oracle.resize_exactly(images / 255.0, config.side, config.side)
     outputs = oracle.forward_pass(weights, pixels)
     losses, slope = oracle.normalised_sigmoid_loss(labels, outputs[-1])
-    return float(losses.mean()), outputs[-1], oracle.backward_pass(weights, pixels, outputs, slope / len(labels))
-
-
-def _velocities(classifier: keras.Model) -> list[keras.Variable]:
-    optimizer = getattr(classifier.optimizer, "inner_optimizer", classifier.optimizer)  # inside float16's loss scale
-    return list(optimizer.momentums)
+    bound = 2 * error_bounds.drift(config.precision, config.device) * float(np.abs(outputs[-1]).max())
+    return float(losses.mean()), bound, oracle.backward_pass(weights, pixels, outputs, slope / len(labels))
 
 
 def _array(variable: object) -> np.ndarray:

@@ -85,27 +85,24 @@ def fourier_over_channels(images: np.ndarray, kernel: np.ndarray, z: np.ndarray)
     squares = np.square(images).sum(axis=(1, 2)) @ np.square(kernel).sum(axis=(0, 1))
     squares = squares[:, np.newaxis, np.newaxis]
     partial = squares + np.square(z).max(axis=(1, 2), keepdims=True)
-    return _fourier_bound(z.size, squares, partial, images.shape[-1], _sides(images, kernel.shape))
+    return _fourier_bound(z.size, squares, partial, images.shape[-1], images.shape, kernel.shape)
 
 
 def fourier_over_images(x: np.ndarray, dz: np.ndarray, kernel_shape: tuple[int, ...]) -> np.ndarray:
     """Return the bound of a kernel's gradient, `(c, filters)`: sums over images by Fourier transforms."""
     norms, dz_norms = (np.sqrt(np.square(planes).sum(axis=(1, 2))) for planes in (x, dz))
-    sides = _sides(x, kernel_shape)
-    tiles = math.prod(-(-side // (16 - size + 1)) for side, size in sides)  # cuDNN's smallest have sides of 16 points
+    # cuDNN's smallest tiles have sides of 16 points.
+    tiles = math.prod(-(-side // (16 - size + 1)) for side, size in zip(x.shape[1:3], kernel_shape[:2], strict=True))
     squares = (4 if tiles > 1 else 1) * np.square(norms.T @ dz_norms)
-    return _fourier_bound(math.prod(kernel_shape), squares, squares, len(x) * tiles, sides)
-
-
-def _sides(images: np.ndarray, kernel_shape: tuple[int, ...]) -> list[tuple[int, int]]:
-    return list(zip(images.shape[1:3], kernel_shape[:2], strict=True))
+    return _fourier_bound(math.prod(kernel_shape), squares, squares, len(x) * tiles, x.shape, kernel_shape)
 
 
 def _fourier_bound(
-    elements: int, squares: np.ndarray, partial: np.ndarray, planes: int, sides: list[tuple[int, int]]
+    elements: int, squares: np.ndarray, partial: np.ndarray, planes: int, *shapes: tuple[int, ...]
 ) -> np.ndarray:
-    """Return it for T, P and M as in docs/method/numerics.md; t, the levels of a transform, follow from the sides."""
+    """Return it for T, P and M as in docs/method/numerics.md; t follows from the shapes of images and kernel."""
     # cuDNN's largest tiles have sides of 32 points.
+    sides = zip(shapes[0][1:3], shapes[1][:2], strict=True)
     levels = sum(math.ceil(math.log2(max(side + size - 1, 32))) for side, size in sides)
     variance = (8 * levels + 1) * squares + (2 * planes + 4 * levels) * partial
     return np.asarray(confidence(elements) * FLOAT32 * np.sqrt(variance))
@@ -148,12 +145,8 @@ def dot_products(
     bilinear: Callable[..., np.ndarray], a: np.ndarray, b: np.ndarray, *more: Any, terms: int, arithmetic: Arithmetic
 ) -> DotProducts:
     """Return the sums of products that `bilinear(a, b, *more)` computes."""
-
-    def recompute_with(rounding: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-        return bilinear(rounding(a), rounding(b), *more)
-
     z, squares = bilinear(a, b, *more), bilinear(a * a, b * b, *more)
-    return DotProducts(z, squares, terms, arithmetic, recompute_with=recompute_with)
+    return DotProducts(z, squares, terms, arithmetic, recompute_with=lambda to: bilinear(to(a), to(b), *more))
 
 
 def loss_error_bound(name: str, labels: np.ndarray, logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

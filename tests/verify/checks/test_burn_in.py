@@ -7,8 +7,6 @@ from itertools import count
 
 import pytest
 
-from alexnet_repro.backend import determinism
-from alexnet_repro.backend import memory as backend_memory
 from alexnet_repro.verify.checks import burn_in as module
 from alexnet_repro.verify.checks.burn_in import burn_in, soak
 from alexnet_repro.verify.checks.config import CheckConfig
@@ -203,8 +201,8 @@ def test_child_that_ends_early_fails(monkeypatch, error, evidence):
 def test_child_prints_lines_then_the_finding(monkeypatch, capsys):
     """What the child prints is a line per minute and a finding; an error is a finding too. Determinism is on."""
     called = []
-    monkeypatch.setattr(backend_memory, "enable_memory_growth", lambda: called.append("growth"))
-    monkeypatch.setattr(determinism, "enable_determinism", lambda: called.append("determinism"))
+    monkeypatch.setattr(module, "enable_memory_growth", lambda: called.append("growth"))
+    monkeypatch.setattr(module, "enable_determinism", lambda: called.append("determinism"))
     options = json.dumps({"config": {"side": 67}, "precisions": BOTH, "seconds": 1})
 
     def soaking(config, precisions, seconds):

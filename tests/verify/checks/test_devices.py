@@ -12,9 +12,9 @@ from alexnet_repro.verify.finding import Finding
 from tests.helpers.machines import A100, CPU, TWO, box
 
 EIGHT = tuple(f"/dev/nvidia{index}" for index in range(8))
-WELL = Finding("gpu", "PASS", "1 in this machine")
-ILL = Finding("ecc", "FAIL", "errors", "2 uncorrected", "reset it", device="GPU 0")
-DOUBT = Finding("clocks", "INCONCLUSIVE", "held down", device="GPU 0")
+PASSED = Finding("gpu", "PASS", "1 in this machine")
+FAILED = Finding("ecc", "FAIL", "errors", "2 uncorrected", "reset it", device="GPU 0")
+INCONCLUSIVE = Finding("clocks", "INCONCLUSIVE", "throttled", device="GPU 0")
 
 
 def machine_with(gpus: int, visible: str | None) -> Environment:
@@ -54,7 +54,7 @@ def test_usable_gpus_are_no_complaint(in_machine: int, usable: int, visible: str
         (8, 1, "0, 3", "tensorflow", ("2 named by CUDA_VISIBLE_DEVICES=0, 3, 1 usable",)),
     ],
 )
-def test_unusable_gpu_is_named_with_its_remedy(
+def test_unusable_gpu_is_named_with_its_fix(
     in_machine: int, usable: int, visible: str | None, backend: str, words: tuple[str, ...]
 ) -> None:
     """The message has how many there are, how many work, what to do, and how to measure the CPU on purpose."""
@@ -91,17 +91,17 @@ def lines():
 
 def test_healthy_machine_is_admitted(machine, lines):
     """All findings are returned with the last record, and one line sums them up: no PASS is shown."""
-    orders = machine(box(A100), WELL, WELL)
+    orders = machine(box(A100), PASSED, PASSED)
     here, found = diagnose_machine((), lines.append, require_gpu=True)
     assert orders == [(180.0, {"require_gpu": True, "backend": "tensorflow", "wanted": ()})]
-    assert (here.system, found) == ("after 2", [WELL, WELL])
+    assert (here.system, found) == ("after 2", [PASSED, PASSED])
     assert lines == ["doctor: PASS, 2 checks (python -m alexnet_repro doctor shows them all)"]
 
 
 @pytest.mark.parametrize("backend", ["jax", "torch"])
 def test_other_backends_run_the_doctor(machine, lines, backend):
     """On another backend the doctor gets its name and the wanted devices; a failure is a failure there."""
-    orders = machine(box(A100), WELL, ILL, backend=backend)
+    orders = machine(box(A100), PASSED, FAILED, backend=backend)
     with pytest.raises(MachineNotReadyError, match="fix the machine first"):
         diagnose_machine(("gpu:0",), lines.append, require_gpu=False)
     assert orders == [(180.0, {"require_gpu": False, "backend": backend, "wanted": ("gpu:0",)})]
@@ -110,9 +110,9 @@ def test_other_backends_run_the_doctor(machine, lines, backend):
 
 def test_inconclusive_is_shown_and_admitted(machine, lines):
     """What is inconclusive is shown with its name and returned; it stops nothing."""
-    machine(box(A100), WELL, DOUBT)
+    machine(box(A100), PASSED, INCONCLUSIVE)
     _, found = diagnose_machine((), lines.append, require_gpu=False)
-    assert found == [WELL, DOUBT]
+    assert found == [PASSED, INCONCLUSIVE]
     assert lines[0].startswith("INCONCLUSIVE  GPU 0 clocks")
     assert lines[1].startswith("doctor: INCONCLUSIVE, 2 checks")
 
@@ -120,7 +120,7 @@ def test_inconclusive_is_shown_and_admitted(machine, lines):
 @pytest.mark.parametrize("wanted", ["", "gpu:0", "cpu:0 gpu:0"])
 def test_faulty_machine_is_not_ready(machine, lines, wanted):
     """A fault is shown with its fix, and nothing is measured; the message has how to measure the CPU on purpose."""
-    machine(box(A100), ILL, WELL)
+    machine(box(A100), FAILED, PASSED)
     with pytest.raises(MachineNotReadyError, match=r"fix the machine first.*--device=cpu:0"):
         diagnose_machine(wanted.split(), lines.append, require_gpu=False)
     assert "fix: reset it" in lines[0]
@@ -130,9 +130,9 @@ def test_faulty_machine_is_not_ready(machine, lines, wanted):
 @pytest.mark.parametrize("wanted", ["cpu:0", "cpu:0 cpu:0"])
 def test_cpu_alone_is_checked_in_a_faulty_machine(machine, lines, wanted):
     """Where only the CPU is wanted, what doesn't pass is shown, and counts for nothing."""
-    machine(box(A100), WELL, ILL, DOUBT)
+    machine(box(A100), PASSED, FAILED, INCONCLUSIVE)
     _, found = diagnose_machine(wanted.split(), lines.append, require_gpu=False)
-    assert found == [WELL]
+    assert found == [PASSED]
     assert [line.split()[0] for line in lines] == ["FAIL", "INCONCLUSIVE", "doctor:"]
 
 

@@ -36,6 +36,13 @@ ON_FILE = """{"digests": [{"task": {"steps": 1}, "environment": {"cpu": "x"}, "r
  "steps": [{"loss": "0x1p0", "gradients": {"head": "g"}, "weights": {"head": "w"}}]}]}"""
 UPDATE = "pytest benchmarks --update-reference"
 DIGESTS = ROOT / "benchmarks/references/digests.json"
+DAY = "2027-01-02"
+
+
+@pytest.fixture(autouse=True)
+def _day(monkeypatch):
+    """The day of new records."""
+    monkeypatch.setattr(golden, "dt", SimpleNamespace(date=SimpleNamespace(today=lambda: dt.date.fromisoformat(DAY))))
 
 
 def replayed(*steps, **changes):
@@ -140,8 +147,8 @@ def test_file_is_read(tmp_path):
     """What is written is read back; no file holds no digests; no half-written file stays beside it."""
     path = tmp_path / "references" / "digests.json"
     assert golden.read_digests(path) == []
-    golden.write_digests(path, [STORED])
-    assert golden.read_digests(path) == [STORED]
+    golden.update_digests(path, replayed(*STEPS), SMALL, HERE)
+    assert golden.read_digests(path) == [replace(STORED, recorded=DAY)]
     assert [each.name for each in path.parent.iterdir()] == ["digests.json"]
     path.write_text(ON_FILE)
     step = StepDigest("0x1p0", {"head": "g"}, {"head": "w"})
@@ -163,7 +170,7 @@ def test_file_is_read(tmp_path):
     ],
 )
 def test_damaged_file_is_named(tmp_path, text):
-    """A file that isn't whole is never taken for one without digests: it is named, with the command that fixes it."""
+    """A damaged file is never taken for one without digests: it is named, with the command that fixes it."""
     path = tmp_path / "digests.json"
     path.write_text(text)
     with pytest.raises(ValueError, match=f"git checkout {path}"):
@@ -173,7 +180,7 @@ def test_damaged_file_is_named(tmp_path, text):
 def test_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
     """Whatever ends a write, the file is the old one or the new one."""
     path = tmp_path / "digests.json"
-    golden.write_digests(path, [STORED])
+    golden.update_digests(path, replayed(*STEPS), SMALL, HERE)
 
     def full(self, text, **_):
         with self.open("w") as file:
@@ -182,17 +189,22 @@ def test_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Path, "write_text", full)
     with pytest.raises(OSError, match="No space"):
-        golden.write_digests(path, [])
-    assert golden.read_digests(path) == [STORED]
+        golden.update_digests(path, replayed(*STEPS), SMALL, ELSEWHERE)
+    assert golden.read_digests(path) == [replace(STORED, recorded=DAY)]
 
 
-def test_update_replaces_its_own(monkeypatch):
+def test_update_replaces_its_own(tmp_path):
     """A new record takes the place of the one of the same task and environment, and of no other."""
-    monkeypatch.setattr(golden, "dt", SimpleNamespace(date=SimpleNamespace(today=lambda: dt.date(2027, 1, 2))))
-    others = [replace(STORED, environment=ELSEWHERE), replace(STORED, task={**TASK, "precision": "mixed_bfloat16"})]
-    steps = changed(1, "weights", "head")
-    updated = golden.updated_digests([others[0], STORED, others[1]], replayed(*steps), SMALL, HERE)
-    assert updated == [*others, Golden(TASK, HERE, "2027-01-02", [StepDigest(**step) for step in steps])]
+    path, steps = tmp_path / "digests.json", changed(1, "weights", "head")
+    bfloat16 = replace(SMALL, precision="mixed_bfloat16")
+    for config, environment in ((SMALL, ELSEWHERE), (SMALL, HERE), (bfloat16, HERE)):
+        golden.update_digests(path, replayed(*STEPS), config, environment)
+    golden.update_digests(path, replayed(*steps), SMALL, HERE)
+    assert golden.read_digests(path) == [
+        replace(STORED, environment=ELSEWHERE, recorded=DAY),
+        replace(STORED, task={**TASK, "precision": "mixed_bfloat16"}, recorded=DAY),
+        Golden(TASK, HERE, DAY, [StepDigest(**step) for step in steps]),
+    ]
 
 
 def test_committed_digests():

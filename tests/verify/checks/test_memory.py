@@ -58,16 +58,16 @@ def test_sound_memory_passes():
     assert (found.status, found.message) == ("PASS", "64 MiB filled and read back, 5 patterns")
 
 
-def test_patterns_tell_bits_and_blocks_apart(monkeypatch):
+def test_patterns_differ_in_bits_and_blocks(monkeypatch):
     """Each block once holds every bit off, every bit on and both alternations; then no two of 256 hold the same."""
-    passes = [[values(number) for number in range(256)] for _, values in memory._passes()]
+    passes = [[values[number % len(values)] for number in range(256)] for values in memory.PASSES.values()]
     assert {frozenset(each) for each in zip(*passes[:4], strict=True)} == {frozenset({0x00, 0xFF, 0x55, 0xAA})}
     assert len(set(passes[4])) == 256
     filled = []
     fill = memory._fill
 
     def noting(values, budget, block):
-        filled.append([values(number) for number in range(3)])
+        filled.append(list(values[:3]))
         return fill(values, budget, block)
 
     monkeypatch.setattr(memory, "_fill", noting)
@@ -101,14 +101,14 @@ def test_flipped_bit_is_found(monkeypatch, faulty):
 def test_room_that_ends_is_no_fault(room, error):
     """Where there is no more memory filling stops, and two blocks are given back for the reading."""
     room(5, error)
-    blocks = memory._fill(lambda number: number, 100 * MIB, 1024)
+    blocks = memory._fill(range(256), 100 * MIB, 1024)
     assert [size for size, _ in blocks] == [1024, 1024, 1024]
     assert [int(tensor[0]) for _, tensor in blocks] == [0, 1, 2]
 
 
 def test_budget_is_kept():
     """No more is filled than allowed, the last block being smaller."""
-    assert [size for size, _ in memory._fill(lambda _: 0, 2500, 1024)] == [1024, 1024, 452]
+    assert [size for size, _ in memory._fill([0], 2500, 1024)] == [1024, 1024, 452]
 
 
 def test_no_block_outlives_its_pass(monkeypatch):
@@ -157,7 +157,7 @@ def test_share_of_a_gpus_memory(monkeypatch, total, reserved, status):
     assert bool(found.fix) == (status == "INCONCLUSIVE")
 
 
-def test_nothing_filled_is_in_doubt(room):
+def test_nothing_filled_is_inconclusive(room):
     """Memory that was full before was not checked, of a host too."""
     room(0, TENSORFLOW)
     assert memory.memory(CONFIG, 4096, 1024).status == "INCONCLUSIVE"

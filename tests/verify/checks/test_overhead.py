@@ -27,19 +27,13 @@ def test_updates_are_timed_in_rounds(monkeypatch, updates_per_call, calls, secon
     monkeypatch.setattr(module, "synchronize", lambda _: done.append("wait"))
     clock = iter(range(0, 100, 4))
     monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
-    found = module.step_time_without_xla(CheckConfig(side=67))
+    found = module.step_time(CheckConfig(side=67), xla=False)
     assert done == ["step", "wait"] * 2 + [*["step"] * calls, "wait"] * 3
     assert (found.status, found.number, found.data) == ("PASS", seconds, {"batch": 8})  # each round takes 4 s
 
 
-@pytest.mark.parametrize(
-    ("step_time", "built_for"),
-    [
-        pytest.param(module.step_time_without_xla, False, id="xla=off"),
-        pytest.param(module.step_time_with_xla, True, id="xla=on"),
-    ],
-)
-def test_the_model_suits_xla(step_time, built_for, monkeypatch):
+@pytest.mark.parametrize("xla", [False, True])
+def test_model_suits_xla(monkeypatch, xla):
     """The step with XLA has a model built for XLA, the one without hasn't."""
     for_xlas = []
 
@@ -49,5 +43,5 @@ def test_the_model_suits_xla(step_time, built_for, monkeypatch):
 
     monkeypatch.setattr(config, "build_alexnet", build)
     with pytest.raises(InterruptedError):
-        step_time(CheckConfig(side=67))
-    assert for_xlas == [built_for]
+        module.step_time(CheckConfig(side=67), xla=xla)
+    assert for_xlas == [xla]

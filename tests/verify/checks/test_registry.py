@@ -34,8 +34,8 @@ def failed(check, precision="", device="gpu:0", **data):
 
 @pytest.mark.parametrize("precision", ["", *ON_GPU])
 @pytest.mark.parametrize("check", list(ALL_CHECKS))
-def test_name_tells_which_check(check, precision):
-    """A check's name, in any precision, is understood by the child."""
+def test_name_is_parsed(check, precision):
+    """A check's name, in any precision, is parsed to the same check by the child."""
     assert CheckId.parse(str(CheckId(check, precision))) == CheckId(check, precision)
 
 
@@ -110,13 +110,15 @@ def test_failure_that_follows_is_inconclusive(finding, message):
         pytest.param(failed("layers", "tf32"), failed("image_labels"), id="earlier=unrelated"),
         pytest.param(failed("shapes"), failed("layers", "float32"), id="earlier=depends-on-it"),
         pytest.param(failed("layers", "tf32"), replace(failed("shapes"), status="PASS"), id="earlier=passed"),
-        pytest.param(failed("layers", "tf32"), replace(failed("shapes"), status="INCONCLUSIVE"), id="earlier=doubt"),
+        pytest.param(
+            failed("layers", "tf32"), replace(failed("shapes"), status="INCONCLUSIVE"), id="earlier=inconclusive"
+        ),
         pytest.param(replace(failed("layers", "tf32"), kind="crash"), failed("shapes"), id="finding=crash"),
         pytest.param(replace(failed("layers", "tf32"), status="PASS"), failed("shapes"), id="finding=passed"),
     ],
 )
 def test_failure_of_its_own_stays_one(finding, earlier):
-    """Nothing else excuses a failure, a child that died least of all."""
+    """A failure from any other cause, or a crash, stays a failure."""
     assert attributed(finding, [earlier]) == finding
 
 
@@ -133,12 +135,12 @@ def test_check_runs_in_its_precision(monkeypatch, check, in_precision):
 
     def note(config):
         configs.append(config)
-        return Finding("inner name", "PASS", "well")
+        return Finding("inner name", "PASS", "right")
 
     monkeypatch.setitem(registry.ALL_CHECKS, check.check, DeviceCheck(note))
     found = run_check(check, replace(CONFIG, precision="mixed_bfloat16"))
     assert configs == [replace(CONFIG, precision=in_precision)]
-    assert found == Finding(check.check, "PASS", "well", device="gpu:1", precision=check.precision)
+    assert found == Finding(check.check, "PASS", "right", device="gpu:1", precision=check.precision)
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,6 @@ from threading import Barrier
 
 import pytest
 
-from alexnet_repro.backend import determinism
-from alexnet_repro.backend import memory as backend_memory
 from alexnet_repro.verify import subprocesses
 from alexnet_repro.verify.checks import registry
 from alexnet_repro.verify.checks import runner as module
@@ -162,7 +160,7 @@ def test_devices_run_at_the_same_time(children, monkeypatch):
         yield from children(*arguments, **options)
 
     monkeypatch.setattr(module, "run_in_child", meeting)
-    found = CheckRunner(CONFIG, PLANNED, HERE, 30).digests(["cpu:0", "gpu:1"], "digest")
+    found = CheckRunner(CONFIG, PLANNED, HERE, 30).digests(["cpu:0", "gpu:1"])
     assert {device: [(each.check, each.device) for each in by_precision.values()]
             for device, by_precision in found.items()} == {
         "cpu:0": [("digest", "cpu:0")] * 2, "gpu:1": [("digest", "gpu:1")] * 4,
@@ -175,7 +173,7 @@ def test_each_run_of_digests_is_new(children):
     """Digests are never those of an earlier run."""
     runner = CheckRunner(CONFIG, PLANNED, HERE, 30)
     for _ in range(2):
-        runner.digests(["cpu:0"], "digest")
+        runner.digests(["cpu:0"])
     assert started(children) == [("cpu:0", ["digest float32", "digest mixed_bfloat16"], True)] * 2
 
 
@@ -239,8 +237,8 @@ def _wrong(_config):
 def test_child_stops_after_an_error(monkeypatch, capsys, deterministic):
     """A failure is no reason to stop; an error, which may stick to the device, is. Determinism is on if wanted."""
     called = []
-    monkeypatch.setattr(backend_memory, "enable_memory_growth", lambda: called.append("growth"))
-    monkeypatch.setattr(determinism, "enable_determinism", lambda: called.append("determinism"))
+    monkeypatch.setattr(module, "enable_memory_growth", lambda: called.append("growth"))
+    monkeypatch.setattr(module, "enable_determinism", lambda: called.append("determinism"))
     monkeypatch.setitem(
         registry.ALL_CHECKS, "shapes", DeviceCheck(lambda _: Finding("shapes", "FAIL", "not documented"))
     )
