@@ -8,8 +8,6 @@ from alexnet_repro.verify.doctor.doctor import examine
 from alexnet_repro.verify.doctor.environment import Environment, read_machine
 from alexnet_repro.verify.finding import Finding, verdict
 
-PROBE_DEADLINE = 180.0  # seconds
-
 
 class MachineNotReadyError(Exception):
     """The machine must be fixed first; the message says what to do."""
@@ -33,7 +31,7 @@ def diagnose_machine(
     """
     backend = keras.backend.backend()
     here, findings = read_machine(), []
-    for known, finding in examine(PROBE_DEADLINE, require_gpu=require_gpu, backend=backend, wanted=wanted):
+    for known, finding in examine(180.0, require_gpu=require_gpu, backend=backend, wanted=wanted):
         here = known
         findings.append(finding)
         if finding.status != "PASS":

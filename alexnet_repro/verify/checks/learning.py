@@ -21,7 +21,6 @@ LEARNABLE = dataclasses.replace(
     Recipe.documented(), name="learnable", loss="softmax", learning_rate=0.003, kernel_initializer="he_normal"
 )
 MAX_UPDATES = 60
-UPDATES_PER_EVALUATION = 4
 LEARNING_BATCH = 20
 CLASSES = 10
 
@@ -55,7 +54,7 @@ def learn(
     needed = 1.0 if share == 1 else float((stats.binom.isf(1e-3, len(labels), share) + 1) / len(labels))
     while True:
         if len(losses) < MAX_UPDATES:
-            found = step(np.tile(indices, (UPDATES_PER_EVALUATION, 1)))
+            found = step(np.tile(indices, (4, 1)))
             losses += np.asarray(found[0], float).tolist()
             accuracies += np.asarray(found[1], float).tolist()
         loss, accuracy = map(float, classifier.test_on_batch(images, labels))

@@ -15,7 +15,6 @@ from alexnet_repro.verify.checks.learning import LEARNABLE
 from alexnet_repro.verify.finding import Finding
 
 BATCH = {"cpu": 8, "gpu": 512}
-WARM_UP, ROUNDS = 2, 3
 MIN_UPDATES = {"cpu": 2, "gpu": 10}  # per round, waited for once: launching isn't what is measured
 NO_XLA = (
     "not supported: with determinism on Keras turns XLA off, which has no deterministic gradient of max pooling "
@@ -30,15 +29,15 @@ def step_time(config: CheckConfig, *, xla: bool) -> Finding:
     recipe = dataclasses.replace(LEARNABLE, draw_size=batch, batch_size=batch)
     with config.running():
         model, _ = config.model(for_xla=xla)
-        with warnings.catch_warnings(action="ignore"):  # Keras says that it won't compile; so does the finding
+        with warnings.catch_warnings(action="ignore"):  # Keras warns that it won't compile; so does the finding
             step = best_train_step(model, loader, recipe, jit_compile=xla)
         if step.classifier.jit_compile != xla:
             return Finding("overhead", "PASS", NO_XLA)
         indices = np.tile(loader.draw_train_indices(batch), (step.updates_per_call, 1))
         calls, seconds = math.ceil(MIN_UPDATES[kind] / len(indices)), []
-        for _ in range(WARM_UP):
+        for _ in range(2):
             synchronize(step(indices))
-        for _ in range(ROUNDS):
+        for _ in range(3):
             start = time.perf_counter()
             for _ in range(calls):
                 losses = step(indices)
