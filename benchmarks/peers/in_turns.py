@@ -1,13 +1,9 @@
-r"""Two sides on one device, in turns of a process each: which is faster, at the best configuration of each?
+"""Two sides on one device, in turns of a process each: which is faster, at the best configuration of each?
 
     python -m benchmarks.peers.in_turns [--turns 2] [--limit 300] OURS THEIRS
 
 OURS and THEIRS are command lines that print cases as JSON lines, as `our_step.py` and `pytorch_step.py` do. Each side
-may have libraries of its own, by `env`:
-
-    python -m benchmarks.peers.in_turns \
-        "env LD_LIBRARY_PATH=/opt/cuda12 python -m benchmarks.peers.our_step --what 'train step' --batch 128 512" \
-        "/path/to/torch/bin/python -m benchmarks.peers.pytorch_step --what 'train step' --batch 128 512"
+may have libraries of its own: "env LD_LIBRARY_PATH=/opt/cuda12 python -m benchmarks.peers.our_step --batch 512".
 
 Prints each case as it comes, with its turn and side, and then a table: for each work, precision and batch, images/s of
 the best configuration of each side (median of all rounds, least and most), and the ratio. With `--read FILE` it makes
@@ -45,10 +41,9 @@ def run_side(command: str, limit: float) -> Iterator[Case]:
         end = threading.Timer(limit, process.kill)
         end.start()
         yield from cases(process.stdout or ())
-        status = process.wait()
+        if status := process.wait():
+            print(f"exit status {status}: {command}", file=sys.stderr)
         end.cancel()
-    if status:
-        print(f"exit status {status}: {command}", file=sys.stderr)
 
 
 def take_turns(sides: dict[str, str], turns: int, limit: float) -> Iterator[Case]:
@@ -59,11 +54,7 @@ def take_turns(sides: dict[str, str], turns: int, limit: float) -> Iterator[Case
 
 
 def table(found: Sequence[Case]) -> str:
-    """Return how fast both sides are, a line for each work, precision and batch.
-
-    Raises:
-        ValueError: the two sides were on different devices.
-    """
+    """Return how fast both sides are, by work, precision and batch; ValueError: they were on different devices."""
     devices = sorted({case["device"] for case in found})
     if len(devices) > 1:
         raise ValueError(f"the sides can't be compared: they ran on {' and '.join(devices)}")

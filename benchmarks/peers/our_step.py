@@ -3,14 +3,12 @@
     KERAS_BACKEND=tensorflow python -m benchmarks.peers.our_step [--what "train step"] [--batch 128 512]
         [--precision mixed_bfloat16] [--xla auto off]
 
-Prints one line of JSON per case. On Keras's JAX and PyTorch backends too. Forward takes images at the network's own
-size. The train step, the one that `train` uses, takes 28x28 images by their indices, resizes them and reports accuracy,
-which PyTorch's here doesn't.
+Prints one line of JSON per case, on Keras's JAX and PyTorch backends too. XLA `auto` is as Keras decides. Forward takes
+images at the network's own size. The train step, the one that `train` uses, takes 28x28 images by their indices,
+resizes them and reports accuracy, which PyTorch's here doesn't.
 """
 
-import argparse
 import dataclasses
-import itertools
 import platform
 import sys
 import time
@@ -28,7 +26,7 @@ from alexnet_repro.backend.precision import PRECISIONS
 from alexnet_repro.backend.precision import precision as numerics
 from alexnet_repro.verify.benchmark.calibration import PRODUCTS, matmul_rate
 from alexnet_repro.verify.checks.memory import is_out_of_memory
-from benchmarks.peers.timed import Rows, arguments, of_device, reason, say, step_seconds
+from benchmarks.peers.timed import Rows, cases, reason, say, step_seconds
 
 XLA: dict[str, bool | str] = {"auto": "auto", "on": True, "off": False}
 DEVICE = (*enable_memory_growth(), "cpu:0")[0]
@@ -136,12 +134,15 @@ def drawing(batch: int, _: bool | str, rows: Rows) -> Timed:
     yield "a resized batch on the device, as training makes it", "", ours
 
 
-WITH_XLA = {"forward": forward, "train step": train_step}
-WORK = {**WITH_XLA, "loop": loop, "four": four, "drawing": drawing}
+WORK = {"forward": forward, "train step": train_step, "loop": loop, "four": four, "drawing": drawing}
 
 
-def measure(what: str, batch: int, precision: str, xla: str, rows: Rows) -> None:
-    """Print a case, or why it failed."""
+def measure(batch: int, what: str, precision: str, xla: str, rows: Rows) -> None:
+    """Print a case, or why it failed; all but forward and the train step only as Keras decides about XLA."""
+    if xla != "auto" and what not in {"forward", "train step"}:
+        return
+    if what == "drawing" and (precision != "float32" or BACKEND != "tensorflow"):
+        return
     failed = None
     with numerics(precision):
         keras.utils.set_random_seed(0)
@@ -163,16 +164,10 @@ def measure(what: str, batch: int, precision: str, xla: str, rows: Rows) -> None
 
 def main() -> None:
     """Measure the cases of the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--what", nargs="+", choices=(*WORK, "product"), default=(*WORK, "product"))
-    parser.add_argument("--batch", nargs="+", type=int, default=[128])
-    parser.add_argument("--precision", nargs="+", choices=PRECISIONS, default=("float32", "mixed_bfloat16"))
-    parser.add_argument("--xla", nargs="+", choices=XLA, default=("auto",), help="auto: as Keras decides")
-    options, rows = arguments(parser, of_device(KIND))
-    for what, batch, precision in itertools.product(options.what, options.batch, options.precision):
-        if what != "drawing" or (precision == "float32" and BACKEND == "tensorflow"):
-            for xla in options.xla if what in WITH_XLA else ("auto",):
-                measure(what, batch, precision, xla, rows)
+    precisions, work = ("float32", "mixed_bfloat16"), (*WORK, "product")
+    chosen = cases(__doc__, KIND, what=(work, work), precision=(PRECISIONS, precisions), xla=(XLA, ("auto",)))
+    for batch, what, precision, xla, rows in chosen:
+        measure(batch, what, precision, xla, rows)
 
 
 if __name__ == "__main__":

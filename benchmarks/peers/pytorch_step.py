@@ -3,12 +3,11 @@
     python -m benchmarks.peers.pytorch_step [--batch 128 512] [--precision mixed_bfloat16] [--mode eager default]
 
 Prints a line of JSON per case. It needs PyTorch alone, which gets its best: cuDNN chooses by timing, SGD is one fused
-kernel, the batch is on the device, as large as the network sees it, and compiled code is compiled for that batch.
+kernel, the batch is on the device, as large as the network sees it, and compiled code is compiled for that batch. In
+float32 TF32 is off; mixed_bfloat16 is by autocast. The modes are `torch.compile`'s; eager: none.
 """
 
-import argparse
 import gc
-import itertools
 import platform
 import resource
 import sys
@@ -18,7 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from benchmarks.peers.timed import Rows, arguments, of_device, reason, say, step_seconds
+from benchmarks.peers.timed import Rows, cases, reason, say, step_seconds
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 GPU = DEVICE.type == "cuda"
@@ -38,12 +37,6 @@ def build() -> nn.Sequential:
         *(nn.Flatten(), nn.Linear(6400, 4096), nn.ReLU(), nn.Dropout(0.5)),
         *(nn.Linear(4096, 4096), nn.ReLU(), nn.Dropout(0.5), nn.Linear(4096, 10)),
     )
-
-
-def wait(_: object) -> None:
-    """Wait for the GPU, if there is one."""
-    if GPU:
-        torch.cuda.synchronize()
 
 
 class Step(nn.Module):
@@ -89,7 +82,7 @@ def work(what: str, batch: int, precision: str, layout: str, mode: str) -> Calla
     return forward if what == "forward" else step
 
 
-def measure(what: str, batch: int, precision: str, layout: str, mode: str, rows: Rows) -> None:
+def measure(batch: int, what: str, precision: str, layout: str, mode: str, rows: Rows) -> None:
     """Print a case, or why there is none."""
     case: dict[str, Any] = {
         "precision": precision,
@@ -108,14 +101,11 @@ def measure(what: str, batch: int, precision: str, layout: str, mode: str, rows:
         if GPU:
             torch.cuda.reset_peak_memory_stats()
         made = work(what, batch, precision, layout, mode)
-        seconds = step_seconds(made, wait, rows)
-        loss = made().float()
-        if not bool(torch.isfinite(loss).all()):
+        seconds = step_seconds(made, lambda _: GPU and torch.cuda.synchronize(), rows)
+        if not torch.isfinite(made()).all():
             case["failed"], seconds = "the result isn't finite", []
-        case["tf32"], case["peak memory, bytes"] = tf32, torch.cuda.max_memory_allocated()
-        if not GPU:  # of this process so far
-            memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-            case["peak memory, bytes"] = memory * (1 if sys.platform == "darwin" else 1024)
+        process = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        case["tf32"], case["peak memory, bytes"] = tf32, torch.cuda.max_memory_allocated() if GPU else process
     except torch.OutOfMemoryError:
         seconds, case["failed"] = [], "doesn't fit into the device's memory"
     except Exception as error:  # noqa: BLE001 - the other cases are still worth knowing
@@ -129,18 +119,11 @@ def measure(what: str, batch: int, precision: str, layout: str, mode: str, rows:
 
 def main() -> None:
     """Measure every combination of the options."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--what", nargs="+", choices=WORK, default=WORK)
-    parser.add_argument("--batch", nargs="+", type=int, default=[128])
-    precisions, usual = ("float32", "tf32", "mixed_bfloat16"), ("float32", "mixed_bfloat16")
-    note = "float32: TF32 off; mixed_bfloat16: by autocast"
-    parser.add_argument("--precision", nargs="+", choices=precisions, default=usual, help=note)
-    parser.add_argument("--layout", nargs="+", choices=LAYOUTS, default=("channels_last",) if GPU else tuple(LAYOUTS))
-    modes = MODES[:3] if GPU else MODES[:1]
-    parser.add_argument("--mode", nargs="+", choices=MODES, default=modes, help="of torch.compile; eager: none")
-    options, rows = arguments(parser, of_device("gpu" if GPU else "cpu"))
-    for case in itertools.product(options.what, options.batch, options.precision, options.layout, options.mode):
-        measure(*case, rows)
+    precisions = (("float32", "tf32", "mixed_bfloat16"), ("float32", "mixed_bfloat16"))
+    layouts = (LAYOUTS, ("channels_last",) if GPU else tuple(LAYOUTS))
+    modes, kind = (MODES, MODES[:3] if GPU else MODES[:1]), "gpu" if GPU else "cpu"
+    for case in cases(__doc__, kind, what=(WORK, WORK), precision=precisions, layout=layouts, mode=modes):
+        measure(*case)
 
 
 if __name__ == "__main__":

@@ -2,11 +2,12 @@
 
 import argparse
 import gc
+import itertools
 import json
 import math
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 WARM_UP_SECONDS = 0.5  # a GPU's clocks take that long to rise
@@ -25,12 +26,18 @@ def of_device(kind: str) -> Rows:
     return Rows(10, 5, 64) if kind == "gpu" else Rows(2, 5, 1)
 
 
-def arguments(parser: argparse.ArgumentParser, usual: Rows) -> tuple[argparse.Namespace, Rows]:
-    """Return the parsed command line, and how long to time."""
+def cases(doc: str | None, kind: str, **options: tuple[Iterable[str], Sequence[str]]) -> Iterator[tuple[Any, ...]]:
+    """Return each combination of the command line's options, each of choices and defaults, and how long to time it."""
+    usual = of_device(kind)
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=usual.rounds)
     parser.add_argument("--steps", type=int, default=usual.steps, help="per round, pipelined (%(default)s)")
-    options = parser.parse_args()
-    return options, usual._replace(rounds=options.rounds, steps=options.steps)
+    parser.add_argument("--batch", nargs="+", type=int, default=[128])
+    for name, (choices, default) in options.items():
+        parser.add_argument(f"--{name}", nargs="+", choices=choices, default=default)
+    chosen = vars(parser.parse_args())
+    rows = usual._replace(rounds=chosen["rounds"], steps=chosen["steps"])
+    return itertools.product(*(chosen[name] for name in ("batch", *options)), (rows,))
 
 
 def step_seconds(work: Callable[[], Any], wait: Callable[[Any], object], rows: Rows, updates: int = 1) -> list[float]:
