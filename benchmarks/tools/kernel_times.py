@@ -118,7 +118,7 @@ def lines(found: dict[str, Any]) -> list[str]:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Print the table; return the exit status: 1 if the profiler saw no kernels, 2 where there is no GPU to ask."""
+    """Print the table; return the exit status: 1 if the profiler saw no kernels, 2 where there is no GPU."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch", type=int, default=128, help="images (default: %(default)s)")
     parser.add_argument("--precision", choices=PRECISIONS, default="float32", help="(default: %(default)s)")

@@ -41,8 +41,10 @@ class Conditions:
 
 def conditions_of(device: str) -> Conditions:
     """Return a device's conditions now."""
-    gpus = () if device.startswith("cpu") else read_nvidia((), 30).gpus  # seconds
-    gpu = next((gpu for gpu in gpus if is_named(gpu, _cuda_name(device))), None)
+    gpu = None
+    if not device.startswith("cpu"):
+        name, deadline = _cuda_name(device), 30  # seconds
+        gpu = next((gpu for gpu in read_nvidia((), deadline).gpus if is_named(gpu, name)), None)
     if gpu is None:
         return Conditions(_load(), _cpu_mhz())
     reasons = describe_throttling((gpu.throttle_reasons or 0) & HEAT)
@@ -130,7 +132,7 @@ def _gpu_reader(device: str) -> Callable[[], dict[str, int | None]]:
         uuids = [nvml.nvmlDeviceGetUUID(each) for each in handles]
         handle = next(handles[index] for index, uuid in enumerate(uuids) if is_named(Gpu(index, uuid=uuid), name))
 
-    def ask(function: str, *arguments: str) -> int | None:
+    def query(function: str, *arguments: str) -> int | None:
         with contextlib.suppress(Exception):
             return int(getattr(nvml, function)(handle, *(getattr(nvml, each) for each in arguments)))
         return None
@@ -139,9 +141,9 @@ def _gpu_reader(device: str) -> Callable[[], dict[str, int | None]]:
         if handle is None:
             return {}
         return {
-            "gpu_mhz": ask("nvmlDeviceGetClockInfo", "NVML_CLOCK_SM"),
-            "temperature": ask("nvmlDeviceGetTemperature", "NVML_TEMPERATURE_GPU"),
-            "throttle_reasons": ask("nvmlDeviceGetCurrentClocksThrottleReasons"),  # a name that old drivers have too
+            "gpu_mhz": query("nvmlDeviceGetClockInfo", "NVML_CLOCK_SM"),
+            "temperature": query("nvmlDeviceGetTemperature", "NVML_TEMPERATURE_GPU"),
+            "throttle_reasons": query("nvmlDeviceGetCurrentClocksThrottleReasons"),  # a name that old drivers have too
         }
 
     return read

@@ -53,7 +53,7 @@ def test_full_cases(monkeypatch):
 
 @pytest.mark.parametrize("full", [False, True])
 def test_checks_are_the_same_in_full(full):
-    """Checks are asked in the precisions that they depend on, whether timings are in full or not."""
+    """Checks run in the precisions that they depend on, whether timings are in full or not."""
     assert ids(module.cases(("device", "check"), ["cpu:0"], MODULE, full=full)) == [
         "device=cpu:0-check=shapes",
         "device=cpu:0-check=layers-precision=float32",

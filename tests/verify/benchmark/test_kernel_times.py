@@ -12,7 +12,7 @@ KEPT = ROOT / "benchmarks/references/profile-h100.json"
 
 
 def line(name, start, *events):
-    """Return a line that starts at so many ns; each event has a kernel's number, and its offset and length in µs."""
+    """Return a line that starts at `start` ns; each event has a kernel's number, and its offset and length in µs."""
     made = [
         SimpleNamespace(metadata_id=number, offset_ps=offset * 10**6, duration_ps=taken * 10**6)
         for number, offset, taken in events
@@ -81,9 +81,9 @@ def test_no_gpu(monkeypatch, capsys):
     monkeypatch.setattr(script, "enable_memory_growth", list)
     monkeypatch.delattr(script, "profile")
     assert script.main(["--batch=8"]) == 2
-    told = capsys.readouterr()
-    assert (told.out, told.err.count("\n")) == ("", 1)
-    assert told.err.startswith("no GPU for TensorFlow")
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err.count("\n")) == ("", 1)
+    assert captured.err.startswith("no GPU for TensorFlow")
 
 
 def test_kept_profiles():

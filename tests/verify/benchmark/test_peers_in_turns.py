@@ -72,7 +72,7 @@ def test_side_that_hangs_is_ended(capfd):
 
 
 def test_steps_are_pipelined(monkeypatch):
-    """Rounds of at least as many steps as asked for, waited for once; the seconds are per step."""
+    """Rounds of at least as many steps as requested, waited for once; the seconds are per step."""
     monkeypatch.setattr(timed, "WARM_UP_SECONDS", 0)
     clock = iter(range(0, 1000, 12))
     monkeypatch.setattr(timed, "time", SimpleNamespace(perf_counter=lambda: next(clock)))

@@ -19,7 +19,7 @@ def rounds(median, shape=QUIET):
 
 
 def point(together, *, alone=(0.100, 0.100), kind="weak", shape=QUIET, one=0.0):
-    """Return devices that take so long together and alone, of which an all-reduce takes 20 ms."""
+    """Return devices that take `together` and `alone` seconds, of which an all-reduce takes 20 ms."""
     by_device = {f"gpu:{number}": rounds(each) for number, each in enumerate(alone)}
     return Point(kind, 64, rounds(together, shape), by_device, 0.020, "float32", one)
 

@@ -202,7 +202,7 @@ def test_machines_whose_speed_means_little(monkeypatch, doubt, statuses):
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="KERAS_BACKEND isn't tensorflow")
 @pytest.mark.slow
-def test_one_device_is_said_not_to_scale(tmp_path):
+def test_one_device_is_reported_as_not_scaling(tmp_path):
     """Without two devices nothing is measured together, and the end of the run says so, once."""
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "benchmarks/test_scaling.py"]
     options = ["--device=cpu:0", f"--report={tmp_path}"]

@@ -209,8 +209,8 @@ def test_run_ends_in_a_verdict(checked):
     done, folder = checked
     assert done.returncode == 0, done.stdout
     lines = done.stdout.splitlines()
-    said = [" ".join(line.split()[:2]) for line in lines]
-    assert [each for each in said if each in ("doctor PASS", "correct PASS")] == ["doctor PASS", "correct PASS"]
+    shown = [" ".join(line.split()[:2]) for line in lines]
+    assert [each for each in shown if each in ("doctor PASS", "correct PASS")] == ["doctor PASS", "correct PASS"]
     assert "repeatable  INCONCLUSIVE  not run" in lines
     assert "fast        INCONCLUSIVE  not run" in lines
     assert "INCONCLUSIVE: nothing failed, but not every check was run and conclusive" in lines
@@ -236,8 +236,8 @@ def test_run_is_recorded(checked):
 
 
 @pytest.mark.slow
-def test_doubt_fails_a_run_that_is_asked_to(tmp_path):
-    """With --fail-inconclusive, what wasn't asked fails the run though every test passed."""
+def test_fail_inconclusive(tmp_path):
+    """With --fail-inconclusive, what wasn't run fails the run though every test passed."""
     done = run("-k", ONE, "--device=cpu:0", f"--report={tmp_path}", "--fail-inconclusive")
     assert done.returncode == 1, done.stdout
     assert "1 passed" in done.stdout

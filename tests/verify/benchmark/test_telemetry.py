@@ -201,15 +201,15 @@ def test_what_is_not_available_has_no_column(sampled, broken, columns):
 
 def test_sampler_of_a_cpu_calls_no_driver(sampled, monkeypatch):
     """For a CPU, NVML isn't called; without its clocks there is the load alone."""
-    asked = SimpleNamespace(nvmlDeviceGetCount=lambda: pytest.fail("the driver was called"))
-    assert set(sampled("cpu:0", asked, cpu_mhz=None)) == {"seconds", "load"}
+    driver = SimpleNamespace(nvmlDeviceGetCount=lambda: pytest.fail("the driver was called"))
+    assert set(sampled("cpu:0", driver, cpu_mhz=None)) == {"seconds", "load"}
     monkeypatch.setattr(telemetry, "_load", lambda: None)
-    assert sampled("cpu:0", asked, cpu_mhz=None, least=0) == {}
+    assert sampled("cpu:0", driver, cpu_mhz=None, least=0) == {}
 
 
 @pytest.fixture
 def idle(monkeypatch):
-    """A function that returns a sampler that takes nothing, and what takes samples until it has waited so often."""
+    """A function that returns a sampler that takes nothing, and what takes samples until it has waited `waits` times."""
     take = Sampler._take
     monkeypatch.setattr(Sampler, "_take", lambda _: None)
 

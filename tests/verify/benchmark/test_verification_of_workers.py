@@ -60,7 +60,7 @@ def workers(tmp_path):
 
 
 def _wait_for(worker, word):
-    """Return as soon as a worker has said it."""
+    """Return as soon as a worker has printed it."""
     deadline = time.monotonic() + 120
     while word not in worker.out.read_text():
         assert time.monotonic() < deadline
@@ -69,10 +69,10 @@ def _wait_for(worker, word):
 
 def test_two_workers(workers):
     """Each has its own results, the first one those of all: every device by its machine's name, the slowest named,
-    and what is measured of both, here in doubt, as they share one machine.
+    and what is measured of both, here inconclusive, as they share one machine.
     """
-    asked = ("-k", "shapes or (test_workers and not strong)")
-    addresses, both = workers(asked, asked)
+    options = ("-k", "shapes or (test_workers and not strong)")
+    addresses, both = workers(options, options)
     assert [each.process.wait(timeout=500) for each in both] == [0, 0], both[0].out.read_text()
     whole = both[0].results()
     assert (whole["verdict"], whole["complete"]) == ("INCONCLUSIVE", True)
@@ -84,9 +84,9 @@ def test_two_workers(workers):
     assert all("workers on one machine" in each["message"] for each in fast.values())
     assert sorted(fast["stragglers"]["data"]["seconds"]) == sorted(f"{address}/cpu:0" for address in addresses)
     assert (fast["all-reduce"]["data"]["devices"], fast["scaling"]["data"]["devices"]) == (2, 2)
-    said = both[0].out.read_text()
-    assert "slowest" in said
-    assert f"results: {both[0].report / 'results.json'}" in said
+    output = both[0].out.read_text()
+    assert "slowest" in output
+    assert f"results: {both[0].report / 'results.json'}" in output
     assert f"{addresses[0]}/cpu:0" in (both[0].report / "report.html").read_text()
     for task, each in enumerate(both):
         own = each.results(f"worker{task}")
@@ -96,8 +96,8 @@ def test_two_workers(workers):
 
 def test_killed_worker(workers):
     """Where one is killed, the other's run ends as a failure that names it, and has its own machine's results."""
-    asked = ("-k", "shapes or test_workers")
-    addresses, (left, killed) = workers(asked, asked)
+    options = ("-k", "shapes or test_workers")
+    addresses, (left, killed) = workers(options, options)
     _wait_for(killed, "collected")
     killed.process.send_signal(signal.SIGKILL)
     assert left.process.wait(timeout=200) == 1
@@ -122,19 +122,19 @@ def test_interrupted_worker(workers):
 
 
 @pytest.mark.parametrize(
-    ("second", "said"),
+    ("second", "message"),
     [
         pytest.param(("-k", "shapes", "--replays=4"), "has different options: options replays is '4' there, '3' on",
                      id="other=options"),
         pytest.param(("-k", "shapes or dropout"), "runs other tests: 2, and", id="other=tests"),
     ],
 )  # fmt: skip
-def test_asked_something_else(workers, second, said):
-    """Workers that are asked something else end before they begin, with what differs."""
+def test_other_options_or_tests(workers, second, message):
+    """Workers with other options or tests end before they begin, with what differs."""
     addresses, both = workers(("-k", "shapes"), second)
     assert [each.process.wait(timeout=120) for each in both] == [1, 1]
     for each in both:
-        assert f"worker 1 ({addresses[1]}) {said}" in each.out.read_text()
+        assert f"worker 1 ({addresses[1]}) {message}" in each.out.read_text()
 
 
 def test_alone(tmp_path, monkeypatch):
