@@ -22,7 +22,7 @@ from scipy.stats import binomtest
 from alexnet_repro.verify.benchmark import gate, noise
 from alexnet_repro.verify.benchmark.noise import Level, level
 from alexnet_repro.verify.benchmark.reference import Baseline, read_reference
-from alexnet_repro.verify.benchmark.tolerances import Tolerances, read_tolerances
+from alexnet_repro.verify.benchmark.tolerances import read_tolerances
 
 FOLDER = Path(__file__).parents[1] / "references"
 BLOCK = 4
@@ -61,26 +61,20 @@ def pool_of(baselines: Sequence[Baseline], random: np.random.Generator, deviatio
 
 
 def simulate(
-    pool: Pool,
-    random: np.random.Generator,
-    *,
-    runs: int,
-    cases: int,
-    processes: int,
-    slowdown: float = 0.0,
-    tolerances: Tolerances | None = None,
+    pool: Pool, random: np.random.Generator, *, runs: int, cases: int, processes: int, slowdown: float = 0.0
 ) -> Outcome:
     """Return the outcomes of whole runs of `cases` cases; one of them, chosen by chance, is slowed throughout."""
     alarms = caught = passed = remeasured = 0
+    tolerances = read_tolerances(FOLDER / "tolerances.toml")
     for _ in range(runs):
         chosen = random.permutation(np.resize(random.permutation(len(pool)), cases))
         drawn = [_case(str(i), pool[which], random, processes) for i, which in enumerate(chosen)]
         slow = int(random.integers(cases))
         slower = [each._replace(log=each.log + math.log1p(slowdown)) for each in drawn[slow].measurements]
         drawn[slow] = replace(drawn[slow], measurements=slower)
-        found = gate.judge_speeds(drawn, tolerances or Tolerances())
+        found = gate.judge_speeds(drawn, tolerances)
         first = [replace(each, measurements=each.measurements[:1]) for each in drawn]
-        remeasured += bool(gate.cases_to_remeasure(first, tolerances or Tolerances()))
+        remeasured += bool(gate.cases_to_remeasure(first, tolerances))
         failed = [each.status == "FAIL" for each in found]
         alarms += any(fail for i, fail in enumerate(failed) if i != slow or not slowdown)
         caught += failed[slow]
@@ -107,16 +101,14 @@ def table(
     baselines: Sequence[Baseline], runs: int, cases: Sequence[int], processes: int, noise: Sequence[float]
 ) -> str:
     """Return the lines: noise and cases, false alarms, and slowdowns caught or passed."""
-    random, tolerances = np.random.default_rng(0), read_tolerances(FOLDER / "tolerances.toml")
+    random = np.random.default_rng(0)
     head = f"{'noise':<10}{'cases':>6}  {'false alarms':<22}{'re-measured':>12}"
     lines = [f"{head}{'10 %: caught':>30}{'passed':>8}{'5 %: caught':>29}{'passed':>8}"]
     for deviation in (None, *noise):
         pool = pool_of(baselines, random, deviation)
         for count in cases:
             same, ten, five = (
-                simulate(
-                    pool, random, runs=runs, cases=count, processes=processes, slowdown=each, tolerances=tolerances
-                )
+                simulate(pool, random, runs=runs, cases=count, processes=processes, slowdown=each)
                 for each in (0.0, 0.10, 0.05)
             )
             name = f"{deviation:.1%}" if deviation else "recorded"

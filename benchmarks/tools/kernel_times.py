@@ -41,10 +41,7 @@ LARGEST, WIDTH = 25, 90  # of the table: kernels, and characters of a name
 
 
 def kernels(space: Any, steps: int) -> tuple[float, list[tuple[float, float, str]]]:
-    """Return the µs per step in which the GPU was busy, and per kernel: µs and calls per step, name; largest first.
-
-    `space` is the profile, an `XSpace`, of this number of steps.
-    """
+    """Return the µs per step in which the GPU was busy, and per kernel: µs and calls per step, name; largest first."""
     taken, calls, spans = Counter[str](), Counter[str](), []
     planes = [plane for plane in space.planes if plane.name == "/device:GPU:0"]
     streams = ((plane, line) for plane in planes for line in plane.lines if "stream" in line.name.lower())

@@ -67,11 +67,7 @@ class _Shift(NamedTuple):
 
 
 def judge_speeds(cases: Sequence[GateCase], tolerances: Tolerances) -> list[Finding]:
-    """Return the finding of each case that was timed, in their order.
-
-    Raises:
-        ValueError: a reference of fewer processes than `MIN_PROCESSES`.
-    """
+    """Return the finding of each case that was timed; ValueError: a reference has fewer than `MIN_PROCESSES`."""
     shifts = _shifts(cases, tolerances)
     return [_finding(each, _shift_of_others(each, shifts), tolerances) for each in shifts]
 

@@ -93,11 +93,7 @@ def merge_references(old: Reference | None, new: Reference) -> Reference:
 
 
 def read_reference(path: Path) -> Reference | None:
-    """Return the reference in a file; None if there is no file.
-
-    Raises:
-        ValueError: the file isn't one of ours; the message names it.
-    """
+    """Return the reference in a file; None if there is no file. A ValueError names a file that isn't one of ours."""
     try:
         content = json.loads(path.read_text())
         if (schema := content.pop("schema")) != SCHEMA:
@@ -111,12 +107,7 @@ def read_reference(path: Path) -> Reference | None:
 
 
 def write_reference(path: Path, reference: Reference) -> None:
-    """Write the reference in one step.
-
-    Raises:
-        ValueError: it has too few processes, or a process has no rounds or invalid ones.
-        OSError: it can't be written.
-    """
+    """Write the reference atomically; ValueError: it has too few processes, or a process no rounds or invalid ones."""
     content = asdict(reference)
     try:
         _REFERENCE.validate_python(content)
@@ -131,37 +122,28 @@ def run_processes(
     """Run `pytest benchmarks --benchmark-only` in fresh processes one after the other; return their results files.
 
     `root` is the checkout; `options` are pytest's, such as `-k`, or tests instead of all benchmarks; `say` logs a line
-    per process.
-
-    Raises:
-        ValueError: a process failed, or timed nothing, or what it timed was wrong.
+    per process. Errors are those of `process_results`.
     """
     runs = []
     for number in range(1, processes + 1):
         with tempfile.TemporaryDirectory() as folder:
             where = [] if any("::" in each for each in options) else ["benchmarks"]
             command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--benchmark-only", *where, *options]
-            done = subprocess.run(  # noqa: S603 - our own benchmarks, with our caller's options
-                [*command, f"--report={folder}"],
-                cwd=root,
-                env={**os.environ, COLLECTING: "1"},
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                check=False,
-            )
+            streams: dict[str, Any] = {
+                "stdin": subprocess.DEVNULL,
+                "stdout": subprocess.PIPE,
+                "stderr": subprocess.STDOUT,
+            }
+            environ = {**os.environ, COLLECTING: "1"}
+            command.append(f"--report={folder}")
+            done = subprocess.run(command, cwd=root, env=environ, **streams, text=True, check=False)  # noqa: S603
             runs.append(process_results(Path(folder) / "results.json", done.returncode, done.stdout))
         say(f"process {number} of {processes}: {len(runs[-1]['timings'])} cases")
     return runs
 
 
 def process_results(results: Path, status: int, output: str) -> dict[str, Any]:
-    """Return the results file of a process with this exit status and output, of which errors show the end.
-
-    Raises:
-        ValueError: it failed, or timed nothing, or what it timed was wrong.
-    """
+    """Return a process's results file; ValueError, with the end of its output: it failed, or timed nothing right."""
     end = "\n".join(output.strip().splitlines()[-15:])
     if status:
         raise ValueError(f"nothing is kept of a process that fails (exit status {status}):\n{end}")
@@ -182,13 +164,8 @@ def rounds_by_case(run: Mapping[str, Any]) -> dict[str, list[float]]:
 
 
 def references_of(runs: Sequence[Mapping[str, Any]], provenance: Mapping[str, str]) -> list[Reference]:
-    """Return one reference for each kind of device in the results of processes.
-
-    Raises:
-        ValueError: they weren't in one environment, or a case wasn't timed in each.
-    """
-    first = runs[0]
-    speed = first["machine"]["speed"]
+    """Return one reference per kind of device; ValueError: the processes' environments or cases differ."""
+    first, speed = runs[0], runs[0]["machine"]["speed"]
     if any(run["machine"]["speed"] != speed for run in runs):
         raise ValueError("the processes ran in different environments")
     if partly := {case for run in runs for case in rounds_by_case(run).keys() ^ rounds_by_case(first).keys()}:

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from alexnet_repro.verify.benchmark.gate import GateCase, cases_to_remeasure, judge_speeds, no_reference
-from alexnet_repro.verify.benchmark.noise import Level, level
-from alexnet_repro.verify.benchmark.reference import Reference, environment_differences, path_of, read_reference
+from alexnet_repro.verify.benchmark.noise import level
+from alexnet_repro.verify.benchmark.reference import environment_differences, path_of, read_reference
 from alexnet_repro.verify.benchmark.timing import Timing
 from alexnet_repro.verify.benchmark.tolerances import Tolerances, read_tolerances
 from alexnet_repro.verify.finding import Finding
@@ -15,8 +15,7 @@ from alexnet_repro.verify.finding import Finding
 Remeasure = Callable[[Sequence[str]], tuple[Mapping[str, Sequence[float]], float]]
 """From cases to their rounds in a fresh process, and the share of the processors that others took meanwhile.
 
-Raises:
-    ValueError: they couldn't be timed.
+ValueError: they couldn't be timed.
 """
 
 
@@ -51,27 +50,22 @@ def speed_findings(
             why = f"the reference on file for {place.kind} is of another environment: {'; '.join(changed)}"
         elif reference:
             why = f"no reference is on file for this case on {place.kind}"
-            cases += _cases(reference, device, place.boot, timed)
+            cases += [
+                GateCase(
+                    name,
+                    device,
+                    baseline.precision,
+                    [level(rounds) for rounds in baseline.processes],
+                    timed.get(name, []),  # those that weren't timed show the noise
+                    baseline.provenance.get("recorded", ""),
+                    elsewhere=baseline.provenance.get("boot", "") != place.boot,
+                )
+                for name, baseline in reference.cases.items()
+                if baseline.device == device
+            ]
         if without := timed.keys() - {case.name for case in cases}:
             missing.append(no_reference([name for name in timed if name in without], device, why))
     return [*_with_remeasurements(cases, tolerances, remeasure), *missing]
-
-
-def _cases(reference: Reference, device: str, boot: str, timed: Mapping[str, Sequence[Level]]) -> list[GateCase]:
-    """Return all cases on file for a device, with the measurements of those that were timed."""
-    return [
-        GateCase(
-            name,
-            baseline.device,
-            baseline.precision,
-            [level(rounds) for rounds in baseline.processes],
-            timed.get(name, []),
-            baseline.provenance.get("recorded", ""),
-            elsewhere=baseline.provenance.get("boot", "") != boot,
-        )
-        for name, baseline in reference.cases.items()
-        if baseline.device == device
-    ]
 
 
 def _with_remeasurements(

@@ -10,7 +10,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -53,12 +53,10 @@ def answers_to(
 ) -> Iterator[dict[str, Any] | Finding]:
     """Yield the answers of a new child process, or one finding that it crashed or timed out.
 
-    Args:
-        request: to `steps` the one answer is `together` and, by device, `alone`, the seconds per update of each round;
-            `fault`, what is wrong with what was computed; and `digest`, of the weights at the end. To `all-reduce` each
-            answer is `bytes`, `tensors`, `devices`, `seconds` (of each round) and `fault`, the gradients' own last.
-        deadline: seconds that each answer may take.
-        environ: environment variables to change.
+    Each may take `deadline` seconds; `environ` are variables to change. To `steps` the one answer is `together` and, by
+    device, `alone`, the seconds per update of each round; `fault`, what is wrong with what was computed; and `digest`,
+    of the weights at the end. To `all-reduce` each answer is `bytes`, `tensors`, `devices`, `seconds` (of each round)
+    and `fault`, the gradients' own last.
     """
     try:
         for answer in answers(__name__, [json.dumps(asdict(request))], deadline, environ):
@@ -211,19 +209,16 @@ def _time_all_reduce(strategy: Any, shapes: Sequence[tuple[int, ...]]) -> dict[s
         for variable in tensors:
             variable.assign(tf.fill(variable.shape, tf.cast(index + 1, tf.float32)))
 
-    def reduced() -> Any:
-        return tf.distribute.get_replica_context().all_reduce("SUM", [variable.read_value() for variable in tensors])
+    def reduced(*parts: Callable[[Any], Any]) -> Any:
+        context = tf.distribute.get_replica_context()
+        sums = context.all_reduce("SUM", [variable.read_value() for variable in tensors])
+        return tf.stack([part(each) for each in sums for part in parts])
 
-    def first_elements() -> Any:
-        return tf.stack([tf.reshape(each, [-1])[0] for each in reduced()])  # reading all of them would take its time
-
-    def extremes() -> Any:
-        return tf.stack([f(each) for each in reduced() for f in (tf.reduce_min, tf.reduce_max)])
+    def once(_: Any) -> Any:  # reading more than the first elements would take its time
+        first = strategy.run(lambda: reduced(lambda each: tf.reshape(each, [-1])[0]))
+        return tf.stack(strategy.experimental_local_results(first))
 
     def pipelined(count: Any) -> Any:
-        def once(_: Any) -> Any:
-            return tf.stack(strategy.experimental_local_results(strategy.run(first_elements)))
-
         return tf.map_fn(once, tf.range(count), parallel_iterations=1, fn_output_signature=tf.float32)
 
     tf.function(lambda: strategy.run(fill))()
@@ -233,7 +228,8 @@ def _time_all_reduce(strategy: Any, shapes: Sequence[tuple[int, ...]]) -> dict[s
         start = time.perf_counter()
         np.asarray(compiled(repeats))  # read, as TensorFlow can't wait for all devices where there are other workers
         seconds.append((time.perf_counter() - start) / per_round)
-    found = strategy.experimental_local_results(tf.function(lambda: strategy.run(extremes))())
+    extremes = tf.function(lambda: strategy.run(lambda: reduced(tf.reduce_min, tf.reduce_max)))()
+    found = strategy.experimental_local_results(extremes)
     sums, right = np.concatenate([np.asarray(each) for each in found]), replicas * (replicas + 1) / 2
     wrong = None if (sums == right).all() else f"the sum of 1 to {replicas} came out as {sums[sums != right][0]}"
     size = 4 * sum(math.prod(shape) for shape in shapes)

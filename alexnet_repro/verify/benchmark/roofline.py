@@ -4,8 +4,8 @@ Williams, Waterman and Patterson, "Roofline: an insightful visual performance mo
 architectures", Communications of the ACM 52(4), 2009, with the time of a call and of its kernels' launches beside it.
 """
 
-from dataclasses import dataclass
 from math import prod
+from typing import NamedTuple
 
 from alexnet_repro import documented
 from alexnet_repro.verify.benchmark.timing import Calibration
@@ -13,15 +13,10 @@ from alexnet_repro.verify.benchmark.timing import Calibration
 WEIGHTS = documented.TOTAL_PARAMETERS
 ACTIVATIONS = prod(documented.INPUT_SHAPE) + sum(prod(row.output_shape) for row in documented.LAYERS)
 BYTES = {"float32": 4, "tf32": 4, "mixed_bfloat16": 2, "mixed_float16": 2}
-# How often each is read or written. Forward: weights once, activations twice. A train step: weights once forward and
-# once back, gradients written and read, weights updated; activations also read and their gradients written and read.
-FORWARD_WEIGHTS, FORWARD_ACTIVATIONS, FORWARD_KERNELS = 1, 2, 20
-STEP_WEIGHTS, STEP_ACTIVATIONS, STEP_KERNELS = 6, 5, 100
-MIN_EXPLAINED = 0.5  # of the time; if the largest of the three is less, the bottleneck is something else
+STEP_WEIGHTS = 6  # times they are moved: once forward and once back, gradients written and read, weights updated
 
 
-@dataclass(frozen=True)
-class Work:
+class Work(NamedTuple):
     """The minimum work of a round."""
 
     flop: int
@@ -30,16 +25,17 @@ class Work:
 
 
 def forward(batch: int, precision: str) -> Work:
-    """Return the work of inference."""
-    size = BYTES[precision]
-    moved = size * (FORWARD_WEIGHTS * WEIGHTS + FORWARD_ACTIVATIONS * ACTIVATIONS * batch)
-    return Work(batch * documented.FORWARD_FLOP, moved, FORWARD_KERNELS)
+    """Return the work of inference: weights are moved once, activations written and read."""
+    return Work(batch * documented.FORWARD_FLOP, BYTES[precision] * (WEIGHTS + 2 * ACTIVATIONS * batch), 20)
 
 
 def train_step(batch: int, precision: str, updates: int = 1) -> Work:
-    """Return the work of some updates; weights and their gradients are float32 in every precision."""
-    moved = 4 * STEP_WEIGHTS * WEIGHTS + BYTES[precision] * STEP_ACTIVATIONS * ACTIVATIONS * batch
-    return Work(updates * batch * documented.TRAIN_STEP_FLOP, updates * moved, updates * STEP_KERNELS)
+    """Return the work of some updates; weights and their gradients are float32 in every precision.
+
+    Activations are written and read, read again, and their gradients written and read: moved five times.
+    """
+    moved = 4 * STEP_WEIGHTS * WEIGHTS + BYTES[precision] * 5 * ACTIVATIONS * batch
+    return Work(updates * batch * documented.TRAIN_STEP_FLOP, updates * moved, updates * 100)
 
 
 def bottleneck(work: Work, seconds: float, precision: str, calibration: Calibration) -> str:
@@ -50,4 +46,4 @@ def bottleneck(work: Work, seconds: float, precision: str, calibration: Calibrat
         "launch": calibration.call_overhead + work.kernels * calibration.kernel_launch,
     }
     most = max(times, key=lambda name: times[name])
-    return most if times[most] >= MIN_EXPLAINED * seconds else "other"
+    return most if times[most] >= seconds / 2 else "other"

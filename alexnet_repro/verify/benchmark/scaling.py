@@ -112,14 +112,11 @@ def judge_scaling(point: Point) -> Finding:
 def judge_all_reduce(
     measured: Sequence[Mapping[str, Any]], simple_seconds: float | None, *, network: bool = False
 ) -> Finding:
-    """The gradients are summed up faster than in the simplest way there is.
+    """The gradients are summed up faster than in the simplest way there is, which takes `simple_seconds` if known.
 
-    Args:
-        measured: answers of `alexnet_repro.verify.benchmark.replicas.answers_to`, the gradients' own last.
-        simple_seconds: what they would take in that way. On one machine: copied to the host and back by one device by
-            itself, at its calibrated rates; devices that send to each other have less to do. Across machines also
-            around a ring of links. None: unknown.
-        network: whether GPUs of several machines took part.
+    On one machine: copied to the host and back by one device by itself, at its calibrated rates; devices that send to
+    each other have less to do. Across machines (`network`) also around a ring of links. `measured` are the answers of
+    `alexnet_repro.verify.benchmark.replicas.answers_to`, the gradients' own last.
     """
     if faults := [each["fault"] for each in measured if each["fault"]]:
         return invalid_result("all-reduce", faults[0])

@@ -231,7 +231,7 @@ def lost_worker(error: ClusterError) -> Finding:
 
 
 def _host_copy_seconds(devices: Sequence[str]) -> float:
-    """Return the seconds of a copy of the gradients to the host and back, by the slowest at its calibrated rates."""
+    """Return the seconds of the gradients' copy to the host and back, by the slowest at its calibrated rates."""
     rates = [calibrate(device, DEVICE_PRECISIONS["gpu"]) for device in devices]
     return max(GRADIENT_BYTES / each.to_host + GRADIENT_BYTES / each.to_device for each in rates)
 

@@ -31,7 +31,7 @@ class Measured(NamedTuple):
 def measure(benchmark: Any, work: Callable[[], Any], *, min_rounds: int, seconds: float) -> Measured:
     """Time rounds of `work`, which returns tensors, arrays or numbers, with pytest-benchmark's fixture.
 
-    There are at least `MIN_ROUNDS`, and as many as fill `seconds`.
+    There are at least `MIN_ROUNDS` and `min_rounds`, and as many as fill `seconds`.
     """
 
     def one_round(work: Callable[[], Any]) -> Any:
@@ -61,7 +61,8 @@ def measure(benchmark: Any, work: Callable[[], Any], *, min_rounds: int, seconds
             break
         read_back = min(read_back, read_back_seconds(work))
     pipelined = None
-    if is_asynchronous(result):
+    # A device may still be computing tensors when they are returned; arrays and numbers it has finished.
+    if any(map(ops.is_tensor, keras.tree.flatten(result))):
         with uncollected():
             result, pipelined = pipelined_rounds(work, rounds, before_round)
     return Measured(result, times, read_back, first, pipelined, began)
@@ -84,11 +85,6 @@ def uncollected() -> Iterator[None]:
         gc.unfreeze()
         if enabled:
             gc.enable()
-
-
-def is_asynchronous(result: Any) -> bool:
-    """Return whether a device may still be computing a result when it is returned: not arrays or numbers."""
-    return any(map(ops.is_tensor, keras.tree.flatten(result)))
 
 
 def pipelined_rounds(work: Callable[[], Any], rounds: int, before: Callable[[], None]) -> tuple[Any, float]:

@@ -62,11 +62,7 @@ class Timing:
     bandwidth: Number | None = None  # the device's own rate on memory, bytes/s
 
     def __post_init__(self) -> None:
-        """Refuse what no run measures.
-
-        Raises:
-            ValueError: there is no round, one took over `MAX_ROUND`, or samples aren't columns of equal length.
-        """
+        """Raise ValueError if there is no round, one took over `MAX_ROUND`, or samples aren't equally long columns."""
         if len(self.rounds) == 0:
             raise ValueError(f"{self.case!r} has no rounds")
         if any(MAX_ROUND < abs(each) < math.inf for each in self.rounds):

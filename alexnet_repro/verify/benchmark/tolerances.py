@@ -46,9 +46,7 @@ class Tolerances:
 def read_tolerances(path: Path) -> Tolerances:
     """Return the tolerances in a file.
 
-    Raises:
-        ValueError: there is none, it isn't TOML, or a key or value isn't allowed; the message names file, key, and
-            what is allowed.
+    ValueError: there is none, it isn't TOML, or a key or value isn't allowed; the message names file, key, and what is.
     """
     try:
         return Tolerances(**tomllib.loads(path.read_text()))
