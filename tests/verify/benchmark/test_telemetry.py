@@ -209,7 +209,7 @@ def test_sampler_of_a_cpu_calls_no_driver(sampled, monkeypatch):
 
 @pytest.fixture
 def idle(monkeypatch):
-    """A function that returns a sampler that takes nothing, and what takes samples until it has waited `waits` times."""
+    """Return a function that makes an idle sampler, and what takes samples until it has waited `waits` times."""
     take = Sampler._take
     monkeypatch.setattr(Sampler, "_take", lambda _: None)
 
