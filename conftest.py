@@ -41,64 +41,26 @@ def _positive(text: str) -> float:
 def pytest_addoption(parser: pytest.Parser) -> None:
     add = parser.getgroup("alexnet-repro").addoption
     add("--precision", choices=PRECISION_NAMES, default="float32", help="of the slow tests (default: float32)")
-    add(
-        "--device",
-        action="append",
-        metavar="NAME",
-        help="verify this device only, such as cpu:0 or gpu:1; may be repeated (default: every device)",
-    )
-    add(
-        "--full",
-        action="store_true",
-        help="time all batch sizes, and XLA on and off (default: a few batch sizes, XLA as Keras decides)",
-    )
-    add(
-        "--replays",
-        type=_at_least_two,
-        default=3,
-        metavar="N",
-        help="runs of the same steps that are compared (default: 3)",
-    )
-    add(
-        "--burn-in",
-        type=_duration,
-        default=0.0,
-        metavar="TIME",
-        help="stress every device for this long (90s, 10m, 2h): memory patterns, copies, replays; a line per minute",
-    )
-    add(
-        "--deadline",
-        type=_duration,
-        default=600.0,
-        metavar="TIME",
-        help="time limit of a check, after which it fails (default: 10m)",
-    )
+    device = "verify this device only, such as cpu:0 or gpu:1; may be repeated (default: every device)"
+    add("--device", action="append", metavar="NAME", help=device)
+    full = "time all batch sizes, and XLA on and off (default: a few batch sizes, XLA as Keras decides)"
+    add("--full", action="store_true", help=full)
+    replays = "runs of the same steps that are compared (default: 3)"
+    add("--replays", type=_at_least_two, default=3, metavar="N", help=replays)
+    burn_in = "stress every device for this long (90s, 10m, 2h): memory patterns, copies, replays; a line per minute"
+    add("--burn-in", type=_duration, default=0.0, metavar="TIME", help=burn_in)
+    deadline = "time limit of a check, after which it fails (default: 10m)"
+    add("--deadline", type=_duration, default=600.0, metavar="TIME", help=deadline)
     add("--cpu-replicas", type=_at_least_two, default=0, metavar="N", help=argparse.SUPPRESS)
-    add(
-        "--distribute",
-        choices=("multiworker",),
-        help="verify the machines of a cluster together; start it on each machine, with TF_CONFIG set or under Slurm",
-    )
-    add(
-        "--worker-timeout",
-        type=_duration,
-        default=60.0,
-        metavar="TIME",
-        help="how long to wait for the other workers at the start (default: 60s)",
-    )
-    add(
-        "--link-gbps",
-        type=_positive,
-        metavar="N",
-        help="speed of the network between two machines in Gb/s, as iperf3 measures it: with --distribute, the "
-        "all-reduce is compared with it (default: no bound)",
-    )
+    distribute = "verify the machines of a cluster together; start it on each, with TF_CONFIG set or under Slurm"
+    add("--distribute", choices=("multiworker",), help=distribute)
+    timeout = "time limit for the other workers to start (default: 60s)"
+    add("--worker-timeout", type=_duration, default=60.0, metavar="TIME", help=timeout)
+    link = "speed of the network between two machines in Gb/s, as iperf3 measures it: with --distribute, the all-reduce"
+    add("--link-gbps", type=_positive, metavar="N", help=f"{link} is compared with it (default: no bound)")
     add("--fail-inconclusive", action="store_true", help="let inconclusive checks fail, too")
-    add(
-        "--update-reference",
-        action="store_true",
-        help="write this machine's digests and, from eight fresh processes, its timings to benchmarks/references",
-    )
+    update = "write this machine's digests and, from eight fresh processes, its timings to benchmarks/references"
+    add("--update-reference", action="store_true", help=update)
     add("--report", metavar="DIR", help="folder of results.json and junit.xml (default: reports/TIME)")
     add("--require-gpu", action="store_true", help="fail on a machine without a usable GPU")
 

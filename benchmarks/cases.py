@@ -15,22 +15,15 @@ from alexnet_repro.verify.checks.registry import DEVICE_PRECISIONS, CheckId, exp
 from alexnet_repro.verify.finding import Finding
 from benchmarks.session import VerificationSession
 
-JIT_COMPILE = {"default": "auto", "on": True, "off": False}
-"""What Keras is given; by default it decides."""
-FOR_XLA = {"default": None, "on": True, "off": False}
-"""What the model is built for."""
+JIT_COMPILE = {"default": "auto", "on": True, "off": False}  # by default Keras decides
+FOR_XLA = {"default": None, "on": True, "off": False}  # what the model is built for
 ARGUMENTS = ("device", "check", "batch", "precision", "xla")
 
 
 def cases(names: Sequence[str], devices: Sequence[str], module: ModuleType, *, full: bool) -> list[Any]:
-    """Return a test's parameters.
+    """Return the parameters of a test with the arguments `names`, of `ARGUMENTS`.
 
-    Args:
-        names: its arguments, of `ARGUMENTS`.
-        devices: those under examination.
-        module: the test's: with its `CHECKS`, or its `BATCHES` and the `ALL_BATCHES` that it has in full, each by kind
-            of device.
-        full: whether the whole grid is asked for.
+    Its module has the `CHECKS`, or the `BATCHES` and, for the `full` grid, `ALL_BATCHES`, each by kind of device.
     """
     found = []
     for device in devices:
@@ -59,17 +52,13 @@ def other_than_default() -> tuple[str, ...]:
 
 def _id(case: dict[str, Any]) -> str:
     """Return `name=value` pairs, by which results are compared; the default of XLA isn't named."""
-    parts = []
-    for name, value in case.items():
-        if isinstance(value, CheckId) and value.precision:
-            parts.append(f"{name}={value.check}-precision={value.precision}")
-        elif (name, value) != ("xla", "default"):
-            parts.append(f"{name}={value}")
-    return "-".join(parts)
+    if isinstance(check := case.get("check"), CheckId) and check.precision:
+        case = {**case, "check": check.check, "precision": check.precision}
+    return "-".join(f"{name}={value}" for name, value in case.items() if (name, value) != ("xla", "default"))
 
 
 def skip_if_refused(network: keras.Model, xla: str) -> None:
-    """Skip a case that Keras won't compile as it was told to."""
+    """Skip a case that Keras doesn't compile as requested."""
     if JIT_COMPILE[xla] not in ("auto", network.jit_compile):
         pytest.skip(NO_XLA)
 
@@ -92,5 +81,4 @@ def unless_too_large(item: pytest.Function, session: VerificationSession) -> Ite
         message = f"{item.name} doesn't fit into the device's memory"
     # Not while the error is handled: it holds all that the test had in memory.
     fix = "free its memory: nvidia-smi, or free -m on a CPU"
-    session.report_findings("fast", Finding("fits", "INCONCLUSIVE", message, fix=fix, device=device))
-    return None
+    return session.report_findings("fast", Finding("fits", "INCONCLUSIVE", message, fix=fix, device=device))

@@ -64,9 +64,8 @@ def runner(request: pytest.FixtureRequest, verification: VerificationSession) ->
     """The checks, which run in child processes, with their results so far."""
     planned: dict[str, list[CheckId]] = {}
     for item in request.session.items:
-        params = item.callspec.params if item.path.parent == FOLDER and hasattr(item, "callspec") else {}
-        if "check" in params:
-            planned.setdefault(params["device"], []).append(params["check"])
+        if item.path.parent == FOLDER and "check" in getattr(item, "fixturenames", ()):
+            planned.setdefault(item.callspec.params["device"], []).append(item.callspec.params["check"])
     config = CheckConfig(replays=request.config.getoption("replays"))
     return CheckRunner(config, planned, verification.machine, request.config.getoption("deadline"))
 
@@ -75,12 +74,6 @@ def runner(request: pytest.FixtureRequest, verification: VerificationSession) ->
 def report_findings(verification: VerificationSession) -> Callable[..., None]:
     """Record findings of a group, then end the test as they say."""
     return verification.report_findings
-
-
-@pytest.fixture
-def add_summary_line(verification: VerificationSession) -> Callable[[str], None]:
-    """Keep a line for the end of the run."""
-    return verification.lines.append
 
 
 @pytest.fixture

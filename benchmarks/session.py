@@ -3,7 +3,7 @@
 import os
 import statistics
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from alexnet_repro.training.distributed.cluster import ClusterError
 from alexnet_repro.verify.benchmark import reference
 from alexnet_repro.verify.benchmark.calibration import calibrate
 from alexnet_repro.verify.benchmark.gate import MIN_PROCESSES_TO_FAIL
-from alexnet_repro.verify.benchmark.regression import Place, speed_findings
+from alexnet_repro.verify.benchmark.regression import places_of, speed_findings
 from alexnet_repro.verify.benchmark.roofline import Work, bottleneck
 from alexnet_repro.verify.benchmark.telemetry import conditions_of, cpu_time, heat_during, sampling, share_of_others
 from alexnet_repro.verify.benchmark.timer import measure
@@ -27,6 +27,7 @@ from alexnet_repro.verify.checks.devices import MachineNotReadyError, choose_dev
 from alexnet_repro.verify.checks.registry import DEVICE_PRECISIONS
 from alexnet_repro.verify.doctor import fingerprint
 from alexnet_repro.verify.doctor.environment import read_machine
+from alexnet_repro.verify.doctor.software import NUMERIC_SETTINGS
 from alexnet_repro.verify.finding import Finding, overall, summary
 from alexnet_repro.verify.report.page import report_line
 from alexnet_repro.verify.report.run_record import RunRecord
@@ -35,15 +36,10 @@ from benchmarks.workers import WorkerGroup
 
 NAME = "verification"  # of the plugin
 FOLDER = Path(__file__).parent
-REFERENCES = FOLDER / "references"
 # Tests' modules; those that aren't named come last.
 ORDER = ("correct", "repeatable", "reference", "burn_in", "overhead", "scaling", "workers", "calibration")
 # Settings that change timings; recorded beside them where they are set.
-TIMING_VARIABLES = (
-    *("CUDA_VISIBLE_DEVICES", "JAX_PLATFORMS", "NVIDIA_TF32_OVERRIDE", "OMP_NUM_THREADS", "ONEDNN_MAX_CPU_ISA"),
-    *("TF_DETERMINISTIC_OPS", "TF_ENABLE_ONEDNN_OPTS", "TF_NUM_INTEROP_THREADS", "TF_NUM_INTRAOP_THREADS"),
-    *("TF_XLA_FLAGS", "XLA_FLAGS"),
-)
+TIMING_VARIABLES = ("CUDA_VISIBLE_DEVICES", "JAX_PLATFORMS", *fingerprint.SPEED_SETTINGS, *NUMERIC_SETTINGS)
 
 
 class VerificationSession:
@@ -54,11 +50,7 @@ class VerificationSession:
     """
 
     def __init__(self, config: pytest.Config) -> None:
-        """Decide where results go; before JUnit's plugin is configured, which writes beside them.
-
-        Raises:
-            UsageError: a plugin is missing, or an option is of no use here.
-        """
+        """Decide where results go, before JUnit's plugin is configured; a UsageError where nothing can be timed."""
         self.config, self.collect_only = config, bool(config.option.collectonly)
         if not config.pluginmanager.has_plugin("benchmark"):
             raise pytest.UsageError("benchmarks need the plugin pytest-benchmark: install it, without -p no:benchmark")
@@ -73,8 +65,8 @@ class VerificationSession:
         self.lines: list[str] = []  # printed at the end
         self.report = ""
         folder = Path(config.getoption("report") or config.rootpath / "reports" / time.strftime("%Y-%m-%dT%H-%M-%S"))
-        asked = config.getoption("distribute") is not None and not self.collect_only
-        self.workers = WorkerGroup(config, folder) if asked else None
+        together = config.getoption("distribute") is not None and not self.collect_only
+        self.workers = WorkerGroup(config, folder) if together else None
         folder = self.workers.own_folder if self.workers else folder
         self.record = self.whole = RunRecord(folder / "results.json")
         if not self.collect_only and config.option.xmlpath is None:
@@ -85,11 +77,7 @@ class VerificationSession:
         self.config.get_terminal_writer().line(line)
 
     def pytest_sessionstart(self) -> None:
-        """Have the machine diagnosed, choose devices, and meet the other workers.
-
-        Raises:
-            UsageError: a device isn't there, or results can't be written.
-        """
+        """Diagnose the machine, choose devices, and meet the other workers; a UsageError where that can't be."""
         wanted = self.config.getoption("device") or ()
         if self.collect_only:
             enable_memory_growth()
@@ -110,9 +98,9 @@ class VerificationSession:
             # First: JAX takes hold of GPUs when it counts them, which the doctor would take for another process.
             self.machine, found = diagnose_machine(wanted, self.say, require_gpu=require_gpu)
         except MachineNotReadyError as error:
-            self._record("doctor", error.findings)
+            self.record.add("doctor", *error.findings)
             raise
-        self._record("doctor", found)
+        self.record.add("doctor", *found)
         enable_memory_growth()
         self.devices = choose_devices(self.machine, wanted, usable_devices(), require_gpu=require_gpu)
         software = fingerprint.speed_environment("cpu:0", self.machine)
@@ -137,13 +125,9 @@ class VerificationSession:
             except ClusterError as error:
                 self.not_ready = str(error)
 
-    def _record(self, group: str, findings: Iterable[Finding]) -> None:
-        for finding in findings:
-            self.record.add(group, finding)
-
     def report_findings(self, group: str, *findings: Finding) -> None:
         """Record findings of a group, then fail or skip the test as they say."""
-        self._record(group, findings)
+        self.record.add(group, *findings)
         failed, inconclusive = (
             [str(each) for each in findings if each.status == status] for status in ("FAIL", "INCONCLUSIVE")
         )
@@ -165,14 +149,9 @@ class VerificationSession:
     ) -> None:
         """Time a benchmark case, record it, and only then judge it.
 
-        Args:
-            benchmark: pytest-benchmark's fixture.
-            item: the test.
-            work: one round.
-            fault: returns what is wrong with a round's result, None if nothing is.
-            images: per round.
-            todo: the arithmetic and the memory traffic of a round; None where they aren't what is measured.
-            largest: whether it is the largest batch, which should come near the roofline.
+        A round is a call of `work`, on `images` images; `fault` returns what is wrong with its result, or None.
+        `todo` is its arithmetic and memory traffic, None where they aren't what is measured; the `largest` batch should
+        come near the roofline.
         """
         params = item.callspec.params
         device, precision = params.get("device", "cpu:0"), params.get("precision", "")
@@ -182,35 +161,34 @@ class VerificationSession:
             rates = calibrate(device, DEVICE_PRECISIONS[device.partition(":")[0]])
             self.record.add_calibration(rates)
         reset_peak_memory(device)
-        min_rounds, seconds = (self.config.getoption(f"benchmark_{name}") for name in ("min_rounds", "max_time"))
+        option = self.config.getoption
         with sampling(device) as sampler:
-            done = measure(benchmark, work, min_rounds=min_rounds, seconds=float(seconds))
+            seconds = float(option("benchmark_max_time"))
+            done = measure(benchmark, work, min_rounds=option("benchmark_min_rounds"), seconds=seconds)
         wrong = fault(done.result)
         if not done.rounds:
             assert wrong is None
             return
         conditions = conditions_of(device)
         samples = sampler.between(done.began, done.began + sum(done.rounds))
+        limits: dict[str, Any] = {}
+        if todo and rates:
+            limits = {"flop": todo.flop, "bytes": todo.bytes, "peak": rates.matmul[precision]}
+            most = bottleneck(todo, statistics.median(done.rounds), precision, rates)
+            limits |= {"bandwidth": rates.memory, "bottleneck": most}
         timing = Timing(
-            case=item.name.removeprefix("test_"),
-            device=device,
-            precision=precision,
-            rounds=done.rounds,
-            read_back=done.read_back,
+            item.name.removeprefix("test_"),
+            device,
+            precision,
+            **{name: getattr(done, name) for name in ("rounds", "read_back", "first", "pipelined")},
+            **limits,
             images=images,
-            flop=todo.flop if todo else 0,
             heat=heat_during(samples) or conditions.heat,
             fault=wrong,
-            peak=rates.matmul[precision] if rates else None,
-            bottleneck=bottleneck(todo, statistics.median(done.rounds), precision, rates) if todo and rates else "",
             largest=largest,
-            first=done.first,
-            pipelined=done.pipelined,
             peak_memory=peak_memory(device),
             conditions=conditions,
-            bytes=todo.bytes if todo else 0,
             samples=samples,
-            bandwidth=rates.memory if rates else None,
         )
         constants = {name: getattr(timing, name) for name in ("images", "flop", "peak", "bottleneck", "pipelined")}
         benchmark.extra_info.update({**params, **constants})
@@ -224,14 +202,14 @@ class VerificationSession:
         if self.collect_only or not any(self.record.findings.values()):
             return
         if self.record.timings:
-            self._record("fast", gpu_speed_parity(self.record.timings, gpu_models()))
-            self._record("reference", self._compare_with_references())
-        ended = exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED) and not self.not_ready
+            self.record.add("fast", *gpu_speed_parity(self.record.timings, gpu_models()))
+            self.record.add("reference", *self._compare_with_references())
+        failed = exitstatus == pytest.ExitCode.TESTS_FAILED
+        ended = (failed or exitstatus == pytest.ExitCode.OK) and not self.not_ready
         self.record.write(complete=ended)
         if self.workers:
             all_ran = ended and not (session.shouldfail or session.shouldstop)
-            failed = exitstatus == pytest.ExitCode.TESTS_FAILED
-            self.whole = self.workers.finish(self.record, failed=failed) if all_ran else self.workers.leave(self.record)
+            self.whole = self.workers.finish(self.record, all_ran=all_ran, failed=failed)
         failing = ("FAIL", "INCONCLUSIVE") if self.config.getoption("fail_inconclusive") else ("FAIL",)
         if exitstatus == pytest.ExitCode.OK and overall(self.whole.findings) in failing:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
@@ -239,18 +217,15 @@ class VerificationSession:
 
     def _compare_with_references(self) -> list[Finding]:
         """Return how timings compare with the references on file; with --update-reference, write new ones first."""
-        places = self._places()
+        devices = dict.fromkeys((*self.devices, *(timing.device for timing in self.record.timings)))
+        places = places_of(devices, self.machine)
         if reference.COLLECTING in os.environ:
-            devices = {device: {"kind": each.kind, "environment": each.environment} for device, each in places.items()}
-            self.record.machine["speed"] = {"devices": devices, "machine": fingerprint.machine_of(self.machine)}
+            speed = {device: {"kind": each.kind, "environment": each.environment} for device, each in places.items()}
+            self.record.machine["speed"] = {"devices": speed, "machine": fingerprint.machine_of(self.machine)}
             return []
         root, option = self.config.rootpath, self.config.getoption
-        options = [
-            *(f"--device={device}" for device in self.devices),
-            f"--benchmark-max-time={option('benchmark_max_time')}",
-            f"--benchmark-min-rounds={option('benchmark_min_rounds')}",
-            *(["--full"] if option("full") else []),
-        ]
+        times = (f"{name}={option(name)}" for name in ("--benchmark-max-time", "--benchmark-min-rounds"))
+        options = [*(f"--device={each}" for each in self.devices), *times, *(["--full"] if option("full") else [])]
 
         def remeasure(cases: Sequence[str]) -> tuple[Mapping[str, Sequence[float]], float]:
             self.say(f"\nre-measuring in a fresh process: {', '.join(cases)}")
@@ -261,25 +236,13 @@ class VerificationSession:
         if option("update_reference"):
             self.say(f"\n{MIN_PROCESSES_TO_FAIL} processes for the reference:")
             command = f"pytest {' '.join(map(str, self.config.invocation_params.args))}"
+            chosen = [*options, *self.node_ids.values()]
             try:
-                chosen = [*options, *self.node_ids.values()]
                 runs = reference.run_processes(root, MIN_PROCESSES_TO_FAIL, chosen, self.say)
-                keep_references(root, runs, command)
+                reference.keep_references(root, runs, command)
             except ValueError as error:
                 return [Finding("speed", "FAIL", "no reference is made of a device that isn't right", str(error))]
-        return speed_findings(self.record.timings, places, REFERENCES, remeasure)
-
-    def _places(self) -> dict[str, Place]:
-        """Return what references are looked up by, for each device."""
-        names = gpu_names()
-        return {
-            device: Place(
-                fingerprint.kind_of(device, names),
-                fingerprint.speed_environment(device, self.machine),
-                fingerprint.boot_of(device),
-            )
-            for device in dict.fromkeys((*self.devices, *(timing.device for timing in self.record.timings)))
-        }
+        return speed_findings(self.record.timings, places, FOLDER / "references", remeasure)
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_benchmark_update_machine_info(self, machine_info: dict[str, Any]) -> None:
@@ -310,7 +273,6 @@ class VerificationSession:
                     terminalreporter.write_line(line)
 
     def _sections(self) -> Iterator[tuple[str, Sequence[str]]]:
-        """Yield title and lines of what is printed at the end."""
         timings, found = self.record.timings, self.whole.findings
         if timings:
             tables = (throughput_table(timings, self.record.invalid), cost_table(timings, conditions=False))
@@ -323,17 +285,3 @@ class VerificationSession:
             if self.devices == ("cpu:0",) and not self.not_ready:
                 yield "", ["GPU: not run; this machine has none, or none was selected"]
             yield "", [f"results: {self.whole.path}", *filter(None, [self.report])]
-
-
-def keep_references(
-    root: Path, runs: Sequence[Mapping[str, Any]], command: str, note: str = "", into: Path | None = None
-) -> list[Path]:
-    """Write what `reference.run_processes` returned as references, one per kind of device, and return the files."""
-    found = list(reference.references_of(runs, reference.provenance(root, command, note)))
-    if into and len(found) > 1:
-        kinds = ", ".join(each.device for each in found)
-        raise ValueError(f"--into: {into} would hold one device of several ({kinds}); choose one: --device=gpu:0")
-    paths = [into or reference.path_of(REFERENCES, each.device) for each in found]
-    for path, each in zip(paths, found, strict=True):
-        reference.write_reference(path, reference.merge_references(reference.read_reference(path), each))
-    return paths

@@ -1,6 +1,6 @@
 """Does every device stay correct under load? All devices at once, for the time of `--burn-in`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 
@@ -13,32 +13,23 @@ from alexnet_repro.verify.finding import Finding
 
 
 @pytest.fixture(scope="module")
-def burning_in(
-    devices: tuple[str, ...], runner: CheckRunner, request: pytest.FixtureRequest
-) -> dict[str, Future[Finding]]:
+def burning_in(devices: Sequence[str], runner: CheckRunner, pytestconfig: pytest.Config) -> dict[str, Future[Finding]]:
     """The burn-in of each device, running."""
-    seconds = request.config.getoption("burn_in")
+    seconds = pytestconfig.getoption("burn_in")
     if not seconds:
         pytest.skip("runs with --burn-in=10m")
-    capture = request.config.pluginmanager.getplugin("capturemanager")
+    capture = pytestconfig.pluginmanager.getplugin("capturemanager")
 
     def say(line: str) -> None:
         with capture.global_and_fixture_disabled():
             print(f"\n{line}", end="", flush=True)
 
+    def run(device: str) -> Finding:
+        config, precisions = replace(runner.config, device=device), DEVICE_PRECISIONS[device.partition(":")[0]]
+        return burn_in(config, precisions, seconds, say, deadline=runner.deadline, environ=runner.environ(device))
+
     threads = ThreadPoolExecutor(len(devices))
-    return {
-        device: threads.submit(
-            burn_in,
-            replace(runner.config, device=device),
-            DEVICE_PRECISIONS[device.partition(":")[0]],
-            seconds,
-            say,
-            deadline=runner.deadline,
-            environ=runner.environ(device),
-        )
-        for device in devices
-    }
+    return {device: threads.submit(run, device) for device in devices}
 
 
 def test_burn_in(device: str, burning_in: dict[str, Future[Finding]], report_findings: Callable[..., None]) -> None:

@@ -47,11 +47,8 @@ def likely_then_unlikely(outputs: np.ndarray) -> np.ndarray:
 def differs(found: Evaluation, outputs: np.ndarray, labels: np.ndarray, drift: float) -> str | None:
     """Return how loss or accuracy differ from the model's own outputs by more than rounding; None if they don't.
 
-    Args:
-        found: by `evaluate`, with the loss `normalised_sigmoid`.
-        outputs: sigmoids `(n, classes)`.
-        labels: `(n,)`.
-        drift: how far off logits may be, relative to the largest.
+    The loss is `normalised_sigmoid`, outputs are sigmoids `(n, classes)`, labels `(n,)`; logits may be off by `drift`,
+    relative to the largest.
     """
     p = outputs.astype(np.float64)
     logits = np.log(p) - np.log1p(-p)

@@ -14,16 +14,15 @@ from alexnet_repro.backend.devices import on_device
 BATCHES = {"cpu": (128,), "gpu": (128,)}
 
 
-def _other_shapes(drawn: Any, *right: tuple[int, ...]) -> str | None:
-    shapes = tuple(array.shape for array in drawn)
+def _other_shapes(drawn: Any, batch: int, side: int) -> str | None:
+    shapes, right = tuple(array.shape for array in drawn), ((batch, side, side, 1), (batch,))
     return None if shapes == right else f"shapes are {shapes}, should be {right}"
 
 
 def test_get_batch_train(device: str, batch: int, loader: DataLoader, measure: Callable[..., None]) -> None:
     """The documented draw: float32 images (batch, 224, 224, 1) in NumPy, resized on the device."""
-    right = ((batch, 224, 224, 1), (batch,))
     with on_device(device):
-        measure(lambda: loader.get_batch_train(batch), lambda drawn: _other_shapes(drawn, *right), images=batch)
+        measure(lambda: loader.get_batch_train(batch), lambda drawn: _other_shapes(drawn, batch, 224), images=batch)
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="other backends train on draw_train's images")
@@ -57,5 +56,4 @@ def test_training_batch(device: str, batch: int, loader: DataLoader, measure: Ca
 @pytest.mark.parametrize("batch", [128])
 def test_draw_train(batch: int, loader: DataLoader, measure: Callable[..., None]) -> None:
     """Training's draw: uint8 images (batch, 28, 28, 1)."""
-    right = ((batch, 28, 28, 1), (batch,))
-    measure(lambda: loader.draw_train(batch), lambda drawn: _other_shapes(drawn, *right), images=batch)
+    measure(lambda: loader.draw_train(batch), lambda drawn: _other_shapes(drawn, batch, 28), images=batch)

@@ -1,16 +1,15 @@
 """What do determinism, each precision and XLA cost? No verdict: a table at the end of the run."""
 
-from collections.abc import Callable
-
 from alexnet_repro.verify.checks.registry import DEVICE_PRECISIONS
 from alexnet_repro.verify.checks.runner import CheckRunner
 from alexnet_repro.verify.report.tables import overhead_table
+from benchmarks.session import VerificationSession
 
 
-def test_overhead(device: str, runner: CheckRunner, add_summary_line: Callable[[str], None]) -> None:
-    """Each cell of determinism × precision × XLA is measured, or it is said why it isn't."""
+def test_overhead(device: str, runner: CheckRunner, verification: VerificationSession) -> None:
+    """Each cell of determinism × precision × XLA is measured, or has the reason why it isn't."""
     cells = runner.matrix(device)
     assert len(cells) == 4 * len(DEVICE_PRECISIONS[device.partition(":")[0]])
     failed = [str(finding) for finding in cells.values() if finding.status == "FAIL"]
     assert not failed, "\n".join(failed)
-    add_summary_line(overhead_table(device, cells))
+    verification.lines.append(overhead_table(device, cells))

@@ -15,18 +15,13 @@ DIGESTS = Path(__file__).parent / "references" / "digests.json"
 
 
 def test_golden(
-    device: str,
-    precision: str,
-    runner: CheckRunner,
-    report_findings: Callable[..., None],
-    request: pytest.FixtureRequest,
+    device: str, precision: str, runner: CheckRunner, report_findings: Callable[..., None], pytestconfig: pytest.Config
 ) -> None:
     """The replay's digests are the golden ones; with those of another environment, the result is inconclusive."""
     found = runner.result(device, CheckId("replay", precision))
-    config = replace(runner.config, device=device, precision=precision)
-    environment = environment_of(device, runner.here)
-    if request.config.getoption("update_reference"):
+    here, config = environment_of(device, runner.here), replace(runner.config, device=device, precision=precision)
+    if pytestconfig.getoption("update_reference"):
         if found.status != "PASS":
             pytest.fail(f"no reference is made of a device that isn't right:\n{found}", pytrace=False)
-        golden.update_digests(DIGESTS, found, config, environment)
-    report_findings("reference", golden.compare_digests(found, config, environment, golden.read_digests(DIGESTS)))
+        golden.update_digests(DIGESTS, found, config, here)
+    report_findings("reference", golden.compare_digests(found, config, here, golden.read_digests(DIGESTS)))

@@ -1,4 +1,4 @@
-"""Does every device answer the same twice: in one process, in another, beside others, and as its siblings do?"""
+"""Are results the same twice: in one process, in another, beside other GPUs, and on the other GPUs of a model?"""
 
 from collections.abc import Callable
 
@@ -9,6 +9,7 @@ from alexnet_repro.verify.checks.registry import REPEATABLE, CheckId
 from alexnet_repro.verify.checks.repeatability import agreement, reference_gpu
 from alexnet_repro.verify.checks.runner import CheckRunner
 from alexnet_repro.verify.finding import Finding
+from benchmarks.session import VerificationSession
 
 CHECKS = REPEATABLE
 
@@ -50,25 +51,17 @@ def test_busy(
     if device not in all_at_once:
         pytest.skip("needs two GPUs")
     first = runner.result(device, CheckId("replay", precision))
-    report_findings(
-        "repeatable", agreement("busy", first, all_at_once[device][precision], "the run with all GPUs busy")
-    )
+    again = all_at_once[device][precision]
+    report_findings("repeatable", agreement("busy", first, again, "the run with all GPUs busy"))
 
 
 def test_gpu_bitwise_parity(
-    device: str,
-    precision: str,
-    devices: tuple[str, ...],
-    runner: CheckRunner,
-    once_more: Digests,
-    report_findings: Callable[..., None],
+    device: str, precision: str, runner: CheckRunner, once_more: Digests, verification: VerificationSession
 ) -> None:
     """So they do on the first GPU of the same model."""
-    reference = reference_gpu(device, devices, gpu_models())
+    reference = reference_gpu(device, verification.devices, gpu_models())
     if reference == device:
         pytest.skip("needs two GPUs of one model")
     first = runner.result(reference, CheckId("replay", precision))
-    report_findings(
-        "repeatable",
-        agreement("gpu_bitwise_parity", first, once_more[device][precision], f"{device}, beside {reference},"),
-    )
+    name, again = f"{device}, beside {reference},", once_more[device][precision]
+    verification.report_findings("repeatable", agreement("gpu_bitwise_parity", first, again, name))

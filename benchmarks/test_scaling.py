@@ -5,7 +5,6 @@ from collections.abc import Callable
 import keras
 import pytest
 
-from alexnet_repro.backend.devices import gpu_models
 from alexnet_repro.verify.benchmark.scaling import find_stragglers, judge_all_reduce, judge_scaling
 from alexnet_repro.verify.benchmark.scaling_run import ScalingRun
 from alexnet_repro.verify.finding import Finding
@@ -31,26 +30,28 @@ def scaling_run(verification: VerificationSession) -> ScalingRun:
 
 
 def test_stragglers(scaling_run: ScalingRun, report_findings: Callable[..., None]) -> None:
-    """No device is over 5 % behind the median at the work that each of them does in an update."""
+    """No device, of any machine, is over 5 % behind the median at the work that each of them does in an update."""
 
     def find(count: int) -> list[Finding]:
-        return find_stragglers(scaling_run.alone(count), scaling_run.images, gpu_models(), scaling_run.precision)
+        models = scaling_run.models()
+        return find_stragglers(scaling_run.alone(count), scaling_run.images, models, scaling_run.precision)
 
     report_findings("fast", *scaling_run.findings("stragglers", find, scaling_run.counts[-1:]))
 
 
 def test_all_reduce(scaling_run: ScalingRun, report_findings: Callable[..., None]) -> None:
-    """The gradients are summed up right, and faster than through the host, among any number of devices."""
+    """The gradients are summed up right, and faster than through the host and once around links of --link-gbps."""
 
     def find(count: int) -> list[Finding]:
-        return [judge_all_reduce(scaling_run.all_reduces(count), scaling_run.simple_all_reduce_seconds(count))]
+        simple = scaling_run.simple_all_reduce_seconds(count)
+        return [judge_all_reduce(scaling_run.all_reduces(count), simple, network=scaling_run.network)]
 
     report_findings("fast", *scaling_run.findings("all-reduce", find, scaling_run.counts[1:]))
 
 
 @pytest.mark.parametrize("kind", ["weak", "strong"])
 def test_scaling(kind: str, scaling_run: ScalingRun, report_findings: Callable[..., None]) -> None:
-    """An update of 2, 4, … devices takes no longer than computing and an all-reduce."""
+    """An update of 2, 4, … devices or machines takes no longer than computing and an all-reduce."""
 
     def find(count: int) -> list[Finding]:
         return [judge_scaling(scaling_run.point(kind, count))]

@@ -11,7 +11,6 @@ from alexnet_repro.verify.checks.config import CheckConfig
 from alexnet_repro.verify.checks.learning import LEARNABLE
 
 BATCHES = {"cpu": (32,), "gpu": (128, 512)}
-MIN_UPDATES = 2
 
 
 def test_training(device: str, batch: int, precision: str, loader: DataLoader, measure: Callable[..., None]) -> None:
@@ -26,7 +25,7 @@ def test_training(device: str, batch: int, precision: str, loader: DataLoader, m
     with config.running():
         model, _ = config.model()
         step = best_train_step(model, loader, recipe)
-        updates = max(MIN_UPDATES, step.updates_per_call)
+        updates = max(2, step.updates_per_call)
         several = dataclasses.replace(recipe, draws_per_epoch=updates)
         measure(
             lambda: train(model, loader, several, step=step, progress=False).losses,

@@ -32,10 +32,10 @@ class WorkerGroup:
     """This worker's place among those of `--distribute=multiworker`, and what they exchange."""
 
     def __init__(self, config: pytest.Config, folder: Path) -> None:
-        """Find out who the workers are; the chief removes an earlier run's results from `folder`.
+        """Find the workers; the chief removes an earlier run's results from `folder`.
 
         Raises:
-            UsageError: nothing says who they are, or an option was given that doesn't go with it.
+            UsageError: nothing names the workers, or an option doesn't go with several machines.
         """
         if keras.backend.backend() != "tensorflow":
             raise pytest.UsageError(f"--distribute needs TensorFlow, and KERAS_BACKEND is {keras.backend.backend()}")
@@ -57,11 +57,7 @@ class WorkerGroup:
         self._config, self._timeout = config, config.getoption("worker_timeout")
 
     def meet(self, record: RunRecord, machine: Environment) -> None:
-        """Wait until all workers are there, with the same software, options and number of GPUs.
-
-        Raises:
-            ClusterError: they don't come together; see `alexnet_repro.training.distributed.rendezvous`.
-        """
+        """Wait until all workers are there, with the same software, options and number of GPUs; or a ClusterError."""
         from alexnet_repro.training.distributed.strategy import num_gpus, worker_versions
 
         cluster, say = self.cluster, self._config.get_terminal_writer().line
@@ -82,11 +78,7 @@ class WorkerGroup:
             self.doubt = VIRTUAL_MACHINES
 
     def check_collected(self, node_ids: Sequence[str]) -> None:
-        """Make sure that all workers run the same tests.
-
-        Raises:
-            ClusterError: they don't.
-        """
+        """Raise a ClusterError unless all workers run the same tests."""
         digest = hashlib.sha256("\n".join(node_ids).encode()).hexdigest()
         collected = self.gather("the tests", [digest, len(node_ids)], self._timeout)
         (first, first_count), name = collected[0], self.cluster.name
@@ -94,20 +86,22 @@ class WorkerGroup:
             if other != first:
                 raise ClusterError(f"{name(task)} runs other tests: {count}, and {name(0)} {first_count}")
 
-    def finish(self, own: RunRecord, *, failed: bool) -> RunRecord:
+    def finish(self, own: RunRecord, *, all_ran: bool, failed: bool) -> RunRecord:
         """Return one record of all machines, which the chief writes; where a worker is lost, this one's own.
 
-        Args:
-            own: this worker's, as written.
-            failed: whether one of its tests failed.
+        `all_ran` is whether this worker ran all of its tests: otherwise it leaves, which the others notice; `failed`
+        whether one of them failed.
         """
+        if not all_ran:
+            if self.gather:
+                self.gather.close()
+            return own
         if failed and overall(own.findings) != "FAIL" and not self._config.getoption("fail_inconclusive"):
             error = Finding("tests", "FAIL", "a test ended with an error", fix="see this worker's own output")
             own.add("correct", error)
             own.write(complete=True)
-        patience = GATHER_DEADLINES * self._config.getoption("deadline")
         try:
-            recorded = self.gather("the end", own.as_data(), patience)
+            recorded = self.gather("the end", own.as_data(), GATHER_DEADLINES * self._config.getoption("deadline"))
         except ClusterError as error:
             own.add("fast", lost_worker(error))
             return own
@@ -120,9 +114,3 @@ class WorkerGroup:
         if chief:
             whole.write(complete=all(each.complete for each in machines.values()))
         return whole
-
-    def leave(self, own: RunRecord) -> RunRecord:
-        """Return this worker's own record, and have the others notice that it is gone."""
-        if self.gather:
-            self.gather.close()
-        return own

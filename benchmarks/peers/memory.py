@@ -2,7 +2,7 @@
 
     python -m benchmarks.peers.memory [TIMES] [BATCH]
 
-`train` with 60,000 images loaded, compared with the compiled step alone on one resident batch: five updates each.
+`train` with 60,000 images loaded, compared with its train step alone on a data set of one batch: five updates each.
 Prints a line of JSON per precision: the peaks in MB (1e6 bytes), and the ratio of their medians.
 """
 
@@ -23,12 +23,11 @@ UPDATES = 5
 def peak(what: str, precision: str, batch: int) -> int:
     """Make the updates of `training` or of the `step`; return this process's peak resident memory in bytes."""
     import keras
-    from keras import ops
+    import numpy as np
 
-    from alexnet_repro import DataLoader, Recipe, build_alexnet, synthetic_fashion, train
+    from alexnet_repro import DataLoader, Recipe, best_train_step, build_alexnet, synthetic_fashion, train
     from alexnet_repro.backend.memory import peak_memory
     from alexnet_repro.backend.precision import precision as numerics
-    from alexnet_repro.training.classifier import build_classifier
 
     one_epoch = {"epochs": 1, "draws_per_epoch": UPDATES, "preliminary_draws": 0, "save_every": None}
     recipe = dataclasses.replace(Recipe.documented(), draw_size=batch, batch_size=batch, **one_epoch)
@@ -38,11 +37,9 @@ def peak(what: str, precision: str, batch: int) -> int:
         if what == "training":
             train(model, DataLoader.from_arrays(*synthetic_fashion(), seed=0), recipe, progress=False)
         else:
-            few = DataLoader.from_arrays(*synthetic_fashion(batch, 1), seed=0)
-            images, labels = map(ops.convert_to_tensor, few.draw_train(batch))
-            network = build_classifier(model, recipe)
+            step = best_train_step(model, DataLoader.from_arrays(*synthetic_fashion(batch, 1), seed=0), recipe)
             for _ in range(UPDATES):
-                network.train_on_batch(images, labels)
+                step(np.arange(batch).reshape(1, batch))
     return peak_memory("cpu:0")
 
 

@@ -14,8 +14,7 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is imported; by the processes as well
 
 from alexnet_repro.verify.benchmark.gate import MIN_PROCESSES, MIN_PROCESSES_TO_FAIL
-from alexnet_repro.verify.benchmark.reference import run_processes
-from benchmarks.session import keep_references
+from alexnet_repro.verify.benchmark.reference import keep_references, run_processes
 
 ROOT = Path(__file__).parents[2]
 

@@ -181,6 +181,24 @@ def references_of(runs: Sequence[Mapping[str, Any]], provenance: Mapping[str, st
     return [Reference(kind, environments[kind], speed["machine"], found) for kind, found in cases.items()]
 
 
+def keep_references(
+    root: Path, runs: Sequence[Mapping[str, Any]], command: str, note: str = "", into: Path | None = None
+) -> list[Path]:
+    """Write what `run_processes` returned as references, one per kind of device, and return the files.
+
+    Raises:
+        ValueError: the results can't be kept, or `into` would hold several devices.
+    """
+    found = references_of(runs, provenance(root, command, note))
+    if into and len(found) > 1:
+        kinds = ", ".join(each.device for each in found)
+        raise ValueError(f"--into: {into} would hold one device of several ({kinds}); choose one: --device=gpu:0")
+    paths = [into or path_of(root / "benchmarks" / "references", each.device) for each in found]
+    for path, each in zip(paths, found, strict=True):
+        write_reference(path, merge_references(read_reference(path), each))
+    return paths
+
+
 def provenance(root: Path, command: str, note: str = "") -> dict[str, str]:
     """Return where timings come from: day, command, revision of the code, and the seed, which is always 0."""
     origin = {"recorded": dt.date.today().isoformat(), "command": command, "revision": revision(root), "seed": "0"}

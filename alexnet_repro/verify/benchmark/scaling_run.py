@@ -7,6 +7,7 @@ from dataclasses import asdict, replace
 from statistics import median
 from typing import Any
 
+from alexnet_repro.backend.devices import gpu_models, gpu_names
 from alexnet_repro.training.distributed.cluster import Cluster, ClusterError
 from alexnet_repro.training.distributed.coordination import AllGather
 from alexnet_repro.verify.benchmark import scaling
@@ -14,6 +15,7 @@ from alexnet_repro.verify.benchmark.calibration import calibrate
 from alexnet_repro.verify.benchmark.replicas import Request, RequestKind, answers_to, rounds_within
 from alexnet_repro.verify.benchmark.scaling import GRADIENT_BYTES, Point, inconclusive_speed, invalid_result
 from alexnet_repro.verify.checks.registry import DEVICE_PRECISIONS
+from alexnet_repro.verify.doctor.fingerprint import kind_of
 from alexnet_repro.verify.finding import Finding
 
 IMAGES = {"cpu": 4, "gpu": 512}  # per device in weak scaling, in all in strong; rounded up so that all can share
@@ -45,6 +47,9 @@ class ScalingRun:
     at least, each answer `deadline` seconds at most. `workers` is how many have the devices; 0: all are this process's.
     """
 
+    network = False
+    """Whether GPUs of several machines take part."""
+
     def __init__(
         self, devices: Sequence[str], cpu_replicas: int = 0, *, deadline: float, seconds: float, workers: int = 0
     ) -> None:
@@ -58,6 +63,10 @@ class ScalingRun:
         self._deadline, self._seconds = deadline, seconds
         self._measured: dict[tuple[Any, ...], Answers | MeasurementError] = {}
         self._failures: list[Finding] = []
+
+    def models(self) -> dict[str, str]:
+        """Return the GPUs' product names, by device."""
+        return gpu_models()
 
     def alone(self, count: int) -> Mapping[str, Sequence[float]]:
         """Return the seconds of each round of each device by itself, measured in turns with the first `count`."""
@@ -149,12 +158,13 @@ class ClusterScalingRun(ScalingRun):
         """Measure nothing yet."""
         devices = [f"{machine}/{device}" for machine in cluster.machines for device in local]
         super().__init__(devices, deadline=deadline, seconds=seconds, workers=len(cluster.addresses))
-        self._cluster, self._all_gather, self.local = cluster, all_gather, local
-        self._doubt, self._link_gbps = doubt, link_gbps
+        self._cluster, self._all_gather, self._local = cluster, all_gather, local
+        self._doubt, self._link_gbps, self.network = doubt, link_gbps, not self.on_cpu
 
-    def models(self, own: Mapping[str, str]) -> dict[str, str]:
+    def models(self) -> dict[str, str]:
         """Return all devices' product names, by device, from each worker's own."""
-        every = zip(self._cluster.machines, self._gather("the models", dict(own)), strict=True)
+        own = {device: kind_of(device, gpu_names()) for device in self._local}
+        every = zip(self._cluster.machines, self._gather("the models", own), strict=True)
         return {f"{machine}/{device}": model for machine, each in every for device, model in each.items()}
 
     def simple_all_reduce_seconds(self, count: int) -> float | None:
@@ -165,7 +175,7 @@ class ClusterScalingRun(ScalingRun):
         """
         if self.on_cpu or not self._link_gbps:
             return None
-        copies = float(max(self._gather("the copies", _host_copy_seconds(self.local))))
+        copies = float(max(self._gather("the copies", _host_copy_seconds(self._local))))
         return copies + scaling.ring_seconds(count, GRADIENT_BYTES, scaling.Link(self._link_gbps * 1e9 / 8, 0.0))
 
     def _qualified(self, finding: Finding) -> Finding:
@@ -178,7 +188,7 @@ class ClusterScalingRun(ScalingRun):
         workers = self._cluster.addresses[:count]
         if kind == "all-reduce":
             return self._request(count, Request(kind, workers=workers))[0]
-        own = Request(kind, self.local, 0, images, self.precision, seconds=self._seconds)
+        own = Request(kind, self._local, 0, images, self.precision, seconds=self._seconds)
         alone = [answer for (answer,) in self._request(count, own)]
         machines = zip(self._cluster.machines, alone, strict=False)
         rounds = {f"{machine}/{name}": each for machine, found in machines for name, each in found["alone"].items()}

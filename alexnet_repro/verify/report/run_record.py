@@ -74,9 +74,9 @@ class RunRecord:
         failed = {each.case for each in self.findings["fast"] if each.status == "FAIL" and each.check in INVALIDATING}
         return frozenset(each.case for each in self.timings if each.fault is not None or each.case in failed)
 
-    def add(self, group: str, finding: Finding) -> None:
-        """Add a finding, and write the file."""
-        self.findings[group].append(finding)
+    def add(self, group: str, *findings: Finding) -> None:
+        """Add findings, and write the file."""
+        self.findings[group] += findings
         self.write()
 
     def add_timing(self, timing: Timing) -> None:
