@@ -36,21 +36,19 @@ def test_without_a_fault(check):
 
 @pytest.mark.parametrize("fault", BY_NAME)
 def test_fault_is_noticed(fault, monkeypatch):
-    """The fault's check fails, and its message says what is off, and what to do next."""
+    """The fault's check fails, and its message says what is off, and what to do next.
+
+    A wrong layer is noticed even within the bounds of a GPU, which may convolve by Fourier transforms: in float32 none
+    are wider, and a CPU's are narrower or the same.
+    """
+    original = error_bounds.arithmetics
+    monkeypatch.setattr(error_bounds, "arithmetics", lambda precision, _: original(precision, "gpu:0"))
     fault.inject(monkeypatch)
     finding = run_check(in_float32(fault.check), CONFIG)
     assert finding.status == "FAIL", str(finding)
     for words in fault.words:
         assert words in str(finding)
     assert finding.fix
-
-
-@pytest.mark.parametrize("fault", [fault for fault in BY_NAME if fault.values[0].check == "layers"])
-def test_fault_is_noticed_within_the_bounds_of_a_gpu(fault, monkeypatch):
-    """A GPU's bounds in float32 are wider, for it may convolve by Fourier transforms; each of these is still seen."""
-    original = error_bounds.arithmetics
-    monkeypatch.setattr(error_bounds, "arithmetics", lambda precision, _: original(precision, "gpu:0"))
-    test_fault_is_noticed(fault, monkeypatch)
 
 
 @pytest.mark.slow

@@ -211,16 +211,19 @@ def test_lowest_bit_stays_below_the_bounds(assign, small_model, images):
 
 
 @pytest.fixture
-def gradients(monkeypatch):
-    """A function that replaces a layer's kernel gradient: it takes what went in, the gradient by the sums, and it."""
+def gradients_off(small_model, images, monkeypatch):
+    """A function that replaces the kernel gradients of some layers and returns all comparisons that fail.
 
-    def replace(name, fault):
+    The replacement takes what went in, the gradient by the sums, and the kernel gradient.
+    """
+
+    def compare(layers, fault, device):
         def with_fault(layer, x):
             y, pullback = with_pullback(layer, x)
 
             def back(dy):
                 dx, by_weights = pullback(dy)
-                if getattr(layer, "name", "") == name:
+                if getattr(layer, "name", "") in layers:
                     given, passed, dz = (ops.convert_to_numpy(each) for each in (x, y, dy))
                     kernel = fault(given, dz * (passed > 0), ops.convert_to_numpy(by_weights[0]).copy())
                     by_weights = [kernel, by_weights[1]]
@@ -229,8 +232,10 @@ def gradients(monkeypatch):
             return y, back
 
         monkeypatch.setattr("alexnet_repro.verify.numerics.layers.with_pullback", with_fault)
+        rows = layer_comparisons(*small_model, images, LABELS, device=device)
+        return [(row.layer, row.array, row.rounded_to) for row in rows if not row.ok]
 
-    return replace
+    return compare
 
 
 def by_transforms(x, dz, kernel):
@@ -240,15 +245,6 @@ def by_transforms(x, dz, kernel):
     by_x, by_dz = (rfft2(each, (16, 16), (1, 2)) for each in (padded, dz))
     spectrum = np.einsum("nijc,nijf->ijcf", by_x, by_dz.conj())
     return irfft2(spectrum, (16, 16), (0, 1))[: len(kernel), : len(kernel)]
-
-
-@pytest.mark.parametrize("layer", ["conv2d_1", "conv2d_4"])
-def test_transforms_are_right_on_a_gpu_alone(layer, gradients, first_off):
-    """A kernel gradient by transforms isn't zero where all its terms are; in float32 GPUs may do so."""
-    gradients(layer, by_transforms)
-    assert first_off(device="gpu:0") is None
-    off = first_off(device="cpu:0")
-    assert (off.layer, off.array) == (layer, "kernel gradient")
 
 
 def hundredth(_x, _dz, kernel):
@@ -262,19 +258,25 @@ def short_operands(x, dz, kernel):
     return oracle.Convolution("").kernel_gradient(eleven_bits(x), eleven_bits(dz), kernel.shape)
 
 
-@pytest.mark.parametrize("layer", ["conv2d_1", "conv2d_4"])
+TRANSFORMED = ["conv2d_4", "conv2d_1"]  # 3x3 and 5x5, as gradients flow
+
+
 @pytest.mark.parametrize(
-    ("fault", "rounded_to"),
+    ("fault", "device", "off"),
     [
-        pytest.param(hundredth, None, id="fault=hundredth"),
-        pytest.param(short_operands, "TensorFloat-32", id="fault=tf32"),
+        pytest.param(by_transforms, "gpu:0", [], id="fault=transforms-device=gpu:0"),
+        pytest.param(by_transforms, "cpu:0", [None, None], id="fault=transforms-device=cpu:0"),
+        pytest.param(hundredth, "gpu:0", [None, None], id="fault=hundredth-device=gpu:0"),
+        pytest.param(short_operands, "gpu:0", ["TensorFloat-32"] * 2, id="fault=tf32-device=gpu:0"),
     ],
 )
-def test_wrong_gradient_is_named_on_a_gpu(layer, fault, rounded_to, gradients, first_off):
-    """What transforms may be off by is no room for faults: one element, or TensorFloat-32 unasked."""
-    gradients(layer, fault)
-    off = first_off(device="gpu:0")
-    assert (off.layer, off.array, off.rounded_to) == (layer, "kernel gradient", rounded_to)
+def test_transforms_are_right_on_a_gpu_alone(fault, device, off, gradients_off):
+    """A kernel gradient by transforms isn't zero where all its terms are; in float32 GPUs may do so, CPUs don't.
+
+    It is no room for faults: one element, or TensorFloat-32 unasked, is off on a GPU too, and nothing else is.
+    """
+    found = gradients_off(TRANSFORMED, fault, device)
+    assert found == [(layer, "kernel gradient", coarser) for layer, coarser in zip(TRANSFORMED, off, strict=False)]
 
 
 def to_bfloat16(x):
