@@ -20,6 +20,7 @@ from alexnet_repro.backend import xla_layers
 # Eleven taps, then strides 4, 2, 2, 2: the last 3x3 pooling needs 3 rows, so the one before needs
 # 7, the first 15, and the 11x11 convolution with stride 4 needs 11 + 4 * 14 of the image.
 SMALLEST_SIDE = 67
+HIDDEN_UNITS = 4096  # of both hidden dense layers
 
 
 def build_alexnet(
@@ -90,9 +91,9 @@ def build_alexnet(
             conv("conv2d_4", 256, 3),
             pool("max_pooling2d_2"),
             keras.layers.Flatten(data_format="channels_last", name="flatten"),
-            dense("dense", 4096, "relu"),
+            dense("dense", HIDDEN_UNITS, "relu"),
             keras.layers.Dropout(0.5, name="dropout"),
-            dense("dense_1", 4096, "relu"),
+            dense("dense_1", HIDDEN_UNITS, "relu"),
             keras.layers.Dropout(0.5, name="dropout_1"),
             dense("dense_2", num_classes, "sigmoid", dtype="float32"),
         ],

@@ -26,8 +26,7 @@ from alexnet_repro.verify.benchmark.timing import Timing, gpu_speed_parity, judg
 from alexnet_repro.verify.checks.devices import MachineNotReadyError, choose_devices, diagnose_machine
 from alexnet_repro.verify.checks.registry import DEVICE_PRECISIONS
 from alexnet_repro.verify.doctor import fingerprint
-from alexnet_repro.verify.doctor.environment import read_machine
-from alexnet_repro.verify.doctor.software import NUMERIC_SETTINGS
+from alexnet_repro.verify.doctor.environment import NUMERIC_SETTINGS, read_machine
 from alexnet_repro.verify.finding import Finding, overall, summary
 from alexnet_repro.verify.report.page import report_line
 from alexnet_repro.verify.report.run_record import RunRecord

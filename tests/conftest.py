@@ -20,6 +20,7 @@ from alexnet_repro.data import download
 from alexnet_repro.data import fashion_mnist as module
 from alexnet_repro.data.fashion_mnist import DataFile
 from tests.helpers.data_server import ARRAYS, CONTENT, NAMES, Server, sha256
+from tests.helpers.models import narrow_layers
 
 # No deadline: the first call for a new shape compiles; on JAX it compiles each operation, so there are fewer examples.
 # On CI the same examples every time.
@@ -64,6 +65,13 @@ def fashion_mnist() -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np
         return load_fashion_mnist()
     except MissingDataError as error:
         pytest.skip(str(error))
+
+
+@pytest.fixture
+def narrow() -> Iterator[None]:
+    """Models have narrower dense layers: for tests that don't turn on the number of weights."""
+    with narrow_layers():
+        yield
 
 
 @pytest.fixture

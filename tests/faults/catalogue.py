@@ -66,11 +66,11 @@ def update_flipped(bit):
 
         def update_step(self, gradient, variable, learning_rate):
             original(self, gradient, variable, learning_rate)
-            if tuple(variable.shape) == (4096, 4096):  # of dense_1
+            if len(variable.shape) == 2 and variable.shape[0] == variable.shape[1]:  # of dense_1
                 flat = ops.reshape(ops.convert_to_tensor(variable), (-1,))
                 mask = ops.cast(ops.equal(ops.arange(flat.shape[0]), 12_345), "int32")
                 bits = ops.bitwise_xor(ops.view(flat, "int32"), mask * np.array(1 << bit, np.uint32).astype(np.int32))
-                variable.assign(ops.reshape(ops.view(bits, "float32"), (4096, 4096)))
+                variable.assign(ops.reshape(ops.view(bits, "float32"), variable.shape))
 
         patch.setattr(keras.optimizers.SGD, "update_step", update_step)
 

@@ -141,6 +141,7 @@ def test_decay_by_heat():
     assert hot in text
 
 
+@pytest.mark.usefixtures("narrow")
 def test_fast_but_wrong(monkeypatch):
     """A fast train step whose loss is NaN is invalid, whatever its throughput."""
     config = CheckConfig(side=67)

@@ -179,7 +179,7 @@ def sum_in_another_order_each_time(patch):
     turn, original = keras.Variable(0, dtype="int32", trainable=False), keras.layers.Dense.call
 
     def call(self, x, *arguments, **options):
-        if self.name != "dense":  # the smallest at a small side
+        if self.name != "dense_1":
             return original(self, x, *arguments, **options)
         turn.assign(turn + 1)
         parts = ops.roll(ops.stack([ops.matmul(x[:, i::8], self.kernel[i::8]) for i in range(8)]), turn, axis=0)

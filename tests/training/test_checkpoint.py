@@ -25,6 +25,8 @@ from alexnet_repro import (
 )
 from tests.helpers.short_runs import TINY, Messages, short_run, small_loader
 
+pytestmark = pytest.mark.usefixtures("narrow")
+
 
 @pytest.fixture(scope="module")
 def model():

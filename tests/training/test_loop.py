@@ -22,6 +22,8 @@ from alexnet_repro.backend.precision import precision
 from alexnet_repro.training.evaluate import evaluation_classifier
 from alexnet_repro.training.schedule import iter_segments
 
+pytestmark = pytest.mark.usefixtures("narrow")
+
 TINY = dataclasses.replace(
     Recipe.documented(), draw_size=16, batch_size=8, draws_per_epoch=3, epochs=2, preliminary_draws=1, save_every=2
 )

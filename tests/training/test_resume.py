@@ -11,6 +11,8 @@ from alexnet_repro.training import loop as training
 from alexnet_repro.training.weights import weights_digest
 from tests.helpers.short_runs import TINY, short_run, small_loader
 
+pytestmark = pytest.mark.usefixtures("narrow")
+
 FOUND = Evaluation(1.0, 0.5, 1)
 SAVING = dataclasses.replace(TINY, save_every=4)  # after draws 1 and 5 of each epoch's six: updates 2, 10, 14 and 22
 

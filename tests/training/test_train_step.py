@@ -9,6 +9,8 @@ import pytest
 from alexnet_repro import DataLoader, KerasTrainStep, Recipe, best_train_step, build_alexnet, synthetic_fashion
 from alexnet_repro.backend.precision import precision as numerics
 
+pytestmark = pytest.mark.usefixtures("narrow")
+
 BATCH = 8
 
 

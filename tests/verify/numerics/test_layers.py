@@ -15,6 +15,7 @@ from alexnet_repro.data.resize import resize_with_pad
 from alexnet_repro.data.synthetic import synthetic_fashion
 from alexnet_repro.verify.numerics import oracle
 from alexnet_repro.verify.numerics.layers import LayerComparison, layer_comparisons
+from tests.helpers.models import narrow_layers
 
 SMALL = 67  # the smallest side there is
 # 14 outputs and the logits; loss and gradient; 16 gradients by weights, 13 by inputs, and 3 poolings' sums.
@@ -42,8 +43,9 @@ def new_images(side):
 
 @pytest.fixture(scope="module")
 def small_model():
-    """One small model in float32, with its weights."""
-    return new_model(SMALL)
+    """One small, narrow model in float32, with its weights."""
+    with narrow_layers():
+        return new_model(SMALL)
 
 
 @pytest.fixture
@@ -109,7 +111,9 @@ def test_right_device_passes(name):
 def test_right_device_passes_small(images):
     """So it is in float16, with the other loss, at the smallest size."""
     options = {"precision": "mixed_float16", "loss": "softmax"}
-    rows = layer_comparisons(*new_model(SMALL, "mixed_float16"), images, LABELS, **options)
+    with narrow_layers():
+        model = new_model(SMALL, "mixed_float16")
+    rows = layer_comparisons(*model, images, LABELS, **options)
     assert [str(row) for row in rows if not row.ok] == []
 
 
@@ -302,7 +306,8 @@ def test_coarser_arithmetic_is_recognised(coarser, rounding, assign, wrap, first
 
 def test_mixed_precision_unasked_is_named(small_model, images):
     """A model that computes in bfloat16 is not in float32."""
-    wrong = new_model(SMALL, "mixed_bfloat16")[0]
+    with narrow_layers():
+        wrong = new_model(SMALL, "mixed_bfloat16")[0]
     rows = layer_comparisons(wrong, small_model[1], images, LABELS, precision="float32")
     off = next(row for row in rows if not row.ok)
     assert (off.layer, off.array) == ("conv2d", "output")

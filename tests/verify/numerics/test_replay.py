@@ -10,6 +10,7 @@ import pytest
 import alexnet_repro
 from alexnet_repro import DataLoader, synthetic_fashion
 from alexnet_repro.verify.numerics.replay import Replay, StepDigest, first_divergence
+from tests.helpers.models import narrow_layers
 from tests.helpers.paths import ROOT
 
 STEPS, BATCH = 2, 4
@@ -19,7 +20,8 @@ def new_replay(precision="float32"):
     """Return a replay of two steps on a few small generated images."""
     loader = DataLoader.from_arrays(*synthetic_fashion(64, 1, seed=0), seed=0)
     indices = np.stack([loader.draw_train_indices(BATCH) for _ in range(STEPS)])
-    return Replay(loader, indices, precision=precision, side=67)
+    with narrow_layers():
+        return Replay(loader, indices, precision=precision, side=67)
 
 
 @pytest.fixture(scope="module")
