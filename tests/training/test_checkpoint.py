@@ -23,6 +23,7 @@ from alexnet_repro import (
     synthetic_fashion,
     train,
 )
+from tests.helpers.models import narrow_layers
 from tests.helpers.short_runs import TINY, Messages, short_run, small_loader
 
 pytestmark = pytest.mark.usefixtures("narrow")
@@ -31,7 +32,8 @@ pytestmark = pytest.mark.usefixtures("narrow")
 @pytest.fixture(scope="module")
 def model():
     """A model whose updates nobody makes."""
-    return build_alexnet((67, 67, 1), kernel_initializer="zeros")
+    with narrow_layers():
+        return build_alexnet((67, 67, 1), kernel_initializer="zeros")
 
 
 @pytest.fixture
