@@ -112,7 +112,7 @@ class VerificationSession:
         }
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        """Order: tests outside this folder, then correctness, determinism, performance."""
+        """Order: tests outside this folder; correctness, determinism, references, burn-in; what is timed comes last."""
         places = {f"test_{name}": place for place, name in enumerate(ORDER)}
         items.sort(key=lambda item: places.get(item.path.stem, len(ORDER)) if item.path.parent == FOLDER else -1)
 

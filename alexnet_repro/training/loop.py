@@ -107,7 +107,7 @@ def train(
 
 @dataclass(frozen=True)
 class _Callbacks:
-    """What runs between updates, after a checkpoint, with which a resumed training can do the rest."""
+    """Saving weights and evaluating, after the checkpoint is saved, so that a resumed training can redo them."""
 
     model: keras.Sequential
     loader: DataLoader

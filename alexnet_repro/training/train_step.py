@@ -18,7 +18,7 @@ class TrainStep(Protocol):
     variables: tuple[Any, ...]
     """Keras variables that an update reads and changes: weights, optimizer state, dropout's generators."""
     updates_per_call: int
-    """Updates to ask for in one call: more than one where launching an update takes longer than computing it."""
+    """Updates to ask for in one call: more than one where the device would be idle during each launch."""
 
     def __call__(self, indices: np.ndarray) -> tuple[Any, Any]:
         """Make one update for each row of training-image `indices`, int64 `(updates, batch_size)`.

@@ -69,8 +69,8 @@ def verdicts(findings: Findings) -> dict[str, Status]:
 def overall(findings: Findings) -> Status:
     """Return the machine's verdict: FAIL if any group fails, PASS if it is correct, repeatable and fast.
 
-    The doctor's findings lower it, but not its absence. A reference lowers it only by a FAIL: there may be none for
-    this machine.
+    The doctor's findings lower it; a doctor that didn't run doesn't. A reference lowers it only by
+    a FAIL: there may be none for this machine.
     """
     by_group = verdicts(findings)
     if "FAIL" in by_group.values():
@@ -80,7 +80,7 @@ def overall(findings: Findings) -> Status:
 
 
 def exit_status(status: Status) -> int:
-    """Return the process's exit status: 0 for PASS, 1 for FAIL, 3 for INCONCLUSIVE (2 is for wrong arguments)."""
+    """Return the doctor's exit status: 0 for PASS, 1 for FAIL, 3 for INCONCLUSIVE (2 is for wrong arguments)."""
     return {"PASS": 0, "FAIL": 1, "INCONCLUSIVE": 3}[status]
 
 

@@ -103,7 +103,7 @@ def judge_scaling(point: Point) -> Finding:
         return replace(found, status="INCONCLUSIVE", message=f"{message}; too noisy to judge", fix=ALONE)
     return replace(
         found,
-        status="FAIL" if seconds > 2 * explained else "INCONCLUSIVE",  # then it isn't made of these parts
+        status="FAIL" if seconds > 2 * explained else "INCONCLUSIVE",  # something else takes it
         message=f"{message}; computing and all-reduce explain no more than {explained * 1e3:.4g} ms of an update",
         fix="nvidia-smi topo -m; nvidia-smi dmon # are there processors enough, does a GPU throttle beside others",
     )

@@ -128,7 +128,7 @@ def no_thermal_drift(timing: Timing) -> Finding:
     found = Finding("no_thermal_drift", "PASS", timing.case, rounds, number=decay, bound=MAX_DECAY)
     if decay <= MAX_DECAY:
         return found
-    from scipy.stats import kendalltau  # a second, for those who time
+    from scipy.stats import kendalltau  # importing it takes a second
 
     # The chance that values in random order rise as much (Mann, Econometrica 13, 1945; tau-b); NaN where all are equal.
     if not kendalltau(np.arange(count), blocks, alternative="greater").pvalue < MAX_TREND_CHANCE:

@@ -15,8 +15,8 @@ from alexnet_repro.verify.doctor.environment import read_machine
 from alexnet_repro.verify.doctor.nvidia import open_nvml
 from alexnet_repro.verify.finding import Finding, Status
 
-# The bytes of consecutive blocks, by pass: each block is once filled with all bits off, all on, and every second; then
-# each has its own byte, which shows what answers under another's address.
+# In the first four passes each block is filled with all zeros, all ones, 0x55 and 0xAA in turn; in the fifth with a
+# byte of its own, which shows a block that answers under another's address.
 PATTERNS = (0x00, 0xFF, 0x55, 0xAA)
 PASSES = {f"{value:#04x}": PATTERNS[place:] + PATTERNS[:place] for place, value in enumerate(PATTERNS)}
 PASSES["of each block's own"] = tuple((37 * number + 1) % 256 for number in range(256))

@@ -17,7 +17,7 @@ from alexnet_repro.verify.report.run_record import RunRecord
 from alexnet_repro.verify.report.text import NONE, percent, quantity, seconds
 
 WIDTH = 100  # characters of a terminal
-# Headings of columns that aren't numbers, beside the first.
+# Headings of columns that aren't numbers, besides the first.
 WORDS = ("output shape", "verdict", "checks", "note", "bottleneck", "B is")
 CONDITIONS = {
     "load": ("load", "{:.2f}"),
@@ -122,7 +122,7 @@ def scaling_table(found: Sequence[Finding]) -> TextTable:
 
 
 def overhead_table(device: str, cells: Mapping[tuple[str, str, str], Finding]) -> str:
-    """Return the time of a train step in each precision with determinism and XLA off and on, and over the fastest.
+    """Return a train step's time by precision, determinism and XLA, and as a multiple of the fastest.
 
     Cells are by determinism, precision and XLA; `number` is the seconds of a step, None where there is none.
     """
