@@ -48,12 +48,6 @@ def verification(request: pytest.FixtureRequest) -> VerificationSession:
 
 
 @pytest.fixture(scope="session")
-def devices(verification: VerificationSession) -> tuple[str, ...]:
-    """The devices under examination."""
-    return verification.devices
-
-
-@pytest.fixture(scope="session")
 def loader() -> DataLoader:
     """As many images as Fashion-MNIST has; generated ones, so that every machine computes the same."""
     return DataLoader.from_arrays(*synthetic_fashion(), seed=0)
@@ -68,12 +62,6 @@ def runner(request: pytest.FixtureRequest, verification: VerificationSession) ->
             planned.setdefault(item.callspec.params["device"], []).append(item.callspec.params["check"])
     config = CheckConfig(replays=request.config.getoption("replays"))
     return CheckRunner(config, planned, verification.machine, request.config.getoption("deadline"))
-
-
-@pytest.fixture
-def report_findings(verification: VerificationSession) -> Callable[..., None]:
-    """Record findings of a group, then end the test as they say."""
-    return verification.report_findings
 
 
 @pytest.fixture

@@ -83,7 +83,7 @@ class VerificationSession:
             self.devices = tuple(device for device in usable_devices() if not wanted or device in wanted)
             return
         try:
-            self._choose_devices(wanted)
+            self._choose_devices(wanted, require_gpu=self.config.getoption("require_gpu"))
             if self.workers:
                 self.workers.meet(self.record, self.machine)
         except (MachineNotReadyError, ClusterError) as error:
@@ -91,8 +91,7 @@ class VerificationSession:
         except (ValueError, OSError) as error:
             raise pytest.UsageError(str(error)) from error
 
-    def _choose_devices(self, wanted: Sequence[str]) -> None:
-        require_gpu = self.config.getoption("require_gpu")
+    def _choose_devices(self, wanted: Sequence[str], *, require_gpu: bool) -> None:
         try:
             # First: JAX takes hold of GPUs when it counts them, which the doctor would take for another process.
             self.machine, found = diagnose_machine(wanted, self.say, require_gpu=require_gpu)

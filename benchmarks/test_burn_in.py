@@ -1,6 +1,5 @@
 """Does every device stay correct under load? All devices at once, for the time of `--burn-in`."""
 
-from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 
@@ -10,15 +9,16 @@ from alexnet_repro.verify.checks.burn_in import burn_in
 from alexnet_repro.verify.checks.registry import DEVICE_PRECISIONS
 from alexnet_repro.verify.checks.runner import CheckRunner
 from alexnet_repro.verify.finding import Finding
+from benchmarks.session import VerificationSession
 
 
 @pytest.fixture(scope="module")
-def burning_in(devices: Sequence[str], runner: CheckRunner, pytestconfig: pytest.Config) -> dict[str, Future[Finding]]:
+def burning_in(verification: VerificationSession, runner: CheckRunner) -> dict[str, Future[Finding]]:
     """The burn-in of each device, running."""
-    seconds = pytestconfig.getoption("burn_in")
+    seconds = verification.config.getoption("burn_in")
     if not seconds:
         pytest.skip("runs with --burn-in=10m")
-    capture = pytestconfig.pluginmanager.getplugin("capturemanager")
+    capture = verification.config.pluginmanager.getplugin("capturemanager")
 
     def say(line: str) -> None:
         with capture.global_and_fixture_disabled():
@@ -28,10 +28,10 @@ def burning_in(devices: Sequence[str], runner: CheckRunner, pytestconfig: pytest
         config, precisions = replace(runner.config, device=device), DEVICE_PRECISIONS[device.partition(":")[0]]
         return burn_in(config, precisions, seconds, say, deadline=runner.deadline, environ=runner.environ(device))
 
-    threads = ThreadPoolExecutor(len(devices))
-    return {device: threads.submit(run, device) for device in devices}
+    threads = ThreadPoolExecutor(len(verification.devices))
+    return {device: threads.submit(run, device) for device in verification.devices}
 
 
-def test_burn_in(device: str, burning_in: dict[str, Future[Finding]], report_findings: Callable[..., None]) -> None:
+def test_burn_in(device: str, burning_in: dict[str, Future[Finding]], verification: VerificationSession) -> None:
     """Memory keeps its patterns, copies are exact, and replays are the same, bit for bit."""
-    report_findings("repeatable", burning_in[device].result())
+    verification.report_findings("repeatable", burning_in[device].result())

@@ -1,7 +1,5 @@
 """What rates does each device reach by itself, and are they those of its data sheet?"""
 
-from collections.abc import Callable
-
 from alexnet_repro.backend.devices import thread_counts
 from alexnet_repro.verify.benchmark.calibration import calibrate
 from alexnet_repro.verify.benchmark.datasheet import Nominal, compare_with_datasheet, of_cpu, of_gpu
@@ -10,7 +8,7 @@ from alexnet_repro.verify.doctor.environment import is_named
 from benchmarks.session import VerificationSession
 
 
-def test_calibration(device: str, report_findings: Callable[..., None], verification: VerificationSession) -> None:
+def test_calibration(device: str, verification: VerificationSession) -> None:
     """Matrix products in each precision, memory and copies come near the nominal rates, where those are known."""
     kind, _, number = device.partition(":")
     found = calibrate(device, DEVICE_PRECISIONS[kind])
@@ -22,4 +20,4 @@ def test_calibration(device: str, report_findings: Callable[..., None], verifica
         name = here.named_gpus[int(number)] if here.named_gpus else number
         gpu = next((gpu for gpu in here.nvidia.gpus if is_named(gpu, name)), None)
         should = of_gpu(gpu) if gpu else Nominal()
-    report_findings("fast", *compare_with_datasheet(found, should))
+    verification.report_findings("fast", *compare_with_datasheet(found, should))

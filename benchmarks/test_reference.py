@@ -1,6 +1,5 @@
 """Are the results those recorded in the same environment, bit for bit?"""
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,18 +9,17 @@ from alexnet_repro.verify.checks import golden
 from alexnet_repro.verify.checks.registry import CheckId
 from alexnet_repro.verify.checks.runner import CheckRunner
 from alexnet_repro.verify.doctor.fingerprint import environment_of
+from benchmarks.session import VerificationSession
 
 DIGESTS = Path(__file__).parent / "references" / "digests.json"
 
 
-def test_golden(
-    device: str, precision: str, runner: CheckRunner, report_findings: Callable[..., None], pytestconfig: pytest.Config
-) -> None:
+def test_golden(device: str, precision: str, runner: CheckRunner, verification: VerificationSession) -> None:
     """The replay's digests are the golden ones; with those of another environment, the result is inconclusive."""
     found = runner.result(device, CheckId("replay", precision))
     here, config = environment_of(device, runner.here), replace(runner.config, device=device, precision=precision)
-    if pytestconfig.getoption("update_reference"):
+    if verification.config.getoption("update_reference"):
         if found.status != "PASS":
             pytest.fail(f"no reference is made of a device that isn't right:\n{found}", pytrace=False)
         golden.update_digests(DIGESTS, found, config, here)
-    report_findings("reference", golden.compare_digests(found, config, here, golden.read_digests(DIGESTS)))
+    verification.report_findings("reference", golden.compare_digests(found, config, here, golden.read_digests(DIGESTS)))

@@ -1,7 +1,5 @@
 """Are results the same twice: in one process, in another, beside other GPUs, and on the other GPUs of a model?"""
 
-from collections.abc import Callable
-
 import pytest
 
 from alexnet_repro.backend.devices import gpu_models
@@ -17,42 +15,42 @@ Digests = dict[str, dict[str, Finding]]
 
 
 @pytest.fixture(scope="module")
-def once_more(devices: tuple[str, ...], runner: CheckRunner) -> Digests:
+def once_more(verification: VerificationSession, runner: CheckRunner) -> Digests:
     """Each device's digests from a process of its own, one device after the other."""
-    return {device: runner.digests([device])[device] for device in devices}
+    return {device: runner.digests([device])[device] for device in verification.devices}
 
 
 @pytest.fixture(scope="module")
-def all_at_once(devices: tuple[str, ...], runner: CheckRunner) -> Digests:
+def all_at_once(verification: VerificationSession, runner: CheckRunner) -> Digests:
     """Each device's digests from a process of its own, all GPUs at the same time."""
-    gpus = [device for device in devices if device.startswith("gpu")]
+    gpus = [device for device in verification.devices if device.startswith("gpu")]
     if len(gpus) < 2:
         pytest.skip("needs two GPUs")
     return runner.digests(gpus)
 
 
-def test_replay(device: str, check: CheckId, runner: CheckRunner, report_findings: Callable[..., None]) -> None:
+def test_replay(device: str, check: CheckId, runner: CheckRunner, verification: VerificationSession) -> None:
     """Steps repeated from one state give the same bits, dropout on."""
-    report_findings("repeatable", runner.result(device, check))
+    verification.report_findings("repeatable", runner.result(device, check))
 
 
 def test_processes(
-    device: str, precision: str, runner: CheckRunner, once_more: Digests, report_findings: Callable[..., None]
+    device: str, precision: str, runner: CheckRunner, once_more: Digests, verification: VerificationSession
 ) -> None:
     """So they do in another process."""
-    first = runner.result(device, CheckId("replay", precision))
-    report_findings("repeatable", agreement("processes", first, once_more[device][precision], "another process"))
+    first, again = runner.result(device, CheckId("replay", precision)), once_more[device][precision]
+    verification.report_findings("repeatable", agreement("processes", first, again, "another process"))
 
 
 def test_busy(
-    device: str, precision: str, runner: CheckRunner, all_at_once: Digests, report_findings: Callable[..., None]
+    device: str, precision: str, runner: CheckRunner, all_at_once: Digests, verification: VerificationSession
 ) -> None:
     """So they do with all GPUs busy."""
     if device not in all_at_once:
         pytest.skip("needs two GPUs")
     first = runner.result(device, CheckId("replay", precision))
     again = all_at_once[device][precision]
-    report_findings("repeatable", agreement("busy", first, again, "the run with all GPUs busy"))
+    verification.report_findings("repeatable", agreement("busy", first, again, "the run with all GPUs busy"))
 
 
 def test_gpu_bitwise_parity(

@@ -1,7 +1,5 @@
 """Throughput of several devices together, and stragglers among them: two GPUs or more, or parts of a CPU."""
 
-from collections.abc import Callable
-
 import keras
 import pytest
 
@@ -17,9 +15,9 @@ NOT_TENSORFLOW = "it needs tf.distribute, and Keras's backend is another"
 @pytest.fixture(scope="module")
 def scaling_run(verification: VerificationSession) -> ScalingRun:
     """The measurements of all GPUs, or of parts of the CPU; skips, and says why, where there are no two."""
-    config, devices = verification.config, verification.devices
+    config = verification.config
     parts = config.getoption("cpu_replicas")
-    gpus = [device for device in devices if device.startswith("gpu")]
+    gpus = [device for device in verification.devices if device.startswith("gpu")]
     why = NOT_TENSORFLOW if keras.backend.backend() != "tensorflow" else "" if parts or len(gpus) > 1 else NO_TWO_GPUS
     if why:
         verification.lines.append(f"scaling: not run; {why}")
@@ -29,31 +27,31 @@ def scaling_run(verification: VerificationSession) -> ScalingRun:
     return ScalingRun(chosen, parts, deadline=config.getoption("deadline"), seconds=seconds)
 
 
-def test_stragglers(scaling_run: ScalingRun, report_findings: Callable[..., None]) -> None:
+def test_stragglers(scaling_run: ScalingRun, verification: VerificationSession) -> None:
     """No device, of any machine, is over 5 % behind the median at the work that each of them does in an update."""
 
     def find(count: int) -> list[Finding]:
         models = scaling_run.models()
         return find_stragglers(scaling_run.alone(count), scaling_run.images, models, scaling_run.precision)
 
-    report_findings("fast", *scaling_run.findings("stragglers", find, scaling_run.counts[-1:]))
+    verification.report_findings("fast", *scaling_run.findings("stragglers", find, scaling_run.counts[-1:]))
 
 
-def test_all_reduce(scaling_run: ScalingRun, report_findings: Callable[..., None]) -> None:
+def test_all_reduce(scaling_run: ScalingRun, verification: VerificationSession) -> None:
     """The gradients are summed up right, and faster than through the host and once around links of --link-gbps."""
 
     def find(count: int) -> list[Finding]:
         simple = scaling_run.simple_all_reduce_seconds(count)
         return [judge_all_reduce(scaling_run.all_reduces(count), simple, network=scaling_run.network)]
 
-    report_findings("fast", *scaling_run.findings("all-reduce", find, scaling_run.counts[1:]))
+    verification.report_findings("fast", *scaling_run.findings("all-reduce", find, scaling_run.counts[1:]))
 
 
 @pytest.mark.parametrize("kind", ["weak", "strong"])
-def test_scaling(kind: str, scaling_run: ScalingRun, report_findings: Callable[..., None]) -> None:
+def test_scaling(kind: str, scaling_run: ScalingRun, verification: VerificationSession) -> None:
     """An update of 2, 4, … devices or machines takes no longer than computing and an all-reduce."""
 
     def find(count: int) -> list[Finding]:
         return [judge_scaling(scaling_run.point(kind, count))]
 
-    report_findings("fast", *scaling_run.findings("scaling", find, scaling_run.counts[1:]))
+    verification.report_findings("fast", *scaling_run.findings("scaling", find, scaling_run.counts[1:]))
