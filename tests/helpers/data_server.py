@@ -46,13 +46,13 @@ def fill(folder, changed=None):
 
 
 def assert_is_the_data(data):
-    """Hold what was loaded against the stand-ins."""
+    """Compare what was loaded with the stand-ins."""
     for found, expected in zip(itertools.chain(*data), ARRAYS.values(), strict=True):
         np.testing.assert_array_equal(found, expected, strict=True)
 
 
 class Answer(NamedTuple):
-    """What the server says to a request: status 0 is nothing at all; `stalls` and `resets` are after the body.
+    """The server's answer to a request: status 0 is nothing at all; `stalls` and `resets` are after the body.
 
     `length` is announced instead of the body's own; where it is negative, none is. `pause`, in seconds, is before each
     byte.

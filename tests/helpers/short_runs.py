@@ -64,9 +64,9 @@ def short_run(model, folder, *, stop_after=None, recipe=TINY, loader=None, resum
     checkpoints = Checkpoints(folder, **{"every": 4, **dict(settings)})
     stopping = (lambda: next(calls) == stop_after) if stop_after else (lambda: False)
     options |= {"checkpoints": checkpoints, "resume": resume, "stopping": stopping}
-    with Messages() as said:
+    with Messages() as messages:
         try:
             history = train(model, loader or small_loader(), recipe, step=step, progress=False, **options)
         except TrainingStoppedError as error:
             history = error
-    return history, step, said
+    return history, step, messages

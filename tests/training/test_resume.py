@@ -132,7 +132,7 @@ def test_weights_differ_in_their_digest(model):
     assert weights_digest(model) == before
 
 
-def test_loader_that_goes_on(run):
+def test_loader_of_the_run_before(run):
     """A run that resumes with the loader of the run before draws what comes next, and nothing twice."""
     whole, loader = run(resume=False)[0], small_loader()
     run(stop_after=5, loader=loader, resume=False)
@@ -140,7 +140,7 @@ def test_loader_that_goes_on(run):
 
 
 def test_loader_that_has_drawn_before(run):
-    """A run on a loader that had drawn already is gone on from on a new one as if it had, too."""
+    """A run whose loader had drawn before is resumed with a new loader, which then draws what comes next."""
 
     def drawn():
         loader = small_loader()
