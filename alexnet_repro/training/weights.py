@@ -12,7 +12,7 @@ import keras
 import numpy as np
 
 from alexnet_repro.files import atomic_path
-from alexnet_repro.training.weights_file import Variable, read_weights
+from alexnet_repro.training.weights_file import read_weights
 
 SUFFIX = ".weights.h5"
 
@@ -84,12 +84,7 @@ def load_weights(model: keras.Model, path: str | os.PathLike[str]) -> None:
     layers = {layer.name: layer.weights for layer in model.layers if layer.weights}
     if not layers:
         raise ValueError("the model has no weights to load yet; build it first")
-    dtype = keras.backend.standardize_dtype
-    wanted = {
-        name: [Variable(each.name, tuple(each.shape), dtype(each.dtype)) for each in own]
-        for name, own in layers.items()
-    }
-    arrays = read_weights(path, wanted)
+    arrays = read_weights(path, layers)
     for name, own in layers.items():
         for variable, array in zip(own, arrays[name], strict=True):
             variable.assign(array)

@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any
 
 import h5py
 import numpy as np
@@ -28,24 +28,16 @@ class WeightsError(OSError):
     """A file doesn't hold the model's weights; the model is unchanged."""
 
 
-class Variable(NamedTuple):
-    """One of a layer's variables, in the model."""
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: str
-
-
 class _Refused(Exception):  # noqa: N818  # it says why, and becomes a WeightsError
     """Why a readable file is refused."""
 
 
-def read_weights(path: str | os.PathLike[str], wanted: Mapping[str, Sequence[Variable]]) -> dict[str, list[np.ndarray]]:
+def read_weights(path: str | os.PathLike[str], wanted: Mapping[str, Sequence[Any]]) -> dict[str, list[np.ndarray]]:
     """Return each layer's arrays in a weights file, in the order of `wanted`.
 
     The file is Keras 3's `.weights.h5` or `.keras`, or HDF5 as TensorFlow 2.0.0's `save_weights` or `save` wrote it.
     Of a `.keras` archive and of a full model only the arrays are read; no model is built from its configuration.
-    `wanted` has the variables of each layer with weights, by the layer's name, in the model's order.
+    `wanted` has the Keras variables of each layer with weights, by the layer's name, in the model's order.
 
     Raises:
         WeightsError: it can't be read, is none of these, has a Lambda layer, or a layer or variable differs from the
@@ -137,7 +129,7 @@ def _member(group: h5py.Group, name: str) -> Any:
 
 
 def _match(
-    found: Mapping[str, Sequence[Any]], in_order: bool, wanted: Mapping[str, Sequence[Variable]]
+    found: Mapping[str, Sequence[Any]], in_order: bool, wanted: Mapping[str, Sequence[Any]]
 ) -> dict[str, list[np.ndarray]]:
     """Return the arrays of each layer wanted: by name if the names agree, otherwise by order if there is one."""
     if found.keys() != wanted.keys() and not (in_order and len(found) == len(wanted)):
@@ -155,7 +147,7 @@ def _match(
     return {name: [np.asarray(dataset[()]) for dataset in found[theirs]] for name, theirs in pairs.items()}
 
 
-def _compare(layer: str, datasets: Sequence[Any], variables: Sequence[Variable]) -> None:
+def _compare(layer: str, datasets: Sequence[Any], variables: Sequence[Any]) -> None:
     if len(datasets) != len(variables):
         ours = ", ".join(variable.name for variable in variables)
         raise _Refused(f"{layer} has {len(datasets)} variables in the file and {len(variables)} in the model ({ours})")
@@ -163,9 +155,7 @@ def _compare(layer: str, datasets: Sequence[Any], variables: Sequence[Variable])
         if not isinstance(dataset, h5py.Dataset):
             raise TypeError(f"{dataset.name} is no array")
         # Other dtypes are refused: converting would change the weights, or not be possible.
-        for what, there, here in (
-            ("shape ", dataset.shape, variable.shape),
-            ("", str(dataset.dtype), variable.dtype),
-        ):
+        shapes, dtypes = (dataset.shape, tuple(variable.shape)), (str(dataset.dtype), variable.dtype)
+        for what, (there, here) in (("shape ", shapes), ("", dtypes)):
             if there != here:
                 raise _Refused(f"{layer}, variable {variable.name}: {what}{there} in the file, {here} in the model")
