@@ -51,6 +51,7 @@ def test_memory_growth_too_late(monkeypatch: pytest.MonkeyPatch) -> None:
         enable_memory_growth()
 
 
+@pytest.mark.usefixtures("narrow")
 def test_memory_is_freed():
     """A model that was trained and is gone leaves no graph behind, and with it no variables."""
     pytest.importorskip("tensorflow")

@@ -11,6 +11,7 @@ from keras import ops
 from alexnet_repro import build_alexnet, documented, layer_rows, load_weights
 from alexnet_repro.backend import xla_layers
 from alexnet_repro.backend.gradients import with_pullback
+from tests.helpers.models import narrow_layers
 
 # 67: a row and a column are wanting; 68, 224: none; 69, 70: one or two are left over.
 SIDES = [(67, 67), (68, 69), (70, 67), (71, 70), (224, 224)]
@@ -125,8 +126,9 @@ def test_not_a_number_is_kept(place):
 
 @pytest.fixture(scope="module")
 def model():
-    """A small model for XLA, of drawn weights."""
-    return build_alexnet((67, 67, 1), for_xla=True)
+    """A small, narrow model for XLA, of drawn weights."""
+    with narrow_layers():
+        return build_alexnet((67, 67, 1), for_xla=True)
 
 
 def test_model_is_the_documented_one(model):
@@ -139,6 +141,7 @@ def test_model_is_the_documented_one(model):
     assert kinds == [conv, pool, conv, pool, conv, conv, conv, pool]
 
 
+@pytest.mark.usefixtures("narrow")
 @pytest.mark.parametrize("name", ["a.weights.h5", "a.keras"], ids=lambda name: f"file={name}")
 def test_weights_fit_either_way(model, tmp_path, name):
     """Weights that a model for XLA has saved are read by Keras's own layers, which then compute the same."""
@@ -166,6 +169,7 @@ def test_saved_model_is_read_without_this_package(model, tmp_path):
     np.testing.assert_allclose(np.load(tmp_path / "found.npy"), expected, rtol=0, atol=1e-6)
 
 
+@pytest.mark.usefixtures("narrow")
 def test_as_keras_decides(monkeypatch):
     """Unasked, a model is for XLA where Keras would compile it with XLA, and Keras's own elsewhere."""
     for compiles in (True, False):

@@ -151,8 +151,8 @@ def test_what_benchmarks_need(tmp_path, plugins, options, message):
 @pytest.mark.parametrize(
     ("paths", "benchmarks", "tests"),
     [
-        pytest.param(["."], True, True, id="paths=."),
-        pytest.param(["tests/records", "benchmarks"], True, True, id="paths=tests benchmarks", marks=pytest.mark.slow),
+        pytest.param(["tests/records", "benchmarks"], True, True, id="paths=tests benchmarks"),
+        pytest.param(["."], True, True, id="paths=.", marks=pytest.mark.slow),
         pytest.param(["benchmarks", "tests/records"], True, True, id="paths=benchmarks tests", marks=pytest.mark.slow),
         pytest.param([], False, True, id="paths=none", marks=pytest.mark.slow),
         pytest.param([".", "-n2"], True, True, id="paths=. -n2", marks=[pytest.mark.slow, XDIST]),
