@@ -164,7 +164,7 @@ class _Training:
         own = strategy.plan(self.loader, self.recipe, options.precision, shared)
         with strategy.working_together(self.cluster, own, options.worker_timeout, self.recipe) as workers:
             yield workers
-        signal.alarm(options.worker_timeout)  # should TensorFlow wait for lost workers while it shuts down
+        signal.alarm(max(60, options.worker_timeout))  # TensorFlow may wait for lost workers while it shuts down
 
     def _print_result(self, history: "History") -> None:
         recipe, weights = self.recipe, self.options.weights

@@ -47,7 +47,7 @@ class Distribution(Protocol):
         """Return what saves and restores for all workers."""
 
     def stopping(self, stop_request: Callable[[], bool]) -> Callable[[], bool]:
-        """Return what tells after each call of the step whether to stop, given whether this process should."""
+        """Return what `train` calls after each call of the step: whether to stop, given whether this process should."""
 
     def pausing(self) -> AbstractContextManager[None]:
         """Return the context that saving and evaluation run in."""
