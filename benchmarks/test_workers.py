@@ -6,10 +6,11 @@ The tests are those of the devices of one machine, on the measurements of all wo
 import pytest
 
 from alexnet_repro.verify.benchmark.scaling_run import ClusterScalingRun
+from benchmarks import test_scaling as local
 from benchmarks.session import VerificationSession
-from benchmarks.test_scaling import test_all_reduce, test_scaling, test_stragglers  # noqa: F401
 
-ONE_MACHINE = "this is one machine, started by itself; several: --distribute=multiworker on each"
+# In the order in which they run.
+test_stragglers, test_all_reduce, test_scaling = local.test_stragglers, local.test_all_reduce, local.test_scaling
 
 
 @pytest.fixture(scope="module")
@@ -17,7 +18,7 @@ def scaling_run(verification: VerificationSession) -> ClusterScalingRun:
     """The measurements of all workers; skips on one machine by itself."""
     config, group = verification.config, verification.workers
     if group is None:
-        pytest.skip(ONE_MACHINE)
+        pytest.skip("this is one machine, started by itself; several: --distribute=multiworker on each")
     devices = verification.devices
     return ClusterScalingRun(
         group.cluster,
