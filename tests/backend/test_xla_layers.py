@@ -1,7 +1,9 @@
 """The layers in operations for XLA compute what Keras's own do, forward and backward."""
 
+import re
 import subprocess
 import sys
+import zipfile
 
 import keras
 import numpy as np
@@ -154,6 +156,21 @@ def test_weights_fit_either_way(model, tmp_path, name):
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
 
 
+def test_saved_model_names_keras_alone(model, tmp_path):
+    """A whole model that was saved is made of Keras's own classes, and computes the same when it is read."""
+    model.save(tmp_path / "a.keras")
+    with zipfile.ZipFile(tmp_path / "a.keras") as archive:
+        config = archive.read("config.json").decode()
+    assert {each.split(".")[0] for each in re.findall(r'"module": "([^"]*)"', config)} == {"keras"}
+    assert set(re.findall(r'"registered_name": ([^,}]*)', config)) == {"null"}
+    images = np.random.default_rng(1).random((2, 67, 67, 1), np.float32)
+    found, expected = (
+        ops.convert_to_numpy(each(images)) for each in (keras.models.load_model(tmp_path / "a.keras"), model)
+    )
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.slow
 def test_saved_model_is_read_without_this_package(model, tmp_path):
     """A whole model that was saved is Keras's own, to be read where this package isn't, and computes the same."""
     model.save(tmp_path / "a.keras")
