@@ -39,10 +39,14 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+gc.disable()  # until all tests are collected: what is imported stays
+
+
 def pytest_collection_finish():
     """Collecting garbage needn't look at what is imported by now: a million objects, 0.3 s each time."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session", autouse=True)
