@@ -21,6 +21,7 @@ from alexnet_repro import (
 from alexnet_repro.backend.precision import precision
 from alexnet_repro.training.evaluate import evaluation_classifier
 from alexnet_repro.training.schedule import iter_segments
+from tests.helpers.models import narrow_layers
 
 pytestmark = pytest.mark.usefixtures("narrow")
 
@@ -35,11 +36,22 @@ def loader():
     return DataLoader.from_arrays(*synthetic_fashion(64, 40, seed=0), seed=0)
 
 
-@pytest.fixture
-def small():
-    """The documented architecture on images of 67 by 67: quicker to run."""
+@pytest.fixture(scope="module")
+def drawn():
+    """The documented architecture on images of 67 by 67, narrow, and the weights it was given."""
     keras.utils.set_random_seed(0)
-    return build_alexnet((67, 67, 1))
+    with narrow_layers():
+        model = build_alexnet((67, 67, 1))
+    return model, model.get_weights()
+
+
+@pytest.fixture
+def small(drawn):
+    """That model, with those weights at the start of each test."""
+    model, weights = drawn
+    keras.utils.set_random_seed(0)
+    model.set_weights(weights)
+    return model
 
 
 class Counting:

@@ -56,7 +56,7 @@ def by_differences(function, x, dy, step=1e-5):
 @pytest.fixture(scope="module")
 def weights():
     """The reference's weights."""
-    return draw_weights([tuple(weight["shape"]) for weight in REFERENCE["weights_drawn"]])
+    return draw_weights()
 
 
 @pytest.fixture(scope="module")
