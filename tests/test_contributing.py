@@ -1,5 +1,6 @@
 """What CONTRIBUTING.md says of the code is what the code is."""
 
+import ast
 import importlib.util
 import re
 import tomllib
@@ -41,6 +42,27 @@ def test_path_exists(path):
 def test_names_are_where_the_table_says(path, name):
     """Whatever the table of places names is defined in that file."""
     assert re.search(rf"\b(def|class) {name}\b|^{name}\b", (ROOT / "alexnet_repro" / path).read_text(), re.MULTILINE)
+
+
+def public_names(tree):
+    """Return what a module defines at its top level, without what begins with an underscore."""
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            yield node.name
+        for target in node.targets if isinstance(node, ast.Assign) else ():
+            yield from (
+                each.id for each in ast.walk(target) if isinstance(each, ast.Name) and isinstance(each.ctx, ast.Store)
+            )
+
+
+def test_public_names_are_unique():
+    """No two modules of the package define one name, but for `logger` and the child processes' `main`."""
+    places = {}
+    for path in (ROOT / "alexnet_repro").rglob("*.py"):
+        for name in public_names(ast.parse(path.read_text(encoding="utf-8"))):
+            if not name.startswith("_"):
+                places.setdefault(name, []).append(path.name)
+    assert {name for name, paths in places.items() if len(paths) > 1} == {"logger", "main"}
 
 
 def phrases():

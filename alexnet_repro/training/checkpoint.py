@@ -31,7 +31,7 @@ from alexnet_repro.training.weights_file import DAMAGE
 logger = logging.getLogger(__name__)
 
 PATTERN = "update-*.npz"
-DESCRIPTION = "description"
+DESCRIPTION_KEY = "description"
 FORMAT = 3
 
 
@@ -96,7 +96,7 @@ class Store:
         arrays |= {"losses": history.losses, "accuracies": history.accuracies}
         description = {"format": FORMAT, "identity": dict(self.identity), "versions": _versions(), **history.as_data()}
         description["sha256"] = arrays_digest(sorted(arrays.items()))
-        arrays[DESCRIPTION] = np.frombuffer(json.dumps(description).encode(), np.uint8)
+        arrays[DESCRIPTION_KEY] = np.frombuffer(json.dumps(description).encode(), np.uint8)
         try:
             with atomic_path(path, suffix=path.suffix) as tmp_path:
                 with tmp_path.open("wb") as file:
@@ -146,7 +146,7 @@ class Store:
         try:
             with np.load(path, allow_pickle=False) as archive:
                 arrays = {name: archive[name] for name in archive.files}
-            description = json.loads(arrays.pop(DESCRIPTION).tobytes())
+            description = json.loads(arrays.pop(DESCRIPTION_KEY).tobytes())
             intact = description["sha256"] == arrays_digest(sorted(arrays.items()))
         except DAMAGE as error:
             raise _UnusableError(f"corrupt ({' '.join(str(error).split())[:100]})") from error

@@ -33,7 +33,7 @@ LESSER: dict[str, tuple[int | None, ...]] = {
     r"\bH20\b": (128, 128, 256, 512, 512),
     r"\bGTX 16\d\d\b": (64, 64, None, None, None),
 }
-PRECISIONS = ("float32", "tf32", "mixed_float16", "mixed_bfloat16")
+DATASHEET_PRECISIONS = ("float32", "tf32", "mixed_float16", "mixed_bfloat16")
 PCIE_BYTES = {1: 0.25e9, 2: 0.5e9, 3: 0.985e9, 4: 1.969e9, 5: 3.938e9, 6: 7.563e9}  # per lane, each way
 # Operations (two per multiply-add) per clock and core: the least of what has the instructions.
 CPU_FLOAT32 = (("avx512f", 32), ("fma", 16), ("avx", 8), ("sse2", 4))
@@ -65,7 +65,7 @@ def of_gpu(gpu: Gpu) -> Nominal:
     cores, *wide = lesser or MULTIPROCESSORS.get(gpu.capability or (), (None,))
     if cores and gpu.cores and gpu.max_clock:
         rate = 2 * gpu.cores / cores * gpu.max_clock * 1e6
-        matmul = {name: rate * each for name, each in zip(PRECISIONS, wide, strict=True) if each}
+        matmul = {name: rate * each for name, each in zip(DATASHEET_PRECISIONS, wide, strict=True) if each}
     memory = None
     if gpu.max_memory_clock and gpu.memory_bus:
         memory = gpu.max_memory_clock * 1e6 * 2 * gpu.memory_bus / 8

@@ -26,7 +26,7 @@ from alexnet_repro.verify.benchmark.noise import MAX_ROUNDS, thinned
 from alexnet_repro.verify.benchmark.tolerances import first_error
 from alexnet_repro.verify.doctor.fingerprint import boot_of
 
-SCHEMA = 1
+REFERENCE_SCHEMA = 1
 COLLECTING = "ALEXNET_REPRO_COLLECTING"  # set in a process that records timings: it compares nothing, starts no others
 _Seconds = Annotated[float, Field(gt=0, strict=True, allow_inf_nan=False)]
 _Rounds = Annotated[Sequence[_Seconds], Field(min_length=1, max_length=MAX_ROUNDS)]
@@ -96,8 +96,8 @@ def read_reference(path: Path) -> Reference | None:
     """Return the reference in a file; None if there is no file. A ValueError names a file that isn't one of ours."""
     try:
         content = json.loads(path.read_text())
-        if (schema := content.pop("schema")) != SCHEMA:
-            raise ValueError(f"schema {schema}, not {SCHEMA}")  # noqa: TRY301 - named as what pydantic refuses is
+        if (schema := content.pop("schema")) != REFERENCE_SCHEMA:
+            raise ValueError(f"schema {schema}, not {REFERENCE_SCHEMA}")  # noqa: TRY301 - named as what pydantic refuses is
         return _REFERENCE.validate_python(content)
     except FileNotFoundError:
         return None
@@ -113,7 +113,7 @@ def write_reference(path: Path, reference: Reference) -> None:
         _REFERENCE.validate_python(content)
     except ValidationError as error:
         raise ValueError(f"no reference is made of these timings: {first_error(error)}") from error
-    atomic_write(path, json.dumps({"schema": SCHEMA, **content}, indent=1) + "\n")
+    atomic_write(path, json.dumps({"schema": REFERENCE_SCHEMA, **content}, indent=1) + "\n")
 
 
 def run_processes(

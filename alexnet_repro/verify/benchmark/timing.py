@@ -12,7 +12,7 @@ from alexnet_repro.verify.finding import CaseName, Finding, Number, Status
 
 # The two rounds that end in reading a result back overlap by at most one: a timing below half of their seconds per
 # round would have been done before the device was.
-UNFINISHED = 0.5
+MIN_READ_BACK_RATIO = 0.5
 MAX_PARITY_GAP = 0.05
 MAX_TREND_CHANCE = 1 / 30_000  # by which a trend is seen in timings without one; of fewer than 8 rounds none is
 MAX_DECAY = 1.1
@@ -106,8 +106,8 @@ def valid(timing: Timing) -> Finding:
 def synchronized(timing: Timing) -> Finding:
     """The clock was stopped after the device was done."""
     ratio = timing.median / timing.read_back
-    found = Finding("synchronized", "PASS", timing.case, number=ratio, bound=UNFINISHED)
-    if ratio >= UNFINISHED:
+    found = Finding("synchronized", "PASS", timing.case, number=ratio, bound=MIN_READ_BACK_RATIO)
+    if ratio >= MIN_READ_BACK_RATIO:
         return found
     return replace(
         found,

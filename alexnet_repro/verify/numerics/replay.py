@@ -18,7 +18,7 @@ from alexnet_repro.training.recipe import Recipe
 from alexnet_repro.training.train_step import best_train_step
 
 # Momentum keeps each step's gradient, exactly: after the first step the velocity is -gradient / 128.
-LEARNING_RATE, MOMENTUM = 2.0**-7, 0.5
+REPLAY_RATE, REPLAY_MOMENTUM = 2.0**-7, 0.5
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Replay:
         with on_device(device), numerics(precision):
             keras.utils.set_random_seed(seed)
             self.model = build_alexnet((side, side, 1), kernel_initializer="he_normal")
-            self.optimizer = keras.optimizers.SGD(LEARNING_RATE, momentum=MOMENTUM)
+            self.optimizer = keras.optimizers.SGD(REPLAY_RATE, momentum=REPLAY_MOMENTUM)
             self.train_step = best_train_step(self.model, loader, recipe, optimizer=self.optimizer)
             self._state = [(variable, _array(variable)) for variable in self.train_step.variables]
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from alexnet_repro.verify.benchmark.timing import Timing
 from alexnet_repro.verify.report.run_record import RunRecord
 
-MIN_ROUNDS = 5  # of four, even the fastest and the slowest leave the median out in one run of eight
+MIN_ROUNDS_TO_COMPARE = 5  # of four, even the fastest and the slowest leave the median out in one run of eight
 RESAMPLES = 10_000
 
 
@@ -67,7 +67,7 @@ def compare_case(first: Timing, second: Timing, *, invalid: bool = False) -> Rat
     if invalid or not (np.isfinite(times).all() and (times > 0).all()):
         return Ratio(first, second)
     ratio = second.median / first.median
-    if min(len(first.rounds), len(second.rounds)) < MIN_ROUNDS:
+    if min(len(first.rounds), len(second.rounds)) < MIN_ROUNDS_TO_COMPARE:
         return Ratio(first, second, ratio)
     random = np.random.default_rng(0)
     under, over = (_medians(each.rounds, random) for each in (first, second))

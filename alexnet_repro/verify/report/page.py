@@ -28,7 +28,7 @@ def write_report(record: RunRecord, folder: Path) -> list[Path]:
         "rooflines": plots.rooflines(record.timings, record.calibrations, record.invalid),
         "references": plots.against_reference(found),
         "steps": plots.step_times(record.timings),
-        "curves": plots.learning(found),
+        "curves": plots.learning_curves(found),
     }
     passed = {name: [each for each in group if each.status == "PASS"] for name, group in record.findings.items()}
     not_run = [name for name, group in record.findings.items() if not group]

@@ -25,7 +25,7 @@ from alexnet_repro.verify.doctor.gpus import describe_throttling
 from alexnet_repro.verify.finding import Finding, Number
 from alexnet_repro.verify.report import text as wording
 
-WIDTH = 3.39  # inches: the 360 CSS pixels of a narrow phone, without its margins
+PHONE_WIDTH = 3.39  # inches: the 360 CSS pixels of a narrow phone, without its margins
 LETTERS = 32  # in a line of text
 LINE = 0.27  # inches
 INK = "#1b1f24"
@@ -251,7 +251,7 @@ def step_times(timings: Sequence[Timing]) -> Iterator[Named]:
 
 
 @_drawings
-def learning(findings: Sequence[Finding]) -> Iterator[Named]:
+def learning_curves(findings: Sequence[Finding]) -> Iterator[Named]:
     """Return the learning curves of findings that hold losses (`alexnet_repro.verify.checks.learning`)."""
     for each in findings:
         kept = each.data.get("losses"), each.data.get("accuracies"), [each.data.get("batch")]
@@ -314,7 +314,7 @@ def _figure(height: float, title: str = "") -> Figure:
     from matplotlib.figure import Figure
 
     title = _wrapped(title)
-    figure = Figure(figsize=(WIDTH, height + LINE * len(title.splitlines())), layout="constrained")
+    figure = Figure(figsize=(PHONE_WIDTH, height + LINE * len(title.splitlines())), layout="constrained")
     figure.suptitle(title, x=0, ha="left")
     return figure
 

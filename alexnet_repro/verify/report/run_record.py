@@ -14,7 +14,7 @@ from alexnet_repro.files import atomic_write
 from alexnet_repro.verify.benchmark.timing import Calibration, Timing
 from alexnet_repro.verify.finding import GROUPS, Finding, Status, overall, verdicts
 
-SCHEMA = 2
+RESULTS_SCHEMA = 2
 RERUN = "make a new one: pytest benchmarks"
 INVALIDATING = ("valid", "synchronized", "no_thermal_drift")  # a timing that fails one is no measurement
 # Control characters except tab and new line, surrogates, and Unicode's noncharacters.
@@ -93,7 +93,7 @@ class RunRecord:
         """Return what the file holds, as JSON can hold it."""
         verdict = {"verdict": overall(self.findings), "verdicts": verdicts(self.findings)}
         found = {"findings": self.findings, "timings": self.timings, "calibrations": self.calibrations}
-        content = {"schema": SCHEMA, "complete": self.complete, **verdict, "machine": self.machine, **found}
+        content = {"schema": RESULTS_SCHEMA, "complete": self.complete, **verdict, "machine": self.machine, **found}
         return {name: _as_json(value) for name, value in content.items()}
 
     def write(self, *, complete: bool = False) -> None:
@@ -135,8 +135,12 @@ def from_data(path: Path, content: Any) -> RunRecord:
     """
     if not isinstance(content, dict):
         raise UnreadableError(f"{path} isn't a results file, but other JSON; name a results.json")
-    if (schema := content.get("schema")) != SCHEMA:
-        known = f"its schema is {schema!r}, this version reads {SCHEMA}" if "schema" in content else "it has no schema"
+    if (schema := content.get("schema")) != RESULTS_SCHEMA:
+        known = (
+            f"its schema is {schema!r}, this version reads {RESULTS_SCHEMA}"
+            if "schema" in content
+            else "it has no schema"
+        )
         raise UnreadableError(f"{path} can't be read: {known}; read it with the version that wrote it, or {RERUN}")
     try:
         # As JSON again: there, strict validation takes an object for a dataclass, and `true` for no number.

@@ -16,7 +16,7 @@ from alexnet_repro.verify.report.compare_runs import Comparison
 from alexnet_repro.verify.report.run_record import RunRecord
 from alexnet_repro.verify.report.text import NONE, percent, quantity, seconds
 
-WIDTH = 100  # characters of a terminal
+TERMINAL_WIDTH = 100  # characters of a terminal
 # Headings of columns that aren't numbers, besides the first.
 WORDS = ("output shape", "verdict", "checks", "note", "bottleneck", "B is")
 CONDITIONS = {
@@ -38,7 +38,7 @@ class TextTable(NamedTuple):
     rows: Sequence[Sequence[str]]
 
     def __str__(self) -> str:
-        """Return aligned lines of at most `WIDTH` characters, without colours; long names are wrapped."""
+        """Return aligned lines of at most `TERMINAL_WIDTH` characters, without colours; long names are wrapped."""
         if not self.rows:
             return ""
         grid = rich.table.Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="")
@@ -47,7 +47,9 @@ class TextTable(NamedTuple):
             grid.add_column(Text(heading), justify=justify, no_wrap=place > 0, overflow="fold")
         for row in self.rows:
             grid.add_row(*map(Text, row))
-        console = rich.console.Console(file=io.StringIO(), width=WIDTH, color_system=None, force_terminal=False)
+        console = rich.console.Console(
+            file=io.StringIO(), width=TERMINAL_WIDTH, color_system=None, force_terminal=False
+        )
         with console.capture() as captured:
             console.print(grid)
         return "\n".join(line.rstrip() for line in captured.get().splitlines())

@@ -52,7 +52,7 @@ from alexnet_repro.verify.numerics.oracle import EXACT_LOSSES
 from alexnet_repro.verify.report.plots import learning_curve
 
 RECORD, CURVE = "record.json", "learning_curve.svg"
-NUMBERS = re.compile(r"\[\s+(-?\d[^\[\]{}\"]*?)\s+\]")
+BROKEN_ARRAY = re.compile(r"\[\s+(-?\d[^\[\]{}\"]*?)\s+\]")
 # Options of one machine, or of how the record was made: repeating the training takes others.
 LEFT_OUT = ("--resume", "--record", "--note", "--weights", "--checkpoints", "--data-dir")
 LAYER_SETTINGS = ("filters", "kernel_size", "pool_size", "strides", "padding", "units", "activation", "rate")
@@ -239,4 +239,4 @@ def write_record(folder: Path, record: Mapping[str, Any], curve: str) -> Path:
 def formatted(record: Mapping[str, Any]) -> str:
     """Return a record as JSON, lists of numbers filled into lines."""
     text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False)
-    return NUMBERS.sub(lambda found: f"[{textwrap.fill(' '.join(found[1].split()), 100)}]", text) + "\n"
+    return BROKEN_ARRAY.sub(lambda found: f"[{textwrap.fill(' '.join(found[1].split()), 100)}]", text) + "\n"

@@ -356,7 +356,7 @@ def test_throttling_is_marked_and_named(reasons, shown):
 
 def test_curve_of_a_check():
     """The losses and accuracies that the check kept are drawn, over images."""
-    (drawing,) = plots.learning([learned(batch=20, losses=[2.0, 1.0, 0.5], accuracies=[0.1, 0.5, 1.0])])
+    (drawing,) = plots.learning_curves([learned(batch=20, losses=[2.0, 1.0, 0.5], accuracies=[0.1, 0.5, 1.0])])
     assert drawing.name == "learning-gpu-1-tf32"
     assert drawing.description == "Loss and accuracy of gpu:1, tf32 over 60 images, 3 updates"
     assert {each for each in texts(drawing) if each[0].isalpha()} == {"images seen", "gpu:1, tf32: loss", "accuracy"}
@@ -379,7 +379,7 @@ def test_curve_of_a_check():
 )
 def test_curve_of_any_finding(data, drawn):
     """What a file holds instead of numbers has no curve; a loss that isn't finite is a gap."""
-    assert [lines(each)[0] for each in plots.learning([learned(**data)])] == drawn
+    assert [lines(each)[0] for each in plots.learning_curves([learned(**data)])] == drawn
 
 
 def test_whole_training_has_running_means():
