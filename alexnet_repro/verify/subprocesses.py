@@ -63,7 +63,7 @@ def answers(
             raise NoAnswerError(how, _tail(log))
 
 
-def each(
+def answer_each(
     module: str,
     arguments: Sequence[str],
     names: Sequence[str],

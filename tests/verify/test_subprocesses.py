@@ -2,7 +2,7 @@
 
 import pytest
 
-from alexnet_repro.verify.subprocesses import NoAnswerError, answers, each
+from alexnet_repro.verify.subprocesses import NoAnswerError, answer_each, answers
 
 SCRIPT = """\
 import json, os, signal, sys, time
@@ -31,7 +31,7 @@ def child(tmp_path):
 def test_child_that_dies_is_an_answer(child):
     """Every name is answered in order: what kills the child is that name's error, and the rest are still answered."""
     names = ["a", "crash", "b", "leave", "exit", "c"]
-    found = list(each("child_for_test", [], names, 60, child))
+    found = list(answer_each("child_for_test", [], names, 60, child))
     assert [name for name, _ in found] == names
     assert [answer.get("name") or answer["error"] for _, answer in found] == [
         "a",

@@ -18,7 +18,7 @@ from alexnet_repro.verify.checks.config import CheckConfig
 from alexnet_repro.verify.checks.registry import CheckId, attributed, crashed, expand, run_check
 from alexnet_repro.verify.doctor.environment import Environment
 from alexnet_repro.verify.finding import Finding
-from alexnet_repro.verify.subprocesses import each
+from alexnet_repro.verify.subprocesses import answer_each
 
 
 class CheckRunner:
@@ -120,7 +120,7 @@ def run_in_child(
     """
     config_there = replace(config, device=f"{config.device.partition(':')[0]}:0")
     options = json.dumps({"deterministic": deterministic, "config": asdict(config_there)})
-    for name, answer in each(__name__, [options], [str(check) for check in checks], deadline, environ):
+    for name, answer in answer_each(__name__, [options], [str(check) for check in checks], deadline, environ):
         check, log = CheckId.parse(name), answer.pop("log", "")
         finding = Finding(**answer) if "status" in answer else crashed(check.check, answer["error"], log)
         yield replace(finding, device=config.device, precision=check.precision)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from alexnet_repro.verify.subprocesses import each
+from alexnet_repro.verify.subprocesses import answer_each
 
 MAX_ERROR = 0.5  # of sums of whole numbers up to 63
 _ERROR_LINE = re.compile(
@@ -36,7 +36,7 @@ def probe_device(device: str, deadline: float, environ: Mapping[str, str] | None
     """
     verbose = {"TF_CPP_MIN_LOG_LEVEL": "0", "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
     first = device.partition(":")[0] + ":0"
-    for check, answer in each(__name__, [first], list(PROBES), deadline, {**verbose, **(environ or {})}):
+    for check, answer in answer_each(__name__, [first], list(PROBES), deadline, {**verbose, **(environ or {})}):
         error, seconds, data = answer.get("error"), answer.get("seconds", 0.0), answer.get("data", {})
         yield ProbeResult(device, check, error, seconds, data, error_lines(answer.get("log", "")))
         if check in ("import", "devices") and error:

@@ -19,7 +19,7 @@ from typing import Any
 from packaging.requirements import Requirement as Parsed
 from packaging.utils import canonicalize_name
 
-from alexnet_repro.verify.subprocesses import each as each_answer
+from alexnet_repro.verify.subprocesses import answer_each
 
 FAMILY = ("tensorflow", "tf-nightly", "intel-tensorflow")  # distributions of TensorFlow begin with one of these
 DRIVER = "the NVIDIA driver"
@@ -139,7 +139,7 @@ def read_libraries(tensorflow_folder: str, cuda_major: int, deadline: float) -> 
     """Load each library as TensorFlow does, in a child process."""
     wheels = LIBRARIES.get(cuda_major, {})
     paths = [str(find(name, wheel, Path(tensorflow_folder))) for name, wheel in wheels.items()]
-    answers = each_answer(__name__, [], paths, deadline)
+    answers = answer_each(__name__, [], paths, deadline)
     for (name, wheel), (path, answer) in zip(wheels.items(), answers, strict=True):
         yield Library(name, wheel, path, answer.get("error"))
 

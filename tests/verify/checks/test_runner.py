@@ -216,7 +216,9 @@ def test_child_sees_its_device_alone(children, visible, device, shown):
 def test_child_that_is_killed_is_one_failure(monkeypatch, tmp_path):
     """What kills the child is that check's failure, with what was logged; another child runs the rest."""
     (tmp_path / "child_for_test.py").write_text(SCRIPT)
-    monkeypatch.setattr(module, "each", lambda _module, *arguments: subprocesses.each("child_for_test", *arguments))
+    monkeypatch.setattr(
+        module, "answer_each", lambda _module, *arguments: subprocesses.answer_each("child_for_test", *arguments)
+    )
     config, environ = replace(CONFIG, device="gpu:3"), {"PYTHONPATH": str(tmp_path)}
     checks = [SHAPES, IMAGE_LABELS, LAYERS]
     found = list(run_in_child(config, checks, deterministic=True, deadline=60, environ=environ))

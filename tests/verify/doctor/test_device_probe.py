@@ -40,7 +40,7 @@ def test_gpu_is_the_only_one_its_process_sees(monkeypatch, device, first):
         started.append((arguments, environ["CUDA_VISIBLE_DEVICES"]))
         return ((name, {"error": "not seen" if name == "devices" else None}) for name in names)
 
-    monkeypatch.setattr(device_probe, "each", each_of)
+    monkeypatch.setattr(device_probe, "answer_each", each_of)
     found = list(probe_device(device, 1, {"CUDA_VISIBLE_DEVICES": "3"}))
     assert started == [([first], "3")]
     assert [(result.device, result.check) for result in found] == [(device, "import"), (device, "devices")]
