@@ -54,6 +54,11 @@ def pytest_collection_finish():
     gc.enable()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest test begins first: at the end of a run by two workers, the other one would wait for it."""
+    items.sort(key=lambda item: item.path.name != "test_accuracy.py")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _full_float32() -> Iterator[None]:
     """Correctness is checked with all 24 bits: TensorFloat-32 off."""
