@@ -65,11 +65,12 @@ class TensorFlowTrainStep:
         self._compiled_preprocess, self._compiled_update = self._preprocess, self._update_replica
         if self._replicas == 1:
             # A graph within a graph can't wait for other replicas; Keras compiles none with XLA then, either.
-            self._compiled_preprocess = tf.function(self._preprocess, jit_compile=True)  # one pass, on a CPU as well
-            self._compiled_update = tf.function(self._update_replica, jit_compile=self.classifier.jit_compile)
+            graph = partial(tf.function, autograph=False)  # no Python control flow to convert, which takes its time
+            self._compiled_preprocess = graph(self._preprocess, jit_compile=True)  # one pass, on a CPU as well
+            self._compiled_update = graph(self._update_replica, jit_compile=self.classifier.jit_compile)
         else:
             per_replica_dropout(model)
-        self._compiled_updates = tf.function(self._run_updates, input_signature=signature)
+        self._compiled_updates = tf.function(self._run_updates, input_signature=signature, autograph=False)
 
     def __call__(self, indices: np.ndarray) -> tuple[Any, Any]:
         """Make the updates; float32 tensors, which a GPU may still be computing."""
