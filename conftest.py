@@ -67,7 +67,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str) -> str | None:
     """Return an id of `argument=value` pairs, by which results are compared."""
-    return f"{argname}={val}" if isinstance(val, str | int | float) else None
+    values = val if isinstance(val, tuple | list) else (val,)
+    if all(isinstance(each, str | int | float | None) for each in values):
+        return f"{argname}={' '.join(map(str, values))}"
+    return None
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:

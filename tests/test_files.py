@@ -79,7 +79,7 @@ def test_written_to_the_disk_before_it_gets_its_name(tmp_path, monkeypatch):
         ({"a": {"b": 1}}, {"a": 2}, [("a", {"b": 1}, 2)]),
         ({"a": [1, 2]}, {"a": [1, 3]}, [("a", [1, 2], [1, 3])]),
     ],
-    ids=["none", "inner", "missing", "kind", "list"],
+    ids=[f"differs={what}" for what in ("nothing", "inner value", "names", "kind", "list")],
 )
 def test_nested_differences(there, here, expected):
     """Differences are named by their keys, with both values; a key that is missing has None."""

@@ -96,7 +96,7 @@ def test_commands_shown_in_help_are_right(tmp_path, monkeypatch):
         ("evaluate --samples=0", "--samples"),
         ("evaluate --samples", "--samples"),
     ],
-    ids=lambda value: value[:40] or "nothing",
+    ids=lambda value: f"given={value[:40]}",
 )
 def test_wrong_arguments(capsys, arguments, culprit):
     """Wrong arguments exit 2 with one line on stderr that names what is wrong and where help is."""

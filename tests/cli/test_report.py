@@ -77,9 +77,7 @@ def test_unwritable(tmp_path, capsys):
     assert err.startswith(f"python -m alexnet_repro: {path / 'below/report.html'} can't be written: ")
 
 
-@pytest.mark.parametrize(
-    "arguments", [pytest.param([], id="files=0"), pytest.param(["a", "b", "c"], id="files=3"), ["a", "--output=b"]]
-)
+@pytest.mark.parametrize("arguments", [[], ["a", "b", "c"], ["a", "--output=b"]])
 def test_wrong_arguments(capsys, arguments):
     """No file, three files or another option exit 2 with one line that says where help is."""
     with pytest.raises(SystemExit) as exited:

@@ -201,9 +201,7 @@ def test_log_messages(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.usefixtures("reached")
-@pytest.mark.parametrize(
-    ("options", "times"), [([], 1), (["--nondeterministic"], 0)], ids=["default", "nondeterministic"]
-)
+@pytest.mark.parametrize(("options", "times"), [([], 1), (["--nondeterministic"], 0)])
 def test_determinism(tmp_path, monkeypatch, options, times):
     """GPUs are set to deterministic kernels, unless the option allows others."""
     calls = []

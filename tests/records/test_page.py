@@ -39,7 +39,7 @@ def test_page_without_a_record(name):
     assert "not run yet" not in make_page.page(ALL)
 
 
-@pytest.mark.parametrize("names", [[], ["epoch_softmax_128"], ["quick_seed3"], ["documented_softmax"]], ids=str)
+@pytest.mark.parametrize("names", [[], ["epoch_softmax_128"], ["quick_seed3"], ["documented_softmax"]])
 def test_page_of_a_few_records(names):
     """Whatever records there are, each figure and claim of the document has its line."""
     text = make_page.page({name: ALL[name] for name in names})
@@ -238,7 +238,6 @@ def test_document_on_a_gpu():
         ((300,), "\nNowhere are both reproduced."),
         ((30, 300), "Accuracy comes 30 updates after the loss."),
     ],
-    ids=str,
 )
 def test_which_figure_comes_first(later, expected):
     """The page says by how many updates, and leaves out a figure that is never passed."""

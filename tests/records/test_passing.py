@@ -23,8 +23,8 @@ from tests.helpers.records import measured, record
         ([-1.2, -0.6, -0.2], -0.5, 904),
     ],
     ids=[
-        *("between=2 and 3", "between=1 and 2", "at=2", "never", "at=1", "before=1"),
-        *("again=later", "again=not", "flat before", "negative"),
+        *("between=2 and 3", "between=1 and 2", "at=2", "at=never", "at=1", "before=1"),
+        *("again=later", "again=not", "before=flat", "values=negative"),
     ],
 )
 def test_first_reached(values, level, expected):
@@ -51,7 +51,7 @@ def test_passed():
         (measured((1_876, 0.80, 0.70), (2_876, 0.90, 0.60)), []),
         (measured((1_876, 0.8395, 0.4867)), [(1_876, 1_876)]),
     ],
-    ids=["rising=accuracy", "falling=loss", "apart", "one"],
+    ids=["rising=accuracy", "falling=loss", "passed=apart", "measured=once"],
 )
 def test_both_reproduced(found, expected):
     """Both figures have to be inside their bands after one and the same number of updates."""

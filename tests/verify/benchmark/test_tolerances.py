@@ -79,7 +79,6 @@ def test_missing_file_is_named(tmp_path):
         ("resizes", (0.03, 0.10)),
         ("redraw_train[batch=128]", (0.03, 0.10)),
     ],
-    ids="case={0}".format,
 )
 def test_last_match_holds(case, tolerance):
     """Of the overrides that match a whole name the last holds, for each tolerance; brackets stand for themselves."""

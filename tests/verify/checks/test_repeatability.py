@@ -61,7 +61,6 @@ MODELS = {"gpu:0": "Tesla T4", "gpu:1": "NVIDIA H100", "gpu:2": "NVIDIA H100", "
         ("gpu:1", ["cpu:0", *MODELS], "gpu:1"),
         ("cpu:0", ["cpu:0", *MODELS], "cpu:0"),
     ],
-    ids=lambda value: "+".join(value) if isinstance(value, list) else value,
 )
 def test_reference_gpu(device, devices, first):
     """A GPU is compared with the first checked one of its own model, whichever are checked; else with itself."""

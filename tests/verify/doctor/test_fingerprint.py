@@ -119,7 +119,6 @@ def test_kind_of_processor(tmp_path, cpuinfo, found):
         ("gpu:0", "Tesla T4"),
         ("cpu:0", "AMD EPYC cpu family 25 model 17, 6 processors"),
     ],
-    ids="device={0}".format,
 )
 def test_kind_of_device(tmp_path, monkeypatch, device, kind):
     """A GPU's name is its product's, a CPU's its model and the number of processors that this process may use."""
@@ -150,7 +149,7 @@ def test_start_of_a_virtual_machine(tmp_path, device, flags, boot):
     ("device", "here", "names"),
     [("cpu:0", CPU, "cpu packages python settings threads"),
      ("gpu:0", box(T4), "capability cpu driver gpu packages python settings threads")],
-    ids="device={0}".format,
+    ids=["device=cpu:0", "device=gpu:0"],
 )  # fmt: skip
 def test_environment_that_decides_speed(device, here, names, monkeypatch):
     """Packages, settings, threads and processor, for a GPU its driver too; as a file gives it back."""

@@ -204,7 +204,8 @@ def test_full_disk_is_a_line(tmp_path, monkeypatch):
     assert len(list(tmp_path.iterdir())) == 3
 
 
-@pytest.mark.parametrize("error", [ImportError("No module named 'x'"), RuntimeError("two\nlines"), ValueError()])
+@pytest.mark.parametrize("error", [ImportError("No module named 'x'"), RuntimeError("two\nlines"), ValueError()],
+                         ids=lambda error: f"error={type(error).__name__}")  # fmt: skip
 def test_any_error_is_a_line(tmp_path, monkeypatch, error):
     """Any error in drawing is one line, too: how a run is drawn doesn't change its outcome."""
 

@@ -34,7 +34,7 @@ page.onload = () => {
 @pytest.mark.parametrize("width", [360, 390, 1200])
 @pytest.mark.parametrize(
     ("content", "verdict"),
-    [pytest.param(FAILED, "✗ FAIL", id="FAIL"), pytest.param(EVERYTHING, "✓ PASS", id="PASS")],
+    [pytest.param(FAILED, "✗ FAIL", id="verdict=FAIL"), pytest.param(EVERYTHING, "✓ PASS", id="verdict=PASS")],
 )
 def test_page_in_a_browser(tmp_path, width, content, verdict):
     """On a phone and on a screen, the verdict is there, nothing overflows sideways, no letter is below 16 pixels."""

@@ -72,7 +72,7 @@ def test_fields_of_other_versions(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "verdict"),
     [
-        pytest.param({}, "PASS", id="nothing"),
+        pytest.param({}, "PASS", id="changed=nothing"),
         pytest.param({"complete": False}, "INCONCLUSIVE", id="complete=False"),
         pytest.param({"verdict": "INCONCLUSIVE"}, "INCONCLUSIVE", id="verdict=INCONCLUSIVE"),
         pytest.param({"verdict": "FAIL"}, "FAIL", id="verdict=FAIL"),
@@ -94,7 +94,7 @@ def judged(check, case, status="FAIL"):
 @pytest.mark.parametrize(
     ("changes", "invalid"),
     [
-        pytest.param({}, False, id="nothing"),
+        pytest.param({}, False, id="changed=nothing"),
         pytest.param({"timings": [timing(fault="its loss is nan")]}, True, id="fault=given"),
         pytest.param({"fast": [judged("synchronized", CASE)]}, True, id="synchronised=FAIL"),
         pytest.param({"fast": [judged("valid", CASE)]}, True, id="valid=FAIL"),

@@ -82,7 +82,9 @@ def test_empty_table_is_no_text():
     assert str(throughput_table([])) == ""
 
 
-@pytest.mark.parametrize("environment", [{}, {"NO_COLOR": "1"}, {"FORCE_COLOR": "1"}, {"COLUMNS": "40"}])
+@pytest.mark.parametrize(
+    "environment", [{}, {"NO_COLOR": "1"}, {"FORCE_COLOR": "1"}, {"COLUMNS": "40"}], ids="set={}".format
+)
 def test_lines_are_plain_and_fit(monkeypatch, environment):
     """Whatever the terminal, there are no colours nor markup, and long names are wrapped at 100 columns."""
     for name, value in environment.items():
