@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -148,26 +149,26 @@ def test_what_benchmarks_need(tmp_path, plugins, options, message):
     assert len(str(error.value).splitlines()) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("paths", "benchmarks", "tests"),
     [
         pytest.param(["tests/records", "benchmarks"], True, True, id="paths=tests benchmarks"),
-        pytest.param(["."], True, True, id="paths=.", marks=pytest.mark.slow),
-        pytest.param(["benchmarks", "tests/records"], True, True, id="paths=benchmarks tests", marks=pytest.mark.slow),
-        pytest.param([], False, True, id="paths=none", marks=pytest.mark.slow),
-        pytest.param([".", "-n2"], True, True, id="paths=. -n2", marks=[pytest.mark.slow, XDIST]),
-        pytest.param(
-            ["benchmarks/test_resize.py::test_resize"], True, False, id="paths=one test", marks=pytest.mark.slow
-        ),
+        pytest.param(["."], True, True, id="paths=."),
+        pytest.param(["benchmarks", "tests/records"], True, True, id="paths=benchmarks tests"),
+        pytest.param([], False, True, id="paths=none"),
+        pytest.param([".", "-n2"], True, True, id="paths=. -n2", marks=XDIST),
+        pytest.param(["benchmarks/test_resize.py::test_resize"], True, False, id="paths=one test"),
     ],
 )
 def test_everything_can_be_collected(paths, benchmarks, tests):
-    """Tests and benchmarks are collected together, whatever the order of arguments; benchmarks are last, ids unique."""
+    """Tests and benchmarks are collected together, in any order; benchmarks are last; ids are of `name=value`."""
     done = run("--collect-only", "--quiet", paths=paths)
     assert done.returncode == 0, done.stdout
     ids = [line for line in done.stdout.splitlines() if "::" in line]
     ours = [each.startswith("benchmarks/") for each in ids]
     assert len(set(ids)) == len(ids)
+    assert [each for each in ids if "[" in each and not re.search(r"\[\w+=", each)] == []
     assert (any(ours), not all(ours)) == (benchmarks, tests)
     assert sorted(ours) == ours
 
