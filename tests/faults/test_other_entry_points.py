@@ -2,6 +2,7 @@
 
 import dataclasses
 import time
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from alexnet_repro.backend import devices
 from alexnet_repro.cli.parser import main
 from alexnet_repro.model import Logits
 from alexnet_repro.training.train_step import best_train_step
-from alexnet_repro.verify.benchmark.timer import measure
+from alexnet_repro.verify.benchmark import timer
 from alexnet_repro.verify.benchmark.timing import Timing, gpu_speed_parity, judge
 from alexnet_repro.verify.checks import memory
 from alexnet_repro.verify.checks.config import CheckConfig
@@ -105,7 +106,9 @@ def test_timing_without_synchronisation(monkeypatch, broken, failed):
     """A timing that ends before the device is done fails, whatever its rounds report."""
     monkeypatch.setattr(devices, "synchronize", lambda *values: None if broken else [each.wait() for each in values])
     monkeypatch.setattr(ops, "convert_to_numpy", Late.wait)
-    done = measure(Benchmark(), lambda: Late(0.02), min_rounds=5, seconds=0.1)
+    monkeypatch.setattr(timer, "WARM_UP_SECONDS", 0.0)
+    monkeypatch.setattr(timer, "gc", Mock())
+    done = timer.measure(Benchmark(), lambda: Late(0.02), min_rounds=5, seconds=0.1)
     timing = Timing("train_step[…]", "gpu:0", "float32", done.rounds, done.read_back)
     assert [finding.check for finding in judge(timing) if finding.status == "FAIL"] == failed
 

@@ -64,6 +64,7 @@ def device(monkeypatch):
     device = Device()
     monkeypatch.setattr(module, "run_check", device.run_check)
     monkeypatch.setattr(module.repeatability, "new_replay", device.new_replay)
+    monkeypatch.setattr(module, "free_memory", lambda: device.done.append("freed"))
     return device
 
 
@@ -83,13 +84,13 @@ def test_a_line_per_minute(device):
 
 
 def test_order_of_a_soak(device):
-    """Memory is filled before each round of precisions, copies are made before each precision's replays."""
+    """Memory is filled before each round of precisions; copies are made, and the last model is freed, before each's."""
     list(soak(CONFIG, BOTH, 100, device.clock))
     replays = ["run", "run"]
     assert device.done == [
-        *("memory", "copies", "float32", *replays),
-        *("copies", "mixed_bfloat16", *replays),
-        *("memory", "copies", "float32", "run"),
+        *("memory", "copies", "freed", "float32", *replays),
+        *("copies", "freed", "mixed_bfloat16", *replays),
+        *("memory", "copies", "freed", "float32", "run"),
     ]
 
 
