@@ -133,7 +133,7 @@ def test_corrupt_checkpoints(run, tmp_path, damage):
         ({"loader": small_loader(seed=1)}, "seed is '0' there, '1' here"),
         ({"loader": small_loader(images=65)}, "data sha256 is '"),
     ],
-    ids=["recipe", "seed", "data"],
+    ids=[f"differs={what}" for what in ("recipe", "seed", "data")],
 )
 def test_foreign_checkpoints(run, change, difference):
     """Checkpoints of another recipe, seed or data set are skipped: each is named, with what differs."""
@@ -225,6 +225,7 @@ def test_other_versions(run, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("narrow")
 def test_network_resumes_bit_for_bit(tmp_path):
     """A real network, with Adam, its schedule and dropout: resumed, every loss and weight is the same."""
     recipe = dataclasses.replace(TINY, draws_per_epoch=3, epochs=1)

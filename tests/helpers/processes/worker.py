@@ -13,7 +13,7 @@ import time
 
 import numpy as np
 
-import alexnet_repro
+import alexnet_repro.model
 from alexnet_repro import Recipe
 from alexnet_repro.cli.parser import main
 from alexnet_repro.training.tensorflow_step import TensorFlowTrainStep
@@ -22,7 +22,8 @@ TINY = {"draw_size": 12, "batch_size": 12, "draws_per_epoch": 6, "warmup_updates
 
 
 def prepare(settings):
-    """Have the command line train a small model on few images, and print its progress."""
+    """Have the command line train a small, narrow model on few images, and print its progress."""
+    alexnet_repro.model.HIDDEN_UNITS = 512  # as `narrow_layers` has it
     recipe = dataclasses.replace(Recipe.quick(), **{**TINY, **settings.get("recipe", {})})
     Recipe.quick = classmethod(lambda _: recipe)
     images, build, train = alexnet_repro.synthetic_fashion, alexnet_repro.build_alexnet, alexnet_repro.train

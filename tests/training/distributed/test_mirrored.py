@@ -15,6 +15,7 @@ from tests.helpers.workers import alone, assert_same_training
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.usefixtures("narrow"),
     pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="KERAS_BACKEND isn't tensorflow"),
 ]
 

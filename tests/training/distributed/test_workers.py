@@ -14,6 +14,7 @@ from tests.helpers.workers import TIMEOUT, alone, assert_same_bits, assert_same_
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.usefixtures("narrow"),
     pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="KERAS_BACKEND isn't tensorflow"),
 ]
 
