@@ -29,7 +29,14 @@ def first_loss(fashion_mnist):
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="the records' weights were drawn by TensorFlow")
-@pytest.mark.parametrize(("name", "seed"), [("quick_seed0", 0), ("quick_seed4", 4), ("quick_h100", 0)])
+@pytest.mark.parametrize(
+    ("name", "seed"),
+    [
+        ("quick_seed0", 0),
+        pytest.param("quick_seed4", 4, marks=pytest.mark.slow, id="name=quick_seed4-seed=4"),
+        ("quick_h100", 0),
+    ],
+)
 def test_first_loss_on_record(first_loss, name, seed):
     """Weights, draws and so the first loss follow from the seed: they are those of the record, but for rounding."""
     record = json.loads((RECORDS / name / "record.json").read_text(encoding="utf-8"))

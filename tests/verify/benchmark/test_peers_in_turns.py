@@ -5,6 +5,7 @@ import shlex
 import subprocess
 import sys
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 
@@ -64,10 +65,16 @@ def test_processes_take_turns(capfd):
     assert capfd.readouterr().err.count("exit status 3: ") == 2
 
 
-def test_side_that_hangs_is_ended(capfd):
-    """What it had printed counts."""
+def test_side_that_hangs_is_ended(monkeypatch, capfd):
+    """It is killed at its time limit; what it had printed counts."""
+    timer = Mock()
+    monkeypatch.setattr(in_turns.threading, "Timer", timer)
     program = "import json, time; print(json.dumps({'what': 'a'}), flush=True); time.sleep(60)"
-    assert list(in_turns.run_side(shlex.join([sys.executable, "-c", program]), 2)) == [{"what": "a"}]
+    cases = in_turns.run_side(shlex.join([sys.executable, "-c", program]), 300)
+    assert next(cases) == {"what": "a"}
+    limit, end = timer.call_args.args
+    end()  # as at the limit
+    assert (limit, list(cases)) == (300, [])
     assert "exit status -9" in capfd.readouterr().err
 
 

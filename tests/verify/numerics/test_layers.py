@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -99,11 +100,18 @@ def wrap(model, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "name", ["float32", pytest.param("mixed_bfloat16", marks=pytest.mark.slow, id="name=mixed_bfloat16")]
+    ("name", "layers"),
+    [
+        pytest.param("float32", narrow_layers, id="name=float32-layers=narrow"),
+        pytest.param("float32", nullcontext, id="name=float32-layers=documented", marks=pytest.mark.slow),
+        pytest.param("mixed_bfloat16", nullcontext, id="name=mixed_bfloat16-layers=documented", marks=pytest.mark.slow),
+    ],
 )
-def test_right_device_passes(name):
-    """At the documented size, this machine's arithmetic is within the bounds in every array."""
-    rows = list(layer_comparisons(*new_model(224, name), new_images(224), LABELS, precision=name))
+def test_right_device_passes(name, layers):
+    """On images of the documented size, this machine's arithmetic is within the bounds in every array."""
+    with layers():
+        model = new_model(224, name)
+    rows = list(layer_comparisons(*model, new_images(224), LABELS, precision=name))
     assert [str(row) for row in rows if not row.ok] == []
     assert len(rows) == ARRAYS
 
