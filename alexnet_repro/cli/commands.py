@@ -152,7 +152,7 @@ class _Training:
 
         options = self.options
         if options.distribute is None:
-            yield strategy.SingleDevice()
+            yield strategy.Distribution()
             return
         if keras.backend.backend() != "tensorflow":
             raise OSError(f"--distribute needs TensorFlow, and KERAS_BACKEND is {keras.backend.backend()}")

@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn
 
 import keras
 import numpy as np
 
-from alexnet_repro.backend.devices import split_cpu
+from alexnet_repro.backend.devices import split_cpu, usable_devices
 from alexnet_repro.data.loader import DataLoader
 from alexnet_repro.training.checkpoint import Checkpoints
 from alexnet_repro.training.distributed.checkpoint_sync import Collectives, SharedCheckpoints
@@ -26,60 +26,43 @@ from alexnet_repro.training.distributed.coordination import COLLECTIVE, HOST, IO
 from alexnet_repro.training.distributed.rendezvous import rendezvous
 from alexnet_repro.training.loop import TrainingStoppedError
 from alexnet_repro.training.recipe import Recipe
+from alexnet_repro.training.stop_signal import StopRequest
 from alexnet_repro.training.train_step import TrainStep, best_train_step
 
 
-class Distribution(Protocol):
-    """The devices that train together, and what `train` needs of them."""
+class Distribution:
+    """The devices that train together, and what `train` needs of them; of this class itself, the one that Keras takes.
 
-    chief: bool
-    """Whether this process prints and saves."""
-    stopped_by: int
-    """The signal that stopped training, on whichever worker; 0 if none did."""
-
-    def scope(self) -> AbstractContextManager[Any]:
-        """Return the context to build models in."""
-
-    def step(self, model: keras.Sequential, loader: DataLoader, recipe: Recipe) -> TrainStep:
-        """Return the train step."""
-
-    def checkpoints(self, checkpoints: Checkpoints | None) -> Checkpoints | None:
-        """Return what saves and restores for all workers."""
-
-    def stopping(self, stop_request: Callable[[], bool]) -> Callable[[], bool]:
-        """Return what `train` calls after each call of the step: whether to stop, given whether this process should."""
-
-    def pausing(self) -> AbstractContextManager[None]:
-        """Return the context that saving and evaluation run in."""
-
-
-class _OneProcess:
-    """What is the same for any number of devices in one process."""
+    Attributes:
+        chief: whether this process prints and saves.
+        stopped_by: the signal that stopped training, on whichever worker; 0 if none did.
+    """
 
     chief, stopped_by = True, 0
 
     def scope(self) -> AbstractContextManager[Any]:
+        """Return the context to build models in."""
         return nullcontext()
 
     def step(self, model: keras.Sequential, loader: DataLoader, recipe: Recipe) -> TrainStep:
+        """Return the train step."""
         with self.scope():
             return best_train_step(model, loader, recipe)
 
     def checkpoints(self, checkpoints: Checkpoints | None) -> Checkpoints | None:
+        """Return what saves and restores for all workers."""
         return checkpoints
 
-    def stopping(self, stop_request: Callable[[], bool]) -> Callable[[], bool]:
+    def stopping(self, stop_request: StopRequest) -> Callable[[], bool]:
+        """Return what `train` calls after each call of the step: whether to stop, given whether this process should."""
         return stop_request
 
     def pausing(self) -> AbstractContextManager[None]:
+        """Return the context that saving and evaluation run in."""
         return nullcontext()
 
 
-class SingleDevice(_OneProcess):
-    """The device that the backend takes."""
-
-
-class Mirrored(_OneProcess):
+class Mirrored(Distribution):
     """The GPUs of this machine, in this process."""
 
     def __init__(self, recipe: Recipe, replicas: int | None = None) -> None:
@@ -108,7 +91,7 @@ class Mirrored(_OneProcess):
         return scope
 
 
-class MultiWorker:
+class MultiWorker(Distribution):
     """The devices of many processes, on many machines; each makes one of these."""
 
     def __init__(self, cluster: Cluster, watchdog: Watchdog) -> None:
@@ -127,22 +110,17 @@ class MultiWorker:
 
     def step(self, model: keras.Sequential, loader: DataLoader, recipe: Recipe) -> TrainStep:
         """Return a train step that reports to the watchdog."""
-        with self.scope():
-            return WatchedTrainStep(best_train_step(model, loader, recipe), self.watchdog)
+        return WatchedTrainStep(super().step(model, loader, recipe), self.watchdog)
 
     def checkpoints(self, checkpoints: Checkpoints | None) -> Checkpoints | None:
         """Return those that the chief saves and restores for all."""
         return checkpoints and SharedCheckpoints(**vars(checkpoints), collectives=self.collectives)
 
-    def stopping(self, stop_request: Callable[[], bool]) -> Callable[[], bool]:
-        """Return what gives all workers the same answer after the same update, if any of them should stop.
-
-        `stop_request` has the signal in `signal`, as `alexnet_repro.training.stop_signal.StopRequest` does.
-        """
+    def stopping(self, stop_request: StopRequest) -> Callable[[], bool]:
+        """Return what gives all workers the same answer after the same update, if any of them should stop."""
 
         def agreed() -> bool:
-            own = int(getattr(stop_request, "signal", None) or 1) if stop_request() else 0
-            self.stopped_by = max(self.collectives.all_gather_int(own))
+            self.stopped_by = max(self.collectives.all_gather_int(stop_request.signal or 0))
             self.watchdog.enter(HOST)
             return self.stopped_by > 0
 
@@ -172,12 +150,7 @@ def working_together(cluster: Cluster, own: Mapping[str, Any], timeout: float, r
     """Meet the other workers, train with them, and leave with them.
 
     If this worker fails, or another does, the process ends here, by `os._exit`: TensorFlow would wait for the missing.
-
-    Args:
-        cluster: the workers.
-        own: from `plan`.
-        timeout: seconds to wait for a worker, at the start and whenever it falls silent.
-        recipe: its batch is shared among all devices of all workers.
+    `own` is from `plan`; a worker may take `timeout` seconds to start, and be silent as long.
 
     Raises:
         ClusterError: they don't come together, see `rendezvous.rendezvous`; or can't share a batch.
@@ -274,6 +247,4 @@ def source_digest(folder: Path) -> str:
 
 def num_gpus() -> int:
     """Return how many GPUs this process can use."""
-    import tensorflow as tf
-
-    return len(tf.config.list_physical_devices("GPU"))
+    return len(usable_devices()) - 1

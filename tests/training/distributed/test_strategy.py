@@ -82,7 +82,7 @@ def test_source_digest(tmp_path, files, same):
 def test_single_device_is_left_alone():
     """On a single device, training gets the backend's own train step, and everything else as it is given."""
     stop_request, checkpoints = StopRequest(), object()
-    device = strategies.SingleDevice()
+    device = strategies.Distribution()
     assert device.stopping(stop_request) is stop_request
     assert device.checkpoints(checkpoints) is checkpoints
     assert (device.chief, device.stopped_by) == (True, 0)
