@@ -22,15 +22,10 @@ def evaluate(
     classifier: Classifier | None = None,
     progress: bool = True,
 ) -> Evaluation:
-    """Evaluate `model` on test images.
+    """Evaluate `model`, from `build_alexnet`, on every test image once, by a loss of `alexnet_repro.model.LOSSES`.
 
-    Args:
-        model: from `build_alexnet`.
-        loader: of the test images.
-        num_samples: images to draw with replacement, as the document draws 2,000; None: every test image once.
-        loss: a name in `alexnet_repro.model.LOSSES`.
-        classifier: `evaluation_classifier(model, loss)`, to compile once for many calls; by default for this call.
-        progress: whether to show a bar on stderr.
+    Or on `num_samples` drawn with replacement, as the document draws 2,000. For many calls, compile `classifier` once:
+    `evaluation_classifier(model, loss)`. `progress` is whether to show a bar on stderr.
 
     Raises:
         ValueError: `num_samples` is less than one, or there is no such loss.

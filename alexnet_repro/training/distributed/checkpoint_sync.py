@@ -4,9 +4,9 @@ Everything goes through TensorFlow's collectives as a sum over all replicas, of 
 without a file system that the workers share.
 """
 
-import contextlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,11 +24,7 @@ class Collectives:
     """Integers from every worker, and bytes from the chief, by the strategy's all-reduce; every worker has to call."""
 
     def __init__(
-        self,
-        strategy: Any,
-        task: int,
-        workers: int,
-        around: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext,
+        self, strategy: Any, task: int, workers: int, around: Callable[[], AbstractContextManager[None]] = nullcontext
     ) -> None:
         """Compile nothing yet; `around` returns the context that each collective runs in."""
         self.strategy, self.task, self.workers, self.around = strategy, task, workers, around
@@ -79,12 +75,10 @@ class SharedCheckpoints(Checkpoints):
 
     collectives: Collectives = field(kw_only=True)
 
-    @contextlib.contextmanager
+    @contextmanager
     def opened(self, variables: Sequence[Any], identity: Mapping[str, Any]) -> Iterator["SharedStore"]:
         """Lock the folder on the chief; otherwise as `Checkpoints.opened`."""
-        with contextlib.ExitStack() as stack:
-            if self.collectives.task == 0:
-                stack.enter_context(super().opened(variables, identity))
+        with super().opened(variables, identity) if self.collectives.task == 0 else nullcontext():
             yield SharedStore(self, variables, identity, self.collectives)
 
 

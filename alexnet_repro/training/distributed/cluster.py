@@ -62,9 +62,7 @@ class Cluster:
 def cluster_here(environ: Mapping[str, str] = os.environ, command: str = TRAIN) -> Cluster:
     """Return the cluster that the environment describes: `TF_CONFIG` where it is set, else Slurm's variables.
 
-    Args:
-        environ: the environment.
-        command: what is to be started on each machine, for messages.
+    Messages name the `command` that is to be started on each machine.
 
     Raises:
         ClusterError: there is neither, or what is there is wrong; the message says what to type.

@@ -219,12 +219,9 @@ class AllGather:
                     each.socket.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
     def __call__(self, point: str, own: Any, timeout: float) -> list[Any]:
-        """Return the value that each worker calls this with, by index.
+        """Return the value, as JSON has it, that each worker calls this with, by index.
 
-        Args:
-            point: the name of this exchange; a worker that is at another one is lost.
-            own: this worker's value, as JSON has it.
-            timeout: seconds that the others may come later than this one.
+        A worker that is at an exchange of another name, `point`, is lost. The others may come `timeout` seconds later.
 
         Raises:
             ClusterError: a worker is gone, doesn't come, or is at another point; the message names it, and is the same

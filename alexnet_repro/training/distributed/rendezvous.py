@@ -85,15 +85,10 @@ Joined = dict[Connection, tuple[int, dict[str, Any]]]
 
 
 def rendezvous(cluster: Cluster, plan: Mapping[str, Any], timeout: float) -> dict[int, Connection]:
-    """Wait until all workers are there, and compare their plans.
+    """Wait `timeout` seconds at most until all workers are there, and compare their plans.
 
-    Args:
-        cluster: the workers.
-        plan: what this one is about to do, as JSON has it, under the names in `MISMATCHES`.
-        timeout: seconds to wait for the others.
-
-    Returns:
-        Open connections: to every other worker on the chief, to the chief on the others.
+    `plan` is what this one is about to do, as JSON has it, under the names in `MISMATCHES`. Returns open connections:
+    to every other worker on the chief, to the chief on the others.
 
     Raises:
         ClusterError: a port is taken, a worker never came up, the chief can't be reached, or a worker has a different
