@@ -44,10 +44,8 @@ class Checkpoints:
     """Where and how often checkpoints are saved, and how many are kept."""
 
     folder: Path
-    every: int = 500
-    """Updates between checkpoints; also saved at each epoch's end, and when training is stopped."""
-    keep: int = 3
-    """Latest checkpoints kept."""
+    every: int = 500  # updates between checkpoints; also saved at each epoch's end, and when training is stopped
+    keep: int = 3  # latest checkpoints kept
 
     @contextlib.contextmanager
     def opened(self, variables: Sequence[Any], identity: Mapping[str, Any]) -> Iterator["Store"]:

@@ -35,10 +35,8 @@ class Classifier(keras.Model):
 class CompileOptions(TypedDict, total=False):
     """Options of a train step."""
 
-    optimizer: keras.optimizers.Optimizer
-    """Instead of the recipe's."""
-    jit_compile: bool | str
-    """Whether XLA compiles the update; by default Keras decides."""
+    optimizer: keras.optimizers.Optimizer  # instead of the recipe's
+    jit_compile: bool | str  # whether XLA compiles the update; by default Keras decides
 
 
 def compiled(classifier: Classifier, loss: str, **options: Unpack[CompileOptions]) -> Classifier:

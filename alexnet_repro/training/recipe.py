@@ -19,28 +19,20 @@ class Recipe:
     """
 
     name: str = "documented"
-    loss: str = "normalised_sigmoid"
-    """A name in `alexnet_repro.model.LOSSES`."""
-    optimizer: str = "sgd"
-    """A Keras optimizer's name."""
-    optimizer_arguments: Mapping[str, float] = field(default_factory=dict)
-    """Other than that optimizer's defaults; the learning rate is apart."""
-    learning_rate: float = 0.01
-    """At its peak."""
-    warmup_updates: int = 0
-    """Updates over which the learning rate rises linearly from 0."""
-    cosine_decay: bool = False
-    """Whether it then falls to 0 along half a cosine, or stays."""
+    loss: str = "normalised_sigmoid"  # a name in `alexnet_repro.model.LOSSES`
+    optimizer: str = "sgd"  # a Keras optimizer's name
+    optimizer_arguments: Mapping[str, float] = field(default_factory=dict)  # beside the rate; others are its defaults
+    learning_rate: float = 0.01  # at its peak
+    warmup_updates: int = 0  # updates over which the learning rate rises linearly from 0
+    cosine_decay: bool = False  # whether it then falls to 0 along half a cosine, or stays
     draw_size: int = 128
     batch_size: int = 32
     draws_per_epoch: int = 468
     epochs: int = 5
     preliminary_draws: int = 1
     kernel_initializer: str = "glorot_uniform"
-    dropout: bool = True
-    """Whether the dropout layers act in training."""
-    save_every: int | None = 20
-    """Weights are saved after each draw whose index in its epoch is a multiple of this; None: once, at the end."""
+    dropout: bool = True  # whether the dropout layers act in training
+    save_every: int | None = 20  # weights are saved after draws 0, 20, 40 … of an epoch; None: once, at the end
 
     def __post_init__(self) -> None:
         """Check the fields.

@@ -11,15 +11,11 @@ class Segment(NamedTuple):
     """Consecutive draws with nothing but updates between them."""
 
     draws: int
-    epoch: int
-    """From 1; preliminary draws are epoch 0."""
-    saves: bool = False
-    """Whether the recipe saves weights after it."""
-    checkpoints: bool = False
-    """Whether a checkpoint is due after it."""
+    epoch: int  # from 1; preliminary draws are epoch 0
+    saves: bool = False  # whether the recipe saves weights after it
+    checkpoints: bool = False  # whether a checkpoint is due after it
     ends_epoch: bool = False
-    evaluates: bool = False
-    """Whether an evaluation on test images is due after it."""
+    evaluates: bool = False  # whether an evaluation on test images is due after it
 
     @property
     def needs_host(self) -> bool:

@@ -13,12 +13,9 @@ from alexnet_repro.training.recipe import Recipe
 class TrainStep(Protocol):
     """Updates of a model's weights, on batches given by training-image indices."""
 
-    classifier: Classifier
-    """The compiled model that is updated, with its optimizer."""
-    variables: tuple[Any, ...]
-    """Keras variables that an update reads and changes: weights, optimizer state, dropout's generators."""
-    updates_per_call: int
-    """Updates to ask for in one call: more than one where the device would be idle during each launch."""
+    classifier: Classifier  # the compiled model that is updated, with its optimizer
+    variables: tuple[Any, ...]  # Keras's, that an update changes: weights, optimizer state, dropout's generators
+    updates_per_call: int  # to ask for in one call: several where the device would be idle during each launch
 
     def __call__(self, indices: np.ndarray) -> tuple[Any, Any]:
         """Make one update for each row of training-image `indices`, int64 `(updates, batch_size)`.

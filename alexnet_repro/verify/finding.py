@@ -37,12 +37,9 @@ class Finding:
     number: Number | None = None
     bound: Number | None = None
     data: Mapping[str, Any] = field(default_factory=dict, hash=False)
-    case: CaseName = ""
-    """The benchmark case that it is about, as `Timing.case`; empty for a check."""
-    kind: Kind = "result"
-    """`crash`: there is no result, for the check crashed, timed out, or gave something invalid."""
-    scope: Scope = "device"
-    """What it is about; where several workers run, all of them have the findings about the `cluster`."""
+    case: CaseName = ""  # the benchmark case that it is about, as `Timing.case`; empty for a check
+    kind: Kind = "result"  # `crash`: there is no result, for the check crashed, timed out, or gave something invalid
+    scope: Scope = "device"  # what it is about; of several workers, all have the findings about the `cluster`
 
     def __str__(self) -> str:
         """Return it for the terminal: one line, and one each for evidence and fix."""
@@ -52,8 +49,7 @@ class Finding:
         return "\n".join(lines)
 
 
-Findings = Mapping[str, Sequence[Finding]]
-"""Findings by group."""
+Findings = Mapping[str, Sequence[Finding]]  # findings by group
 
 
 def verdict(findings: Iterable[Finding]) -> Status:

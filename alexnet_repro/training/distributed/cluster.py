@@ -33,10 +33,8 @@ class ClusterError(OSError):
 class Cluster:
     """The workers of one training, and this process's place among them."""
 
-    addresses: tuple[str, ...]
-    """`host:port` of each worker, by index."""
-    task: int
-    """This process's index."""
+    addresses: tuple[str, ...]  # `host:port` of each worker, by index
+    task: int  # this process's index
 
     @property
     def chief(self) -> bool:

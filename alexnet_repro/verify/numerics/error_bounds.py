@@ -18,6 +18,8 @@ import numpy as np
 
 from alexnet_repro.verify.numerics.oracle import SIGMOID_CLIP, class_weights, sigmoid
 
+Rounding = Callable[[np.ndarray], np.ndarray]
+
 FALSE_ALARM = 1e-9  # per array; some fifty are compared: one false alarm in twenty million comparisons
 FLOAT32 = 2.0**-24
 SIGMOID = 4 * FLOAT32  # of sigmoids, by exp or tanh: their own errors and one addition, of numbers up to 1
@@ -117,10 +119,8 @@ class DotProducts:
     terms: int  # K, the most products in a sum
     arithmetic: Arithmetic
     bias: np.ndarray | float = 0.0  # b
-    recompute_with: Callable[[Callable[[np.ndarray], np.ndarray]], np.ndarray] | None = None
-    """Returns the sums after another rounding of the operands."""
-    fourier: np.ndarray | float = 0.0
-    """Their bound, if they may be computed by Fourier transforms."""
+    recompute_with: Callable[[Rounding], np.ndarray] | None = None  # the sums after another rounding of the operands
+    fourier: np.ndarray | float = 0.0  # their bound, if they may be computed by Fourier transforms
 
     def bound(self) -> np.ndarray:
         """Return the bound above without w, the rounding of the results."""

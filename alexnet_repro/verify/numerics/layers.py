@@ -21,7 +21,7 @@ from alexnet_repro.verify.numerics import error_bounds, oracle
 from alexnet_repro.verify.numerics.error_bounds import UNIT, Arithmetic, DotProducts, half_ulp, keep_bits, round_to
 
 # What a device may round float32 operands to without being configured to, and the ways it does.
-COARSER: tuple[tuple[str, Callable[[np.ndarray], np.ndarray]], ...] = (
+COARSER: tuple[tuple[str, error_bounds.Rounding], ...] = (
     ("TensorFloat-32", lambda array: keep_bits(array, 11)),
     ("TensorFloat-32", lambda array: keep_bits(array, 11, truncate=True)),
     ("bfloat16", lambda array: round_to(array, "bfloat16")),
