@@ -1,6 +1,7 @@
 """Functions run in a child process with a deadline, so that a hang or a crash is a result too."""
 
 import contextlib
+import importlib
 import json
 import os
 import queue
@@ -28,9 +29,9 @@ class NoAnswerError(Exception):
 def answers(
     module: str, arguments: Sequence[str], deadline: float, environ: Mapping[str, str] | None = None
 ) -> Iterator[dict[str, Any]]:
-    """Run a module in a new Python, with these environment variables changed, and yield the JSON objects it prints.
+    """Run a module's `main(*arguments)` in a new Python, with these environment variables changed.
 
-    Each is yielded as it comes, with the child's stderr so far as `log`.
+    What it yields, as JSON has it, is yielded as it comes, with the child's stderr so far as `log`.
 
     Raises:
         NoAnswerError: no answer within `deadline` seconds, or the child's exit status is not 0.
@@ -38,7 +39,7 @@ def answers(
     changed = {"PYTHONPATH": os.pathsep.join(filter(None, (PACKAGE_FOLDER, os.environ.get("PYTHONPATH"))))}
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(  # noqa: S603 - our own modules; never fork, TensorFlow doesn't survive it
-            [sys.executable, "-u", "-m", module, *arguments],
+            [sys.executable, "-u", "-m", __name__, module, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=log,
@@ -107,3 +108,8 @@ def _end(process: "subprocess.Popen[str]") -> None:
             os.killpg(process.pid, signal.SIGKILL)
     with contextlib.suppress(subprocess.TimeoutExpired):  # stuck in the driver, where no signal reaches it
         process.wait(5)
+
+
+if __name__ == "__main__":  # in the child
+    for answer in importlib.import_module(sys.argv[1]).main(*sys.argv[2:]):
+        print(json.dumps(answer), flush=True)

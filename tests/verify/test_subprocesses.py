@@ -5,19 +5,20 @@ import pytest
 from alexnet_repro.verify.subprocesses import NoAnswerError, answer_each, answers
 
 SCRIPT = """\
-import json, os, signal, sys, time
-for name in sys.argv[1:]:
-    if name == "crash":
-        os.kill(os.getpid(), signal.SIGSEGV)
-    if name == "hang":
-        time.sleep(600)
-    if name == "exit":
-        sys.exit("I give up")
-    if name == "leave":
-        sys.exit()
-    print("library noise")
-    print(f"said {name}", file=sys.stderr)
-    print(json.dumps({"name": name}))
+import os, signal, sys, time
+def main(*names):
+    for name in names:
+        if name == "crash":
+            os.kill(os.getpid(), signal.SIGSEGV)
+        if name == "hang":
+            time.sleep(600)
+        if name == "exit":
+            sys.exit("I give up")
+        if name == "leave":
+            sys.exit()
+        print("library noise")
+        print(f"said {name}", file=sys.stderr)
+        yield {"name": name}
 """
 
 

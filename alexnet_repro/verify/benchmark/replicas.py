@@ -8,7 +8,6 @@ import dataclasses
 import hashlib
 import json
 import math
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -236,8 +235,8 @@ def _time_all_reduce(strategy: Any, shapes: Sequence[tuple[int, ...]]) -> dict[s
     return {"bytes": size, "tensors": len(shapes), "devices": replicas, "seconds": seconds, "fault": wrong}
 
 
-def main(text: str) -> None:
-    """Run in the child: one line per answer; an error is a finding."""
+def main(text: str) -> Iterator[dict[str, Any]]:
+    """Yield the answers in the child; an error is a finding."""
     import keras
 
     request = Request(**json.loads(text))
@@ -248,11 +247,6 @@ def main(text: str) -> None:
     keras.utils.set_random_seed(0)
     try:
         with numerics(request.precision):
-            for answer in (_time_steps if request.kind == "steps" else _time_all_reduces)(request):
-                print(json.dumps(answer), flush=True)
+            yield from (_time_steps if request.kind == "steps" else _time_all_reduces)(request)
     except Exception as error:  # noqa: BLE001 - it is the answer
-        print(json.dumps(asdict(crashed(request.kind, error))), flush=True)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1])
+        yield asdict(crashed(request.kind, error))

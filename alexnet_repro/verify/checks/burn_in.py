@@ -3,10 +3,10 @@
 import itertools
 import json
 import os
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
+from typing import Any
 
 import keras
 
@@ -86,17 +86,13 @@ def soak(
                 return
 
 
-def main(options: str) -> None:
-    """Run in the child: print a line per minute, then the finding."""
+def main(options: str) -> Iterator[dict[str, Any]]:
+    """Yield, in the child, a line per minute, then the finding."""
     enable_memory_growth()
     enable_determinism()
     given = json.loads(options)
     try:
         for progress in soak(CheckConfig(**given["config"]), tuple(given["precisions"]), given["seconds"]):
-            print(json.dumps({"line": progress} if isinstance(progress, str) else asdict(progress)), flush=True)
+            yield {"line": progress} if isinstance(progress, str) else asdict(progress)
     except Exception as error:  # noqa: BLE001 - it is the finding
-        print(json.dumps(asdict(crashed("burn-in", error))), flush=True)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1])
+        yield asdict(crashed("burn-in", error))

@@ -1,14 +1,14 @@
 """Runs checks in child processes: a hang, or an error that sticks to the device, is the result of one check.
 
-`CheckRunner` is the parent's side; `python -m alexnet_repro.verify.checks.runner` is the child's.
+`CheckRunner` is the parent's side; `main` is the child's.
 """
 
 import json
 import os
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
+from typing import Any
 
 import keras
 
@@ -126,18 +126,14 @@ def run_in_child(
         yield replace(finding, device=config.device, precision=check.precision)
 
 
-def main(options: str, names: Sequence[str]) -> None:
-    """Run in the child: print one line per check; stop after a crash, since a CUDA error sticks."""
+def main(options: str, *names: str) -> Iterator[dict[str, Any]]:
+    """Run the checks in the child, and yield their findings; stop after a crash, since a CUDA error sticks."""
     enable_memory_growth()
     given = json.loads(options)
     if given["deterministic"]:
         enable_determinism()
     for name in names:
         finding = run_check(CheckId.parse(name), CheckConfig(**given["config"]))
-        print(json.dumps(asdict(finding)), flush=True)
+        yield asdict(finding)
         if finding.kind == "crash":
             return
-
-
-if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2:])

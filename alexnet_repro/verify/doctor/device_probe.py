@@ -1,9 +1,7 @@
 """Does TensorFlow compute right on a device? Each device is probed in a child process, with a deadline per check."""
 
 import importlib
-import json
 import re
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -49,8 +47,8 @@ def error_lines(log: str) -> str:
     return " | ".join(line.strip()[:200] for line in list(dict.fromkeys(lines))[-3:])
 
 
-def main(device: str, checks: list[str]) -> None:
-    """Run in the child: print a line per check; stop after one that failed, since a CUDA error sticks."""
+def main(device: str, *checks: str) -> Iterator[dict[str, Any]]:
+    """Run the checks in the child, and yield their results; stop after one that failed, since a CUDA error sticks."""
     for check in checks:
         start = time.monotonic()
         try:
@@ -58,7 +56,7 @@ def main(device: str, checks: list[str]) -> None:
             error = None
         except Exception as failed:  # noqa: BLE001 - whatever it is, it is the result
             data, error = {}, f"{type(failed).__name__}: {str(failed)[:500]}"
-        print(json.dumps({"error": error, "seconds": round(time.monotonic() - start, 3), "data": data}))
+        yield {"error": error, "seconds": round(time.monotonic() - start, 3), "data": data}
         if error:
             return
 
@@ -119,7 +117,3 @@ PROBES: dict[str, Callable[[str], dict[str, Any]]] = {
     "convolution": _convolution,
     "xla": lambda device: _convolution(device, xla=True),
 }
-
-
-if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2:])

@@ -6,7 +6,6 @@ child process: TensorFlow doesn't name the missing one.
 
 import contextlib
 import ctypes
-import json
 import os
 import runpy
 import sys
@@ -156,16 +155,12 @@ def find(name: str, wheel: str, tensorflow_folder: Path, search: str | None = No
     return next((folder / name for folder in folders if (folder / name).is_file()), Path(name))
 
 
-def main(paths: list[str]) -> None:
-    """Run in the child: load each library and print its error."""
+def main(*paths: str) -> Iterator[dict[str, str | None]]:
+    """Load each library, in the child, and yield its error."""
     for path in paths:
         try:
             ctypes.CDLL(path, mode=ctypes.RTLD_GLOBAL)
-            error = None
-        except OSError as failed:
-            error = str(failed)
-        print(json.dumps({"error": error}))
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])
+        except OSError as error:
+            yield {"error": str(error)}
+        else:
+            yield {"error": None}

@@ -1,10 +1,8 @@
 """NVIDIA's GPUs as the driver reports them: device files and NVML, queried in a child process with a deadline."""
 
 import contextlib
-import json
 import os
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -111,27 +109,26 @@ def open_nvml() -> Any:
     return pynvml
 
 
-def main(device_files: Sequence[str]) -> None:
-    """Run in the child: print the device files that can't be opened, the driver, then one GPU per line."""
+def main(*device_files: str) -> Iterator[dict[str, Any]]:
+    """Yield, in the child, the device files that can't be opened, the driver, then each GPU."""
     for path in device_files:
         try:
             os.close(os.open(path, os.O_RDWR))
         except OSError as error:
-            print(json.dumps({"closed": {path: error.strerror}}))
+            yield {"closed": {path: error.strerror}}
     try:
         nvml = open_nvml()
     except NvmlUnavailableError as error:
-        print(json.dumps({"driver": {"error": str(error)}}))
+        yield {"driver": {"error": str(error)}}
         return
     cuda = nvml.nvmlSystemGetCudaDriverVersion()
-    driver = {"driver": nvml.nvmlSystemGetDriverVersion(), "cuda": (cuda // 1000, cuda % 1000 // 10)}
-    print(json.dumps({"driver": driver}))
+    yield {"driver": {"driver": nvml.nvmlSystemGetDriverVersion(), "cuda": (cuda // 1000, cuda % 1000 // 10)}}
     for index in range(nvml.nvmlDeviceGetCount()):
         try:
             gpu = _gpu(nvml, index, nvml.nvmlDeviceGetHandleByIndex(index))
         except nvml.NVMLError as error:  # as "GPU is lost"
             gpu = Gpu(index=index, error=str(error))
-        print(json.dumps({"gpu": asdict(gpu)}))
+        yield {"gpu": asdict(gpu)}
 
 
 def _gpu(nvml: Any, index: int, handle: Any) -> Gpu:
@@ -182,7 +179,3 @@ def _process(nvml: Any, process: Any) -> str:
         name = "name not visible from here"
     size = "" if process.usedGpuMemory is None else f", {process.usedGpuMemory >> 20} MiB"
     return f"pid {process.pid} ({name}{size})"
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

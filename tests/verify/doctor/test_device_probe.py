@@ -1,6 +1,5 @@
 """Whether TensorFlow computes right on a device, probed in a child process."""
 
-import json
 from importlib.metadata import version
 
 import pytest
@@ -22,11 +21,10 @@ def _wrong(_device):
     raise ArithmeticError("7 of 9 are wrong")
 
 
-def test_failed_check_ends_its_process(capsys, monkeypatch):
+def test_failed_check_ends_its_process(monkeypatch):
     """After an error, which may stick to a CUDA context, nothing more runs in this process."""
     monkeypatch.setattr(device_probe, "PROBES", {"a": lambda _: {"x": 1}, "b": _wrong, "c": lambda _: {}})
-    device_probe.main("gpu:0", ["a", "b", "c"])
-    a, b = map(json.loads, capsys.readouterr().out.splitlines())
+    a, b = device_probe.main("gpu:0", "a", "b", "c")
     assert (a["error"], a["data"]) == (None, {"x": 1})
     assert b["error"] == "ArithmeticError: 7 of 9 are wrong"
 

@@ -57,8 +57,8 @@ def refuse(error):
 
 
 @pytest.fixture
-def driver(monkeypatch, capsys):
-    """Return a function that has NVML give these answers, nothing else supported, and reads what the child prints."""
+def driver(monkeypatch):
+    """Return a function that has NVML give these answers, nothing else supported, and reads what the child answers."""
 
     def ask(**answers):
         for name in dir(pynvml):
@@ -73,8 +73,7 @@ def driver(monkeypatch, capsys):
         }
         for name, answer in {**defaults, **answers}.items():
             monkeypatch.setattr(pynvml, name, answer)
-        nvidia.main([])
-        printed = [{**json.loads(line), "log": ""} for line in capsys.readouterr().out.splitlines()]
+        printed = [{**json.loads(json.dumps(answer)), "log": ""} for answer in nvidia.main()]
         monkeypatch.setattr(nvidia, "answers", lambda *_: iter(printed))
         return read_nvidia([], 1)
 
