@@ -19,14 +19,8 @@ DIVERGENCE_FIX = (
 def new_replay(config: CheckConfig) -> Replay:
     """Return a replay of `config.steps` train steps on generated images."""
     loader = config.loader()
-    return Replay(
-        loader,
-        np.stack([loader.draw_train_indices(REPLAY_BATCH) for _ in range(config.steps)]),
-        device=config.device,
-        precision=config.precision,
-        side=config.side,
-        seed=config.seed,
-    )
+    indices = np.stack([loader.draw_train_indices(REPLAY_BATCH) for _ in range(config.steps)])
+    return Replay(loader, indices, config.side, config.running)
 
 
 def replay(config: CheckConfig) -> Finding:

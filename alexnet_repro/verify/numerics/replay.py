@@ -2,7 +2,8 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -10,8 +11,6 @@ import keras
 import numpy as np
 from keras import ops
 
-from alexnet_repro.backend.devices import on_device
-from alexnet_repro.backend.precision import precision as numerics
 from alexnet_repro.data.loader import DataLoader
 from alexnet_repro.model import build_alexnet
 from alexnet_repro.training.recipe import Recipe
@@ -42,25 +41,18 @@ class Replay:
     """Train steps of one model on one device, repeated from one state; dropout is on."""
 
     def __init__(
-        self,
-        loader: DataLoader,
-        indices: np.ndarray,
-        *,
-        device: str = "cpu:0",
-        precision: str = "float32",
-        side: int = 224,
-        seed: int = 0,
+        self, loader: DataLoader, indices: np.ndarray, side: int, running: Callable[[], AbstractContextManager[None]]
     ) -> None:
-        """Build the documented model, with weights and dropout from the seed, and keep its state.
+        """Build the documented model, and keep its state.
 
         `indices`, int64 `(steps, batch_size)`, choose each step's training images; `side` is what they are resized to.
-        On a GPU, turn op determinism on before.
+        `running` returns the context that all runs in: device and precision, and Keras's generators seeded, so that
+        weights and dropout are the same each time. On a GPU, turn op determinism on before.
         """
-        self.indices, self.device, self.precision, self.seed = indices, device, precision, seed
+        self.indices, self.running = indices, running
         batch_size = indices.shape[1]
         recipe = dataclasses.replace(Recipe.documented(), loss="softmax", draw_size=batch_size, batch_size=batch_size)
-        with on_device(device), numerics(precision):
-            keras.utils.set_random_seed(seed)
+        with running():
             self.model = build_alexnet((side, side, 1), kernel_initializer="he_normal")
             self.optimizer = keras.optimizers.SGD(REPLAY_RATE, momentum=REPLAY_MOMENTUM)
             self.train_step = best_train_step(self.model, loader, recipe, optimizer=self.optimizer)
@@ -68,8 +60,7 @@ class Replay:
 
     def run(self) -> list[StepDigest]:
         """Restore the state, make one step on each batch, and return their digests."""
-        with on_device(self.device), numerics(self.precision):
-            keras.utils.set_random_seed(self.seed)  # on PyTorch dropout draws from its one generator, not the layer's
+        with self.running():  # seeded: on PyTorch dropout draws from its one generator, not the layer's
             for variable, value in self._state:
                 variable.assign(value)
             return [self._step(batch) for batch in self.indices]

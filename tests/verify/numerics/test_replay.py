@@ -9,6 +9,7 @@ import pytest
 
 import alexnet_repro
 from alexnet_repro import DataLoader, synthetic_fashion
+from alexnet_repro.verify.checks.config import CheckConfig
 from alexnet_repro.verify.numerics.replay import Replay, StepDigest, first_divergence
 from tests.helpers.models import narrow_layers
 from tests.helpers.paths import ROOT
@@ -21,7 +22,7 @@ def new_replay(precision="float32"):
     loader = DataLoader.from_arrays(*synthetic_fashion(64, 1, seed=0), seed=0)
     indices = np.stack([loader.draw_train_indices(BATCH) for _ in range(STEPS)])
     with narrow_layers():
-        return Replay(loader, indices, precision=precision, side=67)
+        return Replay(loader, indices, 67, CheckConfig(precision=precision).running)
 
 
 @pytest.fixture(scope="module")
