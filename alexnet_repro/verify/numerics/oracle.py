@@ -42,15 +42,13 @@ class Convolution:
 
     def input_gradient(self, dz: np.ndarray, kernel: np.ndarray, x_shape: Shape) -> np.ndarray:
         """Return the gradient by `x`: the sum of every patch's share."""
-        height, width = kernel.shape[:2]
         (top, bottom), (left, right) = self._padding(x_shape, kernel.shape)
         padded = np.zeros((x_shape[0], x_shape[1] + top + bottom, x_shape[2] + left + right, x_shape[3]))
         rows, columns = (self.strides * size for size in dz.shape[1:3])
         filters = kernel.shape[-1]
         shares = (dz.reshape(-1, filters) @ kernel.reshape(-1, filters).T).reshape(*dz.shape[:3], *kernel.shape[:3])
-        for i in range(height):
-            for j in range(width):
-                padded[:, i : i + rows : self.strides, j : j + columns : self.strides] += shares[:, :, :, i, j]
+        for i, j in np.ndindex(kernel.shape[:2]):
+            padded[:, i : i + rows : self.strides, j : j + columns : self.strides] += shares[:, :, :, i, j]
         return padded[:, top : top + x_shape[1], left : left + x_shape[2]]
 
     def _padding(self, x_shape: Shape, kernel_shape: Shape) -> list[tuple[int, int]]:
@@ -114,9 +112,8 @@ class MaxPooling:
         """Return the sum of the windows' values, `(n, rows, columns, c, 3, 3)`, at each place of `x_shape`."""
         sums = np.zeros(x_shape)
         rows, columns = (self.STRIDES * size for size in parts.shape[1:3])
-        for i in range(self.SIZE):
-            for j in range(self.SIZE):
-                sums[:, i : i + rows : self.STRIDES, j : j + columns : self.STRIDES] += parts[..., i, j]
+        for i, j in np.ndindex(self.SIZE, self.SIZE):
+            sums[:, i : i + rows : self.STRIDES, j : j + columns : self.STRIDES] += parts[..., i, j]
         return sums
 
     def _windows(self, x: np.ndarray) -> np.ndarray:
