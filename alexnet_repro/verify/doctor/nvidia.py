@@ -9,10 +9,6 @@ from typing import Any
 from alexnet_repro.verify.subprocesses import NoAnswerError, answers
 
 
-class NvmlUnavailableError(Exception):
-    """NVML can't be queried; the message is the reason, in NVML's words."""
-
-
 def _query(name: str, *constants: str, convert: Callable[[Any], Any] | None = None) -> Any:
     """Return a field that `nvmlDevice{name}` reports, called with NVML's constants of these names."""
     return field(default=None, metadata={"query": name, "constants": constants, "convert": convert})
@@ -96,16 +92,12 @@ def open_nvml() -> Any:
     """Return NVML's Python module, initialised in this process until it ends.
 
     Raises:
-        NvmlUnavailableError: nvidia-ml-py isn't installed, or the driver doesn't answer.
+        ImportError: nvidia-ml-py isn't installed.
+        pynvml.NVMLError: the driver doesn't answer.
     """
-    try:
-        import pynvml
-    except ImportError as error:
-        raise NvmlUnavailableError("nvidia-ml-py isn't installed") from error
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError as error:
-        raise NvmlUnavailableError(str(error)) from error
+    import pynvml
+
+    pynvml.nvmlInit()
     return pynvml
 
 
@@ -118,8 +110,8 @@ def main(*device_files: str) -> Iterator[dict[str, Any]]:
             yield {"closed": {path: error.strerror}}
     try:
         nvml = open_nvml()
-    except NvmlUnavailableError as error:
-        yield {"driver": {"error": str(error)}}
+    except Exception as error:  # noqa: BLE001 - NVML's own, whose class may not be there
+        yield {"driver": {"error": "nvidia-ml-py isn't installed" if isinstance(error, ImportError) else str(error)}}
         return
     cuda = nvml.nvmlSystemGetCudaDriverVersion()
     yield {"driver": {"driver": nvml.nvmlSystemGetDriverVersion(), "cuda": (cuda // 1000, cuda % 1000 // 10)}}
