@@ -3,14 +3,16 @@
 Unlike the rest of the doctor it imports Keras, whose backend numbers the GPUs.
 """
 
+import contextlib
 import hashlib
 import os
 import platform
-import re
 from collections.abc import Sequence
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
+
+from packaging.utils import canonicalize_name
 
 from alexnet_repro.backend.devices import gpu_names, thread_counts
 from alexnet_repro.verify.doctor.environment import Environment
@@ -22,6 +24,7 @@ NUMERIC_PACKAGES = (
     *("keras", "numpy", "tensorflow", "jax", "jaxlib", "torch"),
     *("nvidia-cublas", "nvidia-cublas-cu12", "nvidia-cudnn-cu12", "nvidia-cudnn-cu13"),
 )
+CUDA_PACKAGES = ("nvidia-", "jax-cuda", "triton", "pytorch-triton")
 # Environment variables that change speed, beside those that change bits.
 SPEED_SETTINGS = (
     *("KERAS_BACKEND", "OMP_NUM_THREADS", "ONEDNN_MAX_CPU_ISA", "TF_NUM_INTEROP_THREADS", "TF_NUM_INTRAOP_THREADS"),
@@ -75,10 +78,8 @@ def boot_of(device: str, cpuinfo: Path = CPUINFO, boot: Path = Path("/proc/sys/k
     marks one by the flag `hypervisor`.
     """
     if device.startswith("cpu") and "hypervisor" in cpu_fields(cpuinfo).get("flags", "").split():
-        try:
+        with contextlib.suppress(OSError):
             return hashlib.sha256(boot.read_bytes().strip()).hexdigest()[:12]
-        except OSError:
-            pass
     return ""
 
 
@@ -87,10 +88,8 @@ def packages(*, gpu: bool) -> dict[str, str]:
     found = {name: version for name in NUMERIC_PACKAGES if (version := package_version(name))}
     more: dict[str, str] = {}
     for each in distributions() if gpu else ():
-        name = re.sub(r"[-_.]+", "-", each.name or "").lower()
-        if (
-            name.startswith(("nvidia-", "jax-cuda", "triton", "pytorch-triton")) and name != "nvidia-ml-py"
-        ):  # which only queries the driver
+        name = canonicalize_name(each.name or "")
+        if name.startswith(CUDA_PACKAGES) and name != "nvidia-ml-py":  # which only queries the driver
             more.setdefault(name, each.version)  # of two of one name, the first in the path is imported
     return found | dict(sorted(more.items()))
 
