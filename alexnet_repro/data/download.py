@@ -44,18 +44,16 @@ def downloads_into(folder: Path) -> Iterator[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(folder / ".download.lock")
     try:
-        lock.acquire(timeout=QUIET_WAIT)
+        held = lock.acquire(timeout=QUIET_WAIT)
     except filelock.Timeout:
         print(f"waiting for another process that downloads: it holds {lock.lock_file}", file=sys.stderr, flush=True)
-        lock.acquire()
-    try:
+        held = lock.acquire()
+    with held:
         for left in folder.glob(f"{INCOMING}*"):
             shutil.rmtree(left, ignore_errors=True)  # another user's, in a shared cache, may stay
         # Under a name of its own, since one that stays would be in the way.
         with tempfile.TemporaryDirectory(prefix=INCOMING, dir=folder, ignore_cleanup_errors=True) as incoming:
             yield Path(incoming)
-    finally:
-        lock.release()
 
 
 def fetch(url: str, incoming: Path, *, size: int, sha256: str) -> Path:

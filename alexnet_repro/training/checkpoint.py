@@ -57,20 +57,17 @@ class Checkpoints:
         Raises:
             OSError: another training has the lock, or the folder can't be written to.
         """
-        lock = FileLock(self.folder / ".lock", timeout=0)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            lock.acquire()
+            lock = FileLock(self.folder / ".lock").acquire(timeout=0)
             for left in self.folder.glob(f".{PATTERN}"):  # of a training that was killed while saving
                 left.unlink()
         except Timeout as error:
             raise OSError(f"another training saves its checkpoints in {self.folder}; name another folder") from error
         except OSError as error:
             raise OSError(f"{self.folder} can't be written to: {error.strerror or error}") from error
-        try:
+        with lock:
             yield Store(self, variables, identity)
-        finally:
-            lock.release()
 
 
 @dataclass(frozen=True)
