@@ -32,18 +32,13 @@ def build_alexnet(
 ) -> keras.Sequential:
     """Build the documented `Sequential`: five convolutions, two hidden dense layers, a sigmoid head.
 
-    Args:
-        input_shape: `(height, width, channels)` of one image, channels last.
-        num_classes: width of the output layer.
-        kernel_initializer: a Keras initializer's name, by default the document's; biases start at zero.
-        for_xla: whether the layers use the operations of `alexnet_repro.backend.xla_layers`, with the same results.
-            By default where Keras would compile with XLA: on JAX, and on TensorFlow with a GPU and determinism off.
+    Of images of `input_shape`, `(height, width, channels)`, it is built, from float `(n, height, width, channels)` to
+    float32 sigmoid outputs `(n, num_classes)`. Layers carry the document's printed names (`conv2d` … `dense_2`)
+    regardless of models built before. The hidden layers follow Keras's dtype policy; the head is float32 under every
+    policy. Kernels are drawn by the Keras initializer of that name, by default the document's; biases start at zero.
 
-    Returns:
-        A built model from float images `(n, height, width, channels)` to float32 sigmoid outputs
-        `(n, num_classes)`. Layers carry the document's printed names (`conv2d` … `dense_2`)
-        regardless of models built before. The hidden layers follow Keras's dtype policy; the head is
-        float32 under every policy.
+    `for_xla` is whether the layers use the operations of `alexnet_repro.backend.xla_layers`, with the same results;
+    by default where Keras would compile with XLA: on JAX, and on TensorFlow with a GPU and determinism off.
 
     Raises:
         ValueError: `input_shape` is not three positive integers, is too small for the chain of

@@ -7,21 +7,15 @@ from keras import backend, ops
 
 
 def resize_with_pad(images: Any, height: int = 224, width: int = 224) -> Any:
-    """Resize to fit inside `height` by `width` with the aspect ratio kept, and pad with zeros around it.
+    """Resize to fit inside `height` rows by `width` columns with the aspect ratio kept, and pad with zeros around it.
 
     Bilinear, half-pixel centres, no antialiasing. The content's place is computed in float64, as
     TensorFlow 2.0.0 did; later versions use float32 and are a pixel off for many sizes. Odd
-    padding puts the extra row or column at the bottom or right.
+    padding puts the extra row or column at the bottom or right. An image too thin to keep a whole
+    row or column keeps one.
 
-    Args:
-        images: `(n, h, w, c)` or `(h, w, c)`, of any integer or float dtype. In a compiled
-            TensorFlow function `n`, `h` and `w` may be unknown.
-        height: rows of the result.
-        width: columns of the result.
-
-    Returns:
-        A float32 tensor `(n, height, width, c)` or `(height, width, c)`, in the range of the input.
-        An image too thin to keep a whole row or column keeps one.
+    From images `(n, h, w, c)` or `(h, w, c)` of any integer or float dtype to a float32 tensor `(n, height, width, c)`
+    or `(height, width, c)` in their range. In a compiled TensorFlow function `n`, `h` and `w` may be unknown.
 
     Raises:
         ValueError: `images` has another rank, a side of no pixels, no channels, or a dtype that is

@@ -13,15 +13,12 @@ NOISE = 20.0  # standard deviation, in grey levels of 255
 
 
 def synthetic_fashion(num_train: int = 60_000, num_test: int = 10_000, seed: int = 0) -> tuple[Arrays, Arrays]:
-    """Return generated images of ten classes, in the shapes and dtypes of `load_fashion_mnist`.
+    """Return generated images of ten classes, drawn independently, in the form of `load_fashion_mnist`.
 
     Each image is a patch of stripes in noise. The class is the stripes' direction (five) and width (two); their phase,
     place, extent and contrast are random. Since the phase is random, an image and its negative are equally likely, and
     a linear classifier gets at most one of the two right: it stays below 50 %, while a convolutional network learns the
     classes in a hundred updates.
-
-    Returns:
-        `(train_images, train_labels), (test_images, test_labels)`: uint8 `(n, 28, 28)` and `(n,)`, drawn independently.
 
     Raises:
         ValueError: `num_train` or `num_test` is less than one, or `seed` isn't from 0 to 2**32 - 1.
