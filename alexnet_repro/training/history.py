@@ -30,25 +30,17 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class History:
-    """A training run so far, update by update."""
+    """A training run so far; its losses and accuracies are each batch's mean, before its update."""
 
-    losses: np.ndarray = field(default_factory=lambda: np.zeros(0))
-    """float64 `(updates,)`: each batch's mean loss, before the update."""
-    accuracies: np.ndarray = field(default_factory=lambda: np.zeros(0))
-    """float64 `(updates,)`: share of each batch classified correctly, before the update."""
+    losses: np.ndarray = field(default_factory=lambda: np.zeros(0))  # float64 `(updates,)`
+    accuracies: np.ndarray = field(default_factory=lambda: np.zeros(0))  # float64 `(updates,)`
     images: int = 0
-    seconds: float = 0.0
-    """Wall time from the first draw to the last update, compilation included; saving and evaluating not."""
-    first_update_seconds: float = 0.0
-    """Of these, until the step's first results: mostly tracing and compilation."""
-    evaluations: tuple[tuple[int, Evaluation], ...] = ()
-    """Evaluations on all test images, each with the number of updates before it."""
-    saved: str = ""
-    """`alexnet_repro.training.weights.weights_digest` of the weights that the recipe saves last; empty before that."""
-    draws: int = 0
-    """Draws made of training images."""
-    begun: int = 0
-    """Draws that the loader had made before the training began."""
+    seconds: float = 0.0  # wall time from the first draw to the last update, compilation included; saving not
+    first_update_seconds: float = 0.0  # of these, until the step's first results: mostly tracing and compilation
+    evaluations: tuple[tuple[int, Evaluation], ...] = ()  # on all test images, each with the number of updates before
+    saved: str = ""  # `training.weights.weights_digest` of the weights that the recipe saves last; empty before that
+    draws: int = 0  # made of training images
+    begun: int = 0  # draws that the loader had made before the training began
 
     def as_data(self) -> dict[str, Any]:
         """Return everything but losses and accuracies, as JSON takes it."""

@@ -171,8 +171,7 @@ def mixed_gpu_models(here: Environment) -> Iterator[Finding]:
         yield Finding("mixed_gpu_models", "INCONCLUSIVE", message, ", ".join(shown), fix)
 
 
-Problem = tuple[str, Status, str, str, str]
-"""A finding's check, status, message, evidence and fix."""
+Problem = tuple[str, Status, str, str, str]  # a finding's check, status, message, evidence and fix
 
 
 def health(here: Environment) -> Iterator[Finding]:
