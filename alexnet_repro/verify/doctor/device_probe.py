@@ -35,9 +35,9 @@ def probe_device(device: str, deadline: float, environ: Mapping[str, str] | None
     verbose = {"TF_CPP_MIN_LOG_LEVEL": "0", "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
     first = device.partition(":")[0] + ":0"
     for check, answer in answer_each(__name__, [first], list(PROBES), deadline, {**verbose, **(environ or {})}):
-        error, seconds, data = answer.get("error"), answer.get("seconds", 0.0), answer.get("data", {})
-        yield ProbeResult(device, check, error, seconds, data, error_lines(answer.get("log", "")))
-        if check in ("import", "devices") and error:
+        result = ProbeResult(device, check, **{**answer, "log": error_lines(answer.get("log", ""))})
+        yield result
+        if check in ("import", "devices") and result.error:
             return
 
 
