@@ -143,13 +143,12 @@ def read_libraries(tensorflow_folder: str, cuda_major: int, deadline: float) -> 
         yield Library(name, wheel, path, answer.get("error"))
 
 
-def find(name: str, wheel: str, tensorflow_folder: Path, search: str | None = None) -> Path:
+def find(name: str, wheel: str, tensorflow_folder: Path) -> Path:
     """Return the file that TensorFlow would open; the bare name where the system's linker decides.
 
     First `LD_LIBRARY_PATH`, then the wheels beside TensorFlow (its RUNPATH), as ld.so(8) does.
     """
-    search = os.environ.get("LD_LIBRARY_PATH", "") if search is None else search
-    folders = [Path(folder) for folder in search.split(os.pathsep) if folder]
+    folders = [Path(folder) for folder in os.environ.get("LD_LIBRARY_PATH", "").split(os.pathsep) if folder]
     part = wheel.removeprefix("nvidia-").rpartition("-")[0].replace("-", "_")
     folders.append(tensorflow_folder.parent / "nvidia" / part / "lib")
     return next((folder / name for folder in folders if (folder / name).is_file()), Path(name))

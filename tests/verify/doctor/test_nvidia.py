@@ -21,10 +21,11 @@ from tests.helpers.machines import write
         ("site/nvidia/cuda_runtime/lib/libcudnn.so.9", None),
     ],
 )
-def test_order_of_library_folders(tmp_path, files, found):
+def test_order_of_library_folders(tmp_path, monkeypatch, files, found):
     """In LD_LIBRARY_PATH, then in the wheels beside TensorFlow, then where the system's linker finds its name."""
     write(tmp_path, dict.fromkeys(files.split(), ""))
-    path = find("libcudnn.so.9", "nvidia-cudnn-cu12", tmp_path / "site/tensorflow", f":{tmp_path / 'first'}")
+    monkeypatch.setenv("LD_LIBRARY_PATH", f":{tmp_path / 'first'}")
+    path = find("libcudnn.so.9", "nvidia-cudnn-cu12", tmp_path / "site/tensorflow")
     assert path == (tmp_path / found if found else Path("libcudnn.so.9"))
 
 
