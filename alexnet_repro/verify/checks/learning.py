@@ -37,11 +37,7 @@ class Learning(NamedTuple):
 
 
 def learn(
-    step: TrainStep,
-    loader: DataLoader,
-    indices: np.ndarray,
-    before: Sequence[np.ndarray],
-    losses: Sequence[float] = (),
+    step: TrainStep, loader: DataLoader, indices: np.ndarray, before: Sequence[np.ndarray], losses: Sequence[float] = ()
 ) -> Learning:
     """Resume updates on one batch until it is learned, for `MAX_UPDATES` at most.
 
