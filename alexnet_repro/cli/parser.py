@@ -157,23 +157,15 @@ def parser() -> argparse.ArgumentParser:
     training.set_defaults(conflict=conflict, refuse=training.error)
     _add_training_options(training.add_argument)
     distribution = training.add_argument_group("more than one device", DISTRIBUTE).add_argument
-    distribution(
-        "--distribute",
-        choices=("mirrored", "multiworker"),
-        help="mirrored: on all GPUs of this machine; multiworker: on several machines, each with all its GPUs",
-    )
+    how = "mirrored: on all GPUs of this machine; multiworker: on several machines, each with all its GPUs"
+    distribution("--distribute", choices=("mirrored", "multiworker"), help=how)
     distribution("--replicas", **COUNT, help=argparse.SUPPRESS)
     timeout = "time limit for a worker to join or answer; then all stop and name it (default: %(default)s)"
     distribution("--worker-timeout", **SECONDS, default=60, help=timeout)
 
     evaluation = command("evaluate", run_evaluate, "evaluate saved weights on the test images")
-    evaluation.add_argument(
-        "--weights",
-        type=existing_file,
-        required=True,
-        metavar="FILE",
-        help="as train saved it, or the document under TensorFlow 2.0.0: HDF5 or .keras, whatever its name",
-    )
+    weights = "as train saved it, or the document under TensorFlow 2.0.0: HDF5 or .keras, whatever its name"
+    evaluation.add_argument("--weights", type=existing_file, required=True, metavar="FILE", help=weights)
     samples = "draw N test images with replacement, as the document draws 2000 (default: all 10000, once each)"
     evaluation.add_argument("--samples", **COUNT, help=samples)
 
@@ -183,35 +175,23 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _add_training_options(option: Callable[..., object]) -> None:
-    option(
-        "--recipe",
-        choices=RECIPES,
-        default="quick",
-        help="quick: the shortest run that reliably passes 0.8 (minutes on a CPU); documented: the document's five "
-        "epochs, SGD with batches of 32 (hours on a CPU) (default: quick)",
-    )
+    recipe = "quick: the shortest run that reliably passes 0.8 (minutes on a CPU); documented: the document's five "
+    recipe += "epochs, SGD with batches of 32 (hours on a CPU) (default: quick)"
+    option("--recipe", choices=RECIPES, default="quick", help=recipe)
     option("--epochs", **COUNT, help="instead of the recipe's")
     batch = "images per update instead of the recipe's 32; must divide its draw: 128 (documented) or 32 (quick)"
     option("--batch-size", **COUNT, help=batch)
-    option(
-        "--weights",
-        type=new_weights_file,
-        default=Path("5.6_alexnet.weights.h5"),
-        metavar="FILE",
-        help="weights file, saved at the end, or every 20 draws with the documented recipe (default: %(default)s)",
-    )
+    weights = "weights file, saved at the end, or every 20 draws with the documented recipe (default: %(default)s)"
+    name = Path("5.6_alexnet.weights.h5")
+    option("--weights", type=new_weights_file, default=name, metavar="FILE", help=weights)
     option("--no-evaluate", **FLAG, help="don't evaluate after each epoch")
     every = "evaluate also after every N draws of an epoch, as 100 of the documented 468"
     option("--evaluate-every", **COUNT, help=every)
     option("--resume", **FLAG, help="resume from the latest checkpoint (bit-exact), or start fresh")
     option("--checkpoints", **FOLDER, help="checkpoint folder (default: NAME.checkpoints beside NAME.weights.h5)")
-    option(
-        "--checkpoint-every",
-        **COUNT,
-        default=500,
-        help="updates between checkpoints, also saved at each epoch's end and at SIGINT and SIGTERM; three are kept, "
-        "of 187 MB with SGD and 561 MB with Adam (default: %(default)s)",
-    )
+    updates = "updates between checkpoints, also saved at each epoch's end and at SIGINT and SIGTERM; three are kept, "
+    updates += "of 187 MB with SGD and 561 MB with Adam (default: %(default)s)"
+    option("--checkpoint-every", **COUNT, default=500, help=updates)
     option("--no-checkpoints", **FLAG, help="save no checkpoints")
     nondeterministic = "allow non-deterministic GPU kernels (faster); the same seed then gives other bits each time"
     option("--nondeterministic", **FLAG, help=nondeterministic)
@@ -222,12 +202,9 @@ def _add_training_options(option: Callable[..., object]) -> None:
 
 def _add_shared_options(sub: argparse.ArgumentParser) -> None:
     """Add what `train` and `evaluate` have in common."""
-    sub.add_argument(
-        "--loss",
-        choices=LOSS_NAMES,
-        help="normalised_sigmoid: the document's under TensorFlow 2.0.0; softmax: what its code means under Keras "
-        "3 on TensorFlow (default: the recipe's for train, normalised_sigmoid for evaluate)",
-    )
+    loss = "normalised_sigmoid: the document's under TensorFlow 2.0.0; softmax: what its code means under Keras 3 on "
+    loss += "TensorFlow (default: the recipe's for train, normalised_sigmoid for evaluate)"
+    sub.add_argument("--loss", choices=LOSS_NAMES, help=loss)
     sub.add_argument("--precision", choices=PRECISION_NAMES, default="float32", help="default: float32")
     seed = "of initial weights, dropout and every draw (default: 0)"
     sub.add_argument("--seed", type=whole_number(0), default=0, metavar="N", help=seed)
