@@ -15,7 +15,6 @@ class DocumentedLayer(NamedTuple):
     """One row of the document's layer table: `output_shape` of one image; `macs` per image, in the forward pass."""
 
     name: str
-    what: str
     output_shape: tuple[int, ...]
     parameters: int
     macs: int
@@ -24,20 +23,20 @@ class DocumentedLayer(NamedTuple):
 INPUT_SHAPE = (224, 224, 1)
 
 LAYERS = (
-    DocumentedLayer("conv2d", "Conv2D 96, 11x11, stride 4, ReLU", (54, 54, 96), 11_712, 33_872_256),
-    DocumentedLayer("max_pooling2d", "MaxPool2D 3x3, stride 2", (26, 26, 96), 0, 0),
-    DocumentedLayer("conv2d_1", "Conv2D 256, 5x5, same, ReLU", (26, 26, 256), 614_656, 415_334_400),
-    DocumentedLayer("max_pooling2d_1", "MaxPool2D 3x3, stride 2", (12, 12, 256), 0, 0),
-    DocumentedLayer("conv2d_2", "Conv2D 384, 3x3, same, ReLU", (12, 12, 384), 885_120, 127_401_984),
-    DocumentedLayer("conv2d_3", "Conv2D 384, 3x3, same, ReLU", (12, 12, 384), 1_327_488, 191_102_976),
-    DocumentedLayer("conv2d_4", "Conv2D 256, 3x3, same, ReLU", (12, 12, 256), 884_992, 127_401_984),
-    DocumentedLayer("max_pooling2d_2", "MaxPool2D 3x3, stride 2", (5, 5, 256), 0, 0),
-    DocumentedLayer("flatten", "Flatten", (6400,), 0, 0),
-    DocumentedLayer("dense", "Dense 4096, ReLU", (4096,), 26_218_496, 26_214_400),
-    DocumentedLayer("dropout", "Dropout 0.5", (4096,), 0, 0),
-    DocumentedLayer("dense_1", "Dense 4096, ReLU", (4096,), 16_781_312, 16_777_216),
-    DocumentedLayer("dropout_1", "Dropout 0.5", (4096,), 0, 0),
-    DocumentedLayer("dense_2", "Dense 10, sigmoid", (10,), 40_970, 40_960),
+    DocumentedLayer("conv2d", (54, 54, 96), 11_712, 33_872_256),  # Conv2D 96, 11x11, stride 4, ReLU
+    DocumentedLayer("max_pooling2d", (26, 26, 96), 0, 0),  # MaxPool2D 3x3, stride 2
+    DocumentedLayer("conv2d_1", (26, 26, 256), 614_656, 415_334_400),  # Conv2D 256, 5x5, same, ReLU
+    DocumentedLayer("max_pooling2d_1", (12, 12, 256), 0, 0),  # MaxPool2D 3x3, stride 2
+    DocumentedLayer("conv2d_2", (12, 12, 384), 885_120, 127_401_984),  # Conv2D 384, 3x3, same, ReLU
+    DocumentedLayer("conv2d_3", (12, 12, 384), 1_327_488, 191_102_976),  # Conv2D 384, 3x3, same, ReLU
+    DocumentedLayer("conv2d_4", (12, 12, 256), 884_992, 127_401_984),  # Conv2D 256, 3x3, same, ReLU
+    DocumentedLayer("max_pooling2d_2", (5, 5, 256), 0, 0),  # MaxPool2D 3x3, stride 2
+    DocumentedLayer("flatten", (6400,), 0, 0),  # Flatten
+    DocumentedLayer("dense", (4096,), 26_218_496, 26_214_400),  # Dense 4096, ReLU
+    DocumentedLayer("dropout", (4096,), 0, 0),  # Dropout 0.5
+    DocumentedLayer("dense_1", (4096,), 16_781_312, 16_777_216),  # Dense 4096, ReLU
+    DocumentedLayer("dropout_1", (4096,), 0, 0),  # Dropout 0.5
+    DocumentedLayer("dense_2", (10,), 40_970, 40_960),  # Dense 10, sigmoid
 )
 TOTAL_PARAMETERS = 46_764_746
 TOTAL_MACS = 938_146_176
