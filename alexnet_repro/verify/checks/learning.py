@@ -11,6 +11,7 @@ import numpy as np
 from scipy import stats
 
 from alexnet_repro.data.loader import DataLoader
+from alexnet_repro.data.synthetic import NUM_CLASSES
 from alexnet_repro.training.recipe import Recipe
 from alexnet_repro.training.train_step import TrainStep, best_train_step
 from alexnet_repro.verify.checks.config import CheckConfig
@@ -22,7 +23,6 @@ LEARNABLE = dataclasses.replace(
 )
 MAX_UPDATES = 60
 LEARNING_BATCH = 20
-CLASSES = 10
 
 
 class Learning(NamedTuple):
@@ -74,10 +74,10 @@ def learn(
 
 def learnable_batch(loader: DataLoader, batch_size: int) -> np.ndarray:
     """Return training-image indices, int64 `(batch_size,)`, with the classes as equally frequent as can be."""
-    indices = loader.draw_train_indices(max(50 * CLASSES, 4 * batch_size))
+    indices = loader.draw_train_indices(max(50 * NUM_CLASSES, 4 * batch_size))
     labels = loader.train_labels[indices]
     ranks = np.zeros(len(labels), int)
-    for label in range(CLASSES):
+    for label in range(NUM_CLASSES):
         ranks[labels == label] = np.arange((labels == label).sum())
     return indices[np.lexsort((labels, ranks))[:batch_size]]
 
