@@ -20,9 +20,8 @@ class TrainStep(Protocol):
     def __call__(self, indices: np.ndarray) -> tuple[Any, Any]:
         """Make one update for each row of training-image `indices`, int64 `(updates, batch_size)`.
 
-        Returns:
-            Each batch's mean loss before its update, and its accuracy: `(updates,)` each, anything that
-            `numpy.asarray` takes. The device may still be computing them.
+        Returns each batch's mean loss before its update, and its accuracy: `(updates,)` each, anything that
+        `numpy.asarray` takes. The device may still be computing them.
         """
 
 

@@ -31,14 +31,10 @@ from alexnet_repro.training.train_step import TrainStep, best_train_step
 
 
 class Distribution:
-    """The devices that train together, and what `train` needs of them; of this class itself, the one that Keras takes.
+    """The devices that train together, and what `train` needs of them; this class itself is the one Keras takes."""
 
-    Attributes:
-        chief: whether this process prints and saves.
-        stopped_by: the signal that stopped training, on whichever worker; 0 if none did.
-    """
-
-    chief, stopped_by = True, 0
+    chief = True  # whether this process prints and saves
+    stopped_by = 0  # the signal that stopped training, on whichever worker; 0 if none did
 
     def scope(self) -> AbstractContextManager[Any]:
         """Return the context to build models in."""
@@ -192,12 +188,9 @@ def multi_worker_strategy(cluster: Cluster) -> Any:
     """Start TensorFlow's server, and wait until all others have; nothing of TensorFlow's may have run before."""
     import tensorflow as tf
 
+    spec, gpus = tf.train.ClusterSpec({"worker": list(cluster.addresses)}), {"GPU": num_gpus()}
     resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
-        tf.train.ClusterSpec({"worker": list(cluster.addresses)}),
-        task_type="worker",
-        task_id=cluster.task,
-        num_accelerators={"GPU": num_gpus()},
-        rpc_layer="grpc",
+        spec, task_type="worker", task_id=cluster.task, num_accelerators=gpus, rpc_layer="grpc"
     )
     return tf.distribute.MultiWorkerMirroredStrategy(resolver)
 
