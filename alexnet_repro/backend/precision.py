@@ -1,6 +1,5 @@
 """The precisions of a run, and the switches for them on each backend."""
 
-import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -57,6 +56,6 @@ def _set_tf32(allowed: bool) -> Callable[[], object]:
     def allow(in_cudnn: bool, in_matmul: bool) -> None:
         cudnn.allow_tf32, cuda.matmul.allow_tf32 = in_cudnn, in_matmul
 
-    restore = functools.partial(allow, cudnn.allow_tf32, cuda.matmul.allow_tf32)
+    allowed_before = cudnn.allow_tf32, cuda.matmul.allow_tf32
     allow(allowed, allowed)
-    return restore
+    return lambda: allow(*allowed_before)

@@ -90,8 +90,8 @@ class _Training:
         from alexnet_repro.training.weights import check_weights_path
 
         self.options = options
-        changes = {name: getattr(options, name) for name in ("loss", "epochs", "batch_size")}
-        changes = {name: value for name, value in changes.items() if value is not None}
+        names = ("loss", "epochs", "batch_size")
+        changes = {name: value for name in names if (value := getattr(options, name)) is not None}
         self.recipe = dataclasses.replace(getattr(Recipe, options.recipe)(), **changes)
         self.cluster = cluster_here() if options.distribute == "multiworker" else None
         if self.cluster is None or self.cluster.chief:

@@ -62,8 +62,7 @@ def load_fashion_mnist(data_dir: str | os.PathLike[str] | None = None) -> tuple[
     Source: https://github.com/zalandoresearch/fashion-mnist (MIT licence).
     """
     places = _places(data_dir)
-    missing = [file for file in FILES if _find(file, places) is None]
-    if missing:
+    if missing := [file for file in FILES if _find(file, places) is None]:
         _download(missing, places)
     train_images, train_labels, test_images, test_labels = (_read(file, places) for file in FILES)
     return (train_images, train_labels), (test_images, test_labels)

@@ -87,8 +87,7 @@ def checkpoint(config: CheckConfig) -> Finding:
         other.load_weights(path)
         loaded = other.get_weights()
     for variable, new, old, found in zip(model.weights, newer, weights, loaded, strict=False):
-        wrong = int((new != found).sum())
-        if wrong:
+        if wrong := int((new != found).sum()):
             what = "those of an earlier save: the file is stale" if np.array_equal(old, found) else "others"
             message = f"the weights loaded for {variable.path} are {what}"
             fix = f"df -h {tempfile.gettempdir()}; sudo dmesg | tail # for errors of the disk"

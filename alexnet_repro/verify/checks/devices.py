@@ -61,8 +61,7 @@ def choose_devices(
         reason = f"--require-gpu: {backend} can use {', '.join(usable)} only"
     if reason:
         raise MachineNotReadyError(reason)
-    absent = [device for device in wanted if device not in usable]
-    if absent:
+    if absent := [device for device in wanted if device not in usable]:
         raise ValueError(f"--device={absent[0]}: no such device; {backend} can use {', '.join(usable)}")
     return tuple(device for device in usable if not wanted or device in wanted)
 

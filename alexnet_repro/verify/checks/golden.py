@@ -32,10 +32,8 @@ class Golden:
     steps: Sequence[StepDigest]
 
 
-GOLDEN_FILE = TypeAdapter(
-    Annotated[dict[Literal["digests"], list[Golden]], Field(min_length=1)],
-    config=ConfigDict(extra="forbid"),  # in the entries and their steps, too
-)
+Digests = Annotated[dict[Literal["digests"], list[Golden]], Field(min_length=1)]
+GOLDEN_FILE = TypeAdapter(Digests, config=ConfigDict(extra="forbid"))  # in the entries and their steps, too
 
 
 def task_of(config: CheckConfig) -> dict[str, Any]:
@@ -58,8 +56,7 @@ def compare_digests(
     if not same_task:
         return finding("INCONCLUSIVE", "no digests are on file for this task", fix=UPDATE_FIX)
     found = step_digests(replayed)
-    golden = next((golden for golden in same_task if golden.environment == environment), None)
-    if golden:
+    if golden := next((golden for golden in same_task if golden.environment == environment), None):
         if divergence := first_divergence(golden.steps, found, "this run"):
             failure = divergence_finding("golden", divergence, f"the one recorded on {golden.recorded}")
             return dataclasses.replace(failure, device=replayed.device, precision=replayed.precision)

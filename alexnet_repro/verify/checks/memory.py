@@ -73,8 +73,7 @@ def copies(config: CheckConfig, others: tuple[str, ...] = ()) -> Finding:
         ways[f"from {config.device} to {other}"] = moved(tensor, other)
         ways[f"from {other} to {config.device}"] = moved(moved(tensor, other), config.device)
     for way, arrived in ways.items():
-        wrong = int((ops.convert_to_numpy(arrived) != sent).sum())
-        if wrong:
+        if wrong := int((ops.convert_to_numpy(arrived) != sent).sum()):
             message = f"{wrong} of {sent.size} bytes copied {way} didn't arrive as they were sent"
             fix = "sudo dmesg | grep -iE 'xid|aer|pcie'; then reseat the card"
             return Finding("copies", "FAIL", message, fix=fix, number=wrong, bound=0)

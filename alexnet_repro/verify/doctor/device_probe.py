@@ -52,8 +52,7 @@ def main(device: str, *checks: str) -> Iterator[dict[str, Any]]:
     for check in checks:
         start = time.monotonic()
         try:
-            data = PROBES[check](device)
-            error = None
+            data, error = PROBES[check](device), None
         except Exception as failed:  # noqa: BLE001 - whatever it is, it is the result
             data, error = {}, f"{type(failed).__name__}: {str(failed)[:500]}"
         yield {"error": error, "seconds": round(time.monotonic() - start, 3), "data": data}
@@ -78,8 +77,7 @@ def _matmul(device: str) -> dict[str, Any]:
     a, b = (np.random.default_rng(seed).integers(-7, 8, (256, 256)) for seed in (0, 1))
     with tf.device(device):  # small whole numbers: exact in every precision
         product = tf.linalg.matmul(tf.constant(a, tf.float32), tf.constant(b, tf.float32)).numpy()
-    wrong = int((product != a @ b).sum())
-    if wrong:
+    if wrong := int((product != a @ b).sum()):
         raise ArithmeticError(f"{wrong} of {product.size} products are wrong")
     return {}
 

@@ -52,8 +52,7 @@ def cpu_fields(cpuinfo: Path = CPUINFO) -> dict[str, str]:
 
 def cpu_identity(cpuinfo: Path = CPUINFO) -> dict[str, Any]:
     """Return the processor's kind and its vector instructions, which decide bits."""
-    fields = cpu_fields(cpuinfo)
-    if not fields:
+    if not (fields := cpu_fields(cpuinfo)):
         return {"model": platform.processor() or platform.machine()}
     flags = fields.get("flags", "").split()
     vectors = sorted(flag for flag in flags if flag in ("avx", "avx2", "fma") or flag.startswith(("avx512", "amx")))

@@ -83,8 +83,7 @@ def driver(here: Environment) -> Iterator[Finding]:
     """A driver that answers, for each GPU."""
     if not here.gpus_in_machine:
         return
-    error = here.nvidia.error
-    if error:
+    if error := here.nvidia.error:
         known = (value for words, value in NVML_ERRORS.items() if words.casefold() in error.casefold())
         message, fix = next(known, ("the NVIDIA driver doesn't answer", "nvidia-smi; sudo dmesg | grep -i nvrm"))
         if here.container and error.endswith(("Not Found", "Not Loaded")):  # a container has no driver of its own
