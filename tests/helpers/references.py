@@ -15,7 +15,11 @@ FROM = {
     "seed": "0",
 }
 STORED = Reference(
-    "AMD EPYC, 2 processors", HERE, {"system": "Linux"}, {"resize": Baseline("cpu:0", "float32", PROCESSES, FROM)}
+    "AMD EPYC, 2 processors",
+    HERE,
+    {"system": "Linux"},
+    {"resize": Baseline("cpu:0", "float32", PROCESSES, FROM)},
+    schema=1,
 )
 
 

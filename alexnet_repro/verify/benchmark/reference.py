@@ -14,9 +14,9 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -26,7 +26,6 @@ from alexnet_repro.verify.benchmark.noise import MAX_ROUNDS, thinned
 from alexnet_repro.verify.benchmark.tolerances import first_error
 from alexnet_repro.verify.doctor.fingerprint import boot_of
 
-REFERENCE_SCHEMA = 1
 COLLECTING = "ALEXNET_REPRO_COLLECTING"  # set in a process that records timings: it compares nothing, starts no others
 _Seconds = Annotated[float, Field(gt=0, strict=True, allow_inf_nan=False)]
 _Rounds = Annotated[Sequence[_Seconds], Field(min_length=1, max_length=MAX_ROUNDS)]
@@ -48,6 +47,7 @@ class Reference:
     """A file's content."""
 
     __pydantic_config__ = ConfigDict(extra="forbid")
+    schema: Literal[1] = field(kw_only=True)
     device: str
     environment: Mapping[str, Any]
     machine: Mapping[str, Any]
@@ -89,21 +89,18 @@ def merge_references(old: Reference | None, new: Reference) -> Reference:
     """Return the new reference, with the old one's other cases if it is of the same device and environment."""
     if old is None or (old.device, old.environment) != (new.device, new.environment):
         return new
-    return Reference(new.device, new.environment, new.machine, {**old.cases, **new.cases})
+    return replace(new, cases={**old.cases, **new.cases})
 
 
 def read_reference(path: Path) -> Reference | None:
     """Return the reference in a file; None if there is no file. A ValueError names a file that isn't one of ours."""
     try:
-        content = json.loads(path.read_text())
-        if (schema := content.pop("schema")) != REFERENCE_SCHEMA:
-            raise ValueError(f"schema {schema}, not {REFERENCE_SCHEMA}")  # noqa: TRY301 - named as what pydantic refuses is
-        return _REFERENCE.validate_python(content)
+        return _REFERENCE.validate_json(path.read_bytes())
     except FileNotFoundError:
         return None
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        reason = first_error(error) if isinstance(error, ValidationError) else error
-        raise ValueError(f"{path} holds no timings to compare with ({reason}): git checkout {path}") from error
+    except ValidationError as error:
+        why = first_error(error)
+        raise ValueError(f"{path} holds no timings to compare with ({why}): git checkout {path}") from error
 
 
 def write_reference(path: Path, reference: Reference) -> None:
@@ -113,7 +110,7 @@ def write_reference(path: Path, reference: Reference) -> None:
         _REFERENCE.validate_python(content)
     except ValidationError as error:
         raise ValueError(f"no reference is made of these timings: {first_error(error)}") from error
-    atomic_write(path, json.dumps({"schema": REFERENCE_SCHEMA, **content}, indent=1) + "\n")
+    atomic_write(path, json.dumps(content, indent=1) + "\n")
 
 
 def run_processes(
@@ -129,13 +126,9 @@ def run_processes(
         with tempfile.TemporaryDirectory() as folder:
             where = [] if any("::" in each for each in options) else ["benchmarks"]
             command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--benchmark-only", *where, *options]
-            streams: dict[str, Any] = {
-                "stdin": subprocess.DEVNULL,
-                "stdout": subprocess.PIPE,
-                "stderr": subprocess.STDOUT,
-            }
-            environ = {**os.environ, COLLECTING: "1"}
             command.append(f"--report={folder}")
+            environ = {**os.environ, COLLECTING: "1"}
+            streams: dict[str, Any] = {"input": "", "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
             done = subprocess.run(command, cwd=root, env=environ, **streams, text=True, check=False)  # noqa: S603
             runs.append(process_results(Path(folder) / "results.json", done.returncode, done.stdout))
         say(f"process {number} of {processes}: {len(runs[-1]['timings'])} cases")
@@ -178,7 +171,7 @@ def references_of(runs: Sequence[Mapping[str, Any]], provenance: Mapping[str, st
         origin = {**provenance, "boot": boot} if boot else provenance
         cases.setdefault(kind, {})[each["case"]] = Baseline(each["device"], each["precision"], processes, origin)
     environments = {each["kind"]: each["environment"] for each in speed["devices"].values()}
-    return [Reference(kind, environments[kind], speed["machine"], found) for kind, found in cases.items()]
+    return [Reference(kind, environments[kind], speed["machine"], found, schema=1) for kind, found in cases.items()]
 
 
 def keep_references(

@@ -60,6 +60,8 @@ def read_tolerances(path: Path) -> Tolerances:
 
 
 def first_error(error: ValidationError) -> str:
-    """Return pydantic's first error in one line: where, what was expected, and what was found."""
+    """Return pydantic's first error in one line: the field, what is wrong, and what stands there."""
     first = error.errors(include_url=False)[0]
-    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}, got {first['input']!r}"
+    where, value = ".".join(map(str, first["loc"])), str(first["input"])[:40]
+    found = "" if first["type"] in ("missing", "value_error") else f", not {value!r}"
+    return " ".join(f"{where}: {first['msg'].removeprefix('Value error, ')}{found}".split())

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from alexnet_repro.files import atomic_write
 from alexnet_repro.verify.benchmark.timing import Calibration, Timing
+from alexnet_repro.verify.benchmark.tolerances import first_error
 from alexnet_repro.verify.finding import GROUPS, Finding, Status, overall, verdicts
 
 RESULTS_SCHEMA = 2
@@ -146,16 +147,8 @@ def from_data(path: Path, content: Any) -> RunRecord:
         # As JSON again: there, strict validation takes an object for a dataclass, and `true` for no number.
         read = _Content.model_validate_json(json.dumps(content), strict=True)
     except ValidationError as error:
-        raise UnreadableError(f"{path} isn't a results file: {_first(error)}; {RERUN}") from error
+        raise UnreadableError(f"{path} isn't a results file: {first_error(error)}; {RERUN}") from error
     return RunRecord(path, **{"stated" if name == "verdict" else name: value for name, value in read})
-
-
-def _first(error: ValidationError) -> str:
-    """Return the first of the errors in one line: the field, what is wrong, and what stands there."""
-    first = error.errors(include_url=False)[0]
-    where, value = ".".join(map(str, first["loc"])), str(first["input"])[:40]
-    found = "" if first["type"] in ("missing", "value_error") else f", not {value!r}"
-    return " ".join(f"{where}: {first['msg'].removeprefix('Value error, ')}{found}".split())
 
 
 def _printable(value: Any) -> Any:

@@ -46,6 +46,7 @@ from alexnet_repro.training.schedule import draws_until_saved
 from alexnet_repro.training.weights import load_weights, weights_digest
 from alexnet_repro.training.weights_file import WeightsError
 from alexnet_repro.verify.benchmark.reference import revision
+from alexnet_repro.verify.benchmark.tolerances import first_error
 from alexnet_repro.verify.doctor.environment import NUMERIC_SETTINGS
 from alexnet_repro.verify.doctor.fingerprint import SPEED_SETTINGS, kind_of, packages
 from alexnet_repro.verify.numerics.oracle import EXACT_LOSSES
@@ -216,9 +217,7 @@ def read_records(folder: Path) -> dict[str, dict[str, Any]]:
         try:
             name = TypeAdapter(_Header).validate_json(path.read_bytes()).name
         except ValidationError as error:
-            wrong = error.errors(include_url=False)[0]
-            where = ".".join(map(str, wrong["loc"]))
-            raise ValueError(f"{path} is no record of a training ({where}: {wrong['msg']})") from error
+            raise ValueError(f"{path} is no record of a training ({first_error(error)})") from error
         if name != path.parent.name:
             raise ValueError(f"{path} has the name {name!r}, not its folder's")
         records[name] = json.loads(path.read_bytes())
