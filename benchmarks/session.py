@@ -4,6 +4,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from alexnet_repro.verify.benchmark.calibration import calibrate
 from alexnet_repro.verify.benchmark.gate import MIN_PROCESSES_TO_FAIL
 from alexnet_repro.verify.benchmark.regression import places_of, speed_findings
 from alexnet_repro.verify.benchmark.roofline import Work, bottleneck
-from alexnet_repro.verify.benchmark.telemetry import conditions_of, cpu_time, heat_during, sampling, share_of_others
+from alexnet_repro.verify.benchmark.telemetry import Sampler, conditions_of, cpu_time, heat_during, share_of_others
 from alexnet_repro.verify.benchmark.timer import measure
 from alexnet_repro.verify.benchmark.timing import Timing, gpu_speed_parity, judge
 from alexnet_repro.verify.checks.devices import MachineNotReadyError, choose_devices, diagnose_machine
@@ -160,7 +161,7 @@ class VerificationSession:
             self.record.add_calibration(rates)
         reset_peak_memory(device)
         option = self.config.getoption
-        with sampling(device) as sampler:
+        with closing(Sampler(device)) as sampler:
             seconds = float(option("benchmark_max_time"))
             done = measure(benchmark, work, min_rounds=option("benchmark_min_rounds"), seconds=seconds)
         wrong = fault(done.result)

@@ -5,7 +5,7 @@ import os
 import resource
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, NamedTuple
@@ -64,7 +64,7 @@ def heat_during(samples: Samples) -> str:
 
 
 class Sampler:
-    """Samples telemetry in a thread of its own, until it is stopped."""
+    """Samples telemetry in a thread of its own, until it is closed (`contextlib.closing`)."""
 
     def __init__(self, device: str, interval: float = 0.25) -> None:
         """Start sampling a device every `interval` seconds."""
@@ -74,7 +74,7 @@ class Sampler:
         self._thread = threading.Thread(target=self._take, name="telemetry", daemon=True)
         self._thread.start()
 
-    def stop(self) -> None:
+    def close(self) -> None:
         """Stop sampling, without waiting for a driver that doesn't answer."""
         self._stop.set()
         self._thread.join(PATIENCE)
@@ -96,16 +96,6 @@ class Sampler:
                 interval *= 2
             if self._stop.wait(max(interval, (time.thread_time() - busy) / MAX_CPU_SHARE)):
                 return
-
-
-@contextlib.contextmanager
-def sampling(device: str) -> Iterator[Sampler]:
-    """Sample a device's telemetry while the block runs."""
-    sampler = Sampler(device)
-    try:
-        yield sampler
-    finally:
-        sampler.stop()
 
 
 def _load() -> float | None:

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from contextlib import closing
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -14,7 +15,6 @@ from alexnet_repro.verify.benchmark.telemetry import (
     conditions_of,
     cpu_time,
     heat_during,
-    sampling,
     share_of_others,
 )
 from alexnet_repro.verify.doctor.nvidia import Nvidia
@@ -159,7 +159,7 @@ def sampled(monkeypatch):
         sampler = Sampler(device, interval=0.001)
         while time.perf_counter() < start + 10 and len(sampler.between(start, start + 10).get("seconds", ())) < least:
             time.sleep(0.001)
-        sampler.stop()
+        sampler.close()
         return sampler.between(start, start + 10)
 
     return sampled
@@ -261,7 +261,7 @@ def test_driver_that_hangs_holds_nothing_up(monkeypatch):
     monkeypatch.setattr(telemetry, "PATIENCE", 0.01)
     monkeypatch.setattr(telemetry, "_nvml", lambda: answer.wait(10) and None)
     start = time.perf_counter()
-    with sampling("gpu:0") as sampler:
+    with closing(Sampler("gpu:0")) as sampler:
         pass
     assert time.perf_counter() - start < 5
     assert sampler.between(start, start + 10) == {}
