@@ -5,7 +5,6 @@ children of other workers, which get the same request at the same time.
 """
 
 import dataclasses
-import hashlib
 import json
 import math
 import time
@@ -19,6 +18,7 @@ from alexnet_repro.backend.devices import split_cpu, synchronize
 from alexnet_repro.backend.memory import enable_memory_growth
 from alexnet_repro.backend.precision import precision as numerics
 from alexnet_repro.training.distributed.cluster import Cluster
+from alexnet_repro.training.weights import weights_digest
 from alexnet_repro.verify.checks.config import CheckConfig
 from alexnet_repro.verify.checks.learning import LEARNABLE
 from alexnet_repro.verify.checks.registry import crashed
@@ -109,7 +109,7 @@ def _time_steps(request: Request) -> Iterator[dict[str, Any]]:
         "together": together[0].seconds if together else [],
         "alone": {device: stepper.seconds for device, stepper in alone.items()},
         "fault": next(filter(None, (stepper.fault() for stepper in every)), None),
-        "digest": every[0].digest(),
+        "digest": weights_digest(every[0].model),
     }
 
 
@@ -129,9 +129,9 @@ class _Stepper:
         config = CheckConfig(precision=request.precision, side=request.side)
         loader = config.loader()
         with self._strategy.scope():
-            self._model, self._before = config.model()
+            self.model, self._before = config.model()
             recipe = dataclasses.replace(LEARNABLE, draw_size=batch, batch_size=batch)
-            self._step = TensorFlowTrainStep(self._model, loader, recipe)
+            self._step = TensorFlowTrainStep(self.model, loader, recipe)
         updates = self._step.updates_per_call
         self._indices = (np.arange(updates * batch) % loader.num_train).reshape(updates, batch)
         self._losses: list[float] = []
@@ -151,7 +151,7 @@ class _Stepper:
     def _synchronize(self) -> None:
         """Wait for the devices; among workers by reading the last variable, as TensorFlow has no other way there."""
         if self._among_workers:
-            self._replicas(self._model.trainable_variables[-1])
+            self._replicas(self.model.trainable_variables[-1])
         else:
             synchronize()
 
@@ -160,7 +160,7 @@ class _Stepper:
         for update, loss in enumerate(self._losses, 1):
             if not math.isfinite(loss):
                 return f"the loss is {loss} at update {update}"
-        for variable, before in zip(self._model.trainable_variables, self._before, strict=True):
+        for variable, before in zip(self.model.trainable_variables, self._before, strict=True):
             first, *others = self._replicas(variable)
             if not np.isfinite(first).all():
                 return f"{variable.path} isn't finite after {len(self._losses)} updates"
@@ -169,13 +169,6 @@ class _Stepper:
             if not all(np.array_equal(first, other) for other in others):
                 return f"{variable.path} isn't the same on all devices after {len(self._losses)} updates"
         return None
-
-    def digest(self) -> str:
-        """Return the SHA-256 of the weights on the first device."""
-        found = hashlib.sha256()
-        for variable in self._model.trainable_variables:
-            found.update(self._replicas(variable)[0].tobytes())
-        return found.hexdigest()
 
 
 def _time_all_reduces(request: Request) -> Iterator[dict[str, Any]]:
