@@ -1,1 +1,5 @@
 """Scripts that make or explain references."""
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is imported; by the processes as well

@@ -6,12 +6,9 @@ machine is known to be right and was quiet: python -m alexnet_repro doctor; pyte
 """
 
 import argparse
-import os
 import shlex
 import sys
 from pathlib import Path
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is imported; by the processes as well
 
 from alexnet_repro.verify.benchmark.gate import MIN_PROCESSES, MIN_PROCESSES_TO_FAIL
 from alexnet_repro.verify.benchmark.reference import keep_references, run_processes

@@ -12,7 +12,6 @@ Only what --results reads was measured on GPUs.
 """
 
 import argparse
-import os
 import socket
 import statistics
 import sys
@@ -21,8 +20,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from alexnet_repro import documented
 from alexnet_repro.verify.benchmark.replicas import Request, answers_to
