@@ -25,7 +25,6 @@ from alexnet_repro.verify.benchmark.telemetry import Sampler, conditions_of, cpu
 from alexnet_repro.verify.benchmark.timer import measure
 from alexnet_repro.verify.benchmark.timing import Timing, gpu_speed_parity, judge
 from alexnet_repro.verify.checks.devices import MachineNotReadyError, choose_devices, diagnose_machine
-from alexnet_repro.verify.checks.registry import DEVICE_PRECISIONS
 from alexnet_repro.verify.doctor import fingerprint
 from alexnet_repro.verify.doctor.environment import NUMERIC_SETTINGS, read_machine
 from alexnet_repro.verify.finding import Finding, overall, summary
@@ -157,7 +156,7 @@ class VerificationSession:
         benchmark.group = item.originalname
         rates = None
         if todo and not benchmark.disabled:
-            rates = calibrate(device, DEVICE_PRECISIONS[device.partition(":")[0]])
+            rates = calibrate(device)
             self.record.add_calibration(rates)
         reset_peak_memory(device)
         option = self.config.getoption

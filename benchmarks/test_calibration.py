@@ -3,7 +3,6 @@
 from alexnet_repro.backend.devices import thread_counts
 from alexnet_repro.verify.benchmark.calibration import calibrate
 from alexnet_repro.verify.benchmark.datasheet import Nominal, compare_with_datasheet, of_cpu, of_gpu
-from alexnet_repro.verify.checks.registry import DEVICE_PRECISIONS
 from alexnet_repro.verify.doctor.environment import is_named
 from benchmarks.session import VerificationSession
 
@@ -11,7 +10,7 @@ from benchmarks.session import VerificationSession
 def test_calibration(device: str, verification: VerificationSession) -> None:
     """Matrix products in each precision, memory and copies come near the nominal rates, where those are known."""
     kind, _, number = device.partition(":")
-    found = calibrate(device, DEVICE_PRECISIONS[kind])
+    found = calibrate(device)
     here = verification.machine
     verification.record.add_calibration(found)
     if kind == "cpu":

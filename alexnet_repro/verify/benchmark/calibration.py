@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache
 from typing import Any, cast
 
 import keras
@@ -13,6 +13,7 @@ from alexnet_repro.backend.devices import on_device, synchronize
 from alexnet_repro.backend.precision import PRECISIONS
 from alexnet_repro.backend.precision import precision as numerics
 from alexnet_repro.verify.benchmark.timing import Calibration
+from alexnet_repro.verify.checks.registry import DEVICE_PRECISIONS
 
 # Rows, terms and columns of the products: squares, and what the second convolution and the first dense layer come to.
 PRODUCTS = {
@@ -25,10 +26,11 @@ COPIED_BYTES = 1 << 26
 KERNELS = 200  # in the chain, and calls of the shortest one
 
 
-@lru_cache
-def calibrate(device: str, precisions: tuple[str, ...]) -> Calibration:
-    """Return the rates of a device, as `on_device` takes it, in precisions named in `PRECISIONS`; measured once."""
+@cache
+def calibrate(device: str) -> Calibration:
+    """Return the rates of a device, as `on_device` takes it, in each of its precisions; measured once."""
     kind = device.partition(":")[0]
+    precisions = DEVICE_PRECISIONS[kind]
     matmul = {name: max(matmul_rate(device, name, shape) for shape in PRODUCTS[kind]) for name in precisions}
     with on_device(device):
         host = np.random.default_rng(0).integers(0, 256, COPIED_BYTES, np.uint8)

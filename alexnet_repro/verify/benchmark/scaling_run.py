@@ -14,7 +14,6 @@ from alexnet_repro.verify.benchmark import scaling
 from alexnet_repro.verify.benchmark.calibration import calibrate
 from alexnet_repro.verify.benchmark.replicas import Request, RequestKind, answers_to, rounds_within
 from alexnet_repro.verify.benchmark.scaling import GRADIENT_BYTES, Point, inconclusive_speed, invalid_result
-from alexnet_repro.verify.checks.registry import DEVICE_PRECISIONS
 from alexnet_repro.verify.doctor.fingerprint import kind_of
 from alexnet_repro.verify.finding import Finding
 
@@ -242,8 +241,7 @@ def lost_worker(error: ClusterError) -> Finding:
 
 def _host_copy_seconds(devices: Sequence[str]) -> float:
     """Return the seconds of the gradients' copy to the host and back, by the slowest at its calibrated rates."""
-    rates = [calibrate(device, DEVICE_PRECISIONS["gpu"]) for device in devices]
-    return max(GRADIENT_BYTES / each.to_host + GRADIENT_BYTES / each.to_device for each in rates)
+    return max(GRADIENT_BYTES / each.to_host + GRADIENT_BYTES / each.to_device for each in map(calibrate, devices))
 
 
 def device_counts(devices: int) -> list[int]:

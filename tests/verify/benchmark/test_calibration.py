@@ -44,7 +44,8 @@ def test_operands_are_of_the_precision(operands, precision, dtype):
 
 @pytest.fixture
 def small(monkeypatch):
-    """Arrays of a few kilobytes."""
+    """Arrays of a few kilobytes, and no products."""
+    monkeypatch.setattr(calibrate, "DEVICE_PRECISIONS", dict.fromkeys(("cpu", "gpu"), ()))
     monkeypatch.setattr(calibrate, "MEMORY_BYTES", dict.fromkeys(("cpu", "gpu"), 1 << 12))
     monkeypatch.setattr(calibrate, "COPIED_BYTES", 1 << 10)
 
@@ -59,7 +60,8 @@ def test_best_product_counts(monkeypatch, device):
     monkeypatch.setattr(
         calibrate, "matmul_rate", lambda _device, name, shape: sum(shape) * (2 if name == "tf32" else 1)
     )
-    found = calibrate.calibrate.__wrapped__(device, ("float32", "tf32"))
+    monkeypatch.setattr(calibrate, "DEVICE_PRECISIONS", {kind: ("float32", "tf32")})
+    found = calibrate.calibrate.__wrapped__(device)
     assert found.matmul == {"float32": 15, "tf32": 30}
     assert min(found.memory, found.to_device, found.to_host, found.call_overhead) > 0
     assert found.kernel_launch >= 0
@@ -90,7 +92,7 @@ def test_launch_of_a_kernel(monkeypatch):
     seconds = {1: 2.0, 200: 401.0}
     monkeypatch.setattr(calibrate, "_chain", lambda kernels: lambda _: seconds[kernels])
     monkeypatch.setattr(calibrate, "_best", lambda work, *_: found if isinstance(found := work(), float) else 1.0)
-    found = calibrate.calibrate.__wrapped__("cpu:0", ())
+    found = calibrate.calibrate.__wrapped__("cpu:0")
     assert found.call_overhead == 2.0
     assert found.kernel_launch == pytest.approx(399 / 199)
 
@@ -106,7 +108,7 @@ def test_copies_to_the_host_are_of_new_tensors(monkeypatch):
     """No round copies what an earlier one did, which a backend may have kept on the host."""
     copied = []
     monkeypatch.setattr(calibrate, "_on_host", lambda tensor, _: copied.append(tensor))
-    calibrate.calibrate.__wrapped__("cpu:0", ())
+    calibrate.calibrate.__wrapped__("cpu:0")
     assert len({id(tensor) for tensor in copied}) == 5
 
 

@@ -179,7 +179,7 @@ def test_lost_worker_is_a_finding(monkeypatch):
 )
 def test_bound_across_machines(monkeypatch, gbps, seconds):
     """To the host at its calibrated rate, 2(n-1)/n of the bytes by the named link, and back; else no bound."""
-    monkeypatch.setattr(module, "calibrate", lambda device, _: Calibration(device, {}, to_host=10e9, to_device=5e9))
+    monkeypatch.setattr(module, "calibrate", lambda device: Calibration(device, {}, to_host=10e9, to_device=5e9))
     found = three_workers(monkeypatch, link_gbps=gbps).simple_all_reduce_seconds(3)
     assert found == (seconds and pytest.approx(seconds))
 
