@@ -1,7 +1,7 @@
 """Two runs compared case by case: ratios of median times, with bootstrap intervals of the rounds' spread."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -41,8 +41,7 @@ class Comparison(NamedTuple):
     """Two runs, case by case, and the cases that only one has."""
 
     ratios: Sequence[Ratio]
-    only_first: Sequence[str]
-    only_second: Sequence[str]
+    only: Mapping[str, Sequence[str]]  # by run: `A` is the first, `B` the second
 
 
 def compare(first: RunRecord, second: RunRecord) -> Comparison:
@@ -52,8 +51,7 @@ def compare(first: RunRecord, second: RunRecord) -> Comparison:
     invalid = first.invalid | second.invalid
     return Comparison(
         [compare_case(one[case], other[case], invalid=case in invalid) for case in one if case in other],
-        [case for case in one if case not in other],
-        [case for case in other if case not in one],
+        {"A": [case for case in one if case not in other], "B": [case for case in other if case not in one]},
     )
 
 

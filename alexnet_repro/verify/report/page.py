@@ -46,8 +46,8 @@ def write_comparison(first: RunRecord, second: RunRecord, compared: Comparison, 
     here, there = (dict(wording.facts(each.machine)) for each in (first, second))
     pairs = [(name, here.get(name, "not recorded"), there.get(name, "not recorded")) for name in here | there]
     differences = [(name, one, other) for name, one, other in pairs if one != other]
-    runs, only = {"A": first, "B": second}, {"A": compared.only_first, "B": compared.only_second}
-    content = {"runs": runs, "table": tables.comparison_table(compared), "only": only, "differences": differences}
+    runs, table = {"A": first, "B": second}, tables.comparison_table(compared)
+    content = {"runs": runs, "table": table, "only": compared.only, "differences": differences}
     data = {
         **{name: {"path": str(each.path), "verdict": each.verdict} for name, each in runs.items()},
         "cases": [
@@ -60,7 +60,7 @@ def write_comparison(first: RunRecord, second: RunRecord, compared: Comparison, 
             }
             for each in compared.ratios
         ],
-        "only": only,
+        "only": compared.only,
         "machines": {name: {"A": one, "B": other} for name, one, other in differences},
     }
     texts = {"comparison.md": _rendered("comparison.md", content), "comparison.json": json.dumps(data, indent=1) + "\n"}

@@ -137,11 +137,8 @@ def from_data(path: Path, content: Any) -> RunRecord:
     if not isinstance(content, dict):
         raise UnreadableError(f"{path} isn't a results file, but other JSON; name a results.json")
     if (schema := content.get("schema")) != RESULTS_SCHEMA:
-        known = (
-            f"its schema is {schema!r}, this version reads {RESULTS_SCHEMA}"
-            if "schema" in content
-            else "it has no schema"
-        )
+        stated = f"its schema is {schema!r}, this version reads {RESULTS_SCHEMA}"
+        known = stated if "schema" in content else "it has no schema"
         raise UnreadableError(f"{path} can't be read: {known}; read it with the version that wrote it, or {RERUN}")
     try:
         # As JSON again: there, strict validation takes an object for a dataclass, and `true` for no number.

@@ -5,8 +5,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
-import rich.console
-import rich.table
+from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
 from alexnet_repro.verify.benchmark.timing import Timing, relative_iqr
@@ -41,18 +41,15 @@ class TextTable(NamedTuple):
         """Return aligned lines of at most `TERMINAL_WIDTH` characters, without colours; long names are wrapped."""
         if not self.rows:
             return ""
-        grid = rich.table.Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="")
+        grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="")
         for place, heading in enumerate(self.headings):
             justify: Literal["left", "right"] = "right" if place and heading not in WORDS else "left"
             grid.add_column(Text(heading), justify=justify, no_wrap=place > 0, overflow="fold")
         for row in self.rows:
             grid.add_row(*map(Text, row))
-        console = rich.console.Console(
-            file=io.StringIO(), width=TERMINAL_WIDTH, color_system=None, force_terminal=False
-        )
-        with console.capture() as captured:
-            console.print(grid)
-        return "\n".join(line.rstrip() for line in captured.get().splitlines())
+        printed = io.StringIO()
+        Console(file=printed, width=TERMINAL_WIDTH, color_system=None, force_terminal=False).print(grid)
+        return "\n".join(line.rstrip() for line in printed.getvalue().splitlines())
 
 
 def group_table(record: RunRecord) -> TextTable:
@@ -153,9 +150,7 @@ def comparison_table(compared: Comparison) -> TextTable:
 
 def comparison_lines(compared: Comparison) -> list[str]:
     """Return the comparison for the terminal: the table, and the cases that only one run has."""
-    only = [f"only in A: {case}" for case in compared.only_first] + [
-        f"only in B: {case}" for case in compared.only_second
-    ]
+    only = [f"only in {run}: {case}" for run, cases in compared.only.items() for case in cases]
     return [str(comparison_table(compared)) or "no case was timed in both", *only]
 
 

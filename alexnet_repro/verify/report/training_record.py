@@ -89,7 +89,7 @@ def record_training(folder: Path, trained: Trained, *, progress: bool = True) ->
 
     Raises:
         WeightsError: the weights saved last can't be read, or aren't of this training.
-        OSError: the record can't be written.
+        OSError: record or curve can't be written; the message names it.
     """
     name, recipe, history = folder.resolve().name, trained.recipe, trained.history
     made = {
@@ -129,7 +129,9 @@ def record_training(folder: Path, trained: Trained, *, progress: bool = True) ->
     images = recipe.batch_size * np.arange(1, len(history.losses) + 1)
     points = [(recipe.batch_size * updates, found.accuracy) for updates, found in history.evaluations]
     curve = learning_curve(name, images, history.losses, history.accuracies, points).standalone
-    return write_record(folder, made | significant(measured), curve)
+    atomic_write(folder / CURVE, curve)
+    atomic_write(folder / RECORD, formatted(made | significant(measured)))
+    return folder / RECORD
 
 
 def repeatable(words: Sequence[str]) -> str:
@@ -222,17 +224,6 @@ def read_records(folder: Path) -> dict[str, dict[str, Any]]:
             raise ValueError(f"{path} has the name {name!r}, not its folder's")
         records[name] = json.loads(path.read_bytes())
     return records
-
-
-def write_record(folder: Path, record: Mapping[str, Any], curve: str) -> Path:
-    """Write a record and its drawing, each in one step, and return the record's path.
-
-    Raises:
-        OSError: one can't be written; the message names it.
-    """
-    atomic_write(folder / CURVE, curve)
-    atomic_write(folder / RECORD, formatted(record))
-    return folder / RECORD
 
 
 def formatted(record: Mapping[str, Any]) -> str:

@@ -23,7 +23,6 @@ from alexnet_repro.verify.report.training_record import (
     record_training,
     repeatable,
     significant,
-    write_record,
 )
 
 WORDS = ["train", "--synthetic", "--seed=3", "--data-dir", "/somewhere/here", "--weights=/there/a.weights.h5"]
@@ -204,11 +203,12 @@ def test_format():
     assert len(text.splitlines()) < 30
 
 
-def test_unwritable(tmp_path):
+def test_unwritable(tmp_path, tiny, loader, history):
     """Where a record can't be written, its file is named, and nothing is left."""
     (tmp_path / "file").touch()
+    trained = Trained(tiny, loader, Recipe.quick(), history, WORDS, "float32", tmp_path / "nowhere.weights.h5")
     with pytest.raises(OSError, match=r"file/learning_curve\.svg can't be written"):
-        write_record(tmp_path / "file", {"schema": 1}, "<svg/>")
+        record_training(tmp_path / "file", trained, progress=False)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
