@@ -32,11 +32,7 @@ class WorkerGroup:
     """This worker's place among those of `--distribute=multiworker`, and what they exchange."""
 
     def __init__(self, config: pytest.Config, folder: Path) -> None:
-        """Find the workers; the chief removes an earlier run's results from `folder`.
-
-        Raises:
-            UsageError: nothing names the workers, or an option doesn't go with several machines.
-        """
+        """Find the workers; the chief removes an earlier run's results. UsageError: none are named; wrong options."""
         if keras.backend.backend() != "tensorflow":
             raise pytest.UsageError(f"--distribute needs TensorFlow, and KERAS_BACKEND is {keras.backend.backend()}")
         for option, why in REFUSED.items():

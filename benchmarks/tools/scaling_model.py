@@ -131,10 +131,7 @@ def table(figures: Figures) -> list[str]:
 
 
 def all_reduces_on_loopback(workers: int) -> list[tuple[int, int, float]]:
-    """Return workers, bytes and median seconds of all-reduces of several sizes among processes of this machine.
-
-    Raises ValueError, with its finding, if a worker fails.
-    """
+    """Return workers, bytes and median seconds of all-reduces among processes here; ValueError: a worker's finding."""
     with ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(workers)]
         for each in sockets:

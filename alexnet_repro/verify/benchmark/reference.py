@@ -179,8 +179,7 @@ def keep_references(
 ) -> list[Path]:
     """Write what `run_processes` returned as references, one per kind of device, and return the files.
 
-    Raises:
-        ValueError: the results can't be kept, or `into` would hold several devices.
+    ValueError: the results can't be kept, or `into` would hold several devices.
     """
     found = references_of(runs, provenance(root, command, note))
     if into and len(found) > 1:

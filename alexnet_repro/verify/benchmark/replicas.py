@@ -84,10 +84,7 @@ def _strategy(request: Request, devices: Sequence[str]) -> Any:
 
 
 def _time_steps(request: Request) -> Iterator[dict[str, Any]]:
-    """Time an update of all devices together and, in turns with it, of each alone, whose gradients go nowhere.
-
-    Among workers together only.
-    """
+    """Time an update of all devices together and, but among workers, in turns with it one of each alone."""
     together = [_Stepper(request, request.devices)] if request.workers or len(request.devices) > 1 else []
     alone = {} if request.workers else {device: _Stepper(request, (device,)) for device in request.devices}
     every = [*together, *alone.values()]

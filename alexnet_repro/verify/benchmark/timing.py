@@ -175,10 +175,7 @@ def peak_fraction(timing: Timing, peak: float, bandwidth: float) -> Finding:
 
 
 def gpu_speed_parity(timings: Sequence[Timing], models: Mapping[str, str]) -> list[Finding]:
-    """Return, for each case that was timed on several GPUs of one model, whether they are equally fast.
-
-    `models` has the GPUs' product names, by device.
-    """
+    """Return for each case timed on several GPUs of one model whether they are equally fast; `models` are by device."""
     groups: dict[tuple[str, str], list[Timing]] = {}
     for timing in timings:
         if timing.device in models:

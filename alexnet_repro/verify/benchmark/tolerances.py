@@ -44,10 +44,7 @@ class Tolerances:
 
 
 def read_tolerances(path: Path) -> Tolerances:
-    """Return the tolerances in a file.
-
-    ValueError: there is none, it isn't TOML, or a key or value isn't allowed; the message names file, key, and what is.
-    """
+    """Return the tolerances in a file; ValueError names what can't be read or isn't allowed, and what is."""
     try:
         return Tolerances(**tomllib.loads(path.read_text()))
     except OSError as error:

@@ -17,11 +17,7 @@ from alexnet_repro.verify.report.run_record import RunRecord
 
 
 def write_report(record: RunRecord, folder: Path) -> list[Path]:
-    """Write `report.html`, `summary.md` and the drawings of a run, and return their paths, in this order.
-
-    Raises:
-        OSError: one can't be written; the message names it.
-    """
+    """Write a run's `report.html`, `summary.md` and drawings; return their paths. OSError names what isn't written."""
     found = [each for group in record.findings.values() for each in group]
     drawings = {
         "throughput": plots.throughput(record.timings, record.invalid),
@@ -38,11 +34,7 @@ def write_report(record: RunRecord, folder: Path) -> list[Path]:
 
 
 def write_comparison(first: RunRecord, second: RunRecord, compared: Comparison, folder: Path) -> list[Path]:
-    """Write `comparison.md` and `comparison.json`, and return their paths, in this order.
-
-    Raises:
-        OSError: one can't be written; the message names it.
-    """
+    """Write `comparison.md` and `comparison.json`, and return their paths; OSError names what isn't written."""
     here, there = (dict(wording.facts(each.machine)) for each in (first, second))
     pairs = [(name, here.get(name, "not recorded"), there.get(name, "not recorded")) for name in here | there]
     differences = [(name, one, other) for name, one, other in pairs if one != other]

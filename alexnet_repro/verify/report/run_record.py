@@ -98,21 +98,13 @@ class RunRecord:
         return {name: _as_json(value) for name, value in content.items()}
 
     def write(self, *, complete: bool = False) -> None:
-        """Write the file in one step.
-
-        Raises:
-            OSError: it can't be written; the message names it.
-        """
+        """Write the file in one step; OSError names it if it can't be written."""
         self.complete = complete
         atomic_write(self.path, json.dumps(self.as_data(), indent=1) + "\n", "name another folder: --report=DIR")
 
 
 def read_results(path: Path) -> RunRecord:
-    """Return what a run wrote into `results.json`.
-
-    Raises:
-        UnreadableError: there is no such file, or it isn't one that this version reads.
-    """
+    """Return what a run wrote into `results.json`; UnreadableError: no such file, or none that this version reads."""
     try:
         content = _printable(json.loads(path.read_bytes()))
     except FileNotFoundError as error:
@@ -129,11 +121,7 @@ def read_results(path: Path) -> RunRecord:
 
 
 def from_data(path: Path, content: Any) -> RunRecord:
-    """Return the record of a file's JSON, as `RunRecord.as_data` returns it.
-
-    Raises:
-        UnreadableError: it isn't the JSON of a results file that this version reads.
-    """
+    """Return the record of JSON as `RunRecord.as_data` returns it; UnreadableError: it isn't, or of another version."""
     if not isinstance(content, dict):
         raise UnreadableError(f"{path} isn't a results file, but other JSON; name a results.json")
     if (schema := content.get("schema")) != RESULTS_SCHEMA:

@@ -209,11 +209,7 @@ def significant(value: Any) -> Any:
 
 
 def read_records(folder: Path) -> dict[str, dict[str, Any]]:
-    """Return the records in a folder's folders, by name.
-
-    Raises:
-        ValueError: one isn't a record, or is another folder's; the message names the file.
-    """
+    """Return the records in a folder's folders, by name; ValueError names one that isn't a record, or is another's."""
     records = {}
     for path in sorted(folder.glob(f"*/{RECORD}")):
         try:

@@ -33,11 +33,7 @@ CLASSES = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt",
 
 
 def page(records: Records) -> str:
-    """Return the page.
-
-    Raises:
-        ValueError: a record is of another training than its name says.
-    """
+    """Return the page; ValueError: a record is of another training than its name says."""
     runs.check(records)
     name = runs.documented_run(records)
     main, softmax, older = _figures(records, name), _figures(records, SOFTMAX), None

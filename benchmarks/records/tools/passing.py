@@ -12,10 +12,7 @@ from benchmarks.records.tools.runs import Record, evaluated
 
 
 def passed(run: Record) -> tuple[int, float, float]:
-    """Return a run's seed, and after how many updates it first reaches the printed test accuracy and falls to the loss.
-
-    Infinity: never.
-    """
+    """Return a run's seed, and after how many updates it reaches the printed accuracy and loss; infinity: never."""
     updates, accuracies, losses = _curves(run)
     accuracy = first_reached(updates, accuracies, documented.TEST_ACCURACY)
     return run["seed"], accuracy, first_reached(updates, [-loss for loss in losses], -documented.TEST_LOSS)

@@ -51,11 +51,7 @@ RUNS = {
 
 
 def check(records: Records) -> None:
-    """Refuse records that the page isn't about: of generated images, or of another training than their name's.
-
-    Raises:
-        ValueError: the message names the record and what it is.
-    """
+    """Raise a ValueError that names a record of generated images, or of another training than its name says."""
     for name, record in records.items():
         wrong = [] if record["data"] == "Fashion-MNIST" else [f"{record['data']} images"]
         if name in RUNS:
