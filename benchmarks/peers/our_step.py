@@ -19,7 +19,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from alexnet_repro import DataLoader, Recipe, best_train_step, build_alexnet, train
+from alexnet_repro import DataLoader, Recipe, best_train_step, build_alexnet, synthetic_fashion, train
 from alexnet_repro.backend.devices import gpu_names, predictor, synchronize
 from alexnet_repro.backend.memory import enable_memory_growth, free_memory, peak_memory, reset_peak_memory
 from alexnet_repro.backend.precision import PRECISIONS
@@ -31,13 +31,7 @@ from benchmarks.peers.timed import Rows, cases, reason, say, step_seconds
 XLA: dict[str, bool | str] = {"auto": "auto", "on": True, "off": False}
 DEVICE = (*enable_memory_growth(), "cpu:0")[0]
 KIND, BACKEND = DEVICE.partition(":")[0], keras.backend.backend()
-# Speed doesn't depend on what images show: random ones, as the other side's.
-RANDOM = np.random.default_rng(0)
-SETS = [
-    (RANDOM.integers(0, 256, (n, 28, 28)).astype(np.uint8), RANDOM.integers(0, 10, n).astype(np.uint8))
-    for n in (60_000, 10_000)
-]
-LOADER = DataLoader.from_arrays(*SETS, seed=0)
+LOADER = DataLoader.from_arrays(*synthetic_fashion(), seed=0)  # speed doesn't depend on what images show
 CASE = {
     "device": gpu_names()[0] if KIND == "gpu" else "cpu",
     "backend": BACKEND,
@@ -53,12 +47,6 @@ def recipe(batch: int, updates: int = 1) -> Recipe:
     """Return the documented recipe, as `updates` of one batch size."""
     documented = dataclasses.replace(Recipe.documented(), epochs=1, preliminary_draws=0, save_every=None)
     return dataclasses.replace(documented, draw_size=batch, batch_size=batch, draws_per_epoch=updates)
-
-
-def wait(result: Any) -> None:
-    """Wait for a result, and for everything else that a GPU is computing."""
-    synchronize(result)
-    synchronize()
 
 
 def in_turns(first: Callable[[], Any], second: Callable[[], Any], rounds: int) -> tuple[list[float], list[float]]:
@@ -78,7 +66,7 @@ def forward(batch: int, xla: bool | str, rows: Rows) -> Timed:
     if xla != "auto":
         model.jit_compile = xla
     predict, images = predictor(model), ops.convert_to_tensor(LOADER.get_batch_train(batch)[0])
-    seconds = step_seconds(lambda: predict(images), wait, rows)
+    seconds = step_seconds(lambda: predict(images), synchronize, rows)
     yield "forward", f"Keras, XLA {'on' if model.jit_compile else 'off'}", seconds
 
 
@@ -88,7 +76,7 @@ def train_step(batch: int, xla: bool | str, rows: Rows) -> Timed:
     step = best_train_step(model, LOADER, recipe(batch), jit_compile=xla)
     updates = step.updates_per_call
     indices = LOADER.draw_train_indices(updates * batch).reshape(updates, batch)
-    seconds = step_seconds(lambda: step(indices), wait, rows, updates)
+    seconds = step_seconds(lambda: step(indices), synchronize, rows, updates)
     if not np.isfinite(step(indices)[0][-1]):
         raise ValueError("the loss isn't finite")
     yield "train step", f"Keras, XLA {'on' if step.classifier.jit_compile else 'off'}, {updates} per call", seconds
@@ -112,7 +100,9 @@ def four(batch: int, _: bool | str, rows: Rows) -> Timed:
     """Time what the document's own loop does with 128 images: four updates of 32."""
     model, documented = build_alexnet(), dataclasses.replace(recipe(batch), batch_size=32)
     step, rows = best_train_step(model, LOADER, documented), rows._replace(steps=1)
-    seconds = step_seconds(lambda: train(model, LOADER, documented, step=step, progress=False).losses, wait, rows)
+    seconds = step_seconds(
+        lambda: train(model, LOADER, documented, step=step, progress=False).losses, synchronize, rows
+    )
     yield f"training loop, {batch // 32} updates of 32", "", seconds
 
 
