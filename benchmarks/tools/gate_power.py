@@ -35,7 +35,6 @@ Pool = list[list[list[Level]]]
 class Outcome(NamedTuple):
     """Numbers of whole runs in which one case was slower, or none."""
 
-    runs: int
     alarms: int  # with a FAIL of a case that wasn't slowed
     caught: int  # with a FAIL of the one that was
     passed: int  # in which that one passed; in the rest noise hid it
@@ -64,8 +63,7 @@ def simulate(
     pool: Pool, random: np.random.Generator, *, runs: int, cases: int, processes: int, slowdown: float = 0.0
 ) -> Outcome:
     """Return the outcomes of whole runs of `cases` cases; one of them, chosen by chance, is slowed throughout."""
-    alarms = caught = passed = remeasured = 0
-    tolerances = read_tolerances(FOLDER / "tolerances.toml")
+    tolerances, outcomes = read_tolerances(FOLDER / "tolerances.toml"), []
     for _ in range(runs):
         chosen = random.permutation(np.resize(random.permutation(len(pool)), cases))
         drawn = [_case(str(i), pool[which], random, processes) for i, which in enumerate(chosen)]
@@ -74,12 +72,11 @@ def simulate(
         drawn[slow] = replace(drawn[slow], measurements=slower)
         found = gate.judge_speeds(drawn, tolerances)
         first = [replace(each, measurements=each.measurements[:1]) for each in drawn]
-        remeasured += bool(gate.cases_to_remeasure(first, tolerances))
+        remeasured = bool(gate.cases_to_remeasure(first, tolerances))
         failed = [each.status == "FAIL" for each in found]
-        alarms += any(fail for i, fail in enumerate(failed) if i != slow or not slowdown)
-        caught += failed[slow]
-        passed += found[slow].status == "PASS"
-    return Outcome(runs, alarms, caught, passed, remeasured)
+        alarm = any(fail for i, fail in enumerate(failed) if i != slow or not slowdown)
+        outcomes.append((alarm, failed[slow], found[slow].status == "PASS", remeasured))
+    return Outcome(*map(sum, zip(*outcomes, strict=True)))
 
 
 def _case(name: str, levels: list[list[Level]], random: np.random.Generator, processes: int) -> gate.GateCase:

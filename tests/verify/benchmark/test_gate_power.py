@@ -27,7 +27,7 @@ def test_simulated_runs(baselines, slowdown, caught, passed):
     random = np.random.default_rng(0)
     pool = power.pool_of(baselines, random, 0.005)
     found = power.simulate(pool, random, runs=20, cases=6, processes=8, slowdown=slowdown)
-    assert (found.runs, found.alarms) == (20, 0)
+    assert found.alarms == 0
     assert caught[0] <= found.caught <= caught[1]
     assert passed[0] <= found.passed <= passed[1]
 
