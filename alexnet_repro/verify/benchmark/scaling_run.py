@@ -210,14 +210,10 @@ class ClusterScalingRun(ScalingRun):
             mine = [{"failed": asdict(each)} if isinstance(each, Finding) else each for each in answers]
         every = self._gather(point, [time.monotonic() - start, mine])[:count]
         named = list(zip(self._cluster.machines, every, strict=False))
-        failed = [
-            (seconds, Finding(**{**each["failed"], "device": machine}))
-            for machine, (seconds, answers) in named
-            for each in answers
-            if "failed" in each
-        ]
-        if failed:  # the others only wait for who failed first
-            first, *others = (finding for _, finding in sorted(failed, key=lambda each: each[0]))
+        by_time = sorted(named, key=lambda each: each[1][0])  # the others only wait for who failed first
+        failed = [(machine, each["failed"]) for machine, (_, own) in by_time for each in own if "failed" in each]
+        if failed:
+            first, *others = (Finding(**{**each, "device": machine}) for machine, each in failed)
             evidence = [first.evidence, *(f"{each.device}: {each.message}" for each in others)]
             raise MeasurementError(replace(first, evidence="; ".join(filter(None, evidence))))
         faults = [f"{machine}: {each['fault']}" for machine, (_, own) in named for each in own if each["fault"]]
