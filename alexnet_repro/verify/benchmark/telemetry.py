@@ -7,8 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import psutil
 
@@ -115,9 +114,9 @@ def _gpu_reader(device: str) -> Callable[[], dict[str, int | None]]:
     """
     if device.startswith("cpu"):
         return dict
-    nvml, handle = _nvml(), None
+    handle = None
     with contextlib.suppress(Exception):  # a lost GPU, an old driver, none at all, another's name: no telemetry
-        name = _cuda_name(device)
+        nvml, name = open_nvml(), _cuda_name(device)
         handles = [nvml.nvmlDeviceGetHandleByIndex(index) for index in range(nvml.nvmlDeviceGetCount())]
         uuids = [nvml.nvmlDeviceGetUUID(each) for each in handles]
         handle = next(handles[index] for index, uuid in enumerate(uuids) if is_named(Gpu(index, uuid=uuid), name))
@@ -137,15 +136,6 @@ def _gpu_reader(device: str) -> Callable[[], dict[str, int | None]]:
         }
 
     return read
-
-
-@cache
-def _nvml() -> Any:
-    """Return NVML's module, initialised once in this process; None where there is no driver."""
-    try:
-        return open_nvml()
-    except Exception:  # noqa: BLE001 - whatever is wrong with the driver, the doctor reports; here nothing is known
-        return None
 
 
 def _cuda_name(device: str) -> str:

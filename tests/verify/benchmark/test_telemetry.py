@@ -154,7 +154,7 @@ def sampled(monkeypatch):
         monkeypatch.setattr(telemetry, "_cpu_mhz", lambda: cpu_mhz)
         settings = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
         monkeypatch.setattr(telemetry, "read_machine", lambda: box(*TWO, settings=settings))
-        monkeypatch.setattr(telemetry, "_nvml", lambda: nvml)
+        monkeypatch.setattr(telemetry, "open_nvml", nvml if callable(nvml) else lambda: nvml)
         start = time.perf_counter()
         sampler = Sampler(device, interval=0.001)
         while time.perf_counter() < start + 10 and len(sampler.between(start, start + 10).get("seconds", ())) < least:
@@ -195,7 +195,7 @@ def test_gpu_is_the_one_in_question(sampled, visible, degrees):
 )
 def test_what_is_not_available_has_no_column(sampled, broken, columns):
     """Whatever NVML refuses is left out, and the rest is there: nothing of it is an error."""
-    found = sampled("gpu:0", None if broken is None else nvml(**broken))
+    found = sampled("gpu:0", refusing if broken is None else nvml(**broken))
     assert set(found) - {"seconds", "load", "cpu_mhz"} == columns
 
 
@@ -259,7 +259,7 @@ def test_driver_that_hangs_holds_nothing_up(monkeypatch):
     """What is timed ends when it ends, whether the driver answers or not."""
     answer = threading.Event()
     monkeypatch.setattr(telemetry, "PATIENCE", 0.01)
-    monkeypatch.setattr(telemetry, "_nvml", lambda: answer.wait(10) and None)
+    monkeypatch.setattr(telemetry, "open_nvml", lambda: answer.wait(10) and refusing())
     start = time.perf_counter()
     with closing(Sampler("gpu:0")) as sampler:
         pass
@@ -290,16 +290,6 @@ def test_driver_that_hangs_holds_nothing_up(monkeypatch):
 def test_heat_during(samples, message):
     """Heat in any sample is reported, with how many there were; other limits are no heat."""
     assert heat_during(samples) == message
-
-
-def test_no_driver_here_is_no_error(monkeypatch):
-    """Where NVML can't be initialised, it is None."""
-    import pynvml
-
-    telemetry._nvml.cache_clear()
-    monkeypatch.setattr(pynvml, "nvmlInit", refusing)
-    assert telemetry._nvml() is None
-    telemetry._nvml.cache_clear()
 
 
 @pytest.mark.parametrize(
