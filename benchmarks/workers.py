@@ -1,7 +1,6 @@
 """Workers that verify their machines side by side: how they meet, and how their one record comes to be."""
 
 import contextlib
-import hashlib
 import socket
 from collections.abc import Sequence
 from pathlib import Path
@@ -75,12 +74,11 @@ class WorkerGroup:
 
     def check_collected(self, node_ids: Sequence[str]) -> None:
         """Raise a ClusterError unless all workers run the same tests."""
-        digest = hashlib.sha256("\n".join(node_ids).encode()).hexdigest()
-        collected = self.gather("the tests", [digest, len(node_ids)], self._timeout)
-        (first, first_count), name = collected[0], self.cluster.name
-        for task, (other, count) in enumerate(collected):
+        first, *others = self.gather("the tests", node_ids, self._timeout)
+        for task, other in enumerate(others, 1):
             if other != first:
-                raise ClusterError(f"{name(task)} runs other tests: {count}, and {name(0)} {first_count}")
+                name = self.cluster.name
+                raise ClusterError(f"{name(task)} runs other tests: {len(other)}, and {name(0)} {len(first)}")
 
     def finish(self, own: RunRecord, *, all_ran: bool, failed: bool) -> RunRecord:
         """Return one record of all machines, which the chief writes; where a worker is lost, this one's own.
