@@ -5,7 +5,6 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import keras
 import pytest
 
 from alexnet_repro import enable_memory_growth
-from alexnet_repro.backend.devices import gpu_models, gpu_names, thread_counts, usable_devices
+from alexnet_repro.backend.devices import gpu_models, thread_counts, usable_devices
 from alexnet_repro.backend.memory import peak_memory, reset_peak_memory
 from alexnet_repro.training.distributed.cluster import ClusterError
 from alexnet_repro.verify.benchmark import reference
@@ -26,7 +25,7 @@ from alexnet_repro.verify.benchmark.timer import measure
 from alexnet_repro.verify.benchmark.timing import Timing, gpu_speed_parity, judge
 from alexnet_repro.verify.checks.devices import MachineNotReadyError, choose_devices, diagnose_machine
 from alexnet_repro.verify.doctor import fingerprint
-from alexnet_repro.verify.doctor.environment import NUMERIC_SETTINGS, read_machine
+from alexnet_repro.verify.doctor.environment import read_machine
 from alexnet_repro.verify.finding import Finding, overall, summary
 from alexnet_repro.verify.report.page import report_line
 from alexnet_repro.verify.report.run_record import RunRecord
@@ -37,8 +36,6 @@ NAME = "verification"  # of the plugin
 FOLDER = Path(__file__).parent
 # Tests' modules; those that aren't named come last.
 ORDER = ("correct", "repeatable", "reference", "burn_in", "overhead", "scaling", "workers", "calibration")
-# Settings that change timings; recorded beside them where they are set.
-TIMING_VARIABLES = ("CUDA_VISIBLE_DEVICES", "JAX_PLATFORMS", *fingerprint.SPEED_SETTINGS, *NUMERIC_SETTINGS)
 
 
 class VerificationSession:
@@ -248,15 +245,8 @@ class VerificationSession:
         for name in ("hz_actual", "hz_actual_friendly"):
             machine_info["cpu"].pop(name, None)
         enable_memory_growth()
-        backend = keras.backend.backend()
-        machine_info |= {
-            "backend": backend,
-            "versions": {name: import_module(name).__version__ for name in (backend, "keras", "numpy")},
-            "devices": list(usable_devices()),
-            "gpu_names": gpu_names(),
-            "threads": thread_counts(),
-            "environment": {name: os.environ[name] for name in TIMING_VARIABLES if name in os.environ},
-        }
+        speed = {each: fingerprint.speed_environment(each, self.machine) for each in usable_devices()}
+        machine_info |= {"backend": keras.backend.backend(), "devices": speed}
 
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> Iterator[None]:
