@@ -50,8 +50,6 @@ def test_all_reduce(scaling_run: ScalingRun, verification: VerificationSession) 
 @pytest.mark.parametrize("kind", ["weak", "strong"])
 def test_scaling(kind: str, scaling_run: ScalingRun, verification: VerificationSession) -> None:
     """An update of 2, 4, … devices or machines takes no longer than computing and an all-reduce."""
-
-    def find(count: int) -> list[Finding]:
-        return [judge_scaling(scaling_run.point(kind, count))]
-
-    verification.report_findings("fast", *scaling_run.findings("scaling", find, scaling_run.counts[1:]))
+    counts = scaling_run.counts[1:]
+    found = scaling_run.findings("scaling", lambda count: [judge_scaling(scaling_run.point(kind, count))], counts)
+    verification.report_findings("fast", *found)

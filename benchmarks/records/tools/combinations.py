@@ -1,5 +1,6 @@
 """The document's code in four combinations of loss and update size, one epoch each, at equal images seen."""
 
+import math
 from collections.abc import Mapping
 
 from benchmarks.records.tools.bands import NORMAL, binomial
@@ -48,9 +49,8 @@ def effects(found: Combinations) -> list[str]:
         first, second = (found[key] for key in pair)
         if first and second:
             change = second["accuracy"] - first["accuracy"]
-            bound = (
-                NORMAL * sum(binomial(each["accuracy"], each["num_samples"]) ** 2 for each in (first, second)) ** 0.5
-            )
+            deviations = (binomial(each["accuracy"], each["num_samples"]) for each in (first, second))
+            bound = NORMAL * math.hypot(*deviations)
             chance = "more than the test images" if abs(change) > bound else "which the test images alone may"
             sentences.append(f"{what}: {change:+.4f} in accuracy, {chance} explain (at most ±{bound:.4f})")
     return sentences

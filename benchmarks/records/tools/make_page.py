@@ -102,11 +102,8 @@ def _passing(trained: Sequence[Record]) -> Mapping[str, str]:
     """Return after how many updates the curves pass through both printed figures, and where both are reproduced."""
 
     def text(updates: float) -> str:
-        return (
-            f"{updates:,.0f} ({passing.epochs(updates, trained[0]['recipe']):.2f})"
-            if math.isfinite(updates)
-            else "never"
-        )
+        epochs = passing.epochs(updates, trained[0]["recipe"])
+        return f"{updates:,.0f} ({epochs:.2f})" if math.isfinite(updates) else "never"
 
     found = [passing.passed(run) for run in trained]
     lines = [(f"seed {seed}", text(accuracy), text(loss)) for seed, accuracy, loss in found]
