@@ -185,13 +185,10 @@ def _time_all_reduce(strategy: Any, shapes: Sequence[tuple[int, ...]]) -> dict[s
     replicas = strategy.num_replicas_in_sync
     # Launching a round takes as long as a GPU's whole all-reduce.
     per_round = 10 if tf.config.list_logical_devices("GPU") else 1
-    one_per_replica = {
-        "trainable": False,
-        "synchronization": tf.VariableSynchronization.ON_READ,
-        "aggregation": tf.VariableAggregation.SUM,
-    }
+    each_its_own, summed = tf.VariableSynchronization.ON_READ, tf.VariableAggregation.SUM
     with strategy.scope():
-        tensors = [tf.Variable(tf.zeros(shape), **one_per_replica) for shape in shapes]
+        made = (tf.zeros(shape) for shape in shapes)
+        tensors = [tf.Variable(zeros, synchronization=each_its_own, aggregation=summed) for zeros in made]
 
     def fill() -> None:
         index = tf.distribute.get_replica_context().replica_id_in_sync_group

@@ -79,6 +79,7 @@ def judge_scaling(point: Point) -> Finding:
         f"{point.kind}, {devices} devices with {point.images} images each: efficiency {efficiency:.1%}, "
         f"{communicating:.1%} of the time communicating"
     )
+    data = {"kind": point.kind, "devices": devices, "images": point.images, "seconds": seconds, "linear": linear}
     found = Finding(
         "scaling",
         "PASS",
@@ -88,14 +89,7 @@ def judge_scaling(point: Point) -> Finding:
         precision=point.precision,
         number=efficiency,
         bound=bound,
-        data={
-            "kind": point.kind,
-            "devices": devices,
-            "images": point.images,
-            "seconds": seconds,
-            "linear": linear,
-            "communicating": communicating,
-        },
+        data={**data, "communicating": communicating},
     )
     if efficiency >= bound:
         return found

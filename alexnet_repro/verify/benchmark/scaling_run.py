@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from statistics import median
 from typing import Any
 
@@ -30,13 +30,11 @@ VIRTUAL_MACHINES = ("virtual machines of one name run on hosts that differ", "as
 Answers = list[dict[str, Any]]
 
 
+@dataclass(eq=False)
 class MeasurementError(Exception):
     """A measurement failed; `finding` is why."""
 
-    def __init__(self, finding: Finding) -> None:
-        """Remember the finding."""
-        super().__init__(finding.message)
-        self.finding = finding
+    finding: Finding
 
 
 class ScalingRun:
@@ -46,15 +44,13 @@ class ScalingRun:
     at least, each answer `deadline` seconds at most. `workers` is how many have the devices; 0: all are this process's.
     """
 
-    network = False
-    """Whether GPUs of several machines take part."""
-
     def __init__(
         self, devices: Sequence[str], cpu_replicas: int = 0, *, deadline: float, seconds: float, workers: int = 0
     ) -> None:
         """Measure nothing yet."""
         kind = devices[0].rpartition("/")[2].partition(":")[0]  # among workers, after a machine's name
         self.devices, self.cpu_replicas = devices, cpu_replicas
+        self.network = False  # whether GPUs of several machines take part
         self._devices_each = len(devices) // workers if workers else 1
         self.counts = device_counts(workers or len(devices))  # of devices, or of workers, that are measured together
         self.images, self.precision = common_batch(IMAGES[kind], self.counts), PRECISION[kind]
