@@ -79,12 +79,9 @@ def _medians(rounds: Sequence[float], random: np.random.Generator) -> NDArray[np
     `scipy.stats.bootstrap` draws them: 40 ms for 99 rounds, where this takes 1, and gigabytes for ten thousand.
     """
     count, half = len(rounds), len(rounds) // 2
-    ordered = np.sort(np.asarray(rounds, np.float64))
-    if count % 2:
-        draws = random.beta(half + 1, half + 1, (1, RESAMPLES))
-    else:
-        lower = random.beta(half, half + 1, RESAMPLES)
+    lower = upper = random.beta((count + 1) // 2, half + 1, RESAMPLES)
+    if count % 2 == 0:
         upper = lower + (1 - lower) * random.beta(1, half, RESAMPLES)  # the smallest of the half that lies above
-        draws = np.array([lower, upper])
-    chosen: NDArray[np.float64] = ordered[np.minimum((draws * count).astype(int), count - 1)].mean(0)
-    return chosen
+    places = np.minimum((np.array([lower, upper]) * count).astype(int), count - 1)
+    medians: NDArray[np.float64] = np.sort(np.asarray(rounds, np.float64))[places].mean(0)
+    return medians
