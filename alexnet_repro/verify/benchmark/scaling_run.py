@@ -77,7 +77,10 @@ class ScalingRun:
         images = self.images // count if kind == "strong" else self.images
         steps = self._once("steps", count, images)[0]
         all_reduce = median(self.all_reduces(count)[-1]["seconds"])
-        one = self._single_device_seconds() if kind == "strong" else 0.0
+        one = 0.0
+        if kind == "strong":  # one device with the images of all; a worker's several cost nothing together
+            alone = self._once("steps", 1, self.images)[0]
+            one = float(self._devices_each * median(alone["together"] or next(iter(alone["alone"].values()))))
         return Point(kind, images, steps["together"], steps["alone"], all_reduce, self.precision, one)
 
     def simple_all_reduce_seconds(self, count: int) -> float | None:  # noqa: ARG002 - it counts among workers
@@ -100,11 +103,6 @@ class ScalingRun:
 
     def _qualified(self, finding: Finding) -> Finding:
         return inconclusive_speed(finding) if self.cpu_replicas else finding
-
-    def _single_device_seconds(self) -> float:
-        """Return the seconds that one device takes for the images of all; a worker's cost nothing together."""
-        steps = self._once("steps", 1, self.images)[0]
-        return float(self._devices_each * median(steps["together"] or next(iter(steps["alone"].values()))))
 
     def _once(self, kind: RequestKind, count: int, images: int) -> Answers:
         key = (kind, count, images)
