@@ -179,9 +179,7 @@ def _finding(found: _Shift, others: float, tolerances: Tolerances) -> Finding:
         status, message, fix = _slower(found, change, others, tolerances.max_busy)
     elif detectable > max_noise:
         status, fix = "INCONCLUSIVE", f"with nothing else on the machine, of more processes: {MAKE}"
-        message = (
-            f"{case.name}: too noisy: smallest detectable slowdown {detectable:.0%} (required at most {max_noise:.0%})"
-        )
+        message += f": too noisy: smallest detectable slowdown {detectable:.0%} (required at most {max_noise:.0%})"
     elif found.shift < -found.faster:
         message, fix = f"{case.name} is {change} than its reference", f"keep it: {MAKE}"
     return Finding(

@@ -19,8 +19,6 @@ CHANGES = {
     "Updates of 128 instead of 32, `normalised_sigmoid`": (("normalised_sigmoid", 32), ("normalised_sigmoid", 128)),
     "Updates of 128 instead of 32, `softmax`": (("softmax", 32), ("softmax", 128)),
 }
-
-
 Combinations = Mapping[tuple[str, int], Record | None]
 
 
