@@ -36,10 +36,7 @@ def test_evaluate(device: str, precision: str, loader: DataLoader, measure: Call
 
 
 def likely_then_unlikely(outputs: np.ndarray) -> np.ndarray:
-    """Return the likeliest label of each image in the first half, the least likely in the second half.
-
-    A batch that is left out, or counted twice, is noticed in every precision.
-    """
+    """Return the likeliest labels in the first half, the least likely in the second: no batch can be left out."""
     half = len(outputs) // 2
     return np.concatenate([outputs[:half].argmax(axis=1), outputs[half:].argmin(axis=1)])
 

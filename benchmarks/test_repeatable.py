@@ -48,8 +48,7 @@ def test_busy(
     """So they do with all GPUs busy."""
     if device not in all_at_once:
         pytest.skip("needs two GPUs")
-    first = runner.result(device, CheckId("replay", precision))
-    again = all_at_once[device][precision]
+    first, again = runner.result(device, CheckId("replay", precision)), all_at_once[device][precision]
     verification.report_findings("repeatable", agreement("busy", first, again, "the run with all GPUs busy"))
 
 

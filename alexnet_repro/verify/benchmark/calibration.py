@@ -67,10 +67,7 @@ def _moved(host: np.ndarray) -> Any:
 
 
 def _on_host(tensor: Any, kind: str) -> np.ndarray:
-    """Return a copy on the host that was copied once.
-
-    `keras.ops.convert_to_numpy`, and TensorFlow's `numpy`, copy what came from a GPU once more on the host.
-    """
+    """Return a copy on the host; `keras.ops.convert_to_numpy` copies what came from a GPU once more there."""
     if keras.backend.backend() == "torch":
         tensor = tensor.cpu()
     return np.array(tensor) if kind == "cpu" else np.asarray(tensor)  # on a CPU nothing else may copy

@@ -177,10 +177,7 @@ def references_of(runs: Sequence[Mapping[str, Any]], provenance: Mapping[str, st
 def keep_references(
     root: Path, runs: Sequence[Mapping[str, Any]], command: str, note: str = "", into: Path | None = None
 ) -> list[Path]:
-    """Write what `run_processes` returned as references, one per kind of device, and return the files.
-
-    ValueError: the results can't be kept, or `into` would hold several devices.
-    """
+    """Write runs as references, a file per kind of device, or one `into`; ValueError: they can't be kept there."""
     found = references_of(runs, provenance(root, command, note))
     if into and len(found) > 1:
         kinds = ", ".join(each.device for each in found)

@@ -16,10 +16,7 @@ from alexnet_repro.verify.doctor.fingerprint import boot_of, kind_of, speed_envi
 from alexnet_repro.verify.finding import Finding
 
 Remeasure = Callable[[Sequence[str]], tuple[Mapping[str, Sequence[float]], float]]
-"""From cases to their rounds in a fresh process, and the share of the processors that others took meanwhile.
-
-ValueError: they couldn't be timed.
-"""
+"""From cases to their rounds in a fresh process, and others' share of the processors; ValueError: not timed."""
 
 
 class Place(NamedTuple):

@@ -70,14 +70,10 @@ def measure(benchmark: Any, work: Callable[[], Any], *, min_rounds: int, seconds
 
 @contextmanager
 def uncollected() -> Iterator[None]:
-    """Collect garbage now, and then only by `gc.collect`.
-
-    Objects alive at the start are frozen, so that `gc.collect` within visits newer ones alone: microseconds,
-    not the tenths of a second that all of a backend's objects take.
-    """
+    """Collect garbage now, and then only by `gc.collect`, among what was made since."""
     enabled = gc.isenabled()
     gc.collect()
-    gc.freeze()
+    gc.freeze()  # a backend's objects take tenths of a second, those of a round microseconds
     gc.disable()
     try:
         yield

@@ -49,10 +49,7 @@ def merged(path: Path, records: Mapping[str, RunRecord], *, comparable: bool = T
 
 
 def _speed_parity(timings: Sequence[Timing], models: Mapping[str, str]) -> list[Finding]:
-    """Compare GPUs of one model within each machine, and across machines where the GPU is the bottleneck.
-
-    What waits for a host is as fast as the host.
-    """
+    """Compare GPUs of one model within each machine, and across machines where no host holds them up."""
     by_itself = [each for each in timings if each.bottleneck in ("compute", "memory")]
     found = gpu_speed_parity(by_itself, models)
     for machine in dict.fromkeys(map(_machine, models)):

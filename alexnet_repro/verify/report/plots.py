@@ -92,10 +92,7 @@ def _drawings(make: Callable[Inputs, Iterable[Named]]) -> Callable[Inputs, list[
 
 @_drawings
 def throughput(timings: Sequence[Timing], invalid: Collection[str] = ()) -> Iterator[Named]:
-    """Return, for each device and kind of case, a bar of images per second for each batch size and precision.
-
-    Cases whose names are `invalid` (`RunRecord.invalid`) are shown without a rate.
-    """
+    """Return, for each device and kind of case, a bar of images/s per batch and precision; none for `invalid` cases."""
     for device, kind, cases in _grouped(case for case in timings if case.precision):
         batches = dict.fromkeys(map(_batch, cases))
         rows = len(cases) + 1.3 * len(batches)
