@@ -1,5 +1,6 @@
 """The files that report on a run: a page that opens offline, its drawings, a summary for CI; and on two runs."""
 
+import functools
 import json
 import math
 import re
@@ -80,7 +81,13 @@ def _write(folder: Path, texts: Mapping[str, str]) -> list[Path]:
 
 
 def _rendered(name: str, content: Mapping[str, Any]) -> str:
-    """Return a template's text; whatever comes from a file is escaped by default."""
+    text: str = _template(name).render(content)
+    return text
+
+
+@functools.cache
+def _template(name: str) -> jinja2.Template:
+    """Return a template that escapes whatever comes from a file by default."""
     html = name.endswith(".html")
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("alexnet_repro.verify.report"),
@@ -92,8 +99,7 @@ def _rendered(name: str, content: Mapping[str, Any]) -> str:
     )
     environment.globals.update(wording=wording, tables=tables, signs=wording.SIGNS)
     environment.filters["fenced"] = _fenced
-    text: str = environment.get_template(name).render(content)
-    return text
+    return environment.get_template(name)
 
 
 def _markdown(value: Any) -> str:
