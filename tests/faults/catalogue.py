@@ -242,10 +242,10 @@ FAULTS = [
     Fault("channels", "shapes", ("conv2d_3 isn't",), built_with("Conv2D", "conv2d_3", filters=383)),
     Fault("tf32-unasked", "layers", ("conv2d output", "TensorFloat-32 explains it"), tf32),
     Fault(
-        "float16-unasked",
+        "bfloat16-unasked",
         "layers",
         ("conv2d output",),
-        lambda patch: patch.setitem(precision.PRECISIONS, "float32", ("mixed_float16", False)),
+        lambda patch: patch.setitem(precision.PRECISIONS, "float32", ("mixed_bfloat16", False)),
     ),
     Fault("nan-in-one-sample", "learning", ("loss is nan at update 1",), bad_sample(Logits, "call", float("nan"))),
     Fault("inf-in-one-sample", "learning", ("loss is nan at update 1",), bad_sample(Logits, "call", float("inf"))),

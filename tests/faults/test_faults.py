@@ -31,11 +31,25 @@ def run_narrow(check):
         return run_check(in_float32(check), CONFIG)
 
 
+@pytest.fixture
+def _eagerly(request):
+    """Where a check makes an update or two, they aren't compiled, which takes four times as long."""
+    import tensorflow as tf
+
+    case = request.node.callspec.params
+    tf.config.run_functions_eagerly(
+        (case["fault"].check if "fault" in case else case["check"]) in {"update", "dropout"}
+    )
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
 def test_catalogue():
     """There are at least 24 faults, no two of one name."""
     assert len({fault.name for fault in FAULTS}) == len(FAULTS) >= 24
 
 
+@pytest.mark.usefixtures("_eagerly")
 @pytest.mark.parametrize("check", [*CORRECT, *REPEATABLE])
 def test_without_a_fault(check):
     """Without a fault the same checks, run in the same way, pass."""
@@ -43,6 +57,7 @@ def test_without_a_fault(check):
     assert finding.status == "PASS", str(finding)
 
 
+@pytest.mark.usefixtures("_eagerly")
 @pytest.mark.parametrize("fault", BY_NAME)
 def test_fault_is_noticed(fault, monkeypatch):
     """The fault's check fails, and its message says what is off, and what to do next.

@@ -11,20 +11,19 @@ from alexnet_repro.backend.precision import precision as numerics
 
 pytestmark = pytest.mark.usefixtures("narrow")
 
-BATCH = 8
-
 
 def made(kind, precision, parts):
-    """Return losses and accuracies of five updates, made in `parts` calls, and every variable after them.
+    """Return losses and accuracies of three updates, made in `parts` calls, and every variable after them.
 
     On sides of 112 pixels: four times 28, so that resizing is exact.
     """
-    recipe = dataclasses.replace(Recipe.quick(), draw_size=BATCH, batch_size=BATCH, dropout=True)
+    batch = 2 if precision == "mixed_float16" else 8  # whose convolutions take a CPU seconds an image
+    recipe = dataclasses.replace(Recipe.quick(), draw_size=batch, batch_size=batch, dropout=True)
     loader = DataLoader.from_arrays(*synthetic_fashion(64, 1, seed=0), seed=0)
     with numerics(precision):
         keras.utils.set_random_seed(0)
         step = kind(build_alexnet((112, 112, 1)), loader, recipe)
-        drawn = np.stack([loader.draw_train_indices(BATCH) for _ in range(5)])
+        drawn = np.stack([loader.draw_train_indices(batch) for _ in range(3)])
         results = [np.asarray(step(part), np.float32) for part in np.array_split(drawn, parts)]
     return np.concatenate(results, axis=1), [keras.ops.convert_to_numpy(each) for each in step.variables]
 
@@ -51,13 +50,13 @@ def resident(model, loader, recipe):
 )
 def test_every_step_is_kerass(kind, precision):
     """Each step gives what Keras's own gives, bit for bit, weights, optimizer and dropout included."""
-    (losses, accuracies), variables = made(KerasTrainStep, precision, 5)
+    (losses, accuracies), variables = made(KerasTrainStep, precision, 3)
     (same_losses, same_accuracies), same_variables = made(kind, precision, 2)
     np.testing.assert_array_equal(losses, same_losses)
     np.testing.assert_array_equal(accuracies, same_accuracies)
     for one, other in zip(variables, same_variables, strict=True):
         np.testing.assert_array_equal(one, other)
-    assert len({*losses}) == 5
+    assert len({*losses}) == 3
 
 
 @pytest.mark.parametrize("kind", [KerasTrainStep, best_train_step], ids=lambda kind: f"kind={kind.__name__}")
