@@ -1,5 +1,6 @@
 """python -m alexnet_repro report: paths and a table on stdout, one line on stderr, and no TensorFlow."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -101,16 +102,16 @@ def test_without_keras(tmp_path):
 
 
 def test_bytes_are_those_of_another_process(tmp_path):
-    """Two processes write the same bytes, whatever their hashes start from."""
-    written_files = []
-    for seed in "12":
-        path = written(tmp_path / seed, FAILED)
-        command = [sys.executable, "-m", "alexnet_repro", "report", str(path)]
-        package = Path(alexnet_repro.__file__).parents[1]
-        subprocess.run(command, cwd=package, env={"PYTHONHASHSEED": seed, "HOME": str(tmp_path)}, check=True)
-        written_files.append({each.name: each.read_bytes() for each in path.parent.iterdir()})
-    assert written_files[0] == written_files[1]
-    assert len(written_files[0]) == 5
+    """Another process writes the same bytes, whatever its hashes start from."""
+    here, there = (written(tmp_path / name, FAILED) for name in ("here", "there"))
+    assert command_line.main(["report", str(here)]) == 0
+    command = [sys.executable, "-m", "alexnet_repro", "report", str(there)]
+    package = Path(alexnet_repro.__file__).parents[1]
+    seed = "1" if os.environ.get("PYTHONHASHSEED") == "2" else "2"
+    subprocess.run(command, cwd=package, env={"PYTHONHASHSEED": seed, "HOME": str(tmp_path)}, check=True)
+    files, others = ({each.name: each.read_bytes() for each in path.parent.iterdir()} for path in (here, there))
+    assert files == others
+    assert len(files) == 5
 
 
 def test_folder_that_cannot_be_written(tmp_path, capsys):

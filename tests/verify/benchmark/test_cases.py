@@ -150,6 +150,7 @@ def test_evaluation_is_compared_with_outputs(evaluation, expected):
     assert (fault is None) if expected is None else expected in fault
 
 
+@pytest.mark.usefixtures("narrow")
 @pytest.mark.parametrize(
     ("updates_per_call", "updates"),
     [pytest.param(1, 2, id="updates_per_call=1"), pytest.param(32, 32, id="updates_per_call=32")],

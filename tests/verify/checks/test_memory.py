@@ -152,7 +152,7 @@ def test_share_of_a_gpus_memory(monkeypatch, total, reserved, status):
     """Filling less than 90 % of a GPU's memory, or than all but what is reserved, is inconclusive."""
     monkeypatch.setattr(memory, "RESERVED_BYTES", reserved * 1024)
     monkeypatch.setattr(memory, "_budget", lambda _device, _budget: (total * 1024, 100 * 1024))
-    found = memory.memory(CONFIG, block=1024)
+    found = memory.memory(CONFIG, block=10 * 1024)
     assert (found.status, found.number, found.bound) == (status, 100 / total, 0.9)
     assert bool(found.fix) == (status == "INCONCLUSIVE")
 

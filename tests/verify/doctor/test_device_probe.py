@@ -8,6 +8,7 @@ from alexnet_repro.verify.doctor import device_probe
 from alexnet_repro.verify.doctor.device_probe import PROBES, error_lines, probe_device
 
 
+@pytest.mark.slow
 def test_this_processor_computes():
     """TensorFlow, in its own process, starts, lists its devices, and computes right on the CPU."""
     pytest.importorskip("tensorflow")
