@@ -132,7 +132,7 @@ def test_evaluate(model, images, labels):
 
 
 def test_gradients_and_sgd_steps(pixels, labels, value_and_gradients):
-    """Five SGD steps agree: each loss, every gradient, and the weights they lead to."""
+    """Five SGD steps agree in each loss and every gradient; where they lead to, the compiled steps' test compares."""
     model = new_model()
     logits = logits_model(model)
     variables = logits.trainable_variables
@@ -156,9 +156,6 @@ def test_gradients_and_sgd_steps(pixels, labels, value_and_gradients):
                     expected["gradient_l2"][index], rel=NORM_TOLERANCE[step]
                 ), what
         optimizer.apply([keras.ops.convert_to_tensor(g) for g in gradients], variables)
-    for variable, expected in zip(variables, REFERENCE["weights_after_steps"], strict=True):
-        what = f"{variable.path} after {STEPS} steps"
-        assert_agrees(keras.ops.convert_to_numpy(variable), expected, what, WEIGHTS_TOLERANCE)
     final_loss = float(loss(*[v.value for v in variables]))
     assert final_loss == pytest.approx(REFERENCE["loss_after_steps"], rel=FINAL_LOSS_TOLERANCE)
 

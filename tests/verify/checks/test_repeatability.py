@@ -105,6 +105,7 @@ def test_every_replay_is_compared(monkeypatch, runs, status, message):
     assert (found.status, found.message.startswith(message)) == (status, True)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("narrow")
 def test_this_processor_repeats_itself():
     """Here, replays agree, another replay of the same seed agrees with them, and one of another seed doesn't."""
