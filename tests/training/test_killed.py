@@ -1,51 +1,42 @@
 """SIGKILL at any moment, during a save too, costs the updates since the last checkpoint and nothing else."""
 
-import os
+import multiprocessing
 import random
 import shutil
-import subprocess
-import sys
 import time
 
 import pytest
 
-from tests.helpers.paths import PROCESSES
+from tests.helpers.processes import training
 
 KILLS, UPDATES = 20, 100
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload([training.__name__])
 
 
 class Life:
-    """A process that trains once `begin` is called."""
+    """A process that trains."""
 
     def __init__(self, folder):
-        script = PROCESSES / "training.py"
-        self.process = subprocess.Popen(
-            [sys.executable, script, folder, str(UPDATES)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "CUDA_VISIBLE_DEVICES": "", "TF_CPP_MIN_LOG_LEVEL": "3"},
-        )
-
-    def begin(self):
-        """Let it train."""
-        assert self.process.stdout.readline() == "ready\n"
-        print(file=self.process.stdin, flush=True)
-        assert self.process.stdout.readline() == "begins\n"
-        return self
+        self.log = folder.with_suffix(".log")
+        self.receiver, sender = FORKS.Pipe(duplex=False)
+        self.process = FORKS.Process(target=training.begin, args=(folder, UPDATES, self.log, sender))
+        self.process.start()
+        sender.close()
+        assert self.receiver.recv() == "begins"
 
     def kill(self):
         """Kill it; whatever it was doing is not finished."""
         self.process.kill()
-        _, err = self.process.communicate()
-        return err
+        self.process.join()
+        return self.log.read_text()
 
     def end(self):
         """Let it come to its end; returns its digest."""
-        out, err = self.process.communicate()
-        assert self.process.returncode == 0, err
-        return out.strip()
+        digest = self.receiver.recv()
+        self.process.join()
+        assert self.process.exitcode == 0, self.log.read_text()
+        return digest
 
 
 def latest(folder):
@@ -57,7 +48,7 @@ def wait(life, for_what):
     """Wait until a condition is true, in a running life."""
     deadline = time.monotonic() + 60
     while not for_what():
-        assert life.process.poll() is None, "the run ended before it was killed: more updates are needed"
+        assert life.process.is_alive(), "the run ended before it was killed: more updates are needed"
         assert time.monotonic() < deadline
         time.sleep(0.001)
 
@@ -65,13 +56,10 @@ def wait(life, for_what):
 @pytest.mark.slow
 def test_killed_at_random_moments(tmp_path):
     """After twenty kills the run ends with the bits of one that wasn't killed, and every checkpoint could be read."""
-    moments, cut = random.Random(0), 0
-    folder, whole = tmp_path / "killed", Life(tmp_path / "whole").begin()
-    following = Life(folder)
-    digest = whole.end()
+    moments, cut, folder = random.Random(0), 0, tmp_path / "killed"
+    digest = Life(tmp_path / "whole").end()
     for number in range(KILLS):
-        life, before = following.begin(), latest(folder)
-        following = Life(folder)
+        before, life = latest(folder), Life(folder)
         if number % 4 == 0:  # at any moment, before anything new is saved as well
             time.sleep(moments.uniform(0, 4))
         elif number % 4 == 1:
@@ -86,6 +74,6 @@ def test_killed_at_random_moments(tmp_path):
         cut += bool(list(folder.glob(".update-*")))
     assert cut > KILLS / 10, "no kills fell into a save"
     assert latest(folder) > 0
-    assert following.begin().end() == digest
+    assert Life(folder).end() == digest
     assert digest.startswith(f"{UPDATES} losses ")
     shutil.rmtree(tmp_path)

@@ -1,13 +1,8 @@
-"""A training that tests kill: `python training.py FOLDER UPDATES`; it begins when it reads a line.
-
-Prints a line when it has imported everything, one when training is about to begin, and at its end a digest of losses
-and weights.
-"""
+"""A training that tests kill, in processes that are forked from one that has imported everything."""
 
 import dataclasses
 import hashlib
-import sys
-from pathlib import Path
+import os
 
 import keras
 
@@ -31,8 +26,9 @@ def live(folder, updates):
     return f"{len({*history.losses})} losses {digest.hexdigest()}"
 
 
-if __name__ == "__main__":
-    print("ready", flush=True)
-    sys.stdin.readline()
-    print("begins", flush=True)
-    print(live(Path(sys.argv[1]), int(sys.argv[2])), flush=True)
+def begin(folder, updates, log, sender):
+    """Train in a process of its own: stderr goes into the file `log`, the digest to `sender`."""
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
+    sender.send("begins")
+    sender.send(live(folder, updates))
