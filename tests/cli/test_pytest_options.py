@@ -87,10 +87,9 @@ def test_invalid_link_speed_is_refused(parse, value):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("argument", ["--burn-in=5", "--deadline=0s", "--replays=1"])
-def test_refusal_ends_the_run(argument):
+def test_refusal_ends_the_run():
     """Pytest ends at once, with its exit status for usage errors, and names the argument."""
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "benchmarks", argument]
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "benchmarks", "--burn-in=5"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (4, "")
-    assert f"pytest: error: argument {argument.partition('=')[0]}: expected " in done.stderr
+    assert "pytest: error: argument --burn-in: expected " in done.stderr

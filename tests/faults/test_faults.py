@@ -25,23 +25,19 @@ def in_float32(check):
     return CheckId(check, "float32" if ALL_CHECKS[check].in_each_precision else "")
 
 
-def run_narrow(check):
-    """Run a check in float32 on narrower dense layers; that of the shapes on the documented ones."""
-    with nullcontext() if check == "shapes" else narrow_layers():
-        return run_check(in_float32(check), CONFIG)
+def run_narrow(check, compiled=""):
+    """Run a check in float32 on narrower dense layers; that of the shapes on the documented ones.
 
-
-@pytest.fixture
-def _eagerly(request):
-    """Where a check makes an update or two, they aren't compiled, which takes four times as long."""
+    An update or two aren't compiled, which takes four times as long; but they are in the check named `compiled`.
+    """
     import tensorflow as tf
 
-    case = request.node.callspec.params
-    tf.config.run_functions_eagerly(
-        (case["fault"].check if "fault" in case else case["check"]) in {"update", "dropout"}
-    )
-    yield
-    tf.config.run_functions_eagerly(False)
+    tf.config.run_functions_eagerly(check in {"update", "dropout"} and check != compiled)
+    try:
+        with nullcontext() if check == "shapes" else narrow_layers():
+            return run_check(in_float32(check), CONFIG)
+    finally:
+        tf.config.run_functions_eagerly(False)
 
 
 def test_catalogue():
@@ -49,7 +45,6 @@ def test_catalogue():
     assert len({fault.name for fault in FAULTS}) == len(FAULTS) >= 24
 
 
-@pytest.mark.usefixtures("_eagerly")
 @pytest.mark.parametrize("check", [*CORRECT, *REPEATABLE])
 def test_without_a_fault(check):
     """Without a fault the same checks, run in the same way, pass."""
@@ -57,7 +52,6 @@ def test_without_a_fault(check):
     assert finding.status == "PASS", str(finding)
 
 
-@pytest.mark.usefixtures("_eagerly")
 @pytest.mark.parametrize("fault", BY_NAME)
 def test_fault_is_noticed(fault, monkeypatch):
     """The fault's check fails, and its message says what is off, and what to do next.
@@ -83,5 +77,5 @@ def test_no_other_check_fails(fault, monkeypatch):
     for check in (*CORRECT, *REPEATABLE):
         with monkeypatch.context() as patch:  # anew, for faults that strike once
             fault.inject(patch)
-            findings.append(attributed(run_narrow(check), findings))
+            findings.append(attributed(run_narrow(check, compiled=fault.check), findings))
     assert [finding.check for finding in findings if finding.status == "FAIL"] == [fault.check]
