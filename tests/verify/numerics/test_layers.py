@@ -312,10 +312,11 @@ def test_coarser_arithmetic_is_recognised(coarser, rounding, assign, wrap, first
     assert f"{coarser} explain" in off.fix
 
 
-def test_mixed_precision_unasked_is_named(small_model, images):
-    """A model that computes in bfloat16 is not in float32."""
+@pytest.mark.parametrize("name", ["mixed_bfloat16", "mixed_float16"])
+def test_mixed_precision_unasked_is_named(small_model, images, name):
+    """A model that computes in bfloat16 or float16 is not in float32."""
     with narrow_layers():
-        wrong = new_model(SMALL, "mixed_bfloat16")[0]
+        wrong = new_model(SMALL, name)[0]
     rows = layer_comparisons(wrong, small_model[1], images, LABELS, precision="float32")
     off = next(row for row in rows if not row.ok)
     assert (off.layer, off.array) == ("conv2d", "output")
