@@ -13,11 +13,11 @@ import shlex
 import statistics
 import sys
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 
@@ -34,26 +34,40 @@ from alexnet_repro.verify.doctor.nvidia import read_nvidia
 from benchmarks.peers.timed import of_device, step_seconds
 
 XLA = {"auto": None, "on": True, "off": False}
-LARGEST, WIDTH = 25, 90  # of the table: kernels, and characters of a name
+LARGEST, WAITS, WIDTH = 25, 5, 90  # of the table: kernels, waits, and characters of a name
 
 
-def kernels(space: Any, steps: int) -> tuple[float, list[tuple[float, float, str]]]:
-    """Return the µs per step in which the GPU was busy, and per kernel: µs and calls per step, name; largest first."""
-    taken, calls, spans = Counter[str](), Counter[str](), []
+class Profile(NamedTuple):
+    """What a GPU did per step. Rows are µs, how often, and a kernel's name, the largest first."""
+
+    busy: float  # µs in which any kernel ran
+    kernels: list[tuple[float, float, str]]
+    waits: list[tuple[float, float, str]]  # in which none ran, by the kernel that ended them
+
+
+def summed(space: Any, steps: int) -> Profile:
+    """Return what the GPU did, from a profile of some `steps`."""
+    events = []
     planes = [plane for plane in space.planes if plane.name == "/device:GPU:0"]
     streams = ((plane, line) for plane in planes for line in plane.lines if "stream" in line.name.lower())
     for plane, line in streams:  # the other lines repeat them
         for event in line.events:
-            name = plane.event_metadata[event.metadata_id].name
-            taken[name] += event.duration_ps
-            calls[name] += 1
             start = line.timestamp_ns * 1000 + event.offset_ps
-            spans.append((start, start + event.duration_ps))
-    busy = end = 0
-    for start, stop in sorted(spans):  # streams overlap: what two run at once counts once
+            events.append((start, start + event.duration_ps, plane.event_metadata[event.metadata_id].name))
+    events.sort()
+    kernels, waits, busy = defaultdict[str, list[int]](list), defaultdict[str, list[int]](list), 0
+    end = events[0][0] if events else 0
+    for start, stop, name in events:  # streams overlap: what two run at once counts once
+        kernels[name].append(stop - start)
+        if start > end:
+            waits[name].append(start - end)
         busy += max(0, stop - max(start, end))
         end = max(end, stop)
-    return busy / 1e6 / steps, [(each / 1e6 / steps, calls[name] / steps, name) for name, each in taken.most_common()]
+
+    def rows(found: dict[str, list[int]]) -> list[tuple[float, float, str]]:
+        return sorted(((sum(ps) / 1e6 / steps, len(ps) / steps, name) for name, ps in found.items()), reverse=True)
+
+    return Profile(busy / 1e6 / steps, rows(kernels), rows(waits))
 
 
 def recorded(work: Callable[[], Any], calls: int) -> Any:
@@ -87,17 +101,19 @@ def profile(options: argparse.Namespace) -> dict[str, Any]:
         first = time.perf_counter() - start
         seconds = step_seconds(lambda: step(indices), lambda _: synchronize(), of_device("gpu"), updates)
         calls = math.ceil(10 / updates)
-        busy, found = kernels(recorded(lambda: step(indices), calls), calls * updates)
+        found = summed(recorded(lambda: step(indices), calls), calls * updates)
     case = {"batch": batch, "precision": options.precision, "xla": "on" if step.classifier.jit_compile else "off"}
     case |= {"deterministic": options.deterministic, "updates_per_call": updates}
-    took = {"first_call_seconds": first, "seconds": seconds, "busy_microseconds": busy}
-    return {"step": case, **took, "calls": sum(calls for _, calls, _ in found), "kernels": found}
+    took = {"first_call_seconds": first, "seconds": seconds, "busy_microseconds": found.busy}
+    calls = sum(calls for _, calls, _ in found.kernels)
+    return {"step": case, **took, "calls": calls, "kernels": found.kernels, "waits": found.waits}
 
 
 def lines(found: dict[str, Any]) -> list[str]:
     """Return the table, and below it the whole step's times."""
     busy, wall = found["busy_microseconds"], statistics.median(found["seconds"]) * 1e6
     listed, others = found["kernels"][:LARGEST], found["kernels"][LARGEST:]
+    waits = found.get("waits", [])[:WAITS]
     if others:
         listed = [*listed, (sum(each[0] for each in others), sum(each[1] for each in others), f"{len(others)} others")]
     return [
@@ -106,6 +122,7 @@ def lines(found: dict[str, Any]) -> list[str]:
         *(f"{taken:11,.1f}  {calls:14.2f}  {taken / busy:6.1%}  {name[:WIDTH]}" for taken, calls, name in listed),
         f"step: {wall:,.0f} µs, median of {len(found['seconds'])} rounds",
         f"GPU busy: {busy:,.0f} µs, {busy / wall:.1%} of the step; shares are of it",
+        *(f"idle before {name[:WIDTH]}: {idle:,.0f} µs, {times:.2f} times per step" for idle, times, name in waits),
         f"kernels, copies and fills: {found['calls']:.1f} per step",
         f"first call: {found['first_call_seconds']:.1f} s, tracing and compiling included",
     ]

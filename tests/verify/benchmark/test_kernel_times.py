@@ -27,7 +27,7 @@ def plane(name, *of_lines):
 
 
 def test_kernels_of_overlapping_streams():
-    """µs and calls are per step, largest first; busy is when any stream of the GPU ran, not the sum of all."""
+    """µs and calls are per step, largest first; busy is when any stream of the GPU ran, a wait when none did."""
     space = SimpleNamespace(
         planes=[
             plane("/host:CPU", line("stream", 0, (2, 0, 1000))),
@@ -41,14 +41,15 @@ def test_kernels_of_overlapping_streams():
             ),
         ]
     )
-    busy, found = script.kernels(space, 2)
-    assert busy == pytest.approx(19.5)  # 5 to 20, 35 to 55 and 60 to 64
-    assert found == [(15.0, 1.0, "convolve"), (7.0, 1.0, "MemcpyD2D"), (1.0, 0.5, "add")]
+    found = script.summed(space, 2)
+    assert found.busy == pytest.approx(19.5)  # 5 to 20, 35 to 55 and 60 to 64
+    assert found.kernels == [(15.0, 1.0, "convolve"), (7.0, 1.0, "MemcpyD2D"), (1.0, 0.5, "add")]
+    assert found.waits == [(7.5, 0.5, "convolve"), (2.5, 0.5, "MemcpyD2D")]  # 20 to 35, 55 to 60
 
 
 def test_nothing_ran():
     """A profile without a GPU's plane has no kernels."""
-    assert script.kernels(SimpleNamespace(planes=[plane("/host:CPU")]), 1) == (0.0, [])
+    assert script.summed(SimpleNamespace(planes=[plane("/host:CPU")]), 1) == (0.0, [], [])
 
 
 def test_table(monkeypatch):
@@ -62,6 +63,7 @@ def test_table(monkeypatch):
         "busy_microseconds": 2000.0,
         "calls": 6.0,
         "kernels": [(1500.0, 3.0, "convolution"), (250.0, 1.0, "add"), (150.0, 0.5, "copy"), (100.0, 1.5, "fill")],
+        "waits": [(400.0, 1.0, "convolution"), (90.0, 2.5, "add")],
     }
     assert script.lines(found) == [
         "batch=512 precision=tf32 xla=off",
@@ -71,6 +73,8 @@ def test_table(monkeypatch):
         "      250.0            2.00   12.5%  2 others",
         "step: 2,500 µs, median of 3 rounds",
         "GPU busy: 2,000 µs, 80.0% of the step; shares are of it",
+        "idle before convolut: 400 µs, 1.00 times per step",
+        "idle before add: 90 µs, 2.50 times per step",
         "kernels, copies and fills: 6.0 per step",
         "first call: 23.2 s, tracing and compiling included",
     ]
