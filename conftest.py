@@ -13,6 +13,7 @@ os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # GPUs are numbered as
 
 from alexnet_repro.cli.parser import PRECISION_NAMES, configured_backend
 from alexnet_repro.verify.doctor.installation import package_version
+from alexnet_repro.verify.finding import LEVELS
 
 SECONDS = {"s": 1, "m": 60, "h": 3600}
 
@@ -43,6 +44,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     add("--precision", choices=PRECISION_NAMES, default="float32", help="of the slow tests (default: float32)")
     device = "verify this device only, such as cpu:0 or gpu:1; may be repeated (default: every device)"
     add("--device", action="append", metavar="NAME", help=device)
+    level = (
+        "how much to verify: quick (layers, an update, a replay, two timings of each device), or standard, all of it"
+    )
+    add("--level", choices=LEVELS, default="standard", help=f"{level} (default: standard)")
     full = "time all batch sizes, and XLA on and off (default: a few batch sizes, XLA as Keras decides)"
     add("--full", action="store_true", help=full)
     replays = "runs of the same steps that are compared (default: 3)"

@@ -30,6 +30,7 @@ from alexnet_repro.verify.finding import Finding, overall, summary
 from alexnet_repro.verify.report.page import report_line
 from alexnet_repro.verify.report.run_record import RunRecord
 from alexnet_repro.verify.report.tables import LEGEND, cost_table, device_table, scaling_table, throughput_table
+from benchmarks.level import in_quick_level
 from benchmarks.workers import WorkerGroup
 
 NAME = "verification"  # of the plugin
@@ -52,6 +53,8 @@ class VerificationSession:
             raise pytest.UsageError("benchmarks need the plugin pytest-benchmark: install it, without -p no:benchmark")
         if config.getoption("dist", "no") != "no" and not self.collect_only:
             raise pytest.UsageError("benchmarks are timed one at a time: leave out -n, or run `pytest tests -n …`")
+        if config.getoption("full") and config.getoption("level") == "quick":
+            raise pytest.UsageError("--full is of the standard level: leave out --level=quick")
         self.machine, self.devices = read_machine(), ("cpu:0",)
         self.not_ready = ""
         """Why this machine can't be verified; empty if it can."""
@@ -100,6 +103,7 @@ class VerificationSession:
         self.devices = choose_devices(self.machine, wanted, usable_devices(), require_gpu=require_gpu)
         software = fingerprint.speed_environment("cpu:0", self.machine)
         self.record.machine = {
+            "level": self.config.getoption("level"),
             "devices": list(self.devices),
             **fingerprint.machine_of(self.machine),
             "threads": thread_counts(),
@@ -108,7 +112,11 @@ class VerificationSession:
         }
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        """Order: tests outside this folder; correctness, determinism, references, burn-in; what is timed comes last."""
+        """Leave out what the level doesn't ask. Order: tests outside this folder, checks, and last what is timed."""
+        if self.config.getoption("level") == "quick":
+            left_out = [item for item in items if item.path.parent == FOLDER and not in_quick_level(item)]
+            self.config.hook.pytest_deselected(items=left_out)
+            items[:] = [item for item in items if item not in left_out]
         places = {f"test_{name}": place for place, name in enumerate(ORDER)}
         items.sort(key=lambda item: places.get(item.path.stem, len(ORDER)) if item.path.parent == FOLDER else -1)
 
@@ -269,7 +277,8 @@ class VerificationSession:
         together = (str(table(found["fast"])) for table in (device_table, scaling_table))
         yield "devices together", list(filter(None, together))
         if any(found.values()):
-            yield "verdict", summary(found, len(self.whole.machine.get("machines", ("this one",))))
+            machines = len(self.whole.machine.get("machines", ("this one",)))
+            yield "verdict", summary(found, machines, self.whole.level)
             if self.devices == ("cpu:0",) and not self.not_ready:
                 yield "", ["GPU: not run; this machine has none, or none was selected"]
             yield "", [f"results: {self.whole.path}", *filter(None, [self.report])]

@@ -17,6 +17,7 @@ CaseName = Annotated[str, AfterValidator(lambda read: " ".join(read.split()))]
 DOCTOR, REFERENCE = "doctor", "reference"
 MACHINE_GROUPS = ("correct", "repeatable", "fast")
 GROUPS = (DOCTOR, *MACHINE_GROUPS, REFERENCE)
+LEVELS = ("quick", "standard")  # how much a run asks
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def exit_status(status: Status) -> int:
     return {"PASS": 0, "FAIL": 1, "INCONCLUSIVE": 3}[status]
 
 
-def summary(findings: Findings, machines: int = 1) -> list[str]:
+def summary(findings: Findings, machines: int = 1, level: str = "standard") -> list[str]:
     """Return the lines for the terminal: each group with what didn't pass below it, then the verdict in words."""
     lines = []
     for group, status in verdicts(findings).items():
@@ -89,16 +90,17 @@ def summary(findings: Findings, machines: int = 1) -> list[str]:
         lines.append(f"{group:<12}{status:<14}{f'{passed} of {len(found)} checks passed' if found else 'not run'}")
         lines += [f"  {line}" for finding in found if finding.status != "PASS" for line in str(finding).splitlines()]
     whole = overall(findings)
-    return [*lines, f"{whole}: {verdict_in_words(whole, findings, machines)}"]
+    return [*lines, f"{whole}: {verdict_in_words(whole, findings, machines, level)}"]
 
 
-def verdict_in_words(whole: Status, findings: Findings, machines: int = 1) -> str:
-    """Return the verdict of one machine, or of several, as half a sentence."""
+def verdict_in_words(whole: Status, findings: Findings, machines: int = 1, level: str = "standard") -> str:
+    """Return the verdict of one machine, or of several, as half a sentence; one of a lower level says so."""
     these, are = ("this machine", "is") if machines == 1 else (f"these {machines} machines", "are")
     failed = sum(finding.status == "FAIL" for found in findings.values() for finding in found)
+    as_far = "" if level == "standard" else f" as far as --level={level} asks; --level=standard asks the rest"
     checks = f"{failed or 'some'} check{'s' * (failed != 1)} failed, listed with the fix"
     return {
-        "PASS": f"{these} {are} correct, repeatable and fast",
+        "PASS": f"{these} {are} correct, repeatable and fast" + as_far,
         "FAIL": f"something is wrong with {these}: {checks}",
         "INCONCLUSIVE": "nothing failed, but not every check was run and conclusive",
     }[whole]

@@ -21,8 +21,8 @@ def merged(path: Path, records: Mapping[str, RunRecord], *, comparable: bool = T
     not where workers share a machine.
     """
     machines = {name: record.machine for name, record in records.items()}
-    whole = RunRecord(path, {"machines": list(machines), **machines})
     first = next(iter(records.values()))
+    whole = RunRecord(path, {"level": first.level, "machines": list(machines), **machines})
     for group in GROUPS:
         own = {
             name: [_of(name, each) for each in record.findings[group] if each.scope != "cluster"]

@@ -70,6 +70,11 @@ class RunRecord:
         return "FAIL" if "FAIL" in found else "INCONCLUSIVE" if "INCONCLUSIVE" in found else "PASS"
 
     @property
+    def level(self) -> str:
+        """How much the run asked, of `alexnet_repro.verify.finding.LEVELS`."""
+        return str(self.machine.get("level", "standard"))
+
+    @property
     def invalid(self) -> frozenset[str]:
         """The cases whose timing is no measurement: the result was wrong, or a check in `INVALIDATING` failed."""
         failed = {each.case for each in self.findings["fast"] if each.status == "FAIL" and each.check in INVALIDATING}

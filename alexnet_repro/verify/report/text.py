@@ -15,7 +15,8 @@ NONE = "–"
 
 def headline(record: RunRecord) -> str:
     """Return the verdict as a sentence."""
-    return f"{verdict_in_words(record.verdict, record.findings, machines(record)).capitalize()}."
+    sentence = verdict_in_words(record.verdict, record.findings, machines(record), record.level)
+    return f"{sentence[:1].upper()}{sentence[1:]}."
 
 
 def machines(record: RunRecord) -> int:

@@ -1,0 +1,30 @@
+"""What `--level=quick` asks of each device: its layers, an update, a replay, its rates and two timings."""
+
+import pytest
+
+PRECISION = {"cpu": "float32", "gpu": "mixed_bfloat16"}  # the one that the device is used in most
+BATCH = {"cpu": 32, "gpu": 512}
+ASKED = {
+    "test_correct": {"shapes", "layers", "update"},
+    "test_replay": {"replay"},
+    "test_calibration": set(),
+    "test_forward": set(),
+    "test_train_step": set(),
+}
+
+
+def in_quick_level(item: pytest.Item) -> bool:
+    """Return whether the quick level has a benchmark: of its name, check, batch, precision and XLA's default."""
+    callspec = getattr(item, "callspec", None)
+    name = getattr(item, "originalname", "")
+    if name not in ASKED or callspec is None:
+        return False
+    params = callspec.params
+    kind, check = params["device"].partition(":")[0], params.get("check")
+    precision = check.precision if check else params.get("precision", PRECISION[kind])
+    return (
+        (check is None or check.check in ASKED[name])
+        and precision in ("", PRECISION[kind])
+        and params.get("batch", BATCH[kind]) == BATCH[kind]
+        and params.get("xla", "default") == "default"
+    )

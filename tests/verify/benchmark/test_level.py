@@ -1,0 +1,73 @@
+"""The quick level: what it asks, and a verdict that doesn't claim the rest."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from alexnet_repro.verify.checks.registry import CheckId
+from alexnet_repro.verify.finding import GROUPS, Finding, summary
+from alexnet_repro.verify.report import text
+from alexnet_repro.verify.report.run_record import RunRecord
+from benchmarks.level import in_quick_level
+from tests.verify.benchmark.test_session import COLLECT, ids_of, run
+
+CASES = {
+    "shapes": ("test_correct", {"device": "gpu:0", "check": CheckId("shapes")}, True),
+    "layers_gpu": ("test_correct", {"device": "gpu:0", "check": CheckId("layers", "mixed_bfloat16")}, True),
+    "layers_other_precision": ("test_correct", {"device": "gpu:0", "check": CheckId("layers", "float32")}, False),
+    "layers_cpu": ("test_correct", {"device": "cpu:0", "check": CheckId("layers", "float32")}, True),
+    "learning": ("test_correct", {"device": "cpu:0", "check": CheckId("learning", "float32")}, False),
+    "replay": ("test_replay", {"device": "gpu:3", "check": CheckId("replay", "mixed_bfloat16")}, True),
+    "other_process": ("test_processes", {"device": "gpu:0", "precision": "mixed_bfloat16"}, False),
+    "calibration": ("test_calibration", {"device": "cpu:0"}, True),
+    "step": ("test_train_step", {"device": "gpu:0", "precision": "mixed_bfloat16", "batch": 512}, True),
+    "smaller_batch": ("test_train_step", {"device": "gpu:0", "precision": "mixed_bfloat16", "batch": 32}, False),
+    "step_cpu": ("test_train_step", {"device": "cpu:0", "precision": "float32", "batch": 32}, True),
+    "xla_named": (
+        "test_forward",
+        {"device": "cpu:0", "precision": "float32", "batch": 32, "xla": "on"},
+        False,
+    ),
+    "resize": ("test_resize", {"device": "cpu:0", "batch": 128, "side": 28}, False),
+}
+
+
+@pytest.mark.parametrize(("name", "params", "asked"), CASES.values(), ids=[f"case={name}" for name in CASES])
+def test_what_is_asked(name, params, asked):
+    """Shapes, layers, an update, a replay, rates and two timings, in one precision and batch of each kind of device."""
+    assert in_quick_level(SimpleNamespace(originalname=name, callspec=SimpleNamespace(params=params))) is asked
+
+
+def test_without_a_device():
+    """What has no device isn't asked."""
+    assert not in_quick_level(SimpleNamespace(originalname="test_workers"))
+
+
+@pytest.mark.slow
+def test_collected():
+    """Nothing else is collected, in the order of a whole run."""
+    assert ids_of(run(*COLLECT, "--level=quick")) == [
+        "test_correct.py::test_correct[device=cpu:0-check=shapes]",
+        "test_correct.py::test_correct[device=cpu:0-check=layers-precision=float32]",
+        "test_correct.py::test_correct[device=cpu:0-check=update-precision=float32]",
+        "test_repeatable.py::test_replay[device=cpu:0-check=replay-precision=float32]",
+        "test_calibration.py::test_calibration[device=cpu:0]",
+        "test_forward.py::test_forward[device=cpu:0-batch=32-precision=float32]",
+        "test_train_step.py::test_train_step[device=cpu:0-batch=32-precision=float32]",
+    ]
+
+
+def test_verdict_claims_no_more(tmp_path):
+    """Terminal and page say that a verdict is of the quick level; it is kept with what is known of the machine."""
+    found = {group: [Finding("any", "PASS", "as it should be")] for group in GROUPS}
+    asked = "his machine is correct, repeatable and fast as far as --level=quick asks; --level=standard asks the rest"
+    assert summary(found, level="quick")[-1] == f"PASS: t{asked}"
+    record = RunRecord(tmp_path / "results.json", {"level": "quick"}, found, complete=True)
+    assert text.headline(record) == f"T{asked}."
+
+
+def test_full_is_not_quick():
+    """All batches are of the standard level: the two options together are refused."""
+    done = run("--level=quick", "--full", "--collect-only")
+    assert done.returncode == 4
+    assert "ERROR: --full is of the standard level: leave out --level=quick" in done.stderr
