@@ -65,11 +65,12 @@ def build_alexnet(
     def conv(name: str, filters: int, size: int, *, strides: int = 1, padding: str = "same") -> keras.layers.Layer:
         options = {"activation": "relu", "data_format": "channels_last", "kernel_initializer": kernel_initializer}
         layer = keras.layers.Conv2D(filters, size, strides=strides, padding=padding, name=name, **options)
+        layer = xla_layers.relu_by_result(layer) if for_xla else layer
         return xla_layers.strides_as_channels(layer) if for_xla and strides > 1 else layer
 
     def pool(name: str) -> keras.layers.Layer:
         layer = keras.layers.MaxPooling2D(3, strides=2, data_format="channels_last", name=name)
-        return xla_layers.larger_of_two(layer) if for_xla else layer
+        return xla_layers.kept_winners(layer) if for_xla else layer
 
     def dense(name: str, units: int, activation: str, dtype: str | None = None) -> keras.layers.Layer:
         return keras.layers.Dense(units, activation, kernel_initializer=kernel_initializer, dtype=dtype, name=name)

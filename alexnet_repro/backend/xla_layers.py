@@ -1,13 +1,16 @@
-"""Two of the model's layers in operations that XLA compiles well, with the same results.
+"""The model's convolutions and max poolings in operations that XLA compiles well, with the same results.
 
-XLA runs a strided convolution of few channels in a library's slowest kernels, and searches the windows of
-max pooling a second time for the gradient. The layers stay Keras's own: saved models load without this package.
+XLA runs a strided convolution of few channels in a library's slowest kernels, keeps what goes into a ReLU for its
+gradient, and searches the windows of max pooling a second time. The layers stay Keras's own: saved models load
+without this package.
 """
 
 import functools
+import itertools
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 
@@ -22,13 +25,27 @@ def strides_as_channels(layer: keras.layers.Conv2D) -> keras.layers.Conv2D:
     return layer
 
 
-def larger_of_two(layer: keras.layers.MaxPooling2D) -> keras.layers.MaxPooling2D:
-    """Have max pooling, channels last and without padding, take the larger of two places at a time; return it.
+def relu_by_result(layer: keras.layers.Conv2D) -> keras.layers.Conv2D:
+    """Have a convolution, channels last and with ReLU, mask its gradient by what ReLU returned; return it.
 
-    First of a window's columns, then of its rows. Of equal places the gradient goes to the first, as in
-    Keras's; NaN is larger than all else.
+    As nothing needs what went into ReLU, cuDNN convolves, adds the bias and rectifies in one kernel. Shapes, dtypes and
+    values, of NaN too, are the layer's own; on PyTorch, which has no XLA, the layer stays as it is.
     """
-    if (layer.padding, layer.data_format) == ("valid", "channels_last"):
+    own = keras.activations.relu, True, "channels_last"
+    if (layer.activation, layer.use_bias, layer.data_format) == own and keras.backend.backend() != "torch":
+        layer.call = functools.partial(_rectified_convolution, layer)
+    return layer
+
+
+def kept_winners(layer: keras.layers.MaxPooling2D) -> keras.layers.MaxPooling2D:
+    """Have 3x3 max pooling with stride 2, channels last and without padding, keep which places win; return it.
+
+    For the gradient, each place asks the at most four windows that it is in. Of equal places the first wins, row by
+    row, as in Keras's; NaN is larger than all else. Shapes and dtypes are its own; on PyTorch it stays as it is.
+    """
+    ours = (3, 3), (2, 2), "valid", "channels_last"
+    own = layer.pool_size, layer.strides, layer.padding, layer.data_format
+    if own == ours and keras.backend.backend() != "torch":
         layer.call = functools.partial(_max_pooling, layer)
     return layer
 
@@ -52,18 +69,70 @@ def _convolution(layer: keras.layers.Conv2D, inputs: Any, kernel: Any) -> Any:
     return ops.conv(inputs, kernel, padding="valid", data_format="channels_last")
 
 
+def _rectified_convolution(layer: keras.layers.Conv2D, inputs: Any) -> Any:
+    """Return `(n, rows, columns, filters)` from inputs `(n, height, width, c)`."""
+
+    def relu(x: Any) -> Any:
+        y = ops.relu(x)
+
+        def gradient(dy: Any) -> Any:
+            # Not `y > 0`: XLA makes `x > 0` of it, and keeps x. Of NaN it is zero, as Keras's.
+            (dx,) = _apart(ops.where(ops.logical_or(y == 0, ops.isnan(y)), 0, dy))
+            return dx  # apart from its sum, the bias's gradient, together with which it is read value by value
+
+        return y, gradient
+
+    return ops.custom_gradient(relu)(ops.add(layer.convolution_op(inputs, layer.kernel), layer.bias))
+
+
 def _max_pooling(layer: keras.layers.MaxPooling2D, inputs: Any) -> Any:
     """Return `(n, rows, columns, c)` from inputs `(n, height, width, c)`."""
+    (height, width), (rows, columns) = inputs.shape[1:3], layer.compute_output_shape(inputs.shape)[1:3]
 
-    def larger(first: Any, second: Any) -> Any:  # not `ops.maximum`: on JAX equal values share the gradient
-        return ops.where(ops.logical_or(first >= second, ops.isnan(first)), first, second)
+    def larger(first: Any, second: Any) -> Any:
+        keep = ops.logical_or(first[0] >= second[0], ops.isnan(first[0]))
+        return [ops.where(keep, *each) for each in zip(first, second, strict=True)]
 
-    rows, columns = layer.compute_output_shape(inputs.shape)[1:3]
-    for axis, outputs in ((2, columns), (1, rows)):
-        size, stride = layer.pool_size[axis - 1], layer.strides[axis - 1]
-        every = [slice(first, first + stride * (outputs - 1) + 1, stride) for first in range(size)]
-        inputs = functools.reduce(larger, [inputs[(slice(None),) * axis + (places,)] for places in every])
-    return inputs
+    def pool(x: Any) -> Any:
+        every = [
+            (x[:, i : i + 2 * rows - 1 : 2, j : j + 2 * columns - 1 : 2], ops.cast(4 * i + j, "uint8"))
+            for i, j in itertools.product(range(3), repeat=2)
+        ]
+        y, winners = _apart(*functools.reduce(larger, every))  # or XLA finds the winners again for the gradient
+
+        def gradient(dy: Any) -> Any:
+            parts = []
+            for (row, i), (column, j) in itertools.product(_windows(height, rows), _windows(width, columns)):
+                winner, passed = (ops.take(ops.take(each, row, axis=1), column, axis=2) for each in (winners, dy))
+                here = (4 * i[:, None, None] + j[:, None]).astype("uint8")
+                parts.append(ops.where(winner == here, passed, 0))
+            return sum(parts[1:], parts[0])
+
+        return y, gradient
+
+    return ops.custom_gradient(pool)(inputs)
+
+
+def _windows(side: int, count: int) -> list[tuple[Any, Any]]:
+    """Return the two windows that each place of a side may be in, and where it is there; 16 if there is none."""
+    places = np.arange(side, dtype=np.int32)
+    both = [(places // 2, places % 2), (places // 2 - 1, places % 2 + 2)]  # a window has no place 3
+    return [(np.clip(each, 0, count - 1), np.where((each >= 0) & (each < count), at, 16)) for each, at in both]
+
+
+def _apart(*tensors: Any) -> Any:
+    """Return the tensors as XLA is to compute them: once, and not together with what takes them."""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return jax.lax.optimization_barrier(tensors)
+    import tensorflow as tf
+    from tensorflow.compiler.tf2xla.ops import gen_xla_ops
+    from tensorflow.python.ops import control_flow_util
+
+    if tf.executing_eagerly() or not control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph()):
+        return tensors  # nothing else has the operation
+    return gen_xla_ops.xla_optimization_barrier(list(tensors))
 
 
 def _resized(tensor: Any, axis: int, sizes: list[int]) -> Any:

@@ -24,17 +24,37 @@ def whole_numbers(shape, seed):
     return np.random.default_rng(seed).integers(-4, 4, shape, endpoint=True).astype(np.float32)
 
 
-def both_ways(layer, x):
-    """Return a layer's output, and the gradients by its input and by its variables."""
-    y, pullback = with_pullback(layer, ops.convert_to_tensor(x))
-    by_input, by_variables = pullback(ops.convert_to_tensor(whole_numbers(y.shape, seed=0)))
-    return [ops.convert_to_numpy(each) for each in (y, by_input, *by_variables)]
+def both_ways(layer, x, *, compiled=False):
+    """Return a layer's output, and the gradients by its input and by its variables, of its own dtype."""
+
+    def run(x, dy):
+        y, pullback = with_pullback(layer, x)
+        by_input, by_variables = pullback(dy)
+        return [y, by_input, *by_variables]
+
+    dy = whole_numbers(layer.compute_output_shape(x.shape), seed=0)
+    run = jit(run) if compiled else run
+    return [
+        ops.convert_to_numpy(ops.cast(each, "float32"))
+        for each in run(ops.cast(x, layer.dtype), ops.cast(dy, layer.dtype))
+    ]
+
+
+def jit(function):
+    """Return a function compiled by XLA."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return tf.function(function, jit_compile=True)
+    import jax
+
+    return jax.jit(function)
 
 
 def convolutions(channels, *arguments, **options):
     """Return Keras's convolution and the one for XLA, of the same weights."""
     own, other = (keras.layers.Conv2D(*arguments, data_format="channels_last", **options) for _ in range(2))
-    pair = [own, xla_layers.strides_as_channels(other)]
+    pair = [own, xla_layers.relu_by_result(xla_layers.strides_as_channels(other))]
     for layer in pair:
         layer.build((None, 67, 67, channels))
         layer.set_weights([whole_numbers(variable.shape, seed=1) for variable in layer.variables])
@@ -44,9 +64,9 @@ def convolutions(channels, *arguments, **options):
 @pytest.mark.parametrize("channels", [1, 3], ids=lambda n: f"channels={n}")
 @pytest.mark.parametrize("sides", SIDES, ids=lambda sides: "side={}x{}".format(*sides))
 def test_convolution(sides, channels):
-    """The strided convolution and its three gradients are Keras's, for every remainder of the stride."""
+    """The strided convolution with ReLU and its three gradients are Keras's, for every remainder of the stride."""
     x = whole_numbers((2, *sides, channels), seed=2)
-    own, ours = (both_ways(layer, x) for layer in convolutions(channels, 96, 11, strides=4))
+    own, ours = (both_ways(layer, x) for layer in convolutions(channels, 96, 11, strides=4, activation="relu"))
     for expected, found in zip(own, ours, strict=True):
         np.testing.assert_array_equal(found, expected)
 
@@ -67,63 +87,125 @@ def test_other_convolutions(options):
         np.testing.assert_array_equal(found, expected)
 
 
-def poolings(x, size, **options):
-    """Return the outputs of Keras's pooling and the one for XLA for `x`, and the gradients."""
-    own, other = (keras.layers.MaxPooling2D(size, data_format="channels_last", **options) for _ in range(2))
-    return [both_ways(layer, x) for layer in (own, xla_layers.larger_of_two(other))]
+XLA = pytest.mark.skipif(keras.backend.backend() == "torch", reason="PyTorch has no XLA: its layers stay as they are")
+COMPILED = pytest.mark.parametrize("compiled", [False, True], ids=lambda yes: f"compiled={yes}")
+DTYPE = pytest.mark.parametrize("dtype", ["float32", "bfloat16"], ids=lambda dtype: f"dtype={dtype}")
 
 
-def pooling():
-    """Return the model's max pooling, for XLA."""
-    return xla_layers.larger_of_two(keras.layers.MaxPooling2D(3, strides=2, data_format="channels_last"))
-
-
-@pytest.mark.parametrize("sides", [(54, 54), (26, 15), (7, 4)], ids=lambda sides: "side={}x{}".format(*sides))
-def test_pooling(sides):
-    """Max pooling and its gradient are Keras's, to the bit, where no values are equal."""
-    x = np.random.default_rng(2).permutation(2 * sides[0] * sides[1] * 5).reshape(2, *sides, 5).astype(np.float32)
-    for expected, found in zip(*poolings(x, 3, strides=2), strict=True):
-        np.testing.assert_array_equal(found, expected)
+@XLA
+@COMPILED
+@DTYPE
+def test_relu(dtype, compiled):
+    """ReLU, and its gradients by its input and by the bias, are Keras's for NaN, infinities and both zeros."""
+    options = {"activation": "relu", "data_format": "channels_last", "dtype": dtype}
+    own, other = (keras.layers.Conv2D(1, 1, **options) for _ in range(2))
+    for layer in (own, other):
+        layer.build((None, 3, 3, 1))
+        layer.set_weights([np.ones((1, 1, 1, 1)), np.full(1, -0.0)])  # -0.0 + -0.0 stays -0.0
+    x = np.array([np.nan, np.inf, -np.inf, 0, -0.0, 1, -1, 3e-38, 3e38], np.float32).reshape(1, 3, 3, 1)
+    expected, found = (both_ways(layer, x, compiled=compiled) for layer in (own, xla_layers.relu_by_result(other)))
+    for each in (0, 1, 3):  # not the kernel's: it is NaN
+        np.testing.assert_array_equal(found[each], expected[each])
 
 
 @pytest.mark.parametrize(
     "options",
     [
-        pytest.param({"size": 2}, id="case=apart"),
-        pytest.param({"size": (2, 3), "strides": (3, 1)}, id="case=uneven"),
-        pytest.param({"size": 3, "strides": 2, "padding": "same"}, id="case=same"),
+        pytest.param({}, id="activation=none"),
+        pytest.param({"activation": "tanh"}, id="activation=tanh"),
+        pytest.param({"activation": "relu", "use_bias": False}, id="bias=none"),
+        pytest.param({"activation": "relu", "data_format": "channels_first"}, id="data-format=channels-first"),
     ],
 )
-def test_other_poolings(options):
-    """So are poolings of other sizes, strides and paddings."""
-    x = np.random.default_rng(2).permutation(2 * 13 * 12 * 3).reshape(2, 13, 12, 3).astype(np.float32)
-    for expected, found in zip(*poolings(x, **options), strict=True):
-        np.testing.assert_array_equal(found, expected)
+def test_other_convolutions_stay(options):
+    """Convolutions without ReLU or bias, and with channels first, stay Keras's own."""
+    options = {"data_format": "channels_last"} | options
+    assert "call" not in vars(xla_layers.relu_by_result(keras.layers.Conv2D(4, 3, **options)))
+
+
+def pooling(**options):
+    """Return the model's max pooling as Keras has it."""
+    return keras.layers.MaxPooling2D(**({"pool_size": 3, "strides": 2, "data_format": "channels_last"} | options))
+
+
+def first_largest(x):
+    """Return 3x3 pooling with stride 2 of `x`, and its gradient of whole numbers: NumPy, window by window."""
+    n, height, width, channels = x.shape
+    y = np.zeros((n, (height - 1) // 2, (width - 1) // 2, channels), np.float32)
+    dy, dx = whole_numbers(y.shape, seed=0), np.zeros_like(x)
+    for image, row, column, channel in np.ndindex(y.shape):
+        here = image, slice(2 * row, 2 * row + 3), slice(2 * column, 2 * column + 3), channel
+        winner = np.unravel_index(np.argmax(x[here]), (3, 3))  # the first, and NaN is largest
+        y[image, row, column, channel] = x[here][winner]
+        dx[here][winner] += dy[image, row, column, channel]
+    return [y, dx]
+
+
+def drawn(values, shape):
+    """Return float32 values that bfloat16 has too: all different, with equal ones, infinities or NaN."""
+    random = np.random.default_rng(2)
+    if values == "different":
+        normal = random.permutation(np.arange(0x0080, 0x7F80, dtype=np.uint32))[: np.prod(shape)] << 16
+        return (normal.view(np.float32) * random.choice([-1, 1], normal.shape)).astype(np.float32).reshape(shape)
+    x = random.integers(-2, 2, shape, endpoint=True).astype(np.float32)
+    for each in {"equal": [], "infinite": [np.inf, -np.inf], "nan": [np.nan, np.inf, -np.inf]}[values]:
+        x[random.random(shape) < 0.2] = each
+    return x
+
+
+@XLA
+@COMPILED
+@DTYPE
+@pytest.mark.parametrize("sides", [(54, 54), (26, 15), (7, 4), (3, 3)], ids=lambda sides: "sides={}x{}".format(*sides))
+@pytest.mark.parametrize("values", ["different", "equal", "infinite", "nan"], ids=lambda values: f"values={values}")
+def test_pooling(values, sides, dtype, compiled):
+    """Max pooling and its gradient are NumPy's and, but for NaN, Keras's, to the bit: whole numbers' sums are exact."""
+    x = drawn(values, (2, *sides, 2))
+    found = both_ways(xla_layers.kept_winners(pooling(dtype=dtype)), x, compiled=compiled)
+    others = [first_largest(x)]
+    if values != "nan":  # each backend has its own way with it
+        others.append(both_ways(pooling(dtype=dtype), x, compiled=compiled))
+    for expected in others:
+        for each in zip(found, expected, strict=True):
+            np.testing.assert_array_equal(*each)
 
 
 @pytest.mark.parametrize(
-    ("window", "where"),
+    "options",
     [
-        pytest.param([[1, 1, 1], [1, 1, 1], [1, 1, 1]], (0, 0), id="equal=all"),
-        pytest.param([[0, 0, 0], [0, 0, 2], [2, 2, 2]], (1, 2), id="equal=two-rows"),
-        pytest.param([[0, 2, 0], [2, 0, 0], [0, 0, 2]], (0, 1), id="equal=three"),
+        pytest.param({"pool_size": 2}, id="case=two"),
+        pytest.param({"strides": (2, 1)}, id="case=uneven"),
+        pytest.param({"padding": "same"}, id="case=same"),
+        pytest.param({"data_format": "channels_first"}, id="case=channels-first"),
     ],
 )
-def test_first_of_equal_places_gets_the_gradient(window, where):
-    """The first of a window's equal largest, row by row, gets all of the gradient."""
-    _, pullback = with_pullback(pooling(), ops.reshape(ops.convert_to_tensor(window, "float32"), (1, 3, 3, 1)))
-    gradient, _ = pullback(ops.full((1, 1, 1, 1), 5.0))
-    expected = np.zeros((3, 3))
-    expected[where] = 5
-    np.testing.assert_array_equal(ops.convert_to_numpy(gradient)[0, ..., 0], expected)
+def test_other_poolings_stay(options):
+    """Poolings of other sizes, strides, paddings and data formats stay Keras's own."""
+    assert "call" not in vars(xla_layers.kept_winners(pooling(**options)))
 
 
-@pytest.mark.parametrize("place", range(9), ids=lambda n: f"place={n}")
-def test_not_a_number_is_kept(place):
-    """The maximum of a window that holds NaN, anywhere, is NaN; infinities are numbers."""
-    window = np.array([np.inf, -np.inf, 1, 2, 3, -4, 5, np.inf, 0], np.float32)
-    window[place] = np.nan
-    assert np.isnan(ops.convert_to_numpy(pooling()(window.reshape(1, 3, 3, 1)))).all()
+@XLA
+@pytest.mark.parametrize(
+    ("layer", "barriers"),
+    [
+        pytest.param(lambda: xla_layers.kept_winners(pooling()), 1, id="layer=pooling"),
+        pytest.param(lambda: convolutions(1, 2, 3, activation="relu")[1], 1, id="layer=convolution"),
+    ],
+)
+def test_kept_apart(layer, barriers):
+    """What XLA compiles has a barrier around the winners, and one around ReLU's gradient: they make it fast."""
+    layer = layer()
+
+    def run(x):
+        y, pullback = with_pullback(layer, x)
+        return pullback(y)[0]
+
+    x = ops.ones((1, 7, 7, 1))
+    if keras.backend.backend() == "jax":
+        text = jit(run).lower(x).as_text()
+    else:
+        text = jit(run).experimental_get_compiler_ir(x)(stage="hlo")
+    assert len(re.findall(r"opt-barrier\(|optimization_barrier ", text)) == barriers
 
 
 @pytest.fixture(scope="module")
@@ -191,5 +273,7 @@ def test_as_keras_decides(monkeypatch):
     """Unasked, a model is for XLA where Keras would compile it with XLA, and Keras's own elsewhere."""
     for compiles in (True, False):
         monkeypatch.setattr(keras.Sequential, "jit_compile", property(lambda _, compiles=compiles: compiles))
-        changed = ["convolution_op" in vars(layer) or "call" in vars(layer) for layer in build_alexnet().layers[:4]]
-        assert changed == ([True, True, False, True] if compiles else [False] * 4)
+        layers = build_alexnet().layers[:8]
+        assert ["convolution_op" in vars(layer) for layer in layers] == [compiles] + [False] * 7
+        ours = compiles and keras.backend.backend() != "torch"
+        assert ["call" in vars(layer) for layer in layers] == [ours] * 8

@@ -38,7 +38,7 @@ def in_layer(name, fault):
     def inject(patch):
         layers = keras.layers
         calls = [(kind, "call") for kind in (layers.Conv2D, layers.Dense, layers.MaxPooling2D, layers.Dropout)]
-        for owner, place in (*calls, (xla_layers, "_max_pooling")):
+        for owner, place in (*calls, *((xla_layers, each) for each in ("_rectified_convolution", "_max_pooling"))):
             original = getattr(owner, place)
 
             def call(self, x, *arguments, original=original, **options):
