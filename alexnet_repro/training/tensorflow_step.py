@@ -126,12 +126,17 @@ class TensorFlowTrainStep:
 
     def _run_updates(self, *sent: Any) -> Any:
         """Make an update of each batch, and return losses and accuracies summed over replicas, `(updates,)` each."""
+        updates = tf.shape(sent[0])[0]
 
-        def one(batch: tuple[Any, ...]) -> tuple[Any, ...]:
-            results = self._strategy.run(self._compiled_update, batch)
-            return tuple(self._strategy.reduce("SUM", result, axis=None) for result in results)
+        def one(number: Any, *results: Any) -> tuple[Any, ...]:
+            found = self._strategy.run(self._compiled_update, [each[number] for each in sent])
+            means = [self._strategy.reduce("SUM", each, axis=None) for each in found]
+            return number + 1, *(array.write(number, mean) for array, mean in zip(results, means, strict=True))
 
-        return tf.map_fn(one, sent, parallel_iterations=1, fn_output_signature=(tf.float32, tf.float32))
+        # Not `tf.map_fn`, nor a maximum of iterations: each iteration would wait for a GPU to decide on the next.
+        arrays = (tf.TensorArray(tf.float32, updates), tf.TensorArray(tf.float32, updates))
+        _, *results = tf.while_loop(lambda number, *_: number < updates, one, (0, *arrays), parallel_iterations=1)
+        return tuple(array.stack() for array in results)
 
 
 def per_replica_dropout(model: keras.Sequential) -> None:

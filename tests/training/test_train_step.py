@@ -79,3 +79,19 @@ def test_no_variable_of_int32():
     assert labels.dtype.name == "int32"
     np.testing.assert_array_equal(labels, loader.train_labels[[3, 0]])
     np.testing.assert_array_equal(images, loader.all_train()[0][[3, 0]])
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="the other backends' steps don't loop by themselves"
+)
+def test_no_update_waits_for_the_one_before():
+    """Whether another update follows is one comparison of integers, which are on the host: no wait for a GPU."""
+    loader = DataLoader.from_arrays(*synthetic_fashion(8, 1, seed=0), seed=0)
+    model = build_alexnet((67, 67, 1), kernel_initializer="zeros")
+    step = resident(model, loader, dataclasses.replace(Recipe.quick(), draw_size=2, batch_size=2))
+    graph = step._compiled_updates.get_concrete_function().graph
+    (loop,) = (each for each in graph.get_operations() if "While" in each.type)
+    functions = {each.signature.name: each for each in graph.as_graph_def().library.function}
+    condition = functions[loop.get_attr("cond").name]
+    (comparison,) = (each for each in condition.node_def if each.op != "Identity")
+    assert (comparison.op, comparison.attr["T"].type) == ("Less", 3)  # int32

@@ -32,14 +32,14 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize(("name", "params", "asked"), CASES.values(), ids=[f"case={name}" for name in CASES])
-def test_what_is_asked(name, params, asked):
+@pytest.mark.parametrize(("name", "params", "runs"), CASES.values(), ids=[f"case={name}" for name in CASES])
+def test_what_it_runs(name, params, runs):
     """Shapes, layers, an update, a replay, rates and two timings, in one precision and batch of each kind of device."""
-    assert in_quick_level(SimpleNamespace(originalname=name, callspec=SimpleNamespace(params=params))) is asked
+    assert in_quick_level(SimpleNamespace(originalname=name, callspec=SimpleNamespace(params=params))) is runs
 
 
 def test_without_a_device():
-    """What has no device isn't asked."""
+    """What has no device isn't run."""
     assert not in_quick_level(SimpleNamespace(originalname="test_workers"))
 
 
