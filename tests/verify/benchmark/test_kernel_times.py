@@ -94,14 +94,19 @@ def test_kept_profiles():
     """The profiles on file are in this tool's form: those of an H100, with 25 kernels each."""
     kept = json.loads(KEPT.read_text(encoding="utf-8"))
     assert [script.lines(each)[0] for each in kept["profiles"]] == [
-        "batch=512 precision=mixed_bfloat16 xla=on deterministic=False training=False updates_a_call=1",
+        "batch=512 precision=mixed_bfloat16 xla=on deterministic=False updates_per_call=32",
         "batch=512 precision=mixed_bfloat16 xla=off deterministic=False training=False updates_a_call=1",
         "batch=32 precision=float32 xla=off deterministic=True training=True updates_a_call=32",
     ]
     assert [len(each["kernels"]) for each in kept["profiles"]] == [25, 25, 25]
-    assert script.lines(kept["profiles"][0])[-4:] == [
-        "step: 13,075 µs, median of 3 rounds",
-        "GPU busy: 12,986 µs, 99.3% of the step; shares are of it",
-        "kernels, copies and fills: 143.0 per step",
-        "first call: 23.1 s, tracing and compiling included",
+    assert script.lines(kept["profiles"][0])[-9:] == [
+        "step: 7,228 µs, median of 5 rounds",
+        "GPU busy: 6,407 µs, 88.6% of the step; shares are of it",
+        "idle before loop_add_fusion_3: 460 µs, 1.00 times per step",
+        "idle before main_kernel: 297 µs, 1.03 times per step",
+        "idle before MemcpyD2D: 134 µs, 8.00 times per step",
+        "idle before MemcpyD2H: 82 µs, 1.03 times per step",
+        "idle before loop_convert_multiply_fusion_1: 26 µs, 2.00 times per step",
+        "kernels, copies and fills: 135.3 per step",
+        "first call: 30.4 s, tracing and compiling included",
     ]
