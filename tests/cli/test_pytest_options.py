@@ -24,6 +24,7 @@ def test_defaults(parse):
     assert parse() == {
         "precision": "float32",
         "device": None,
+        "level": "standard",
         "full": False,
         "replays": 3,
         "burn_in": 0.0,
