@@ -114,7 +114,7 @@ def test_relu(dtype, compiled):
         pytest.param({}, id="activation=none"),
         pytest.param({"activation": "tanh"}, id="activation=tanh"),
         pytest.param({"activation": "relu", "use_bias": False}, id="bias=none"),
-        pytest.param({"activation": "relu", "data_format": "channels_first"}, id="data-format=channels-first"),
+        pytest.param({"activation": "relu", "data_format": "channels_first"}, id="data_format=channels-first"),
     ],
 )
 def test_other_convolutions_stay(options):
