@@ -13,6 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from alexnet_repro.backend.tensorflow_loop import mapped
 from alexnet_repro.data.loader import DataLoader
 from alexnet_repro.model import LOSSES
 from alexnet_repro.training.classifier import CompileOptions, build_classifier
@@ -126,17 +127,12 @@ class TensorFlowTrainStep:
 
     def _run_updates(self, *sent: Any) -> Any:
         """Make an update of each batch, and return losses and accuracies summed over replicas, `(updates,)` each."""
-        updates = tf.shape(sent[0])[0]
 
-        def one(number: Any, *results: Any) -> tuple[Any, ...]:
+        def one(number: Any) -> list[Any]:
             found = self._strategy.run(self._compiled_update, [each[number] for each in sent])
-            means = [self._strategy.reduce("SUM", each, axis=None) for each in found]
-            return number + 1, *(array.write(number, mean) for array, mean in zip(results, means, strict=True))
+            return [self._strategy.reduce("SUM", each, axis=None) for each in found]
 
-        # Not `tf.map_fn`, nor a maximum of iterations: each iteration would wait for a GPU to decide on the next.
-        arrays = (tf.TensorArray(tf.float32, updates), tf.TensorArray(tf.float32, updates))
-        _, *results = tf.while_loop(lambda number, *_: number < updates, one, (0, *arrays), parallel_iterations=1)
-        return tuple(array.stack() for array in results)
+        return mapped(one, tf.shape(sent[0])[0], results=2)
 
 
 def per_replica_dropout(model: keras.Sequential) -> None:

@@ -182,6 +182,8 @@ def _time_all_reduce(strategy: Any, shapes: Sequence[tuple[int, ...]]) -> dict[s
     """Time `tf.distribute`'s all-reduce of float32 tensors of these shapes, and check the sums."""
     import tensorflow as tf
 
+    from alexnet_repro.backend.tensorflow_loop import mapped
+
     replicas = strategy.num_replicas_in_sync
     # Launching a round takes as long as a GPU's whole all-reduce.
     per_round = 10 if tf.config.list_logical_devices("GPU") else 1
@@ -200,15 +202,12 @@ def _time_all_reduce(strategy: Any, shapes: Sequence[tuple[int, ...]]) -> dict[s
         sums = context.all_reduce("SUM", [variable.read_value() for variable in tensors])
         return tf.stack([part(each) for each in sums for part in parts])
 
-    def once(_: Any) -> Any:  # reading more than the first elements would take its time
+    def once(_: Any) -> list[Any]:  # reading more than the first elements would take its time
         first = strategy.run(lambda: reduced(lambda each: tf.reshape(each, [-1])[0]))
-        return tf.stack(strategy.experimental_local_results(first))
-
-    def pipelined(count: Any) -> Any:
-        return tf.map_fn(once, tf.range(count), parallel_iterations=1, fn_output_signature=tf.float32)
+        return [tf.stack(strategy.experimental_local_results(first))]
 
     tf.function(lambda: strategy.run(fill))()
-    compiled, seconds, repeats = tf.function(pipelined), [], tf.constant(per_round)
+    compiled, seconds, repeats = tf.function(lambda count: mapped(once, count, results=1)), [], tf.constant(per_round)
     np.asarray(compiled(repeats))
     for _ in range(ALL_REDUCE_ROUNDS):
         start = time.perf_counter()
