@@ -1,4 +1,4 @@
-"""One check's finding, and the verdict that all findings give together."""
+"""One check's finding; what all of them add up to is in `verdict.py`."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -53,54 +53,12 @@ class Finding:
 Findings = Mapping[str, Sequence[Finding]]  # findings by group
 
 
-def verdict(findings: Iterable[Finding]) -> Status:
-    """Return the worst status: FAIL, else INCONCLUSIVE, else PASS."""
-    return max((finding.status for finding in findings), key=("PASS", "INCONCLUSIVE", "FAIL").index, default="PASS")
-
-
-def verdicts(findings: Findings) -> dict[str, Status]:
-    """Return each group's verdict; a group without findings is INCONCLUSIVE, never PASS."""
-    return {group: verdict(found) if (found := findings.get(group)) else "INCONCLUSIVE" for group in GROUPS}
-
-
-def overall(findings: Findings) -> Status:
-    """Return the machine's verdict: FAIL if any group fails, PASS if it is correct, repeatable and fast.
-
-    The doctor's findings lower it; a doctor that didn't run doesn't. A reference lowers it only by
-    a FAIL: there may be none for this machine.
-    """
-    by_group = verdicts(findings)
-    if "FAIL" in by_group.values():
-        return "FAIL"
-    required = (*MACHINE_GROUPS, *([DOCTOR] if findings.get(DOCTOR) else []))
-    return "PASS" if all(by_group[group] == "PASS" for group in required) else "INCONCLUSIVE"
+def worst(findings: Iterable[Finding], at_best: Status = "PASS") -> Status:
+    """Return the worst status: FAIL, else INCONCLUSIVE, else PASS; never better than `at_best`."""
+    statuses = (at_best, *(finding.status for finding in findings))
+    return max(statuses, key=("PASS", "INCONCLUSIVE", "FAIL").index)
 
 
 def exit_status(status: Status) -> int:
     """Return the doctor's exit status: 0 for PASS, 1 for FAIL, 3 for INCONCLUSIVE (2 is for wrong arguments)."""
     return {"PASS": 0, "FAIL": 1, "INCONCLUSIVE": 3}[status]
-
-
-def summary(findings: Findings, machines: int = 1, level: str = "standard") -> list[str]:
-    """Return the lines for the terminal: each group with what didn't pass below it, then the verdict in words."""
-    lines = []
-    for group, status in verdicts(findings).items():
-        found = findings.get(group, ())
-        passed = sum(finding.status == "PASS" for finding in found)
-        lines.append(f"{group:<12}{status:<14}{f'{passed} of {len(found)} checks passed' if found else 'not run'}")
-        lines += [f"  {line}" for finding in found if finding.status != "PASS" for line in str(finding).splitlines()]
-    whole = overall(findings)
-    return [*lines, f"{whole}: {verdict_in_words(whole, findings, machines, level)}"]
-
-
-def verdict_in_words(whole: Status, findings: Findings, machines: int = 1, level: str = "standard") -> str:
-    """Return the verdict of one machine, or of several, as half a sentence; one of a lower level says so."""
-    these, are = ("this machine", "is") if machines == 1 else (f"these {machines} machines", "are")
-    failed = sum(finding.status == "FAIL" for found in findings.values() for finding in found)
-    as_far = "" if level == "standard" else f" as far as --level={level} asks; --level=standard asks the rest"
-    checks = f"{failed or 'some'} check{'s' * (failed != 1)} failed, listed with the fix"
-    return {
-        "PASS": f"{these} {are} correct, repeatable and fast" + as_far,
-        "FAIL": f"something is wrong with {these}: {checks}",
-        "INCONCLUSIVE": "nothing failed, but not every check was run and conclusive",
-    }[whole]

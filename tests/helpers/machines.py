@@ -8,7 +8,7 @@ from alexnet_repro.verify.doctor.doctor import DRIVER_CHECKS, MACHINE_CHECKS
 from alexnet_repro.verify.doctor.environment import Environment, Volume
 from alexnet_repro.verify.doctor.installation import LIBRARIES, Library, Requirement, TensorFlow
 from alexnet_repro.verify.doctor.nvidia import Gpu, Nvidia
-from alexnet_repro.verify.finding import verdict
+from alexnet_repro.verify.finding import worst
 
 GIB, MIB = 2**30, 2**20
 TF = "github.com/tensorflow/tensorflow/issues/"
@@ -131,7 +131,7 @@ class Case:
         checks, text = ", ".join(finding.check for finding in red), "\n".join(map(str, red))
         return [
             *([f"red: {checks}"] if checks != self.checks else []),
-            *([f"status: {verdict(red)}"] if verdict(red) != self.status else []),
+            *([f"status: {worst(red)}"] if worst(red) != self.status else []),
             *(f"missing: {words}" for words in self.words if words not in text),
             *(f"incomplete: {each}" for each in red if not (each.message and each.evidence and each.fix)),
             *(f"well too: {each}" for each in findings if each.status == "PASS" and (each.device, each.check) in never),

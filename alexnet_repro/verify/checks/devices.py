@@ -6,7 +6,7 @@ import keras
 
 from alexnet_repro.verify.doctor.doctor import examine
 from alexnet_repro.verify.doctor.environment import Environment, read_machine
-from alexnet_repro.verify.finding import Finding, verdict
+from alexnet_repro.verify.finding import Finding, worst
 
 
 class MachineNotReadyError(Exception):
@@ -36,7 +36,7 @@ def diagnose_machine(
         findings.append(finding)
         if finding.status != "PASS":
             say(str(finding))
-    overall = verdict(findings)
+    overall = worst(findings)
     more = "python -m alexnet_repro doctor shows them all" if backend == "tensorflow" else "none of them uses a device"
     say(f"doctor: {overall}, {len(findings)} checks ({more})")
     if set(wanted) == {"cpu:0"}:  # what is wrong with the GPUs doesn't matter then

@@ -10,7 +10,7 @@ from alexnet_repro.verify.doctor.device_probe import probe_device
 from alexnet_repro.verify.doctor.environment import Environment, read_machine
 from alexnet_repro.verify.doctor.installation import read_libraries, read_tensorflow
 from alexnet_repro.verify.doctor.nvidia import read_nvidia
-from alexnet_repro.verify.finding import Finding, exit_status, verdict
+from alexnet_repro.verify.finding import Finding, exit_status, worst
 
 EnvironmentCheck = Callable[[Environment], Iterator[Finding]]
 
@@ -76,7 +76,7 @@ def report(out: TextIO, *, as_json: bool, deadline: float, require_gpu: bool) ->
         here = known
         findings.append(finding)
         print(json.dumps(dataclasses.asdict(finding)) if as_json else finding, file=out, flush=True)
-    status = verdict(findings)
+    status = worst(findings)
     passed = sum(finding.status == "PASS" for finding in findings)
     last = {"verdict": status, "environment": dataclasses.asdict(here)}
     text = f"{status}: {passed} of {len(findings)} checks passed"

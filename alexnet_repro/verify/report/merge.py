@@ -12,6 +12,7 @@ from alexnet_repro.verify.benchmark.timing import Timing, gpu_speed_parity
 from alexnet_repro.verify.checks.repeatability import agreement
 from alexnet_repro.verify.finding import GROUPS, MACHINE_GROUPS, Finding
 from alexnet_repro.verify.report.run_record import RunRecord
+from alexnet_repro.verify.verdict import per_machine
 
 
 def merged(path: Path, records: Mapping[str, RunRecord], *, comparable: bool = True) -> RunRecord:
@@ -22,7 +23,9 @@ def merged(path: Path, records: Mapping[str, RunRecord], *, comparable: bool = T
     """
     machines = {name: record.machine for name, record in records.items()}
     first = next(iter(records.values()))
-    whole = RunRecord(path, {"level": first.level, "machines": list(machines), **machines})
+    whole = RunRecord(path, {"level": first.level, "machines": list(machines), **machines}, dict(first.run))
+    whole.run["hosts"] = [record.run.get("host", "") for record in records.values()]
+    whole.plan = [each for name, record in records.items() for each in per_machine(name, record.plan)]
     for group in GROUPS:
         own = {
             name: [_of(name, each) for each in record.findings[group] if each.scope != "cluster"]

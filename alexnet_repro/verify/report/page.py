@@ -29,8 +29,7 @@ def write_report(record: RunRecord, folder: Path) -> list[Path]:
         "curves": plots.learning_curves(found),
     }
     passed = {name: [each for each in group if each.status == "PASS"] for name, group in record.findings.items()}
-    not_run = [name for name, group in record.findings.items() if not group]
-    content = {**drawings, "record": record, "passed": passed, "not_run": not_run}
+    content = {**drawings, "record": record, "passed": passed}
     texts = {name: _rendered(name, content) for name in ("report.html", "summary.md")}
     return _write(folder, texts | {f"{each.name}.svg": each.standalone for kind in drawings.values() for each in kind})
 

@@ -1,9 +1,15 @@
 """The results file, `results.json`: written after each finding, so that a run that dies leaves it, and read back."""
 
+import datetime as dt
 import json
 import math
+import os
+import platform
 import re
-from collections.abc import Mapping
+import shlex
+import socket
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -11,11 +17,14 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from alexnet_repro.files import atomic_write
+from alexnet_repro.verify.benchmark.reference import revision
 from alexnet_repro.verify.benchmark.timing import Calibration, Timing
 from alexnet_repro.verify.benchmark.tolerances import first_error
-from alexnet_repro.verify.finding import GROUPS, Finding, Status, overall, verdicts
+from alexnet_repro.verify.doctor.installation import package_version
+from alexnet_repro.verify.finding import GROUPS, Finding, Status
+from alexnet_repro.verify.verdict import Planned, overall, verdicts
 
-RESULTS_SCHEMA = 2
+RESULTS_SCHEMA = 3
 RERUN = "make a new one: pytest benchmarks"
 INVALIDATING = ("valid", "synchronized", "no_thermal_drift")  # a timing that fails one is no measurement
 # Control characters except tab and new line, surrogates, and Unicode's noncharacters.
@@ -31,6 +40,8 @@ class _Content(BaseModel):
 
     complete: bool
     verdict: Status
+    run: dict[str, Any]
+    plan: list[Planned]
     machine: dict[str, Any]
     findings: dict[str, list[Finding]]
     timings: list[Timing]
@@ -41,15 +52,19 @@ class _Content(BaseModel):
 class RunRecord:
     """The findings and timings of a run, written to `path` with each addition.
 
-    The file is one JSON object: `schema` (2), `complete` (whether the run finished), `verdict` and `verdicts` (PASS,
-    FAIL or INCONCLUSIVE, of the whole and of each group in `alexnet_repro.verify.finding.GROUPS`), `machine` (what is
-    known of it), `findings` (by group, the fields of `Finding`), `timings` (one per benchmark case, the fields of
-    `Timing`) and `calibrations` (one per device, the fields of `Calibration`). Later versions add fields. Numbers that
-    aren't finite are the strings `inf`, `-inf` and `nan`.
+    The file is one JSON object: `schema` (3), `complete` (whether the run came to its end), `verdict` and `verdicts`
+    (PASS, FAIL or INCONCLUSIVE, of the whole and of each group in `alexnet_repro.verify.finding.GROUPS`), `run` (who,
+    where, when, how long, which version and command; `ended`, why it ended early), `plan` (the fields of `Planned`),
+    `machine` (what is known of it), `findings` (by group, the fields of `Finding`), `timings` (one per benchmark case,
+    the fields of `Timing`) and `calibrations` (one per device, the fields of `Calibration`). Later versions add fields.
+    Numbers that aren't finite are the strings `inf`, `-inf` and `nan`.
     """
 
     path: Path
     machine: dict[str, Any] = field(default_factory=dict)
+    run: dict[str, Any] = field(default_factory=dict)
+    """What identifies the run, as `run_identity` has it."""
+    plan: list[Planned] = field(default_factory=list)
     findings: dict[str, list[Finding]] = field(default_factory=dict)
     """By group; each of `GROUPS` is there."""
     timings: list[Timing] = field(default_factory=list)
@@ -58,6 +73,8 @@ class RunRecord:
     """Whether the run finished."""
     stated: Status | None = None
     """The verdict in the file that the run was read from; None where it wasn't."""
+    began: float | None = None
+    """When the run began, by `time.monotonic`; None where it was read."""
 
     def __post_init__(self) -> None:
         """Give each group a list."""
@@ -65,8 +82,8 @@ class RunRecord:
 
     @property
     def verdict(self) -> Status:
-        """The worst of what the findings add up to, what the file states, and INCONCLUSIVE for an unfinished run."""
-        found = {overall(self.findings), self.stated, None if self.complete else "INCONCLUSIVE"}
+        """What plan and findings add up to; of a file that states a worse one, that."""
+        found = {overall(self.findings, self.plan, complete=self.complete), self.stated}
         return "FAIL" if "FAIL" in found else "INCONCLUSIVE" if "INCONCLUSIVE" in found else "PASS"
 
     @property
@@ -86,8 +103,8 @@ class RunRecord:
         self.write()
 
     def add_timing(self, timing: Timing) -> None:
-        """Add a timing, and write the file."""
-        self.timings.append(timing)
+        """Add a timing, in place of an earlier one of its case, and write the file."""
+        self.timings = [*(each for each in self.timings if each.case != timing.case), timing]
         self.write()
 
     def add_calibration(self, calibration: Calibration) -> None:
@@ -97,15 +114,31 @@ class RunRecord:
 
     def as_data(self) -> dict[str, Any]:
         """Return what the file holds, as JSON can hold it."""
-        verdict = {"verdict": overall(self.findings), "verdicts": verdicts(self.findings)}
+        verdict = {"verdict": self.verdict, "verdicts": verdicts(self.findings, self.plan), "run": self.run}
         found = {"findings": self.findings, "timings": self.timings, "calibrations": self.calibrations}
-        content = {"schema": RESULTS_SCHEMA, "complete": self.complete, **verdict, "machine": self.machine, **found}
+        content = {"schema": RESULTS_SCHEMA, "complete": self.complete, **verdict, "plan": self.plan}
+        content |= {"machine": self.machine, **found}
         return {name: _as_json(value) for name, value in content.items()}
 
     def write(self, *, complete: bool = False) -> None:
         """Write the file in one step; OSError names it if it can't be written."""
         self.complete = complete
+        if self.began is not None:
+            self.run["seconds"] = round(time.monotonic() - self.began, 1)
         atomic_write(self.path, json.dumps(self.as_data(), indent=1) + "\n", "name another folder: --report=DIR")
+
+
+def run_identity(root: Path, arguments: Sequence[str]) -> dict[str, Any]:
+    """Return who runs what, where and since when: what a results file is told apart by. `root` is the checkout."""
+    return {
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "started": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+        "version": package_version("alexnet-repro") or "",
+        "revision": revision(root),
+        "python": platform.python_version(),
+        "command": shlex.join(["pytest", *arguments]),
+    }
 
 
 def read_results(path: Path) -> RunRecord:

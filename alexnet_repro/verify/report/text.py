@@ -5,32 +5,53 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from alexnet_repro.verify.finding import Finding, Status, verdict_in_words
+from alexnet_repro.verify.finding import Finding, Status
 from alexnet_repro.verify.report.run_record import RunRecord
+from alexnet_repro.verify.verdict import missing, verdict_in_words
 
 SIGNS: dict[Status, str] = {"PASS": "✓", "FAIL": "✗", "INCONCLUSIVE": "?"}
-UNFINISHED = "The run did not finish: this is what it had found by then."
 NONE = "–"
 
 
 def headline(record: RunRecord) -> str:
     """Return the verdict as a sentence."""
-    sentence = verdict_in_words(record.verdict, record.findings, machines(record), record.level)
+    sentence = in_words(record)
     return f"{sentence[:1].upper()}{sentence[1:]}."
+
+
+def in_words(record: RunRecord) -> str:
+    """Return the verdict as half a sentence, with why a run ended early."""
+    sentence = verdict_in_words(
+        record.verdict, record.findings, record.plan, machines=machines(record), level=record.level
+    )
+    return f"{sentence}; the run didn't finish: {why_ended(record)}" if not record.complete else sentence
+
+
+def why_ended(record: RunRecord) -> str:
+    """Return why a run ended early."""
+    return str(record.run.get("ended") or "it was killed, or still runs")
+
+
+def unanswered(record: RunRecord) -> list[str]:
+    """Return what of the plan wasn't answered: a line per reason and device."""
+    return missing(record.plan)
+
+
+def identity(record: RunRecord) -> str:
+    """Return who ran what, where, when and for how long, as one line."""
+    run = record.run
+    seconds = run.get("seconds")
+    duration = f"{seconds:.0f} s" if isinstance(seconds, int | float) else ""
+    versions = f"alexnet-repro {run['version']}" if run.get("version") else ""
+    revision = f"revision {run['revision']}" if run.get("revision") else ""
+    who = (run.get("host"), run.get("started"), duration, versions, revision, run.get("command"))
+    return " · ".join(str(each) for each in who if each)
 
 
 def machines(record: RunRecord) -> int:
     """Return the number of machines that a run verified."""
     named = record.machine.get("machines")
     return len(named) if isinstance(named, list) else 1
-
-
-def counts(found: Sequence[Finding]) -> str:
-    """Return how many of a group's findings there are of each status, as `2 of 3 passed, 1 failed`."""
-    statuses = [each.status for each in found]
-    others = (("FAIL", "failed"), ("INCONCLUSIVE", "inconclusive"))
-    parts = [f"{statuses.count(status)} {word}" for status, word in others if status in statuses]
-    return ", ".join([f"{statuses.count('PASS')} of {len(found)} passed", *parts]) if found else "not run"
 
 
 def problems(record: RunRecord) -> list[Finding]:

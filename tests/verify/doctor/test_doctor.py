@@ -12,7 +12,7 @@ import pytest
 
 from alexnet_repro.verify.doctor import doctor
 from alexnet_repro.verify.doctor.device_probe import PROBES
-from alexnet_repro.verify.finding import Finding, exit_status, verdict
+from alexnet_repro.verify.finding import Finding, exit_status, worst
 from tests.helpers.machines import A100, CPU, GIB, MIB, T4, TWO, box, diagnose, results
 
 
@@ -77,7 +77,7 @@ def test_healthy_machine_passes(here, expected):
 )
 def test_worst_finding_decides(statuses, overall, status):
     """FAIL outweighs INCONCLUSIVE, and that PASS; the exit statuses are 1, 3 and 0."""
-    assert verdict([Finding("a", each, "b") for each in statuses.split()]) == overall
+    assert worst([Finding("a", each, "b") for each in statuses.split()]) == overall
     assert exit_status(overall) == status
 
 
