@@ -96,7 +96,9 @@ def pytest_configure(config: pytest.Config) -> None:
     if folder not in ignored and any(folder in (path, *path.parents) or path in folder.parents for path in paths):
         from benchmarks.session import NAME, VerificationSession
 
-        config.pluginmanager.register(VerificationSession(config), NAME)
+        session = VerificationSession(config)
+        config.pluginmanager.register(session, NAME)
+        config.pluginmanager.register(session.keeper, f"{NAME}'s plan")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,32 +1,29 @@
-"""Which cases each benchmark has, by default and with --full; and what becomes of those that don't fit into memory."""
+"""Which cases each benchmark has, by default and with --full."""
 
 import itertools
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
 import keras
 import pytest
 
-from alexnet_repro.verify.checks.memory import is_out_of_memory
 from alexnet_repro.verify.checks.overhead import NO_XLA
 from alexnet_repro.verify.checks.registry import DEVICE_PRECISIONS, CheckId, expand
-from alexnet_repro.verify.finding import Finding
-from benchmarks.session import VerificationSession
 
 JIT_COMPILE = {"default": "auto", "on": True, "off": False}  # by default Keras decides
 FOR_XLA = {"default": None, "on": True, "off": False}  # what the model is built for
-ARGUMENTS = ("device", "check", "batch", "precision", "xla")
+ARGUMENTS = ("device", "check", "batch", "precision", "xla", "side", "kind")  # in the order of an id
 
 
-def cases(names: Sequence[str], devices: Sequence[str], module: ModuleType, *, full: bool) -> list[Any]:
-    """Return the parameters of a test with the arguments `names`, of `ARGUMENTS`.
+def grid(names: Sequence[str], devices: Sequence[str], module: ModuleType, *, full: bool) -> list[dict[str, Any]]:
+    """Return the parameters of a test with the arguments `names`, of `ARGUMENTS`, a dictionary per case.
 
-    Its module has the `CHECKS`, or the `BATCHES` and, for the `full` grid, `ALL_BATCHES`, each by kind of device.
+    Its module has the `CHECKS`, `SIDES` or `KINDS`, or the `BATCHES` and, for the `full` grid, `ALL_BATCHES`, each by
+    kind of device. A test without `device` has the CPU's.
     """
     found = []
-    for device in devices:
+    for device in devices if "device" in names else ("cpu:0",):
         kind = device.partition(":")[0]
         values: dict[str, Sequence[Any]] = {"device": (device,), "precision": DEVICE_PRECISIONS[kind]}
         if "check" in names:
@@ -35,12 +32,28 @@ def cases(names: Sequence[str], devices: Sequence[str], module: ModuleType, *, f
             values["batch"] = getattr(module, "ALL_BATCHES" if full else "BATCHES", module.BATCHES)[kind]
         if "xla" in names:
             values["xla"] = ("default", *(other_than_default() if full else ()))
-        marks = (pytest.mark.gpu,) if kind == "gpu" else ()
-        found += [
-            pytest.param(*case, marks=marks, id=_id(dict(zip(names, case, strict=True))))
-            for case in itertools.product(*(values[name] for name in names))
-        ]
+        values |= {"side": getattr(module, "SIDES", ()), "kind": getattr(module, "KINDS", ())}
+        found += [dict(zip(names, case, strict=True)) for case in itertools.product(*(values[name] for name in names))]
     return found
+
+
+def cases(names: Sequence[str], devices: Sequence[str], module: ModuleType, *, full: bool) -> list[Any]:
+    """Return the cases of `grid` as pytest's parameters; those of a GPU are marked."""
+    return [
+        pytest.param(
+            *params.values(),
+            marks=(pytest.mark.gpu,) if params.get("device", "").startswith("gpu") else (),
+            id=case_id(params),
+        )
+        for params in grid(names, devices, module, full=full)
+    ]
+
+
+def case_id(case: dict[str, Any]) -> str:
+    """Return `name=value` pairs, by which results are compared; the default of XLA isn't named."""
+    if isinstance(check := case.get("check"), CheckId) and check.precision:
+        case = {**case, "check": check.check, "precision": check.precision}
+    return "-".join(f"{name}={value}" for name, value in case.items() if (name, value) != ("xla", "default"))
 
 
 def other_than_default() -> tuple[str, ...]:
@@ -50,35 +63,7 @@ def other_than_default() -> tuple[str, ...]:
     return ("off",) if keras.Sequential([keras.Input((1,))]).jit_compile else ("on",)
 
 
-def _id(case: dict[str, Any]) -> str:
-    """Return `name=value` pairs, by which results are compared; the default of XLA isn't named."""
-    if isinstance(check := case.get("check"), CheckId) and check.precision:
-        case = {**case, "check": check.check, "precision": check.precision}
-    return "-".join(f"{name}={value}" for name, value in case.items() if (name, value) != ("xla", "default"))
-
-
 def skip_if_refused(network: keras.Model, xla: str) -> None:
     """Skip a case that Keras doesn't compile as requested."""
     if JIT_COMPILE[xla] not in ("auto", network.jit_compile):
         pytest.skip(NO_XLA)
-
-
-def unless_too_large(item: pytest.Function, session: VerificationSession) -> Iterator[None]:
-    """Run a timed test at the `yield`; one that doesn't fit into memory is inconclusive, and larger ones aren't run."""
-    params = item.callspec.params
-    device, batch = params.get("device", "cpu:0"), params.get("batch", 0)
-    series = (item.originalname, *(str(params.get(name)) for name in ("device", "precision", "xla")))
-    smaller = session.too_large.get(series, math.inf)
-    if batch > smaller:
-        message = f"{item.name} isn't run: a batch of {smaller} didn't fit into the device's memory"
-    else:
-        try:
-            return (yield)
-        except Exception as error:
-            if not is_out_of_memory(error):
-                raise
-        session.too_large[series] = batch
-        message = f"{item.name} doesn't fit into the device's memory"
-    # Not while the error is handled: it holds all that the test had in memory.
-    fix = "free its memory: nvidia-smi, or free -m on a CPU"
-    return session.report_findings("fast", Finding("fits", "INCONCLUSIVE", message, fix=fix, device=device))

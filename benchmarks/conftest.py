@@ -11,8 +11,10 @@ from alexnet_repro.backend.memory import free_memory
 from alexnet_repro.verify.checks.config import CheckConfig
 from alexnet_repro.verify.checks.registry import CheckId
 from alexnet_repro.verify.checks.runner import CheckRunner
-from benchmarks.cases import ARGUMENTS, cases, unless_too_large
-from benchmarks.session import FOLDER, NAME, VerificationSession
+from benchmarks.cases import ARGUMENTS, cases
+from benchmarks.plan import FOLDER
+from benchmarks.session import NAME, VerificationSession
+from benchmarks.timed import measure_case, unless_too_large
 
 
 def _session_of(config: pytest.Config) -> VerificationSession:
@@ -22,16 +24,19 @@ def _session_of(config: pytest.Config) -> VerificationSession:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Give each test its devices, and the checks or else the batches, precisions and XLA of each."""
     names = [name for name in ARGUMENTS if name in metafunc.fixturenames]
-    if "device" in names:
-        devices, full = _session_of(metafunc.config).devices, metafunc.config.getoption("full")
-        metafunc.parametrize(names, cases(names, devices, metafunc.module, full=full))
+    if names:
+        asked = _session_of(metafunc.config).asked
+        metafunc.parametrize(names, cases(names, asked.devices, metafunc.module, full=asked.full))
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """End the run before the first benchmark of a machine that isn't ready."""
-    if why := _session_of(item.config).not_ready:
-        pytest.exit(why, returncode=1)
+    """End the run before the first benchmark of a machine that isn't ready; skip a test that doesn't apply."""
+    session = _session_of(item.config)
+    if session.not_ready:
+        pytest.exit(session.not_ready, returncode=1)
+    if why := session.why_not(item):
+        pytest.skip(why)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -67,7 +72,7 @@ def runner(request: pytest.FixtureRequest, verification: VerificationSession) ->
 @pytest.fixture
 def measure(verification: VerificationSession, benchmark: Any, request: pytest.FixtureRequest) -> Callable[..., None]:
     """Time the work of this test, record the timing, then judge it."""
-    return functools.partial(verification.measure, benchmark, request.node)
+    return functools.partial(measure_case, verification, benchmark, request.node)
 
 
 @pytest.fixture(autouse=True)

@@ -1,6 +1,7 @@
 """What `--level=quick` asks of each device: its layers, an update, a replay, its rates and two timings."""
 
-import pytest
+from collections.abc import Mapping
+from typing import Any
 
 PRECISION = {"cpu": "float32", "gpu": "mixed_bfloat16"}  # the one that the device is used in most
 BATCH = {"cpu": 32, "gpu": 512}
@@ -13,13 +14,10 @@ ASKED = {
 }
 
 
-def in_quick_level(item: pytest.Item) -> bool:
-    """Return whether the quick level has a benchmark: of its name, check, batch, precision and XLA's default."""
-    callspec = getattr(item, "callspec", None)
-    name = getattr(item, "originalname", "")
-    if name not in ASKED or callspec is None:
+def in_quick_level(name: str, params: Mapping[str, Any]) -> bool:
+    """Return whether the quick level has a test with these parameters: check, batch, precision and XLA's default."""
+    if name not in ASKED or "device" not in params:
         return False
-    params = callspec.params
     kind, check = params["device"].partition(":")[0], params.get("check")
     precision = check.precision if check else params.get("precision", PRECISION[kind])
     return (

@@ -1,10 +1,8 @@
 """The verification of this machine as a pytest plugin: devices, findings, timings, and the verdict at the end."""
 
+import contextlib
 import os
-import statistics
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,30 +11,28 @@ import pytest
 
 from alexnet_repro import enable_memory_growth
 from alexnet_repro.backend.devices import gpu_models, thread_counts, usable_devices
-from alexnet_repro.backend.memory import peak_memory, reset_peak_memory
 from alexnet_repro.training.distributed.cluster import ClusterError
 from alexnet_repro.verify.benchmark import reference
-from alexnet_repro.verify.benchmark.calibration import calibrate
 from alexnet_repro.verify.benchmark.gate import MIN_PROCESSES_TO_FAIL
 from alexnet_repro.verify.benchmark.regression import places_of, speed_findings
-from alexnet_repro.verify.benchmark.roofline import Work, bottleneck
-from alexnet_repro.verify.benchmark.telemetry import Sampler, conditions_of, cpu_time, heat_during, share_of_others
-from alexnet_repro.verify.benchmark.timer import measure
-from alexnet_repro.verify.benchmark.timing import Timing, gpu_speed_parity, judge
+from alexnet_repro.verify.benchmark.telemetry import cpu_time, share_of_others
+from alexnet_repro.verify.benchmark.timing import gpu_speed_parity
 from alexnet_repro.verify.checks.devices import MachineNotReadyError, choose_devices, diagnose_machine
 from alexnet_repro.verify.doctor import fingerprint
 from alexnet_repro.verify.doctor.environment import read_machine
-from alexnet_repro.verify.finding import Finding, overall, summary
+from alexnet_repro.verify.finding import REFERENCE, Finding
+from alexnet_repro.verify.report import text
 from alexnet_repro.verify.report.page import report_line
 from alexnet_repro.verify.report.run_record import RunRecord
 from alexnet_repro.verify.report.tables import LEGEND, cost_table, device_table, scaling_table, throughput_table
-from benchmarks.level import in_quick_level
+from alexnet_repro.verify.verdict import pytest_exit_status, summary
+from benchmarks.folder import RESULTS, claim, own_name, run_identity
+from benchmarks.keeper import PlanKeeper
+from benchmarks.plan import FOLDER, ORDER, Asked, plan, why_not
+from benchmarks.signals import ended_by_signals
 from benchmarks.workers import WorkerGroup
 
 NAME = "verification"  # of the plugin
-FOLDER = Path(__file__).parent
-# Tests' modules; those that aren't named come last.
-ORDER = ("correct", "repeatable", "reference", "burn_in", "overhead", "scaling", "workers", "calibration")
 
 
 class VerificationSession:
@@ -55,7 +51,16 @@ class VerificationSession:
             raise pytest.UsageError("benchmarks are timed one at a time: leave out -n, or run `pytest tests -n …`")
         if config.getoption("full") and config.getoption("level") == "quick":
             raise pytest.UsageError("--full is of the standard level: leave out --level=quick")
-        self.machine, self.devices = read_machine(), ("cpu:0",)
+        self.machine = read_machine()
+        self.devices: tuple[str, ...] = ("cpu:0",)
+        """Those that are chosen."""
+        self.asked = Asked(
+            full=config.getoption("full"),
+            level=config.getoption("level"),
+            burn_in=bool(config.getoption("burn_in")),
+            cpu_replicas=config.getoption("cpu_replicas"),
+            workers=config.getoption("distribute") is not None,
+        )
         self.not_ready = ""
         """Why this machine can't be verified; empty if it can."""
         self.node_ids: dict[str, str] = {}  # by benchmark case
@@ -63,12 +68,19 @@ class VerificationSession:
         """The batch size that didn't fit into memory, by series of benchmark cases."""
         self.lines: list[str] = []  # printed at the end
         self.report = ""
-        folder = Path(config.getoption("report") or config.rootpath / "reports" / time.strftime("%Y-%m-%dT%H-%M-%S"))
+        self._printed = False
+        self._ending = contextlib.ExitStack()
+        run = run_identity(config.rootpath, config.invocation_params.args)
+        folder = Path(config.getoption("report") or config.rootpath / "reports" / own_name(run["started"]))
         together = config.getoption("distribute") is not None and not self.collect_only
         self.workers = WorkerGroup(config, folder) if together else None
+        self._folders = [folder] if not self.workers or self.workers.cluster.chief else []
         folder = self.workers.own_folder if self.workers else folder
-        self.record = self.whole = RunRecord(folder / "results.json")
-        if not self.collect_only and config.option.xmlpath is None:
+        self._folders = list(dict.fromkeys([*self._folders, folder]))
+        self.record = self.whole = RunRecord(folder / RESULTS, run=run)
+        self.record.start_clock()
+        self.keeper = PlanKeeper(self.record)
+        if not self.collect_only and getattr(config.option, "xmlpath", "") is None:
             config.option.xmlpath = str(folder / "junit.xml")
 
     def say(self, line: str) -> None:
@@ -81,15 +93,23 @@ class VerificationSession:
         if self.collect_only:
             enable_memory_growth()
             self.devices = tuple(device for device in usable_devices() if not wanted or device in wanted)
+            self.asked = self.asked.of(self.devices, gpu_models())
             return
         try:
+            for folder in self._folders:
+                claim(folder)
+            self.record.write()
+            self._ending.enter_context(ended_by_signals())
             self._choose_devices(wanted, require_gpu=self.config.getoption("require_gpu"))
             if self.workers:
                 self.workers.meet(self.record, self.machine)
         except (MachineNotReadyError, ClusterError) as error:
             self.not_ready = str(error)
         except (ValueError, OSError) as error:
+            self.keeper.ended = f"it was started wrongly: {error}"
             raise pytest.UsageError(str(error)) from error
+        self.record.plan = plan(self.asked)
+        self.record.write()
 
     def _choose_devices(self, wanted: Sequence[str], *, require_gpu: bool) -> None:
         try:
@@ -100,123 +120,116 @@ class VerificationSession:
             raise
         self.record.add("doctor", *found)
         enable_memory_growth()
-        self.devices = choose_devices(self.machine, wanted, usable_devices(), require_gpu=require_gpu)
+        usable = usable_devices()
+        self.devices = choose_devices(self.machine, wanted, usable, require_gpu=require_gpu)
+        self.asked = self.asked.of(dict.fromkeys((*usable, *self.machine.gpu_names)), gpu_models())
         software = fingerprint.speed_environment("cpu:0", self.machine)
         self.record.machine = {
             "level": self.config.getoption("level"),
             "devices": list(self.devices),
             **fingerprint.machine_of(self.machine),
+            "gpu_uuids": [gpu.uuid for gpu in self.machine.nvidia.gpus],
             "threads": thread_counts(),
             "driver": self.machine.nvidia.driver,
             **{name: each for name, each in software.items() if name in ("packages", "settings")},
         }
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        """Leave out what the level doesn't ask. Order: tests outside this folder, checks, and last what is timed."""
-        if self.config.getoption("level") == "quick":
-            left_out = [item for item in items if item.path.parent == FOLDER and not in_quick_level(item)]
-            self.config.hook.pytest_deselected(items=left_out)
-            items[:] = [item for item in items if item not in left_out]
+        """Leave out what isn't chosen or asked. Order: tests outside this folder, checks, and last what is timed."""
+        left_out = [item for item in items if item.path.parent == FOLDER and self._left_out(item)]
+        self.config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
         places = {f"test_{name}": place for place, name in enumerate(ORDER)}
         items.sort(key=lambda item: places.get(item.path.stem, len(ORDER)) if item.path.parent == FOLDER else -1)
 
+    def _left_out(self, item: pytest.Item) -> bool:
+        device = _parameters(item).get("device", "")
+        if device and device not in self.devices:
+            return True
+        planned = {each.name for each in self.record.plan}
+        return self.asked.level == "quick" and bool(planned) and _planned_name(item) not in planned
+
     def pytest_collection_finish(self, session: pytest.Session) -> None:
-        """Among workers, make sure that all run the same tests."""
+        """Compare what runs with the plan; among workers, make sure that all run the same tests."""
+        if self.collect_only:
+            return
+        names = {item.nodeid: _planned_name(item) for item in session.items if item.path.parent == FOLDER}
+        self.keeper.collected(session.items, self.devices, names)
         if self.workers and not self.not_ready:
             try:
                 self.workers.check_collected([item.nodeid for item in session.items])
             except ClusterError as error:
                 self.not_ready = str(error)
 
+    def why_not(self, item: pytest.Item) -> str:
+        """Return why a test doesn't apply to the chosen devices; empty if it does."""
+        asked = self.asked.of(self.devices, self.asked.models or {})
+        name = getattr(item, "originalname", item.name)
+        return why_not(item.path.stem, name, _parameters(item), asked)
+
     def report_findings(self, group: str, *findings: Finding) -> None:
         """Record findings of a group, then fail or skip the test as they say."""
-        self.record.add(group, *findings)
+        self.keeper.report(group, *findings)
         failed, inconclusive = (
             [str(each) for each in findings if each.status == status] for status in ("FAIL", "INCONCLUSIVE")
         )
-        if failed or (inconclusive and self.config.getoption("fail_inconclusive")):
-            pytest.fail("\n".join(failed + inconclusive), pytrace=False)
+        if failed or (inconclusive and self.fail_inconclusive and group != REFERENCE):
+            self.keeper.fail("\n".join(failed + inconclusive))
         if inconclusive:
             pytest.skip("\n".join(inconclusive))
 
-    def measure(
-        self,
-        benchmark: Any,
-        item: pytest.Function,
-        work: Callable[[], Any],
-        fault: Callable[[Any], str | None],
-        *,
-        images: int,
-        todo: Work | None = None,
-        largest: bool = False,
-    ) -> None:
-        """Time a benchmark case, record it, and only then judge it.
-
-        A round is a call of `work`, on `images` images; `fault` returns what is wrong with its result, or None.
-        `todo` is its arithmetic and memory traffic, None where they aren't what is measured; the `largest` batch should
-        come near the roofline.
-        """
-        params = item.callspec.params
-        device, precision = params.get("device", "cpu:0"), params.get("precision", "")
-        benchmark.group = item.originalname
-        rates = None
-        if todo and not benchmark.disabled:
-            rates = calibrate(device)
-            self.record.add_calibration(rates)
-        reset_peak_memory(device)
-        option = self.config.getoption
-        with closing(Sampler(device)) as sampler:
-            seconds = float(option("benchmark_max_time"))
-            done = measure(benchmark, work, min_rounds=option("benchmark_min_rounds"), seconds=seconds)
-        wrong = fault(done.result)
-        if not done.rounds:
-            assert wrong is None
-            return
-        conditions = conditions_of(device)
-        samples = sampler.between(done.began, done.began + sum(done.rounds))
-        limits: dict[str, Any] = {}
-        if todo and rates:
-            limits = {"flop": todo.flop, "bytes": todo.bytes, "peak": rates.matmul[precision]}
-            most = bottleneck(todo, statistics.median(done.rounds), precision, rates)
-            limits |= {"bandwidth": rates.memory, "bottleneck": most}
-        timing = Timing(
-            item.name.removeprefix("test_"),
-            device,
-            precision,
-            **{name: getattr(done, name) for name in ("rounds", "read_back", "first", "pipelined")},
-            **limits,
-            images=images,
-            heat=heat_during(samples) or conditions.heat,
-            fault=wrong,
-            largest=largest,
-            peak_memory=peak_memory(device),
-            conditions=conditions,
-            samples=samples,
-        )
-        constants = {name: getattr(timing, name) for name in ("images", "flop", "peak", "bottleneck", "pipelined")}
-        benchmark.extra_info.update({**params, **constants})
-        self.node_ids[timing.case] = item.nodeid
-        self.record.add_timing(timing)
-        self.report_findings("fast", *judge(timing))
+    @property
+    def fail_inconclusive(self) -> bool:
+        """Whether an inconclusive check fails; a reference never does, which a new machine doesn't have."""
+        return bool(self.config.getoption("fail_inconclusive"))
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         """Compare GPUs and references, write the record and its report, and let the verdict decide the exit status."""
-        if self.collect_only or not any(self.record.findings.values()):
+        if self.collect_only or not self.record.path.parent.is_dir():
             return
-        if self.record.timings:
-            self.record.add("fast", *gpu_speed_parity(self.record.timings, gpu_models()))
-            self.record.add("reference", *self._compare_with_references())
-        failed = exitstatus == pytest.ExitCode.TESTS_FAILED
-        ended = (failed or exitstatus == pytest.ExitCode.OK) and not self.not_ready
-        self.record.write(complete=ended)
-        if self.workers:
-            all_ran = ended and not (session.shouldfail or session.shouldstop)
-            self.whole = self.workers.finish(self.record, all_ran=all_ran, failed=failed)
-        failing = ("FAIL", "INCONCLUSIVE") if self.config.getoption("fail_inconclusive") else ("FAIL",)
-        if exitstatus == pytest.ExitCode.OK and overall(self.whole.findings) in failing:
-            session.exitstatus = pytest.ExitCode.TESTS_FAILED
-        self.report = report_line(self.record if self.whole.path == self.record.path else self.whole)
+        status = int(exitstatus)
+        if self.record.timings and not self.keeper.ended:
+            try:
+                self.record.add("fast", *gpu_speed_parity(self.record.timings, gpu_models()))
+                self.record.add("reference", *self._compare_with_references())
+            except pytest.exit.Exception as error:  # a signal
+                self.keeper.ended, status = str(error), error.returncode or 2
+        self.keeper.finish(self.not_ready or str(session.shouldfail or session.shouldstop or ""))
+        if status == pytest.ExitCode.USAGE_ERROR and not self.keeper.ended:
+            self.keeper.ended = "it was started wrongly"
+        if self.keeper.ended:
+            self.record.run["ended"] = self.keeper.ended
+        complete = not self.keeper.ended
+        try:
+            self.record.write(complete=complete)
+            if self.workers:
+                self.whole = self.workers.finish(self.record, all_ran=complete)
+            self.report = report_line(self.record if self.whole.path == self.record.path else self.whole)
+        except OSError as error:
+            self.record.findings["doctor"].append(Finding("disk", "FAIL", "results can't be written", str(error)))
+        verdict = self.whole.verdict
+        session.exitstatus = pytest_exit_status(verdict, status, fail_inconclusive=self.fail_inconclusive)
+        self._tell_junit(verdict)
+
+    def _tell_junit(self, verdict: str) -> None:
+        """Add a test case `verdict` to JUnit's file: what isn't one test's fails there, too."""
+        from _pytest.junitxml import xml_key  # pytest has no public way to add a case
+
+        if (junit := self.config.stash.get(xml_key, None)) is None:
+            return
+        fails = verdict == "FAIL" or (verdict == "INCONCLUSIVE" and self.fail_inconclusive)
+        outcome = "failed" if fails else "passed" if verdict == "PASS" else "skipped"
+        cases = [("benchmarks/verdict.py::verdict", outcome, "\n".join(self._verdict_lines()))]
+        if node := self.keeper.interrupted_test():
+            cases.insert(0, (node, "skipped", self.keeper.ended))
+        for node, ending, said in cases:
+            location = (node.partition("::")[0], 0, node.partition("::")[2])
+            detail = (*location[:2], said) if ending == "skipped" else said if ending == "failed" else None
+            properties = [(name, str(value)) for name, value in self.whole.run.items()]
+            junit.pytest_runtest_logreport(
+                pytest.TestReport(node, location, {}, ending, detail, "call", user_properties=properties)  # type: ignore[arg-type]
+            )
 
     def _compare_with_references(self) -> list[Finding]:
         """Return how timings compare with the references on file; with --update-reference, write new ones first."""
@@ -262,11 +275,23 @@ class VerificationSession:
         try:
             return (yield)
         finally:
+            self._printed = True
             for title, lines in self._sections():
                 if title and lines:
                     terminalreporter.section(title)
                 for line in lines:
                     terminalreporter.write_line(line)
+
+    def pytest_unconfigure(self) -> None:
+        """Print the verdict where pytest prints no summary, as after a signal or an error of its own."""
+        self._ending.close()
+        if not self._printed and self.record.plan and not self.collect_only:
+            for line in (*self._verdict_lines(), f"results: {self.whole.path}", self.report):
+                self.say(line)
+
+    def _verdict_lines(self) -> list[str]:
+        whole = self.whole
+        return summary(whole.findings, whole.plan, f"{whole.verdict}: {text.in_words(whole)}")
 
     def _sections(self) -> Iterator[tuple[str, Sequence[str]]]:
         timings, found = self.record.timings, self.whole.findings
@@ -276,9 +301,17 @@ class VerificationSession:
         yield "", self.lines
         together = (str(table(found["fast"])) for table in (device_table, scaling_table))
         yield "devices together", list(filter(None, together))
-        if any(found.values()):
-            machines = len(self.whole.machine.get("machines", ("this one",)))
-            yield "verdict", summary(found, machines, self.whole.level)
+        if self.whole.plan or any(found.values()):
+            yield "verdict", self._verdict_lines()
             if self.devices == ("cpu:0",) and not self.not_ready:
                 yield "", ["GPU: not run; this machine has none, or none was selected"]
             yield "", [f"results: {self.whole.path}", *filter(None, [self.report])]
+
+
+def _planned_name(item: pytest.Item) -> str:
+    return f"{item.path.name}::{item.name}"
+
+
+def _parameters(item: pytest.Item) -> dict[str, Any]:
+    callspec = getattr(item, "callspec", None)
+    return dict(callspec.params) if callspec else {}

@@ -3,9 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-import keras
 import numpy as np
-import pytest
 from keras import ops
 
 from alexnet_repro import DataLoader, Recipe, build_alexnet
@@ -25,7 +23,6 @@ def test_get_batch_train(device: str, batch: int, loader: DataLoader, measure: C
         measure(lambda: loader.get_batch_train(batch), lambda drawn: _other_shapes(drawn, batch, 224), images=batch)
 
 
-@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="other backends train on draw_train's images")
 def test_training_batch(device: str, batch: int, loader: DataLoader, measure: Callable[..., None]) -> None:
     """Training's own batch on TensorFlow: from a draw's indices to its images, resized, on the device."""
     from alexnet_repro.training.tensorflow_step import TensorFlowTrainStep
@@ -53,7 +50,6 @@ def test_training_batch(device: str, batch: int, loader: DataLoader, measure: Ca
         measure(draw, other_images, images=batch)
 
 
-@pytest.mark.parametrize("batch", [128])
 def test_draw_train(batch: int, loader: DataLoader, measure: Callable[..., None]) -> None:
     """Training's draw: uint8 images (batch, 28, 28, 1)."""
     measure(lambda: loader.draw_train(batch), lambda drawn: _other_shapes(drawn, batch, 28), images=batch)

@@ -4,16 +4,15 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import pytest
 from keras import ops
 
 from alexnet_repro import resize_with_pad
 from alexnet_repro.backend.devices import on_device
 
 BATCHES = {"cpu": (128,), "gpu": (128,)}
+SIDES = (28, 448)
 
 
-@pytest.mark.parametrize("side", [28, 448])
 def test_resize(device: str, batch: int, side: int, measure: Callable[..., None]) -> None:
     """From uint8 images (batch, side, side, 1) to float32 (batch, 224, 224, 1), range kept."""
     pixels = np.random.default_rng(0).integers(0, 256, (batch, side, side, 1), np.uint8)

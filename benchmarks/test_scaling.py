@@ -1,6 +1,5 @@
 """Throughput of several devices together, and stragglers among them: two GPUs or more, or parts of a CPU."""
 
-import keras
 import pytest
 
 from alexnet_repro.verify.benchmark.scaling import find_stragglers, judge_all_reduce, judge_scaling
@@ -8,20 +7,15 @@ from alexnet_repro.verify.benchmark.scaling_run import ScalingRun
 from alexnet_repro.verify.finding import Finding
 from benchmarks.session import VerificationSession
 
-NO_TWO_GPUS = "it needs two GPUs (to try it on parts of a CPU: --cpu-replicas=2)"
-NOT_TENSORFLOW = "it needs tf.distribute, and Keras's backend is another"
+KINDS = ("weak", "strong")
 
 
 @pytest.fixture(scope="module")
 def scaling_run(verification: VerificationSession) -> ScalingRun:
-    """The measurements of all GPUs, or of parts of the CPU; skips, and says why, where there are no two."""
+    """The measurements of all GPUs, or of parts of the CPU."""
     config = verification.config
     parts = config.getoption("cpu_replicas")
     gpus = [device for device in verification.devices if device.startswith("gpu")]
-    why = NOT_TENSORFLOW if keras.backend.backend() != "tensorflow" else "" if parts or len(gpus) > 1 else NO_TWO_GPUS
-    if why:
-        verification.lines.append(f"scaling: not run; {why}")
-        pytest.skip(why)
     chosen = [f"cpu:{index}" for index in range(parts)] or gpus
     seconds = float(config.getoption("benchmark_max_time"))
     return ScalingRun(chosen, parts, deadline=config.getoption("deadline"), seconds=seconds)
@@ -47,7 +41,6 @@ def test_all_reduce(scaling_run: ScalingRun, verification: VerificationSession) 
     verification.report_findings("fast", *scaling_run.findings("all-reduce", find, scaling_run.counts[1:]))
 
 
-@pytest.mark.parametrize("kind", ["weak", "strong"])
 def test_scaling(kind: str, scaling_run: ScalingRun, verification: VerificationSession) -> None:
     """An update of 2, 4, … devices or machines takes no longer than computing and an all-reduce."""
     counts = scaling_run.counts[1:]

@@ -10,15 +10,15 @@ from benchmarks import test_scaling as local
 from benchmarks.session import VerificationSession
 
 # In the order in which they run.
+KINDS = local.KINDS
 test_stragglers, test_all_reduce, test_scaling = local.test_stragglers, local.test_all_reduce, local.test_scaling
 
 
 @pytest.fixture(scope="module")
 def scaling_run(verification: VerificationSession) -> ClusterScalingRun:
-    """The measurements of all workers; skips on one machine by itself."""
+    """The measurements of all workers."""
     config, group = verification.config, verification.workers
-    if group is None:
-        pytest.skip("this is one machine, started by itself; several: --distribute=multiworker on each")
+    assert group is not None  # or the tests don't apply
     devices = verification.devices
     return ClusterScalingRun(
         group.cluster,

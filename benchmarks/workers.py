@@ -1,6 +1,5 @@
 """Workers that verify their machines side by side: how they meet, and how their one record comes to be."""
 
-import contextlib
 import socket
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +13,6 @@ from alexnet_repro.training.distributed.rendezvous import rendezvous
 from alexnet_repro.verify.benchmark.scaling_run import GATHER_DEADLINES, SHARED_MACHINE, VIRTUAL_MACHINES, lost_worker
 from alexnet_repro.verify.doctor.environment import Environment
 from alexnet_repro.verify.doctor.fingerprint import boot_of, environment_of
-from alexnet_repro.verify.finding import Finding, overall
 from alexnet_repro.verify.report.merge import merged
 from alexnet_repro.verify.report.run_record import RunRecord, from_data
 
@@ -31,7 +29,7 @@ class WorkerGroup:
     """This worker's place among those of `--distribute=multiworker`, and what they exchange."""
 
     def __init__(self, config: pytest.Config, folder: Path) -> None:
-        """Find the workers; the chief removes an earlier run's results. UsageError: none are named; wrong options."""
+        """Find the workers. UsageError: none are named; wrong options."""
         if keras.backend.backend() != "tensorflow":
             raise pytest.UsageError(f"--distribute needs TensorFlow, and KERAS_BACKEND is {keras.backend.backend()}")
         for option, why in REFUSED.items():
@@ -41,9 +39,6 @@ class WorkerGroup:
             self.cluster = cluster_here(command="pytest benchmarks")
         except ClusterError as error:
             raise pytest.UsageError(str(error)) from error
-        if self.cluster.chief:
-            with contextlib.suppress(OSError):  # this run may not come to writing its own
-                (folder / "results.json").unlink()
         self.own_folder = folder / f"worker{self.cluster.task}"
         self.gather: AllGather | None = None
         """What they exchange data by; None until they have met."""
@@ -80,24 +75,20 @@ class WorkerGroup:
                 name = self.cluster.name
                 raise ClusterError(f"{name(task)} runs other tests: {len(other)}, and {name(0)} {len(first)}")
 
-    def finish(self, own: RunRecord, *, all_ran: bool, failed: bool) -> RunRecord:
+    def finish(self, own: RunRecord, *, all_ran: bool) -> RunRecord:
         """Return one record of all machines, which the chief writes; where a worker is lost, this one's own.
 
-        `all_ran` is whether this worker ran all of its tests: otherwise it leaves, which the others notice; `failed`
-        whether one of them failed.
+        `all_ran` is whether this worker ran all of its tests: otherwise it leaves, which the others notice.
         """
         if not all_ran:
             if self.gather:
                 self.gather.close()
             return own
-        if failed and overall(own.findings) != "FAIL" and not self._config.getoption("fail_inconclusive"):
-            error = Finding("tests", "FAIL", "a test ended with an error", fix="see this worker's own output")
-            own.add("correct", error)
-            own.write(complete=True)
         try:
             recorded = self.gather("the end", own.as_data(), GATHER_DEADLINES * self._config.getoption("deadline"))
         except ClusterError as error:
             own.add("fast", lost_worker(error))
+            own.write(complete=True)
             return own
         finally:
             self.gather.close()

@@ -42,7 +42,7 @@ def verdicts(findings: Findings, plan: Plan) -> dict[str, Status]:
         group: worst(findings.get(group, ()), at_best="INCONCLUSIVE" if group in unanswered else "PASS")
         if findings.get(group)
         else "INCONCLUSIVE"
-        for group in GROUPS
+        for group in dict.fromkeys((*GROUPS, *findings))
     }
 
 

@@ -16,6 +16,16 @@ WRONG = {
     "bound": 0.25,
 }
 DOUBTFUL = {"check": "golden", "status": "INCONCLUSIVE", "message": "recorded elsewhere", "fix": "record it here"}
+RUN = {
+    "host": "node1",
+    "pid": 4711,
+    "started": "2026-11-24T10:15:00+00:00",
+    "seconds": 241.5,
+    "version": "0.1.0",
+    "revision": "fcce852",
+    "python": "3.12.1",
+    "command": "pytest benchmarks --full",
+}
 GROUPS = ("doctor", "correct", "repeatable", "fast", "reference")
 
 
@@ -42,10 +52,13 @@ def timing(case=CASE, rounds=(1.0, 2.0, 3.0, 4.0, 5.0), **fields):
 
 
 def run(*, verdict="PASS", complete=True, timings=(), machine=None, **found):
-    """Return a file's content: a passing finding in each group, except in the groups that are named."""
+    """Return a file's content: a passing finding in each group, except in the groups that are named; all planned."""
     groups = {group: found.get(group, [WELL]) for group in GROUPS}
+    planned = {"name": "test_any.py::test_any", "device": "cpu:0", "state": "answered", "why": "", "status": "PASS"}
     return {
-        "schema": 2,
+        "schema": 3,
+        "run": RUN,
+        "plan": [{**planned, "group": group} for group in GROUPS[1:4]],
         "complete": complete,
         "verdict": verdict,
         "verdicts": {},

@@ -33,26 +33,28 @@ def examine(
 ) -> Iterator[tuple[Environment, Finding]]:
     """Run every probe, in `deadline` seconds each; yield each finding as soon as it is known, with the record so far.
 
-    If devices are `wanted`, as `gpu:1`, other GPUs aren't checked. For a backend of Keras's other than TensorFlow,
+    If devices are `wanted`, as `gpu:1`, other GPUs aren't checked; if it is the CPU alone, none is, nor its driver. For a backend of Keras's other than TensorFlow,
     machine, settings and driver are checked, but no device is used.
     """
     here = dataclasses.replace(read_machine(), require_gpu=require_gpu, backend=backend, wanted=tuple(wanted))
     if backend == "tensorflow":
         here = dataclasses.replace(here, tensorflow=read_tensorflow())
     yield from _apply(MACHINE_CHECKS, here)
-    # Even without device files: Windows' Linux has none, and a container may reach its GPUs in other ways.
-    here = dataclasses.replace(here, nvidia=read_nvidia(here.device_files, deadline))
-    yield from _apply(DRIVER_CHECKS, here)
+    if here.wants_gpus:
+        # Even without device files: Windows' Linux has none, and a container may reach its GPUs in other ways.
+        here = dataclasses.replace(here, nvidia=read_nvidia(here.device_files, deadline))
+        yield from _apply(DRIVER_CHECKS, here)
     if here.tensorflow is None:
         return
-    if here.gpus_in_machine and here.tensorflow.cuda:
+    if here.wants_gpus and here.gpus_in_machine and here.tensorflow.cuda:
         found = tuple(read_libraries(here.tensorflow.folder, here.tensorflow.cuda[0], deadline))
         here = dataclasses.replace(here, libraries=found)
         yield from _apply((software.libraries,), here)
     # The CPU, then each wanted GPU alone, so that a faulty one doesn't hold up the others.
     names = {gpu: name for gpu, name in here.gpu_names.items() if not here.wanted or gpu in here.wanted}
+    hidden = {} if here.wants_gpus else {"CUDA_VISIBLE_DEVICES": "-1"}
     for device in ("cpu:0", *names):
-        environ = {"CUDA_VISIBLE_DEVICES": names[device]} if device in names else {}
+        environ = {"CUDA_VISIBLE_DEVICES": names[device]} if device in names else hidden
         for result in probe_device(device, deadline, environ):
             here = dataclasses.replace(here, results=(*here.results, result))
             yield from ((here, finding) for finding in software.device_result(here, result))

@@ -75,6 +75,11 @@ class Environment:
     results: tuple[ProbeResult, ...] = ()
 
     @property
+    def wants_gpus(self) -> bool:
+        """Return whether GPUs are to be examined: not where the CPU alone is wanted."""
+        return self.require_gpu or not self.wanted or any(device.startswith("gpu") for device in self.wanted)
+
+    @property
     def gpus_in_machine(self) -> int:
         """Return the number of GPUs that this process should be able to use: given to it, or else in the machine."""
         files = len(self.device_files) - len(self.withheld)

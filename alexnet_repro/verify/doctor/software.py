@@ -148,6 +148,8 @@ def device_result(here: Environment, result: ProbeResult) -> Iterator[Finding]:
         yield Finding(check, "FAIL", message, result.log or "TensorFlow logged nothing", fix, result.device)
     elif check != "devices" or result.device != "cpu:0":
         yield Finding(check, "PASS", f"{result.seconds:.1f} s", device=result.device)
+    elif not here.wants_gpus:
+        yield Finding(check, "PASS", "the CPU; GPUs aren't asked for")
     elif len(seen) >= here.expected_gpus:
         yield Finding(check, "PASS", f"TensorFlow sees {len(seen)} GPUs{': ' * bool(seen)}{', '.join(seen)}")
     else:

@@ -1,15 +1,10 @@
 """The results file, `results.json`: written after each finding, so that a run that dies leaves it, and read back."""
 
-import datetime as dt
 import json
 import math
-import os
-import platform
 import re
-import shlex
-import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +12,8 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from alexnet_repro.files import atomic_write
-from alexnet_repro.verify.benchmark.reference import revision
 from alexnet_repro.verify.benchmark.timing import Calibration, Timing
 from alexnet_repro.verify.benchmark.tolerances import first_error
-from alexnet_repro.verify.doctor.installation import package_version
 from alexnet_repro.verify.finding import GROUPS, Finding, Status
 from alexnet_repro.verify.verdict import Planned, overall, verdicts
 
@@ -63,7 +56,7 @@ class RunRecord:
     path: Path
     machine: dict[str, Any] = field(default_factory=dict)
     run: dict[str, Any] = field(default_factory=dict)
-    """What identifies the run, as `run_identity` has it."""
+    """Who ran what, where, when and for how long; `ended`, why it ended early."""
     plan: list[Planned] = field(default_factory=list)
     findings: dict[str, list[Finding]] = field(default_factory=dict)
     """By group; each of `GROUPS` is there."""
@@ -79,6 +72,10 @@ class RunRecord:
     def __post_init__(self) -> None:
         """Give each group a list."""
         self.findings = {group: [] for group in GROUPS} | self.findings
+
+    def start_clock(self) -> None:
+        """Let each write say how long the run has taken since now."""
+        self.began = time.monotonic()
 
     @property
     def verdict(self) -> Status:
@@ -126,19 +123,6 @@ class RunRecord:
         if self.began is not None:
             self.run["seconds"] = round(time.monotonic() - self.began, 1)
         atomic_write(self.path, json.dumps(self.as_data(), indent=1) + "\n", "name another folder: --report=DIR")
-
-
-def run_identity(root: Path, arguments: Sequence[str]) -> dict[str, Any]:
-    """Return who runs what, where and since when: what a results file is told apart by. `root` is the checkout."""
-    return {
-        "host": socket.gethostname(),
-        "pid": os.getpid(),
-        "started": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
-        "version": package_version("alexnet-repro") or "",
-        "revision": revision(root),
-        "python": platform.python_version(),
-        "command": shlex.join(["pytest", *arguments]),
-    }
 
 
 def read_results(path: Path) -> RunRecord:

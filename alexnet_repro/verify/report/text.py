@@ -37,7 +37,7 @@ def unanswered(record: RunRecord) -> list[str]:
     return missing(record.plan)
 
 
-def identity(record: RunRecord) -> str:
+def run_line(record: RunRecord) -> str:
     """Return who ran what, where, when and for how long, as one line."""
     run = record.run
     seconds = run.get("seconds")

@@ -10,6 +10,7 @@ from alexnet_repro import Evaluation
 from alexnet_repro.backend.devices import usable_devices
 from benchmarks import cases as module
 from benchmarks import test_evaluate, test_training
+from benchmarks.timed import unless_too_large
 
 MODULE = SimpleNamespace(
     BATCHES={"cpu": (1, 32), "gpu": (32,)}, ALL_BATCHES={"cpu": (1, 8), "gpu": (32, 64)}, CHECKS=("shapes", "layers")
@@ -90,7 +91,7 @@ def call():
             callspec=SimpleNamespace(params=params),
         )
         ran.clear()
-        test = module.unless_too_large(item, session)
+        test = unless_too_large(item, session)
         try:
             next(test)
             ran.append(batch)

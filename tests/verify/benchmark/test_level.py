@@ -1,13 +1,12 @@
 """The quick level: what it asks, and a verdict that doesn't claim the rest."""
 
-from types import SimpleNamespace
-
 import pytest
 
 from alexnet_repro.verify.checks.registry import CheckId
-from alexnet_repro.verify.finding import GROUPS, Finding, summary
+from alexnet_repro.verify.finding import GROUPS, Finding
 from alexnet_repro.verify.report import text
 from alexnet_repro.verify.report.run_record import RunRecord
+from alexnet_repro.verify.verdict import Planned
 from benchmarks.level import in_quick_level
 from tests.verify.benchmark.test_session import COLLECT, ids_of, run
 
@@ -35,12 +34,12 @@ CASES = {
 @pytest.mark.parametrize(("name", "params", "runs"), CASES.values(), ids=[f"case={name}" for name in CASES])
 def test_what_it_runs(name, params, runs):
     """Shapes, layers, an update, a replay, rates and two timings, in one precision and batch of each kind of device."""
-    assert in_quick_level(SimpleNamespace(originalname=name, callspec=SimpleNamespace(params=params))) is runs
+    assert in_quick_level(name, params) is runs
 
 
 def test_without_a_device():
     """What has no device isn't run."""
-    assert not in_quick_level(SimpleNamespace(originalname="test_workers"))
+    assert not in_quick_level("test_draw_train", {"batch": 128})
 
 
 @pytest.mark.slow
@@ -58,11 +57,11 @@ def test_collected():
 
 
 def test_verdict_claims_no_more(tmp_path):
-    """Terminal and page say that a verdict is of the quick level; it is kept with what is known of the machine."""
+    """A verdict of the quick level says so; the level is kept with what is known of the machine."""
     found = {group: [Finding("any", "PASS", "as it should be")] for group in GROUPS}
     asked = "his machine is correct, repeatable and fast as far as --level=quick asks; --level=standard asks the rest"
-    assert summary(found, level="quick")[-1] == f"PASS: t{asked}"
-    record = RunRecord(tmp_path / "results.json", {"level": "quick"}, found, complete=True)
+    plan = [Planned("any", group, state="answered", status="PASS") for group in GROUPS[1:4]]
+    record = RunRecord(tmp_path / "results.json", {"level": "quick"}, findings=found, plan=plan, complete=True)
     assert text.headline(record) == f"T{asked}."
 
 

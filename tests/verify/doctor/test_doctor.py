@@ -132,7 +132,7 @@ FAULTY = replace(A100, index=0, memory_total=40 * GIB, ecc_uncorrected=9, proces
         ("gpu:1", None, [("cpu:0", None), ("gpu:1", "1")], []),
         ("gpu:0", "1,0", [("cpu:0", None), ("gpu:0", "1")], []),
         ("gpu:0", "GPU-b", [("cpu:0", None), ("gpu:0", "GPU-b")], []),
-        ("cpu:0", None, [("cpu:0", None)], []),
+        ("cpu:0", None, [("cpu:0", "-1")], []),
         ("gpu:7", None, [("cpu:0", None)], []),
         ("gpu:0", None, [("cpu:0", None), ("gpu:0", "0")], ["memory", "ecc"]),
         ("gpu:0 gpu:1", None, [("cpu:0", None), ("gpu:0", "0"), ("gpu:1", "1")], ["mixed_gpu_models", "memory", "ecc"]),

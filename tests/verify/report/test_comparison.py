@@ -28,7 +28,8 @@ def test_comparison(tmp_path):
     )
     markdown, data = compared(tmp_path, first, second)
     plain = markdown.replace("\\", "")
-    assert f"- A: ✓ PASS, {tmp_path / 'a.json'}\n- B: ✗ FAIL, {tmp_path / 'b.json'}\n" in plain
+    assert f"- A: ✓ PASS, {tmp_path / 'a.json'}; node1 · 2026-11-24T10:15:00+00:00 · 242 s" in plain
+    assert f"- B: ✗ FAIL, {tmp_path / 'b.json'}; node1 · " in plain
     ratios, machines = ([[cell.strip() for cell in row] for row in table] for table in tables(markdown))
     assert ratios[2:] == [
         ["train\\_step, cpu:0, batch 32, float32", "1 s", "1.25 s", "1.250", "1.250 to 1.250", "slower"],

@@ -5,7 +5,7 @@ from dataclasses import asdict
 import pytest
 
 from alexnet_repro.verify.benchmark.timing import Calibration, Timing
-from alexnet_repro.verify.finding import Finding, overall
+from alexnet_repro.verify.finding import Finding
 from alexnet_repro.verify.numerics.replay import StepDigest
 from alexnet_repro.verify.report.merge import merged
 from alexnet_repro.verify.report.run_record import RunRecord, read_results
@@ -119,7 +119,7 @@ def test_machine_without_checks_is_inconclusive(tmp_path):
         ("node1/gpu:0", "PASS"),
         ("node2", "INCONCLUSIVE"),
     ]
-    assert overall(record.findings) == "INCONCLUSIVE"
+    assert record.verdict == "INCONCLUSIVE"
 
 
 @pytest.mark.parametrize(("bits", "status"), [(BITS[0], "PASS"), (BITS[1], "FAIL")], ids=["bits=same", "bits=other"])
@@ -135,5 +135,5 @@ def test_verdict_is_of_all(whole):
     record = whole()
     record.findings["correct"].append(Finding("layers", "FAIL", "off", device="node2/gpu:0"))
     record.write(complete=True)
-    assert overall(record.findings) == "FAIL"
+    assert record.verdict == "FAIL"
     assert read_results(record.path).verdict == "FAIL"

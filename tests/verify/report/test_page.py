@@ -26,10 +26,15 @@ from tests.helpers.results_files import DOUBTFUL, EVERYTHING, FAILED, WELL, WRON
         pytest.param(
             run(verdict="INCONCLUSIVE", fast=[]),
             "? INCONCLUSIVE",
-            "Nothing failed, but not every check",
+            "Nothing failed, but not every check was conclusive.",
             id="fast=nothing",
         ),
-        pytest.param(run(complete=False), "? INCONCLUSIVE", "The run did not finish", id="complete=False"),
+        pytest.param(
+            run(complete=False) | {"run": {"ended": "interrupted by SIGTERM"}},
+            "? INCONCLUSIVE",
+            "not every check was conclusive; the run didn't finish: interrupted by SIGTERM.",
+            id="complete=False",
+        ),
     ],
 )
 def test_verdict_is_in_words(tmp_path, content, verdict, words):
@@ -42,19 +47,30 @@ def test_verdict_is_in_words(tmp_path, content, verdict, words):
 
 
 def test_groups_are_counted(tmp_path):
-    """Each of the five groups has its verdict and counts, and what wasn't run is named."""
+    """Each of the five groups has its verdict and counts, and what wasn't answered is named."""
     content = run(verdict="FAIL", doctor=[], correct=[WELL, WELL, WRONG, DOUBTFUL])
+    left = {"name": "test_forward.py::test_forward[device=gpu:1]", "group": "fast", "device": "gpu:1"}
+    content["plan"].append({**left, "state": "not asked", "why": "deselected", "status": None})
     page, markdown, _ = reported(tmp_path, content)
     expected = [
         ("doctor", "? INCONCLUSIVE", "not run"),
         ("correct", "✗ FAIL", "2 of 4 passed, 1 failed, 1 inconclusive"),
         ("repeatable", "✓ PASS", "1 of 1 passed"),
-        ("fast", "✓ PASS", "1 of 1 passed"),
+        ("fast", "? INCONCLUSIVE", "1 of 1 passed, 1 of 2 not answered"),
         ("reference", "✓ PASS", "1 of 1 passed"),
     ]
     assert [tuple(cell.strip() for cell in row) for row in tables(markdown)[0][2:]] == expected
     assert " ".join(" ".join(row) for row in expected) in Page(page).text
-    assert "Not run: doctor." in Page(page).text
+    assert "Not answered gpu:1: not asked (deselected): forward" in Page(page).text
+    assert "\nNot answered:\n- gpu:1: not asked (deselected): forward\n" in markdown.replace("\\", "")
+
+
+def test_run_is_identified(tmp_path):
+    """Page and summary say at their head who ran what, where, when, and how long."""
+    page, markdown, _ = reported(tmp_path, run())
+    line = "node1 · 2026-11-24T10:15:00+00:00 · 242 s · alexnet-repro 0.1.0 · revision fcce852 · pytest benchmarks --full"
+    assert line in Page(page[: page.index("<main>")]).text
+    assert line in markdown.replace("\\", "")[:400]
 
 
 def test_all_problems_are_shown(tmp_path):

@@ -44,7 +44,7 @@ def test_finding_is_written_at_once(record):
     record.machine = {"devices": ["cpu:0"]}
     record.add("correct", WELL)
     assert read(record.path) == {
-        "schema": 2,
+        "schema": 3,
         "complete": False,
         "verdict": "INCONCLUSIVE",
         "verdicts": {
@@ -54,6 +54,8 @@ def test_finding_is_written_at_once(record):
             "fast": "INCONCLUSIVE",
             "reference": "INCONCLUSIVE",
         },
+        "run": {},
+        "plan": [],
         "machine": {"devices": ["cpu:0"]},
         "findings": {"doctor": [], "correct": [FIELDS], "repeatable": [], "fast": [], "reference": []},
         "timings": [],

@@ -1,0 +1,88 @@
+"""What a run is told apart by, and the folder that it writes to: never that of another run."""
+
+import datetime as dt
+import json
+import os
+import platform
+import re
+import shlex
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from alexnet_repro.verify.benchmark.reference import revision
+from alexnet_repro.verify.doctor.installation import package_version
+
+RESULTS = "results.json"
+FILES = (RESULTS, "junit.xml", "report.html", "summary.md", "*.svg")
+
+
+def run_identity(root: Path, arguments: Sequence[str]) -> dict[str, Any]:
+    """Return who runs what, where and since when: what a results file is told apart by. `root` is the checkout."""
+    return {
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "started": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+        "version": package_version("alexnet-repro") or "",
+        "revision": revision(root),
+        "python": platform.python_version(),
+        "command": shlex.join(["pytest", *arguments]),
+    }
+
+
+def own_name(started: str) -> str:
+    """Return a folder's name that no other run has, on any host: `2026-11-24T10-15-00-node1-4711`."""
+    host = re.sub(r"[^A-Za-z0-9.]+", "-", socket.gethostname())
+    return f"{started.partition('+')[0].replace(':', '-')}-{host}-{os.getpid()}"
+
+
+def claim(folder: Path) -> None:
+    """Make the folder this run's; files of an earlier run are moved into a folder of their own there.
+
+    Raises:
+        FileExistsError: another run is writing to it.
+        OSError: it can't be written to.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    results = folder / RESULTS
+    if results.exists():
+        _move_aside(folder, results)
+    try:
+        os.close(os.open(results, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+    except FileExistsError:
+        raise FileExistsError(_taken(folder, {})) from None
+    except OSError as error:
+        raise OSError(f"{results} can't be written: {error.strerror}; name another folder: --report=DIR") from error
+
+
+def _move_aside(folder: Path, results: Path) -> None:
+    try:
+        content = json.loads(results.read_bytes())
+        run = content["run"] if isinstance(content, dict) else {}
+        ended = bool(content.get("complete") or run.get("ended")) or not _alive(run)
+    except (OSError, ValueError, KeyError, AttributeError):  # cut off, or not ours
+        run, ended = {}, True
+    if not ended:
+        raise FileExistsError(_taken(folder, run))
+    modified = int(results.stat().st_mtime)
+    earlier = folder / f"earlier-{modified}"
+    while earlier.exists():
+        modified += 1
+        earlier = folder / f"earlier-{modified}"
+    earlier.mkdir()
+    for each in [path for name in FILES for path in folder.glob(name)]:
+        each.replace(earlier / each.name)
+
+
+def _alive(run: dict[str, Any]) -> bool:
+    """Return whether the process that wrote `run` may still live; one of another host may."""
+    pid = run.get("pid")
+    if run.get("host") != socket.gethostname() or not isinstance(pid, int):
+        return "host" in run
+    return pid != os.getpid() and Path(f"/proc/{pid}").exists()
+
+
+def _taken(folder: Path, run: dict[str, Any]) -> str:
+    by = f", of {run['host']}, process {run.get('pid')}, since {run.get('started')}," if run else ""
+    return f"another run{by} writes to {folder}; name another folder: --report=DIR"

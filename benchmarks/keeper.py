@@ -1,0 +1,179 @@
+"""What becomes of each part of the plan: whatever happens to a test is an answer, or says why there is none."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+
+import pytest
+
+from alexnet_repro.verify.finding import Finding, worst
+from alexnet_repro.verify.report.run_record import RunRecord
+from alexnet_repro.verify.verdict import Planned
+
+RERUN = "run it by itself, then look for what it met: python -m alexnet_repro doctor; sudo dmesg | tail -50"
+
+NO_FINDING = "it gave no finding"
+
+
+class PlanKeeper:
+    """Pytest's hooks that keep a run's plan, in its record."""
+
+    def __init__(self, record: RunRecord) -> None:
+        """Begin without a plan; nothing happens before it is set."""
+        self.record = record
+        self.ended = ""
+        """Why the run ended early; empty while it goes on, or came to its end."""
+        self.on_begin: Callable[[Planned, pytest.Item], None] = lambda _planned, _item: None
+        self.on_end: Callable[[], None] = lambda: None
+        self._by_node: dict[str, Planned] = {}
+        self._current: Planned | None = None
+        self._findings: dict[str, list[tuple[str, Finding]]] = {}  # by name in the plan
+        self._earlier: dict[str, list[tuple[str, Finding]]] = {}  # of a test that is run again
+        self._skipped: dict[str, str] = {}
+        self._raised = ""  # the test whose failure `report` has just recorded
+
+    def report(self, group: str, *findings: Finding) -> None:
+        """Record findings of the test that runs."""
+        if self._current:
+            self._findings.setdefault(self._current.name, []).extend((group, each) for each in findings)
+        self.record.add(group, *findings)
+
+    def fail(self, text: str) -> None:
+        """Fail the test that runs, for findings that are recorded."""
+        self._raised = self._current.name if self._current else ""
+        pytest.fail(text, pytrace=False)
+
+    def collected(self, items: Sequence[pytest.Item], chosen: Sequence[str], names: Mapping[str, str]) -> None:
+        """Compare what pytest will run with the plan. `names` are those of the plan, by node id."""
+        planned = {each.name: each for each in self.record.plan}
+        running = [names[item.nodeid] for item in items if item.nodeid in names]
+        self._by_node = {node: planned[name] for node, name in names.items() if name in planned}
+        for each in self.record.plan:
+            if each.name not in running:
+                left_out = each.device and each.device not in chosen
+                self._not_asked(each, "not chosen by --device" if left_out else "deselected, or not named")
+        self.record.write()
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
+        """Note that a test runs, and what became of it; one that is interrupted stays as it is."""
+        self._current = planned = self._by_node.get(item.nodeid)
+        if planned is None:
+            return (yield)
+        planned.state, planned.why = "running", ""
+        self.record.write()
+        self.on_begin(planned, item)
+        try:
+            result = yield
+        finally:
+            self.on_end()
+        self._settle(planned)
+        self._current = None
+        self.record.write()
+        return result
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> None:
+        """A test that is run again: its first answer stays if it was FAIL."""
+        self._raised = ""
+        if planned := self._by_node.get(item.nodeid):
+            self._earlier.setdefault(planned.name, []).extend(self._findings.pop(planned.name, ()))
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(self, item: pytest.Item) -> Iterator[None]:
+        """A test that gives no finding has passed nothing: for pytest, and JUnit, it is skipped."""
+        report = yield
+        planned = self._by_node.get(item.nodeid)
+        if planned and report.when == "call" and report.passed and not self._findings.get(planned.name):
+            report.outcome, report.longrepr = "skipped", (*item.location[:2], NO_FINDING)
+        return report
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """An exception in set-up, call or tear-down is a FAIL, also of a test that is run again or marked xfail."""
+        planned = self._by_node.get(report.nodeid)
+        name = planned.name if planned else ""
+        hidden = report.skipped and "NOTRUN" not in getattr(report, "wasxfail", "NOTRUN")  # by a mark xfail
+        failed = report.failed or report.outcome == "rerun" or hidden
+        if failed and self._raised == name and name:
+            self._raised = ""
+        elif failed:
+            where = {"setup": "the set-up of ", "teardown": "the tear-down of "}.get(report.when or "", "")
+            self._crashed(planned, f"{where}{report.nodeid} ended with an error", last_line(report), report.nodeid)
+        elif report.skipped and name:
+            self._skipped[name] = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        """A file that can't be collected is a FAIL."""
+        if report.failed:
+            self._crashed(None, f"{report.nodeid or 'a file'} can't be collected", last_line(report), "")
+
+    def pytest_internalerror(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
+        """So is an error of pytest's own, or of a plugin's."""
+        self.ended = f"an error in pytest or a plugin: {one_line(excinfo.exconly())}"
+        self._crashed(self._current, "pytest, or a plugin, ended with an error", one_line(excinfo.exconly()), "")
+
+    def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
+        """Note why a run is interrupted: by Ctrl-C, or by `pytest.exit`, as for a signal."""
+        self.ended = one_line(str(excinfo.value)) or "interrupted by Ctrl-C"
+
+    def interrupted_test(self) -> str:
+        """Return the node id of the test that was interrupted; empty if none was."""
+        running = (node for node, each in self._by_node.items() if each is self._current)
+        return next(running, "") if self._current else ""
+
+    def finish(self, why: str) -> None:
+        """Settle what is left at the end of the run; `why` it ended before its end, if it did."""
+        self.ended = self.ended or why
+        for each in self.record.plan:
+            if each.state in ("waiting", "running"):
+                self._settle(each)
+
+    def _crashed(self, planned: Planned | None, message: str, evidence: str, test: str) -> None:
+        group = planned.group if planned else "correct"
+        name = planned.short if planned else "tests"
+        device = planned.device if planned else ""
+        found = Finding(name, "FAIL", message, evidence, RERUN, device=device, kind="crash")
+        if planned:
+            self._findings.setdefault(planned.name, []).append((group, found))
+        self.record.add(group, found)
+
+    def _settle(self, planned: Planned) -> None:
+        """Decide what became of a part of the plan."""
+        own = self._one_answer(planned.name)
+        if not own:
+            self._not_asked(planned, self._skipped.get(planned.name) or self.ended or "the run ended before it")
+            return
+        found = [each for _, each in own]
+        planned.status = worst(found)
+        planned.state = "lost" if all(each.kind == "crash" for each in found) else "answered"
+        planned.why = next((each.message for each in found if planned.state == "lost"), "")
+
+    def _one_answer(self, name: str) -> list[tuple[str, Finding]]:
+        """Return a test's findings; of one that was run again, only the last, or the failures before a pass."""
+        last, earlier = self._findings.get(name, []), self._earlier.pop(name, [])
+        failed = [(group, each) for group, each in earlier if each.status == "FAIL"]
+        kept = last
+        if failed and last and worst(each for _, each in last) != "FAIL":
+            kept = [(group, replace(each, message=f"failed once, then passed: {each.message}")) for group, each in failed]
+        if earlier:
+            for group, each in (*earlier, *last):
+                self.record.findings[group].remove(each)
+            for group, each in kept:
+                self.record.findings[group].append(each)
+        self._findings[name] = kept
+        return kept
+
+    @staticmethod
+    def _not_asked(planned: Planned, why: str) -> None:
+        planned.state, planned.why, planned.status = "not asked", one_line(why).removeprefix("Skipped: "), None
+
+
+def one_line(text: str) -> str:
+    """Return a text's words on one line, cut off after 300 characters."""
+    return " ".join(text.split())[:300]
+
+
+def last_line(report: pytest.TestReport | pytest.CollectReport) -> str:
+    """Return the error of a report: the exception, or the last line of what is told of it."""
+    crash = getattr(report.longrepr, "reprcrash", None)
+    told = str(crash.message if crash else report.longreprtext).strip() or "no word of it"
+    return one_line(told.splitlines()[0 if crash else -1])

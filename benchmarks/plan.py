@@ -1,0 +1,130 @@
+"""The plan of a run: which tests are asked of each device at a level, in which group, and where one applies."""
+
+import importlib
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Self
+
+import keras
+
+from alexnet_repro.verify.checks.repeatability import reference_gpu
+from alexnet_repro.verify.verdict import Planned
+from benchmarks.cases import ARGUMENTS, case_id, grid
+from benchmarks.level import in_quick_level
+
+FOLDER = Path(__file__).parent
+# Tests' modules in their order; those that aren't named come last.
+ORDER = ("correct", "repeatable", "reference", "burn_in", "overhead", "scaling", "workers", "calibration")
+GROUPS = {"correct": "correct", "repeatable": "repeatable", "burn_in": "repeatable", "reference": "reference"}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is there to verify, and what the options ask of it."""
+
+    devices: Sequence[str] = ("cpu:0",)  # of this machine, whether they are chosen or not
+    models: Mapping[str, str] | None = None  # of GPUs, by device
+    full: bool = False
+    level: str = "standard"
+    burn_in: bool = False
+    cpu_replicas: int = 0
+    workers: bool = False
+
+    def of(self, devices: Iterable[str], models: Mapping[str, str]) -> Self:
+        """Return the same asked of these devices; `models` are the GPUs', by device."""
+        return replace(self, devices=tuple(devices), models=models)
+
+    @property
+    def gpus(self) -> list[str]:
+        """Return the GPUs among the devices."""
+        return [device for device in self.devices if device.startswith("gpu")]
+
+
+def _two_gpus(asked: Asked, _: Mapping[str, Any]) -> str:
+    return "" if len(asked.gpus) > 1 else "needs two GPUs"
+
+
+def _busy(asked: Asked, params: Mapping[str, Any]) -> str:
+    return _two_gpus(asked, params) if params["device"] in asked.gpus else "needs two GPUs"
+
+
+def _same_model(asked: Asked, params: Mapping[str, Any]) -> str:
+    device = params["device"]
+    alone = reference_gpu(device, asked.devices, asked.models or {}) == device
+    return "needs two GPUs of one model" if alone else ""
+
+
+def _burn_in(asked: Asked, _: Mapping[str, Any]) -> str:
+    return "" if asked.burn_in else "runs with --burn-in=10m"
+
+
+def _scaling(asked: Asked, params: Mapping[str, Any]) -> str:
+    if keras.backend.backend() != "tensorflow":
+        return "it needs tf.distribute, and Keras's backend is another"
+    parts = asked.cpu_replicas or not _two_gpus(asked, params)
+    return "" if parts else "it needs two GPUs (to try it on parts of a CPU: --cpu-replicas=2)"
+
+
+def _workers(asked: Asked, _: Mapping[str, Any]) -> str:
+    return (
+        "" if asked.workers else "this is one machine, started by itself; several: --distribute=multiworker on each"
+    )
+
+
+def _tensorflow(_: Asked, __: Mapping[str, Any]) -> str:
+    return "" if keras.backend.backend() == "tensorflow" else "other backends train on draw_train's images"
+
+
+# By module, or module and function; without an entry a test always applies.
+NEEDS: dict[tuple[str, ...], Callable[[Asked, Mapping[str, Any]], str]] = {
+    ("test_correct", "test_copies_between_gpus"): _two_gpus,
+    ("test_repeatable", "test_busy"): _busy,
+    ("test_repeatable", "test_gpu_bitwise_parity"): _same_model,
+    ("test_burn_in",): _burn_in,
+    ("test_scaling",): _scaling,
+    ("test_workers",): _workers,
+    ("test_input_pipeline", "test_training_batch"): _tensorflow,
+}
+
+
+def why_not(module: str, function: str, params: Mapping[str, Any], asked: Asked) -> str:
+    """Return why a test of a module doesn't apply to this machine or these options; empty if it does."""
+    needs = NEEDS.get((module, function)) or NEEDS.get((module,))
+    return needs(asked, params) if needs else ""
+
+
+def arguments_of(function: Callable[..., Any]) -> list[str]:
+    """Return those arguments of a test that the plan gives it, in the order of its id."""
+    names = inspect.signature(function).parameters
+    return [name for name in ARGUMENTS if name in names]
+
+
+def plan(asked: Asked, modules: Sequence[ModuleType] | None = None) -> list[Planned]:
+    """Return every check and case of every device at this level, in the order in which they run."""
+    found = [] if modules is None else list(modules)
+    if modules is None:
+        found = [importlib.import_module(f"benchmarks.{path.stem}") for path in sorted(FOLDER.glob("test_*.py"))]
+    stems = [f"test_{name}" for name in ORDER]
+    place = {stem: number for number, stem in enumerate(stems)}
+    found.sort(key=lambda module: place.get(_stem(module), len(ORDER)))
+    return [planned for module in found for planned in _of_module(module, asked)]
+
+
+def _of_module(module: ModuleType, asked: Asked) -> Iterator[Planned]:
+    stem = _stem(module)
+    group = GROUPS.get(stem.removeprefix("test_"), "fast")
+    for name, function in vars(module).items():
+        if not name.startswith("test_") or not inspect.isfunction(function):
+            continue
+        for params in grid(arguments_of(function), asked.devices, module, full=asked.full):
+            skipped = asked.level == "quick" and not in_quick_level(name, params)
+            if not skipped and not why_not(stem, name, params, asked):
+                test_id = f"[{case_id(params)}]" if params else ""
+                yield Planned(f"{stem}.py::{name}{test_id}", group, str(params.get("device", "")))
+
+
+def _stem(module: ModuleType) -> str:
+    return module.__name__.rpartition(".")[2]

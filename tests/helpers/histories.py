@@ -1,0 +1,171 @@
+"""Small runs of pytest under the verification's own plugins: tests that end as they are told, and what is left of it."""
+
+import contextlib
+import io
+import json
+import os
+import re
+import signal
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pytest
+
+import conftest
+from alexnet_repro.verify.finding import Finding
+from alexnet_repro.verify.verdict import Planned
+from benchmarks import session as module
+
+PASSED = Finding("driver", "PASS", "is new enough")
+GROUPS = ("correct", "repeatable", "fast", "reference")
+
+
+def found(status):
+    """Report a finding of this status, as a test does by itself."""
+
+    def end(session, group):
+        session.report_findings(group, Finding("any", status, f"it is {status}", device="cpu:0"))
+
+    return end
+
+
+def raised(error):
+    """Report that all is well, then raise."""
+
+    def end(session, group):
+        session.keeper.report(group, Finding("any", "PASS", "it is well so far", device="cpu:0"))
+        raise error
+
+    return end
+
+
+def killed(number):
+    """Send this process a signal, as a batch system does, and wait for it."""
+
+    def end(_session, _group):
+        os.kill(os.getpid(), number)
+        for _ in range(1000):
+            pass
+
+    return end
+
+
+ENDINGS = {
+    "pass": found("PASS"),
+    "inconclusive": found("INCONCLUSIVE"),
+    "fail": found("FAIL"),
+    "nothing": lambda _session, _group: None,
+    "skip": lambda _session, _group: pytest.skip("somebody's plugin"),
+    "xfail": lambda _session, _group: pytest.xfail("somebody's mark"),
+    "error": raised(RuntimeError("CUDA_ERROR_ILLEGAL_ADDRESS: an illegal memory access was encountered")),
+    "exit": raised(SystemExit(0)),
+    "pytest.exit": lambda _session, _group: pytest.exit("somebody's plugin", returncode=0),
+    "Ctrl-C": raised(KeyboardInterrupt()),
+    "SIGTERM": killed(signal.SIGTERM),
+    "SIGHUP": killed(signal.SIGHUP),
+}
+# Faults of the run itself, by what raises: fixtures, files, hooks.
+FAULTS = ("set-up", "tear-down", "collection", "hook")
+
+
+@dataclass
+class Outcome:
+    """What a run left."""
+
+    status: int
+    folder: Path
+    printed: str
+    results: dict = field(default_factory=dict)
+
+    def __post_init__(self):
+        self.results = json.loads((self.folder / "results.json").read_text())
+
+    @property
+    def junit(self):
+        """The test cases of JUnit's file: by name, `passed`, `skipped` or `failed`."""
+        cases = ET.parse(self.folder / "junit.xml").iter("testcase")
+        return {case.get("name"): ending(case) for case in cases}
+
+    @property
+    def on_the_page(self):
+        """The verdict on the page."""
+        return re.search(r"<h1>. (\w+)</h1>", (self.folder / "report.html").read_text())[1]
+
+
+def ending(case):
+    """Return how a test case ended."""
+    tags = {child.tag for child in case}
+    return "failed" if tags & {"failure", "error"} else "skipped" if "skipped" in tags else "passed"
+
+
+class Stopped(module.VerificationSession):
+    """The verification's plugin, of a machine that the doctor found well and a plan of one check of each group."""
+
+    planned = ()
+
+    def pytest_sessionstart(self):
+        for folder in self._folders:
+            module.claim(folder)
+        self._ending.enter_context(module.ended_by_signals())
+        self.record.add("doctor", PASSED)
+        self.record.plan = [Planned(name, group, "cpu:0") for name, group in self.planned]
+
+
+def run(folder, endings, *options, fault=None):
+    """Run a test with each of these endings, in turns of each group, and return what it left in `folder`/report.
+
+    `fault` is one of `FAULTS`, which lies beside the tests.
+    """
+    folder.mkdir()
+    tests = [(f"test_{place}", GROUPS[place % 4], name) for place, name in enumerate(endings)]
+    stem = f"test_history_{abs(hash(folder))}"
+    lines = ["import pytest", "from tests.helpers import histories", ""]
+    for name, group, end in tests:
+        lines += [f"def {name}(verification):", f"    histories.ENDINGS[{end!r}](verification, {group!r})"]
+    (folder / f"{stem}.py").write_text("\n".join(lines))
+    if fault == "collection":
+        (folder / f"{stem}_2.py").write_text("import a_module_that_is_not_there")
+    Stopped.planned = [(f"{stem}.py::{name}", group) for name, group, _ in tests]
+    sessions = []
+
+    class Plugin:
+        @staticmethod
+        def pytest_addoption(parser):
+            conftest.pytest_addoption(parser)
+
+        @staticmethod
+        @pytest.hookimpl(tryfirst=True)
+        def pytest_configure(config):
+            sessions.append(Stopped(config))
+            config.pluginmanager.register(sessions[0], module.NAME)
+            config.pluginmanager.register(sessions[0].keeper, "plan")
+
+        @pytest.fixture
+        def verification(self):
+            if fault == "set-up":
+                raise OSError("no set-up")
+            yield sessions[0]
+            if fault == "tear-down":
+                raise OSError("no tear-down")
+
+        @staticmethod
+        def pytest_runtest_logfinish(nodeid):
+            if fault == "hook" and nodeid.endswith("test_0"):
+                raise OSError("a plugin's own error")
+
+    off = [f"-pno:{name}" for name in ("cacheprovider", "faulthandler", "unraisableexception")]
+    where = ["-c", os.devnull, f"--rootdir={folder}", f"--report={folder / 'report'}", *map(str, folder.glob("*.py"))]
+    arguments = [*off, "-q", "-s", "--tb=native", *where, *options]
+    old, module.FOLDER = module.FOLDER, folder
+    out = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
+            status = int(pytest.main(arguments, plugins=[Plugin()]))
+    finally:
+        module.FOLDER = old
+        for name in [name for name in sys.modules if name.startswith("test_history_")]:
+            del sys.modules[name]
+    return Outcome(status, folder / "report", out.getvalue())
+
