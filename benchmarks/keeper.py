@@ -29,6 +29,7 @@ class PlanKeeper:
         self._findings: dict[str, list[tuple[str, Finding]]] = {}  # by name in the plan
         self._earlier: dict[str, list[tuple[str, Finding]]] = {}  # of a test that is run again
         self._skipped: dict[str, str] = {}
+        self._uncollected = False  # whether a file could not be collected
         self._raised = ""  # the test whose failure `report` has just recorded
 
     def report(self, group: str, *findings: Finding) -> None:
@@ -50,7 +51,8 @@ class PlanKeeper:
         for each in self.record.plan:
             if each.name not in running:
                 left_out = each.device and each.device not in chosen
-                self._not_asked(each, "not chosen by --device" if left_out else "deselected, or not named")
+                why = "not collected" if self._uncollected else "deselected, or not named"
+                self._not_asked(each, "not chosen by --device" if left_out else why)
         self.record.write()
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -104,6 +106,7 @@ class PlanKeeper:
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         """A file that can't be collected is a FAIL."""
         if report.failed:
+            self._uncollected = True
             self._crashed(None, f"{report.nodeid or 'a file'} can't be collected", last_line(report), "")
 
     def pytest_internalerror(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:

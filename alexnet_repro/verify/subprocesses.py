@@ -1,62 +1,85 @@
-"""Functions run in a child process with a deadline, so that a hang or a crash is a result too."""
+"""Functions run in a child process with a deadline, so that a hang or a crash is a result too.
+
+A child answers on a pipe of its own, and each answer says what it answers: what prints, closes or redirects the child's
+stdout, as a library or a `sitecustomize` may, can neither move an answer nor pass for one. It imports the very files
+that this process imports.
+"""
 
 import contextlib
+import fcntl
 import importlib
 import json
 import os
-import queue
+import secrets
 import signal
 import subprocess
 import sys
 import tempfile
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from multiprocessing.connection import Connection, Pipe, wait
 from pathlib import Path
 from typing import IO, Any
 
-PACKAGE_FOLDER = str(Path(__file__).resolve().parents[2])
+# The first code in a child. It imports nothing that a file could shadow before the folders are the parent's, and leaves
+# import hooks before them.
+START = """\
+import sys
+from _frozen_importlib_external import PathFinder
+folder_of = {{name: folder for folder, names in {folders!a}.items() for name in names}}
+class ParentsFiles:
+    def find_spec(name, path=None, target=None):
+        return PathFinder.find_spec(name, [folder_of[name]]) if name in folder_of else None
+sys.path[:] = {path!a}
+sys.meta_path.insert(sys.meta_path.index(PathFinder), ParentsFiles)
+from {module} import give_answers
+give_answers(*{arguments!a})
+"""
 
 
 class NoAnswerError(Exception):
-    """The child gave no answer in time, or ended by a signal or with an error; `log` is its stderr."""
+    """The child gave no answer in time, or a wrong one, or ended by a signal or with an error; `log` is its output."""
 
     def __init__(self, reason: str, log: str) -> None:
-        """Keep the reason and the child's stderr."""
+        """Keep the reason and what the child wrote to stdout and stderr."""
         super().__init__(reason)
         self.log = log
 
 
 def answers(
     module: str, arguments: Sequence[str], deadline: float, environ: Mapping[str, str] | None = None
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[tuple[str, dict[str, Any]]]:
     """Run a module's `main(*arguments)` in a new Python, with these environment variables changed.
 
-    What it yields, as JSON has it, is yielded as it comes, with the child's stderr so far as `log`.
+    `main` yields pairs of what is answered and the answer, a dictionary. They are yielded as they come, as JSON has
+    them, each answer with the end of the child's stdout and stderr so far as `log`.
 
     Raises:
-        NoAnswerError: no answer within `deadline` seconds, or the child's exit status is not 0.
+        NoAnswerError: no answer within `deadline` seconds, it can't be read, or the child's exit status is not 0.
     """
-    changed = {"PYTHONPATH": os.pathsep.join(filter(None, (PACKAGE_FOLDER, os.environ.get("PYTHONPATH"))))}
-    with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(  # noqa: S603 - our own modules; never fork, TensorFlow doesn't survive it
-            [sys.executable, "-u", "-m", __name__, module, *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            encoding="utf-8",
-            errors="replace",
-            env={**os.environ, **changed, **(environ or {})},
-            start_new_session=True,
-        )
-        lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-        threading.Thread(target=_read_lines, args=(process.stdout, lines.put), daemon=True).start()
+    sender = secrets.token_hex(8)
+    channel, childs_end = Pipe(duplex=False)
+    with channel, tempfile.TemporaryFile() as log:
+        # Not a number that is to be stdin's, stdout's or stderr's: those may be closed here.
+        with childs_end, Connection(fcntl.fcntl(childs_end, fcntl.F_DUPFD_CLOEXEC, 3), readable=False) as passed:
+            process = subprocess.Popen(  # noqa: S603 - our own modules; never fork, TensorFlow doesn't survive it
+                [*_python(), "-c", _start([passed.fileno(), sender, module, *arguments])],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=[passed.fileno()],
+                env={**os.environ, **(environ or {})},
+                start_new_session=True,
+            )
         try:
-            while (line := lines.get(timeout=deadline)) is not None:
-                with contextlib.suppress(ValueError):  # a library's output
-                    yield {**json.loads(line), "log": _tail(log)}
+            for line in _lines(channel, process, deadline):
+                name, answer = _read(line, sender)
+                yield name, {**answer, "log": _tail(log)}
             status = process.wait(deadline)
-        except (queue.Empty, subprocess.TimeoutExpired):
+        except subprocess.TimeoutExpired:
             raise NoAnswerError(f"no answer within {deadline:g} s", _tail(log)) from None
+        except ValueError as error:
+            raise NoAnswerError(str(error), _tail(log)) from None
         finally:
             _end(process)
         if status:
@@ -73,28 +96,88 @@ def answer_each(
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield the child's answer for each name, in their order; a name that kills the child has an `error`.
 
-    The child gives one answer per name, and may stop early: another one continues with the names left.
+    The child gives one answer per name, in their order, and may stop early: another one continues with the names left.
+    An answer to anything else is the error of the name whose turn it was.
     """
     left = list(names)
     while left:
         before, failed, log = len(left), "", ""
         try:
-            for answer in answers(module, [*arguments, *left], deadline, environ):
+            for name, answer in answers(module, [*arguments, *left], deadline, environ):
+                if name != left[0]:
+                    failed, log = f"it answered {name!r} where {left[0]!r} was due", answer["log"]
+                    break
                 yield left.pop(0), answer
                 if not left:
                     return
-            failed = "it ended without an answer" if len(left) == before else ""
+            else:
+                failed = "it ended without an answer" if len(left) == before else ""
         except NoAnswerError as error:
             failed, log = str(error), error.log
         if failed:
             yield left.pop(0), {"error": failed, "log": log}
 
 
-def _read_lines(stream: IO[str], put: Callable[[str | None], None]) -> None:
-    with stream:
-        for line in stream:
-            put(line)
-    put(None)
+def give_answers(channel: int, sender: str, module: str, *arguments: str) -> None:
+    """Write, in the child, what a module's `main` yields to the descriptor `channel`, which no grandchild inherits."""
+    os.set_inheritable(channel, False)
+    with open(channel, "w", encoding="utf-8") as stream:
+        for name, answer in importlib.import_module(module).main(*arguments):
+            print(json.dumps({"sender": sender, "answers": name, "answer": answer}), file=stream, flush=True)
+
+
+def _python() -> list[str]:
+    """Return the command of a Python with this one's options, which prints without delay.
+
+    By `-P` not even Python itself imports from the working folder before `START` has run.
+    """
+    options = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # noqa: SLF001 - as multiprocessing
+    return [sys.executable, *options, "-P", "-u"]
+
+
+def _start(arguments: Sequence[str | int]) -> str:
+    """Return `START` with the arguments of `give_answers`, `sys.path`, and the folders of the modules of this process.
+
+    Those aren't always what `sys.path` says now: pytest has imported a hundred modules before it adds `pythonpath`.
+    """
+    folders: dict[str, list[str]] = {}
+    for name, module in list(sys.modules.items()):
+        spec: Any = getattr(module, "__spec__", None)
+        if "." not in name and getattr(spec, "has_location", False):
+            file = Path(str(spec.origin))
+            folder = file.parent if spec.submodule_search_locations is None else file.parent.parent
+            folders.setdefault(str(folder), []).append(name)
+    strings = [folder for folder in sys.path if isinstance(folder, str)]  # Python ignores what is none
+    return START.format(path=strings, folders=folders, module=__name__, arguments=arguments)
+
+
+def _lines(channel: "Connection[Any, Any]", process: "subprocess.Popen[bytes]", deadline: float) -> Iterator[bytes]:
+    """Yield each line that is written within `deadline` seconds, until the child ends or closes the channel."""
+    end, rest = time.monotonic() + deadline, b""
+    while True:
+        ended = process.poll() is not None  # a grandchild may keep the channel open
+        left = max(0.0, end - time.monotonic())
+        if wait([channel], 0 if ended else min(0.5, left)):
+            if not (read := os.read(channel.fileno(), 65_536)):
+                break
+            *lines, rest = (rest + read).split(b"\n")
+            for line in lines:
+                yield line
+                end = time.monotonic() + deadline
+        elif ended:
+            break
+        if not ended and time.monotonic() >= end:
+            raise subprocess.TimeoutExpired(process.args, deadline)
+    if rest and process.wait(deadline) == 0:  # or how it died says more
+        yield rest
+
+
+def _read(line: bytes, sender: str) -> tuple[str, dict[str, Any]]:
+    with contextlib.suppress(ValueError):
+        match json.loads(line):
+            case {"sender": str(whose), "answers": str(name), "answer": dict(answer)} if whose == sender:
+                return name, answer
+    raise ValueError(f"its answer can't be read: {line[:200].decode(errors='replace')}")
 
 
 def _tail(log: IO[bytes]) -> str:
@@ -102,14 +185,9 @@ def _tail(log: IO[bytes]) -> str:
     return os.pread(log.fileno(), 65_536, max(0, size - 65_536)).decode(errors="replace")
 
 
-def _end(process: "subprocess.Popen[str]") -> None:
+def _end(process: "subprocess.Popen[bytes]") -> None:
     with contextlib.suppress(ProcessLookupError):
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
     with contextlib.suppress(subprocess.TimeoutExpired):  # stuck in the driver, where no signal reaches it
         process.wait(5)
-
-
-if __name__ == "__main__":  # in the child
-    for answer in importlib.import_module(sys.argv[1]).main(*sys.argv[2:]):
-        print(json.dumps(answer), flush=True)

@@ -58,12 +58,12 @@ def answers_to(
     and `fault`, the gradients' own last.
     """
     try:
-        for answer in answers(__name__, [json.dumps(asdict(request))], deadline, environ):
+        for name, answer in answers(__name__, [json.dumps(asdict(request))], deadline, environ):
             log = error_lines(answer.pop("log"))
-            if "status" in answer:
+            if name == "crash":
                 found = Finding(**answer)
                 yield dataclasses.replace(found, evidence="; ".join(filter(None, (found.evidence, log))))
-            elif answer:
+            else:
                 yield answer
     except NoAnswerError as error:
         yield crashed(request.kind, str(error), error.log)
@@ -221,7 +221,7 @@ def _time_all_reduce(strategy: Any, shapes: Sequence[tuple[int, ...]]) -> dict[s
     return {"bytes": size, "tensors": len(shapes), "devices": replicas, "seconds": seconds, "fault": wrong}
 
 
-def main(text: str) -> Iterator[dict[str, Any]]:
+def main(text: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield the answers in the child; an error is a finding."""
     import keras
 
@@ -233,6 +233,7 @@ def main(text: str) -> Iterator[dict[str, Any]]:
     keras.utils.set_random_seed(0)
     try:
         with numerics(request.precision):
-            yield from (_time_steps if request.kind == "steps" else _time_all_reduces)(request)
+            for answer in (_time_steps if request.kind == "steps" else _time_all_reduces)(request):
+                yield request.kind, answer
     except Exception as error:  # noqa: BLE001 - it is the answer
-        yield asdict(crashed(request.kind, error))
+        yield "crash", asdict(crashed(request.kind, error))

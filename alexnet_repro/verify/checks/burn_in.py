@@ -41,9 +41,9 @@ def burn_in(
         environ[JAX_MEMORY[0]] = ".95"
     finding = crashed("burn-in", "it ended without an answer")
     try:
-        for answer in answers(__name__, [options], PROGRESS_SECONDS + deadline, environ):
+        for name, answer in answers(__name__, [options], PROGRESS_SECONDS + deadline, environ):
             answer.pop("log")
-            if "line" in answer:
+            if name == "progress":
                 say(f"{config.device} burn-in {answer['line']}")
             else:
                 finding = Finding(**answer)
@@ -86,13 +86,13 @@ def soak(
                 return
 
 
-def main(options: str) -> Iterator[dict[str, Any]]:
+def main(options: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield, in the child, a line per minute, then the finding."""
     enable_memory_growth()
     enable_determinism()
     given = json.loads(options)
     try:
         for progress in soak(CheckConfig(**given["config"]), tuple(given["precisions"]), given["seconds"]):
-            yield {"line": progress} if isinstance(progress, str) else asdict(progress)
+            yield ("progress", {"line": progress}) if isinstance(progress, str) else ("finding", asdict(progress))
     except Exception as error:  # noqa: BLE001 - it is the finding
-        yield asdict(crashed("burn-in", error))
+        yield "finding", asdict(crashed("burn-in", error))

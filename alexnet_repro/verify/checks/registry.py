@@ -97,7 +97,7 @@ def run_check(check: CheckId, config: CheckConfig) -> Finding:
 
 
 def crashed(check: str, error: Exception | str, log: str = "") -> Finding:
-    """Return the finding of a check that crashed or timed out; `log` is what its process wrote to stderr."""
+    """Return the finding of a check that crashed or timed out; `log` is what its process wrote to stdout and stderr."""
     evidence = error if isinstance(error, str) else f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
     evidence = "; ".join(filter(None, (evidence, error_lines(log))))
     if isinstance(error, Exception) and memory.is_out_of_memory(error):

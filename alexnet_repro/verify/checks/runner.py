@@ -123,10 +123,10 @@ def run_in_child(
     for name, answer in answer_each(__name__, [options], [str(check) for check in checks], deadline, environ):
         check, log = CheckId.parse(name), answer.pop("log", "")
         finding = Finding(**answer) if "status" in answer else crashed(check.check, answer["error"], log)
-        yield replace(finding, device=config.device, precision=check.precision)
+        yield replace(finding, check=check.check, device=config.device, precision=check.precision)
 
 
-def main(options: str, *names: str) -> Iterator[dict[str, Any]]:
+def main(options: str, *names: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """Run the checks in the child, and yield their findings; stop after a crash, since a CUDA error sticks."""
     enable_memory_growth()
     given = json.loads(options)
@@ -134,6 +134,6 @@ def main(options: str, *names: str) -> Iterator[dict[str, Any]]:
         enable_determinism()
     for name in names:
         finding = run_check(CheckId.parse(name), CheckConfig(**given["config"]))
-        yield asdict(finding)
+        yield name, asdict(finding)
         if finding.kind == "crash":
             return

@@ -47,7 +47,7 @@ def error_lines(log: str) -> str:
     return " | ".join(line.strip()[:200] for line in list(dict.fromkeys(lines))[-3:])
 
 
-def main(device: str, *checks: str) -> Iterator[dict[str, Any]]:
+def main(device: str, *checks: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """Run the checks in the child, and yield their results; stop after one that failed, since a CUDA error sticks."""
     for check in checks:
         start = time.monotonic()
@@ -55,7 +55,7 @@ def main(device: str, *checks: str) -> Iterator[dict[str, Any]]:
             data, error = PROBES[check](device), None
         except Exception as failed:  # noqa: BLE001 - whatever it is, it is the result
             data, error = {}, f"{type(failed).__name__}: {str(failed)[:500]}"
-        yield {"error": error, "seconds": round(time.monotonic() - start, 3), "data": data}
+        yield check, {"error": error, "seconds": round(time.monotonic() - start, 3), "data": data}
         if error:
             return
 

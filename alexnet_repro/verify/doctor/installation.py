@@ -154,12 +154,12 @@ def find(name: str, wheel: str, tensorflow_folder: Path) -> Path:
     return next((folder / name for folder in folders if (folder / name).is_file()), Path(name))
 
 
-def main(*paths: str) -> Iterator[dict[str, str | None]]:
+def main(*paths: str) -> Iterator[tuple[str, dict[str, str | None]]]:
     """Load each library, in the child, and yield its error."""
     for path in paths:
         try:
             ctypes.CDLL(path, mode=ctypes.RTLD_GLOBAL)
         except OSError as error:
-            yield {"error": str(error)}
+            yield path, {"error": str(error)}
         else:
-            yield {"error": None}
+            yield path, {"error": None}

@@ -74,11 +74,14 @@ def read_nvidia(device_files: Sequence[str], deadline: float) -> Nvidia:
     closed: dict[str, str] = {}
     gpus: list[Gpu] = []
     try:
-        for answer in answers(__name__, device_files, deadline):
-            closed |= answer.get("closed", {})
-            driver |= answer.get("driver", {})
-            if "gpu" in answer:
-                gpus.append(Gpu(**_tuples(answer["gpu"])))
+        for name, answer in answers(__name__, device_files, deadline):
+            del answer["log"]
+            if name == "driver":
+                driver |= answer
+            elif name == "gpu":
+                gpus.append(Gpu(**_tuples(answer)))
+            else:
+                closed[name] = answer["error"]
     except NoAnswerError as error:
         driver["error"] = f"{error}, after {len(gpus)} GPUs"
     return Nvidia(closed=closed, gpus=tuple(gpus), **_tuples(driver))
@@ -101,26 +104,26 @@ def open_nvml() -> Any:
     return pynvml
 
 
-def main(*device_files: str) -> Iterator[dict[str, Any]]:
+def main(*device_files: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield, in the child, the device files that can't be opened, the driver, then each GPU."""
     for path in device_files:
         try:
             os.close(os.open(path, os.O_RDWR))
         except OSError as error:
-            yield {"closed": {path: error.strerror}}
+            yield path, {"error": error.strerror}
     try:
         nvml = open_nvml()
     except Exception as error:  # noqa: BLE001 - NVML's own, whose class may not be there
-        yield {"driver": {"error": "nvidia-ml-py isn't installed" if isinstance(error, ImportError) else str(error)}}
+        yield "driver", {"error": "nvidia-ml-py isn't installed" if isinstance(error, ImportError) else str(error)}
         return
     cuda = nvml.nvmlSystemGetCudaDriverVersion()
-    yield {"driver": {"driver": nvml.nvmlSystemGetDriverVersion(), "cuda": (cuda // 1000, cuda % 1000 // 10)}}
+    yield "driver", {"driver": nvml.nvmlSystemGetDriverVersion(), "cuda": (cuda // 1000, cuda % 1000 // 10)}
     for index in range(nvml.nvmlDeviceGetCount()):
         try:
             gpu = _gpu(nvml, index, nvml.nvmlDeviceGetHandleByIndex(index))
         except nvml.NVMLError as error:  # as "GPU is lost"
             gpu = Gpu(index=index, error=str(error))
-        yield {"gpu": asdict(gpu)}
+        yield "gpu", asdict(gpu)
 
 
 def _gpu(nvml: Any, index: int, handle: Any) -> Gpu:

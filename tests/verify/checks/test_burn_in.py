@@ -1,7 +1,6 @@
 """A burn-in reports progress, runs for as long as given, and ends at the first failure."""
 
 import json
-import os
 from dataclasses import replace
 from itertools import count
 
@@ -12,7 +11,7 @@ from alexnet_repro.verify.checks.burn_in import burn_in, soak
 from alexnet_repro.verify.checks.config import CheckConfig
 from alexnet_repro.verify.finding import Finding
 from alexnet_repro.verify.numerics.replay import StepDigest
-from alexnet_repro.verify.subprocesses import PACKAGE_FOLDER, NoAnswerError
+from alexnet_repro.verify.subprocesses import NoAnswerError
 
 CONFIG = CheckConfig(side=67, steps=2, replays=2)
 BOTH = ("float32", "mixed_bfloat16")
@@ -135,12 +134,12 @@ def test_inconclusive_memory_is_inconclusive(device):
 
 
 def answered(monkeypatch, *lines, error=None):
-    """Have the child print this; return the list of what it was given."""
+    """Have the child answer this; return the list of what it was given."""
     given = []
 
     def answers(_module, arguments, deadline, environ):
         given.append((json.loads(arguments[0]), deadline, environ))
-        yield from ({**each, "log": ""} for each in lines)
+        yield from (("progress" if "line" in each else "finding", {**each, "log": ""}) for each in lines)
         if error:
             raise error
 
@@ -212,8 +211,8 @@ def test_child_answers_lines_then_the_finding(monkeypatch):
         raise ArithmeticError("7 of 9")
 
     monkeypatch.setattr(module, "soak", soaking)
-    line, finding = module.main(options)
-    assert line == {"line": "1 of 1 minutes"}
+    progress, (name, finding) = module.main(options)
+    assert (progress, name) == (("progress", {"line": "1 of 1 minutes"}), "finding")
     assert (finding["check"], finding["status"], finding["evidence"]) == ("burn-in", "FAIL", "ArithmeticError: 7 of 9")
     assert called == ["growth", "determinism"]
 
@@ -222,7 +221,7 @@ def test_child_answers_lines_then_the_finding(monkeypatch):
 def test_this_processor_holds_out(tmp_path):
     """A second's soak of this processor, in a real child, passes."""
     (tmp_path / "sitecustomize.py").write_text(SMALL_HOST)
-    environ = {"CUDA_VISIBLE_DEVICES": "-1", "PYTHONPATH": os.pathsep.join((str(tmp_path), PACKAGE_FOLDER))}
+    environ = {"CUDA_VISIBLE_DEVICES": "-1", "PYTHONPATH": str(tmp_path)}
     found = burn_in(CONFIG, BOTH, 1, print, deadline=180, environ=environ)
     assert (found.check, found.status, found.device) == ("burn-in", "PASS", "cpu:0"), str(found)
     assert found.message.endswith("copies right; 4 MiB filled and read back, 5 patterns")

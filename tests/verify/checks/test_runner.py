@@ -33,7 +33,7 @@ def main(options, *names):
             print("E0000 00:00:1795527018.296294 10993 x.cc:52] failed call to cuInit", file=sys.stderr, flush=True)
             os.kill(os.getpid(), signal.SIGKILL)
         message = f"{given['config']['device']} {given['deterministic']}"
-        yield {"check": name.split()[0], "status": "PASS", "message": message}
+        yield name, {"check": name.split()[0], "status": "PASS", "message": message}
 """
 
 
@@ -220,9 +220,10 @@ def test_child_that_is_killed_is_one_failure(monkeypatch, tmp_path):
     monkeypatch.setattr(
         module, "answer_each", lambda _module, *arguments: subprocesses.answer_each("child_for_test", *arguments)
     )
-    config, environ = replace(CONFIG, device="gpu:3"), {"PYTHONPATH": str(tmp_path)}
+    monkeypatch.syspath_prepend(tmp_path)
+    config = replace(CONFIG, device="gpu:3")
     checks = [SHAPES, IMAGE_LABELS, LAYERS]
-    found = list(run_in_child(config, checks, deterministic=True, deadline=60, environ=environ))
+    found = list(run_in_child(config, checks, deterministic=True, deadline=60))
     assert [(each.check, each.precision, each.device, each.status) for each in found] == [
         ("shapes", "", "gpu:3", "PASS"),
         ("image_labels", "", "gpu:3", "FAIL"),
@@ -247,8 +248,9 @@ def test_child_stops_after_an_error(monkeypatch, deterministic):
     )
     monkeypatch.setitem(registry.ALL_CHECKS, "layers", DeviceCheck(_wrong))
     options = {"deterministic": deterministic, "config": {"device": "gpu:0", "side": 67}}
-    answers = module.main(json.dumps(options), "shapes", "layers tf32", "image_labels")
-    shapes, layers = (Finding(**answer) for answer in answers)
+    answers = dict(module.main(json.dumps(options), "shapes", "layers tf32", "image_labels"))
+    assert list(answers) == ["shapes", "layers tf32"]
+    shapes, layers = (Finding(**answer) for answer in answers.values())
     assert (shapes.check, shapes.message, shapes.device) == ("shapes", "not documented", "gpu:0")
     assert (layers.check, layers.precision, layers.evidence) == ("layers", "tf32", "ArithmeticError: 7 of 9")
     assert called == (["growth", "determinism"] if deterministic else ["growth"])

@@ -25,7 +25,8 @@ def _wrong(_device):
 def test_failed_check_ends_its_process(monkeypatch):
     """After an error, which may stick to a CUDA context, nothing more runs in this process."""
     monkeypatch.setattr(device_probe, "PROBES", {"a": lambda _: {"x": 1}, "b": _wrong, "c": lambda _: {}})
-    a, b = device_probe.main("gpu:0", "a", "b", "c")
+    (first, a), (second, b) = device_probe.main("gpu:0", "a", "b", "c")
+    assert (first, second) == ("a", "b")
     assert (a["error"], a["data"]) == (None, {"x": 1})
     assert b["error"] == "ArithmeticError: 7 of 9 are wrong"
 

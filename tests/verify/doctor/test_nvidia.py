@@ -74,8 +74,8 @@ def driver(monkeypatch):
         }
         for name, answer in {**defaults, **answers}.items():
             monkeypatch.setattr(pynvml, name, answer)
-        printed = [{**json.loads(json.dumps(answer)), "log": ""} for answer in nvidia.main()]
-        monkeypatch.setattr(nvidia, "answers", lambda *_: iter(printed))
+        given = [(name, {**json.loads(json.dumps(answer)), "log": ""}) for name, answer in nvidia.main()]
+        monkeypatch.setattr(nvidia, "answers", lambda *_: iter(given))
         return read_nvidia([], 1)
 
     return ask
