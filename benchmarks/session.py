@@ -28,6 +28,7 @@ from alexnet_repro.verify.report.tables import LEGEND, cost_table, device_table,
 from alexnet_repro.verify.verdict import pytest_exit_status, summary
 from benchmarks.folder import RESULTS, claim, own_name, run_identity
 from benchmarks.keeper import PlanKeeper
+from benchmarks.level import in_quick_level
 from benchmarks.plan import FOLDER, ORDER, Asked, plan, why_not
 from benchmarks.signals import ended_by_signals
 from benchmarks.workers import WorkerGroup
@@ -146,8 +147,8 @@ class VerificationSession:
         device = _parameters(item).get("device", "")
         if device and device not in self.devices:
             return True
-        planned = {each.name for each in self.record.plan}
-        return self.asked.level == "quick" and bool(planned) and _planned_name(item) not in planned
+        name = getattr(item, "originalname", item.name)
+        return self.asked.level == "quick" and not in_quick_level(name, _parameters(item))
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Compare what runs with the plan; among workers, make sure that all run the same tests."""

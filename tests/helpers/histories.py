@@ -103,7 +103,7 @@ def ending(case):
 class Stopped(module.VerificationSession):
     """The verification's plugin, of a machine that the doctor found well and a plan of one check of each group."""
 
-    planned = ()
+    planned, extra = (), ()
 
     def pytest_sessionstart(self):
         for folder in self._folders:
@@ -111,12 +111,13 @@ class Stopped(module.VerificationSession):
         self._ending.enter_context(module.ended_by_signals())
         self.record.add("doctor", PASSED)
         self.record.plan = [Planned(name, group, "cpu:0") for name, group in self.planned]
+        self.record.plan += [Planned(each.name, "fast", each.device) for each in self.extra]
 
 
-def run(folder, endings, *options, fault=None):
+def run(folder, endings, *options, fault=None, extra=()):
     """Run a test with each of these endings, in turns of each group, and return what it left in `folder`/report.
 
-    `fault` is one of `FAULTS`, which lies beside the tests.
+    `fault` is one of `FAULTS`, which lies beside the tests; `extra` is planned, and not there.
     """
     folder.mkdir()
     tests = [(f"test_{place}", GROUPS[place % 4], name) for place, name in enumerate(endings)]
@@ -128,7 +129,7 @@ def run(folder, endings, *options, fault=None):
     if fault == "collection":
         (folder / f"{stem}_2.py").write_text("import a_module_that_is_not_there")
     Stopped.planned = [(f"{stem}.py::{name}", group) for name, group, _ in tests]
-    sessions = []
+    Stopped.extra, sessions = extra, []
 
     class Plugin:
         @staticmethod
@@ -156,7 +157,7 @@ def run(folder, endings, *options, fault=None):
                 raise OSError("a plugin's own error")
 
     off = [f"-pno:{name}" for name in ("cacheprovider", "faulthandler", "unraisableexception")]
-    where = ["-c", os.devnull, f"--rootdir={folder}", f"--report={folder / 'report'}", *map(str, folder.glob("*.py"))]
+    where = ["-c", os.devnull, f"--rootdir={folder}", f"--report={folder / 'report'}", *map(str, sorted(folder.glob("*.py")))]
     arguments = [*off, "-q", "-s", "--tb=native", *where, *options]
     old, module.FOLDER = module.FOLDER, folder
     out = io.StringIO()

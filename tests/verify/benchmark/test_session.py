@@ -63,9 +63,12 @@ def session_of(folder, *, plugins=("benchmark",), **options):
     config = SimpleNamespace(
         option=SimpleNamespace(collectonly=False, xmlpath=None),
         getoption=lambda name, default=None: options.get(name, default),
-        get_terminal_writer=lambda: SimpleNamespace(line=None),
+        get_terminal_writer=lambda: SimpleNamespace(line=lambda _: None),
         pluginmanager=SimpleNamespace(has_plugin=plugins.__contains__),
         rootpath=folder,
+        invocation_params=SimpleNamespace(args=()),
+        hook=SimpleNamespace(pytest_deselected=lambda **_: None),
+        stash={},
     )
     return module.VerificationSession(config)
 
@@ -90,6 +93,7 @@ def test_doctor_comes_before_a_gpu_is_used(monkeypatch, tmp_path, backend):
     monkeypatch.setattr(module, "usable_devices", lambda: ("cpu:0", "gpu:0"))
     session = session_of(tmp_path, device=["gpu:0"], require_gpu=True)
     session.pytest_sessionstart()
+    session.pytest_unconfigure()
     assert calls == ["the doctor", "memory growth", (here, ["gpu:0"], ("cpu:0", "gpu:0"))]
     assert session.record.findings["doctor"] == [well]
     assert (session.machine, session.not_ready) == (here, "that was all")
@@ -114,15 +118,18 @@ def test_machine_that_isnt_ready(monkeypatch, tmp_path):
     ended = SimpleNamespace(shouldfail=False, shouldstop=False)
     session.pytest_sessionfinish(ended, pytest.ExitCode.TESTS_FAILED)
     record = json.loads((tmp_path / "results.json").read_text())
-    assert (record["complete"], record["verdict"]) == (False, "FAIL")
+    assert (record["complete"], record["verdict"], record["run"]["ended"]) == (False, "FAIL", "fix the machine first")
+    assert {(each["state"], each["why"]) for each in record["plan"]} == {("not asked", "fix the machine first")}
+    assert (tmp_path / "report.html").exists()
+    session.pytest_unconfigure()
     assert [each["check"] for each in record["findings"]["doctor"]] == ["driver"]
 
 
 def test_tests_run_before_benchmarks(tmp_path):
     """Order: tests as they come, then correctness, determinism, performance; a test's own name decides nothing."""
     names = ("test_forward", "test_overhead", "test_correct", "test_burn_in", "test_repeatable")
-    items = [SimpleNamespace(path=module.FOLDER / f"{name}.py") for name in names]
-    items += [SimpleNamespace(path=ROOT / "tests" / f"{name}.py") for name in ("test_zeros", "test_correct")]
+    items = [SimpleNamespace(path=module.FOLDER / f"{name}.py", name=name) for name in names]
+    items += [SimpleNamespace(path=ROOT / "tests" / f"{name}.py", name=name) for name in ("test_zeros", "test_correct")]
     session_of(tmp_path).pytest_collection_modifyitems(items)
     assert [each.path.relative_to(ROOT).with_suffix("").as_posix() for each in items] == [
         "tests/test_zeros",
@@ -285,4 +292,4 @@ def test_absence_of_gpus_is_reported(tmp_path, devices, absent):
     list(session.pytest_terminal_summary(SimpleNamespace(section=lines.append, write_line=lines.append)))
     assert ("GPU: not run; this machine has none, or none was selected" in lines) is absent
     assert lines[:2] == ["an overhead", "verdict"]
-    assert "correct     PASS          1 of 1 checks passed" in lines
+    assert "correct     PASS          1 of 1 passed" in lines

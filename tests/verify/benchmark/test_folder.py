@@ -1,0 +1,83 @@
+"""The folder of a run: its own, and what becomes of an earlier run's files."""
+
+import json
+import os
+import re
+import socket
+
+import pytest
+
+from benchmarks.folder import claim, own_name, run_identity
+from tests.helpers.paths import ROOT
+
+RUNNING = {"host": socket.gethostname(), "pid": os.getppid(), "started": "2026-11-24T10:15:00+00:00"}
+
+
+def left(folder, complete, **run):
+    """Leave the files of an earlier run."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "results.json").write_text(json.dumps({"complete": complete, "run": {**RUNNING, **run}}))
+    for name in ("junit.xml", "report.html", "throughput-cpu-0.svg"):
+        (folder / name).write_text("earlier")
+
+
+def test_own_name(monkeypatch):
+    """By default it has day, time, host and process in its name: no two runs have the same."""
+    monkeypatch.setattr(socket, "gethostname", lambda: "node 1/a")
+    assert own_name("2026-11-24T10:15:00+00:00") == f"2026-11-24T10-15-00-node-1-a-{os.getpid()}"
+
+
+def test_identity():
+    """It says who, where, since when, which version and revision, and the command as it was typed."""
+    found = run_identity(ROOT, ["benchmarks", "-k", "shapes or layers"])
+    assert (found["host"], found["pid"]) == (socket.gethostname(), os.getpid())
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", found["started"])
+    assert found["version"] == "0.1.0"
+    assert re.fullmatch(r"[0-9a-f]{7,12}(-dirty)?|", found["revision"])
+    assert found["command"] == "pytest benchmarks -k 'shapes or layers'"
+
+
+def test_new_folder(tmp_path):
+    """A folder that isn't there is made, and is taken from then on."""
+    claim(tmp_path / "a/b")
+    assert [path.name for path in (tmp_path / "a/b").iterdir()] == ["results.json"]
+
+
+@pytest.mark.parametrize(
+    ("complete", "run"),
+    [
+        pytest.param(True, {}, id="earlier=complete"),
+        pytest.param(False, {"ended": "interrupted by SIGTERM"}, id="earlier=interrupted"),
+        pytest.param(False, {"pid": 4_194_305}, id="earlier=killed"),  # above Linux's largest
+        pytest.param(True, {"host": "another"}, id="earlier=another host's"),
+    ],
+)
+def test_earlier_run_is_moved_aside(tmp_path, complete, run):
+    """An earlier run's files are kept together in a folder of their own; other files stay."""
+    left(tmp_path, complete, **run)
+    (tmp_path / "mine.txt").write_text("mine")
+    claim(tmp_path)
+    (earlier,) = tmp_path.glob("earlier-*")
+    names = ["junit.xml", "report.html", "results.json", "throughput-cpu-0.svg"]
+    assert sorted(path.name for path in earlier.iterdir()) == names
+    assert json.loads((earlier / "results.json").read_text())["complete"] is complete
+    assert {path.name for path in tmp_path.iterdir()} == {earlier.name, "mine.txt", "results.json"}
+
+
+@pytest.mark.parametrize("run", [pytest.param({}, id="host=here"), pytest.param({"host": "node9"}, id="host=another")])
+def test_running_one_is_not_disturbed(tmp_path, run):
+    """Another run that is under way keeps its folder; the message names it, and the option."""
+    left(tmp_path, False, **run)
+    name = run.get("host", socket.gethostname())
+    with pytest.raises(FileExistsError, match=rf"another run, of {name}, process .* name another folder: --report=DIR"):
+        claim(tmp_path)
+    assert (tmp_path / "junit.xml").read_text() == "earlier"
+
+
+@pytest.mark.parametrize("content", [pytest.param("", id="content=empty"), pytest.param("[1]", id="content=foreign")])
+def test_what_isnt_a_result_is_moved_aside(tmp_path, content):
+    """A file of that name which isn't ours is kept, too."""
+    (tmp_path / "results.json").write_text(content)
+    claim(tmp_path)
+    (kept,) = tmp_path.glob("earlier-*/results.json")
+    assert kept.read_text() == content

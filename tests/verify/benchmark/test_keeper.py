@@ -1,0 +1,79 @@
+"""Tests that are run again: a failure stays one, and is counted once."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from alexnet_repro.verify.finding import Finding
+from alexnet_repro.verify.report.run_record import RunRecord
+from alexnet_repro.verify.verdict import Planned
+from benchmarks.keeper import PlanKeeper
+
+NODE = "benchmarks/test_forward.py::test_forward[device=cpu:0]"
+NAME = NODE.removeprefix("benchmarks/")
+ITEM = SimpleNamespace(nodeid=NODE, location=("benchmarks/test_forward.py", 0, "test_forward"))
+FAULTY = Finding("valid", "FAIL", "the output is off", device="cpu:0")
+WELL = Finding("valid", "PASS", "as it should be", device="cpu:0")
+
+
+@pytest.fixture
+def keeper(tmp_path):
+    """The keeper of a plan of one case."""
+    keeper = PlanKeeper(RunRecord(tmp_path / "results.json", plan=[Planned(NAME, "fast", "cpu:0")]))
+    keeper.collected([ITEM], ["cpu:0"], {NODE: NAME})
+    return keeper
+
+
+def report(outcome, **fields):
+    """Return what pytest reports of a test's call."""
+    longrepr = SimpleNamespace(reprcrash=SimpleNamespace(message="RuntimeError: lost"))
+    return SimpleNamespace(
+        nodeid=NODE, outcome=outcome, when="call", failed=outcome == "failed", skipped=False, longrepr=longrepr, **fields
+    )  # fmt: skip
+
+
+def history(keeper, *attempts):
+    """Run the test with these findings, one attempt after the other, as pytest-rerunfailures does."""
+    protocol = keeper.pytest_runtest_protocol(ITEM)
+    next(protocol)
+    for number, found in enumerate(attempts, 1):
+        keeper.pytest_runtest_setup(ITEM)
+        again = number < len(attempts)
+        if found is None:
+            keeper.pytest_runtest_logreport(report("rerun" if again else "failed"))
+            continue
+        keeper.report("fast", found)
+        if found.status == "FAIL":
+            with pytest.raises(pytest.fail.Exception):
+                keeper.fail(str(found))
+            keeper.pytest_runtest_logreport(report("rerun" if again else "failed"))
+    with pytest.raises(StopIteration):
+        protocol.send(True)
+    return [(each.status, each.message) for each in keeper.record.findings["fast"]]
+
+
+@pytest.mark.parametrize(
+    ("attempts", "expected", "state"),
+    [
+        pytest.param([WELL], [("PASS", "as it should be")], ("answered", "PASS"), id="attempts=one"),
+        pytest.param(
+            [FAULTY, WELL],
+            [("FAIL", "failed once, then passed: the output is off")],
+            ("answered", "FAIL"),
+            id="attempts=wrong once",
+        ),
+        pytest.param([FAULTY, FAULTY], [("FAIL", "the output is off")], ("answered", "FAIL"), id="attempts=wrong twice"),
+        pytest.param(
+            [None, WELL],
+            [("FAIL", f"failed once, then passed: {NODE} ended with an error")],
+            ("lost", "FAIL"),
+            id="attempts=exception once",
+        ),
+        pytest.param([None, FAULTY], [("FAIL", "the output is off")], ("answered", "FAIL"), id="attempts=exception then wrong"),
+    ],
+)  # fmt: skip
+def test_rerun_erases_nothing(keeper, attempts, expected, state):
+    """What failed once and then passed is a FAIL that says so; the same failure twice is counted once."""
+    assert history(keeper, *attempts) == expected
+    (planned,) = keeper.record.plan
+    assert (planned.state, planned.status) == state
