@@ -13,6 +13,7 @@ from keras import ops
 import alexnet_repro.data.resize
 import alexnet_repro.training.weights
 from alexnet_repro.backend import precision
+from alexnet_repro.data import loader
 from alexnet_repro.data.loader import DataLoader
 from alexnet_repro.model import LOSSES, Logits
 from alexnet_repro.training import classifier as classifier_module
@@ -190,6 +191,33 @@ def mirrored(drawn):
     return images[:, :, ::-1], labels
 
 
+def class_9_as_0(drawn):
+    """Return images with the label 0 where it should be 9."""
+    images, labels = drawn
+    return images, np.where(labels == 9, 0, labels)
+
+
+def over_256(images):
+    """Return pixels over one more than the largest."""
+    return images.astype(np.float32) / np.float32(256)
+
+
+def rounded_up(axes):
+    """Return the place of the content with the extra row or column of odd padding above or at the left."""
+
+    def place(axis):
+        odd = (len(axis.inside) - axis.inside.sum()) % 2
+        return type(axis)(*(np.roll(each, odd) for each in axis))
+
+    return tuple(map(place, axes))
+
+
+def twice_the_loss(step):
+    """Have a train step double its loss."""
+    once = step._loss
+    step._loss = lambda labels, logits: 2 * once(labels, logits)
+
+
 def a_pixel_down(axes):
     """Return the place of the content one row too low, where rows are padded."""
     rows, columns = axes
@@ -232,6 +260,8 @@ FAULTS = [
     Fault("bias-dropped", "layers", ("conv2d_3 output",), in_weights("conv2d_3/bias", lambda b: 0 * b)),
     Fault("padding-of-convolution", "layers", ("conv2d_1 output",), in_layer("conv2d_1", shifted)),
     Fault("padding-of-resize", "resize", ("resizing 14x28",), after(alexnet_repro.data.resize, "_axes", a_pixel_down)),
+    Fault("padding-rounded-up", "resize", ("resizing 27x32",), after(alexnet_repro.data.resize, "_axes", rounded_up)),
+    Fault("loader-over-256", "resize", ("the loader's batch",), instead(loader, "_unit", over_256)),
     Fault(
         "kernel-transposed", "layers", ("conv2d_2 output",), in_weights("conv2d_2/kernel", lambda w: w.swapaxes(0, 1))
     ),
@@ -262,6 +292,12 @@ FAULTS = [
         lambda patch: patch.setitem(LOSSES, "normalised_sigmoid", LOSSES["softmax"]),
     ),
     Fault(
+        "loss-doubled",
+        "update",
+        ("loss is",),
+        in_train_step(lambda owner: on_call(owner, "__init__", 1, twice_the_loss)),
+    ),
+    Fault(
         "gradient-doubled",
         "update",
         ("2 times as long",),
@@ -288,6 +324,12 @@ FAULTS = [
     Fault("images-unscaled", "update", ("loss is",), instead(classifier_module.Classifier, "pixels", unscaled)),
     Fault("learning-rate", "update", ("10 times as long",), after(Recipe, "build_optimizer", ten_times_the_rate)),
     Fault("labels-shuffled", "image_labels", ("don't match their labels",), after(DataLoader, "draw_train", shuffled)),
+    Fault(
+        "labels-of-one-class",
+        "image_labels",
+        ("of class 9 have other labels",),
+        after(DataLoader, "draw_train", class_9_as_0),
+    ),
     Fault("images-mirrored", "image_labels", ("are mirrored",), after(DataLoader, "draw_train", mirrored)),
     Fault("pipeline-stuck", "pipeline", ("stuck", "0.3 s"), stuck_worker),
     Fault(
