@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+import pytest
 from keras import ops
 
 from alexnet_repro.backend.devices import gpu_names, predictor, synchronize, usable_devices
@@ -19,6 +20,21 @@ def test_waiting_for_the_devices_passes_nothing_on() -> None:
     """`synchronize` can stand before and after any work, with or without results."""
     assert synchronize() is None
     assert synchronize(keras.ops.ones(3)) is None
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="KERAS_BACKEND isn't tensorflow")
+def test_waits_of_tensorflow(monkeypatch):
+    """Each device of the values is waited for, on that device; without values, every device."""
+    import tensorflow as tf
+
+    waits = []
+    monkeypatch.setattr(tf.raw_ops, "SyncDevice", lambda: waits.append(tf.constant(0).device.rpartition("/")[2]))
+    monkeypatch.setattr(tf.test.experimental, "sync_devices", lambda: waits.append("every device"))
+    synchronize()
+    with tf.device("CPU:0"):
+        values = {"a": tf.ones(3), "b": [tf.zeros(2), 1.5]}
+    synchronize(values)
+    assert waits == ["every device", "device:CPU:0"]
 
 
 def test_predictions_are_those_of_predict_on_batch():

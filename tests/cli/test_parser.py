@@ -1,5 +1,6 @@
 """python -m alexnet_repro: help, exit statuses, and the document's outputs."""
 
+import configparser
 import os
 import re
 import shlex
@@ -14,6 +15,8 @@ from alexnet_repro import LOSSES, Recipe, documented
 from alexnet_repro.backend.precision import PRECISIONS
 from alexnet_repro.cli import parser as command_line
 from alexnet_repro.cli.parser import LOSS_NAMES, PRECISION_NAMES, RECIPES, configured_backend
+from alexnet_repro.verify.doctor import doctor
+from tests.helpers.paths import ROOT
 
 
 def _exit_status(arguments):
@@ -186,3 +189,26 @@ def test_backend_that_is_none():
     assert done.stderr.startswith("python -m alexnet_repro: the backend foo can't be imported")
     assert "tensorflow" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ("", {"as_json": False, "deadline": 180, "require_gpu": False}),
+        ("--json --deadline=7 --require-gpu", {"as_json": True, "deadline": 7, "require_gpu": True}),
+    ],
+)
+def test_doctor_options(monkeypatch, options, expected):
+    """The doctor gets the options, and its exit status is the command's."""
+    seen = {}
+    monkeypatch.setattr(doctor, "report", lambda _out, **given: seen.update(given) or 3)
+    assert command_line.main(["doctor", *options.split()]) == 3
+    assert seen == expected
+
+
+@pytest.mark.parametrize("environment", ["verify-gpu", "bench-gpu"])
+def test_gpu_environments_of_tox_require_one(environment):
+    """Where tox verifies or times GPUs, a machine without a usable one fails."""
+    tox = configparser.ConfigParser(interpolation=None)
+    tox.read(ROOT / "tox.ini", encoding="utf-8")
+    assert "--require-gpu" in tox[f"testenv:{environment}"]["commands"].split()

@@ -144,7 +144,7 @@ def reached(monkeypatch):
 
     monkeypatch.setattr(alexnet_repro, "train", train)
     monkeypatch.setattr(alexnet_repro, "synthetic_fashion", lambda **_: synthetic_fashion(1, 1))
-    monkeypatch.setattr(alexnet_repro, "build_alexnet", lambda **_: None)
+    monkeypatch.setattr(alexnet_repro, "build_alexnet", seen.update)
     monkeypatch.setattr("alexnet_repro.training.distributed.strategy.best_train_step", lambda *_: None)
     return seen
 
@@ -171,6 +171,40 @@ def test_defaults(reached, tmp_path):
     assert (reached["recipe"], reached["seed"], reached["policy"]) == (alexnet_repro.Recipe.quick(), 0, "float32")
     assert (reached["validate"], reached["resume"]) == (True, False)
     assert reached["checkpoints"] == alexnet_repro.Checkpoints(tmp_path / "a.checkpoints", every=500, keep=3)
+
+
+@pytest.mark.parametrize(("recipe", "initializer"), [("quick", "he_normal"), ("documented", "glorot_uniform")])
+def test_initial_weights(reached, tmp_path, recipe, initializer):
+    """The model that is trained begins as its recipe says."""
+    words = ["train", "--synthetic", f"--recipe={recipe}", f"--weights={tmp_path / 'a.weights.h5'}"]
+    assert command_line.main(words) == 0
+    assert reached["kernel_initializer"] == initializer
+
+
+@pytest.mark.parametrize(
+    ("options", "given"),
+    [
+        ("", (None, "normalised_sigmoid", 0, "float32")),
+        ("--samples=2000 --loss=softmax --seed=7 --precision=mixed_bfloat16", (2000, "softmax", 7, "mixed_bfloat16")),
+    ],
+    ids=["options=none", "options=all"],
+)
+def test_evaluate_options(monkeypatch, tmp_path, capsys, options, given):
+    """Samples, loss, seed, precision and file reach the evaluation; its result is printed."""
+    (path := tmp_path / "a.weights.h5").touch()
+    seen = []
+
+    def evaluate(model, loader, num_samples, *, loss):
+        seen.extend((model, num_samples, loss, loader.seed, keras.config.dtype_policy().name))
+        return alexnet_repro.Evaluation(0.5, 0.75, 40)
+
+    monkeypatch.setattr(alexnet_repro, "build_alexnet", lambda **_: "the model")
+    monkeypatch.setattr(alexnet_repro, "load_weights", lambda *loaded: seen.append(loaded))
+    monkeypatch.setattr(alexnet_repro, "synthetic_fashion", lambda: synthetic_fashion(1, 1))
+    monkeypatch.setattr(alexnet_repro, "evaluate", evaluate)
+    assert command_line.main(["evaluate", "--synthetic", f"--weights={path}", *options.split()]) == 0
+    assert seen == [("the model", path), "the model", *given]
+    assert capsys.readouterr().out == f"test accuracy 0.7500, {given[1]} loss 0.5000 on 40 synthetic images\n"
 
 
 def test_checkpoint_options(reached, tmp_path):

@@ -69,6 +69,13 @@ def test_fault_is_noticed(fault, monkeypatch):
     assert finding.fix
 
 
+@pytest.mark.parametrize("check", ["layers", "update", "dropout"])
+def test_expected_side_has_the_weights_handed_over(check, monkeypatch):
+    """A kernel that reaches the device transposed is seen by every check that computes with it."""
+    next(each for each in FAULTS if each.name == "kernel-transposed").inject(monkeypatch)
+    assert run_narrow(check).status == "FAIL"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", BY_NAME)
 def test_no_other_check_fails(fault, monkeypatch):

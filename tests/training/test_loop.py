@@ -76,7 +76,18 @@ def test_documented_recipe():
     assert (recipe.loss, recipe.kernel_initializer, recipe.dropout) == ("normalised_sigmoid", "glorot_uniform", True)
     optimizer = recipe.build_optimizer()
     assert isinstance(optimizer, keras.optimizers.SGD)
-    assert (float(optimizer.learning_rate), optimizer.momentum, optimizer.nesterov) == (pytest.approx(0.01), 0.0, False)
+    plain = keras.optimizers.SGD(0.01).get_config()  # no momentum, weight decay, clipping or moving average
+    assert {**optimizer.get_config(), "name": plain["name"]} == plain
+
+
+def test_quick_recipe():
+    """The quick recipe is the one whose accuracy is on record."""
+    assert Recipe.quick().as_data() == {
+        "name": "quick", "loss": "softmax", "optimizer": "adam", "optimizer_arguments": {"beta_2": 0.98},
+        "learning_rate": 2e-4, "warmup_updates": 20, "cosine_decay": True, "draw_size": 32, "batch_size": 32,
+        "draws_per_epoch": 200, "epochs": 1, "preliminary_draws": 0, "kernel_initializer": "he_normal",
+        "dropout": False, "save_every": None,
+    }  # fmt: skip
 
 
 def test_documented_saves():

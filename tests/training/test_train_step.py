@@ -1,6 +1,7 @@
 """Every train step makes the same updates: Keras's own, and TensorFlow's, which loops over batches by itself."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -67,6 +68,36 @@ def test_options(kind):
     step = kind(model, loader, Recipe.quick(), optimizer=optimizer, jit_compile=False)
     assert step.classifier.optimizer is optimizer
     assert step.classifier.jit_compile is False
+
+
+@pytest.mark.parametrize("kind", [KerasTrainStep, best_train_step], ids=lambda kind: f"kind={kind.__name__}")
+def test_all_that_changes_is_kept(kind):
+    """What checkpoints keep of a step: weights, dropout's generators, and the optimizer's state."""
+    loader = DataLoader.from_arrays(*synthetic_fashion(8, 1, seed=0), seed=0)
+    recipe = dataclasses.replace(Recipe.documented(), optimizer_arguments={"momentum": 0.9})
+    step = kind(build_alexnet((67, 67, 1), kernel_initializer="zeros"), loader, recipe)
+    names = [each.name for each in step.variables]
+    counts = {name: names.count(name) for name in ("kernel", "bias", "seed_generator_state", "iteration")}
+    assert counts == {"kernel": 8, "bias": 8, "seed_generator_state": 2, "iteration": 1}
+    assert sum("momentum" in name for name in names) == 16
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="KERAS_BACKEND isn't tensorflow")
+def test_each_replica_takes_its_part(monkeypatch):
+    """Of a batch of eight, four replicas take two images each, in their order."""
+    import tensorflow as tf
+
+    loader = DataLoader.from_arrays(*synthetic_fashion(8, 1, seed=0), seed=0)
+    recipe = dataclasses.replace(Recipe.quick(), draw_size=8, batch_size=8)
+    step, taken = best_train_step(build_alexnet((67, 67, 1), kernel_initializer="zeros"), loader, recipe), []
+    monkeypatch.setattr(step, "_replicas", 4)
+    monkeypatch.setattr(step, "_compiled_preprocess", lambda _, labels: taken.append(labels.tolist()) or 1 / 0)
+    for replica in range(4):
+        context = SimpleNamespace(replica_id_in_sync_group=replica)
+        monkeypatch.setattr(tf.distribute, "get_replica_context", lambda context=context: context)
+        with pytest.raises(ZeroDivisionError):
+            step._update_replica(np.zeros((8, 28, 28, 1), np.uint8), np.arange(8))
+    assert taken == [[0, 1], [2, 3], [4, 5], [6, 7]]
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="KERAS_BACKEND isn't tensorflow")

@@ -112,6 +112,15 @@ def test_copies_to_the_host_are_of_new_tensors(monkeypatch):
     assert len({id(tensor) for tensor in copied}) == 5
 
 
+def test_product_is_waited_for(monkeypatch):
+    """The clock stops once the product is there, and starts once nothing else is under way."""
+    done = []
+    monkeypatch.setattr(calibrate, "synchronize", lambda *values: done.append(values))
+    monkeypatch.setattr(calibrate, "time", SimpleNamespace(perf_counter=lambda: done.append("clock") or len(done)))
+    calibrate._best(lambda: "product", rounds=1)
+    assert done == [(), "clock", ("product",), "clock"] * 2  # warm-up and one round
+
+
 def test_best_of_four_counts(monkeypatch):
     """2n³ operations in the least of four times; how fast the warm-up seemed doesn't matter."""
     seconds = [0.0625, 4.0, 0.5, 2.0, 1.0]

@@ -26,9 +26,9 @@ def test_updates_are_timed_in_rounds(monkeypatch, updates_per_call, calls, secon
     monkeypatch.setattr(module, "best_train_step", lambda *_, **__: step)
     monkeypatch.setattr(module, "synchronize", lambda _: done.append("wait"))
     clock = iter(range(0, 100, 4))
-    monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: done.append("clock") or next(clock)))
     found = module.step_time(CheckConfig(side=67), xla=False)
-    assert done == ["step", "wait"] * 2 + [*["step"] * calls, "wait"] * 3
+    assert done == ["step", "wait"] * 2 + ["clock", *["step"] * calls, "wait", "clock"] * 3
     assert (found.status, found.number, found.data) == ("PASS", seconds, {"batch": 8})  # each round takes 4 s
 
 

@@ -1,5 +1,8 @@
 """Two runs agree in every bit or not, and the finding names them."""
 
+import dataclasses
+from types import SimpleNamespace
+
 import pytest
 
 from alexnet_repro.verify.checks import repeatability
@@ -7,6 +10,7 @@ from alexnet_repro.verify.checks.config import CheckConfig
 from alexnet_repro.verify.checks.repeatability import agreement, reference_gpu
 from alexnet_repro.verify.finding import Finding
 from alexnet_repro.verify.numerics.replay import StepDigest
+from benchmarks import test_repeatable as benchmarks
 
 STEPS = [
     {"loss": "0x1.0p+1", "gradients": {"head": "g1"}, "weights": {"head": "w1"}},
@@ -115,3 +119,39 @@ def test_this_processor_repeats_itself():
     assert agreement("again", first, repeatability.digest(small), "once more").status == "PASS"
     other = repeatability.digest(CheckConfig(side=67, steps=1, seed=1))
     assert agreement("again", first, other, "another seed").status == "FAIL"
+
+
+class Runs:
+    """A runner whose replay on each device is as planned, and every other run has other bits."""
+
+    def __init__(self):
+        self.asked = []
+
+    def result(self, device, check):
+        assert str(check) == "replay tf32"
+        return dataclasses.replace(FIRST, device=device)
+
+    def digests(self, devices):
+        self.asked.append(devices)
+        return {device: {"tf32": dataclasses.replace(digest(STEPS[1], STEPS[1]), device=device)} for device in devices}
+
+
+@pytest.mark.parametrize(
+    ("test", "fixture", "asked", "run"),
+    [
+        ("test_processes", "once_more", [["gpu:0"], ["gpu:1"]], "another process"),
+        ("test_busy", "all_at_once", [["gpu:0", "gpu:1"]], "the run with all GPUs busy"),
+        ("test_gpu_bitwise_parity", "once_more", [["gpu:0"], ["gpu:1"]], "gpu:1, beside gpu:0,"),
+    ],
+)
+def test_other_runs_are_compared(monkeypatch, test, fixture, asked, run):
+    """Each test of repeatability asks for runs of its own, of one device or of all at once, and compares their bits."""
+    monkeypatch.setattr(benchmarks, "gpu_models", lambda: {"gpu:0": "NVIDIA H100", "gpu:1": "NVIDIA H100"})
+    runs, reported = Runs(), []
+    session = SimpleNamespace(devices=("gpu:0", "gpu:1"), report_findings=lambda *found: reported.append(found))
+    others = getattr(benchmarks, fixture).__wrapped__(session, runs)
+    getattr(benchmarks, test)("gpu:1", "tf32", runs, others, session)
+    assert runs.asked == asked
+    ((group, found),) = reported
+    assert (group, found.check, found.status) == ("repeatable", test.removeprefix("test_"), "FAIL")
+    assert found.message == f"{run} differs from the first run in the loss at step 1"

@@ -6,6 +6,8 @@ import pytest
 
 from alexnet_repro.verify.doctor import device_probe
 from alexnet_repro.verify.doctor.device_probe import PROBES, error_lines, probe_device
+from alexnet_repro.verify.doctor.software import device_result
+from tests.helpers.machines import CPU
 
 
 @pytest.mark.slow
@@ -44,6 +46,23 @@ def test_gpu_is_the_only_one_its_process_sees(monkeypatch, device, first):
     found = list(probe_device(device, 1, {"CUDA_VISIBLE_DEVICES": "3"}))
     assert started == [([first], "3")]
     assert [(result.device, result.check) for result in found] == [(device, "import"), (device, "devices")]
+
+
+@pytest.mark.parametrize("check", list(PROBES))
+def test_check_that_crashes_fails(monkeypatch, check):
+    """A check whose process died fails on the doctor's list, with how it died."""
+
+    def each_of(_module, _arguments, names, _deadline, _environ):
+        crash = {"error": "ended by SIGSEGV", "log": "failed call to cuInit: UNKNOWN ERROR (303)"}
+        well = {"error": None, "seconds": 1.0, "data": {"gpus": []}, "log": ""}
+        return ((name, crash if name == check else well) for name in names)
+
+    monkeypatch.setattr(device_probe, "answer_each", each_of)
+    found = [finding for result in probe_device("cpu:0", 1) for finding in device_result(CPU, result)]
+    (failed,) = (finding for finding in found if finding.status != "PASS")
+    assert (failed.check, failed.status) == (check, "FAIL")
+    assert "ended by SIGSEGV" in failed.message
+    assert failed.evidence == "failed call to cuInit: UNKNOWN ERROR (303)"
 
 
 @pytest.mark.parametrize(("check", "spoil"), [("matmul", "matmul"), ("convolution", "conv2d"), ("xla", "conv2d")])

@@ -20,7 +20,7 @@ STEP = Timing(
     "step[batch=128]",
     "cpu:0",
     "float32",
-    [1.996, 2.0, 2.004],
+    [1.0, 1.998, 2.0, 2.002, 2.004],  # one was fast by chance
     images=128,
     flop=700_000_000_000,
     peak=4e11,

@@ -237,11 +237,21 @@ def test_outcome():
     assert found["losses"]["softmax"] == pytest.approx(0.152584 * 0.75 + 4.152584 * 0.25, rel=1e-5)
 
 
+def test_outcome_is_of_every_test_image(monkeypatch):
+    """Of 10,000 test images, the last thousand of which are wrong, 0.9 are right."""
+    images, labels = np.zeros((10_000, 28, 28), np.uint8), np.repeat(np.array([0, 9], np.uint8), (9_000, 1_000))
+    loader = DataLoader.from_arrays((images, labels), (images, labels))
+    monkeypatch.setattr(module, "logits_on_test", lambda *_, **__: np.eye(10, dtype=np.float32)[np.zeros(10_000, int)])
+    trained = Trained(None, loader, Recipe.quick(), None, WORDS, "float32", None)
+    found = module._outcome(trained, 7, progress=False)
+    assert (found["updates"], found["num_samples"], found["accuracy"]) == (7, 10_000, 0.9)
+
+
 def test_spread_of_the_documents_draws():
     """1,000 draws of 2,000 spread as the binomial says: around the accuracy, by sqrt(p (1 - p) / 2000)."""
-    logits = np.zeros((10_000, 10), np.float32)
-    logits[:8_400, 0] = logits[8_400:, 1] = 5
-    found = outcome(logits, np.zeros(10_000, int))["document_draw"]
+    logits = np.zeros((2_500, 10), np.float32)  # hardly more than are drawn: without replacement they spread by half
+    logits[:2_100, 0] = logits[2_100:, 1] = 5
+    found = outcome(logits, np.zeros(2_500, int))["document_draw"]
     assert (found["samples"], found["repeats"]) == (2_000, 1_000)
     accuracy = found["accuracy"]
     assert accuracy["mean"] == pytest.approx(0.84, abs=4 * 0.0082 / 1_000**0.5)
