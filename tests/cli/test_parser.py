@@ -197,6 +197,7 @@ def test_backend_that_is_none():
         ("", {"as_json": False, "deadline": 180, "require_gpu": False}),
         ("--json --deadline=7 --require-gpu", {"as_json": True, "deadline": 7, "require_gpu": True}),
     ],
+    ids=["options=none", "options=all"],
 )
 def test_doctor_options(monkeypatch, options, expected):
     """The doctor gets the options, and its exit status is the command's."""

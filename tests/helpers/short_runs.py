@@ -15,18 +15,20 @@ TINY = dataclasses.replace(
 
 
 class Sums:
-    """A step without a network: its one weight follows from the image indices, in their order."""
+    """A step without a network: its one weight follows from the image indices, in their order, and a generator."""
 
     updates_per_call = 1
 
     def __init__(self):
         self.weight = keras.Variable(np.ones(3), dtype="float32", name="weight")
-        self.variables = (self.weight,)
+        self.generator = keras.Variable(np.zeros(2), dtype="uint32", trainable=False, name="seed_generator_state")
+        self.variables = (self.weight, self.generator)
 
     def __call__(self, indices):
         losses = []
         for batch in indices:
-            self.weight.assign(0.9 * self.weight + float(batch @ np.arange(1, 5)))
+            self.generator.assign(keras.ops.convert_to_numpy(self.generator.value) + np.uint32(1))
+            self.weight.assign(0.9 * self.weight + float(batch @ np.arange(1, 5)) + float(self.generator[0]))
             losses.append(float(self.weight[0]))
         return losses, [0.5] * len(losses)
 

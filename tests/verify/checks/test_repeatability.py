@@ -143,6 +143,7 @@ class Runs:
         ("test_busy", "all_at_once", [["gpu:0", "gpu:1"]], "the run with all GPUs busy"),
         ("test_gpu_bitwise_parity", "once_more", [["gpu:0"], ["gpu:1"]], "gpu:1, beside gpu:0,"),
     ],
+    ids=lambda value: None if isinstance(value, str) else f"asked={len(value)}",
 )
 def test_other_runs_are_compared(monkeypatch, test, fixture, asked, run):
     """Each test of repeatability asks for runs of its own, of one device or of all at once, and compares their bits."""
