@@ -5,6 +5,7 @@ Each is made by itself in a temporary copy of the checkout, where the tests of i
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -67,16 +68,22 @@ def run_tests(folder: Path, tests: Sequence[str], limit: float) -> tuple[int | N
     command = [sys.executable, "-m", "pytest", "-q", "-m", "not slow", "-rf", "--tb=no", "-p", "no:cacheprovider"]
     # A mutant may differ in neither size nor second of writing, by which Python tells compiled files' age.
     environ = {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
-    try:
-        done = subprocess.run(
-            [*command, *tests], cwd=folder, env=environ, timeout=limit, check=False, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        )  # fmt: skip
-    except subprocess.TimeoutExpired:
-        return None, []
-    lines = done.stdout.splitlines()
+    with tempfile.TemporaryFile("w+") as out:
+        process = subprocess.Popen(
+            [*command, *tests], cwd=folder, env=environ, stdout=out, stderr=subprocess.STDOUT, start_new_session=True
+        )
+        try:
+            status = process.wait(limit)
+        except subprocess.TimeoutExpired:
+            return None, []
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)  # with the children of tests
+                process.wait()
+        out.seek(0)
+        lines = out.read().splitlines()
     failed = [line.removeprefix("FAILED ").partition(" - ")[0] for line in lines if line.startswith("FAILED ")]
-    return done.returncode, failed or lines[-1:]
+    return status, failed or lines[-1:]
 
 
 def outcome(folder: Path, mutant: Mutant, limit: float) -> tuple[Outcome, list[str]]:

@@ -68,6 +68,12 @@ def test_tests_that_fail_anyhow(monkeypatch, capsys):
     assert capsys.readouterr().out == "without a mutant the tests don't pass: tests/test_files.py::test_a\n"
 
 
+def test_time_is_up(tmp_path):
+    """Tests that take longer than they may are ended."""
+    (tmp_path / "test_a.py").write_text("import time\ntime.sleep(600)\n")
+    assert run.run_tests(tmp_path, ["test_a.py"], 0.1) == (None, [])
+
+
 def test_unknown_name(capsys):
     """A name that isn't in the list is refused."""
     with pytest.raises(SystemExit):

@@ -20,7 +20,7 @@ def expected(endings, fault, options):
     fail_inconclusive = "--fail-inconclusive" in options
     ran = [place for place in range(len(endings)) if not (place == 1 and "-k=not test_1" in options)]
     if fault == "collection":
-        return "FAIL", 1 if "-x" in options else 2
+        return "FAIL", 2
     failed, left, status = False, len(ran) < len(endings), 0
     for number, place in enumerate(ran):
         last, name = number == len(ran) - 1, endings[place]
