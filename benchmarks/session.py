@@ -8,12 +8,14 @@ from typing import Any
 
 import keras
 import pytest
+from pytest_benchmark.utils import load_timer
 
 from alexnet_repro import enable_memory_growth
 from alexnet_repro.backend.devices import gpu_models, thread_counts, usable_devices
 from alexnet_repro.training.distributed.cluster import ClusterError
 from alexnet_repro.verify.benchmark import reference
 from alexnet_repro.verify.benchmark.gate import MIN_PROCESSES_TO_FAIL
+from alexnet_repro.verify.benchmark.options import refusal
 from alexnet_repro.verify.benchmark.regression import places_of, speed_findings
 from alexnet_repro.verify.benchmark.telemetry import cpu_time, share_of_others
 from alexnet_repro.verify.benchmark.timing import gpu_speed_parity
@@ -52,6 +54,9 @@ class VerificationSession:
             raise pytest.UsageError("benchmarks are timed one at a time: leave out -n, or run `pytest tests -n …`")
         if config.getoption("full") and config.getoption("level") == "quick":
             raise pytest.UsageError("--full is of the standard level: leave out --level=quick")
+        timer = load_timer(config.getoption("benchmark_timer")).target
+        if why := refusal(timer, float(config.getoption("benchmark_max_time"))):
+            raise pytest.UsageError(why)
         self.machine = read_machine()
         self.devices: tuple[str, ...] = ("cpu:0",)
         """Those that are chosen."""
