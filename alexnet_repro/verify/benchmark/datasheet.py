@@ -1,9 +1,11 @@
 """Nominal rates by the data sheet, so that a slow device is no standard for itself.
 
 A GPU's products: multiprocessors × clock × operations per clock; its memory: clock × 2 × bus; its copies: the PCIe
-link, at its best. A CPU's products: cores × clock × operations per clock of its vector instructions.
+link, at its best. A CPU's products: cores × clock × operations per clock that its kernels reach, whichever instructions
+they use.
 """
 
+import math
 import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -35,9 +37,14 @@ LESSER: dict[str, tuple[int | None, ...]] = {
 }
 DATASHEET_PRECISIONS = ("float32", "tf32", "mixed_float16", "mixed_bfloat16")
 PCIE_BYTES = {1: 0.25e9, 2: 0.5e9, 3: 0.985e9, 4: 1.969e9, 5: 3.938e9, 6: 7.563e9}  # per lane, each way
-# Operations (two per multiply-add) per clock and core: the least of what has the instructions.
+# Operations (two per multiply-add) per clock and core in float32: the least of what has the instructions.
 CPU_FLOAT32 = (("avx512f", 32), ("fma", 16), ("avx", 8), ("sse2", 4))
-CPU_BFLOAT16 = (("amx_bf16", 1024), ("avx512_bf16", 64))
+# On a CPU that has them bfloat16 should be no slower than that. Their own rates are no standard: which instructions a
+# backend's kernels use is the backend's choice, and none comes near AMX's (docs/method/noise.md).
+CPU_BFLOAT16 = frozenset({"amx_bf16", "avx512_bf16"})
+# A virtual machine's processor is a hardware thread, by the documents of Amazon EC2 ("Optimize CPU options") and Google
+# Compute Engine ("CPU platforms"), whatever cores its Linux shows: half a core, where another has the other thread.
+VIRTUAL_CORES = 0.5
 # A good kernel reaches 70 to 95 % of a GPU's nominal rates, at the clock it holds: a laptop's, or one with a low power
 # limit, holds half of its highest. So below the first floor it is inconclusive, below the second it fails. Copies from
 # pageable memory reach a third of the link's rate, and of the fastest links no more than the host's own copies; in
@@ -45,6 +52,9 @@ CPU_BFLOAT16 = (("amx_bf16", 1024), ("avx512_bf16", 64))
 # inconclusive. A link that lost lanes may still be as fast: the doctor checks those.
 FLOORS = {"matmul": (0.5, 0.25), "memory": (0.5, 0.25), "copy": (0.05, 0.03)}
 PAGEABLE = 16e9  # bytes/s
+CPU_MAX = Path("/sys/fs/cgroup/cpu.max")  # as a container sees its own
+GPU_FIX = "end what else runs on it; then: nvidia-smi -q -d CLOCK,POWER,PERFORMANCE, lspci -vv | grep LnkSta"
+CPU_FIX = f"end what else runs on it: top; then see its clock, and what it may take of it: lscpu, cat {CPU_MAX}"
 
 
 @dataclass(frozen=True)
@@ -75,18 +85,29 @@ def of_gpu(gpu: Gpu) -> Nominal:
     return Nominal(matmul, memory, lane * width if lane and width else None)
 
 
-def of_cpu(processors: int, cpuinfo: Path = CPUINFO) -> Nominal:
+def of_cpu(processors: float, cpuinfo: Path = CPUINFO) -> Nominal:
     """Return a CPU's product rates from /proc/cpuinfo; nothing elsewhere, and nothing for its memory."""
     fields = cpu_fields(cpuinfo)
-    flags = fields.get("flags", "").split()
+    flags = set(fields.get("flags", "").split())
     try:
         clock = float(fields["cpu MHz"]) * 1e6
-        cores = processors * int(fields["cpu cores"]) / int(fields["siblings"])
+        cores_each = int(fields["cpu cores"]) / int(fields["siblings"])
     except (KeyError, ValueError, ZeroDivisionError):
         return Nominal()
-    tables = {"float32": CPU_FLOAT32, "mixed_bfloat16": CPU_BFLOAT16}
-    widths = {name: next((each for flag, each in table if flag in flags), None) for name, table in tables.items()}
-    return Nominal({name: cores * clock * each for name, each in widths.items() if each})
+    if "hypervisor" in flags:
+        cores_each = min(cores_each, VIRTUAL_CORES)
+    width = next((each for flag, each in CPU_FLOAT32 if flag in flags), None)
+    precisions = ("float32", *(("mixed_bfloat16",) if flags & CPU_BFLOAT16 else ()))
+    return Nominal(dict.fromkeys(precisions, processors * cores_each * clock * width) if width else {})
+
+
+def processors_by_quota(cpu_max: Path = CPU_MAX) -> float:
+    """Return how many processors' time this container may take, by its cgroup (version 2); infinite without a limit."""
+    try:
+        quota, period = cpu_max.read_text().split()
+        return int(quota) / int(period)
+    except (OSError, ValueError, ZeroDivisionError):  # `max`, for one
+        return math.inf
 
 
 def compare_with_datasheet(found: Calibration, nominal: Nominal) -> list[Finding]:
@@ -109,9 +130,7 @@ def compare_with_datasheet(found: Calibration, nominal: Nominal) -> list[Finding
             fix = ""
             if status != "PASS":
                 message += f"; at least {floor:.0%} should be reached"
-                fix = (
-                    "end what else runs on it; then: nvidia-smi -q -d CLOCK,POWER,PERFORMANCE, lspci -vv | grep LnkSta"
-                )
+                fix = CPU_FIX if on_cpu else GPU_FIX
             findings.append(Finding("nominal", status, message, fix=fix, number=share, bound=floor))
     if not findings or (not on_cpu and not nominal.matmul):
         message = f"no nominal rate is known for {'its products' if findings else 'this device'}"

@@ -17,7 +17,7 @@ MAX_RATE_ERROR, STEP = 1e-3, 1e-6
 
 
 def refusal(timer: Callable[[], Any], max_time: float) -> str:
-    """Return why nothing can be timed by this timer, for so many seconds per case, in one line; empty if it can."""
+    """Return why nothing can be timed by this timer, for `max_time` seconds per case; empty if it can."""
     if not 0 <= max_time < math.inf:
         return f"--benchmark-max-time={max_time}: expected seconds, 0 or more"
     name = f"--benchmark-timer={getattr(timer, '__module__', '')}.{getattr(timer, '__qualname__', timer)}"

@@ -1,10 +1,17 @@
 """What a device should reach follows from what its driver says, and one that doesn't come near it is no standard."""
 
+import math
 from dataclasses import replace
 
 import pytest
 
-from alexnet_repro.verify.benchmark.datasheet import Nominal, compare_with_datasheet, of_cpu, of_gpu
+from alexnet_repro.verify.benchmark.datasheet import (
+    Nominal,
+    compare_with_datasheet,
+    of_cpu,
+    of_gpu,
+    processors_by_quota,
+)
 from alexnet_repro.verify.benchmark.timing import Calibration
 from alexnet_repro.verify.doctor.nvidia import Gpu
 
@@ -42,7 +49,8 @@ def test_gpu(gpu, matmul, memory, copy):
 @pytest.mark.parametrize(
     ("flags", "matmul"),
     [
-        ("fpu sse2 avx fma avx512f avx512_bf16", {"float32": 128e9, "mixed_bfloat16": 256e9}),
+        ("fpu sse2 avx fma avx512f avx512_bf16", {"float32": 128e9, "mixed_bfloat16": 128e9}),
+        ("fpu sse2 avx fma avx512f avx512_bf16 amx_bf16", {"float32": 128e9, "mixed_bfloat16": 128e9}),
         ("sse2 avx fma", {"float32": 64e9}),
         ("sse2", {"float32": 16e9}),
         ("fpu", {}),
@@ -52,6 +60,68 @@ def test_cpu(tmp_path, flags, matmul):
     """Of four hardware threads on two cores each core counts once, by the widest instructions it has."""
     (tmp_path / "cpuinfo").write_text(CPU.format(flags))
     assert of_cpu(4, tmp_path / "cpuinfo").matmul == matmul
+
+
+@pytest.mark.parametrize(
+    ("threads", "flags", "rate"),
+    [
+        pytest.param(2, "fma", 128e9, id="machine=real"),
+        pytest.param(2, "fma hypervisor", 64e9, id="machine=virtual"),
+        pytest.param(4, "fma hypervisor", 64e9, id="machine=virtual, with threads"),
+    ],
+)
+def test_virtual_processor(tmp_path, threads, flags, rate):
+    """A virtual machine's processor counts as half a core, though its Linux shows whole ones, and not as a quarter."""
+    (tmp_path / "cpuinfo").write_text(CPU.format(flags).replace("\t: 4", f"\t: {threads}"))
+    assert of_cpu(4, tmp_path / "cpuinfo").matmul == {"float32": rate}
+
+
+@pytest.mark.parametrize(
+    ("reached", "status"),
+    [
+        pytest.param(1.68e12, "PASS", id="kernels=AMX"),
+        pytest.param(0.219e12, "PASS", id="kernels=AVX-512"),
+        pytest.param(0.267e12, "PASS", id="kernels=JAX"),
+        pytest.param(0.04e12, "INCONCLUSIVE", id="kernels=slow"),
+    ],
+)
+def test_bfloat16_by_any_kernels(tmp_path, reached, status):
+    """Whichever instructions a backend multiplies bfloat16 by, it should be no slower than float32.
+
+    The rates are those of two processors of 2.6 GHz of a virtual machine.
+    """
+    text = CPU.format("avx512f avx512_bf16 amx_bf16 hypervisor").replace("2000.0", "2600.0").replace("\t: 4", "\t: 2")
+    (tmp_path / "cpuinfo").write_text(text)
+    rates = Calibration("cpu:0", {"float32": 0.38e12, "mixed_bfloat16": reached})
+    found = compare_with_datasheet(rates, of_cpu(2, tmp_path / "cpuinfo"))
+    assert [each.status for each in found] == ["PASS", status]
+
+
+@pytest.mark.parametrize(
+    ("text", "processors"),
+    [
+        pytest.param("max 100000\n", math.inf, id="quota=none"),
+        pytest.param("150000 100000\n", 1.5, id="quota=1.5"),
+        pytest.param("50000 100000\n", 0.5, id="quota=0.5"),
+        pytest.param("", math.inf, id="quota=empty"),
+        pytest.param(None, math.inf, id="quota=absent"),
+    ],
+)
+def test_quota(tmp_path, text, processors):
+    """A container that may take two processors' time of 64 isn't compared with 64."""
+    if text is not None:
+        (tmp_path / "cpu.max").write_text(text)
+    assert processors_by_quota(tmp_path / "cpu.max") == processors
+
+
+def test_fix_is_of_the_device():
+    """A CPU's fix isn't nvidia-smi."""
+    fixes = {
+        device: compare_with_datasheet(Calibration(device, {"float32": 1e9}), Nominal({"float32": 1e12}))[0].fix
+        for device in ("cpu:0", "gpu:0")
+    }
+    assert ("nvidia-smi" in fixes["cpu:0"], "nvidia-smi" in fixes["gpu:0"]) == (False, True)
+    assert "lscpu" in fixes["cpu:0"]
 
 
 def test_unknown_cpu(tmp_path):

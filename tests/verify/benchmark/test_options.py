@@ -45,7 +45,7 @@ def raw():
     ],
 )
 def test_wall_clock(timer, wall):
-    """A clock is told by what it measures, not by its name."""
+    """A clock is recognised by what it measures, not by its name."""
     assert is_wall_clock(timer) is wall
 
 
