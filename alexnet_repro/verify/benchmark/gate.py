@@ -8,9 +8,9 @@ ones: with x the level of the fastest of them, if
 
 where c is Student's quantile for several measurements (`critical_t`), and a the false-alarm budget of the whole run,
 shared by its k cases (Bonferroni). A slowdown that would be caught 95 times in 100 is *detectable*; if that is more
-than the noise tolerated, the case is INCONCLUSIVE, not PASS. So is a slowdown on a busy machine, compared with another
-virtual machine's reference, or with one of fewer than `MIN_PROCESSES_TO_FAIL` processes. Derivation, sources and error
-rates: docs/method/noise.md.
+than the noise tolerated, the case is INCONCLUSIVE, not PASS. So is a slowdown on a busy machine, and whatever is found
+by a reference that nothing can fail by: another virtual machine's, or one of fewer than `MIN_PROCESSES_TO_FAIL`
+processes. Derivation, sources and error rates: docs/method/noise.md.
 """
 
 import math
@@ -53,6 +53,14 @@ class GateCase:
     busy: float = 0.0  # largest share of the machine's processors that something else took during a re-measurement
     elsewhere: bool = False  # the reference may be of another host: a virtual machine's, of before its last boot
 
+    @property
+    def weakness(self) -> str:
+        """Why nothing can fail by its reference; empty if something can."""
+        few = f"the reference has {len(self.reference)} processes, too few to fail by"
+        other = "the reference is of another virtual machine, or of before this one's last boot, and hosts differ"
+        reasons = (few if len(self.reference) < MIN_PROCESSES_TO_FAIL else "", other if self.elsewhere else "")
+        return "; ".join(filter(None, reasons))
+
 
 class _Shift(NamedTuple):
     """A case's shift against its reference, and its bounds, in logarithms."""
@@ -87,7 +95,7 @@ def no_reference(names: Sequence[str], device: str, why: str) -> Finding:
     """Return the finding of cases without a reference: why, and how to make one."""
     what = names[0] if len(names) == 1 else f"{len(names)} cases"
     evidence = "" if len(names) == 1 else ", ".join(names)
-    return Finding("speed", "INCONCLUSIVE", f"{what}: {why}", evidence, MAKE, device)
+    return Finding("speed", "INCONCLUSIVE", f"{what}: {why}", evidence, MAKE, device, data={"cases": list(names)})
 
 
 @lru_cache(maxsize=4096)
@@ -174,14 +182,22 @@ def _finding(found: _Shift, others: float, tolerances: Tolerances) -> Finding:
     change = f"{abs(ratio - 1):.1%} {'slower' if ratio >= 1 else 'faster'}"
     max_noise = tolerances.of(case.name)[1]
     status: Status = "PASS"
-    message, fix = case.name, ""
+    message, fix, result = case.name, "", "same"
     if found.shift > found.bound:
+        result = "slower"
         status, message, fix = _slower(found, change, others, tolerances.max_busy)
     elif detectable > max_noise:
+        result = "noisy"
         status, fix = "INCONCLUSIVE", f"with nothing else on the machine, of more processes: {MAKE}"
         message += f": too noisy: smallest detectable slowdown {detectable:.0%} (required at most {max_noise:.0%})"
     elif found.shift < -found.faster:
+        result = "faster"
         message, fix = f"{case.name} is {change} than its reference", f"keep it: {MAKE}"
+    if case.weakness:
+        # Not PASS, however fast it is: it couldn't have been FAIL.
+        hint = "if it stays, python -m alexnet_repro doctor; " if result == "slower" else ""
+        status, fix = "INCONCLUSIVE", f"{hint}of this machine, of {MIN_PROCESSES_TO_FAIL} processes or more: {MAKE}"
+        message += f"{' is as fast as its reference' if result == 'same' else ''}; {case.weakness}"
     return Finding(
         "speed",
         status,
@@ -199,6 +215,8 @@ def _finding(found: _Shift, others: float, tolerances: Tolerances) -> Finding:
             "error": found.error,
             "others": math.exp(others),
             "measurements": len(case.measurements),
+            "result": result,  # slower, noisy, faster or same
+            "can_fail": not case.weakness,
             "low": math.exp(found.shift - found.margin),  # the ratio's interval, by noise between processes alone
             "high": math.exp(found.shift + found.margin),
         },
@@ -211,16 +229,10 @@ def _slower(found: _Shift, change: str, others: float, max_busy: float) -> tuple
     status: Status = "FAIL" if count >= MEASUREMENTS_TO_FAIL else "INCONCLUSIVE"
     message = f"{case.name} is {change} than its reference, in {count} of {MEASUREMENTS_TO_FAIL} measurements"
     fix = f"{ALONE}; if it stays, bisect the change, or python -m alexnet_repro doctor"
-    if len(case.reference) < MIN_PROCESSES_TO_FAIL:
-        status, fix = "INCONCLUSIVE", f"of {MIN_PROCESSES_TO_FAIL} processes or more: {MAKE}"
-        message += f"; the reference has {len(case.reference)} processes, too few to fail by"
     if case.busy > max_busy:
         status = "INCONCLUSIVE"
         message += f", while something else took {case.busy:.0%} of the processors"
     if others > SHARED_SHIFT * found.shift:
         message += f", as are the others of {case.device} ({math.expm1(others):.1%} in the median)"
         message += ": the machine is slower, or busy, rather than this case"
-    if case.elsewhere:
-        status, fix = "INCONCLUSIVE", f"if it stays, python -m alexnet_repro doctor; of this machine: {MAKE}"
-        message += "; the reference is of another virtual machine, or of before this one's last boot, and hosts differ"
     return status, message, fix

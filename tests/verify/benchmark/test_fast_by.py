@@ -1,0 +1,115 @@
+"""The words that say by what measure a machine is fast: never the bare word, and never better than what was found."""
+
+import math
+
+import pytest
+
+from alexnet_repro.verify.benchmark.fast_by import fast_by
+from alexnet_repro.verify.benchmark.gate import GateCase, judge_speeds, no_reference
+from alexnet_repro.verify.benchmark.noise import Level
+from alexnet_repro.verify.benchmark.tolerances import Tolerances
+from alexnet_repro.verify.finding import Finding
+
+OWN = "fast by its own measure"
+
+
+def cases(results, *, can_fail=True):
+    """Return a finding for each letter: `=` the same, `+` faster, `s` slower by half, `S` 3.68 times, `~` noisy."""
+    words = {"=": "same", "+": "faster", "s": "slower", "S": "slower", "~": "noisy"}
+    numbers = {"=": 1.0, "+": 0.5, "s": 1.5, "S": 3.68, "~": 1.0}
+    return [
+        Finding(
+            "speed",
+            "INCONCLUSIVE" if letter in "sS~" or not can_fail else "PASS",
+            "",
+            number=numbers[letter],
+            bound=1.03,
+            data={"result": words[letter], "can_fail": can_fail},
+        )
+        for letter in results
+    ]
+
+
+NONE = no_reference(["resize", "forward"], "cpu:0", "none is on file")
+DIGESTS = Finding("golden", "INCONCLUSIVE", "no digests are on file")
+
+
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        pytest.param([], f"{OWN} alone", id="reference=not asked"),
+        pytest.param([DIGESTS], f"{OWN} alone", id="reference=digests only"),
+        pytest.param([NONE], f"{OWN}; no reference of this machine and software is on file", id="reference=none"),
+        pytest.param(
+            [Finding("speed", "FAIL", "references can't be read")],
+            f"{OWN}; no reference of this machine and software is on file",
+            id="reference=unreadable",
+        ),
+        pytest.param([*cases("==="), DIGESTS], f"{OWN}; as fast as its reference in 3 of 3 cases", id="cases=same"),
+        pytest.param(cases("=+="), f"{OWN}; as fast as its reference in 3 of 3 cases", id="cases=faster"),
+        pytest.param(
+            cases("=s=S="), f"{OWN}; slower than its reference in 2 of 5 cases (worst 3.68 ×)", id="cases=slower"
+        ),
+        pytest.param(
+            cases("==~"), f"{OWN}; as fast as its reference in 2 of 3 cases, 1 too noisy to compare", id="cases=noisy"
+        ),
+        pytest.param(
+            cases("s~~"),
+            f"{OWN}; slower than its reference in 1 of 3 cases (worst 1.50 ×), 2 too noisy to compare",
+            id="cases=slower and noisy",
+        ),
+        pytest.param(
+            [*cases("=="), NONE],
+            f"{OWN}; as fast as its reference in 2 of 4 cases, 2 without one",
+            id="cases=without",
+        ),
+        pytest.param(
+            cases("==", can_fail=False),
+            f"{OWN}; as fast as its reference in 2 of 2 cases, though nothing can fail by that",
+            id="weak=same",
+        ),
+        pytest.param(
+            cases("=S", can_fail=False),
+            f"{OWN}; slower than its reference in 1 of 2 cases (worst 3.68 ×), though nothing can fail by that",
+            id="weak=slower",
+        ),
+        pytest.param(
+            [*cases("=="), *cases("=", can_fail=False)],
+            f"{OWN}; as fast as its reference in 3 of 3 cases, though 1 of them can't fail by it",
+            id="weak=some",
+        ),
+    ],
+)
+def test_words(found, words):
+    """How the timings compare with the references is said with the word, and so is that they couldn't have failed."""
+    assert fast_by({"reference": found}) == words
+
+
+def test_several_machines():
+    """Of several machines it is their measure and their references."""
+    words = "fast by their own measure; as fast as their references in 1 of 1 cases"
+    assert fast_by({"reference": cases("=")}, machines=2) == words
+
+
+@pytest.mark.parametrize(
+    ("status", "number", "words"),
+    [
+        ("PASS", 1.0, "as fast as its reference in 1 of 1 cases"),
+        ("INCONCLUSIVE", 1.0, "as fast as its reference in 0 of 1 cases, 1 too noisy to compare"),
+        ("INCONCLUSIVE", 1.5, "slower than its reference in 1 of 1 cases (worst 1.50 ×)"),
+        ("INCONCLUSIVE", math.nan, "as fast as its reference in 0 of 1 cases, 1 too noisy to compare"),
+    ],
+    ids=["result=same", "result=noisy", "result=slower", "result=nan"],
+)
+def test_file_without_results(status, number, words):
+    """A results file of an earlier version is read by numbers and status."""
+    found = Finding("speed", status, "", number=number, bound=1.03)
+    assert fast_by({"reference": [found]}) == f"{OWN}; {words}"
+
+
+def test_gate_and_words_agree():
+    """Of what the gate finds by a reference of five processes, twice as slow, the words are these."""
+    reference = [Level(0.001 * each, 0.0) for each in (-2, -1, 0, 1, 2)]
+    slow = GateCase("resize", "cpu:0", "float32", reference, [Level(math.log(2), 0.0)])
+    words = f"{OWN}; slower than its reference in 1 of 1 cases (worst 2.00 ×), though nothing can fail by that"
+    assert fast_by({"reference": judge_speeds([slow], Tolerances())}) == words
