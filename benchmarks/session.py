@@ -252,7 +252,8 @@ class VerificationSession:
         def remeasure(cases: Sequence[str]) -> tuple[Mapping[str, Sequence[float]], float]:
             self.say(f"\nre-measuring in a fresh process: {', '.join(cases)}")
             before = cpu_time()
-            (run,) = reference.run_processes(root, 1, [*options, *(self.node_ids[case] for case in cases)])
+            chosen = [*options, *(self.node_ids[case] for case in cases)]
+            (run,) = reference.run_processes(root, 1, chosen, limit=option("deadline") * (1 + len(cases)))
             return reference.rounds_by_case(run), share_of_others(before, cpu_time(), os.cpu_count() or 1)
 
         if option("update_reference"):
@@ -260,7 +261,8 @@ class VerificationSession:
             command = f"pytest {' '.join(map(str, self.config.invocation_params.args))}"
             chosen = [*options, *self.node_ids.values()]
             try:
-                runs = reference.run_processes(root, MIN_PROCESSES_TO_FAIL, chosen, self.say)
+                limit = option("deadline") * (1 + len(self.node_ids))  # for the start, too
+                runs = reference.run_processes(root, MIN_PROCESSES_TO_FAIL, chosen, self.say, limit)
                 reference.keep_references(root, runs, command)
             except ValueError as error:
                 return [Finding("speed", "FAIL", "no reference is made of a device that isn't right", str(error))]

@@ -6,18 +6,21 @@ known to decide speed; a run in another is never compared), `machine` (where it 
 through the run) and `provenance` (`recorded`, the day; `command`, `revision` of the code, `seed`).
 """
 
+import contextlib
 import datetime as dt
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import IO, Annotated, Any, Literal
 
+import psutil
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from alexnet_repro.files import atomic_write, nested_differences
@@ -114,30 +117,73 @@ def write_reference(path: Path, reference: Reference) -> None:
 
 
 def run_processes(
-    root: Path, processes: int, options: Sequence[str], say: Callable[[str], None] = lambda _: None
+    root: Path,
+    processes: int,
+    options: Sequence[str],
+    say: Callable[[str], None] = lambda _: None,
+    limit: float | None = None,
 ) -> list[dict[str, Any]]:
     """Run `pytest benchmarks --benchmark-only` in fresh processes one after the other; return their results files.
 
     `root` is the checkout; `options` are pytest's, such as `-k`, or tests instead of all benchmarks; `say` logs a line
-    per process. Errors are those of `process_results`.
+    per process, each of which has `limit` seconds. Errors are those of `run_to_end` and `process_results`.
     """
     runs = []
     for number in range(1, processes + 1):
         with tempfile.TemporaryDirectory() as folder:
             where = [] if any("::" in each for each in options) else ["benchmarks"]
             command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--benchmark-only", *where, *options]
-            command.append(f"--report={folder}")
-            environ = {**os.environ, COLLECTING: "1"}
-            streams: dict[str, Any] = {"input": "", "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-            done = subprocess.run(command, cwd=root, env=environ, **streams, text=True, check=False)  # noqa: S603
-            runs.append(process_results(Path(folder) / "results.json", done.returncode, done.stdout))
+            status, output = run_to_end([*command, f"--report={folder}"], root, limit)
+            runs.append(process_results(Path(folder) / "results.json", status, output))
         say(f"process {number} of {processes}: {len(runs[-1]['timings'])} cases")
     return runs
 
 
+def run_to_end(command: Sequence[str], root: Path, limit: float | None = None) -> tuple[int, str]:
+    """Run a process that records timings; return its exit status and its output.
+
+    It ends within `limit` seconds, or else with its children, and a ValueError has the stack of where it hangs.
+    """
+    with tempfile.TemporaryFile() as log:  # not a pipe, which a child that hangs would keep open
+        streams: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": subprocess.STDOUT}
+        process = subprocess.Popen(command, cwd=root, env={**os.environ, COLLECTING: "1"}, **streams)  # noqa: S603
+        try:
+            status = process.wait(limit)
+        except subprocess.TimeoutExpired:
+            _end(process)
+            why = f"nothing is kept of a process that isn't done within {limit:g} s"
+            raise ValueError(f"{why}:\n{_last_lines(_written(log), 40)}") from None
+        except BaseException:
+            _end(process)
+            raise
+        return status, _written(log)
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    """End a process, which first writes its stack, and its children, which may lead process groups of their own."""
+    with contextlib.suppress(psutil.Error):
+        children = psutil.Process(process.pid).children(recursive=True)
+        for each in (signal.SIGABRT, signal.SIGKILL):  # by the first, pytest's faulthandler writes the stack
+            process.send_signal(each)
+            with contextlib.suppress(subprocess.TimeoutExpired):  # stuck in the driver, where no signal reaches it
+                process.wait(5)
+        for child in children:
+            with contextlib.suppress(psutil.Error):
+                child.kill()
+
+
+def _written(log: IO[bytes]) -> str:
+    log.seek(0)
+    return log.read().decode(errors="replace")
+
+
+def _last_lines(output: str, count: int) -> str:
+    return "\n".join(output.strip().splitlines()[-count:])
+
+
 def process_results(results: Path, status: int, output: str) -> dict[str, Any]:
     """Return a process's results file; ValueError, with the end of its output: it failed, or timed nothing right."""
-    end = "\n".join(output.strip().splitlines()[-15:])
+    end = _last_lines(output, 15)
     if status:
         raise ValueError(f"nothing is kept of a process that fails (exit status {status}):\n{end}")
     try:

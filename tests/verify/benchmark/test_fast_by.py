@@ -81,7 +81,7 @@ DIGESTS = Finding("golden", "INCONCLUSIVE", "no digests are on file")
     ],
 )
 def test_words(found, words):
-    """How the timings compare with the references is said with the word, and so is that they couldn't have failed."""
+    """The word comes with how timings compare with references, and with that they couldn't have failed."""
     assert fast_by({"reference": found}) == words
 
 

@@ -1,10 +1,16 @@
 """References: what is kept of processes' timings, what is refused, and what identifies their code."""
 
+import contextlib
 import json
+import re
+import signal
 import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 
 from alexnet_repro.verify.benchmark import reference as module
@@ -235,22 +241,86 @@ def test_provenance_is_whole():
 
 
 def test_command_of_a_process(monkeypatch):
-    """A process runs the benchmarks alone, with the options given and a folder of its own, and compares nothing."""
+    """A process runs the benchmarks alone, with the options given and a folder of its own, for as long as it may."""
     commands = []
 
-    def started(command, *, env, **_):
-        commands.append((command[1:], env[module.COLLECTING]))
+    def started(command, root, limit):
+        commands.append((command[1:], root, limit))
         results = Path(command[-1].removeprefix("--report=")) / "results.json"
         results.write_text(json.dumps(run()))
-        return module.subprocess.CompletedProcess(command, 0, "", "")
+        return 0, ""
 
-    monkeypatch.setattr(module.subprocess, "run", started)
+    monkeypatch.setattr(module, "run_to_end", started)
     lines = []
-    assert len(module.run_processes(ROOT, 2, ["-k", "test_resize"], lines.append)) == 2
+    assert len(module.run_processes(ROOT, 2, ["-k", "test_resize"], lines.append, 600.0)) == 2
     module.run_processes(ROOT, 1, ["benchmarks/test_resize.py::test_resize[side=28]"])
     assert lines == ["process 1 of 2: 1 cases", "process 2 of 2: 1 cases"]
-    shown = [" ".join(command[:-1]) for command, _ in commands]
+    shown = [" ".join(command[:-1]) for command, _, _ in commands]
     always = "-m pytest -p no:cacheprovider --benchmark-only"
     assert shown[:2] == [f"{always} benchmarks -k test_resize"] * 2
     assert shown[2] == f"{always} benchmarks/test_resize.py::test_resize[side=28]"
-    assert {(command[-1].startswith("--report="), variable) for command, variable in commands} == {(True, "1")}
+    assert all(command[-1].startswith("--report=") for command, _, _ in commands)
+    assert [(root, limit) for _, root, limit in commands] == [(ROOT, 600.0), (ROOT, 600.0), (ROOT, None)]
+
+
+def test_process_that_ends(tmp_path):
+    """Status and output, of both streams, are returned; the process knows that it compares nothing, and where it is."""
+    code = "import os, sys; print(os.environ['ALEXNET_REPRO_COLLECTING'], os.getcwd()); sys.exit('end')"
+    assert module.run_to_end([sys.executable, "-u", "-c", code], tmp_path, 60.0) == (1, f"1 {tmp_path}\nend\n")
+
+
+HANGS = """
+import faulthandler, pathlib, subprocess, sys, time
+faulthandler.enable()
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
+def stuck():
+    pathlib.Path("ready").write_text(str(child.pid))
+    time.sleep(600)
+stuck()
+"""
+
+
+def test_process_that_hangs(tmp_path, monkeypatch):
+    """It is ended in time, with its children of other process groups, and the error has the stack of where it hung."""
+    ready, limit = tmp_path / "ready", 60.0
+
+    class Hanging(subprocess.Popen):
+        def wait(self, timeout=None):
+            if timeout == limit:
+                while not (ready.exists() and ready.read_text()):
+                    time.sleep(0.01)
+                raise subprocess.TimeoutExpired(self.args, timeout)
+            return super().wait(timeout)
+
+    monkeypatch.setattr(module.subprocess, "Popen", Hanging)
+    with pytest.raises(ValueError, match="nothing is kept of a process that isn't done within 60 s") as error:
+        module.run_to_end([sys.executable, "-c", HANGS], tmp_path, limit)
+    assert re.search(r'File "<string>", line \d+ in stuck', str(error.value))
+    end = time.monotonic() + limit
+    with contextlib.suppress(psutil.NoSuchProcess):
+        while psutil.Process(int(ready.read_text())).status() != psutil.STATUS_ZOMBIE:  # of the container's init
+            assert time.monotonic() < end
+            time.sleep(0.01)
+
+
+def test_process_that_takes_too_long(tmp_path):
+    """The limit is in seconds."""
+    with pytest.raises(ValueError, match=r"isn't done within 0\.1 s"):
+        module.run_to_end([sys.executable, "-c", "import time; time.sleep(600)"], tmp_path, 0.1)
+
+
+def test_interrupted_process_is_ended(tmp_path, monkeypatch):
+    """Whatever ends the wait for it ends the process."""
+    started = []
+
+    class Interrupted(subprocess.Popen):
+        def wait(self, timeout=None):
+            if self not in started:
+                started.append(self)
+                raise KeyboardInterrupt
+            return super().wait(timeout)
+
+    monkeypatch.setattr(module.subprocess, "Popen", Interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        module.run_to_end([sys.executable, "-c", "import time; time.sleep(600)"], tmp_path)
+    assert started[0].returncode in (-signal.SIGABRT, -signal.SIGKILL)
