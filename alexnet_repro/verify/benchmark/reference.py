@@ -132,8 +132,9 @@ def run_processes(
     for number in range(1, processes + 1):
         with tempfile.TemporaryDirectory() as folder:
             where = [] if any("::" in each for each in options) else ["benchmarks"]
-            command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--benchmark-only", *where, *options]
-            status, output = run_to_end([*command, f"--report={folder}"], root, limit)
+            pytest = [sys.executable, "-Xfaulthandler", "-m", "pytest", "-p", "no:cacheprovider", "--benchmark-only"]
+            command = [*pytest, *where, *options, f"--report={folder}"]
+            status, output = run_to_end(command, root, limit)
             runs.append(process_results(Path(folder) / "results.json", status, output))
         say(f"process {number} of {processes}: {len(runs[-1]['timings'])} cases")
     return runs
@@ -163,7 +164,7 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
     """End a process, which first writes its stack, and its children, which may lead process groups of their own."""
     with contextlib.suppress(psutil.Error):
         children = psutil.Process(process.pid).children(recursive=True)
-        for each in (signal.SIGABRT, signal.SIGKILL):  # by the first, pytest's faulthandler writes the stack
+        for each in (signal.SIGABRT, signal.SIGKILL):  # by the first, faulthandler writes the stack
             process.send_signal(each)
             with contextlib.suppress(subprocess.TimeoutExpired):  # stuck in the driver, where no signal reaches it
                 process.wait(5)

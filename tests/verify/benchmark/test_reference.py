@@ -256,7 +256,7 @@ def test_command_of_a_process(monkeypatch):
     module.run_processes(ROOT, 1, ["benchmarks/test_resize.py::test_resize[side=28]"])
     assert lines == ["process 1 of 2: 1 cases", "process 2 of 2: 1 cases"]
     shown = [" ".join(command[:-1]) for command, _, _ in commands]
-    always = "-m pytest -p no:cacheprovider --benchmark-only"
+    always = "-Xfaulthandler -m pytest -p no:cacheprovider --benchmark-only"
     assert shown[:2] == [f"{always} benchmarks -k test_resize"] * 2
     assert shown[2] == f"{always} benchmarks/test_resize.py::test_resize[side=28]"
     assert all(command[-1].startswith("--report=") for command, _, _ in commands)
@@ -270,8 +270,7 @@ def test_process_that_ends(tmp_path):
 
 
 HANGS = """
-import faulthandler, pathlib, subprocess, sys, time
-faulthandler.enable()
+import pathlib, subprocess, sys, time
 child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
 def stuck():
     pathlib.Path("ready").write_text(str(child.pid))
@@ -294,7 +293,7 @@ def test_process_that_hangs(tmp_path, monkeypatch):
 
     monkeypatch.setattr(module.subprocess, "Popen", Hanging)
     with pytest.raises(ValueError, match="nothing is kept of a process that isn't done within 60 s") as error:
-        module.run_to_end([sys.executable, "-c", HANGS], tmp_path, limit)
+        module.run_to_end([sys.executable, "-Xfaulthandler", "-c", HANGS], tmp_path, limit)
     assert re.search(r'File "<string>", line \d+ in stuck', str(error.value))
     end = time.monotonic() + limit
     with contextlib.suppress(psutil.NoSuchProcess):

@@ -59,7 +59,7 @@ def collected(tmp_path_factory):
 
 def session_of(folder, *, plugins=("benchmark",), **options):
     """Return the session of a run with these options, which reports into a folder."""
-    options = {"report": folder, **options}
+    options = {"report": folder, "benchmark_timer": "time.perf_counter", "benchmark_max_time": "1.0", **options}
     config = SimpleNamespace(
         option=SimpleNamespace(collectonly=False, xmlpath=None),
         getoption=lambda name, default=None: options.get(name, default),
