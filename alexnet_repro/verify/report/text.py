@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from alexnet_repro.verify.benchmark.fast_by import fast_by
 from alexnet_repro.verify.finding import Finding, Status
 from alexnet_repro.verify.report.run_record import RunRecord
 from alexnet_repro.verify.verdict import missing, verdict_in_words
@@ -21,8 +22,14 @@ def headline(record: RunRecord) -> str:
 
 def in_words(record: RunRecord) -> str:
     """Return the verdict as half a sentence, with why a run ended early."""
+    count = machines(record)
     sentence = verdict_in_words(
-        record.verdict, record.findings, record.plan, machines=machines(record), level=record.level
+        record.verdict,
+        record.findings,
+        record.plan,
+        machines=count,
+        level=record.level,
+        fast=fast_by(record.findings, count),
     )
     return f"{sentence}; the run didn't finish: {why_ended(record)}" if not record.complete else sentence
 

@@ -59,7 +59,10 @@ def test_collected():
 def test_verdict_claims_no_more(tmp_path):
     """A verdict of the quick level says so; the level is kept with what is known of the machine."""
     found = {group: [Finding("any", "PASS", "as it should be")] for group in GROUPS}
-    asked = "his machine is correct, repeatable and fast as far as --level=quick asks; --level=standard asks the rest"
+    asked = (
+        "his machine is correct, repeatable and fast by its own measure alone "
+        "as far as --level=quick asks; --level=standard asks the rest"
+    )
     plan = [Planned("any", group, state="answered", status="PASS") for group in GROUPS[1:4]]
     record = RunRecord(tmp_path / "results.json", {"level": "quick"}, findings=found, plan=plan, complete=True)
     assert text.headline(record) == f"T{asked}."

@@ -16,7 +16,7 @@ from tests.helpers.results_files import DOUBTFUL, EVERYTHING, FAILED, WELL, WRON
 @pytest.mark.parametrize(
     ("content", "verdict", "words"),
     [
-        pytest.param(run(), "✓ PASS", "This machine is correct, repeatable and fast.", id="verdict=PASS"),
+        pytest.param(run(), "✓ PASS", "This machine is correct, repeatable and fast by its own measure alone.", id="verdict=PASS"),
         pytest.param(
             FAILED,
             "✗ FAIL",
