@@ -50,18 +50,27 @@ def gpu_models() -> dict[str, str]:
 
 
 def thread_counts() -> dict[str, int]:
-    """Return the number of processors this process may use, and the backend's threads; 0: the backend decides."""
-    counts = {"processors": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1}
+    """Return the number of processors this process may use, and the backend's threads; 0: a thread per processor."""
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
+        from tensorflow.config import threading
 
-        counts["intra_op"] = tf.config.threading.get_intra_op_parallelism_threads()
-        counts["inter_op"] = tf.config.threading.get_inter_op_parallelism_threads()
+        # As TensorFlow's local_device.cc and process_util.cc have it: set by the program, by a variable, or by neither.
+        intra_op = threading.get_intra_op_parallelism_threads() or _number("TF_NUM_INTRAOP_THREADS")
+        inter_op = threading.get_inter_op_parallelism_threads() or _number("TF_NUM_INTEROP_THREADS")
+        own = {"intra_op": intra_op, "inter_op": inter_op}
+        return {"processors": processors, **{name: count * (count != processors) for name, count in own.items()}}
     if keras.backend.backend() == "torch":
         import torch
 
-        counts["intra_op"], counts["inter_op"] = torch.get_num_threads(), torch.get_num_interop_threads()
-    return counts
+        own = {"intra_op": torch.get_num_threads(), "inter_op": torch.get_num_interop_threads()}
+        return {"processors": processors, **own}
+    return {"processors": processors}
+
+
+def _number(variable: str) -> int:
+    text = os.environ.get(variable, "").strip()
+    return int(text) if text.isascii() and text.isdecimal() else 0
 
 
 def split_cpu(parts: int) -> None:

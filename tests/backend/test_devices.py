@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from alexnet_repro.backend.devices import gpu_names, predictor, synchronize, usable_devices
+from alexnet_repro.backend.devices import gpu_names, predictor, synchronize, thread_counts, usable_devices
 
 
 def test_usable_devices_are_named_as_keras_names_them() -> None:
@@ -45,3 +45,33 @@ def test_predictions_are_those_of_predict_on_batch():
     found = predictor(model)(ops.convert_to_tensor(images))
     np.testing.assert_array_equal(ops.convert_to_numpy(found), model.predict_on_batch(images))
     assert ops.is_tensor(found) == (keras.backend.backend() == "tensorflow")
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="KERAS_BACKEND isn't tensorflow")
+@pytest.mark.parametrize(
+    ("variable", "set_by_program", "expected"),
+    [
+        (None, 0, 0),
+        ("3", 0, 3),
+        ("1", 3, 3),
+        (" 3 ", 0, 3),
+        ("0", 0, 0),
+        ("two", 0, 0),
+        ("3.0", 0, 0),
+        ("6", 0, 0),
+        ("3", 6, 0),
+    ],
+)
+@pytest.mark.parametrize("pool", ["intra_op", "inter_op"])
+def test_threads_are_those_that_tensorflow_ends_up_with(monkeypatch, pool, variable, set_by_program, expected):
+    """What the program set, else the variable; a thread for each of six processors is TensorFlow's default, 0."""
+    from tensorflow.config import threading
+
+    for name in ("intra_op", "inter_op"):
+        monkeypatch.delenv(f"TF_NUM_{name.upper().replace('_', '')}_THREADS", raising=False)
+        monkeypatch.setattr(threading, f"get_{name}_parallelism_threads", lambda: 0)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: range(6), raising=False)
+    if variable is not None:
+        monkeypatch.setenv(f"TF_NUM_{pool.upper().replace('_', '')}_THREADS", variable)
+    monkeypatch.setattr(threading, f"get_{pool}_parallelism_threads", lambda: set_by_program)
+    assert thread_counts() == {"processors": 6, "intra_op": 0, "inter_op": 0} | {pool: expected}

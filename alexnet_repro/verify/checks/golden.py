@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import keras
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
-from alexnet_repro.files import atomic_write
+from alexnet_repro.files import atomic_write, nested_differences
 from alexnet_repro.verify.checks.config import CheckConfig
 from alexnet_repro.verify.checks.repeatability import REPLAY_BATCH, divergence_finding, step_digests
 from alexnet_repro.verify.finding import Finding
@@ -59,20 +59,36 @@ def compare_digests(
     if golden := next((golden for golden in same_task if golden.environment == environment), None):
         if divergence := first_divergence(golden.steps, found, "this run"):
             failure = divergence_finding("golden", divergence, f"the one recorded on {golden.recorded}")
+            both = ", ".join(f"{name}={value}" for name, value in environment.get("settings", {}).items())
+            evidence = f"both with {both}" if both else failure.evidence
+            failure = dataclasses.replace(failure, evidence=evidence)
             return dataclasses.replace(failure, device=replayed.device, precision=replayed.precision)
         return finding("PASS", f"the bits recorded on {golden.recorded}", number=0, bound=0)
     # Elsewhere only the first loss is compared: rounding grows from step to step.
     kind = "gpu" if "gpu" in environment else "cpu"
-    golden = ([each for each in same_task if kind in each.environment] or same_task)[-1]
+    like = [each for each in same_task if kind in each.environment] or same_task
+    differing = {id(each): _differing(each.environment, environment) for each in like}
+    golden = min(reversed(like), key=lambda each: len(differing[id(each)]))
     ours, theirs = (float.fromhex(steps[0].loss) for steps in (found, golden.steps))
     error = abs(ours - theirs)
     bound = 2 * error_bounds.drift(config.precision, config.device) * (abs(theirs) + math.log(10))
     matches = "matches" if error <= bound else "doesn't match"
     message = f"first loss {matches} another environment's within rounding"
     message += "; bitwise comparison needs the same environment"
-    changed = ", ".join(sorted(name for name in environment if environment[name] != golden.environment.get(name)))
+    changed = ", ".join(differing[id(golden)])
     evidence = f"{ours:.6f}, {theirs:.6f} on {golden.recorded} with other {changed}; later steps aren't compared"
     return finding("INCONCLUSIVE", message, evidence, UPDATE_FIX, number=error, bound=bound)
+
+
+def _differing(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
+    """Return what differs between two environments, as `threads (intra_op 0, here 1)`; settings and threads in full."""
+    found: dict[str, list[str]] = {}
+    for path, old, new in nested_differences(there, here):
+        name, _, part = path.partition(" ")
+        parts = found.setdefault(name, [])
+        if part and name in ("settings", "threads"):
+            parts.append(f"{part} {'unset' if old is None else old}, here {'unset' if new is None else new}")
+    return [f"{name} ({'; '.join(parts)})" if parts else name for name, parts in found.items()]
 
 
 def read_digests(path: Path) -> list[Golden]:

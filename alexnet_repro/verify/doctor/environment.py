@@ -4,6 +4,7 @@ Nothing here imports TensorFlow or Keras; probes that could hang run in child pr
 """
 
 import contextlib
+import json
 import os
 import platform
 import shutil
@@ -17,30 +18,22 @@ from alexnet_repro.files import keras_home
 from alexnet_repro.verify.doctor.device_probe import ProbeResult
 from alexnet_repro.verify.doctor.installation import Library, TensorFlow
 from alexnet_repro.verify.doctor.nvidia import Gpu, Nvidia
+from alexnet_repro.verify.doctor.settings import KERAS, SETTINGS
 
 GIB = 2**30
 
 CONTROL_FILES = ("nvidiactl", "nvidia-uvm")  # which CUDA needs beside each GPU's own
 
-# Environment variables that change results. Those that the package sets itself, TF32 among them, aren't here.
-NUMERIC_SETTINGS = {
-    "NVIDIA_TF32_OVERRIDE": "forces TensorFloat-32 on or off, whatever precision is requested",
-    "TF_ENABLE_ONEDNN_OPTS": "turns oneDNN's kernels on or off: float32 results differ in the last bits",
-    "TF_XLA_FLAGS": "may compile with XLA what isn't meant to be: results differ in the last bits",
-    "XLA_FLAGS": "changes what XLA compiles: results may differ in the last bits",
-    "TF_DETERMINISTIC_OPS": "turns deterministic kernels on or off, whatever is requested",
-    "TF_CUDNN_DETERMINISTIC": "turns deterministic kernels on or off, whatever is requested",
-    "TF_CUDNN_USE_AUTOTUNE": "changes which convolution kernels are chosen",
-    "TF_ENABLE_CUBLAS_TENSOR_OP_MATH_FP32": "lets float32 products lose bits",
-    "TF_DISABLE_MKL": "turns oneDNN's kernels off: float32 results differ in the last bits",
-}
 # By their full names: TF_ is Terraform's prefix too, and holds its passwords.
 RECORDED_SETTINGS = (
-    *NUMERIC_SETTINGS,
+    *(name for name in SETTINGS if not name.startswith(KERAS)),
     *("CUDA_CACHE_DISABLE", "CUDA_CACHE_MAXSIZE", "CUDA_DEVICE_ORDER", "CUDA_VISIBLE_DEVICES"),
     *("KERAS_BACKEND", "KERAS_HOME", "LD_LIBRARY_PATH", "NVIDIA_DRIVER_CAPABILITIES", "NVIDIA_VISIBLE_DEVICES"),
-    *("TF_FORCE_GPU_ALLOW_GROWTH", "TF_GPU_ALLOCATOR", "TF_GPU_THREAD_MODE"),
+    *("TF_FORCE_GPU_ALLOW_GROWTH", "TF_GPU_ALLOCATOR", "TF_GPU_THREAD_MODE", "TF_NUM_INTEROP_THREADS"),
 )
+# Of which TensorFlow's oneDNN is on by default: its DefaultOneDnnPolicy; on ARM a Neoverse V1.
+ONEDNN_FLAGS = frozenset(("avx512_vnni", "avx512_bf16", "avx_vnni", "amx_tile", "amx_int8", "amx_bf16"))
+ONEDNN_PART = "0xd40"
 
 
 @dataclass(frozen=True)
@@ -62,7 +55,8 @@ class Environment:
     python: str = ""
     system: str = ""
     container: str | None = None  # its kind
-    settings: Mapping[str, str] = field(default_factory=dict)
+    settings: Mapping[str, str] = field(default_factory=dict)  # as `keras.floatx`, what keras.json has
+    defaults: Mapping[str, str] = field(default_factory=dict)  # those of settings that depend on the machine
     device_files: tuple[str, ...] = ()
     control_files: tuple[str, ...] = ()  # those of CONTROL_FILES that exist
     listed_by_driver: int = 0
@@ -145,7 +139,8 @@ def read_machine(root: Path = Path("/"), environ: Mapping[str, str] = os.environ
         python=platform.python_version(),
         system=platform.platform(),
         container=_container(root, environ),
-        settings={name: environ[name] for name in RECORDED_SETTINGS if name in environ},
+        settings={name: environ[name] for name in RECORDED_SETTINGS if name in environ} | _keras_json(environ),
+        defaults=_defaults(root),
         device_files=tuple(
             str(root / f"dev/nvidia{number}")
             for number in sorted(int(name) for name in nvidia_files if name.isdecimal())
@@ -156,6 +151,27 @@ def read_machine(root: Path = Path("/"), environ: Mapping[str, str] = os.environ
         shared_memory=shutil.disk_usage(shared_memory).total if shared_memory.is_dir() else None,
         volumes=tuple(Volume(purpose, str(folder), _free_bytes(folder)) for purpose, folder in folders.items()),
     )
+
+
+def _keras_json(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the numeric values of Keras's file; none where it can't be read: importing Keras says so."""
+    with contextlib.suppress(OSError, ValueError):
+        found = json.loads((keras_home(environ) / "keras.json").read_bytes())
+        if isinstance(found, dict):
+            return {
+                name: str(found[own]) for name in SETTINGS if (own := name.removeprefix(KERAS)) != name and own in found
+            }
+    return {}
+
+
+def _defaults(root: Path) -> dict[str, str]:
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = ("TF_NUM_INTRAOP_THREADS", "PJRT_NPROC", "NPROC", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+    found = dict.fromkeys(threads, str(processors))
+    with contextlib.suppress(OSError):
+        words = set((root / "proc/cpuinfo").read_text().split("\n\n")[0].split())
+        found["TF_ENABLE_ONEDNN_OPTS"] = "1" if words & {*ONEDNN_FLAGS, ONEDNN_PART} else "0"
+    return found
 
 
 def _container(root: Path, environ: Mapping[str, str]) -> str | None:

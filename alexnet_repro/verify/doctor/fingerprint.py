@@ -12,12 +12,13 @@ from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
+import keras
 from packaging.utils import canonicalize_name
 
 from alexnet_repro.backend.devices import gpu_names, thread_counts
 from alexnet_repro.verify.doctor.environment import Environment
 from alexnet_repro.verify.doctor.installation import package_version
-from alexnet_repro.verify.doctor.software import numeric_settings
+from alexnet_repro.verify.doctor.settings import KERAS, recorded_settings
 
 # Packages whose kernels, random numbers or choices decide bits; on a GPU, those of CUDA and of its compilers as well.
 NUMERIC_PACKAGES = (
@@ -25,11 +26,8 @@ NUMERIC_PACKAGES = (
     *("nvidia-cublas", "nvidia-cublas-cu12", "nvidia-cudnn-cu12", "nvidia-cudnn-cu13"),
 )
 CUDA_PACKAGES = ("nvidia-", "jax-cuda", "triton", "pytorch-triton")
-# Environment variables that change speed, beside those that change bits.
-SPEED_SETTINGS = (
-    *("KERAS_BACKEND", "OMP_NUM_THREADS", "ONEDNN_MAX_CPU_ISA", "TF_NUM_INTEROP_THREADS", "TF_NUM_INTRAOP_THREADS"),
-    *("TF_XLA_FLAGS", "XLA_FLAGS"),
-)
+# Environment variables that change speed alone, by threads of NumPy's.
+SPEED_SETTINGS = ("OMP_NUM_THREADS",)
 CPUINFO = Path("/proc/cpuinfo")
 # On x86, then on ARM.
 CPU_FIELDS = (
@@ -95,9 +93,12 @@ def packages(*, gpu: bool) -> dict[str, str]:
 
 def environment_of(device: str, here: Environment) -> dict[str, Any]:
     """Return all that is known to decide bits on a device."""
-    common = {"packages": packages(gpu=not device.startswith("cpu")), "settings": numeric_settings(here)}
+    common = {"packages": packages(gpu=not device.startswith("cpu")), "settings": _settings(device, here, speed=False)}
     if device.startswith("cpu"):
-        return {**common, "cpu": cpu_identity(), "threads": thread_counts()}
+        threads = thread_counts()
+        if keras.backend.backend() == "tensorflow":
+            threads["inter_op"] = 0  # the order of whole operations decides no bits
+        return {**common, "cpu": cpu_identity(), "threads": threads}
     name = gpu_names()[int(device.partition(":")[2])]
     capability = next((gpu.capability for gpu in here.nvidia.gpus if gpu.name == name), None)
     return {**common, "gpu": name, "capability": list(capability or ()), "driver": here.nvidia.driver}
@@ -106,9 +107,19 @@ def environment_of(device: str, here: Environment) -> dict[str, Any]:
 def speed_environment(device: str, here: Environment) -> dict[str, Any]:
     """Return all that is known to decide speed on a device; for a GPU, the CPU that launches its work as well."""
     settings = {name: os.environ[name] for name in SPEED_SETTINGS if name in os.environ}
-    found = {**environment_of("cpu:0", here), **environment_of(device, here)}
+    if keras.backend.backend() != "tensorflow":
+        settings["KERAS_BACKEND"] = keras.backend.backend()
+    found = {**environment_of("cpu:0", here), **environment_of(device, here), "threads": thread_counts()}
     python = ".".join(platform.python_version_tuple()[:2])
-    return {**found, "settings": {**found["settings"], **settings}, "python": python}
+    return {**found, "settings": {**_settings(device, here, speed=True), **settings}, "python": python}
+
+
+def _settings(device: str, here: Environment, *, speed: bool) -> dict[str, str]:
+    """Return the settings by meaning; Keras's are those that it computes with."""
+    own = {"floatx": str(keras.config.floatx()), "epsilon": str(keras.config.epsilon())}
+    settings = {**here.settings, **{f"{KERAS}{name}": value for name, value in own.items()}}
+    gpu = device.startswith("gpu")
+    return recorded_settings(settings, keras.backend.backend(), here.defaults, gpu=gpu, speed=speed)
 
 
 def machine_of(here: Environment) -> dict[str, Any]:

@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 
 from alexnet_repro.verify.doctor.device_probe import ProbeResult
-from alexnet_repro.verify.doctor.environment import GIB, NUMERIC_SETTINGS, Environment
+from alexnet_repro.verify.doctor.environment import GIB, Environment
 from alexnet_repro.verify.doctor.installation import DRIVER, LIBRARIES
+from alexnet_repro.verify.doctor.settings import KERAS, doubts
 from alexnet_repro.verify.finding import Finding
 
 WITH_CUDA = "pip install 'tensorflow[and-cuda]'"
@@ -15,8 +16,6 @@ MIN_SHARED_MEMORY = GIB  # what NCCL's users end up with; Docker gives 64 MiB
 
 # The oldest driver for each CUDA: docs.nvidia.com/deploy/cuda-compatibility
 OLDEST_DRIVER = {11: (450, 80, 2), 12: (525, 60, 13), 13: (580,)}
-
-HARMLESS_FLAGS = ("--xla_gpu_cuda_data_dir", "--xla_dump", "--xla_force_host_platform_device_count")
 
 
 def installed(here: Environment) -> Iterator[Finding]:
@@ -45,28 +44,27 @@ def installed(here: Environment) -> Iterator[Finding]:
 
 
 def settings(here: Environment) -> Iterator[Finding]:
-    """No environment variable changes results unnoticed."""
-    changed = numeric_settings(here)
-    for name in changed:
-        message = f"{name} {NUMERIC_SETTINGS[name]}; compare only with runs that had it too"
-        yield Finding("settings", "INCONCLUSIVE", message, f"{name}={here.settings[name]}", f"unset {name}")
-    if not changed:
-        defaults = "; oneDNN is on, and TF32 where not turned off, as TensorFlow's defaults are"
+    """No environment variable, nor keras.json, changes results unnoticed."""
+    found = list(doubts(here.settings, here.backend, here.defaults))
+    for each in found:
+        evidence, fix = f"{each.name}={each.text}", f"unset {each.name}"
+        if each.name.startswith(KERAS):
+            evidence += " in keras.json, which is in KERAS_HOME or ~/.keras"
+            fix = f'remove "{each.name.removeprefix(KERAS)}" from that file'
+        if each.meaning is not None:
+            message = f"{each.name} {each.setting.effect}; compare only with runs that had it too"
+            yield Finding("settings", "INCONCLUSIVE", message, evidence, fix)
+        elif each.setting.fatal:
+            message = f"{each.name}={each.text} isn't understood, which ends a process that reads it"
+            yield Finding("settings", "INCONCLUSIVE", message, evidence, fix)
+        else:
+            message = f"{each.name}={each.text} isn't understood, and has no effect"
+            yield Finding("settings", "PASS", message, evidence, fix)
+    if all(each.meaning is None and not each.setting.fatal for each in found):
+        onednn = "off on this processor" if here.defaults.get("TF_ENABLE_ONEDNN_OPTS") == "0" else "on"
+        defaults = f"; oneDNN is {onednn}, and TF32 where not turned off, as TensorFlow's defaults are"
         also = defaults if here.backend == "tensorflow" else ""
         yield Finding("settings", "PASS", f"none that changes results{also}")
-
-
-def numeric_settings(here: Environment) -> dict[str, str]:
-    """Return the environment variables that change the backend's results, without defaults and harmless flags."""
-    # TF_ is TensorFlow's, and PyTorch compiles nothing with XLA.
-    unread = {"tensorflow": (), "torch": ("TF_", "XLA_")}.get(here.backend, ("TF_",))
-    found = {}
-    for name in NUMERIC_SETTINGS:
-        value = here.settings.get(name, "")
-        flags = [flag for flag in value.split() if not flag.startswith(HARMLESS_FLAGS)]
-        if flags and (name, value) != ("TF_ENABLE_ONEDNN_OPTS", "1") and not name.startswith(unread):
-            found[name] = " ".join(sorted(flags))
-    return found
 
 
 def disk(here: Environment) -> Iterator[Finding]:

@@ -47,8 +47,8 @@ from alexnet_repro.training.weights import load_weights, weights_digest
 from alexnet_repro.training.weights_file import WeightsError
 from alexnet_repro.verify.benchmark.reference import revision
 from alexnet_repro.verify.benchmark.tolerances import first_error
-from alexnet_repro.verify.doctor.environment import NUMERIC_SETTINGS
 from alexnet_repro.verify.doctor.fingerprint import SPEED_SETTINGS, kind_of, packages
+from alexnet_repro.verify.doctor.settings import SETTINGS
 from alexnet_repro.verify.numerics.oracle import EXACT_LOSSES
 from alexnet_repro.verify.report.plots import learning_curve
 
@@ -160,7 +160,7 @@ def _outcome(trained: Trained, updates: int, *, progress: bool) -> dict[str, Any
 def _environment() -> dict[str, Any]:
     """Return what decides bits and speed, without this machine's names and paths."""
     names = gpu_names()
-    settings = {name: os.environ.get(name, "") for name in sorted({*SPEED_SETTINGS, *NUMERIC_SETTINGS})}
+    settings = {name: os.environ.get(name, "") for name in sorted({*SPEED_SETTINGS, *SETTINGS})}
     return {
         "cpu": kind_of("cpu:0", names),
         "threads": thread_counts(),

@@ -99,8 +99,35 @@ def test_another_environment_never_passes(loss, message):
     assert found.status == "INCONCLUSIVE"
     assert found.message.startswith(message)
     assert found.bound == pytest.approx(3.046e-3, rel=1e-3)
-    assert "2.000000 on 2026-11-24 with other cpu, threads;" in found.evidence
+    assert "2.000000 on 2026-11-24 with other cpu, threads (processors 64, here 2);" in found.evidence
     assert found.fix.startswith(UPDATE)
+
+
+SETTING = {**HERE, "settings": {"ONEDNN_MAX_CPU_ISA": "sse41"}}
+THREADS = {**HERE, "threads": {"processors": 2, "intra_op": 1}}
+
+
+@pytest.mark.parametrize(
+    ("environment", "differs"),
+    [
+        pytest.param(SETTING, "settings (ONEDNN_MAX_CPU_ISA unset, here sse41)", id="set=here"),
+        pytest.param(THREADS, "threads (intra_op unset, here 1)", id="set=threads"),
+        pytest.param({**HERE, "packages": {"numpy": "2.5"}}, "packages", id="set=nothing"),
+    ],
+)
+def test_another_setting_is_named(environment, differs):
+    """Other bits under another setting are no fault; of what is on file the most alike is compared, and says which."""
+    stored = [STORED, replace(STORED, environment=ELSEWHERE, recorded="2026-11-25")]
+    found = golden.compare_digests(replayed(*changed(1, "weights", "head")), SMALL, environment, stored)
+    assert (found.status, "hardware" in str(found)) == ("INCONCLUSIVE", False)
+    assert f"on 2026-11-24 with other {differs};" in found.evidence
+
+
+def test_other_bits_with_the_same_setting_fail():
+    """Digests recorded with a setting hold for it: other bits fail, and the setting is beside them."""
+    stored = [STORED, replace(STORED, environment=SETTING)]
+    found = golden.compare_digests(replayed(*changed(1, "weights", "head")), SMALL, SETTING, stored)
+    assert (found.status, found.evidence) == ("FAIL", "both with ONEDNN_MAX_CPU_ISA=sse41")
 
 
 @pytest.mark.parametrize("order", [1, -1], ids=["last=gpu", "last=cpu"])

@@ -56,6 +56,16 @@ from tests.helpers.machines import A100, CPU, GIB, MIB, T4, TWO, box, diagnose, 
             "none that changes results",
             id="machine=harmless settings",
         ),
+        pytest.param(
+            replace(CPU, settings={"TF_ENABLE_ONEDNN_OPTS": "off"}),
+            "TF_ENABLE_ONEDNN_OPTS=off isn't understood, and has no effect",
+            id="machine=setting not understood",
+        ),
+        pytest.param(
+            replace(CPU, defaults={"TF_ENABLE_ONEDNN_OPTS": "0"}, settings={"TF_ENABLE_ONEDNN_OPTS": "0"}),
+            "oneDNN is off on this processor",
+            id="machine=without oneDNN",
+        ),
         pytest.param(replace(CPU, shared_memory=64 * MIB, container="docker"), "64 MiB", id="machine=CPU in Docker"),
     ],
 )

@@ -92,9 +92,46 @@ def test_settings_hold_no_secrets(tmp_path):
         "TF_XLA_FLAGS": "--tf_xla_auto_jit=2",
         "TF_VAR_password": "secret",
         "TF_TOKEN_host": "secret",
-        "HOME": "/",
+        "KERAS_HOME": str(tmp_path),
     }
-    assert read_machine(tmp_path, environ).settings == {"TF_XLA_FLAGS": "--tf_xla_auto_jit=2"}
+    found = {"TF_XLA_FLAGS": "--tf_xla_auto_jit=2", "KERAS_HOME": str(tmp_path)}
+    assert read_machine(tmp_path, environ).settings == found
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        pytest.param('{"floatx": "float16"}', {"floatx": "float16"}, id="file=float16"),
+        pytest.param('{"epsilon": 1e-3}', {"epsilon": "0.001"}, id="file=epsilon"),
+        pytest.param('{"image_data_format": "channels_first", "backend": "jax"}', {}, id="file=others"),
+        pytest.param('{"floatx": "flo', {}, id="file=truncated"),
+        pytest.param("[]", {}, id="file=list"),
+        pytest.param("null", {}, id="file=null"),
+    ],
+)
+def test_keras_json_is_read(tmp_path, text, found):
+    """What Keras's file says of numbers is recorded, without Keras; what can't be read says nothing."""
+    (tmp_path / "keras.json").write_text(text)
+    settings = read_machine(tmp_path, {"KERAS_HOME": str(tmp_path)}).settings
+    assert {name: text for name, text in settings.items() if name != "KERAS_HOME"} == {
+        f"keras.{name}": value for name, value in found.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "onednn"),
+    [
+        pytest.param("processor\t: 0\nflags\t\t: fpu avx2 avx512_vnni\n\n", "1", id="processor=VNNI"),
+        pytest.param("processor\t: 0\nflags\t\t: fpu avx2 avx512f\n\n", "0", id="processor=AVX512 only"),
+        pytest.param("processor\t: 0\nCPU part\t: 0xd40\n\n", "1", id="processor=Neoverse V1"),
+        pytest.param("processor\t: 0\nCPU part\t: 0xd0c\n\n", "0", id="processor=Neoverse N1"),
+    ],
+)
+def test_defaults_depend_on_the_machine(tmp_path, cpuinfo, onednn):
+    """TensorFlow turns oneDNN on where the processor has instructions for it, and takes a thread per processor."""
+    here = read_machine(write(tmp_path, {"proc/cpuinfo": cpuinfo}), {})
+    assert here.defaults["TF_ENABLE_ONEDNN_OPTS"] == onednn
+    assert int(here.defaults["TF_NUM_INTRAOP_THREADS"]) >= 1
 
 
 def test_free_bytes_are_those_of_the_nearest_folder(tmp_path):

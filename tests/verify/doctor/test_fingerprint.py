@@ -5,6 +5,7 @@ from dataclasses import replace
 from importlib.metadata import PackageNotFoundError
 from types import SimpleNamespace
 
+import keras
 import pytest
 
 from alexnet_repro.verify.doctor import fingerprint, installation
@@ -13,7 +14,7 @@ from tests.helpers.machines import CPU, T4, TWO, box
 
 def test_environment_of_a_cpu():
     """A CPU's bits depend on packages, numeric settings, processor and threads; on no GPU, nor on files' places."""
-    flags = "--xla_gpu_cuda_data_dir=/usr/local/cuda --xla_b=1 --xla_a=1"
+    flags = "--xla_gpu_cuda_data_dir=/usr/local/cuda --xla_gpu_autotune_level=0 --xla_b=1 --xla_a=1"
     here = replace(CPU, settings={"TF_ENABLE_ONEDNN_OPTS": "0", "KERAS_HOME": "/home/me", "XLA_FLAGS": flags})
     found = fingerprint.environment_of("cpu:0", here)
     assert set(found) == {"packages", "settings", "cpu", "threads"}
@@ -38,6 +39,15 @@ def test_environment_of_a_gpu(device, here, gpu, monkeypatch):
     found = fingerprint.environment_of(device, here)
     assert found == {"packages": found["packages"], "settings": {}, **gpu, "driver": here.nvidia.driver}
     assert json.loads(json.dumps(found)) == found
+
+
+@pytest.mark.parametrize(("name", "value"), [("floatx", "float16"), ("epsilon", 0.001)])
+def test_keras_counts_as_it_ended_up(monkeypatch, name, value):
+    """What Keras computes with is the environment's: by its file, or by what a program set since."""
+    here = replace(CPU, settings={f"keras.{name}": "another"})
+    assert fingerprint.environment_of("cpu:0", here)["settings"] == {}
+    monkeypatch.setattr(keras.config, name, lambda: value)
+    assert fingerprint.environment_of("cpu:0", CPU)["settings"] == {f"keras.{name}": str(value)}
 
 
 INSTALLED = {
@@ -155,7 +165,8 @@ def test_environment_that_decides_speed(device, here, names, monkeypatch):
     """Packages, settings, threads and processor, for a GPU its driver too; as a file gives it back."""
     monkeypatch.setattr(fingerprint, "gpu_names", lambda: ["Tesla T4"])
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("KERAS_BACKEND", keras.backend.backend())
     found = fingerprint.speed_environment(device, here)
     assert " ".join(sorted(found)) == names
-    assert found["settings"]["OMP_NUM_THREADS"] == "1"
+    assert found["settings"] == {"OMP_NUM_THREADS": "1"}
     assert json.loads(json.dumps(found)) == found

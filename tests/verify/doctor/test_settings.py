@@ -1,0 +1,149 @@
+"""Settings by meaning: a default is none, what isn't understood is said, and what changes numbers has one name."""
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+from alexnet_repro.verify.doctor.settings import SETTINGS, doubts, recorded_settings
+
+# As TensorFlow, XLA and oneDNN have it on a machine with two processors, of which oneDNN is on by default.
+DEFAULTS = {"TF_ENABLE_ONEDNN_OPTS": "1", "TF_NUM_INTRAOP_THREADS": "2", "PJRT_NPROC": "2", "NPROC": "2"}
+
+
+@pytest.mark.parametrize(
+    ("setting", "backend"),
+    [
+        ("TF_DETERMINISTIC_OPS=0", "tensorflow"),
+        ("TF_CUDNN_DETERMINISTIC=false", "tensorflow"),
+        ("TF_CUDNN_DETERMINISTIC=FALSE", "tensorflow"),
+        ("TF_DISABLE_MKL=0", "tensorflow"),
+        ("TF_CUDNN_USE_AUTOTUNE=1", "tensorflow"),
+        ("TF_ENABLE_ONEDNN_OPTS=1", "tensorflow"),
+        ("TF_ENABLE_ONEDNN_OPTS=true", "tensorflow"),
+        ("TF_ENABLE_ONEDNN_OPTS=", "tensorflow"),
+        ("TF_ENABLE_CUBLAS_TENSOR_OP_MATH_FP32=0", "tensorflow"),
+        ("TF_XLA_FLAGS=--tf_xla_auto_jit=0", "tensorflow"),
+        ("TF_XLA_FLAGS=--tf_xla_auto_jit=2 --tf_xla_auto_jit=-1", "tensorflow"),
+        ("TF_NUM_INTRAOP_THREADS=0", "tensorflow"),
+        ("TF_NUM_INTRAOP_THREADS=2", "tensorflow"),
+        ("TF_NUM_INTEROP_THREADS=1", "tensorflow"),
+        ("TF_FUNCTION_JIT_COMPILE_DEFAULT=false", "tensorflow"),
+        ("ONEDNN_MAX_CPU_ISA=DEFAULT", "tensorflow"),
+        ("DNNL_DEFAULT_FPMATH_MODE=strict", "tensorflow"),
+        ("XLA_FLAGS=--xla_dump_to=/tmp/x --xla_dump_hlo_as_text", "tensorflow"),
+        ("XLA_FLAGS=--xla_gpu_autotune_level=4", "tensorflow"),
+        ("XLA_FLAGS=--xla_cpu_multi_thread_eigen", "jax"),
+        ("XLA_FLAGS=--xla_cpu_enable_fast_math=0", "jax"),
+        ("XLA_FLAGS=--xla_force_host_platform_device_count=2", "jax"),
+        ("NPROC=2", "jax"),
+        ("JAX_ENABLE_X64=off", "jax"),
+        ("TORCH_BLAS_PREFER_CUBLASLT=0", "torch"),
+        ("keras.floatx=float32", "tensorflow"),
+        ("keras.epsilon=1e-07", "tensorflow"),
+        # set, but read by another backend
+        ("TF_NUM_INTRAOP_THREADS=1", "jax"),
+        ("NPROC=1", "tensorflow"),
+        ("ATEN_CPU_CAPABILITY=avx2", "jax"),
+        ("MKLDNN_MAX_CPU_ISA=AVX2", "tensorflow"),
+    ],
+)
+def test_a_default_is_no_setting(setting, backend):
+    """A default, however it is spelt, is no doubt, and digests made without it still apply."""
+    name, _, text = setting.partition("=")
+    assert list(doubts({name: text}, backend, DEFAULTS)) == []
+    assert recorded_settings({name: text}, backend, DEFAULTS, speed=True) == {}
+
+
+@pytest.mark.parametrize(
+    ("settings", "backend", "recorded"),
+    [
+        ("TF_ENABLE_ONEDNN_OPTS=False", "tensorflow", {"TF_ENABLE_ONEDNN_OPTS": "0"}),
+        ("ONEDNN_MAX_CPU_ISA=SSE41", "tensorflow", {"ONEDNN_MAX_CPU_ISA": "sse41"}),
+        ("DNNL_MAX_CPU_ISA=sse41", "tensorflow", {"ONEDNN_MAX_CPU_ISA": "sse41"}),
+        ("DNNL_MAX_CPU_ISA=AVX2;ONEDNN_MAX_CPU_ISA=SSE41", "tensorflow", {"ONEDNN_MAX_CPU_ISA": "sse41"}),
+        ("MKLDNN_MAX_CPU_ISA=AVX2", "torch", {"ONEDNN_MAX_CPU_ISA": "avx2"}),
+        ("MKLDNN_MAX_CPU_ISA=AVX2;DNNL_MAX_CPU_ISA=SSE41", "torch", {"ONEDNN_MAX_CPU_ISA": "sse41"}),
+        ("ONEDNN_MAX_CPU_ISA=AVX512_CORE_AMX", "jax", {"ONEDNN_MAX_CPU_ISA": "avx10_1_512_amx"}),
+        ("TF_SET_ONEDNN_FPMATH_MODE=BF16", "tensorflow", {"TF_SET_ONEDNN_FPMATH_MODE": "bf16"}),
+        ("ONEDNN_DEFAULT_FPMATH_MODE=BF16", "tensorflow", {"ONEDNN_DEFAULT_FPMATH_MODE": "bf16"}),
+        ("TF_ONEDNN_ASSUME_FROZEN_WEIGHTS=1", "tensorflow", {"TF_ONEDNN_ASSUME_FROZEN_WEIGHTS": "1"}),
+        ("NPROC=1", "jax", {"PJRT_NPROC": "1"}),
+        ("NPROC=1;PJRT_NPROC=4", "jax", {"PJRT_NPROC": "4"}),
+        ("XLA_FLAGS=--xla_b --xla_a=1 --xla_dump_to=/x", "tensorflow", {"XLA_FLAGS": "--xla_a=1 --xla_b=true"}),
+        ("XLA_FLAGS=--xla_gpu_ftz=1 x --xla_b=1", "jax", {"XLA_FLAGS": "--xla_gpu_ftz=true"}),
+        ("KERAS_USE_BACKEND_AGNOSTIC_OPS=1", "torch", {"KERAS_USE_BACKEND_AGNOSTIC_OPS": "1"}),
+        ("keras.floatx=float16", "jax", {"keras.floatx": "float16"}),
+        ("TF_DETERMINISTIC_OPS=1", "tensorflow", {}),
+        ("XLA_FLAGS=--xla_gpu_deterministic_ops=true", "jax", {}),
+        ("TF_NUM_INTRAOP_THREADS=1", "tensorflow", {}),  # the environment has it as its threads
+    ],
+)
+def test_bits_are_recorded_by_meaning(settings, backend, recorded):
+    """What is one to a library has one name and one spelling; what replays have anyway parts no digests."""
+    environ = dict(each.split("=", 1) for each in settings.split(";"))
+    assert recorded_settings(environ, backend, DEFAULTS) == recorded
+
+
+def test_flags_of_a_file(tmp_path):
+    """XLA reads its flags from a file where the variable begins with no dash."""
+    (tmp_path / "flags").write_text("--xla_gpu_autotune_level=0\n--xla_dump_to=/x")
+    found = recorded_settings({"XLA_FLAGS": str(tmp_path / "flags")}, "tensorflow")
+    assert found == {"XLA_FLAGS": "--xla_gpu_autotune_level=0"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "speed", "gpu", "recorded"),
+    [
+        ({"TF_DETERMINISTIC_OPS": "1"}, True, True, {"TF_DETERMINISTIC_OPS": "1"}),
+        ({"XLA_FLAGS": "--xla_gpu_deterministic_ops=1"}, True, True, {"XLA_FLAGS": "--xla_gpu_deterministic_ops=true"}),
+        ({"TF_CUDNN_USE_AUTOTUNE": "0"}, False, True, {"TF_CUDNN_USE_AUTOTUNE": "0"}),
+        ({"TF_CUDNN_USE_AUTOTUNE": "0", "XLA_FLAGS": "--xla_gpu_autotune_level=0"}, False, False, {}),
+        ({"NVIDIA_TF32_OVERRIDE": "0"}, False, False, {}),
+    ],
+)
+def test_what_concerns_a_device(settings, speed, gpu, recorded):
+    """A CPU's bits depend on no GPU's settings; deterministic kernels have another speed."""
+    assert recorded_settings(settings, "tensorflow", DEFAULTS, gpu=gpu, speed=speed) == recorded
+
+
+@pytest.mark.parametrize(
+    ("setting", "backend", "fatal"),
+    [
+        ("TF_ENABLE_ONEDNN_OPTS=off", "tensorflow", False),
+        ("TF_ENABLE_ONEDNN_OPTS=2", "tensorflow", False),
+        ("TF_NUM_INTRAOP_THREADS=two", "tensorflow", False),
+        ("TF_NUM_INTRAOP_THREADS=1.0", "tensorflow", False),
+        ("TF_SET_ONEDNN_FPMATH_MODE=bf16", "tensorflow", False),
+        ("ONEDNN_MAX_CPU_ISA=SSE2", "tensorflow", False),
+        ("TORCH_BLAS_PREFER_CUBLASLT=true", "torch", False),
+        ("TF_ONEDNN_ASSUME_FROZEN_WEIGHTS=off", "tensorflow", True),
+        ("JAX_ENABLE_X64=2", "jax", True),
+    ],
+)
+def test_what_is_not_understood(setting, backend, fatal):
+    """What its reader doesn't understand is told apart, parts no digests, and may end the process."""
+    name, _, text = setting.partition("=")
+    (found,) = doubts({name: text}, backend, DEFAULTS)
+    assert (found.meaning, found.setting.fatal) == (None, fatal)
+    assert recorded_settings({name: text}, backend, DEFAULTS) == {}
+
+
+PRINTED = {
+    "XLA_FLAGS": "xla_cpu_enable_fast_math=false xla_cpu_multi_thread_eigen=true xla_backend_optimization_level=3",
+    "TF_XLA_FLAGS": "tf_xla_auto_jit=0 tf_xla_cpu_global_jit=false tf_xla_min_cluster_size=4",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variable", PRINTED)
+def test_defaults_of_flags(variable):
+    """The installed TensorFlow prints the same defaults of XLA's flags as those that are taken for no setting."""
+    program = "import tensorflow as tf; tf.function(lambda x: x + 1, jit_compile=True)(1.0)"
+    environ = {**os.environ, variable: "--help"}
+    done = subprocess.run([sys.executable, "-c", program], check=False, env=environ, capture_output=True, text=True)
+    printed = {f"{name}={value}" for name, value in re.findall(r'^\t--(\w+)="?([^"\s]*)', done.stderr, re.MULTILINE)}
+    assert {*PRINTED[variable].split()} <= printed
+    assert SETTINGS[variable].parse(" ".join(f"--{flag}" for flag in PRINTED[variable].split())) == ""
