@@ -218,6 +218,8 @@ SETTINGS = {
         f"turns most of XLA's optimizations off: {LAST_BITS}", JAX_BOOL, "0", ("jax",), fatal=True
     ),
     "JAX_OPTIMIZATION_LEVEL": Setting(f"changes XLA's optimizations: {LAST_BITS}", _any, "UNKNOWN", ("jax",)),
+    "JAX_EXEC_TIME_OPTIMIZATION_EFFORT": Setting(f"changes XLA's optimizations: {LAST_BITS}", _any, "0.0", ("jax",)),
+    "JAX_ALLOW_F16_REDUCTIONS": Setting("changes the precision of float16 sums", JAX_BOOL, "1", ("jax",), fatal=True),
     # PyTorch
     "ATEN_CPU_CAPABILITY": Setting(
         *(f"limits the instructions of PyTorch's kernels: {LAST_BITS}", _one_of("default", "avx2", "avx512")),

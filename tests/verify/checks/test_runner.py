@@ -66,6 +66,28 @@ def started(children):
     return [each[:3] for each in children.started]
 
 
+@pytest.mark.parametrize(
+    ("settings", "evidence", "fix"),
+    [
+        pytest.param({}, "", "", id="set=nothing"),
+        pytest.param({"TF_ENABLE_ONEDNN_OPTS": "1"}, "", "", id="set=default"),
+        pytest.param(
+            {"DNNL_MAX_CPU_ISA": "SSE41", "TF_NUM_INTRAOP_THREADS": "1"},
+            "with TF_NUM_INTRAOP_THREADS=1, DNNL_MAX_CPU_ISA=SSE41",
+            "run it without TF_NUM_INTRAOP_THREADS, DNNL_MAX_CPU_ISA",
+            id="set=two",
+        ),
+    ],
+)
+def test_settings_are_beside_a_failure(children, settings, evidence, fix):
+    """A check that fails while a setting changes numbers names it before anything else; one that passes doesn't."""
+    children.statuses["shapes"] = "FAIL"
+    runner = CheckRunner(CONFIG, PLANNED, replace(HERE, settings=settings), 30)
+    failed, passed = runner.result("gpu:0", SHAPES), runner.result("gpu:0", IMAGE_LABELS)
+    assert (failed.status, failed.evidence, failed.fix) == ("FAIL", evidence, fix)
+    assert (passed.status, passed.evidence) == ("PASS", "")
+
+
 def test_one_child_per_device_and_kind(children):
     """Each device has one child for what is planned, another for what must be deterministic; each keeps the order."""
     runner = CheckRunner(CONFIG, PLANNED, HERE, 30)

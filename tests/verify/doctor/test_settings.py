@@ -1,4 +1,4 @@
-"""Settings by meaning: a default is none, what isn't understood is said, and what changes numbers has one name."""
+"""Settings by meaning: a default is none, what changes numbers has one name, what isn't understood none."""
 
 import os
 import re
@@ -124,7 +124,7 @@ def test_what_concerns_a_device(settings, speed, gpu, recorded):
     ],
 )
 def test_what_is_not_understood(setting, backend, fatal):
-    """What its reader doesn't understand is told apart, parts no digests, and may end the process."""
+    """What its reader doesn't understand parts no digests, and may end the process."""
     name, _, text = setting.partition("=")
     (found,) = doubts({name: text}, backend, DEFAULTS)
     assert (found.meaning, found.setting.fatal) == (None, fatal)
