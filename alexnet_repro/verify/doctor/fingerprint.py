@@ -119,7 +119,7 @@ def _settings(device: str, here: Environment, *, speed: bool) -> dict[str, str]:
     own = {"floatx": str(keras.config.floatx()), "epsilon": str(keras.config.epsilon())}
     settings = {**here.settings, **{f"{KERAS}{name}": value for name, value in own.items()}}
     gpu = device.startswith("gpu")
-    return recorded_settings(settings, keras.backend.backend(), here.defaults, gpu=gpu, speed=speed)
+    return recorded_settings(settings, here.backend, here.defaults, gpu=gpu, speed=speed)
 
 
 def machine_of(here: Environment) -> dict[str, Any]:

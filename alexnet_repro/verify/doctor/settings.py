@@ -180,7 +180,12 @@ SETTINGS = {
         for name, effect, parse, default, readers in ONEDNN
         for prefix, read_by in (("ONEDNN", readers), ("DNNL", readers), ("MKLDNN", ("torch",)))
     },
-    # XLA
+    # XLA and Eigen
+    "TENSORFLOW_USE_CUSTOM_CONTRACTION_KERNEL": Setting(
+        f"turns oneDNN off in Eigen's products: {LAST_BITS}",
+        _words("1 true", "0 false", fold=False),
+        *("1", XLA_READERS),
+    ),
     "TF_XLA_FLAGS": Setting("may compile with XLA what isn't meant to be: results differ in the last bits", TF_XLA),
     "XLA_FLAGS": Setting("changes what XLA compiles: results may differ in the last bits", XLA, readers=XLA_READERS),
     "TF_FUNCTION_JIT_COMPILE_DEFAULT": Setting(
@@ -190,7 +195,7 @@ SETTINGS = {
     "NVIDIA_TF32_OVERRIDE": Setting(
         "forces TensorFloat-32 on or off, whatever precision is requested", _any, readers=EVERY, gpu=True
     ),
-    "CUBLAS_WORKSPACE_CONFIG": Setting("changes which cuBLAS kernels are chosen", _any, gpu=True),
+    "CUBLAS_WORKSPACE_CONFIG": Setting("changes which cuBLAS kernels are chosen", _any, readers=XLA_READERS, gpu=True),
     "TF_DETERMINISTIC_OPS": Setting(DETERMINISM, TF_BOOL, "0", records="speed", fatal=True, gpu=True),
     "TF_CUDNN_DETERMINISTIC": Setting(DETERMINISM, TF_BOOL, "0", records="speed", fatal=True, gpu=True),
     "TF_CUDNN_USE_AUTOTUNE": Setting(CONVOLUTIONS, TF_BOOL, "1", gpu=True),
@@ -219,7 +224,6 @@ SETTINGS = {
     ),
     "JAX_OPTIMIZATION_LEVEL": Setting(f"changes XLA's optimizations: {LAST_BITS}", _any, "UNKNOWN", ("jax",)),
     "JAX_EXEC_TIME_OPTIMIZATION_EFFORT": Setting(f"changes XLA's optimizations: {LAST_BITS}", _any, "0.0", ("jax",)),
-    "JAX_ALLOW_F16_REDUCTIONS": Setting("changes the precision of float16 sums", JAX_BOOL, "1", ("jax",), fatal=True),
     # PyTorch
     "ATEN_CPU_CAPABILITY": Setting(
         *(f"limits the instructions of PyTorch's kernels: {LAST_BITS}", _one_of("default", "avx2", "avx512")),

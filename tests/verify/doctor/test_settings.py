@@ -70,6 +70,7 @@ def test_a_default_is_no_setting(setting, backend):
         ("TF_SET_ONEDNN_FPMATH_MODE=BF16", "tensorflow", {"TF_SET_ONEDNN_FPMATH_MODE": "bf16"}),
         ("ONEDNN_DEFAULT_FPMATH_MODE=BF16", "tensorflow", {"ONEDNN_DEFAULT_FPMATH_MODE": "bf16"}),
         ("TF_ONEDNN_ASSUME_FROZEN_WEIGHTS=1", "tensorflow", {"TF_ONEDNN_ASSUME_FROZEN_WEIGHTS": "1"}),
+        ("TENSORFLOW_USE_CUSTOM_CONTRACTION_KERNEL=0", "jax", {"TENSORFLOW_USE_CUSTOM_CONTRACTION_KERNEL": "0"}),
         ("NPROC=1", "jax", {"PJRT_NPROC": "1"}),
         ("NPROC=1;PJRT_NPROC=4", "jax", {"PJRT_NPROC": "4"}),
         ("XLA_FLAGS=--xla_b --xla_a=1 --xla_dump_to=/x", "tensorflow", {"XLA_FLAGS": "--xla_a=1 --xla_b=true"}),
