@@ -1,4 +1,4 @@
-"""What a run is told apart by, and the folder that it writes to: never that of another run."""
+"""The identity of a run, and the folder that it writes to: never that of another run."""
 
 import datetime as dt
 import json
@@ -19,7 +19,7 @@ FILES = (RESULTS, "junit.xml", "report.html", "summary.md", "*.svg")
 
 
 def run_identity(root: Path, arguments: Sequence[str]) -> dict[str, Any]:
-    """Return who runs what, where and since when: what a results file is told apart by. `root` is the checkout."""
+    """Return who runs what, where and since when: what identifies a results file. `root` is the checkout."""
     return {
         "host": socket.gethostname(),
         "pid": os.getpid(),

@@ -99,7 +99,7 @@ class PlanKeeper:
             self._raised = ""
         elif failed:
             where = {"setup": "the set-up of ", "teardown": "the tear-down of "}.get(report.when or "", "")
-            self._crashed(planned, f"{where}{report.nodeid} ended with an error", last_line(report), report.nodeid)
+            self._crashed(planned, f"{where}{report.nodeid} ended with an error", last_line(report))
         elif report.skipped and name:
             self._skipped[name] = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
 
@@ -107,12 +107,12 @@ class PlanKeeper:
         """A file that can't be collected is a FAIL."""
         if report.failed:
             self._uncollected = True
-            self._crashed(None, f"{report.nodeid or 'a file'} can't be collected", last_line(report), "")
+            self._crashed(None, f"{report.nodeid or 'a file'} can't be collected", last_line(report))
 
     def pytest_internalerror(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
         """So is an error of pytest's own, or of a plugin's."""
         self.ended = f"an error in pytest or a plugin: {one_line(excinfo.exconly())}"
-        self._crashed(self._current, "pytest, or a plugin, ended with an error", one_line(excinfo.exconly()), "")
+        self._crashed(self._current, "pytest, or a plugin, ended with an error", one_line(excinfo.exconly()))
 
     def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
         """Note why a run is interrupted: by Ctrl-C, or by `pytest.exit`, as for a signal."""
@@ -130,7 +130,7 @@ class PlanKeeper:
             if each.state in ("waiting", "running"):
                 self._settle(each)
 
-    def _crashed(self, planned: Planned | None, message: str, evidence: str, test: str) -> None:
+    def _crashed(self, planned: Planned | None, message: str, evidence: str) -> None:
         group = planned.group if planned else "correct"
         name = planned.short if planned else "tests"
         device = planned.device if planned else ""
@@ -156,7 +156,9 @@ class PlanKeeper:
         failed = [(group, each) for group, each in earlier if each.status == "FAIL"]
         kept = last
         if failed and last and worst(each for _, each in last) != "FAIL":
-            kept = [(group, replace(each, message=f"failed once, then passed: {each.message}")) for group, each in failed]
+            kept = [
+                (group, replace(each, message=f"failed once, then passed: {each.message}")) for group, each in failed
+            ]
         if earlier:
             for group, each in (*earlier, *last):
                 self.record.findings[group].remove(each)
@@ -176,7 +178,7 @@ def one_line(text: str) -> str:
 
 
 def last_line(report: pytest.TestReport | pytest.CollectReport) -> str:
-    """Return the error of a report: the exception, or the last line of what is told of it."""
+    """Return the error of a report: the exception, or the last line of what it says."""
     crash = getattr(report.longrepr, "reprcrash", None)
-    told = str(crash.message if crash else report.longreprtext).strip() or "no word of it"
-    return one_line(told.splitlines()[0 if crash else -1])
+    said = str(crash.message if crash else report.longreprtext).strip() or "nothing is known of it"
+    return one_line(said.splitlines()[0 if crash else -1])

@@ -1,4 +1,4 @@
-"""The plan of a run: which tests are asked of each device at a level, in which group, and where one applies."""
+"""The plan of a run: the tests of each device at a level, their groups, and where one applies."""
 
 import importlib
 import inspect
@@ -69,9 +69,7 @@ def _scaling(asked: Asked, params: Mapping[str, Any]) -> str:
 
 
 def _workers(asked: Asked, _: Mapping[str, Any]) -> str:
-    return (
-        "" if asked.workers else "this is one machine, started by itself; several: --distribute=multiworker on each"
-    )
+    return "" if asked.workers else "this is one machine, started by itself; several: --distribute=multiworker on each"
 
 
 def _tensorflow(_: Asked, __: Mapping[str, Any]) -> str:

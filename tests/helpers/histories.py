@@ -1,4 +1,4 @@
-"""Small runs of pytest under the verification's own plugins: tests that end as they are told, and what is left of it."""
+"""Small runs of pytest under the verification's own plugins: tests that end in given ways, and what is left."""
 
 import contextlib
 import io
@@ -79,7 +79,7 @@ class Outcome:
     printed: str
     results: dict = field(default_factory=dict)
 
-    def __post_init__(self):
+    def __post_init__(self):  # noqa: D105
         self.results = json.loads((self.folder / "results.json").read_text())
 
     @property
@@ -114,6 +114,35 @@ class Stopped(module.VerificationSession):
         self.record.plan += [Planned(each.name, "fast", each.device) for each in self.extra]
 
 
+class Plugin:
+    """What `conftest.py` does for the verification, with a fault of the run itself."""
+
+    def __init__(self, fault):
+        self.fault, self.session = fault, None
+
+    @staticmethod
+    def pytest_addoption(parser):
+        conftest.pytest_addoption(parser)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_configure(self, config):
+        self.session = Stopped(config)
+        config.pluginmanager.register(self.session, module.NAME)
+        config.pluginmanager.register(self.session.keeper, "plan")
+
+    @pytest.fixture
+    def verification(self):
+        if self.fault == "set-up":
+            raise OSError("no set-up")
+        yield self.session
+        if self.fault == "tear-down":
+            raise OSError("no tear-down")
+
+    def pytest_runtest_logfinish(self, nodeid):
+        if self.fault == "hook" and nodeid.endswith("test_0"):
+            raise OSError("a plugin's own error")
+
+
 def run(folder, endings, *options, fault=None, extra=()):
     """Run a test with each of these endings, in turns of each group, and return what it left in `folder`/report.
 
@@ -129,44 +158,24 @@ def run(folder, endings, *options, fault=None, extra=()):
     if fault == "collection":
         (folder / f"{stem}_2.py").write_text("import a_module_that_is_not_there")
     Stopped.planned = [(f"{stem}.py::{name}", group) for name, group, _ in tests]
-    Stopped.extra, sessions = extra, []
-
-    class Plugin:
-        @staticmethod
-        def pytest_addoption(parser):
-            conftest.pytest_addoption(parser)
-
-        @staticmethod
-        @pytest.hookimpl(tryfirst=True)
-        def pytest_configure(config):
-            sessions.append(Stopped(config))
-            config.pluginmanager.register(sessions[0], module.NAME)
-            config.pluginmanager.register(sessions[0].keeper, "plan")
-
-        @pytest.fixture
-        def verification(self):
-            if fault == "set-up":
-                raise OSError("no set-up")
-            yield sessions[0]
-            if fault == "tear-down":
-                raise OSError("no tear-down")
-
-        @staticmethod
-        def pytest_runtest_logfinish(nodeid):
-            if fault == "hook" and nodeid.endswith("test_0"):
-                raise OSError("a plugin's own error")
+    Stopped.extra = extra
 
     off = [f"-pno:{name}" for name in ("cacheprovider", "faulthandler", "unraisableexception")]
-    where = ["-c", os.devnull, f"--rootdir={folder}", f"--report={folder / 'report'}", *map(str, sorted(folder.glob("*.py")))]
+    where = [
+        "-c",
+        os.devnull,
+        f"--rootdir={folder}",
+        f"--report={folder / 'report'}",
+        *map(str, sorted(folder.glob("*.py"))),
+    ]
     arguments = [*off, "-q", "-s", "--tb=native", *where, *options]
     old, module.FOLDER = module.FOLDER, folder
     out = io.StringIO()
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
-            status = int(pytest.main(arguments, plugins=[Plugin()]))
+            status = int(pytest.main(arguments, plugins=[Plugin(fault)]))
     finally:
         module.FOLDER = old
         for name in [name for name in sys.modules if name.startswith("test_history_")]:
             del sys.modules[name]
     return Outcome(status, folder / "report", out.getvalue())
-

@@ -108,7 +108,7 @@ def test_doctor_lowers_the_verdict(doctor, status):
 
 
 def test_nothing_planned_is_not_pass():
-    """Findings without a plan, and a run that didn't come to its end, are inconclusive."""
+    """Findings without a plan, and an unfinished run, are inconclusive."""
     findings = groups("P", "P", "P", "P")
     assert overall(findings, [], complete=True) == "INCONCLUSIVE"
     assert overall(findings, answered(findings), complete=False) == "INCONCLUSIVE"
@@ -222,10 +222,20 @@ def test_what_is_missing_has_a_name():
             id="verdict=PASS of two",
         ),
         pytest.param(
-            "FAIL", "FF", [], {}, "something is wrong with this machine: 2 checks failed, listed with the fix", id="verdict=FAIL"
+            "FAIL",
+            "FF",
+            [],
+            {},
+            "something is wrong with this machine: 2 checks failed, listed with the fix",
+            id="verdict=FAIL",
         ),
         pytest.param(
-            "INCONCLUSIVE", "I", [], {}, "nothing failed, but nothing was planned", id="verdict=INCONCLUSIVE without a plan"
+            "INCONCLUSIVE",
+            "I",
+            [],
+            {},
+            "nothing failed, but nothing was planned",
+            id="verdict=INCONCLUSIVE without a plan",
         ),
         pytest.param(
             "INCONCLUSIVE",
@@ -244,7 +254,7 @@ def test_what_is_missing_has_a_name():
             id="verdict=INCONCLUSIVE in part",
         ),
     ],
-)  # fmt: skip
+)
 def test_verdict_in_words(verdict, letters, plan, options, sentence):
-    """Half a sentence, which claims no more than was asked."""
+    """Half a sentence, which claims no more than what ran."""
     assert verdict_in_words(verdict, {"correct": found(letters)}, plan, **options) == sentence

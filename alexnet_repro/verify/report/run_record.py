@@ -111,9 +111,13 @@ class RunRecord:
 
     def as_data(self) -> dict[str, Any]:
         """Return what the file holds, as JSON can hold it."""
-        verdict = {"verdict": self.verdict, "verdicts": verdicts(self.findings, self.plan), "run": self.run}
+        verdict: dict[str, Any] = {
+            "verdict": self.verdict,
+            "verdicts": verdicts(self.findings, self.plan),
+            "run": self.run,
+        }
         found = {"findings": self.findings, "timings": self.timings, "calibrations": self.calibrations}
-        content = {"schema": RESULTS_SCHEMA, "complete": self.complete, **verdict, "plan": self.plan}
+        content: dict[str, Any] = {"schema": RESULTS_SCHEMA, "complete": self.complete, **verdict, "plan": self.plan}
         content |= {"machine": self.machine, **found}
         return {name: _as_json(value) for name, value in content.items()}
 

@@ -1,4 +1,4 @@
-"""Random histories of a run: verdict, exit status, JUnit's file, page and results agree, and PASS is of the whole plan."""
+"""Random histories of a run: verdict, exit status, JUnit, page and results agree; PASS is of the whole plan."""
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -68,28 +68,45 @@ def agrees(folder, endings, fault, options):
 
 
 @pytest.mark.parametrize(
-    ("endings", "fault", "options", "verdict", "words"),
+    ("history", "verdict", "words"),
     [
-        pytest.param(["pass"] * 4, None, (), "PASS", "correct, repeatable and fast", id="history=all passed"),
-        pytest.param(["pass", "pass", "pass", "inconclusive"], None, ("--fail-inconclusive",), "PASS", "", id="reference=new machine"),
-        pytest.param(["pass", "pass", "error"], None, (), "FAIL", "CUDA_ERROR_ILLEGAL_ADDRESS", id="timing=exception"),
-        pytest.param(["pass"] * 4, "set-up", (), "FAIL", "no set-up", id="fault=set-up"),
-        pytest.param(["pass"] * 4, "tear-down", (), "FAIL", "no tear-down", id="fault=tear-down"),
-        pytest.param(["pass"] * 4, "collection", (), "FAIL", "a_module_that_is_not_there", id="fault=collection"),
-        pytest.param(["pass"] * 4, "hook", (), "FAIL", "a plugin's own error", id="fault=hook"),
-        pytest.param(["pass"] * 5, None, ("-k=not test_1",), "INCONCLUSIVE", "1 of 5 planned checks", id="plan=deselected"),
-        pytest.param(["pass", "nothing", "pass"], None, (), "INCONCLUSIVE", "it gave no finding", id="test=no finding"),
-        pytest.param(["pass", "skip", "pass"], None, (), "INCONCLUSIVE", "somebody's plugin", id="test=skipped"),
-        pytest.param(["pass", "xfail", "pass"], None, (), "FAIL", "somebody's mark", id="test=xfail"),
-        pytest.param(["pass", "SIGTERM", "pass"], None, (), "INCONCLUSIVE", "interrupted by SIGTERM", id="signal=SIGTERM"),
-        pytest.param(["pass", "SIGHUP", "pass"], None, (), "INCONCLUSIVE", "interrupted by SIGHUP", id="signal=SIGHUP"),
-        pytest.param(["fail", "pass", "pass"], None, ("-x",), "FAIL", "stopping after 1 failures", id="option=-x"),
-        pytest.param(["pass", "pytest.exit", "pass"], None, (), "INCONCLUSIVE", "somebody's plugin", id="end=pytest.exit"),
+        pytest.param((["pass"] * 4, None, ()), "PASS", "correct, repeatable and fast", id="history=all passed"),
+        pytest.param(
+            (["pass", "pass", "pass", "inconclusive"], None, ("--fail-inconclusive",)),
+            "PASS",
+            "",
+            id="reference=new machine",
+        ),
+        pytest.param(
+            (["pass", "pass", "error"], None, ()), "FAIL", "CUDA_ERROR_ILLEGAL_ADDRESS", id="timing=exception"
+        ),
+        pytest.param((["pass"] * 4, "set-up", ()), "FAIL", "no set-up", id="fault=set-up"),
+        pytest.param((["pass"] * 4, "tear-down", ()), "FAIL", "no tear-down", id="fault=tear-down"),
+        pytest.param((["pass"] * 4, "collection", ()), "FAIL", "a_module_that_is_not_there", id="fault=collection"),
+        pytest.param((["pass"] * 4, "hook", ()), "FAIL", "a plugin's own error", id="fault=hook"),
+        pytest.param(
+            (["pass"] * 5, None, ("-k=not test_1",)), "INCONCLUSIVE", "1 of 5 planned checks", id="plan=deselected"
+        ),
+        pytest.param(
+            (["pass", "nothing", "pass"], None, ()), "INCONCLUSIVE", "it gave no finding", id="test=no finding"
+        ),
+        pytest.param((["pass", "skip", "pass"], None, ()), "INCONCLUSIVE", "somebody's plugin", id="test=skipped"),
+        pytest.param((["pass", "xfail", "pass"], None, ()), "FAIL", "somebody's mark", id="test=xfail"),
+        pytest.param(
+            (["pass", "SIGTERM", "pass"], None, ()), "INCONCLUSIVE", "interrupted by SIGTERM", id="signal=SIGTERM"
+        ),
+        pytest.param(
+            (["pass", "SIGHUP", "pass"], None, ()), "INCONCLUSIVE", "interrupted by SIGHUP", id="signal=SIGHUP"
+        ),
+        pytest.param((["fail", "pass", "pass"], None, ("-x",)), "FAIL", "stopping after 1 failures", id="option=-x"),
+        pytest.param(
+            (["pass", "pytest.exit", "pass"], None, ()), "INCONCLUSIVE", "somebody's plugin", id="end=pytest.exit"
+        ),
     ],
-)  # fmt: skip
-def test_how_a_run_ends(tmp_path, endings, fault, options, verdict, words):
+)
+def test_how_a_run_ends(tmp_path, history, verdict, words):
     """Whatever ends a test or the run, everything that is written says the same, and why."""
-    found = agrees(tmp_path / "run", endings, fault, options)
+    found = agrees(tmp_path / "run", *history)
     assert found.results["verdict"] == verdict
     assert words in found.printed
 

@@ -28,8 +28,14 @@ def report(outcome, **fields):
     """Return what pytest reports of a test's call."""
     longrepr = SimpleNamespace(reprcrash=SimpleNamespace(message="RuntimeError: lost"))
     return SimpleNamespace(
-        nodeid=NODE, outcome=outcome, when="call", failed=outcome == "failed", skipped=False, longrepr=longrepr, **fields
-    )  # fmt: skip
+        nodeid=NODE,
+        outcome=outcome,
+        when="call",
+        failed=outcome == "failed",
+        skipped=False,
+        longrepr=longrepr,
+        **fields,
+    )
 
 
 def history(keeper, *attempts):
@@ -62,16 +68,20 @@ def history(keeper, *attempts):
             ("answered", "FAIL"),
             id="attempts=wrong once",
         ),
-        pytest.param([FAULTY, FAULTY], [("FAIL", "the output is off")], ("answered", "FAIL"), id="attempts=wrong twice"),
+        pytest.param(
+            [FAULTY, FAULTY], [("FAIL", "the output is off")], ("answered", "FAIL"), id="attempts=wrong twice"
+        ),
         pytest.param(
             [None, WELL],
             [("FAIL", f"failed once, then passed: {NODE} ended with an error")],
             ("lost", "FAIL"),
             id="attempts=exception once",
         ),
-        pytest.param([None, FAULTY], [("FAIL", "the output is off")], ("answered", "FAIL"), id="attempts=exception then wrong"),
+        pytest.param(
+            [None, FAULTY], [("FAIL", "the output is off")], ("answered", "FAIL"), id="attempts=exception then wrong"
+        ),
     ],
-)  # fmt: skip
+)
 def test_rerun_erases_nothing(keeper, attempts, expected, state):
     """What failed once and then passed is a FAIL that says so; the same failure twice is counted once."""
     assert history(keeper, *attempts) == expected

@@ -42,10 +42,12 @@ def test_quick():
     ("asked", "groups"),
     [
         pytest.param(Asked(), {"correct": 13, "repeatable": 4, "fast": 21, "reference": 2}, id="devices=cpu"),
-        pytest.param(Asked(burn_in=True), {"correct": 13, "repeatable": 5, "fast": 21, "reference": 2}, id="option=burn_in"),
+        pytest.param(
+            Asked(burn_in=True), {"correct": 13, "repeatable": 5, "fast": 21, "reference": 2}, id="option=burn_in"
+        ),
         pytest.param(TWO, {"correct": 52, "repeatable": 32, "fast": 93, "reference": 10}, id="devices=two GPUs"),
     ],
-)  # fmt: skip
+)
 def test_size(asked, groups):
     """Each group has a check and case of each device, in each of its precisions; names are there once."""
     planned = plan(asked)
@@ -67,12 +69,18 @@ def test_size(asked, groups):
         (Asked(burn_in=True), "test_burn_in", "test_burn_in", {"device": "cpu:0"}, ""),
         (TWO, "test_scaling", "test_scaling", {"kind": "weak"}, ""),
         (Asked(cpu_replicas=2), "test_scaling", "test_all_reduce", {}, ""),
-        (ONE, "test_workers", "test_all_reduce", {}, "this is one machine, started by itself; several: --distribute=multiworker on each"),
+        (
+            ONE,
+            "test_workers",
+            "test_all_reduce",
+            {},
+            "this is one machine, started by itself; several: --distribute=multiworker on each",
+        ),
         (Asked(workers=True), "test_workers", "test_all_reduce", {}, ""),
         (ONE, "test_correct", "test_correct", {"device": "gpu:0"}, ""),
     ],
     ids=lambda value: None if isinstance(value, Asked | dict) else f"value={value}",
-)  # fmt: skip
+)
 def test_what_applies(asked, module, test, params, why):
     """What needs more than one GPU, or an option, is planned only where there is one."""
     assert why_not(module, test, params, asked) == why
@@ -98,5 +106,9 @@ def test_plan_is_what_pytest_collects(options):
         "test_repeatable.py::test_busy",
         "test_repeatable.py::test_gpu_bitwise_parity",
         "test_burn_in.py::test_burn_in",
-        *(f"test_{module}.py::test_{name}" for module in ("scaling", "workers") for name in ("stragglers", "all_reduce", "scaling")),
-    }  # fmt: skip
+        *(
+            f"test_{module}.py::test_{name}"
+            for module in ("scaling", "workers")
+            for name in ("stragglers", "all_reduce", "scaling")
+        ),
+    }

@@ -133,7 +133,7 @@ def test_what_is_found_of_the_cpu_counts(machine, lines, wanted):
     machine(box(A100), PASSED, INCONCLUSIVE)
     assert diagnose_machine(wanted.split(), lines.append, require_gpu=False)[1] == [PASSED, INCONCLUSIVE]
     machine(box(A100), PASSED, FAILED)
-    with pytest.raises(MachineNotReadyError, match="^fix the machine first$"):
+    with pytest.raises(MachineNotReadyError, match=r"^fix the machine first$"):
         diagnose_machine(wanted.split(), lines.append, require_gpu=False)
 
 

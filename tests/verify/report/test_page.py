@@ -16,7 +16,9 @@ from tests.helpers.results_files import DOUBTFUL, EVERYTHING, FAILED, WELL, WRON
 @pytest.mark.parametrize(
     ("content", "verdict", "words"),
     [
-        pytest.param(run(), "✓ PASS", "This machine is correct, repeatable and fast by its own measure alone.", id="verdict=PASS"),
+        pytest.param(
+            run(), "✓ PASS", "This machine is correct, repeatable and fast by its own measure alone.", id="verdict=PASS"
+        ),
         pytest.param(
             FAILED,
             "✗ FAIL",
@@ -68,7 +70,9 @@ def test_groups_are_counted(tmp_path):
 def test_run_is_identified(tmp_path):
     """Page and summary say at their head who ran what, where, when, and how long."""
     page, markdown, _ = reported(tmp_path, run())
-    line = "node1 · 2026-11-24T10:15:00+00:00 · 242 s · alexnet-repro 0.1.0 · revision fcce852 · pytest benchmarks --full"
+    line = (
+        "node1 · 2026-11-24T10:15:00+00:00 · 242 s · alexnet-repro 0.1.0 · revision fcce852 · pytest benchmarks --full"
+    )
     assert line in Page(page[: page.index("<main>")]).text
     assert line in markdown.replace("\\", "")[:400]
 
