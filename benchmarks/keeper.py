@@ -148,7 +148,7 @@ class PlanKeeper:
         found = [each for _, each in own]
         planned.status = worst(found)
         planned.state = "lost" if all(each.kind == "crash" for each in found) else "answered"
-        planned.why = next((each.message for each in found if planned.state == "lost"), "")
+        planned.why = next((each.evidence or each.message for each in found if planned.state == "lost"), "")
 
     def _one_answer(self, name: str) -> list[tuple[str, Finding]]:
         """Return a test's findings; of one that was run again, only the last, or the failures before a pass."""
