@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from alexnet_repro.verify.benchmark.reference import revision
+from alexnet_repro.verify.doctor.installation import revision
 from alexnet_repro.verify.doctor.installation import package_version
 
 RESULTS = "results.json"

@@ -28,6 +28,7 @@ from alexnet_repro.verify.benchmark.gate import MIN_PROCESSES
 from alexnet_repro.verify.benchmark.noise import MAX_ROUNDS, thinned
 from alexnet_repro.verify.benchmark.tolerances import first_error
 from alexnet_repro.verify.doctor.fingerprint import boot_of
+from alexnet_repro.verify.doctor.installation import revision
 
 COLLECTING = "ALEXNET_REPRO_COLLECTING"  # set in a process that records timings: it compares nothing, starts no others
 _Seconds = Annotated[float, Field(gt=0, strict=True, allow_inf_nan=False)]
@@ -71,21 +72,6 @@ def environment_differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) 
         f"{name} {'none' if here is None else here} (was {'none' if there is None else there})"
         for name, there, here in nested_differences(theirs, ours)
     ]
-
-
-def revision(root: Path) -> str:
-    """Return the code's git revision, with `-dirty` if files were changed; empty outside its own checkout.
-
-    An installed package may lie in the checkout of something else, which has a revision, too.
-    """
-    ours = ["ls-files", "--error-unmatch", "alexnet_repro/__init__.py"]
-    try:
-        for command in (ours, ["describe", "--always", "--dirty", "--abbrev=12"]):
-            git = ["git", "-C", str(root), *command]
-            found = subprocess.run(git, capture_output=True, text=True, check=True, timeout=20).stdout.strip()  # noqa: S603
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return found
 
 
 def merge_references(old: Reference | None, new: Reference) -> Reference:

@@ -1,4 +1,4 @@
-"""The installed TensorFlow, its requirements, the CUDA that it was built for, and that CUDA's libraries.
+"""The installed TensorFlow, its requirements, the CUDA that it was built for, that CUDA's libraries; our own version.
 
 All is read from the packages' metadata: TensorFlow needn't be importable. Each library is loaded by itself, in a
 child process: TensorFlow doesn't name the missing one.
@@ -8,6 +8,7 @@ import contextlib
 import ctypes
 import os
 import runpy
+import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -85,6 +86,21 @@ def package_version(name: str) -> str | None:
         return version(name)
     except PackageNotFoundError:
         return None
+
+
+def revision(root: Path) -> str:
+    """Return the code's git revision, with `-dirty` if files were changed; empty outside its own checkout.
+
+    An installed package may lie in the checkout of something else, which has a revision, too.
+    """
+    ours = ["ls-files", "--error-unmatch", "alexnet_repro/__init__.py"]
+    try:
+        for command in (ours, ["describe", "--always", "--dirty", "--abbrev=12"]):
+            git = ["git", "-C", str(root), *command]
+            found = subprocess.run(git, capture_output=True, text=True, check=True, timeout=20).stdout.strip()  # noqa: S603
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return found
 
 
 def read_tensorflow(path: Sequence[str] | None = None) -> TensorFlow | None:

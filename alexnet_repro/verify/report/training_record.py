@@ -45,9 +45,9 @@ from alexnet_repro.training.recipe import Recipe
 from alexnet_repro.training.schedule import draws_until_saved
 from alexnet_repro.training.weights import load_weights, weights_digest
 from alexnet_repro.training.weights_file import WeightsError
-from alexnet_repro.verify.benchmark.reference import revision
 from alexnet_repro.verify.benchmark.tolerances import first_error
 from alexnet_repro.verify.doctor.fingerprint import SPEED_SETTINGS, kind_of, packages
+from alexnet_repro.verify.doctor.installation import revision
 from alexnet_repro.verify.doctor.settings import SETTINGS
 from alexnet_repro.verify.numerics.oracle import EXACT_LOSSES
 from alexnet_repro.verify.report.plots import learning_curve
