@@ -11,8 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from alexnet_repro.verify.doctor.installation import revision
-from alexnet_repro.verify.doctor.installation import package_version
+from alexnet_repro.verify.doctor.installation import package_version, revision
 
 RESULTS = "results.json"
 FILES = (RESULTS, "junit.xml", "report.html", "summary.md", "*.svg")

@@ -22,6 +22,8 @@ class PlanKeeper:
         self.record = record
         self.ended = ""
         """Why the run ended early; empty while it goes on, or came to its end."""
+        self.signal: tuple[str, int] | None = None
+        """The signal that is to end the run, and the exit status for it."""
         self.on_begin: Callable[[Planned, pytest.Item], None] = lambda _planned, _item: None
         self.on_end: Callable[[], None] = lambda: None
         self._by_node: dict[str, Planned] = {}
@@ -31,6 +33,10 @@ class PlanKeeper:
         self._skipped: dict[str, str] = {}
         self._uncollected = False  # whether a file could not be collected
         self._raised = ""  # the test whose failure `report` has just recorded
+
+    def signalled(self, reason: str, status: int) -> None:
+        """Note that a signal is to end the run."""
+        self.signal = reason, status
 
     def report(self, group: str, *findings: Finding) -> None:
         """Record findings of the test that runs."""
@@ -61,6 +67,8 @@ class PlanKeeper:
         self._current = planned = self._by_node.get(item.nodeid)
         if planned is None:
             return (yield)
+        if self.signal:  # something has caught its exception
+            pytest.exit(self.signal[0], returncode=self.signal[1])
         planned.state, planned.why = "running", ""
         self.record.write()
         self.on_begin(planned, item)

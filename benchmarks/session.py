@@ -17,6 +17,7 @@ from alexnet_repro.verify.benchmark import reference
 from alexnet_repro.verify.benchmark.gate import MIN_PROCESSES_TO_FAIL
 from alexnet_repro.verify.benchmark.options import refusal
 from alexnet_repro.verify.benchmark.regression import places_of, speed_findings
+from alexnet_repro.verify.benchmark.scaling_run import GATHER_DEADLINES
 from alexnet_repro.verify.benchmark.telemetry import cpu_time, share_of_others
 from alexnet_repro.verify.benchmark.timing import gpu_speed_parity
 from alexnet_repro.verify.checks.devices import MachineNotReadyError, choose_devices, diagnose_machine
@@ -27,12 +28,13 @@ from alexnet_repro.verify.report import text
 from alexnet_repro.verify.report.page import report_line
 from alexnet_repro.verify.report.run_record import RunRecord
 from alexnet_repro.verify.report.tables import LEGEND, cost_table, device_table, scaling_table, throughput_table
-from alexnet_repro.verify.verdict import pytest_exit_status, summary
+from alexnet_repro.verify.verdict import Planned, pytest_exit_status, summary
 from benchmarks.folder import RESULTS, claim, own_name, run_identity
 from benchmarks.keeper import PlanKeeper
 from benchmarks.level import in_quick_level
 from benchmarks.plan import FOLDER, ORDER, Asked, plan, why_not
 from benchmarks.signals import ended_by_signals
+from benchmarks.watcher import Watcher
 from benchmarks.workers import WorkerGroup
 
 NAME = "verification"  # of the plugin
@@ -75,6 +77,7 @@ class VerificationSession:
         self.lines: list[str] = []  # printed at the end
         self.report = ""
         self._printed = False
+        self.watcher: Watcher | None = None
         self._ending = contextlib.ExitStack()
         run = run_identity(config.rootpath, config.invocation_params.args)
         folder = Path(config.getoption("report") or config.rootpath / "reports" / own_name(run["started"]))
@@ -105,7 +108,7 @@ class VerificationSession:
             for folder in self._folders:
                 claim(folder)
             self.record.write()
-            self._ending.enter_context(ended_by_signals())
+            self._watch()
             self._choose_devices(wanted, require_gpu=self.config.getoption("require_gpu"))
             if self.workers:
                 self.workers.meet(self.record, self.machine)
@@ -116,6 +119,30 @@ class VerificationSession:
             raise pytest.UsageError(str(error)) from error
         self.record.plan = plan(self.asked)
         self.record.write()
+
+    def _watch(self) -> None:
+        """Let a second process finish the record if this one can't, and let signals end the run."""
+        junit = Path(getattr(self.config.option, "xmlpath", None) or self.record.path.with_name("junit.xml"))
+        try:
+            self.watcher = Watcher(self.record.path, junit)
+        except OSError as error:
+            self.say(f"nothing watches this run, should it crash or hang: {error}")
+        if self.watcher:
+            self._ending.callback(self.watcher.close)
+            self.keeper.on_begin, self.keeper.on_end = self._begin, self.watcher.end
+        wakeup = self.watcher.signal_fd if self.watcher else None
+        self._ending.enter_context(ended_by_signals(self.keeper.signalled, wakeup))
+
+    def _begin(self, planned: Planned, item: pytest.Item) -> None:
+        """Let the watcher know what runs, and for how long at most.
+
+        A test that waits for children, which have deadlines of their own, may have to wait for all that is planned.
+        """
+        option = self.config.getoption
+        by_itself = "runner" not in item.fixturenames and planned.group == "fast"
+        limit = option("deadline") * (1 if by_itself else GATHER_DEADLINES + len(self.record.plan)) + option("burn_in")
+        if self.watcher:
+            self.watcher.begin(planned.name, None if option("usepdb", False) else limit)
 
     def _choose_devices(self, wanted: Sequence[str], *, require_gpu: bool) -> None:
         try:
@@ -195,12 +222,16 @@ class VerificationSession:
         if self.collect_only or not self.record.path.parent.is_dir():
             return
         status = int(exitstatus)
+        if self.watcher:
+            self.watcher.end()
         if self.record.timings and not self.keeper.ended:
             try:
                 self.record.add("fast", *gpu_speed_parity(self.record.timings, gpu_models()))
                 self.record.add("reference", *self._compare_with_references())
             except pytest.exit.Exception as error:  # a signal
                 self.keeper.ended, status = str(error), error.returncode or 2
+                if self.watcher:
+                    self.watcher.end()
         self.keeper.finish(self.not_ready or str(session.shouldfail or session.shouldstop or ""))
         if status == pytest.ExitCode.USAGE_ERROR and not self.keeper.ended:
             self.keeper.ended = "it was started wrongly"

@@ -64,7 +64,7 @@ class Watched:
         self._messages.send(b"\n")
 
     def end(self) -> End | None:
-        """Wait until the run finishes its record itself, None, or can't; then it is ended, and all that it started."""
+        """Wait until the run finishes its record itself, None, or can't; then it is dead, or stopped."""
         while True:
             until = min(self._deadline, self._kill_at, self._look_at) - time.monotonic()
             longest = 1e6 if self._pidfd >= 0 else 1.0
@@ -155,8 +155,7 @@ class Watched:
         return End(f"ended by {self._signal.name}", self._running, interrupted=True)
 
     def _dead(self) -> End:
-        """Return why the run died, once what it started is ended."""
-        self._end_processes([])
+        """Return why the run died."""
         stacks, captured = _tail(self._stacks, self._stacks_from), _tail(self._captured)
         said = {"evidence": _evidence(captured, stacks), "output": captured + stacks}
         if fatal := re.search("^Fatal Python error: (.+)$", stacks, re.MULTILINE):
@@ -169,9 +168,7 @@ class Watched:
         return End(f"the process died without a trace: {how}", self._running, fix=MEMORY, **said)
 
     def _killed(self, end: End) -> End:
-        """Return the end with the stacks of all threads, once the run and what it started are killed."""
-        import psutil
-
+        """Return the end with the stacks of all threads, once the run is stopped: it must write nothing more."""
         signal.alarm(ACTS)
         self._find_captured()
         before = size = os.fstat(self._stacks).st_size
@@ -182,6 +179,13 @@ class Watched:
             time.sleep(0.05)
         stacks, captured = _tail(self._stacks, before), _tail(self._captured)
         end.evidence, end.output = _evidence(captured, stacks), captured + stacks
+        self._send(signal.SIGSTOP)
+        return end
+
+    def kill(self) -> None:
+        """Kill the run, if it lives, and what it started: last, so that who waits for its end finds the files."""
+        import psutil
+
         started: list[psutil.Process] = []
         with contextlib.suppress(psutil.Error):
             started = psutil.Process(self._pid).children(recursive=True)
@@ -190,7 +194,6 @@ class Watched:
         while self._alive() and time.monotonic() < until:
             time.sleep(0.02)
         self._end_processes(started)
-        return end
 
     def _send(self, number: int) -> None:
         with contextlib.suppress(OSError):
@@ -287,11 +290,20 @@ def _print(text: str) -> None:
 def _main(results: str, junit: str, **watched: Any) -> None:
     for number in (signal.SIGINT, *ENDING):
         signal.signal(number, signal.SIG_IGN)
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
     began = time.monotonic()
     try:
-        if end := Watched(**watched).end():
-            finish(end, Path(results), Path(junit), began)
+        run = Watched(**watched)
+
+        def too_long(_number: int, _frame: Any) -> None:
+            run.kill()
+            os._exit(1)
+
+        signal.signal(signal.SIGALRM, too_long)
+        if end := run.end():
+            try:
+                finish(end, Path(results), Path(junit), began)
+            finally:
+                run.kill()
     except Exception as error:  # noqa: BLE001 - nobody else would say it
         _print(f"the watcher of the run failed: {type(error).__name__}: {error}")
 
