@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
 
-Parser = Callable[[str], str | None]  # from the text to its meaning, as recorded; None: not understood
+Meaning = Callable[[str], str | None]  # from the text to its meaning, as recorded; None: not understood
 
 EVERY = ("tensorflow", "jax", "torch")
 KERAS = "keras."  # before the names of what keras.json holds
@@ -22,7 +22,7 @@ class Setting:
     """One variable: what it changes, in words, and how its text is read."""
 
     effect: str
-    parse: Parser
+    parse: Meaning
     default: str = ""  # the meaning where it isn't set; what depends on the machine is in `Environment.defaults`
     readers: tuple[str, ...] = ("tensorflow",)  # backends of Keras
     records: str = "settings"  # where environments have it: "settings", "threads", or "speed" where bits don't change
@@ -41,12 +41,12 @@ class Doubt:
     setting: Setting
 
 
-def _words(true: str, false: str, *, fold: bool = True) -> Parser:
+def _words(true: str, false: str, *, fold: bool = True) -> Meaning:
     meanings = dict.fromkeys(true.split(), "1") | dict.fromkeys(false.split(), "0")
     return lambda text: meanings.get(text.lower() if fold else text)
 
 
-def _one_of(*choices: str, aliases: Mapping[str, str] | None = None) -> Parser:
+def _one_of(*choices: str, aliases: Mapping[str, str] | None = None) -> Meaning:
     return lambda text: (aliases or {}).get(text.lower(), text.lower() if text.lower() in choices else None)
 
 
@@ -59,7 +59,7 @@ def _any(text: str) -> str | None:
     return text
 
 
-def _flags(harmless: tuple[str, ...], defaults: str) -> Parser:
+def _flags(harmless: tuple[str, ...], defaults: str) -> Meaning:
     """Return a parser of XLA's flags; where the text names a file, its flags are meant.
 
     XLA reads up to the first word that is no flag; of a flag given twice the last counts. `defaults` are those that are
@@ -137,7 +137,7 @@ TF_XLA = _flags(
 
 LAST_BITS = "float32 results differ in the last bits"
 CONVOLUTIONS = "changes which convolution kernels are chosen"
-PRODUCTS = "changes which matrix product kernels are chosen"
+OTHER_PRODUCTS = "changes which matrix product kernels are chosen"
 DETERMINISM = "turns deterministic kernels on or off, whatever is requested"
 RANDOM = "draws other random numbers"
 XLA_READERS = ("tensorflow", "jax")
@@ -204,8 +204,8 @@ SETTINGS = {
     "TF_ENABLE_WINOGRAD_NONFUSED": Setting(CONVOLUTIONS, TF_BOOL, "1", readers=XLA_READERS, gpu=True),
     "TF_USE_DEFAULT_CONV_ALGO": Setting(CONVOLUTIONS, TF_BOOL, "0", readers=XLA_READERS, fatal=True, gpu=True),
     "TF_ENABLE_CUBLAS_TENSOR_OP_MATH_FP32": Setting("lets float32 products lose bits", TF_BOOL, "0", gpu=True),
-    "TF_USE_CUBLASLT": Setting(PRODUCTS, TF_BOOL, "0", fatal=True, gpu=True),
-    "TF_MATMUL_AUTOTUNE_ENABLE": Setting(PRODUCTS, TF_BOOL, "0", gpu=True),
+    "TF_USE_CUBLASLT": Setting(OTHER_PRODUCTS, TF_BOOL, "0", fatal=True, gpu=True),
+    "TF_MATMUL_AUTOTUNE_ENABLE": Setting(OTHER_PRODUCTS, TF_BOOL, "0", gpu=True),
     "TF_FP16_CONV_USE_FP32_COMPUTE": Setting("lets float16 convolutions lose bits", TF_BOOL, "1", gpu=True),
     "TF_FP16_MATMUL_USE_FP32_COMPUTE": Setting("lets float16 products lose bits", TF_BOOL, "1", gpu=True),
     "TF_CONV2D_USE_FP16_ACCUMULATE": Setting("lets float16 convolutions lose bits", _words("1", "0 false true"), "0"),
@@ -233,8 +233,8 @@ SETTINGS = {
     "MKL_ENABLE_INSTRUCTIONS": Setting(
         f"limits the instructions of MKL's kernels: {LAST_BITS}", _any, readers=("torch",)
     ),
-    "TORCH_BLAS_PREFER_CUBLASLT": Setting(PRODUCTS, TORCH_BOOL, "0", ("torch",), gpu=True),
-    "DISABLE_ADDMM_CUDA_LT": Setting(PRODUCTS, TORCH_BOOL, "0", ("torch",), gpu=True),
+    "TORCH_BLAS_PREFER_CUBLASLT": Setting(OTHER_PRODUCTS, TORCH_BOOL, "0", ("torch",), gpu=True),
+    "DISABLE_ADDMM_CUDA_LT": Setting(OTHER_PRODUCTS, TORCH_BOOL, "0", ("torch",), gpu=True),
     "PYTORCH_TUNABLEOP_ENABLED": Setting(
         "chooses matrix product kernels by timing", TORCH_BOOL, "0", ("torch",), gpu=True
     ),

@@ -81,7 +81,7 @@ def _bitwise_parity(
                 continue
             agreed = agreement("gpu_bitwise_parity", most, each, f"{each.device}, beside {most.device},")
             if agreed.status == "FAIL" and environments.get(machine) != environments.get(_machine(most.device)):
-                message = f"{agreed.message}; their drivers or libraries differ"
+                message = f"{agreed.message}; their drivers, libraries or settings differ"
                 agreed = replace(agreed, status="INCONCLUSIVE", message=message, fix="make them the same")
             compared.append(agreed)
     return compared
