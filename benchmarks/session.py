@@ -140,7 +140,8 @@ class VerificationSession:
         """
         option = self.config.getoption
         by_itself = "runner" not in item.fixturenames and planned.group == "fast"
-        limit = option("deadline") * (1 if by_itself else GATHER_DEADLINES + len(self.record.plan)) + option("burn_in")
+        several = option("deadline") * (GATHER_DEADLINES + len(self.record.plan)) + option("burn_in")
+        limit = option("deadline") if by_itself else several
         if self.watcher:
             self.watcher.begin(planned.name, None if option("usepdb", False) else limit)
 

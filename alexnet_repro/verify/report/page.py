@@ -42,7 +42,7 @@ def write_comparison(first: RunRecord, second: RunRecord, compared: Comparison, 
     runs, table = {"A": first, "B": second}, tables.comparison_table(compared)
     content = {"runs": runs, "table": table, "only": compared.only, "differences": differences}
     data = {
-        **{name: {"path": str(each.path), "verdict": each.verdict} for name, each in runs.items()},
+        **{name: {"path": str(each.path), "verdict": each.verdict, "run": each.run} for name, each in runs.items()},
         "cases": [
             {
                 "case": each.first.case,

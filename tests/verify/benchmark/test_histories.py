@@ -112,7 +112,7 @@ def test_how_a_run_ends(tmp_path, history, verdict, words):
 
 
 @pytest.mark.slow
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(HISTORIES)
 def test_random_histories(tmp_path_factory, history):
     """So it is for any history."""

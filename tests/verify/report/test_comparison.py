@@ -7,7 +7,7 @@ from alexnet_repro.verify.report.compare_runs import compare
 from alexnet_repro.verify.report.page import write_comparison
 from alexnet_repro.verify.report.run_record import read_results
 from tests.helpers.html_pages import FORGED, tables
-from tests.helpers.results_files import CASE, WRONG, run, timing, written
+from tests.helpers.results_files import CASE, RUN, WRONG, run, timing, written
 
 
 def compared(folder, first, second):
@@ -39,8 +39,8 @@ def test_comparison(tmp_path):
     assert "Only in A:\n\n- forward, batch 1\n" in markdown
     assert "Only in B:\n\n- draw, side 28\n" in markdown
     assert data == {
-        "A": {"path": str(tmp_path / "a.json"), "verdict": "PASS"},
-        "B": {"path": str(tmp_path / "b.json"), "verdict": "FAIL"},
+        "A": {"path": str(tmp_path / "a.json"), "verdict": "PASS", "run": RUN},
+        "B": {"path": str(tmp_path / "b.json"), "verdict": "FAIL", "run": RUN},
         "cases": [
             {
                 "case": CASE,
