@@ -1,5 +1,6 @@
 """What becomes of each part of the plan: whatever happens to a test is an answer, or says why there is none."""
 
+import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
@@ -9,7 +10,7 @@ from alexnet_repro.verify.finding import Finding, worst
 from alexnet_repro.verify.report.run_record import RunRecord
 from alexnet_repro.verify.verdict import Planned
 
-RERUN = "run it by itself, then look for what it met: python -m alexnet_repro doctor; sudo dmesg | tail -50"
+LOOK = "python -m alexnet_repro doctor; sudo dmesg | tail -50"
 
 NO_FINDING = "it gave no finding"
 
@@ -107,7 +108,7 @@ class PlanKeeper:
             self._raised = ""
         elif failed:
             where = {"setup": "the set-up of ", "teardown": "the tear-down of "}.get(report.when or "", "")
-            self._crashed(planned, f"{where}{report.nodeid} ended with an error", last_line(report))
+            self._crashed(planned, f"{where}{report.nodeid} ended with an error", last_line(report), report.nodeid)
         elif report.skipped and name:
             self._skipped[name] = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
 
@@ -138,11 +139,12 @@ class PlanKeeper:
             if each.state in ("waiting", "running"):
                 self._settle(each)
 
-    def _crashed(self, planned: Planned | None, message: str, evidence: str) -> None:
+    def _crashed(self, planned: Planned | None, message: str, evidence: str, node: str = "") -> None:
         group = planned.group if planned else "correct"
         name = planned.short if planned else "tests"
         device = planned.device if planned else ""
-        found = Finding(name, "FAIL", message, evidence, RERUN, device=device, kind="crash")
+        fix = f"pytest {shlex.quote(node)}; {LOOK}" if node else LOOK
+        found = Finding(name, "FAIL", message, evidence, fix, device=device, kind="crash")
         if planned:
             self._findings.setdefault(planned.name, []).append((group, found))
         self.record.add(group, found)
