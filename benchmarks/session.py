@@ -76,7 +76,7 @@ class VerificationSession:
         """The batch size that didn't fit into memory, by series of benchmark cases."""
         self.lines: list[str] = []  # printed at the end
         self.report = ""
-        self._printed = False
+        self._printed = self._claimed = False
         self.watcher: Watcher | None = None
         self._ending = contextlib.ExitStack()
         run = run_identity(config.rootpath, config.invocation_params.args)
@@ -105,9 +105,7 @@ class VerificationSession:
             self.asked = self.asked.of(self.devices, gpu_models())
             return
         try:
-            for folder in self._folders:
-                claim(folder)
-            self.record.write()
+            self._claim()
             self._watch()
             self._choose_devices(wanted, require_gpu=self.config.getoption("require_gpu"))
             if self.workers:
@@ -118,6 +116,12 @@ class VerificationSession:
             self.keeper.ended = f"it was started wrongly: {error}"
             raise pytest.UsageError(str(error)) from error
         self.record.plan = plan(self.asked)
+        self.record.write()
+
+    def _claim(self) -> None:
+        for folder in self._folders:
+            claim(folder)
+        self._claimed = True
         self.record.write()
 
     def _watch(self) -> None:
@@ -220,35 +224,50 @@ class VerificationSession:
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         """Compare GPUs and references, write the record and its report, and let the verdict decide the exit status."""
-        if self.collect_only or not self.record.path.parent.is_dir():
+        if not self._claimed:  # nothing is to be run, or the folder is another run's
             return
-        status = int(exitstatus)
         if self.watcher:
             self.watcher.end()
+        status = int(exitstatus)
         if self.record.timings and not self.keeper.ended:
-            try:
-                self.record.add("fast", *gpu_speed_parity(self.record.timings, gpu_models()))
-                self.record.add("reference", *self._compare_with_references())
-            except pytest.exit.Exception as error:  # a signal
-                self.keeper.ended, status = str(error), error.returncode or 2
-                if self.watcher:
-                    self.watcher.end()
+            status = self._compare(status)
         self.keeper.finish(self.not_ready or str(session.shouldfail or session.shouldstop or ""))
         if status == pytest.ExitCode.USAGE_ERROR and not self.keeper.ended:
             self.keeper.ended = "it was started wrongly"
         if self.keeper.ended:
             self.record.run["ended"] = self.keeper.ended
+        self._write()
+        verdict = self.whole.verdict
+        session.exitstatus = pytest_exit_status(verdict, status, fail_inconclusive=self.fail_inconclusive)
+        self._tell_junit(verdict)
+
+    def _compare(self, status: int) -> int:
+        """Compare GPUs with each other, and timings with references; return the exit status, another if interrupted."""
+        try:
+            self.record.add("fast", *gpu_speed_parity(self.record.timings, gpu_models()))
+            self.record.add("reference", *self._compare_with_references())
+        except (pytest.exit.Exception, KeyboardInterrupt) as error:
+            self.keeper.ended = str(error) or "interrupted by Ctrl-C"
+            if self.watcher:
+                self.watcher.end()
+            return getattr(error, "returncode", None) or int(pytest.ExitCode.INTERRUPTED)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is no comparison
+            why = f"{type(error).__name__}: {error}"
+            self.record.findings["reference"].append(
+                Finding("speed", "FAIL", "timings can't be compared", why, kind="crash")
+            )
+        return status
+
+    def _write(self) -> None:
+        """Write the record, with other workers the whole one, and the report; what can't be written is a failure."""
         complete = not self.keeper.ended
         try:
             self.record.write(complete=complete)
             if self.workers:
                 self.whole = self.workers.finish(self.record, all_ran=complete)
-            self.report = report_line(self.record if self.whole.path == self.record.path else self.whole)
         except OSError as error:
             self.record.findings["doctor"].append(Finding("disk", "FAIL", "results can't be written", str(error)))
-        verdict = self.whole.verdict
-        session.exitstatus = pytest_exit_status(verdict, status, fail_inconclusive=self.fail_inconclusive)
-        self._tell_junit(verdict)
+        self.report = report_line(self.record if self.whole.path == self.record.path else self.whole)
 
     def _tell_junit(self, verdict: str) -> None:
         """Add a test case `verdict` to JUnit's file: what isn't one test's fails there, too."""

@@ -106,8 +106,7 @@ class Stopped(module.VerificationSession):
     planned, extra = (), ()
 
     def pytest_sessionstart(self):
-        for folder in self._folders:
-            module.claim(folder)
+        self._claim()
         self._ending.enter_context(module.ended_by_signals(self.keeper.signalled))
         self.record.add("doctor", PASSED)
         self.record.plan = [Planned(name, group, "cpu:0") for name, group in self.planned]

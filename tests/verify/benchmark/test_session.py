@@ -15,6 +15,7 @@ import pytest
 from alexnet_repro.backend.devices import usable_devices
 from alexnet_repro.verify.checks.devices import MachineNotReadyError
 from alexnet_repro.verify.finding import Finding
+from alexnet_repro.verify.verdict import Planned
 from benchmarks import conftest as benchmarks_conftest
 from benchmarks import session as module
 from tests.helpers.machines import A100, box
@@ -296,3 +297,77 @@ def test_absence_of_gpus_is_reported(tmp_path, devices, absent):
     assert ("GPU: not run; this machine has none, or none was selected" in lines) is absent
     assert lines[:2] == ["an overhead", "verdict"]
     assert "correct     PASS          1 of 1 passed" in lines
+
+
+def finished(folder, monkeypatch, *, write=None, compare=None):
+    """Return the session, and the exit status, of a run that was well, with these functions in place of its own."""
+    session = session_of(folder)
+    session._claim()
+    session.record.plan = [
+        Planned(f"test_{group}.py::test_{group}", group, "cpu:0", "answered", status="PASS")
+        for group in ("correct", "repeatable", "fast")
+    ]
+    for group in ("doctor", "correct", "repeatable", "fast"):
+        session.record.add(group, Finding("any", "PASS", "as it should be"))
+    monkeypatch.setattr(session.record, "write", write or session.record.write)
+    if compare:
+        session.record.timings = [SimpleNamespace(device="cpu:0", case="forward")]
+        monkeypatch.setattr(module, "gpu_speed_parity", compare)
+        monkeypatch.setattr(session.record, "write", lambda **_: None)
+        monkeypatch.setattr(module, "report_line", lambda _: "report: none")
+    ended = SimpleNamespace(shouldfail=False, shouldstop=False, exitstatus=0)
+    session.pytest_sessionfinish(ended, pytest.ExitCode.OK)
+    session.pytest_unconfigure()
+    return session, ended.exitstatus
+
+
+def raising(error):
+    """Return a function that raises this, whatever it is called with."""
+
+    def call(*_, **__):
+        raise error
+
+    return call
+
+
+def test_run_that_was_well(tmp_path, monkeypatch):
+    """A run whose plan is answered passes."""
+    session, status = finished(tmp_path, monkeypatch)
+    assert (session.record.verdict, status) == ("PASS", 0)
+    assert json.loads((tmp_path / "results.json").read_text())["verdict"] == "PASS"
+
+
+def test_results_that_cant_be_written(tmp_path, monkeypatch):
+    """Where results can't be written at the end, the verdict and the exit status are a failure's, and say why."""
+    session, status = finished(tmp_path, monkeypatch, write=raising(OSError("No space left on device")))
+    assert status == 1
+    (*_, found) = session.record.findings["doctor"]
+    assert (found.status, found.evidence) == ("FAIL", "No space left on device")
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        pytest.param(KeyError("gpu:0"), ("FAIL", 1, ""), id="error=exception"),
+        pytest.param(KeyboardInterrupt(), ("INCONCLUSIVE", 2, "interrupted by Ctrl-C"), id="error=interrupt"),
+        pytest.param(
+            pytest.exit.Exception("interrupted by SIGTERM", returncode=143),
+            ("INCONCLUSIVE", 143, "interrupted by SIGTERM"),
+            id="error=signal",
+        ),
+    ],
+)
+def test_comparison_that_ends_early(tmp_path, monkeypatch, error, expected):
+    """At the end of a run an exception is a failure, and an interruption is one."""
+    session, status = finished(tmp_path, monkeypatch, compare=raising(error))
+    assert (session.record.verdict, status, session.keeper.ended) == expected
+
+
+def test_folder_of_another_run_is_left_alone(tmp_path):
+    """A run that was refused a folder writes nothing there."""
+    (tmp_path / "results.json").write_text('{"run": {"host": "node9"}}')
+    session = session_of(tmp_path)
+    with pytest.raises(pytest.UsageError, match="another run, of node9"):
+        session.pytest_sessionstart()
+    session.pytest_sessionfinish(SimpleNamespace(shouldfail=False, shouldstop=False), pytest.ExitCode.USAGE_ERROR)
+    assert (tmp_path / "results.json").read_text() == '{"run": {"host": "node9"}}'
