@@ -1,0 +1,124 @@
+"""The options of `pytest benchmarks` reach what they are for."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from alexnet_repro.verify.benchmark import reference
+from alexnet_repro.verify.checks.devices import MachineNotReadyError
+from alexnet_repro.verify.finding import Finding
+from benchmarks import conftest, test_burn_in
+from benchmarks import session as module
+from tests.helpers.machines import box
+from tests.verify.benchmark.test_session import session_of
+
+DEVICE = "cpu:0"
+CASE = "resize[device=cpu:0-side=28]"
+
+
+def doctor(monkeypatch, folder, **options):
+    """Return what the doctor is asked for as the run starts."""
+    asked = []
+
+    def diagnose(wanted, _say, **options):
+        asked.append((wanted, options))
+        raise MachineNotReadyError("that was all")
+
+    monkeypatch.setattr(module, "diagnose_machine", diagnose)
+    session = session_of(folder, **options)
+    session.pytest_sessionstart()
+    session.pytest_unconfigure()
+    return asked
+
+
+def choice(monkeypatch, folder, **options):
+    """Return what devices are chosen by."""
+    asked = []
+
+    def choose(_machine, wanted, _usable, **options):
+        asked.append((wanted, options))
+        raise MachineNotReadyError("that was all")
+
+    monkeypatch.setattr(module, "diagnose_machine", lambda *_, **__: (box(), []))
+    monkeypatch.setattr(module, "choose_devices", choose)
+    session = session_of(folder, **options)
+    session.pytest_sessionstart()
+    session.pytest_unconfigure()
+    return asked
+
+
+def checks(_monkeypatch, folder, **options):
+    """Return the number of replays and the time limit of checks."""
+    session = session_of(folder, **options)
+    request = SimpleNamespace(session=SimpleNamespace(items=[]), config=session.config)
+    runner = conftest.runner.__wrapped__(request, session)
+    return runner.config.replays, runner.deadline
+
+
+def burn_in(monkeypatch, folder, **options):
+    """Return the seconds that each device burns in for, and the time limit of its checks."""
+    monkeypatch.setattr(test_burn_in, "burn_in", lambda *given, deadline, **_: (given[2], deadline))
+    session = session_of(folder, **options)
+    session.config.pluginmanager.getplugin = lambda _: None
+    runner = conftest.CheckRunner(conftest.CheckConfig(), {}, box(), options["deadline"])
+    burning = test_burn_in.burning_in.__wrapped__(session, runner)
+    return {device: each.result() for device, each in burning.items()}
+
+
+@pytest.mark.parametrize(
+    ("reached", "options", "expected"),
+    [
+        pytest.param(doctor, {"require_gpu": True}, [((), {"require_gpu": True})], id="doctor=require_gpu"),
+        pytest.param(doctor, {"device": ["cpu:0"]}, [(["cpu:0"], {"require_gpu": None})], id="doctor=device"),
+        pytest.param(choice, {"require_gpu": True}, [((), {"require_gpu": True})], id="choice=require_gpu"),
+        pytest.param(checks, {"replays": 5, "deadline": 90.0}, (5, 90.0), id="checks=replays and deadline"),
+        pytest.param(burn_in, {"burn_in": 7200.0, "deadline": 90.0}, {DEVICE: (7200.0, 90.0)}, id="burn_in=seconds"),
+    ],
+)
+def test_option(monkeypatch, tmp_path, reached, options, expected):
+    """Each is what it was set to where it is used, not a default."""
+    assert reached(monkeypatch, tmp_path, **options) == expected
+
+
+@pytest.mark.parametrize(
+    ("option", "attribute", "value"),
+    [
+        pytest.param({"full": True}, "full", True, id="option=full"),
+        pytest.param({"level": "quick"}, "level", "quick", id="option=level"),
+        pytest.param({"burn_in": 60.0}, "burn_in", True, id="option=burn_in"),
+        pytest.param({"burn_in": 0.0}, "burn_in", False, id="option=no burn_in"),
+        pytest.param({"cpu_replicas": 2}, "cpu_replicas", 2, id="option=cpu_replicas"),
+    ],
+)
+def test_option_of_the_plan(tmp_path, option, attribute, value):
+    """What the options ask for is planned."""
+    assert getattr(session_of(tmp_path, **option).asked, attribute) == value
+
+
+def test_slow_cases_are_measured_again(monkeypatch, tmp_path):
+    """The comparison with a reference may time cases again: theirs, on the same devices, for as long as the run's."""
+    asked, well = [], Finding("speed", "PASS", "as before")
+
+    def compare(timings, _places, folder, remeasure):
+        assert (timings, folder) == ([], module.FOLDER / "references")
+        found, others = remeasure([CASE])
+        assert 0 <= others <= 1
+        return [well] if found == {CASE: [1.0, 2.0]} else []
+
+    monkeypatch.setattr(module, "places_of", lambda *_: {})
+    monkeypatch.setattr(module, "speed_findings", compare)
+    monkeypatch.setattr(reference, "run_processes", lambda *given, **_: asked.append(given) or [{"run": 1}])
+    monkeypatch.setattr(reference, "rounds_by_case", lambda run: {CASE: [1.0, 2.0]} if run == {"run": 1} else {})
+    options = {"--benchmark-max-time": "0.5", "--benchmark-min-rounds": 5, "full": True, "deadline": 600.0}
+    session = session_of(tmp_path, **options)
+    session.node_ids = {CASE: f"benchmarks/test_resize.py::test_{CASE}", "another": "benchmarks/another"}
+    assert session._compare_with_references() == [well]
+    ((root, processes, given),) = asked
+    assert (root, processes) == (tmp_path, 1)
+    assert given == [
+        "--device=cpu:0",
+        "--benchmark-max-time=0.5",
+        "--benchmark-min-rounds=5",
+        "--full",
+        "benchmarks/test_resize.py::test_resize[device=cpu:0-side=28]",
+    ]
