@@ -9,7 +9,7 @@ from alexnet_repro.verify.checks.devices import MachineNotReadyError
 from alexnet_repro.verify.finding import Finding
 from benchmarks import conftest, test_burn_in
 from benchmarks import session as module
-from tests.helpers.machines import box
+from tests.helpers.machines import A100, box
 from tests.verify.benchmark.test_session import session_of
 
 DEVICE = "cpu:0"
@@ -78,6 +78,25 @@ def burn_in(monkeypatch, folder, **options):
 def test_option(monkeypatch, tmp_path, reached, options, expected):
     """Each is what it was set to where it is used, not a default."""
     assert reached(monkeypatch, tmp_path, **options) == expected
+
+
+@pytest.mark.parametrize(
+    ("usable", "gpus"),
+    [
+        pytest.param(("cpu:0", "gpu:0", "gpu:1"), (), id="gpus=used"),
+        pytest.param(("cpu:0",), (A100, A100), id="gpus=unused"),  # the driver has them, and the backend doesn't
+    ],
+)
+def test_devices_of_the_plan(monkeypatch, tmp_path, usable, gpus):
+    """All of the machine is planned, whether it is chosen, and whether the backend takes it."""
+    monkeypatch.setattr(module, "diagnose_machine", lambda *_, **__: (box(*gpus), []))
+    monkeypatch.setattr(module, "usable_devices", lambda: usable)
+    monkeypatch.setattr(module, "choose_devices", lambda *_, **__: ("cpu:0",))
+    session = session_of(tmp_path, device=["cpu:0"], level="quick")
+    session.pytest_sessionstart()
+    session.pytest_unconfigure()
+    assert session.devices == ("cpu:0",)
+    assert {each.device for each in session.record.plan} == {"cpu:0", "gpu:0", "gpu:1"}
 
 
 @pytest.mark.parametrize(
