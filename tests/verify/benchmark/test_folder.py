@@ -7,18 +7,18 @@ import socket
 
 import pytest
 
+from benchmarks import folder
 from benchmarks.folder import claim, own_name, run_identity
 from tests.helpers.paths import ROOT
 
 RUNNING = {"host": socket.gethostname(), "pid": os.getppid(), "started": "2026-11-24T10:15:00+00:00"}
 
 
-def left(folder, complete, **run):
+def left(there, complete, **run):
     """Leave the files of an earlier run."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "results.json").write_text(json.dumps({"complete": complete, "run": {**RUNNING, **run}}))
+    (there / "results.json").write_text(json.dumps({"complete": complete, "run": {**RUNNING, **run}}))
     for name in ("junit.xml", "report.html", "throughput-cpu-0.svg"):
-        (folder / name).write_text("earlier")
+        (there / name).write_text("earlier")
 
 
 def test_own_name(monkeypatch):
@@ -52,16 +52,32 @@ def test_new_folder(tmp_path):
         pytest.param(True, {"host": "another"}, id="earlier=another host's"),
     ],
 )
-def test_earlier_run_is_moved_aside(tmp_path, complete, run):
-    """An earlier run's files are kept together in a folder of their own; other files stay."""
+def test_earlier_run_gives_way(tmp_path, complete, run):
+    """A folder whose run has ended is taken by the next."""
     left(tmp_path, complete, **run)
+    claim(tmp_path)
+    assert (tmp_path / "results.json").read_text() == ""
+
+
+def test_earlier_run_is_moved_aside(tmp_path):
+    """An earlier run's files are kept together in a folder of their own; other files stay."""
+    left(tmp_path, True)
     (tmp_path / "mine.txt").write_text("mine")
     claim(tmp_path)
     (earlier,) = tmp_path.glob("earlier-*")
     names = ["junit.xml", "report.html", "results.json", "throughput-cpu-0.svg"]
     assert sorted(path.name for path in earlier.iterdir()) == names
-    assert json.loads((earlier / "results.json").read_text())["complete"] is complete
+    assert json.loads((earlier / "results.json").read_text())["complete"] is True
     assert {path.name for path in tmp_path.iterdir()} == {earlier.name, "mine.txt", "results.json"}
+
+
+def test_of_two_that_start_at_once_one_has_it(tmp_path, monkeypatch):
+    """A run that another one forestalls, when it has found the folder free, doesn't take it."""
+    left(tmp_path, True)
+    monkeypatch.setattr(folder, "_move_aside", lambda *_: None)  # another has moved it, and begun
+    with pytest.raises(FileExistsError, match=r"^another run writes to .*; name another folder: --report=DIR$"):
+        claim(tmp_path)
+    assert json.loads((tmp_path / "results.json").read_text())["run"] == RUNNING
 
 
 @pytest.mark.parametrize("run", [pytest.param({}, id="host=here"), pytest.param({"host": "node9"}, id="host=another")])
