@@ -45,6 +45,7 @@ def killed(number):
     """Send this process a signal, as a batch system does, and wait for it."""
 
     def end(_session, _group):
+        assert signal.getsignal(number) != signal.SIG_DFL  # or this process would end here
         os.kill(os.getpid(), number)
         for _ in range(1000):
             pass

@@ -53,11 +53,11 @@ def of(findings):
 
 @pytest.mark.parametrize(
     ("letters", "status"),
-    [("P", "PASS"), ("PPP", "PASS"), ("PIP", "INCONCLUSIVE"), ("IFP", "FAIL"), ("F", "FAIL"), ("", "INCONCLUSIVE")],
+    [("P", "PASS"), ("PPP", "PASS"), ("PIP", "INCONCLUSIVE"), ("IFP", "FAIL"), ("F", "FAIL")],
 )
 @pytest.mark.parametrize("group", ["doctor", "correct", "repeatable", "fast", "reference"])
 def test_worst_finding_is_its_groups_verdict(group, letters, status):
-    """FAIL outweighs INCONCLUSIVE, and that PASS; no findings are INCONCLUSIVE. Other groups have no say."""
+    """FAIL outweighs INCONCLUSIVE, and that PASS. Other groups have no say."""
     others = groups("F", "P", "I", "P", "I")
     by_group = {
         "doctor": "INCONCLUSIVE",
@@ -68,6 +68,28 @@ def test_worst_finding_is_its_groups_verdict(group, letters, status):
     }
     findings = {**others, group: found(letters)}
     assert verdicts(findings, answered(findings)) == {**by_group, group: status}
+
+
+def test_group_without_findings_is_not_pass():
+    """No findings are INCONCLUSIVE, in each group."""
+    assert set(verdicts({}, []).values()) == {"INCONCLUSIVE"}
+
+
+@pytest.mark.parametrize(
+    ("group", "status", "verdict"),
+    [
+        pytest.param("correct", "FAIL", "FAIL", id="correct=FAIL"),
+        pytest.param("correct", "INCONCLUSIVE", "INCONCLUSIVE", id="correct=INCONCLUSIVE"),
+        pytest.param("fast", None, "INCONCLUSIVE", id="fast=no status"),
+        pytest.param("reference", "FAIL", "FAIL", id="reference=FAIL"),
+        pytest.param("reference", "INCONCLUSIVE", "PASS", id="reference=INCONCLUSIVE"),
+    ],
+)
+def test_plan_has_a_say_of_its_own(group, status, verdict):
+    """A part of the plan that isn't PASS lowers the verdict, though no finding does."""
+    findings = groups("P", "P", "P", "P")
+    plan = [*answered(findings), Planned(NAME, group, "cpu:0", "answered", status=status)]
+    assert overall(findings, plan, complete=True) == verdict
 
 
 @pytest.mark.parametrize("state", ["waiting", "running", "not asked", "lost"])
@@ -126,7 +148,8 @@ PLANS = st.lists(
     ),
     max_size=6,
 )
-FOUND = st.fixed_dictionaries({group: st.text("PPPIF", max_size=3).map(found) for group in GROUPS})
+LETTERS = st.sampled_from(["P"] * 6 + ["PPP", "PIP", "I", "F", ""])  # mostly PASS, or no run would be
+FOUND = st.fixed_dictionaries({group: LETTERS.map(found) for group in GROUPS})
 
 
 @given(FOUND, PLANS, st.booleans(), st.booleans(), st.sampled_from([0, 1, 2, 3, 4, 5, 129, 143]))

@@ -1,10 +1,15 @@
-"""Random histories of a run: verdict, exit status, JUnit, page and results agree; PASS is of the whole plan."""
+"""Histories of a run: verdict, exit status, JUnit's file, page and results agree, and PASS is of the whole plan."""
+
+import json
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.helpers.histories import ENDINGS, FAULTS, run
+from alexnet_repro.verify.verdict import Planned
+from tests.helpers.histories import ENDINGS, FAULTS, GROUPS, PASSED, run
+from tests.verify.benchmark.test_session import session_of
 
 FAIL = {"fail", "error", "exit", "xfail"}
 END = {"pytest.exit": 0, "Ctrl-C": 2, "SIGTERM": 143, "SIGHUP": 129}  # pytest's exit status
@@ -67,48 +72,74 @@ def agrees(folder, endings, fault, options):
     return found
 
 
+# By name: how its tests end, what is wrong, the options; the verdict, and words on the terminal.
+HOW = {
+    "history=all passed": (["pass"] * 4, None, (), "PASS", "correct, repeatable and fast"),
+    "reference=new machine": (["pass", "pass", "pass", "inconclusive"], None, ("--fail-inconclusive",), "PASS", ""),
+    "timing=exception": (["pass", "pass", "error"], None, (), "FAIL", "CUDA_ERROR_ILLEGAL_ADDRESS"),
+    "fault=set-up": (["pass"] * 4, "set-up", (), "FAIL", "no set-up"),
+    "fault=tear-down": (["pass"] * 4, "tear-down", (), "FAIL", "no tear-down"),
+    "fault=collection": (["pass"] * 4, "collection", (), "FAIL", "a_module_that_is_not_there"),
+    "fault=hook": (["pass"] * 4, "hook", (), "FAIL", "a plugin's own error"),
+    "plan=deselected": (["pass"] * 5, None, ("-k=not test_1",), "INCONCLUSIVE", "1 of 5 planned checks"),
+    "plan=deselected and fails": (["pass"] * 5, None, ("-k=not test_1", "--fail-inconclusive"), "INCONCLUSIVE", ""),
+    "test=no finding": (["pass", "nothing", "pass"], None, (), "INCONCLUSIVE", "it gave no finding"),
+    "test=skipped": (["pass", "skip", "pass"], None, (), "INCONCLUSIVE", "somebody's plugin"),
+    "test=xfail": (["pass", "xfail", "pass"], None, (), "FAIL", "somebody's mark"),
+    "signal=SIGTERM": (["pass", "SIGTERM", "pass"], None, (), "INCONCLUSIVE", "interrupted by SIGTERM"),
+    "signal=SIGHUP": (["pass", "SIGHUP", "pass"], None, (), "INCONCLUSIVE", "interrupted by SIGHUP"),
+    "option=-x": (["fail", "pass", "pass"], None, ("-x",), "FAIL", "stopping after 1 failures"),
+    "end=pytest.exit": (["pass", "pytest.exit", "pass"], None, (), "INCONCLUSIVE", "somebody's plugin"),
+}
+
+
+@pytest.mark.parametrize("history", [pytest.param(each, id=name) for name, each in HOW.items()])
+def test_how_a_run_ends(tmp_path, history):
+    """Whatever ends a test or the run, the verdict, the exit status and the terminal say so, and why."""
+    endings, fault, options, verdict, words = history
+    found = run(tmp_path / "run", endings, *options, fault=fault)
+    assert (found.results["verdict"], found.status) == (verdict, expected(endings, fault, options)[1]), found.printed
+    assert words in found.printed
+
+
 @pytest.mark.parametrize(
-    ("history", "verdict", "words"),
+    "endings",
     [
-        pytest.param((["pass"] * 4, None, ()), "PASS", "correct, repeatable and fast", id="history=all passed"),
-        pytest.param(
-            (["pass", "pass", "pass", "inconclusive"], None, ("--fail-inconclusive",)),
-            "PASS",
-            "",
-            id="reference=new machine",
-        ),
-        pytest.param(
-            (["pass", "pass", "error"], None, ()), "FAIL", "CUDA_ERROR_ILLEGAL_ADDRESS", id="timing=exception"
-        ),
-        pytest.param((["pass"] * 4, "set-up", ()), "FAIL", "no set-up", id="fault=set-up"),
-        pytest.param((["pass"] * 4, "tear-down", ()), "FAIL", "no tear-down", id="fault=tear-down"),
-        pytest.param((["pass"] * 4, "collection", ()), "FAIL", "a_module_that_is_not_there", id="fault=collection"),
-        pytest.param((["pass"] * 4, "hook", ()), "FAIL", "a plugin's own error", id="fault=hook"),
-        pytest.param(
-            (["pass"] * 5, None, ("-k=not test_1",)), "INCONCLUSIVE", "1 of 5 planned checks", id="plan=deselected"
-        ),
-        pytest.param(
-            (["pass", "nothing", "pass"], None, ()), "INCONCLUSIVE", "it gave no finding", id="test=no finding"
-        ),
-        pytest.param((["pass", "skip", "pass"], None, ()), "INCONCLUSIVE", "somebody's plugin", id="test=skipped"),
-        pytest.param((["pass", "xfail", "pass"], None, ()), "FAIL", "somebody's mark", id="test=xfail"),
-        pytest.param(
-            (["pass", "SIGTERM", "pass"], None, ()), "INCONCLUSIVE", "interrupted by SIGTERM", id="signal=SIGTERM"
-        ),
-        pytest.param(
-            (["pass", "SIGHUP", "pass"], None, ()), "INCONCLUSIVE", "interrupted by SIGHUP", id="signal=SIGHUP"
-        ),
-        pytest.param((["fail", "pass", "pass"], None, ("-x",)), "FAIL", "stopping after 1 failures", id="option=-x"),
-        pytest.param(
-            (["pass", "pytest.exit", "pass"], None, ()), "INCONCLUSIVE", "somebody's plugin", id="end=pytest.exit"
-        ),
+        pytest.param(["pass"] * 4, id="verdict=PASS"),
+        pytest.param(["pass", "error", "pass"], id="verdict=FAIL"),
+        pytest.param(["pass", "nothing", "pass"], id="verdict=INCONCLUSIVE"),
+        pytest.param(["pass", "SIGTERM", "pass"], id="signal=SIGTERM"),
     ],
 )
-def test_how_a_run_ends(tmp_path, history, verdict, words):
-    """Whatever ends a test or the run, everything that is written says the same, and why."""
-    found = agrees(tmp_path / "run", *history)
-    assert found.results["verdict"] == verdict
-    assert words in found.printed
+def test_everything_says_the_same(tmp_path, endings):
+    """Results, page, JUnit's file, terminal and exit status agree on the verdict."""
+    agrees(tmp_path / "run", endings, None, ())
+
+
+@pytest.mark.parametrize(
+    ("options", "ended"),
+    [
+        pytest.param((), ("skipped", "skipped", "skipped"), id="options=none"),
+        pytest.param(("--fail-inconclusive",), ("failed", "skipped", "failed"), id="options=--fail-inconclusive"),
+    ],
+)
+def test_inconclusive_tests(tmp_path, options, ended):
+    """A test that decides nothing is skipped, or fails if that is asked for; a reference never fails by it."""
+    junit = run(tmp_path / "run", ["pass", "inconclusive", "pass", "inconclusive"], *options).junit
+    assert (junit["test_1"], junit["test_3"], junit["verdict"]) == ended
+
+
+def test_interrupted_after_its_last_answer(tmp_path):
+    """A run that is interrupted when all is answered, as while it compares with references, isn't complete."""
+    session = session_of(tmp_path)
+    session.record.plan = [Planned(group, group, state="answered", status="PASS") for group in GROUPS]
+    for group in GROUPS:
+        session.record.add(group, PASSED)
+    session.keeper.ended = "interrupted by SIGTERM"
+    ended = SimpleNamespace(shouldfail=False, shouldstop=False)
+    session.pytest_sessionfinish(ended, 143)
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert (results["complete"], results["verdict"], ended.exitstatus) == (False, "INCONCLUSIVE", 143)
 
 
 @pytest.mark.slow

@@ -42,6 +42,7 @@ from tests.helpers.results_files import DOUBTFUL, EVERYTHING, FAILED, WELL, WRON
 def test_verdict_is_in_words(tmp_path, content, verdict, words):
     """Sign, word and sentence stand in the page's only first heading and at the head of the summary."""
     page, markdown, _ = reported(tmp_path, content)
+    assert re.findall(r"<title>(.*)</title>", page) == [f"{verdict[2:]}: alexnet-repro"]
     assert re.findall(r"<h1>(.*)</h1>", page) == [verdict]
     assert words in Page(page).text
     assert markdown.startswith(f"## {verdict}\n")
