@@ -29,11 +29,12 @@ def handled():
 def test_signal_ends_the_run(handled, number, words, status):
     """It ends pytest in words, with 128 and its number; another one changes nothing; afterwards all is as before."""
     handled(number, signal.SIG_DFL)
-    with ended_by_signals():
+    heard = []
+    with ended_by_signals(lambda *said: heard.append(said)):
         assert signal.getsignal(number) != signal.SIG_DFL  # or this process would end here
         with pytest.raises(pytest.exit.Exception, match=words) as ended:
             signal.raise_signal(number)
-        assert ended.value.returncode == status
+        assert (ended.value.returncode, heard) == (status, [(words, status)])
         assert signal.getsignal(number) == signal.SIG_IGN
     assert signal.getsignal(number) == signal.SIG_DFL
 
@@ -41,5 +42,5 @@ def test_signal_ends_the_run(handled, number, words, status):
 def test_what_is_ignored_stays_so(handled):
     """Under nohup a hang-up ends nothing."""
     handled(signal.SIGHUP, signal.SIG_IGN)
-    with ended_by_signals():
+    with ended_by_signals(lambda *_: None):
         assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN

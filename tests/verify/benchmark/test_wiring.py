@@ -16,6 +16,12 @@ DEVICE = "cpu:0"
 CASE = "resize[device=cpu:0-side=28]"
 
 
+@pytest.fixture(autouse=True)
+def _unwatched(monkeypatch):
+    """No process watches: nothing runs."""
+    monkeypatch.setattr(module, "Watcher", lambda *_: None)
+
+
 def doctor(monkeypatch, folder, **options):
     """Return what the doctor is asked for as the run starts."""
     asked = []
@@ -115,25 +121,24 @@ def test_option_of_the_plan(tmp_path, option, attribute, value):
 
 
 def test_slow_cases_are_measured_again(monkeypatch, tmp_path):
-    """The comparison with a reference may time cases again: theirs, on the same devices, for as long as the run's."""
+    """The comparison with a reference may time cases again: those, on the same devices, for as long as the run did."""
     asked, well = [], Finding("speed", "PASS", "as before")
 
     def compare(timings, _places, folder, remeasure):
         assert (timings, folder) == ([], module.FOLDER / "references")
-        found, others = remeasure([CASE])
-        assert 0 <= others <= 1
+        found, _ = remeasure([CASE])
         return [well] if found == {CASE: [1.0, 2.0]} else []
 
     monkeypatch.setattr(module, "places_of", lambda *_: {})
     monkeypatch.setattr(module, "speed_findings", compare)
-    monkeypatch.setattr(reference, "run_processes", lambda *given, **_: asked.append(given) or [{"run": 1}])
+    monkeypatch.setattr(reference, "run_processes", lambda *given, limit: asked.append((*given, limit)) or [{"run": 1}])
     monkeypatch.setattr(reference, "rounds_by_case", lambda run: {CASE: [1.0, 2.0]} if run == {"run": 1} else {})
     options = {"--benchmark-max-time": "0.5", "--benchmark-min-rounds": 5, "full": True, "deadline": 600.0}
     session = session_of(tmp_path, **options)
     session.node_ids = {CASE: f"benchmarks/test_resize.py::test_{CASE}", "another": "benchmarks/another"}
     assert session._compare_with_references() == [well]
-    ((root, processes, given),) = asked
-    assert (root, processes) == (tmp_path, 1)
+    ((root, processes, given, limit),) = asked
+    assert (root, processes, limit) == (tmp_path, 1, 1200.0)  # once for the start, once for the case
     assert given == [
         "--device=cpu:0",
         "--benchmark-max-time=0.5",
