@@ -124,7 +124,7 @@ def test_everything_says_the_same(tmp_path, endings):
     ],
 )
 def test_inconclusive_tests(tmp_path, options, ended):
-    """A test that decides nothing is skipped, or fails if that is asked for; a reference never fails by it."""
+    """A test that decides nothing is skipped, or fails if the option says so; a reference never fails by it."""
     junit = run(tmp_path / "run", ["pass", "inconclusive", "pass", "inconclusive"], *options).junit
     assert (junit["test_1"], junit["test_3"], junit["verdict"]) == ended
 

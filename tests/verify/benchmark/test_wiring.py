@@ -23,7 +23,7 @@ def _unwatched(monkeypatch):
 
 
 def doctor(monkeypatch, folder, **options):
-    """Return what the doctor is asked for as the run starts."""
+    """Return what the doctor is called with as the run starts."""
     asked = []
 
     def diagnose(wanted, _say, **options):
