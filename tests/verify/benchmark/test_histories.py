@@ -132,6 +132,7 @@ def test_inconclusive_tests(tmp_path, options, ended):
 def test_interrupted_after_its_last_answer(tmp_path):
     """A run that is interrupted when all is answered, as while it compares with references, isn't complete."""
     session = session_of(tmp_path)
+    session._claim()
     session.record.plan = [Planned(group, group, state="answered", status="PASS") for group in GROUPS]
     for group in GROUPS:
         session.record.add(group, PASSED)
