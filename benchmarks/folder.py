@@ -7,13 +7,15 @@ import platform
 import re
 import shlex
 import socket
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from alexnet_repro.verify.doctor.installation import package_version, revision
 
 RESULTS = "results.json"
+JUST = 60  # seconds in which an empty file is one that is about to be written
 FILES = (RESULTS, "junit.xml", "report.html", "summary.md", "*.svg")
 
 
@@ -36,26 +38,31 @@ def own_name(started: str) -> str:
     return f"{started.partition('+')[0].replace(':', '-')}-{host}-{os.getpid()}"
 
 
-def claim(folder: Path) -> None:
-    """Make the folder this run's; files of an earlier run are moved into a folder of their own there.
+def claim(folder: Path, run: Mapping[str, Any]) -> None:
+    """Make the folder this run's, by a results file that says so.
+
+    Files of an earlier run are moved into a folder of their own there.
 
     Raises:
         FileExistsError: another run is writing to it.
         OSError: it can't be written to.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     results = folder / RESULTS
-    if results.exists():
-        _move_aside(folder, results)
     try:
-        os.close(os.open(results, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
-    except FileExistsError:
-        raise FileExistsError(_taken(folder, {})) from None
+        folder.mkdir(parents=True, exist_ok=True)
+        if results.exists():
+            _move_aside(folder, results)
+        with results.open("x") as file:
+            json.dump({"complete": False, "run": run}, file)
     except OSError as error:
+        if isinstance(error, FileExistsError) and folder.is_dir():
+            raise FileExistsError(str(error) if error.errno is None else _taken(folder, {})) from None
         raise OSError(f"{results} can't be written: {error.strerror}; name another folder: --report=DIR") from error
 
 
 def _move_aside(folder: Path, results: Path) -> None:
+    if not results.stat().st_size and time.time() - results.stat().st_mtime < JUST:
+        raise FileExistsError(_taken(folder, {}))
     try:
         content = json.loads(results.read_bytes())
         run = content["run"] if isinstance(content, dict) else {}
@@ -82,6 +89,6 @@ def _alive(run: dict[str, Any]) -> bool:
     return pid != os.getpid() and Path(f"/proc/{pid}").exists()
 
 
-def _taken(folder: Path, run: dict[str, Any]) -> str:
+def _taken(folder: Path, run: Mapping[str, Any]) -> str:
     by = f", of {run['host']}, process {run.get('pid')}, since {run.get('started')}," if run else ""
     return f"another run{by} writes to {folder}; name another folder: --report=DIR"

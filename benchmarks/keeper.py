@@ -127,6 +127,11 @@ class PlanKeeper:
         """Note why a run is interrupted: by Ctrl-C, or by `pytest.exit`, as for a signal."""
         self.ended = one_line(str(excinfo.value)) or "interrupted by Ctrl-C"
 
+    def failed_at_end(self, error: Exception) -> None:
+        """Note that the run failed after its last test."""
+        said = one_line(f"{type(error).__name__}: {error}")
+        self._crashed(None, "the end of the run, or a last tear-down, ended with an error", said)
+
     def interrupted_test(self) -> str:
         """Return the node id of the test that was interrupted; empty if none was."""
         running = (node for node, each in self._by_node.items() if each is self._current)

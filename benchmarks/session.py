@@ -25,6 +25,7 @@ from alexnet_repro.verify.doctor import fingerprint
 from alexnet_repro.verify.doctor.environment import read_machine
 from alexnet_repro.verify.finding import REFERENCE, Finding
 from alexnet_repro.verify.report import text
+from alexnet_repro.verify.report.junit import write_junit
 from alexnet_repro.verify.report.page import report_line
 from alexnet_repro.verify.report.run_record import RunRecord
 from alexnet_repro.verify.report.tables import LEGEND, cost_table, device_table, scaling_table, throughput_table
@@ -96,6 +97,10 @@ class VerificationSession:
         """Print a line at once."""
         self.config.get_terminal_writer().line(line)
 
+    def say_at_end(self, line: str) -> None:
+        """Print a line at the end, once."""
+        self.lines += [line] if line not in self.lines else []
+
     def pytest_sessionstart(self) -> None:
         """Diagnose the machine, choose devices, and meet the other workers; a UsageError where that can't be."""
         wanted = self.config.getoption("device") or ()
@@ -120,7 +125,7 @@ class VerificationSession:
 
     def _claim(self) -> None:
         for folder in self._folders:
-            claim(folder)
+            claim(folder, self.record.run)
         self._claimed = True
         self.record.write()
 
@@ -221,11 +226,24 @@ class VerificationSession:
         """Whether an inconclusive check fails; a reference never does, which a new machine doesn't have."""
         return bool(self.config.getoption("fail_inconclusive"))
 
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
-        """Compare GPUs and references, write the record and its report, and let the verdict decide the exit status."""
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> Iterator[None]:
+        """Finish the record; what pytest and plugins do then, such as the last tear-downs, may fail, too."""
         if not self._claimed:  # nothing is to be run, or the folder is another run's
-            return
+            return (yield)
+        self._finish(session, exitstatus)
+        try:
+            return (yield)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is no end as it should be
+            self.keeper.failed_at_end(error)
+            self._write()
+            status = pytest_exit_status(self.whole.verdict, 0, fail_inconclusive=self.fail_inconclusive)
+            session.exitstatus = max(status, int(session.exitstatus))
+            if path := getattr(self.config.option, "xmlpath", None):
+                write_junit(self.whole, Path(path))
+
+    def _finish(self, session: pytest.Session, exitstatus: int) -> None:
+        """Compare GPUs and references, write the record and its report, and let the verdict decide the exit status."""
         if self.watcher:
             self.watcher.end()
         status = int(exitstatus)

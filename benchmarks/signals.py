@@ -21,7 +21,8 @@ def ended_by_signals(heard: Callable[[str, int], None], wakeup: int | None = Non
 
     def end(number: int, _frame: FrameType | None) -> None:
         for each in ENDING:
-            signal.signal(each, signal.SIG_IGN)  # the run is about to end: a second one changes nothing
+            if each in before:
+                signal.signal(each, signal.SIG_IGN)  # the run is about to end: a second one changes nothing
         reason = f"interrupted by {signal.Signals(number).name}"
         heard(reason, 128 + number)
         pytest.exit(reason, returncode=128 + number)

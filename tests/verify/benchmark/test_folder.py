@@ -39,7 +39,7 @@ def test_identity():
 
 def test_new_folder(tmp_path):
     """A folder that isn't there is made, and is taken from then on."""
-    claim(tmp_path / "a/b")
+    claim(tmp_path / "a/b", RUNNING)
     assert [path.name for path in (tmp_path / "a/b").iterdir()] == ["results.json"]
 
 
@@ -55,15 +55,15 @@ def test_new_folder(tmp_path):
 def test_earlier_run_gives_way(tmp_path, complete, run):
     """A folder whose run has ended is taken by the next."""
     left(tmp_path, complete, **run)
-    claim(tmp_path)
-    assert (tmp_path / "results.json").read_text() == ""
+    claim(tmp_path, RUNNING)
+    assert json.loads((tmp_path / "results.json").read_text()) == {"complete": False, "run": RUNNING}
 
 
 def test_earlier_run_is_moved_aside(tmp_path):
     """An earlier run's files are kept together in a folder of their own; other files stay."""
     left(tmp_path, True)
     (tmp_path / "mine.txt").write_text("mine")
-    claim(tmp_path)
+    claim(tmp_path, RUNNING)
     (earlier,) = tmp_path.glob("earlier-*")
     names = ["junit.xml", "report.html", "results.json", "throughput-cpu-0.svg"]
     assert sorted(path.name for path in earlier.iterdir()) == names
@@ -76,7 +76,7 @@ def test_of_two_that_start_at_once_one_has_it(tmp_path, monkeypatch):
     left(tmp_path, True)
     monkeypatch.setattr(folder, "_move_aside", lambda *_: None)  # another has moved it, and begun
     with pytest.raises(FileExistsError, match=r"^another run writes to .*; name another folder: --report=DIR$"):
-        claim(tmp_path)
+        claim(tmp_path, RUNNING)
     assert json.loads((tmp_path / "results.json").read_text())["run"] == RUNNING
 
 
@@ -86,7 +86,7 @@ def test_running_one_is_not_disturbed(tmp_path, run):
     left(tmp_path, False, **run)
     name = run.get("host", socket.gethostname())
     with pytest.raises(FileExistsError, match=rf"another run, of {name}, process .* name another folder: --report=DIR"):
-        claim(tmp_path)
+        claim(tmp_path, RUNNING)
     assert (tmp_path / "junit.xml").read_text() == "earlier"
 
 
@@ -94,6 +94,14 @@ def test_running_one_is_not_disturbed(tmp_path, run):
 def test_what_isnt_a_result_is_moved_aside(tmp_path, content):
     """A file of that name which isn't ours is kept, too."""
     (tmp_path / "results.json").write_text(content)
-    claim(tmp_path)
+    os.utime(tmp_path / "results.json", (0, 0))
+    claim(tmp_path, RUNNING)
     (kept,) = tmp_path.glob("earlier-*/results.json")
     assert kept.read_text() == content
+
+
+def test_one_that_just_begins_is_not_disturbed(tmp_path):
+    """An empty file of this minute is of a run that is about to write it."""
+    (tmp_path / "results.json").touch()
+    with pytest.raises(FileExistsError, match="another run writes to"):
+        claim(tmp_path, RUNNING)

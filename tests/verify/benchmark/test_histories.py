@@ -38,6 +38,7 @@ def expected(endings, fault, options):
             stops = "-x" in options and ((wrong and name != "xfail") or doubted)
             left |= name in {"nothing", "skip"} or (name == "inconclusive" and place % 4 != 3)
             if name in END:
+                failed |= fault == "tear-down"  # at the end of the run
                 return ("FAIL" if failed else "INCONCLUSIVE"), (END[name] or (1 if failed or fail_inconclusive else 0))
         if fault == "hook" and place == 0:
             return "FAIL", 3
@@ -138,7 +139,7 @@ def test_interrupted_after_its_last_answer(tmp_path):
         session.record.add(group, PASSED)
     session.keeper.ended = "interrupted by SIGTERM"
     ended = SimpleNamespace(shouldfail=False, shouldstop=False)
-    session.pytest_sessionfinish(ended, 143)
+    session._finish(ended, 143)
     results = json.loads((tmp_path / "results.json").read_text())
     assert (results["complete"], results["verdict"], ended.exitstatus) == (False, "INCONCLUSIVE", 143)
 

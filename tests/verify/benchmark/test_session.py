@@ -120,7 +120,7 @@ def test_machine_that_isnt_ready(monkeypatch, tmp_path):
             SimpleNamespace(config=SimpleNamespace(pluginmanager=SimpleNamespace(get_plugin=lambda _: session)))
         )
     ended = SimpleNamespace(shouldfail=False, shouldstop=False)
-    session.pytest_sessionfinish(ended, pytest.ExitCode.TESTS_FAILED)
+    session._finish(ended, pytest.ExitCode.TESTS_FAILED)
     record = json.loads((tmp_path / "results.json").read_text())
     assert (record["complete"], record["verdict"], record["run"]["ended"]) == (False, "FAIL", "fix the machine first")
     assert {(each["state"], each["why"]) for each in record["plan"]} == {("not asked", "fix the machine first")}
@@ -222,10 +222,14 @@ def test_run_ends_in_a_verdict(checked):
     assert done.returncode == 0, done.stdout
     lines = done.stdout.splitlines()
     shown = [" ".join(line.split()[:2]) for line in lines]
-    assert [each for each in shown if each in ("doctor PASS", "correct PASS")] == ["doctor PASS", "correct PASS"]
-    assert "repeatable  INCONCLUSIVE  not run" in lines
-    assert "fast        INCONCLUSIVE  not run" in lines
-    assert "INCONCLUSIVE: nothing failed, but not every check was run and conclusive" in lines
+    assert [each for each in shown if each in ("doctor PASS", "correct INCONCLUSIVE")] == [
+        "doctor PASS",
+        "correct INCONCLUSIVE",
+    ]
+    assert "correct     INCONCLUSIVE  2 of 2 passed, 11 of 13 not answered" in lines
+    assert "repeatable  INCONCLUSIVE  4 of 4 not answered" in lines
+    assert "fast        INCONCLUSIVE  21 of 21 not answered" in lines
+    assert "INCONCLUSIVE: nothing failed, but 38 of 40 planned checks weren't answered" in lines
     assert "GPU: not run; this machine has none, or none was selected" in lines
     assert f"results: {folder / 'results.json'}" in lines
     assert lines[lines.index(f"results: {folder / 'results.json'}") + 1] == f"report: {folder / 'report.html'}"
@@ -238,13 +242,13 @@ def test_run_is_recorded(checked):
     assert sorted(path.name for path in folder.iterdir()) == ["junit.xml", "report.html", "results.json", "summary.md"]
     assert "<h1>? INCONCLUSIVE</h1>" in (folder / "report.html").read_text()
     record = json.loads((folder / "results.json").read_text())
-    assert (record["schema"], record["complete"], record["verdict"]) == (2, True, "INCONCLUSIVE")
-    assert record["verdicts"]["correct"] == "PASS"
+    assert (record["schema"], record["complete"], record["verdict"]) == (3, True, "INCONCLUSIVE")
+    assert record["verdicts"]["correct"] == "INCONCLUSIVE"
     assert record["machine"]["devices"] == ["cpu:0"]
     found = [(each["check"], each["device"], each["status"]) for each in record["findings"]["correct"]]
     assert found[-2:] == [("shapes", "cpu:0", "PASS"), ("resize", "cpu:0", "PASS")]
     names = [case.get("name") for case in ET.parse(folder / "junit.xml").iter("testcase")]
-    assert names == ["test_correct[device=cpu:0-check=shapes]", "test_correct[device=cpu:0-check=resize]"]
+    assert names == ["test_correct[device=cpu:0-check=shapes]", "test_correct[device=cpu:0-check=resize]", "verdict"]
 
 
 @pytest.mark.slow
@@ -253,7 +257,7 @@ def test_fail_inconclusive(tmp_path):
     done = run("-k", ONE, "--device=cpu:0", f"--report={tmp_path}", "--fail-inconclusive")
     assert done.returncode == 1, done.stdout
     assert "1 passed" in done.stdout
-    assert "repeatable  INCONCLUSIVE  not run" in done.stdout.splitlines()
+    assert "repeatable  INCONCLUSIVE  4 of 4 not answered" in done.stdout.splitlines()
     assert json.loads((tmp_path / "results.json").read_text())["complete"] is True
 
 
@@ -316,7 +320,7 @@ def finished(folder, monkeypatch, *, write=None, compare=None):
         monkeypatch.setattr(session.record, "write", lambda **_: None)
         monkeypatch.setattr(module, "report_line", lambda _: "report: none")
     ended = SimpleNamespace(shouldfail=False, shouldstop=False, exitstatus=0)
-    session.pytest_sessionfinish(ended, pytest.ExitCode.OK)
+    session._finish(ended, pytest.ExitCode.OK)
     session.pytest_unconfigure()
     return session, ended.exitstatus
 
@@ -369,5 +373,5 @@ def test_folder_of_another_run_is_left_alone(tmp_path):
     session = session_of(tmp_path)
     with pytest.raises(pytest.UsageError, match="another run, of node9"):
         session.pytest_sessionstart()
-    session.pytest_sessionfinish(SimpleNamespace(shouldfail=False, shouldstop=False), pytest.ExitCode.USAGE_ERROR)
+    list(session.pytest_sessionfinish(SimpleNamespace(), pytest.ExitCode.USAGE_ERROR))
     assert (tmp_path / "results.json").read_text() == '{"run": {"host": "node9"}}'

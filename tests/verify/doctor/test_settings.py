@@ -104,6 +104,7 @@ def test_flags_of_a_file(tmp_path):
         ({"TF_CUDNN_USE_AUTOTUNE": "0", "XLA_FLAGS": "--xla_gpu_autotune_level=0"}, False, False, {}),
         ({"NVIDIA_TF32_OVERRIDE": "0"}, False, False, {}),
     ],
+    ids=[f"case={name}" for name in ("deterministic", "deterministic_flag", "gpu", "cpu_flags", "cpu")],
 )
 def test_what_concerns_a_device(settings, speed, gpu, recorded):
     """A CPU's bits depend on no GPU's settings; deterministic kernels have another speed."""
