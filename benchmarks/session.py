@@ -31,6 +31,7 @@ from alexnet_repro.verify.report.run_record import RunRecord
 from alexnet_repro.verify.report.tables import LEGEND, cost_table, device_table, scaling_table, throughput_table
 from alexnet_repro.verify.verdict import Planned, pytest_exit_status, summary
 from benchmarks.folder import RESULTS, claim, own_name, run_identity
+from benchmarks.junit_case import add_case
 from benchmarks.keeper import PlanKeeper
 from benchmarks.level import in_quick_level
 from benchmarks.plan import FOLDER, ORDER, Asked, plan, why_not
@@ -77,7 +78,7 @@ class VerificationSession:
         """The batch size that didn't fit into memory, by series of benchmark cases."""
         self.lines: list[str] = []  # printed at the end
         self.report = ""
-        self._printed = self._claimed = False
+        self._printed = self._claimed = self._finished = False
         self.watcher: Watcher | None = None
         self._ending = contextlib.ExitStack()
         run = run_identity(config.rootpath, config.invocation_params.args)
@@ -118,7 +119,10 @@ class VerificationSession:
         except (MachineNotReadyError, ClusterError) as error:
             self.not_ready = str(error)
         except (ValueError, OSError) as error:
-            self.keeper.ended = f"it was started wrongly: {error}"
+            self._finished = True
+            if self._claimed:
+                self.record.run["ended"] = f"it was started wrongly: {error}"
+                self.record.write()
             raise pytest.UsageError(str(error)) from error
         self.record.plan = plan(self.asked)
         self.record.write()
@@ -239,11 +243,11 @@ class VerificationSession:
             self._write()
             status = pytest_exit_status(self.whole.verdict, 0, fail_inconclusive=self.fail_inconclusive)
             session.exitstatus = max(status, int(session.exitstatus))
-            if path := getattr(self.config.option, "xmlpath", None):
-                write_junit(self.whole, Path(path))
+            self._write_junit()
 
     def _finish(self, session: pytest.Session, exitstatus: int) -> None:
         """Compare GPUs and references, write the record and its report, and let the verdict decide the exit status."""
+        self._finished = True
         if self.watcher:
             self.watcher.end()
         status = int(exitstatus)
@@ -287,24 +291,20 @@ class VerificationSession:
             self.record.findings["doctor"].append(Finding("disk", "FAIL", "results can't be written", str(error)))
         self.report = report_line(self.record if self.whole.path == self.record.path else self.whole)
 
+    def _write_junit(self) -> None:
+        """Write JUnit's file where pytest doesn't, or did before the end."""
+        if path := getattr(self.config.option, "xmlpath", None):
+            with contextlib.suppress(OSError):
+                write_junit(self.whole, Path(path))
+
     def _tell_junit(self, verdict: str) -> None:
         """Add a test case `verdict` to JUnit's file: what isn't one test's fails there, too."""
-        from _pytest.junitxml import xml_key  # pytest has no public way to add a case
-
-        if (junit := self.config.stash.get(xml_key, None)) is None:
-            return
         fails = verdict == "FAIL" or (verdict == "INCONCLUSIVE" and self.fail_inconclusive)
         outcome = "failed" if fails else "passed" if verdict == "PASS" else "skipped"
-        cases = [("benchmarks/verdict.py::verdict", outcome, "\n".join(self._verdict_lines()))]
         if node := self.keeper.interrupted_test():
-            cases.insert(0, (node, "skipped", self.keeper.ended))
-        for node, ending, said in cases:
-            location = (node.partition("::")[0], 0, node.partition("::")[2])
-            detail = (*location[:2], said) if ending == "skipped" else said if ending == "failed" else None
-            properties = [(name, str(value)) for name, value in self.whole.run.items()]
-            junit.pytest_runtest_logreport(
-                pytest.TestReport(node, location, {}, ending, detail, "call", user_properties=properties)  # type: ignore[arg-type]
-            )
+            add_case(self.config, node, "skipped", self.keeper.ended, {})
+        lines = "\n".join(self._verdict_lines())
+        add_case(self.config, "benchmarks/verdict.py::verdict", outcome, lines, self.whole.run)
 
     def _compare_with_references(self) -> list[Finding]:
         """Return how timings compare with the references on file; with --update-reference, write new ones first."""
@@ -360,9 +360,18 @@ class VerificationSession:
                     terminalreporter.write_line(line)
 
     def pytest_unconfigure(self) -> None:
-        """Print the verdict where pytest prints no summary, as after a signal or an error of its own."""
+        """Print the verdict where pytest prints no summary, as after a signal or an error of its own.
+
+        Where a session ends at its start, as by Ctrl-C while the doctor runs, pytest doesn't finish it.
+        """
+        unfinished = self._claimed and not self._finished
+        if unfinished:
+            self.keeper.finish("it ended at its start")
+            self.record.run["ended"] = self.keeper.ended
+            self._write()
+            self._write_junit()
         self._ending.close()
-        if not self._printed and self.record.plan and not self.collect_only:
+        if unfinished or (not self._printed and self.record.plan):
             for line in (*self._verdict_lines(), f"results: {self.whole.path}", self.report):
                 self.say(line)
 

@@ -375,3 +375,23 @@ def test_folder_of_another_run_is_left_alone(tmp_path):
         session.pytest_sessionstart()
     list(session.pytest_sessionfinish(SimpleNamespace(), pytest.ExitCode.USAGE_ERROR))
     assert (tmp_path / "results.json").read_text() == '{"run": {"host": "node9"}}'
+
+
+def test_run_that_ends_at_its_start(tmp_path):
+    """Where a signal ends the run while the doctor examines the machine, the files are there, and say so."""
+    session, lines = session_of(tmp_path), []
+    session.say = lines.append
+    session._claim()
+    session.keeper.pytest_keyboard_interrupt(SimpleNamespace(value=pytest.exit.Exception("interrupted by SIGTERM")))
+    session.pytest_unconfigure()
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert (results["verdict"], results["run"]["ended"]) == ("INCONCLUSIVE", "interrupted by SIGTERM")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "junit.xml",
+        "report.html",
+        "results.json",
+        "summary.md",
+    ]
+    assert (
+        "INCONCLUSIVE: nothing failed, but nothing was planned; the run didn't finish: interrupted by SIGTERM" in lines
+    )
