@@ -7,6 +7,7 @@ import platform
 import re
 import shlex
 import socket
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from alexnet_repro.verify.doctor.installation import package_version, revision
 
 RESULTS = "results.json"
 JUST = 60  # seconds in which an empty file is one that is about to be written
-FILES = (RESULTS, "junit.xml", "report.html", "summary.md", "*.svg")
+FILES = ("junit.xml", "report.html", "summary.md", "*.svg")
 
 
 def run_identity(root: Path, arguments: Sequence[str]) -> dict[str, Any]:
@@ -61,22 +62,23 @@ def claim(folder: Path, run: Mapping[str, Any]) -> None:
 
 
 def _move_aside(folder: Path, results: Path) -> None:
-    if not results.stat().st_size and time.time() - results.stat().st_mtime < JUST:
+    judged = results.read_bytes()
+    if not judged and time.time() - results.stat().st_mtime < JUST:
         raise FileExistsError(_taken(folder, {}))
     try:
-        content = json.loads(results.read_bytes())
+        content = json.loads(judged)
         run = content["run"] if isinstance(content, dict) else {}
         ended = bool(content.get("complete") or run.get("ended")) or not _alive(run)
-    except (OSError, ValueError, KeyError, AttributeError):  # cut off, or not ours
+    except (ValueError, KeyError, AttributeError):  # cut off, or not ours
         run, ended = {}, True
     if not ended:
         raise FileExistsError(_taken(folder, run))
-    modified = int(results.stat().st_mtime)
-    earlier = folder / f"earlier-{modified}"
-    while earlier.exists():
-        modified += 1
-        earlier = folder / f"earlier-{modified}"
-    earlier.mkdir()
+    earlier = Path(tempfile.mkdtemp(prefix="earlier-", dir=folder))
+    results.replace(earlier / RESULTS)
+    if (earlier / RESULTS).read_bytes() != judged:  # another run has just taken the folder
+        (earlier / RESULTS).replace(results)
+        earlier.rmdir()
+        raise FileExistsError(_taken(folder, {}))
     for each in [path for name in FILES for path in folder.glob(name)]:
         each.replace(earlier / each.name)
 

@@ -33,11 +33,17 @@ class PlanKeeper:
         self._earlier: dict[str, list[tuple[str, Finding]]] = {}  # of a test that is run again
         self._skipped: dict[str, str] = {}
         self._uncollected = False  # whether a file could not be collected
+        self._noted = 0  # the identity of the last report of a failure
         self._raised = ""  # the test whose failure `report` has just recorded
 
     def signalled(self, reason: str, status: int) -> None:
         """Note that a signal is to end the run."""
         self.signal = reason, status
+
+    def end_by_signal(self) -> None:
+        """End the run if a signal should have: something may have caught its exception."""
+        if self.signal:
+            pytest.exit(self.signal[0], returncode=self.signal[1])
 
     def report(self, group: str, *findings: Finding) -> None:
         """Record findings of the test that runs."""
@@ -68,13 +74,15 @@ class PlanKeeper:
         self._current = planned = self._by_node.get(item.nodeid)
         if planned is None:
             return (yield)
-        if self.signal:  # something has caught its exception
-            pytest.exit(self.signal[0], returncode=self.signal[1])
+        self.end_by_signal()
         planned.state, planned.why = "running", ""
         self.record.write()
         self.on_begin(planned, item)
         try:
             result = yield
+        except BaseException as error:  # whatever becomes of it: a second Ctrl-C may come before pytest's own hook
+            self.ended = self.ended or one_line(str(error)) or "interrupted by Ctrl-C"
+            raise
         finally:
             self.on_end()
         self._settle(planned)
@@ -89,31 +97,41 @@ class PlanKeeper:
         if planned := self._by_node.get(item.nodeid):
             self._earlier.setdefault(planned.name, []).extend(self._findings.pop(planned.name, ()))
 
-    @pytest.hookimpl(wrapper=True)
+    @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_runtest_makereport(self, item: pytest.Item) -> Iterator[None]:
-        """A test that gives no finding has passed nothing: for pytest, and JUnit, it is skipped."""
+        """An exception in set-up, call or tear-down is a FAIL, whatever other plugins make of pytest's report.
+
+        A test that gives no finding has passed nothing: for pytest, and JUnit, it is skipped.
+        """
         report = yield
         planned = self._by_node.get(item.nodeid)
+        if report.failed:
+            self._failed(report)
         if planned and report.when == "call" and report.passed and not self._findings.get(planned.name):
             report.outcome, report.longrepr = "skipped", (*item.location[:2], NO_FINDING)
         return report
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """An exception in set-up, call or tear-down is a FAIL, also of a test that is run again or marked xfail."""
+        """So is a failure that another plugin reports; note why a test was skipped."""
+        failed = report.failed or report.outcome == "rerun"
+        if failed and id(report) != self._noted:
+            self._failed(report)
+        elif report.skipped and (planned := self._by_node.get(report.nodeid)):
+            longrepr = report.longrepr
+            self._skipped[planned.name] = longrepr[2] if isinstance(longrepr, tuple) else str(longrepr)
+
+    def _failed(self, report: pytest.TestReport) -> None:
+        self._noted = id(report)
         planned = self._by_node.get(report.nodeid)
-        name = planned.name if planned else ""
-        hidden = report.skipped and "NOTRUN" not in getattr(report, "wasxfail", "NOTRUN")  # by a mark xfail
-        failed = report.failed or report.outcome == "rerun" or hidden
-        if failed and self._raised == name and name:
+        if planned and self._raised == planned.name:
             self._raised = ""
-        elif failed:
-            where = {"setup": "the set-up of ", "teardown": "the tear-down of "}.get(report.when or "", "")
-            self._crashed(planned, f"{where}{report.nodeid} ended with an error", last_line(report), report.nodeid)
-        elif report.skipped and name:
-            self._skipped[name] = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+            return
+        where = {"setup": "the set-up of ", "teardown": "the tear-down of "}.get(report.when or "", "")
+        self._crashed(planned, f"{where}{report.nodeid} ended with an error", last_line(report), report.nodeid)
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         """A file that can't be collected is a FAIL."""
+        self.end_by_signal()  # which collection takes for its error
         if report.failed:
             self._uncollected = True
             self._crashed(None, f"{report.nodeid or 'a file'} can't be collected", last_line(report))
@@ -127,10 +145,14 @@ class PlanKeeper:
         """Note why a run is interrupted: by Ctrl-C, or by `pytest.exit`, as for a signal."""
         self.ended = one_line(str(excinfo.value)) or "interrupted by Ctrl-C"
 
-    def failed_at_end(self, error: Exception) -> None:
-        """Note that the run failed after its last test."""
+    def ended_by(self, error: BaseException) -> None:
+        """Note what ended the run after its last test: an interruption, or an error, which is a failure."""
         said = one_line(f"{type(error).__name__}: {error}")
-        self._crashed(None, "the end of the run, or a last tear-down, ended with an error", said)
+        if isinstance(error, KeyboardInterrupt | pytest.exit.Exception):
+            self.ended = self.ended or one_line(str(error)) or "interrupted by Ctrl-C"
+        else:
+            self.ended = self.ended or f"an error at its end: {said}"
+            self._crashed(None, "the end of the run, or a last tear-down, ended with an error", said)
 
     def interrupted_test(self) -> str:
         """Return the node id of the test that was interrupted; empty if none was."""
@@ -139,7 +161,7 @@ class PlanKeeper:
 
     def finish(self, why: str) -> None:
         """Settle what is left at the end of the run; `why` it ended before its end, if it did."""
-        self.ended = self.ended or why
+        self.ended = self.ended or (self.signal[0] if self.signal else why)
         for each in self.record.plan:
             if each.state in ("waiting", "running"):
                 self._settle(each)
@@ -169,7 +191,7 @@ class PlanKeeper:
         """Return a test's findings; of one that was run again, only the last, or the failures before a pass."""
         last, earlier = self._findings.get(name, []), self._earlier.pop(name, [])
         failed = [(group, each) for group, each in earlier if each.status == "FAIL"]
-        kept = last
+        kept = last or failed
         if failed and last and worst(each for _, each in last) != "FAIL":
             kept = [
                 (group, replace(each, message=f"failed once, then passed: {each.message}")) for group, each in failed

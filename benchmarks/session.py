@@ -78,7 +78,7 @@ class VerificationSession:
         """The batch size that didn't fit into memory, by series of benchmark cases."""
         self.lines: list[str] = []  # printed at the end
         self.report = ""
-        self._printed = self._claimed = self._finished = False
+        self._printed = self._claimed = False
         self.watcher: Watcher | None = None
         self._ending = contextlib.ExitStack()
         run = run_identity(config.rootpath, config.invocation_params.args)
@@ -102,8 +102,12 @@ class VerificationSession:
         """Print a line at the end, once."""
         self.lines += [line] if line not in self.lines else []
 
-    def pytest_sessionstart(self) -> None:
-        """Diagnose the machine, choose devices, and meet the other workers; a UsageError where that can't be."""
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection(self) -> None:
+        """Diagnose the machine, choose devices, and meet the other workers; a UsageError where that can't be.
+
+        Not earlier: pytest doesn't finish a session that is interrupted at its start.
+        """
         wanted = self.config.getoption("device") or ()
         if self.collect_only:
             enable_memory_growth()
@@ -119,7 +123,6 @@ class VerificationSession:
         except (MachineNotReadyError, ClusterError) as error:
             self.not_ready = str(error)
         except (ValueError, OSError) as error:
-            self._finished = True
             if self._claimed:
                 self.record.run["ended"] = f"it was started wrongly: {error}"
                 self.record.write()
@@ -233,52 +236,43 @@ class VerificationSession:
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> Iterator[None]:
         """Finish the record; what pytest and plugins do then, such as the last tear-downs, may fail, too."""
-        if not self._claimed:  # nothing is to be run, or the folder is another run's
-            return (yield)
-        self._finish(session, exitstatus)
+        if not self._claimed or exitstatus == pytest.ExitCode.USAGE_ERROR:
+            return (yield)  # nothing is to be run, or the folder is another run's
         try:
-            return (yield)
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is no end as it should be
-            self.keeper.failed_at_end(error)
-            self._write()
-            status = pytest_exit_status(self.whole.verdict, 0, fail_inconclusive=self.fail_inconclusive)
-            session.exitstatus = max(status, int(session.exitstatus))
+            decided = self._finish(session, int(exitstatus))
+            result = yield
+        except BaseException as error:  # noqa: BLE001 - whatever it is, it is no end as it should be
+            self.keeper.ended_by(error)
+            self._printed = False
+            status = getattr(error, "returncode", None) or (2 if isinstance(error, KeyboardInterrupt) else 0)
+            session.exitstatus = self._state(status)
             self._write_junit()
+            if not isinstance(error, Exception) or isinstance(error, pytest.exit.Exception):
+                pytest.exit(self.keeper.ended, returncode=session.exitstatus)
+            return None
+        session.exitstatus = decided  # whatever another plugin has made of it
+        return result
 
-    def _finish(self, session: pytest.Session, exitstatus: int) -> None:
-        """Compare GPUs and references, write the record and its report, and let the verdict decide the exit status."""
-        self._finished = True
+    def _finish(self, session: pytest.Session, status: int) -> int:
+        """Compare GPUs and references, write the record and its report; return the exit status by the verdict."""
         if self.watcher:
             self.watcher.end()
-        status = int(exitstatus)
         if self.record.timings and not self.keeper.ended:
-            status = self._compare(status)
+            self.record.add("fast", *gpu_speed_parity(self.record.timings, gpu_models()))
+            self.record.add("reference", *self._compare_with_references())
         self.keeper.finish(self.not_ready or str(session.shouldfail or session.shouldstop or ""))
-        if status == pytest.ExitCode.USAGE_ERROR and not self.keeper.ended:
-            self.keeper.ended = "it was started wrongly"
+        status = session.exitstatus = self._state(self.keeper.signal[1] if self.keeper.signal else status)
+        if not self.record.run.get("ended"):
+            self.keeper.end_by_signal()
+        self._tell_junit(self.whole.verdict)
+        return status
+
+    def _state(self, status: int) -> int:
+        """Write what the run has come to; return its exit status, where pytest's own would be `status`."""
         if self.keeper.ended:
             self.record.run["ended"] = self.keeper.ended
         self._write()
-        verdict = self.whole.verdict
-        session.exitstatus = pytest_exit_status(verdict, status, fail_inconclusive=self.fail_inconclusive)
-        self._tell_junit(verdict)
-
-    def _compare(self, status: int) -> int:
-        """Compare GPUs with each other, and timings with references; return the exit status, another if interrupted."""
-        try:
-            self.record.add("fast", *gpu_speed_parity(self.record.timings, gpu_models()))
-            self.record.add("reference", *self._compare_with_references())
-        except (pytest.exit.Exception, KeyboardInterrupt) as error:
-            self.keeper.ended = str(error) or "interrupted by Ctrl-C"
-            if self.watcher:
-                self.watcher.end()
-            return getattr(error, "returncode", None) or int(pytest.ExitCode.INTERRUPTED)
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is no comparison
-            why = f"{type(error).__name__}: {error}"
-            self.record.findings["reference"].append(
-                Finding("speed", "FAIL", "timings can't be compared", why, kind="crash")
-            )
-        return status
+        return pytest_exit_status(self.whole.verdict, status, fail_inconclusive=self.fail_inconclusive)
 
     def _write(self) -> None:
         """Write the record, with other workers the whole one, and the report; what can't be written is a failure."""
@@ -360,18 +354,9 @@ class VerificationSession:
                     terminalreporter.write_line(line)
 
     def pytest_unconfigure(self) -> None:
-        """Print the verdict where pytest prints no summary, as after a signal or an error of its own.
-
-        Where a session ends at its start, as by Ctrl-C while the doctor runs, pytest doesn't finish it.
-        """
-        unfinished = self._claimed and not self._finished
-        if unfinished:
-            self.keeper.finish("it ended at its start")
-            self.record.run["ended"] = self.keeper.ended
-            self._write()
-            self._write_junit()
+        """Print the verdict where pytest prints no summary, as after a signal or an error of its own."""
         self._ending.close()
-        if unfinished or (not self._printed and self.record.plan):
+        if self._claimed and not self._printed:
             for line in (*self._verdict_lines(), f"results: {self.whole.path}", self.report):
                 self.say(line)
 
@@ -387,7 +372,7 @@ class VerificationSession:
         yield "", self.lines
         together = (str(table(found["fast"])) for table in (device_table, scaling_table))
         yield "devices together", list(filter(None, together))
-        if self.whole.plan or any(found.values()):
+        if self._claimed:
             yield "verdict", self._verdict_lines()
             if self.devices == ("cpu:0",) and not self.not_ready:
                 yield "", ["GPU: not run; this machine has none, or none was selected"]

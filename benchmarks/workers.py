@@ -96,6 +96,7 @@ class WorkerGroup:
         path = own.path.parents[1] / own.path.name if chief else own.path
         machines = {name: from_data(path, each) for name, each in zip(self.cluster.machines, recorded, strict=True)}
         whole = merged(path, machines, comparable=self.doubt != SHARED_MACHINE)
+        whole.complete = all(each.complete for each in machines.values())
         if chief:
-            whole.write(complete=all(each.complete for each in machines.values()))
+            whole.write(complete=whole.complete)
         return whole

@@ -56,7 +56,8 @@ def overall(findings: Findings, plan: Plan, *, complete: bool) -> Status:
     by_group = verdicts(findings, plan)
     if "FAIL" in by_group.values() or any(each.status == "FAIL" for each in plan):
         return "FAIL"
-    answered = complete and bool(plan) and all(each.state == "answered" for each in plan)
+    planned = {each.group for each in plan}.issuperset(MACHINE_GROUPS)
+    answered = complete and planned and all(each.state == "answered" for each in plan)
     well = all(each.status == "PASS" for each in plan if each.group != REFERENCE)
     required = (*MACHINE_GROUPS, *([DOCTOR] if findings.get(DOCTOR) else []))
     return "PASS" if answered and well and all(by_group[group] == "PASS" for group in required) else "INCONCLUSIVE"

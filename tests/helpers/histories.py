@@ -41,6 +41,13 @@ def raised(error):
     return end
 
 
+def swallowed(session, group):
+    """Be ended by a signal, in code that catches every exception, and report that all is well."""
+    with contextlib.suppress(Exception):
+        killed(signal.SIGTERM)(session, group)
+    found("PASS")(session, group)
+
+
 def killed(number):
     """Send this process a signal, as a batch system does, and wait for it."""
 
@@ -66,9 +73,12 @@ ENDINGS = {
     "Ctrl-C": raised(KeyboardInterrupt()),
     "SIGTERM": killed(signal.SIGTERM),
     "SIGHUP": killed(signal.SIGHUP),
+    "SIGTERM swallowed": swallowed,
 }
 # Faults of the run itself, by what raises: fixtures, files, hooks.
 FAULTS = ("set-up", "tear-down", "collection", "hook")
+# Other plugins, which make the run look better than it is.
+PLUGINS = ("hides failures", "exit status 0", "raises at the end", "exits at the end")
 
 
 @dataclass
@@ -106,7 +116,7 @@ class Stopped(module.VerificationSession):
 
     planned, extra = (), ()
 
-    def pytest_sessionstart(self):
+    def pytest_collection(self):
         self._claim()
         self._ending.enter_context(module.ended_by_signals(self.keeper.signalled))
         self.record.add("doctor", PASSED)
@@ -137,6 +147,22 @@ class Plugin:
         yield self.session
         if self.fault == "tear-down":
             raise OSError("no tear-down")
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_makereport(self):
+        report = yield
+        if self.fault == "hides failures":
+            report.outcome, report.longrepr = "passed", None
+        return report
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, session):
+        if self.fault == "exit status 0":
+            session.exitstatus = 0
+        if self.fault == "raises at the end":
+            raise OSError("a plugin's own error")
+        if self.fault == "exits at the end":
+            pytest.exit("somebody's plugin", returncode=0)
 
     def pytest_runtest_logfinish(self, nodeid):
         if self.fault == "hook" and nodeid.endswith("test_0"):
@@ -171,10 +197,12 @@ def run(folder, endings, *options, fault=None, extra=()):
     arguments = [*off, "-q", "-s", "--tb=native", *where, *options]
     old, module.FOLDER = module.FOLDER, folder
     out = io.StringIO()
+    hang_up = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it is ignored
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
             status = int(pytest.main(arguments, plugins=[Plugin(fault)]))
     finally:
+        signal.signal(signal.SIGHUP, hang_up)
         module.FOLDER = old
         for name in [name for name in sys.modules if name.startswith("test_history_")]:
             del sys.modules[name]

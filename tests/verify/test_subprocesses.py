@@ -227,8 +227,9 @@ STARTS = {
                         ["stdlib", "here", "stdlib"]),
     "zipped": (["-c", f"import sys; sys.path.insert(0, 'all.zip'); {RUN}"], ["here", "here", "all.zip"]),
     "options": (["-O", "-W", "error::ResourceWarning", "-X", "faulthandler", "-c", RUN], ["here", "here", "here"]),
+    # Which of its plugins imports `queue` is another matter.
     "pytest": (["-P", "-m", "pytest", "-q", "-s", "-p", "no:cacheprovider", "parent_for_test.py"],
-               ["stdlib", "stdlib", "stdlib"]),
+               ["stdlib", None, "stdlib"]),
 }  # fmt: skip
 
 
@@ -256,4 +257,4 @@ def test_child_imports_what_its_parent_imports(tmp_path, start):
     assert same == "same", done.stdout + done.stderr
     folders = {str(tmp_path): "here", str(tmp_path / "plugin"): "plugin", str(tmp_path / "all.zip"): "all.zip"}
     found = [str((tmp_path / file.replace("/__init__.py", "")).parent) for file in files[:3]]
-    assert [folders.get(each, "stdlib") for each in found] == origins
+    assert all(each in (folders.get(file, "stdlib"), None) for file, each in zip(found, origins, strict=True))

@@ -12,7 +12,7 @@ from alexnet_repro.verify.benchmark.timing import Timing, gpu_speed_parity
 from alexnet_repro.verify.checks.repeatability import agreement
 from alexnet_repro.verify.finding import GROUPS, MACHINE_GROUPS, Finding
 from alexnet_repro.verify.report.run_record import RunRecord
-from alexnet_repro.verify.verdict import per_machine
+from alexnet_repro.verify.verdict import Planned, per_machine
 
 
 def merged(path: Path, records: Mapping[str, RunRecord], *, comparable: bool = True) -> RunRecord:
@@ -25,16 +25,23 @@ def merged(path: Path, records: Mapping[str, RunRecord], *, comparable: bool = T
     first = next(iter(records.values()))
     whole = RunRecord(path, {"level": first.level, "machines": list(machines), **machines}, dict(first.run))
     whole.run["hosts"] = [record.run.get("host", "") for record in records.values()]
-    whole.plan = [each for name, record in records.items() for each in per_machine(name, record.plan)]
-    for group in GROUPS:
+    whole.stated = max((record.verdict for record in records.values()), key=("PASS", "INCONCLUSIVE", "FAIL").index)
+    nothing = [Planned("run", "correct", state="not asked", why="nothing was planned there")]
+    plans = {name: record.plan or nothing for name, record in records.items()}
+    whole.plan = [each for name, of_machine in plans.items() for each in per_machine(name, of_machine)]
+    if ended := [f"{name}: {record.run['ended']}" for name, record in records.items() if record.run.get("ended")]:
+        whole.run["ended"] = "; ".join(ended)
+    for group in dict.fromkeys(chain(GROUPS, *(record.findings for record in records.values()))):
         own = {
-            name: [_of(name, each) for each in record.findings[group] if each.scope != "cluster"]
+            name: [_of(name, each) for each in record.findings.get(group, ()) if each.scope != "cluster"]
             for name, record in records.items()
         }
         if group in MACHINE_GROUPS and any(own.values()):
             missing = Finding(group, "INCONCLUSIVE", "no check was run on this machine")
             own = {name: found or [replace(missing, device=name)] for name, found in own.items()}
-        shared = [each for each in first.findings[group] if each.scope == "cluster"]
+        of_all = chain(*(record.findings.get(group, ()) for record in records.values()))
+        shared = [each for each in of_all if each.scope == "cluster"]
+        shared = [each for number, each in enumerate(shared) if each not in shared[:number]]
         whole.findings[group] = [*chain(*own.values()), *shared]
     models: dict[str, str] = {}
     for name, record in records.items():

@@ -80,7 +80,7 @@ class RunRecord:
     @property
     def verdict(self) -> Status:
         """What plan and findings add up to; of a file that states a worse one, that."""
-        found = {overall(self.findings, self.plan, complete=self.complete), self.stated}
+        found = {overall(self.findings, self.plan, complete=self.complete and not self.run.get("ended")), self.stated}
         return "FAIL" if "FAIL" in found else "INCONCLUSIVE" if "INCONCLUSIVE" in found else "PASS"
 
     @property

@@ -12,7 +12,7 @@ from tests.helpers.histories import ENDINGS, FAULTS, GROUPS, PASSED, run
 from tests.verify.benchmark.test_session import session_of
 
 FAIL = {"fail", "error", "exit", "xfail"}
-END = {"pytest.exit": 0, "Ctrl-C": 2, "SIGTERM": 143, "SIGHUP": 129}  # pytest's exit status
+END = {"pytest.exit": 0, "Ctrl-C": 2, "SIGTERM": 143, "SIGHUP": 129, "SIGTERM swallowed": 143}  # pytest's exit status
 HISTORIES = st.tuples(
     st.lists(st.sampled_from(["pass"] * 12 + sorted(ENDINGS)), min_size=3, max_size=6),
     st.sampled_from([None] * 6 + list(FAULTS)),
@@ -101,6 +101,27 @@ def test_how_a_run_ends(tmp_path, history):
     found = run(tmp_path / "run", endings, *options, fault=fault)
     assert (found.results["verdict"], found.status) == (verdict, expected(endings, fault, options)[1]), found.printed
     assert words in found.printed
+
+
+ENEMIES = {
+    "plugin=hides failures": (["pass", "error", "pass"], "hides failures", "FAIL", 1),
+    "plugin=exit status 0": (["pass", "fail", "pass"], "exit status 0", "FAIL", 1),
+    "plugin=raises at the end": (["pass"] * 4, "raises at the end", "FAIL", 1),
+    "plugin=exits at the end": (["pass", "fail", "pass"], "exits at the end", "FAIL", 1),
+    "plugin=exits at the end of a good run": (["pass"] * 4, "exits at the end", "INCONCLUSIVE", 0),
+    "signal=swallowed": (["pass", "SIGTERM swallowed", "pass"], None, "INCONCLUSIVE", 143),
+    "signal=swallowed at the end": (["pass", "pass", "SIGTERM swallowed"], None, "INCONCLUSIVE", 143),
+}
+
+
+@pytest.mark.parametrize("history", [pytest.param(each, id=name) for name, each in ENEMIES.items()])
+def test_other_plugins(tmp_path, history):
+    """No other plugin makes a run better than it is, in none of its files."""
+    endings, fault, verdict, status = history
+    found = run(tmp_path / "run", endings, fault=fault)
+    assert (found.results["verdict"], found.on_the_page, found.status) == (verdict, verdict, status), found.printed
+    assert found.junit["verdict"] == ("failed" if verdict == "FAIL" else "skipped")
+    assert f"\n{verdict}: " in found.printed
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Runs of `pytest benchmarks`, on the CPU: stable ids, a record, a verdict, and the exit status that follows."""
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -96,7 +97,7 @@ def test_doctor_comes_before_a_gpu_is_used(monkeypatch, tmp_path, backend):
     monkeypatch.setattr(module, "enable_memory_growth", lambda: calls.append("memory growth"))
     monkeypatch.setattr(module, "usable_devices", lambda: ("cpu:0", "gpu:0"))
     session = session_of(tmp_path, device=["gpu:0"], require_gpu=True)
-    session.pytest_sessionstart()
+    session.pytest_collection()
     session.pytest_unconfigure()
     assert calls == ["the doctor", "memory growth", (here, ["gpu:0"], ("cpu:0", "gpu:0"))]
     assert session.record.findings["doctor"] == [well]
@@ -113,14 +114,14 @@ def test_machine_that_isnt_ready(monkeypatch, tmp_path):
     monkeypatch.setattr(module, "diagnose_machine", diagnose)
     monkeypatch.delattr(module, "usable_devices")
     session = session_of(tmp_path)
-    session.pytest_sessionstart()
+    session.pytest_collection()
     assert session.devices == ("cpu:0",)
     with pytest.raises(pytest.exit.Exception, match="fix the machine first"):
         benchmarks_conftest.pytest_runtest_setup(
             SimpleNamespace(config=SimpleNamespace(pluginmanager=SimpleNamespace(get_plugin=lambda _: session)))
         )
     ended = SimpleNamespace(shouldfail=False, shouldstop=False)
-    session._finish(ended, pytest.ExitCode.TESTS_FAILED)
+    session._finish(ended, 1)
     record = json.loads((tmp_path / "results.json").read_text())
     assert (record["complete"], record["verdict"], record["run"]["ended"]) == (False, "FAIL", "fix the machine first")
     assert {(each["state"], each["why"]) for each in record["plan"]} == {("not asked", "fix the machine first")}
@@ -295,6 +296,7 @@ def test_folder_that_cant_be_written_is_a_usage_error(tmp_path):
 def test_absence_of_gpus_is_reported(tmp_path, devices, absent):
     """The end of a run says that no GPU was verified, and only then."""
     session, lines = session_of(tmp_path), []
+    session._claimed = True
     session.record.add("correct", Finding("shapes", "PASS", "well"))
     session.devices, session.lines = devices, ["an overhead"]
     list(session.pytest_terminal_summary(SimpleNamespace(section=lines.append, write_line=lines.append)))
@@ -320,7 +322,10 @@ def finished(folder, monkeypatch, *, write=None, compare=None):
         monkeypatch.setattr(session.record, "write", lambda **_: None)
         monkeypatch.setattr(module, "report_line", lambda _: "report: none")
     ended = SimpleNamespace(shouldfail=False, shouldstop=False, exitstatus=0)
-    session._finish(ended, pytest.ExitCode.OK)
+    hook = session.pytest_sessionfinish(ended, pytest.ExitCode.OK)
+    with contextlib.suppress(StopIteration, pytest.exit.Exception):
+        next(hook)
+        hook.send(None)
     session.pytest_unconfigure()
     return session, ended.exitstatus
 
@@ -352,7 +357,7 @@ def test_results_that_cant_be_written(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("error", "expected"),
     [
-        pytest.param(KeyError("gpu:0"), ("FAIL", 1, ""), id="error=exception"),
+        pytest.param(KeyError("gpu:0"), ("FAIL", 1, "an error at its end: KeyError: 'gpu:0'"), id="error=exception"),
         pytest.param(KeyboardInterrupt(), ("INCONCLUSIVE", 2, "interrupted by Ctrl-C"), id="error=interrupt"),
         pytest.param(
             pytest.exit.Exception("interrupted by SIGTERM", returncode=143),
@@ -372,26 +377,6 @@ def test_folder_of_another_run_is_left_alone(tmp_path):
     (tmp_path / "results.json").write_text('{"run": {"host": "node9"}}')
     session = session_of(tmp_path)
     with pytest.raises(pytest.UsageError, match="another run, of node9"):
-        session.pytest_sessionstart()
+        session.pytest_collection()
     list(session.pytest_sessionfinish(SimpleNamespace(), pytest.ExitCode.USAGE_ERROR))
     assert (tmp_path / "results.json").read_text() == '{"run": {"host": "node9"}}'
-
-
-def test_run_that_ends_at_its_start(tmp_path):
-    """Where a signal ends the run while the doctor examines the machine, the files are there, and say so."""
-    session, lines = session_of(tmp_path), []
-    session.say = lines.append
-    session._claim()
-    session.keeper.pytest_keyboard_interrupt(SimpleNamespace(value=pytest.exit.Exception("interrupted by SIGTERM")))
-    session.pytest_unconfigure()
-    results = json.loads((tmp_path / "results.json").read_text())
-    assert (results["verdict"], results["run"]["ended"]) == ("INCONCLUSIVE", "interrupted by SIGTERM")
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "junit.xml",
-        "report.html",
-        "results.json",
-        "summary.md",
-    ]
-    assert (
-        "INCONCLUSIVE: nothing failed, but nothing was planned; the run didn't finish: interrupted by SIGTERM" in lines
-    )
