@@ -9,6 +9,7 @@ from alexnet_repro.verify.finding import Finding
 from alexnet_repro.verify.numerics.replay import StepDigest
 from alexnet_repro.verify.report.merge import merged
 from alexnet_repro.verify.report.run_record import RunRecord, read_results
+from alexnet_repro.verify.verdict import Planned
 
 CASE = "train_step[device=gpu:0-batch=256-precision=float32]"
 ALONE = {"seconds": {"gpu:0": 1.0, "gpu:1": 1.1}, "slow": ["gpu:1"]}
@@ -137,3 +138,59 @@ def test_verdict_is_of_all(whole):
     record.write(complete=True)
     assert record.verdict == "FAIL"
     assert read_results(record.path).verdict == "FAIL"
+
+
+def well(folder, planned=True):
+    """Return the record of a machine that passed."""
+    groups = ("correct", "repeatable", "fast")
+    plan = [Planned(f"test_{group}.py::test_any", group, "gpu:0", "answered", status="PASS") for group in groups]
+    record = RunRecord(folder / "results.json", {"devices": ["gpu:0"]}, {"host": folder.name}, plan if planned else [])
+    for group in groups:
+        record.findings[group].append(Finding("any", "PASS", "as it should be", device="gpu:0"))
+    record.complete = True
+    return record
+
+
+def without_plan(record):
+    """Leave nothing planned."""
+    record.plan = []
+
+
+def with_failure(group, scope):
+    """Return a change that adds a failure."""
+
+    def change(record):
+        record.findings.setdefault(group, []).append(Finding("sum", "FAIL", "wrong", scope=scope))
+
+    return change
+
+
+def stated(record):
+    """Let its file state a failure."""
+    record.stated = "FAIL"
+
+
+def ended(record):
+    """Interrupt it."""
+    record.complete, record.run["ended"] = False, "interrupted by SIGTERM"
+
+
+@pytest.mark.parametrize(
+    ("change", "verdict"),
+    [
+        pytest.param(lambda _: None, "PASS", id="second=well"),
+        pytest.param(without_plan, "INCONCLUSIVE", id="second=without a plan"),
+        pytest.param(ended, "INCONCLUSIVE", id="second=interrupted"),
+        pytest.param(stated, "FAIL", id="second=states FAIL"),
+        pytest.param(with_failure("fast", "cluster"), "FAIL", id="second=failure of the cluster"),
+        pytest.param(with_failure("another", "device"), "FAIL", id="second=failure in another group"),
+    ],
+)
+def test_no_better_than_any_machine(tmp_path, change, verdict):
+    """The verdict of all machines is no better than any machine's own, whatever shows in it alone."""
+    first, second = well(tmp_path / "a"), well(tmp_path / "b")
+    change(second)
+    whole = merged(tmp_path / "whole" / "results.json", {"node1": first, "node2": second})
+    whole.complete = first.complete and second.complete
+    assert whole.verdict == verdict
+    assert whole.run["hosts"] == ["a", "b"]
