@@ -28,6 +28,7 @@ def atomic_path(path: Path, *, suffix: str = "", advice: str = "") -> Iterator[P
     tmp_path = path.with_name(f".{path.name.removesuffix(suffix)}.{os.getpid()}{suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _refuse_devices(path)
         yield tmp_path
         _fsync(tmp_path)  # before the rename: a name may reach the disk sooner than the content
         tmp_path.replace(path)
@@ -39,6 +40,12 @@ def atomic_path(path: Path, *, suffix: str = "", advice: str = "") -> Iterator[P
     finally:
         with contextlib.suppress(OSError):
             tmp_path.unlink(missing_ok=True)
+
+
+def _refuse_devices(path: Path) -> None:
+    """Raise an OSError where root would make a file of a device."""
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise OSError("it is a device, a pipe or a socket")
 
 
 def _fsync(path: Path) -> None:

@@ -84,3 +84,12 @@ def test_written_to_the_disk_before_it_gets_its_name(tmp_path, monkeypatch):
 def test_nested_differences(there, here, expected):
     """Differences are named by their keys, with both values; a key that is missing has None."""
     assert list(nested_differences(there, here)) == expected
+
+
+def test_pipe_stays_a_pipe(tmp_path):
+    """What isn't a regular file, such as a pipe or a device, is never replaced by one."""
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match=r"pipe can't be written: it is a device, a pipe or a socket; name another"):
+        atomic_write(tmp_path / "pipe", "text", "name another")
+    assert (tmp_path / "pipe").is_fifo()
+    assert [path.name for path in tmp_path.iterdir()] == ["pipe"]
