@@ -31,7 +31,7 @@ from alexnet_repro.verify.report.run_record import RunRecord
 from alexnet_repro.verify.report.tables import LEGEND, cost_table, device_table, scaling_table, throughput_table
 from alexnet_repro.verify.verdict import Planned, pytest_exit_status, summary
 from benchmarks.folder import RESULTS, claim, own_name, run_identity
-from benchmarks.junit_case import add_case
+from benchmarks.junit_case import add_case, write_none
 from benchmarks.keeper import PlanKeeper
 from benchmarks.level import in_quick_level
 from benchmarks.plan import FOLDER, ORDER, Asked, plan, why_not
@@ -123,9 +123,11 @@ class VerificationSession:
         except (MachineNotReadyError, ClusterError) as error:
             self.not_ready = str(error)
         except (ValueError, OSError) as error:
+            write_none(self.config)  # the folder may be another run's
             if self._claimed:
                 self.record.run["ended"] = f"it was started wrongly: {error}"
                 self.record.write()
+            self._claimed = False  # no more is written, or printed
             raise pytest.UsageError(str(error)) from error
         self.record.plan = plan(self.asked)
         self.record.write()
@@ -236,7 +238,7 @@ class VerificationSession:
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> Iterator[None]:
         """Finish the record; what pytest and plugins do then, such as the last tear-downs, may fail, too."""
-        if not self._claimed or exitstatus == pytest.ExitCode.USAGE_ERROR:
+        if not self._claimed:
             return (yield)  # nothing is to be run, or the folder is another run's
         try:
             decided = self._finish(session, int(exitstatus))
