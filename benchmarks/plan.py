@@ -100,19 +100,21 @@ def arguments_of(function: Callable[..., Any]) -> list[str]:
     return [name for name in ARGUMENTS if name in names]
 
 
-def plan(asked: Asked, modules: Sequence[ModuleType] | None = None) -> list[Planned]:
+def place(stem: str) -> int:
+    """Return the place of a test's module, by its name, among all."""
+    name = stem.removeprefix("test_")
+    return ORDER.index(name) if name in ORDER else len(ORDER)
+
+
+def plan(asked: Asked) -> list[Planned]:
     """Return every check and case of every device at this level, in the order in which they run."""
-    found = [] if modules is None else list(modules)
-    if modules is None:
-        found = [importlib.import_module(f"benchmarks.{path.stem}") for path in sorted(FOLDER.glob("test_*.py"))]
-    stems = [f"test_{name}" for name in ORDER]
-    place = {stem: number for number, stem in enumerate(stems)}
-    found.sort(key=lambda module: place.get(_stem(module), len(ORDER)))
-    return [planned for module in found for planned in _of_module(module, asked)]
+    stems = sorted(sorted(path.stem for path in FOLDER.glob("test_*.py")), key=place)
+    modules = [importlib.import_module(f"benchmarks.{stem}") for stem in stems]
+    return [planned for module in modules for planned in _of_module(module, asked)]
 
 
 def _of_module(module: ModuleType, asked: Asked) -> Iterator[Planned]:
-    stem = _stem(module)
+    stem = module.__name__.rpartition(".")[2]
     group = GROUPS.get(stem.removeprefix("test_"), "fast")
     for name, function in vars(module).items():
         if not name.startswith("test_") or not inspect.isfunction(function):
@@ -122,7 +124,3 @@ def _of_module(module: ModuleType, asked: Asked) -> Iterator[Planned]:
             if not skipped and not why_not(stem, name, params, asked):
                 test_id = f"[{case_id(params)}]" if params else ""
                 yield Planned(f"{stem}.py::{name}{test_id}", group, str(params.get("device", "")))
-
-
-def _stem(module: ModuleType) -> str:
-    return module.__name__.rpartition(".")[2]

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ from benchmarks.folder import RESULTS, claim, own_name, run_identity
 from benchmarks.junit_case import add_case, write_none
 from benchmarks.keeper import PlanKeeper
 from benchmarks.level import in_quick_level
-from benchmarks.plan import FOLDER, ORDER, Asked, plan, why_not
+from benchmarks.plan import FOLDER, Asked, place, plan, why_not
 from benchmarks.signals import ended_by_signals
 from benchmarks.watcher import Watcher
 from benchmarks.workers import WorkerGroup
@@ -82,17 +83,16 @@ class VerificationSession:
         self.watcher: Watcher | None = None
         self._ending = contextlib.ExitStack()
         run = run_identity(config.rootpath, config.invocation_params.args)
+        run["fail_inconclusive"] = self.fail_inconclusive
         folder = Path(config.getoption("report") or config.rootpath / "reports" / own_name(run["started"]))
         together = config.getoption("distribute") is not None and not self.collect_only
         self.workers = WorkerGroup(config, folder) if together else None
-        self._folders = [folder] if not self.workers or self.workers.cluster.chief else []
-        folder = self.workers.own_folder if self.workers else folder
-        self._folders = list(dict.fromkeys([*self._folders, folder]))
-        self.record = self.whole = RunRecord(folder / RESULTS, run=run)
-        self.record.start_clock()
+        own = self.workers.own_folder if self.workers else folder
+        self._folders = [folder, own] if self.workers and self.workers.cluster.chief else [own]
+        self.record = self.whole = RunRecord(own / RESULTS, run=run, began=time.monotonic())
         self.keeper = PlanKeeper(self.record)
         if not self.collect_only and getattr(config.option, "xmlpath", "") is None:
-            config.option.xmlpath = str(folder / "junit.xml")
+            config.option.xmlpath = str(own / "junit.xml")
 
     def say(self, line: str) -> None:
         """Print a line at once."""
@@ -191,8 +191,7 @@ class VerificationSession:
         left_out = [item for item in items if item.path.parent == FOLDER and self._left_out(item)]
         self.config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
-        places = {f"test_{name}": place for place, name in enumerate(ORDER)}
-        items.sort(key=lambda item: places.get(item.path.stem, len(ORDER)) if item.path.parent == FOLDER else -1)
+        items.sort(key=lambda item: place(item.path.stem) if item.path.parent == FOLDER else -1)
 
     def _left_out(self, item: pytest.Item) -> bool:
         device = _parameters(item).get("device", "")

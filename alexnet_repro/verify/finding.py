@@ -54,8 +54,12 @@ Findings = Mapping[str, Sequence[Finding]]  # findings by group
 
 
 def worst(findings: Iterable[Finding], at_best: Status = "PASS") -> Status:
-    """Return the worst status: FAIL, else INCONCLUSIVE, else PASS; never better than `at_best`."""
-    statuses = (at_best, *(finding.status for finding in findings))
+    """Return the findings' worst status; never better than `at_best`."""
+    return worst_status([at_best, *(finding.status for finding in findings)])
+
+
+def worst_status(statuses: Iterable[Status]) -> Status:
+    """Return FAIL if it is among them, else INCONCLUSIVE, else PASS."""
     return max(statuses, key=("PASS", "INCONCLUSIVE", "FAIL").index)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from alexnet_repro.verify.benchmark.timing import Timing, gpu_speed_parity
 from alexnet_repro.verify.checks.repeatability import agreement
-from alexnet_repro.verify.finding import GROUPS, MACHINE_GROUPS, Finding
+from alexnet_repro.verify.finding import GROUPS, MACHINE_GROUPS, Finding, worst_status
 from alexnet_repro.verify.report.run_record import RunRecord
 from alexnet_repro.verify.verdict import Planned, per_machine
 
@@ -25,7 +25,7 @@ def merged(path: Path, records: Mapping[str, RunRecord], *, comparable: bool = T
     first = next(iter(records.values()))
     whole = RunRecord(path, {"level": first.level, "machines": list(machines), **machines}, dict(first.run))
     whole.run["hosts"] = [record.run.get("host", "") for record in records.values()]
-    whole.stated = max((record.verdict for record in records.values()), key=("PASS", "INCONCLUSIVE", "FAIL").index)
+    whole.stated = worst_status(record.verdict for record in records.values())
     nothing = [Planned("run", "correct", state="not asked", why="nothing was planned there")]
     plans = {name: record.plan or nothing for name, record in records.items()}
     whole.plan = [each for name, of_machine in plans.items() for each in per_machine(name, of_machine)]

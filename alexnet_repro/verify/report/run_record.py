@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from alexnet_repro.files import atomic_write
 from alexnet_repro.verify.benchmark.timing import Calibration, Timing
 from alexnet_repro.verify.benchmark.tolerances import first_error
-from alexnet_repro.verify.finding import GROUPS, Finding, Status
+from alexnet_repro.verify.finding import GROUPS, Finding, Status, worst_status
 from alexnet_repro.verify.verdict import Planned, overall, verdicts
 
 RESULTS_SCHEMA = 3
@@ -73,15 +73,11 @@ class RunRecord:
         """Give each group a list."""
         self.findings = {group: [] for group in GROUPS} | self.findings
 
-    def start_clock(self) -> None:
-        """Let each write say how long the run has taken since now."""
-        self.began = time.monotonic()
-
     @property
     def verdict(self) -> Status:
         """What plan and findings add up to; of a file that states a worse one, that."""
-        found = {overall(self.findings, self.plan, complete=self.complete and not self.run.get("ended")), self.stated}
-        return "FAIL" if "FAIL" in found else "INCONCLUSIVE" if "INCONCLUSIVE" in found else "PASS"
+        found = overall(self.findings, self.plan, complete=self.complete and not self.run.get("ended"))
+        return worst_status([found, self.stated or found])
 
     @property
     def level(self) -> str:

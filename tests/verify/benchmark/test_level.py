@@ -8,6 +8,7 @@ from alexnet_repro.verify.report import text
 from alexnet_repro.verify.report.run_record import RunRecord
 from alexnet_repro.verify.verdict import Planned
 from benchmarks.level import in_quick_level
+from tests.verify.benchmark.test_plan import QUICK
 from tests.verify.benchmark.test_session import COLLECT, ids_of, run
 
 CASES = {
@@ -45,15 +46,7 @@ def test_without_a_device():
 @pytest.mark.slow
 def test_collected():
     """Nothing else is collected, in the order of a whole run."""
-    assert ids_of(run(*COLLECT, "--level=quick")) == [
-        "test_correct.py::test_correct[device=cpu:0-check=shapes]",
-        "test_correct.py::test_correct[device=cpu:0-check=layers-precision=float32]",
-        "test_correct.py::test_correct[device=cpu:0-check=update-precision=float32]",
-        "test_repeatable.py::test_replay[device=cpu:0-check=replay-precision=float32]",
-        "test_calibration.py::test_calibration[device=cpu:0]",
-        "test_forward.py::test_forward[device=cpu:0-batch=32-precision=float32]",
-        "test_train_step.py::test_train_step[device=cpu:0-batch=32-precision=float32]",
-    ]
+    assert ids_of(run(*COLLECT, "--level=quick")) == list(QUICK)
 
 
 def test_verdict_claims_no_more(tmp_path):
