@@ -33,7 +33,7 @@ class PlanKeeper:
         self._earlier: dict[str, list[tuple[str, Finding]]] = {}  # of a test that is run again
         self._skipped: dict[str, str] = {}
         self._uncollected = False  # whether a file could not be collected
-        self._noted = 0  # the identity of the last report of a failure
+        self._noted: object = None  # the last report of a failure
         self._raised = ""  # the test whose failure `report` has just recorded
 
     def signalled(self, reason: str, status: int) -> None:
@@ -114,14 +114,14 @@ class PlanKeeper:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """So is a failure that another plugin reports; note why a test was skipped."""
         failed = report.failed or report.outcome == "rerun"
-        if failed and id(report) != self._noted:
+        if failed and report is not self._noted:
             self._failed(report)
         elif report.skipped and (planned := self._by_node.get(report.nodeid)):
             longrepr = report.longrepr
             self._skipped[planned.name] = longrepr[2] if isinstance(longrepr, tuple) else str(longrepr)
 
     def _failed(self, report: pytest.TestReport) -> None:
-        self._noted = id(report)
+        self._noted = report
         planned = self._by_node.get(report.nodeid)
         if planned and self._raised == planned.name:
             self._raised = ""
