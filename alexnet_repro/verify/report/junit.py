@@ -34,7 +34,8 @@ def write_junit(record: RunRecord, path: Path) -> None:
         _set_outcome(case, _status(planned), planned.why or first, list(map(str, found)))
     verdict = f"{record.verdict}: {in_words(record)}"
     case = ET.SubElement(suite, "testcase", classname="benchmarks", name="verdict")
-    _set_outcome(case, record.verdict, verdict, summary(record.findings, record.plan, verdict))
+    status: Status = "FAIL" if record.run.get("fail_inconclusive") and record.verdict != "PASS" else record.verdict
+    _set_outcome(case, status, verdict, summary(record.findings, record.plan, verdict))
     for counted, of in {"tests": "testcase", "failures": "testcase/failure", "skipped": "testcase/skipped"}.items():
         suite.set(counted, str(len(suite.findall(of))))
     suites = ET.Element("testsuites", name="pytest tests")

@@ -101,6 +101,13 @@ def test_last_case_is_the_verdict(tmp_path, status, complete, outcome):
         assert each.get("message").startswith(f"{'INCONCLUSIVE' if status == 'PASS' else status}: ")
 
 
+def test_verdict_fails_by_the_option(tmp_path):
+    """Of a run with --fail-inconclusive, the case of an inconclusive verdict fails."""
+    record = RunRecord(tmp_path / "results.json", run={"fail_inconclusive": True})
+    (case,) = written(tmp_path / "junit.xml", record).iter("testcase")
+    assert [each.tag for each in case] == ["failure"]
+
+
 def test_suite_says_who_and_counts(tmp_path):
     """Host, version, command and start are properties; the counts are those of pytest's own file."""
     plan = [
