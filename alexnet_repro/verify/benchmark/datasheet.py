@@ -43,7 +43,8 @@ CPU_FLOAT32 = (("avx512f", 32), ("fma", 16), ("avx", 8), ("sse2", 4))
 # backend's kernels use is the backend's choice, and none comes near AMX's (docs/method/noise.md).
 CPU_BFLOAT16 = frozenset({"amx_bf16", "avx512_bf16"})
 # A virtual machine's processor is a hardware thread, by the documents of Amazon EC2 ("Optimize CPU options") and Google
-# Compute Engine ("CPU platforms"), whatever cores its Linux shows: half a core, where another has the other thread.
+# Compute Engine ("Set the number of threads per core"), whatever cores its Linux shows: half a core, where another has
+# the other thread.
 VIRTUAL_CORES = 0.5
 # A good kernel reaches 70 to 95 % of a GPU's nominal rates, at the clock it holds: a laptop's, or one with a low power
 # limit, holds half of its highest. So below the first floor it is inconclusive, below the second it fails. Copies from
