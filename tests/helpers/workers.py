@@ -44,10 +44,15 @@ class Process:
         with self.out.open("w") as out, self.err.open("w") as err:
             self.process = subprocess.Popen(
                 [sys.executable, SCRIPT, json.dumps(settings), *arguments],
+                stdin=subprocess.PIPE,
                 stdout=out,
                 stderr=err,
                 env={**os.environ, **quiet, **({"TF_CONFIG": json.dumps(cluster)} if cluster else {})},
             )
+
+    def begin(self):
+        """Let it begin as soon as it is ready."""
+        self.process.stdin.close()
 
     def wait_for(self, word, times=1, seconds=120):
         """Wait until it has printed a word that many times; it has to be alive."""
@@ -87,6 +92,10 @@ def training(folder, workers, *arguments, settings=None, only=None, addresses=No
             cluster = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": task}}
             own = (*options, f"--weights={folder}/disk{task}/a.weights.h5", *arguments)
             processes.append(Process(folder, f"worker{task}", own, each[task], cluster))
+        for one in processes:  # on a busy machine one imports for longer than the other would wait for it
+            one.wait_for("ready")
+        for one in processes:
+            one.begin()
         yield processes
     finally:
         for one in processes:
@@ -99,6 +108,7 @@ def alone(folder, *arguments, settings=None):
     """Train in one process, by default on one device, and return what it kept."""
     folder.mkdir(exist_ok=True)
     one = Process(folder, "alone", (f"--weights={folder}/a.weights.h5", *arguments), settings or {})
+    one.begin()
     assert one.ended(300) == 0, one.err.read_text()
     return one.kept_arrays()
 

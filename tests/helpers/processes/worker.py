@@ -2,7 +2,8 @@
 
 SETTINGS is JSON: `recipe`, what differs from the quick recipe; `images`, the seed of the images; `out`, where weights
 and losses go; `hang`, the draw in which the main thread sleeps for ever; `pace`, extra seconds per update; `resident`,
-whether the images are on the device. It prints a line at the start of each update.
+whether the images are on the device. It says that it is ready, and waits for a line; then it prints one at the start of
+each update.
 """
 
 import dataclasses
@@ -64,4 +65,6 @@ def prepare(settings):
 
 if __name__ == "__main__":
     prepare(json.loads(sys.argv[1]))
+    print("ready", flush=True)
+    sys.stdin.readline()
     sys.exit(main(["train", "--synthetic", *sys.argv[2:]]))

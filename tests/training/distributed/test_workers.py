@@ -72,9 +72,9 @@ def test_workers_are_one_device(together, one_device, workers):
 def test_the_chief_alone_prints_and_saves(together):
     """Worker 0 prints the results and saves weights and checkpoints; the others neither print nor write anything."""
     kept, folder, (chief, other) = together(2)
-    printed = [line for line in chief.out.read_text().splitlines() if line != "update"]
+    printed = [line for line in chief.out.read_text().splitlines() if line not in {"ready", "update"}]
     assert [line.split()[0] for line in printed] == ["trained", "weights:", "test"]
-    assert other.out.read_text() == "update\n" * 6
+    assert other.out.read_text() == "ready\n" + "update\n" * 6
     assert not (folder / "disk1").exists()
     assert names(folder / "disk0" / "a.checkpoints") == ["update-00000006.npz"]
     model = build_alexnet((67, 67, 1), kernel_initializer="zeros")
