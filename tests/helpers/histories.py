@@ -1,7 +1,6 @@
 """Small runs of pytest under the verification's own plugins: tests that end in given ways, and what is left."""
 
 import contextlib
-import io
 import json
 import os
 import re
@@ -17,6 +16,7 @@ import conftest
 from alexnet_repro.verify.finding import Finding
 from alexnet_repro.verify.verdict import Planned
 from benchmarks import session as module
+from tests.helpers.pytest_here import pytest_here
 
 PASSED = Finding("driver", "PASS", "is new enough")
 GROUPS = ("correct", "repeatable", "fast", "reference")
@@ -186,7 +186,6 @@ def run(folder, endings, *options, fault=None, extra=()):
     Stopped.planned = [(f"{stem}.py::{name}", group) for name, group, _ in tests]
     Stopped.extra = extra
 
-    off = [f"-pno:{name}" for name in ("cacheprovider", "faulthandler", "unraisableexception")]
     where = [
         "-c",
         os.devnull,
@@ -194,16 +193,14 @@ def run(folder, endings, *options, fault=None, extra=()):
         f"--report={folder / 'report'}",
         *map(str, sorted(folder.glob("*.py"))),
     ]
-    arguments = [*off, "-q", "-s", "--tb=native", *where, *options]
+    arguments = ["-q", "-s", "--tb=native", *where, *options]
     old, module.FOLDER = module.FOLDER, folder
-    out = io.StringIO()
     hang_up = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it is ignored
     try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
-            status = int(pytest.main(arguments, plugins=[Plugin(fault)]))
+        status, printed = pytest_here(*arguments, plugins=[Plugin(fault)])
     finally:
         signal.signal(signal.SIGHUP, hang_up)
         module.FOLDER = old
         for name in [name for name in sys.modules if name.startswith("test_history_")]:
             del sys.modules[name]
-    return Outcome(status, folder / "report", out.getvalue())
+    return Outcome(status, folder / "report", printed)

@@ -27,8 +27,8 @@ def expected(endings, fault, options):
     if fault == "collection":
         return "FAIL", 2
     failed, left, status = False, len(ran) < len(endings), 0
-    for number, place in enumerate(ran):
-        last, name = number == len(ran) - 1, endings[place]
+    for place in ran:
+        name = endings[place]
         if fault == "set-up":
             failed, stops = True, "-x" in options
         else:
@@ -42,10 +42,8 @@ def expected(endings, fault, options):
                 return ("FAIL" if failed else "INCONCLUSIVE"), (END[name] or (1 if failed or fail_inconclusive else 0))
         if fault == "hook" and place == 0:
             return "FAIL", 3
-        if stops:
-            left |= not last
-            status = 1
-            left = True
+        if stops:  # the last one, too: the run didn't come to its end
+            status, left = 1, True
             break
     verdict = "FAIL" if failed else "INCONCLUSIVE" if left else "PASS"
     return verdict, 1 if verdict == "FAIL" or status or (left and fail_inconclusive) else 0

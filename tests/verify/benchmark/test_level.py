@@ -8,8 +8,9 @@ from alexnet_repro.verify.report import text
 from alexnet_repro.verify.report.run_record import RunRecord
 from alexnet_repro.verify.verdict import Planned
 from benchmarks.level import in_quick_level
+from tests.helpers.pytest_here import benchmarks_here
 from tests.verify.benchmark.test_plan import QUICK
-from tests.verify.benchmark.test_session import COLLECT, ids_of, run
+from tests.verify.benchmark.test_session import collected
 
 CASES = {
     "shapes": ("test_correct", {"device": "gpu:0", "check": CheckId("shapes")}, True),
@@ -43,10 +44,9 @@ def test_without_a_device():
     assert not in_quick_level("test_draw_train", {"batch": 128})
 
 
-@pytest.mark.slow
 def test_collected():
     """Nothing else is collected, in the order of a whole run."""
-    assert ids_of(run(*COLLECT, "--level=quick")) == list(QUICK)
+    assert collected("--level=quick") == list(QUICK)
 
 
 def test_verdict_claims_no_more(tmp_path):
@@ -63,6 +63,6 @@ def test_verdict_claims_no_more(tmp_path):
 
 def test_full_is_not_quick():
     """All batches are of the standard level: the two options together are refused."""
-    done = run("--level=quick", "--full", "--collect-only")
-    assert done.returncode == 4
-    assert "ERROR: --full is of the standard level: leave out --level=quick" in done.stderr
+    status, printed = benchmarks_here("--level=quick", "--full", "--collect-only")
+    assert status == 4
+    assert "ERROR: --full is of the standard level: leave out --level=quick" in printed

@@ -1,17 +1,13 @@
 """Which of pytest-benchmark's options are refused: those by which a timing would mean something else."""
 
 import math
-import subprocess
-import sys
 import time
 from itertools import count
 
 import pytest
 
 from alexnet_repro.verify.benchmark.options import is_wall_clock, refusal
-from tests.helpers.paths import ROOT
-
-ONE = "benchmarks/test_resize.py"
+from tests.helpers.pytest_here import benchmarks_here
 
 
 def coarse():
@@ -105,12 +101,10 @@ def test_refusal(timer, max_time, message):
     assert refusal(timer, max_time) == message
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("option", ["--benchmark-timer=time.process_time", "--benchmark-max-time=inf"])
 def test_benchmarks_are_refused(tmp_path, option):
     """`pytest benchmarks` ends at once by a usage error of one line, and leaves no results."""
-    command = [sys.executable, "-m", "pytest", ONE, "--device=cpu:0", f"--report={tmp_path / 'report'}", option]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 4
-    assert f"ERROR: {option}" in done.stdout + done.stderr
+    status, printed = benchmarks_here("--device=cpu:0", f"--report={tmp_path / 'report'}", option)
+    assert status == 4
+    assert f"ERROR: {option}" in printed
     assert not (tmp_path / "report").exists()

@@ -7,8 +7,7 @@ import pytest
 
 from benchmarks.plan import Asked, plan, why_not
 from tests.helpers.histories import run
-from tests.verify.benchmark.test_session import COLLECT, ids_of
-from tests.verify.benchmark.test_session import run as pytest_run
+from tests.verify.benchmark.test_session import collected
 
 BACKEND = "benchmarks.plan.keras.backend.backend"
 TWO = Asked(devices=("cpu:0", "gpu:0", "gpu:1"), models={"gpu:0": "A100", "gpu:1": "A100"})
@@ -93,14 +92,13 @@ def test_other_devices_are_planned(tmp_path):
     assert "gpu:1: not asked (not chosen by --device): any" in found.printed
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("options", [pytest.param((), id="options=none"), pytest.param(("--full",), id="options=full")])
 def test_plan_is_what_pytest_collects(options):
     """Pytest collects all that is planned, in that order, and else only what doesn't apply here."""
-    collected = ids_of(pytest_run(*COLLECT, *options))
+    found = collected(*options)
     planned = [each.name for each in plan(Asked(full="--full" in options))]
-    assert [each for each in collected if each in planned] == planned
-    others = {each.partition("[")[0] for each in collected if each not in planned}
+    assert [each for each in found if each in planned] == planned
+    others = {each.partition("[")[0] for each in found if each not in planned}
     assert others == {
         "test_correct.py::test_copies_between_gpus",
         "test_repeatable.py::test_busy",

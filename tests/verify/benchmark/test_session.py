@@ -21,6 +21,7 @@ from benchmarks import conftest as benchmarks_conftest
 from benchmarks import session as module
 from tests.helpers.machines import A100, box
 from tests.helpers.paths import ROOT
+from tests.helpers.pytest_here import benchmarks_here
 
 IDS = (
     "test_correct.py::test_correct[device=cpu:0-check=shapes]",
@@ -37,8 +38,6 @@ IDS = (
     "test_train_step.py::test_train_step[device=cpu:0-batch=32-precision=float32]",
 )
 XDIST = pytest.mark.skipif(importlib.util.find_spec("xdist") is None, reason="pytest-xdist isn't installed")
-COLLECT = ("--collect-only", "--quiet", "--device=cpu:0")
-ONE, TWO = "test_correct and shapes", "test_correct and (shapes or resize)"
 
 
 def run(*arguments, paths=("benchmarks",)):
@@ -49,17 +48,11 @@ def run(*arguments, paths=("benchmarks",)):
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=environ)
 
 
-def ids_of(done):
-    """Return the benchmarks that were collected."""
-    assert done.returncode == 0, done.stdout
-    return [line.removeprefix("benchmarks/") for line in done.stdout.splitlines() if "::" in line]
-
-
-@pytest.fixture(scope="module")
-def collected(tmp_path_factory):
-    """The tests that there are by default, and the folder above the one that was to be reported into."""
-    folder = tmp_path_factory.mktemp("collected")
-    return ids_of(run(*COLLECT, f"--report={folder / 'report'}")), folder
+def collected(*options):
+    """Return the benchmarks that pytest collects with these options, on the CPU."""
+    status, printed = benchmarks_here("--collect-only", "--quiet", "--device=cpu:0", *options)
+    assert status == 0, printed
+    return [line.removeprefix("benchmarks/") for line in printed.splitlines() if "::" in line]
 
 
 def session_of(folder, *, plugins=("benchmark",), **options):
@@ -163,17 +156,15 @@ def test_what_benchmarks_need(tmp_path, plugins, options, message):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("paths", "benchmarks", "tests"),
+    ("paths", "benchmarks"),
     [
-        pytest.param(["tests/records", "benchmarks"], True, True, id="paths=tests benchmarks"),
-        pytest.param(["."], True, True, id="paths=."),
-        pytest.param(["benchmarks", "tests/records"], True, True, id="paths=benchmarks tests"),
-        pytest.param([], False, True, id="paths=none"),
-        pytest.param([".", "-n2"], True, True, id="paths=. -n2", marks=XDIST),
-        pytest.param(["benchmarks/test_resize.py::test_resize"], True, False, id="paths=one test"),
+        pytest.param(["."], True, id="paths=."),
+        pytest.param(["benchmarks", "tests/records"], True, id="paths=benchmarks tests"),
+        pytest.param([], False, id="paths=none"),
+        pytest.param([".", "-n2"], True, id="paths=. -n2", marks=XDIST),
     ],
 )
-def test_everything_can_be_collected(paths, benchmarks, tests):
+def test_everything_can_be_collected(paths, benchmarks):
     """Tests and benchmarks are collected together, in any order; benchmarks are last; ids are of `name=value`."""
     done = run("--collect-only", "--quiet", paths=paths)
     assert done.returncode == 0, done.stdout
@@ -181,24 +172,21 @@ def test_everything_can_be_collected(paths, benchmarks, tests):
     ours = [each.startswith("benchmarks/") for each in ids]
     assert len(set(ids)) == len(ids)
     assert [each for each in ids if "[" in each and not re.search(r"\[\w+=", each)] == []
-    assert (any(ours), not all(ours)) == (benchmarks, tests)
+    assert (any(ours), all(ours)) == (benchmarks, False)
     assert sorted(ours) == ours
 
 
-@pytest.mark.slow
-def test_collecting_writes_nothing(collected):
+def test_collecting_writes_nothing(tmp_path):
     """Ids are stable; correctness comes first, then determinism, then performance; and no folder is made."""
-    ids, folder = collected
+    ids = collected(f"--report={tmp_path / 'report'}")
     assert [each for each in ids if each in IDS] == list(IDS)
     assert not any("gpu:" in each for each in ids)
-    assert list(folder.iterdir()) == []
+    assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.slow
-def test_full_grid_has_all_of_the_small_one(collected):
+def test_full_grid_has_all_of_the_small_one():
     """With --full there are more batches, and XLA other than it is by default; what was there is there in its order."""
-    few, _ = collected
-    all_of_them = ids_of(run(*COLLECT, "--full"))
+    few, all_of_them = collected(), collected("--full")
     more = set(all_of_them) - set(few)
     assert [each for each in all_of_them if each not in more] == few
     xla = "on" if keras.backend.backend() == "tensorflow" and len(usable_devices()) == 1 else "off"
@@ -213,7 +201,7 @@ def test_full_grid_has_all_of_the_small_one(collected):
 def checked(tmp_path_factory):
     """A run of two checks, and its folder, which wasn't there."""
     folder = tmp_path_factory.mktemp("run") / "reports/today"
-    return run("-k", TWO, "--device=cpu:0", f"--report={folder}"), folder
+    return run("-k", "test_correct and (shapes or resize)", "--device=cpu:0", f"--report={folder}"), folder
 
 
 @pytest.mark.slow
@@ -253,16 +241,6 @@ def test_run_is_recorded(checked):
 
 
 @pytest.mark.slow
-def test_fail_inconclusive(tmp_path):
-    """With --fail-inconclusive, what wasn't run fails the run though every test passed."""
-    done = run("-k", ONE, "--device=cpu:0", f"--report={tmp_path}", "--fail-inconclusive")
-    assert done.returncode == 1, done.stdout
-    assert "1 passed" in done.stdout
-    assert "repeatable  INCONCLUSIVE  4 of 4 not answered" in done.stdout.splitlines()
-    assert json.loads((tmp_path / "results.json").read_text())["complete"] is True
-
-
-@pytest.mark.slow
 def test_device_that_isnt_there_is_a_usage_error(tmp_path):
     """It ends the run before the first test, in one line."""
     done = run("--device=gpu:99", f"--report={tmp_path}")
@@ -273,16 +251,14 @@ def test_device_that_isnt_there_is_a_usage_error(tmp_path):
     assert "passed" not in done.stdout
 
 
-@pytest.mark.slow
 def test_folder_that_cant_be_written_is_a_usage_error(tmp_path):
     """So does a --report that can't be made, before anything is measured, with the option that names another."""
     (tmp_path / "file").write_text("no folder")
-    done = run("-k", ONE, "--device=cpu:0", f"--report={tmp_path / 'file'}")
-    assert done.returncode == 4
-    errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
-    assert len(errors) == 1
-    assert "file/results.json can't be written: " in errors[0]
-    assert errors[0].endswith("; name another folder: --report=DIR")
+    status, printed = benchmarks_here("--device=cpu:0", f"--report={tmp_path / 'file'}")
+    (error,) = [line for line in printed.splitlines() if line.startswith("ERROR")]
+    assert status == 4
+    assert "file/results.json can't be written: " in error
+    assert error.endswith("; name another folder: --report=DIR")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,21 @@
+"""Pytest within a test's own process, where everything is imported: for runs that compute nothing."""
+
+import contextlib
+import io
+
+import pytest
+
+from tests.helpers.paths import ROOT
+
+
+def pytest_here(*arguments, plugins=()):
+    """Run pytest with these arguments, and return its exit status and all that it printed."""
+    off = [f"-pno:{name}" for name in ("cacheprovider", "faulthandler", "unraisableexception")]
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
+        return int(pytest.main([*off, *arguments], plugins=plugins)), out.getvalue()
+
+
+def benchmarks_here(*options):
+    """Run `pytest benchmarks` with these options, as far as it computes nothing."""
+    return pytest_here(str(ROOT / "benchmarks"), *options)
