@@ -23,7 +23,8 @@ from typing import Any
 # Where they are, real-time signals are nobody's: SIGUSR1 and SIGUSR2 may be a batch system's.
 DUMP_STACKS = getattr(signal, "SIGRTMAX", signal.SIGUSR2)
 MARK = "ALEXNET_REPRO_RUN"  # an environment variable by which a run's processes are found when it is gone
-ENDING = (signal.SIGTERM, signal.SIGHUP)
+# What others send to end a process: batch systems (--signal), limits of processor time, Ctrl-\\.
+ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGXCPU)
 FINISHING = 6  # how many times as long a run has that was interrupted, once Python is known to run
 DUMPS, DIES, ACTS = 2.0, 5.0, 60  # seconds: the time limits of a dump, of a killed process, of all that is done then
 DRIVER = "python -m alexnet_repro doctor; sudo dmesg | grep -i xid # for the driver's error messages"

@@ -1,5 +1,6 @@
 """Signals that end a run: with an exit status of their own, and only where they would have ended the process."""
 
+import os
 import signal
 
 import pytest
@@ -9,6 +10,9 @@ from benchmarks.signals import ended_by_signals
 ENDING = [
     pytest.param(signal.SIGTERM, "interrupted by SIGTERM", 143, id="signal=SIGTERM"),
     pytest.param(signal.SIGHUP, "interrupted by SIGHUP", 129, id="signal=SIGHUP"),
+    pytest.param(signal.SIGQUIT, "interrupted by SIGQUIT", 131, id="signal=SIGQUIT"),
+    pytest.param(signal.SIGUSR1, "interrupted by SIGUSR1", 138, id="signal=SIGUSR1"),
+    pytest.param(signal.SIGXCPU, "interrupted by SIGXCPU", 152, id="signal=SIGXCPU"),
 ]
 
 
@@ -44,3 +48,23 @@ def test_what_is_ignored_stays_so(handled):
     handled(signal.SIGHUP, signal.SIG_IGN)
     with ended_by_signals(lambda *_: None):
         assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+
+
+def test_fork_is_ended_by_itself(handled):
+    """A signal that ends a fork, as of a process of a pool, ends that alone: nobody takes it for the run's."""
+    handled(signal.SIGTERM, signal.SIG_DFL)
+    heard, wakeup = os.pipe()
+    for each in (heard, wakeup):
+        os.set_blocking(each, False)
+    with ended_by_signals(lambda *_: None, wakeup):
+        if not (child := os.fork()):
+            signal.pause()
+            os._exit(0)
+        os.kill(child, signal.SIGTERM)
+        _, status = os.waitpid(child, 0)
+        with pytest.raises(BlockingIOError):  # nothing came
+            os.read(heard, 1)
+        assert signal.getsignal(signal.SIGTERM) != signal.SIG_DFL
+    for each in (heard, wakeup):
+        os.close(each)
+    assert os.waitstatus_to_exitcode(status) == -signal.SIGTERM
