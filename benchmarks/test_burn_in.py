@@ -1,5 +1,7 @@
 """Does every device stay correct under load? All devices at once, for the time of `--burn-in`."""
 
+import threading
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 
@@ -13,8 +15,8 @@ from benchmarks.session import VerificationSession
 
 
 @pytest.fixture(scope="module")
-def burning_in(verification: VerificationSession, runner: CheckRunner) -> dict[str, Future[Finding]]:
-    """The burn-in of each device, running."""
+def burning_in(verification: VerificationSession, runner: CheckRunner) -> Iterator[dict[str, Future[Finding]]]:
+    """The burn-in of each device, running; it ends with the tests, also with a run that is interrupted."""
     seconds = verification.config.getoption("burn_in")
     capture = verification.config.pluginmanager.getplugin("capturemanager")
 
@@ -24,10 +26,15 @@ def burning_in(verification: VerificationSession, runner: CheckRunner) -> dict[s
 
     def run(device: str) -> Finding:
         config, precisions = replace(runner.config, device=device), DEVICE_PRECISIONS[device.partition(":")[0]]
-        return burn_in(config, precisions, seconds, say, deadline=runner.deadline, environ=runner.environ(device))
+        environ = runner.environ(device)
+        return burn_in(config, precisions, seconds, say, deadline=runner.deadline, environ=environ, stop=stop)
 
-    threads = ThreadPoolExecutor(len(verification.devices))
-    return {device: threads.submit(run, device) for device in verification.devices}
+    stop = threading.Event()
+    with ThreadPoolExecutor(len(verification.devices)) as threads:
+        try:
+            yield {device: threads.submit(run, device) for device in verification.devices}
+        finally:
+            stop.set()
 
 
 def test_burn_in(device: str, burning_in: dict[str, Future[Finding]], verification: VerificationSession) -> None:

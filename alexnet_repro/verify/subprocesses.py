@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from multiprocessing.connection import Connection, Pipe, wait
@@ -47,7 +48,11 @@ class NoAnswerError(Exception):
 
 
 def answers(
-    module: str, arguments: Sequence[str], deadline: float, environ: Mapping[str, str] | None = None
+    module: str,
+    arguments: Sequence[str],
+    deadline: float,
+    environ: Mapping[str, str] | None = None,
+    stop: threading.Event | None = None,
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Run a module's `main(*arguments)` in a new Python, with these environment variables changed.
 
@@ -55,7 +60,8 @@ def answers(
     them, each answer with the end of the child's stdout and stderr so far as `log`.
 
     Raises:
-        NoAnswerError: no answer within `deadline` seconds, it can't be read, or the child's exit status is not 0.
+        NoAnswerError: no answer within `deadline` seconds, it can't be read, the child's exit status is not 0, or
+            another thread has set `stop`; then the child is ended.
     """
     sender = secrets.token_hex(8)
     channel, childs_end = Pipe(duplex=False)
@@ -72,7 +78,7 @@ def answers(
                 start_new_session=True,
             )
         try:
-            for line in _lines(channel, process, deadline):
+            for line in _lines(channel, process, deadline, stop):
                 name, answer = _read(line, sender)
                 yield name, {**answer, "log": _tail(log)}
             status = process.wait(deadline)
@@ -151,7 +157,12 @@ def _start(arguments: Sequence[str | int]) -> str:
     return START.format(path=strings, folders=folders, module=__name__, arguments=arguments)
 
 
-def _lines(channel: "Connection[Any, Any]", process: "subprocess.Popen[bytes]", deadline: float) -> Iterator[bytes]:
+def _lines(
+    channel: "Connection[Any, Any]",
+    process: "subprocess.Popen[bytes]",
+    deadline: float,
+    stop: threading.Event | None,
+) -> Iterator[bytes]:
     """Yield each line that is written within `deadline` seconds, until the child ends or closes the channel."""
     end, rest = time.monotonic() + deadline, b""
     while True:
@@ -166,6 +177,8 @@ def _lines(channel: "Connection[Any, Any]", process: "subprocess.Popen[bytes]", 
                 end = time.monotonic() + deadline
         elif ended:
             break
+        if stop and stop.is_set():
+            raise ValueError("it was stopped")
         if not ended and time.monotonic() >= end:
             raise subprocess.TimeoutExpired(process.args, deadline)
     if rest and process.wait(deadline) == 0:  # or how it died says more

@@ -7,6 +7,7 @@ import random
 import shutil
 import subprocess
 import sys
+import threading
 import time
 import zipfile
 from pathlib import Path
@@ -127,6 +128,17 @@ def test_child_that_hangs_is_an_answer(child, how):
         found.extend(answer["name"] for _, answer in answers("child_for_test", ["a", how, "b"], 5))
     assert found == ["a"]
     assert caught.value.log.startswith("said a\n")
+
+
+def test_child_is_stopped(child):
+    """Another thread can end a child that is waited for, at once."""
+    child(SCRIPT)
+    stop = threading.Event()
+    found = answers("child_for_test", ["a", "hang"], 60, None, stop)
+    assert next(found)[0] == "a"
+    stop.set()
+    with pytest.raises(NoAnswerError, match=r"^it was stopped$"):
+        next(found)
 
 
 @pytest.mark.parametrize("doing", OTHERS)

@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
@@ -32,8 +33,12 @@ def burn_in(
     *,
     deadline: float,
     environ: dict[str, str],
+    stop: threading.Event | None = None,
 ) -> Finding:
-    """Burn in one device in a child, as `run_in_child` takes it; `say` gets a line of progress per minute."""
+    """Burn in one device in a child, as `run_in_child` takes it, until another thread sets `stop`, if it does.
+
+    `say` gets a line of progress per minute.
+    """
     there = replace(config, device=f"{config.device.partition(':')[0]}:0")
     options = json.dumps({"config": asdict(there), "precisions": precisions, "seconds": seconds})
     environ = environ | determinism_variables()
@@ -41,7 +46,7 @@ def burn_in(
         environ[JAX_MEMORY[0]] = ".95"
     finding = crashed("burn-in", "it ended without an answer")
     try:
-        for name, answer in answers(__name__, [options], PROGRESS_SECONDS + deadline, environ):
+        for name, answer in answers(__name__, [options], PROGRESS_SECONDS + deadline, environ, stop):
             answer.pop("log")
             if name == "progress":
                 say(f"{config.device} burn-in {answer['line']}")

@@ -33,7 +33,7 @@ def doctor(monkeypatch, folder, **options):
     monkeypatch.setattr(module, "diagnose_machine", diagnose)
     session = session_of(folder, **options)
     session.pytest_collection()
-    session.pytest_unconfigure()
+    list(session.pytest_unconfigure())
     return asked
 
 
@@ -49,7 +49,7 @@ def choice(monkeypatch, folder, **options):
     monkeypatch.setattr(module, "choose_devices", choose)
     session = session_of(folder, **options)
     session.pytest_collection()
-    session.pytest_unconfigure()
+    list(session.pytest_unconfigure())
     return asked
 
 
@@ -68,7 +68,7 @@ def burn_in(monkeypatch, folder, **options):
     session.config.pluginmanager.getplugin = lambda _: None
     runner = conftest.CheckRunner(conftest.CheckConfig(), {}, box(), options["deadline"])
     burning = test_burn_in.burning_in.__wrapped__(session, runner)
-    return {device: each.result() for device, each in burning.items()}
+    return {device: each.result() for device, each in next(burning).items()}
 
 
 @pytest.mark.parametrize(
@@ -84,6 +84,18 @@ def burn_in(monkeypatch, folder, **options):
 def test_option(monkeypatch, tmp_path, reached, options, expected):
     """Each is what it was set to where it is used, not a default."""
     assert reached(monkeypatch, tmp_path, **options) == expected
+
+
+def test_burn_in_ends_with_its_tests(monkeypatch, tmp_path):
+    """Where the run is interrupted nothing burns in for the hours that it was to."""
+    monkeypatch.setattr(test_burn_in, "burn_in", lambda *_, stop, **__: stop.wait(60) and "stopped")
+    session = session_of(tmp_path, burn_in=7200.0)
+    session.config.pluginmanager.getplugin = lambda _: None
+    runner = conftest.CheckRunner(conftest.CheckConfig(), {}, box(), 90.0)
+    burning = test_burn_in.burning_in.__wrapped__(session, runner)
+    found = next(burning)
+    burning.close()
+    assert found[DEVICE].result(0) == "stopped"
 
 
 @pytest.mark.parametrize(

@@ -137,7 +137,7 @@ def answered(monkeypatch, *lines, error=None):
     """Have the child answer this; return the list of what it was given."""
     given = []
 
-    def answers(_module, arguments, deadline, environ):
+    def answers(_module, arguments, deadline, environ, _stop):
         given.append((json.loads(arguments[0]), deadline, environ))
         yield from (("progress" if "line" in each else "finding", {**each, "log": ""}) for each in lines)
         if error:
