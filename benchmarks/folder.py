@@ -1,6 +1,7 @@
 """The identity of a run, and the folder that it writes to: never that of another run."""
 
 import datetime as dt
+import errno
 import json
 import os
 import platform
@@ -17,7 +18,8 @@ from alexnet_repro.verify.doctor.installation import package_version, revision
 
 RESULTS = "results.json"
 JUST = 60  # seconds in which an empty file is one that is about to be written
-FILES = ("junit.xml", "report.html", "summary.md", "*.svg")
+REPORTS = ("junit.xml", "report.html", "summary.md")
+FILES = (*REPORTS, "*.svg")
 
 
 def run_identity(root: Path, arguments: Sequence[str]) -> dict[str, Any]:
@@ -55,6 +57,7 @@ def claim(folder: Path, run: Mapping[str, Any]) -> None:
             _move_aside(folder, results)
         with results.open("x") as file:
             json.dump({"complete": False, "run": run}, file)
+        _keep([folder / name for name in REPORTS])  # of a run whose results were taken elsewhere
     except OSError as error:
         if isinstance(error, FileExistsError) and folder.is_dir():
             raise FileExistsError(str(error) if error.errno is None else _taken(folder, {})) from None
@@ -62,6 +65,8 @@ def claim(folder: Path, run: Mapping[str, Any]) -> None:
 
 
 def _move_aside(folder: Path, results: Path) -> None:
+    if not results.is_file():
+        raise OSError(errno.EINVAL, "it is a folder, a device or a pipe")
     judged = results.read_bytes()
     if not judged and time.time() - results.stat().st_mtime < JUST:
         raise FileExistsError(_taken(folder, {}))
@@ -79,7 +84,13 @@ def _move_aside(folder: Path, results: Path) -> None:
         (earlier / RESULTS).replace(results)
         earlier.rmdir()
         raise FileExistsError(_taken(folder, {}))
-    for each in [path for name in FILES for path in folder.glob(name)]:
+    _keep([path for name in FILES for path in folder.glob(name)], earlier)
+
+
+def _keep(files: Sequence[Path], earlier: Path | None = None) -> None:
+    """Move those of the files that are there into a folder, by default a new one beside them."""
+    for each in filter(Path.exists, files):
+        earlier = earlier or Path(tempfile.mkdtemp(prefix="earlier-", dir=each.parent))
         each.replace(earlier / each.name)
 
 

@@ -105,3 +105,22 @@ def test_one_that_just_begins_is_not_disturbed(tmp_path):
     (tmp_path / "results.json").touch()
     with pytest.raises(FileExistsError, match="another run writes to"):
         claim(tmp_path, RUNNING)
+
+
+@pytest.mark.parametrize("make", [pytest.param(os.mkfifo, id="kind=pipe"), pytest.param(os.mkdir, id="kind=folder")])
+def test_what_is_no_file_is_refused(tmp_path, make):
+    """A results.json that isn't a file is neither waited for nor replaced."""
+    make(tmp_path / "results.json")
+    with pytest.raises(
+        OSError, match=r"results\.json can't be written: it is a folder, a device or a pipe; name another"
+    ):
+        claim(tmp_path, RUNNING)
+
+
+def test_page_without_results_is_moved_aside(tmp_path):
+    """The page of a run whose results were taken elsewhere isn't taken for this one's; drawings of others stay."""
+    for name in ("junit.xml", "report.html", "summary.md", "mine.svg"):
+        (tmp_path / name).write_text("earlier")
+    claim(tmp_path, RUNNING)
+    assert sorted(path.name for path in tmp_path.glob("earlier-*/*")) == ["junit.xml", "report.html", "summary.md"]
+    assert {path.name for path in tmp_path.iterdir() if path.is_file()} == {"mine.svg", "results.json"}
