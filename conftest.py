@@ -16,6 +16,7 @@ from alexnet_repro.verify.doctor.installation import package_version
 from alexnet_repro.verify.finding import LEVELS
 
 SECONDS = {"s": 1, "m": 60, "h": 3600}
+LONGEST = 366 * 24 * 3600  # seconds
 
 
 def _at_least_two(text: str) -> int:
@@ -29,7 +30,9 @@ def _duration(text: str) -> float:
     number, unit = text[:-1], text[-1:]
     if unit not in SECONDS or not number.isdecimal() or int(number) < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number and s, m or h, as 10m; got {text!r}")
-    return float(int(number) * SECONDS[unit])
+    if (seconds := int(number) * SECONDS[unit]) > LONGEST:
+        raise argparse.ArgumentTypeError(f"expected a year at most, got {text!r}")
+    return float(seconds)
 
 
 def _positive(text: str) -> float:
@@ -88,7 +91,7 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     """Register the verification if `benchmarks` is to be collected, wherever it is among the arguments."""
-    folder = Path(__file__).parent / "benchmarks"
+    folder = Path(__file__).resolve().parent / "benchmarks"
     paths, ignored = (
         [Path(config.invocation_params.dir, each.partition("::")[0]).resolve() for each in arguments]
         for arguments in (config.args, config.getoption("ignore") or ())

@@ -71,6 +71,13 @@ def test_invalid_time_is_refused(parse, option, value):
     assert str(error.value) == (f"argument {option}: expected a whole number and s, m or h, as 10m; got {value!r}")
 
 
+@pytest.mark.parametrize("value", ["8785h", "1000000000m", f"{'9' * 400}s"])
+def test_endless_time_is_refused(parse, value):
+    """What is longer than a year no clock of the system can wait for."""
+    with pytest.raises(argparse.ArgumentError, match=f"^argument --deadline: expected a year at most, got '{value}'$"):
+        parse(f"--deadline={value}")
+
+
 @pytest.mark.parametrize("value", ["", "1", "0", "-2", "2.5", "many"])
 def test_fewer_than_two_replays_are_refused(parse, value):
     """A single run has nothing to be compared with."""
