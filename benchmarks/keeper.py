@@ -3,16 +3,19 @@
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from unittest import SkipTest
 
 import pytest
 
-from alexnet_repro.verify.finding import Finding, worst
+from alexnet_repro.verify.finding import Finding, worst, worst_status
 from alexnet_repro.verify.report.run_record import RunRecord
-from alexnet_repro.verify.verdict import Planned
+from alexnet_repro.verify.verdict import Planned, overall
 
 LOOK = "python -m alexnet_repro doctor; sudo dmesg | tail -50"
 
 NO_FINDING = "it gave no finding"
+NO_READER = "what read its output is gone"
+ENDED = {"PASS": "passed", "FAIL": "failed", "INCONCLUSIVE": "inconclusive"}  # how a test did
 
 
 class PlanKeeper:
@@ -92,14 +95,15 @@ class PlanKeeper:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
-        """A test that is run again: its first answer stays if it was FAIL."""
+        """A test that is run again: its first answer stays if it was worse."""
         self._raised = ""
         if planned := self._by_node.get(item.nodeid):
+            self._skipped.pop(planned.name, None)
             self._earlier.setdefault(planned.name, []).extend(self._findings.pop(planned.name, ()))
 
     @pytest.hookimpl(wrapper=True, trylast=True)
-    def pytest_runtest_makereport(self, item: pytest.Item) -> Iterator[None]:
-        """An exception in set-up, call or tear-down is a FAIL, whatever other plugins make of pytest's report.
+    def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+        """An exception in set-up, call or tear-down is a FAIL, whatever other plugins make of pytest's report of it.
 
         A test that gives no finding has passed nothing: for pytest, and JUnit, it is skipped.
         """
@@ -107,6 +111,8 @@ class PlanKeeper:
         planned = self._by_node.get(item.nodeid)
         if report.failed:
             self._failed(report)
+        elif call.excinfo and not isinstance(call.excinfo.value, pytest.skip.Exception | SkipTest):
+            self._failed(report, one_line(call.excinfo.exconly()))
         if planned and report.when == "call" and report.passed and not self._findings.get(planned.name):
             report.outcome, report.longrepr = "skipped", (*item.location[:2], NO_FINDING)
         return report
@@ -120,14 +126,14 @@ class PlanKeeper:
             longrepr = report.longrepr
             self._skipped[planned.name] = longrepr[2] if isinstance(longrepr, tuple) else str(longrepr)
 
-    def _failed(self, report: pytest.TestReport) -> None:
+    def _failed(self, report: pytest.TestReport, error: str = "") -> None:
         self._noted = report
         planned = self._by_node.get(report.nodeid)
         if planned and self._raised == planned.name:
             self._raised = ""
             return
         where = {"setup": "the set-up of ", "teardown": "the tear-down of "}.get(report.when or "", "")
-        self._crashed(planned, f"{where}{report.nodeid} ended with an error", last_line(report), report.nodeid)
+        self._crashed(planned, f"{where}{report.nodeid} ended with an error", error or last_line(report), report.nodeid)
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         """A file that can't be collected is a FAIL."""
@@ -137,7 +143,10 @@ class PlanKeeper:
             self._crashed(None, f"{report.nodeid or 'a file'} can't be collected", last_line(report))
 
     def pytest_internalerror(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
-        """So is an error of pytest's own, or of a plugin's."""
+        """So is an error of pytest's own, or of a plugin's; one that has nobody left to print for is interrupted."""
+        if isinstance(excinfo.value, BrokenPipeError):
+            self.ended = NO_READER
+            return
         self.ended = f"an error in pytest or a plugin: {one_line(excinfo.exconly())}"
         self._crashed(self._current, "pytest, or a plugin, ended with an error", one_line(excinfo.exconly()))
 
@@ -148,7 +157,9 @@ class PlanKeeper:
     def ended_by(self, error: BaseException) -> None:
         """Note what ended the run after its last test: an interruption, or an error, which is a failure."""
         said = one_line(f"{type(error).__name__}: {error}")
-        if isinstance(error, KeyboardInterrupt | pytest.exit.Exception):
+        if isinstance(error, BrokenPipeError):
+            self.ended = self.ended or NO_READER
+        elif isinstance(error, KeyboardInterrupt | pytest.exit.Exception):
             self.ended = self.ended or one_line(str(error)) or "interrupted by Ctrl-C"
         else:
             self.ended = self.ended or f"an error at its end: {said}"
@@ -159,12 +170,24 @@ class PlanKeeper:
         running = (node for node, each in self._by_node.items() if each is self._current)
         return next(running, "") if self._current else ""
 
-    def finish(self, why: str) -> None:
-        """Settle what is left at the end of the run; `why` it ended before its end, if it did."""
+    def finish(self, why: str, status: int = 0) -> None:
+        """Settle what is left at the end of the run; `why` it ended before its end, if it did.
+
+        `status` is pytest's own: what it counts as a failure is one, and what it didn't end well didn't end.
+        """
         self.ended = self.ended or (self.signal[0] if self.signal else why)
         for each in self.record.plan:
             if each.state in ("waiting", "running"):
                 self._settle(each)
+        if self.ended:
+            return
+        verdict = overall(self.record.findings, self.record.plan, complete=True)
+        if status == pytest.ExitCode.TESTS_FAILED:
+            inconclusive = verdict == "INCONCLUSIVE" and self.record.run.get("fail_inconclusive")
+            if verdict != "FAIL" and not inconclusive:
+                self._crashed(None, "pytest, or a plugin, counts a failure that no test gave", f"exit status {status}")
+        elif status and verdict == "PASS":
+            self.ended = f"pytest, or a plugin, ended it with exit status {status}"
 
     def _crashed(self, planned: Planned | None, message: str, evidence: str, node: str = "") -> None:
         group = planned.group if planned else "correct"
@@ -183,19 +206,23 @@ class PlanKeeper:
             self._not_asked(planned, self._skipped.get(planned.name) or self.ended or "the run ended before it")
             return
         found = [each for _, each in own]
+        if (why := self._skipped.get(planned.name)) and worst(found) == "PASS":  # by somebody else, and only then
+            message = f"it passed, and then was skipped: {one_line(why)}"
+            found.append(Finding(planned.short, "INCONCLUSIVE", message, device=planned.device))
+            self.record.findings[own[0][0]].append(found[-1])
         planned.status = worst(found)
         planned.state = "lost" if all(each.kind == "crash" for each in found) else "answered"
         planned.why = next((each.evidence or each.message for each in found if planned.state == "lost"), "")
 
     def _one_answer(self, name: str) -> list[tuple[str, Finding]]:
-        """Return a test's findings; of one that was run again, only the last, or the failures before a pass."""
+        """Return a test's findings; of one that was run again, only the last, or those before it that were worse."""
         last, earlier = self._findings.get(name, []), self._earlier.pop(name, [])
-        failed = [(group, each) for group, each in earlier if each.status == "FAIL"]
-        kept = last or failed
-        if failed and last and worst(each for _, each in last) != "FAIL":
-            kept = [
-                (group, replace(each, message=f"failed once, then passed: {each.message}")) for group, each in failed
-            ]
+        now, before = (worst(each for _, each in found) for found in (last, earlier))
+        doubted = [(group, each) for group, each in earlier if each.status == before != "PASS"]
+        kept = last or doubted
+        if last and worst_status([before, now]) != now:
+            once = f"{ENDED[before]} once, then {ENDED[now]}"
+            kept = [(group, replace(each, message=f"{once}: {each.message}")) for group, each in doubted]
         if earlier:
             for group, each in (*earlier, *last):
                 self.record.findings[group].remove(each)

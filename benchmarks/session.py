@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,13 +19,13 @@ from alexnet_repro.verify.benchmark import reference
 from alexnet_repro.verify.benchmark.gate import MIN_PROCESSES_TO_FAIL
 from alexnet_repro.verify.benchmark.options import refusal
 from alexnet_repro.verify.benchmark.regression import places_of, speed_findings
-from alexnet_repro.verify.benchmark.scaling_run import GATHER_DEADLINES
+from alexnet_repro.verify.benchmark.scaling_run import GATHER_DEADLINES, lost_worker
 from alexnet_repro.verify.benchmark.telemetry import cpu_time, share_of_others
 from alexnet_repro.verify.benchmark.timing import gpu_speed_parity
 from alexnet_repro.verify.checks.devices import MachineNotReadyError, choose_devices, diagnose_machine
 from alexnet_repro.verify.doctor import fingerprint
 from alexnet_repro.verify.doctor.environment import read_machine
-from alexnet_repro.verify.finding import REFERENCE, Finding
+from alexnet_repro.verify.finding import REFERENCE, Finding, worst
 from alexnet_repro.verify.report import text
 from alexnet_repro.verify.report.junit import write_junit
 from alexnet_repro.verify.report.page import report_line
@@ -41,6 +42,7 @@ from benchmarks.watcher import Watcher
 from benchmarks.workers import WorkerGroup
 
 NAME = "verification"  # of the plugin
+STATUSES = {KeyboardInterrupt: 2, BrokenPipeError: 128 + signal.SIGPIPE}  # the exit status, by what ends a run
 
 
 class VerificationSession:
@@ -53,10 +55,12 @@ class VerificationSession:
     def __init__(self, config: pytest.Config) -> None:
         """Decide where results go, before JUnit's plugin is configured; a UsageError where nothing can be timed."""
         self.config, self.collect_only = config, bool(config.option.collectonly)
-        if not config.pluginmanager.has_plugin("benchmark"):
+        if not any(map(config.pluginmanager.has_plugin, ("benchmark", "pytest_benchmark.plugin"))):
             raise pytest.UsageError("benchmarks need the plugin pytest-benchmark: install it, without -p no:benchmark")
-        if config.getoption("dist", "no") != "no" and not self.collect_only:
-            raise pytest.UsageError("benchmarks are timed one at a time: leave out -n, or run `pytest tests -n …`")
+        elsewhere = config.getoption("dist", "no") != "no" or config.getoption("forked", False)
+        if elsewhere and not self.collect_only:
+            why = "benchmarks are timed one at a time, in this process"
+            raise pytest.UsageError(f"{why}: leave out -n and --forked, or run `pytest tests -n …`")
         if config.getoption("full") and config.getoption("level") == "quick":
             raise pytest.UsageError("--full is of the standard level: leave out --level=quick")
         timer = load_timer(config.getoption("benchmark_timer")).target
@@ -84,7 +88,8 @@ class VerificationSession:
         self._ending = contextlib.ExitStack()
         run = run_identity(config.rootpath, config.invocation_params.args)
         run["fail_inconclusive"] = self.fail_inconclusive
-        folder = Path(config.getoption("report") or config.rootpath / "reports" / own_name(run["started"]))
+        named = config.getoption("report") or config.rootpath / "reports" / own_name(run["started"])
+        folder = Path(named).absolute()  # a test may change the working folder
         together = config.getoption("distribute") is not None and not self.collect_only
         self.workers = WorkerGroup(config, folder) if together else None
         own = self.workers.own_folder if self.workers else folder
@@ -96,7 +101,10 @@ class VerificationSession:
 
     def say(self, line: str) -> None:
         """Print a line at once."""
-        self.config.get_terminal_writer().line(line)
+        if self.config.pluginmanager.has_plugin("terminalreporter"):
+            self.config.get_terminal_writer().line(line)
+        else:  # -p no:terminal
+            print(line, flush=True)
 
     def say_at_end(self, line: str) -> None:
         """Print a line at the end, once."""
@@ -120,8 +128,12 @@ class VerificationSession:
             self._choose_devices(wanted, require_gpu=self.config.getoption("require_gpu"))
             if self.workers:
                 self.workers.meet(self.record, self.machine)
-        except (MachineNotReadyError, ClusterError) as error:
+        except MachineNotReadyError as error:
             self.not_ready = str(error)
+            if worst(self.record.findings["doctor"]) != "FAIL":
+                self.record.add("doctor", Finding("devices", "FAIL", str(error)))
+        except ClusterError as error:
+            self._lose_worker(error)
         except (ValueError, OSError) as error:
             write_none(self.config)  # the folder may be another run's
             if self._claimed:
@@ -159,7 +171,7 @@ class VerificationSession:
         option = self.config.getoption
         by_itself = "runner" not in item.fixturenames and planned.group == "fast"
         several = option("deadline") * (GATHER_DEADLINES + len(self.record.plan)) + option("burn_in")
-        limit = option("deadline") if by_itself else several
+        limit = max(option("deadline"), 2 * float(option("benchmark_max_time"))) if by_itself else several
         if self.watcher:
             self.watcher.begin(planned.name, None if option("usepdb", False) else limit)
 
@@ -210,7 +222,12 @@ class VerificationSession:
             try:
                 self.workers.check_collected([item.nodeid for item in session.items])
             except ClusterError as error:
-                self.not_ready = str(error)
+                self._lose_worker(error)
+
+    def _lose_worker(self, error: ClusterError) -> None:
+        """End the run before its first benchmark, as a failure: the exit status is one's."""
+        self.not_ready = str(error)
+        self.record.add("fast", lost_worker(error))
 
     def why_not(self, item: pytest.Item) -> str:
         """Return why a test doesn't apply to the chosen devices; empty if it does."""
@@ -243,16 +260,20 @@ class VerificationSession:
             decided = self._finish(session, int(exitstatus))
             result = yield
         except BaseException as error:  # noqa: BLE001 - whatever it is, it is no end as it should be
-            self.keeper.ended_by(error)
-            self._printed = False
-            status = getattr(error, "returncode", None) or (2 if isinstance(error, KeyboardInterrupt) else 0)
-            session.exitstatus = self._state(status)
-            self._write_junit()
+            session.exitstatus = self._end_by(error)
             if not isinstance(error, Exception) or isinstance(error, pytest.exit.Exception):
                 pytest.exit(self.keeper.ended, returncode=session.exitstatus)
             return None
         session.exitstatus = decided  # whatever another plugin has made of it
         return result
+
+    def _end_by(self, error: BaseException) -> int:
+        """Write what the run has come to by an error after its last test; return its exit status."""
+        self.keeper.ended_by(error)
+        self._printed = False
+        status = self._state(getattr(error, "returncode", None) or STATUSES.get(type(error), 0))
+        self._write_junit()
+        return status
 
     def _finish(self, session: pytest.Session, status: int) -> int:
         """Compare GPUs and references, write the record and its report; return the exit status by the verdict."""
@@ -261,7 +282,7 @@ class VerificationSession:
         if self.record.timings and not self.keeper.ended:
             self.record.add("fast", *gpu_speed_parity(self.record.timings, gpu_models()))
             self.record.add("reference", *self._compare_with_references())
-        self.keeper.finish(self.not_ready or str(session.shouldfail or session.shouldstop or ""))
+        self.keeper.finish(self.not_ready or str(session.shouldfail or session.shouldstop or ""), status)
         status = session.exitstatus = self._state(self.keeper.signal[1] if self.keeper.signal else status)
         if not self.record.run.get("ended"):
             self.keeper.end_by_signal()
@@ -354,12 +375,23 @@ class VerificationSession:
                 for line in lines:
                     terminalreporter.write_line(line)
 
-    def pytest_unconfigure(self) -> None:
-        """Print the verdict where pytest prints no summary, as after a signal or an error of its own."""
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_unconfigure(self) -> Iterator[None]:
+        """Print the verdict where pytest prints no summary, as after a signal or an error of its own.
+
+        Another plugin's error here ends the run with an exit status of its own.
+        """
         self._ending.close()
-        if self._claimed and not self._printed:
-            for line in (*self._verdict_lines(), f"results: {self.whole.path}", self.report):
-                self.say(line)
+        try:
+            return (yield)
+        except BaseException as error:
+            if self._claimed:
+                self._end_by(error)
+            raise
+        finally:
+            if self._claimed and not self._printed:
+                for line in (*self._verdict_lines(), f"results: {self.whole.path}", self.report):
+                    self.say(line)
 
     def _verdict_lines(self) -> list[str]:
         whole = self.whole

@@ -41,6 +41,12 @@ def raised(error):
     return end
 
 
+def skipped(session, group):
+    """Report that all is well, then skip, as a plugin or a library may."""
+    session.report_findings(group, Finding("any", "PASS", "it is well so far", device="cpu:0"))
+    pytest.skip("somebody's plugin")
+
+
 def swallowed(session, group):
     """Be ended by a signal, in code that catches every exception, and report that all is well."""
     with contextlib.suppress(Exception):
@@ -66,6 +72,7 @@ ENDINGS = {
     "fail": found("FAIL"),
     "nothing": lambda _session, _group: None,
     "skip": lambda _session, _group: pytest.skip("somebody's plugin"),
+    "pass, then skip": skipped,
     "xfail": lambda _session, _group: pytest.xfail("somebody's mark"),
     "error": raised(RuntimeError("CUDA_ERROR_ILLEGAL_ADDRESS: an illegal memory access was encountered")),
     "exit": raised(SystemExit(0)),
@@ -77,8 +84,20 @@ ENDINGS = {
 }
 # Faults of the run itself, by what raises: fixtures, files, hooks.
 FAULTS = ("set-up", "tear-down", "collection", "hook")
-# Other plugins, which make the run look better than it is.
-PLUGINS = ("hides failures", "exit status 0", "raises at the end", "exits at the end")
+# Other plugins, which make the run look better than it is, or end it.
+PLUGINS = (
+    "hides failures",
+    "reports by itself",
+    "exit status 0",
+    "raises at the end",
+    "exits at the end",
+    "skips at the end",
+    "usage error at the end",
+    "counts a failure",
+    "raises when all is over",
+    "prints for nobody",
+    "prints for nobody at the end",
+)
 
 
 @dataclass
@@ -147,6 +166,14 @@ class Plugin:
         yield self.session
         if self.fault == "tear-down":
             raise OSError("no tear-down")
+        if self.fault == "skips at the end":
+            pytest.skip("somebody's plugin")
+
+    @pytest.hookimpl(tryfirst=True, specname="pytest_runtest_makereport")
+    def pytest_report_by_itself(self, item, call):
+        if self.fault == "reports by itself":
+            return pytest.TestReport(item.nodeid, item.location, {}, "passed", None, call.when)
+        return None
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_makereport(self):
@@ -155,18 +182,35 @@ class Plugin:
             report.outcome, report.longrepr = "passed", None
         return report
 
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtestloop(self, session):
+        yield
+        if self.fault == "usage error at the end":
+            raise pytest.UsageError("somebody's plugin")
+        if self.fault == "counts a failure":
+            session.testsfailed += 1
+        return True
+
+    def pytest_unconfigure(self):
+        if self.fault == "raises when all is over":
+            raise OSError("a plugin's own error")
+
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session):
         if self.fault == "exit status 0":
             session.exitstatus = 0
         if self.fault == "raises at the end":
             raise OSError("a plugin's own error")
+        if self.fault == "prints for nobody at the end":
+            raise BrokenPipeError
         if self.fault == "exits at the end":
             pytest.exit("somebody's plugin", returncode=0)
 
     def pytest_runtest_logfinish(self, nodeid):
         if self.fault == "hook" and nodeid.endswith("test_0"):
             raise OSError("a plugin's own error")
+        if self.fault == "prints for nobody" and nodeid.endswith("test_1"):
+            raise BrokenPipeError
 
 
 def run(folder, endings, *options, fault=None, extra=()):

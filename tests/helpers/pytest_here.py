@@ -13,7 +13,11 @@ def pytest_here(*arguments, plugins=()):
     off = [f"-pno:{name}" for name in ("cacheprovider", "faulthandler", "unraisableexception")]
     out = io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
-        return int(pytest.main([*off, *arguments], plugins=plugins)), out.getvalue()
+        try:
+            status = int(pytest.main([*off, *arguments], plugins=plugins))
+        except OSError:
+            status = 1  # Python's, of an error
+    return status, out.getvalue()
 
 
 def benchmarks_here(*options):

@@ -73,18 +73,22 @@ def test_run_that_ends_early(tmp_path, name):
 
 
 @pytest.mark.parametrize(
-    ("fixtures", "group", "pdb", "limit"),
+    ("fixtures", "group", "options", "limit"),
     [
-        pytest.param(("measure", "device"), "fast", False, 5.0, id="test=timing"),
-        pytest.param(("runner", "device"), "correct", False, 5.0 * (10 + 3) + 60, id="test=check"),
-        pytest.param(("runner", "device"), "fast", False, 5.0 * (10 + 3) + 60, id="test=overhead"),
-        pytest.param(("measure", "device"), "fast", True, None, id="test=debugged"),
+        pytest.param(("measure", "device"), "fast", {}, 5.0, id="test=timing"),
+        pytest.param(("measure", "device"), "fast", {"benchmark_max_time": "4"}, 8.0, id="test=long timing"),
+        pytest.param(("runner", "device"), "correct", {"burn_in": 60.0}, 5.0 * (10 + 3) + 60, id="test=check"),
+        pytest.param(("runner", "device"), "fast", {"burn_in": 60.0}, 5.0 * (10 + 3) + 60, id="test=overhead"),
+        pytest.param(("measure", "device"), "fast", {"usepdb": True}, None, id="test=debugged"),
     ],
 )
-def test_time_limit(tmp_path, fixtures, group, pdb, limit):
-    """A timing has --deadline; what waits for children has it for all of them; in a debugger nothing has."""
+def test_time_limit(tmp_path, fixtures, group, options, limit):
+    """A timing has --deadline, or twice the time that it was given; what waits for children has one for each of them.
+
+    In a debugger nothing has.
+    """
     began = []
-    session = session_of(tmp_path, deadline=5.0, burn_in=0.0 if group == "fast" and limit == 5.0 else 60.0, usepdb=pdb)
+    session = session_of(tmp_path, **{"deadline": 5.0, "burn_in": 0.0, **options})
     session.watcher = SimpleNamespace(begin=lambda *arguments: began.append(arguments))
     session.record.plan = [Planned("test_a.py::test_a", group)] * 3
     session._begin(session.record.plan[0], SimpleNamespace(fixturenames=fixtures))

@@ -36,7 +36,7 @@ def expected(endings, fault, options):
             failed |= wrong
             doubted = name == "inconclusive" and fail_inconclusive and place % 4 != 3
             stops = "-x" in options and ((wrong and name != "xfail") or doubted)
-            left |= name in {"nothing", "skip"} or (name == "inconclusive" and place % 4 != 3)
+            left |= name in {"nothing", "skip"} or (name in {"inconclusive", "pass, then skip"} and place % 4 != 3)
             if name in END:
                 failed |= fault == "tear-down"  # at the end of the run
                 return ("FAIL" if failed else "INCONCLUSIVE"), (END[name] or (1 if failed or fail_inconclusive else 0))
@@ -84,6 +84,7 @@ HOW = {
     "plan=deselected and fails": (["pass"] * 5, None, ("-k=not test_1", "--fail-inconclusive"), "INCONCLUSIVE", ""),
     "test=no finding": (["pass", "nothing", "pass"], None, (), "INCONCLUSIVE", "it gave no finding"),
     "test=skipped": (["pass", "skip", "pass"], None, (), "INCONCLUSIVE", "somebody's plugin"),
+    "test=skipped after it passed": (["pass", "pass, then skip", "pass"], None, (), "INCONCLUSIVE", "then was skipped"),
     "test=xfail": (["pass", "xfail", "pass"], None, (), "FAIL", "somebody's mark"),
     "signal=SIGTERM": (["pass", "SIGTERM", "pass"], None, (), "INCONCLUSIVE", "interrupted by SIGTERM"),
     "signal=SIGHUP": (["pass", "SIGHUP", "pass"], None, (), "INCONCLUSIVE", "interrupted by SIGHUP"),
@@ -103,10 +104,18 @@ def test_how_a_run_ends(tmp_path, history):
 
 ENEMIES = {
     "plugin=hides failures": (["pass", "error", "pass"], "hides failures", "FAIL", 1),
+    "plugin=reports by itself": (["pass", "error", "pass"], "reports by itself", "FAIL", 1),
     "plugin=exit status 0": (["pass", "fail", "pass"], "exit status 0", "FAIL", 1),
     "plugin=raises at the end": (["pass"] * 4, "raises at the end", "FAIL", 1),
     "plugin=exits at the end": (["pass", "fail", "pass"], "exits at the end", "FAIL", 1),
     "plugin=exits at the end of a good run": (["pass"] * 4, "exits at the end", "INCONCLUSIVE", 0),
+    "plugin=skips at the end": (["pass"] * 4, "skips at the end", "INCONCLUSIVE", 0),
+    "plugin=usage error at the end": (["pass"] * 4, "usage error at the end", "INCONCLUSIVE", 4),
+    "plugin=counts a failure": (["pass"] * 4, "counts a failure", "FAIL", 1),
+    "plugin=counts a failure of a part": (["pass", "nothing", "pass"], "counts a failure", "FAIL", 1),
+    "plugin=raises when all is over": (["pass"] * 4, "raises when all is over", "FAIL", 1),
+    "plugin=prints for nobody": (["pass"] * 4, "prints for nobody", "INCONCLUSIVE", 3),
+    "plugin=prints for nobody at the end": (["pass"] * 4, "prints for nobody at the end", "INCONCLUSIVE", 141),
     "signal=swallowed": (["pass", "SIGTERM swallowed", "pass"], None, "INCONCLUSIVE", 143),
     "signal=swallowed at the end": (["pass", "pass", "SIGTERM swallowed"], None, "INCONCLUSIVE", 143),
 }

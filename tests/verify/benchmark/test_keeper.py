@@ -13,6 +13,7 @@ NODE = "benchmarks/test_forward.py::test_forward[device=cpu:0]"
 NAME = NODE.removeprefix("benchmarks/")
 ITEM = SimpleNamespace(nodeid=NODE, location=("benchmarks/test_forward.py", 0, "test_forward"))
 FAULTY = Finding("valid", "FAIL", "the output is off", device="cpu:0")
+DOUBTFUL = Finding("low_noise", "INCONCLUSIVE", "too noisy", device="cpu:0")
 WELL = Finding("valid", "PASS", "as it should be", device="cpu:0")
 
 
@@ -67,6 +68,21 @@ def history(keeper, *attempts):
             [("FAIL", "failed once, then passed: the output is off")],
             ("answered", "FAIL"),
             id="attempts=wrong once",
+        ),
+        pytest.param(
+            [DOUBTFUL, WELL],
+            [("INCONCLUSIVE", "inconclusive once, then passed: too noisy")],
+            ("answered", "INCONCLUSIVE"),
+            id="attempts=noisy once",
+        ),
+        pytest.param(
+            [FAULTY, DOUBTFUL],
+            [("FAIL", "failed once, then inconclusive: the output is off")],
+            ("answered", "FAIL"),
+            id="attempts=wrong then noisy",
+        ),
+        pytest.param(
+            [WELL, FAULTY], [("FAIL", "the output is off")], ("answered", "FAIL"), id="attempts=wrong at last"
         ),
         pytest.param(
             [FAULTY, FAULTY], [("FAIL", "the output is off")], ("answered", "FAIL"), id="attempts=wrong twice"

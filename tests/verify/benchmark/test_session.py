@@ -14,6 +14,7 @@ import keras
 import pytest
 
 from alexnet_repro.backend.devices import usable_devices
+from alexnet_repro.training.distributed.cluster import ClusterError
 from alexnet_repro.verify.checks.devices import MachineNotReadyError
 from alexnet_repro.verify.finding import Finding
 from alexnet_repro.verify.verdict import Planned
@@ -91,9 +92,9 @@ def test_doctor_comes_before_a_gpu_is_used(monkeypatch, tmp_path, backend):
     monkeypatch.setattr(module, "usable_devices", lambda: ("cpu:0", "gpu:0"))
     session = session_of(tmp_path, device=["gpu:0"], require_gpu=True)
     session.pytest_collection()
-    session.pytest_unconfigure()
+    list(session.pytest_unconfigure())
     assert calls == ["the doctor", "memory growth", (here, ["gpu:0"], ("cpu:0", "gpu:0"))]
-    assert session.record.findings["doctor"] == [well]
+    assert session.record.findings["doctor"] == [well, Finding("devices", "FAIL", "that was all")]
     assert (session.machine, session.not_ready) == (here, "that was all")
 
 
@@ -119,7 +120,7 @@ def test_machine_that_isnt_ready(monkeypatch, tmp_path):
     assert (record["complete"], record["verdict"], record["run"]["ended"]) == (False, "FAIL", "fix the machine first")
     assert {(each["state"], each["why"]) for each in record["plan"]} == {("not asked", "fix the machine first")}
     assert (tmp_path / "report.html").exists()
-    session.pytest_unconfigure()
+    list(session.pytest_unconfigure())
     assert [each["check"] for each in record["findings"]["doctor"]] == ["driver"]
 
 
@@ -145,6 +146,7 @@ def test_tests_run_before_benchmarks(tmp_path):
     [
         pytest.param((), {}, "benchmarks need the plugin pytest-benchmark", id="without=benchmark"),
         pytest.param(("benchmark",), {"dist": "load"}, "benchmarks are timed one at a time", id="dist=load"),
+        pytest.param(("benchmark",), {"forked": True}, "benchmarks are timed .* in this process", id="forked=True"),
     ],
 )
 def test_what_benchmarks_need(tmp_path, plugins, options, message):
@@ -302,7 +304,7 @@ def finished(folder, monkeypatch, *, write=None, compare=None):
     with contextlib.suppress(StopIteration, pytest.exit.Exception):
         next(hook)
         hook.send(None)
-    session.pytest_unconfigure()
+    list(session.pytest_unconfigure())
     return session, ended.exitstatus
 
 
@@ -346,6 +348,36 @@ def test_comparison_that_ends_early(tmp_path, monkeypatch, error, expected):
     """At the end of a run an exception is a failure, and an interruption is one."""
     session, status = finished(tmp_path, monkeypatch, compare=raising(error))
     assert (session.record.verdict, status, session.keeper.ended) == expected
+
+
+def test_workers_that_dont_meet(tmp_path):
+    """Where another worker isn't there, or runs other tests, the run fails, as its exit status says."""
+
+    def check_collected(_):
+        raise ClusterError("worker 1 runs other tests")
+
+    session = session_of(tmp_path)
+    session.workers = SimpleNamespace(check_collected=check_collected)
+    session.pytest_collection_finish(SimpleNamespace(items=[]))
+    (found,) = session.record.findings["fast"]
+    assert (session.not_ready, session.record.verdict) == ("worker 1 runs other tests", "FAIL")
+    assert (found.check, found.status, found.message) == ("workers", "FAIL", "worker 1 runs other tests")
+
+
+def test_relative_folder(tmp_path, monkeypatch):
+    """A `--report` stays the folder that it was named as, wherever a test goes."""
+    monkeypatch.chdir(tmp_path)
+    session = session_of(tmp_path, report="reports")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    session.record.add("correct", Finding("shapes", "PASS", "well"))
+    assert (tmp_path / "reports/results.json").exists()
+
+
+def test_without_a_terminal(tmp_path, capsys):
+    """With -p no:terminal the run says what it says all the same."""
+    session_of(tmp_path).say("doctor: PASS")
+    assert capsys.readouterr().out == "doctor: PASS\n"
 
 
 def test_folder_of_another_run_is_left_alone(tmp_path):
