@@ -51,7 +51,8 @@ def run_line(record: RunRecord) -> str:
     duration = f"{seconds:.0f} s" if isinstance(seconds, int | float) else ""
     versions = f"alexnet-repro {run['version']}" if run.get("version") else ""
     revision = f"revision {run['revision']}" if run.get("revision") else ""
-    hosts = ", ".join(map(str, run.get("hosts", [run.get("host", "")])))
+    several = run.get("hosts")
+    hosts = ", ".join(map(str, several if isinstance(several, list) else [run.get("host", "")]))
     who = (hosts, run.get("started"), duration, versions, revision, run.get("command"))
     return " · ".join(str(each) for each in who if each)
 

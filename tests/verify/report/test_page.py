@@ -10,7 +10,7 @@ from alexnet_repro.verify.report import plots
 from alexnet_repro.verify.report.page import report_line
 from alexnet_repro.verify.report.run_record import RunRecord, read_results
 from tests.helpers.html_pages import Page, page_tables, reported, tables
-from tests.helpers.results_files import DOUBTFUL, EVERYTHING, FAILED, WELL, WRONG, run, timing, written
+from tests.helpers.results_files import DOUBTFUL, EVERYTHING, FAILED, RUN, WELL, WRONG, run, timing, written
 
 
 @pytest.mark.parametrize(
@@ -76,6 +76,13 @@ def test_run_is_identified(tmp_path):
     )
     assert line in Page(page[: page.index("<main>")]).text
     assert line in markdown.replace("\\", "")[:400]
+
+
+@pytest.mark.parametrize("hosts", [None, 4711, "node1"])
+def test_run_that_names_no_hosts(tmp_path, hosts):
+    """A file whose hosts aren't several is reported with its one."""
+    page, *_ = reported(tmp_path, run() | {"run": {**RUN, "hosts": hosts}})
+    assert "node1 · 2026-11-24" in page
 
 
 def test_all_problems_are_shown(tmp_path):
