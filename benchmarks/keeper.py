@@ -1,5 +1,6 @@
 """What becomes of each part of the plan: whatever happens to a test is an answer, or says why there is none."""
 
+import os
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -30,6 +31,7 @@ class PlanKeeper:
         """The signal that is to end the run, and the exit status for it."""
         self.on_begin: Callable[[Planned, pytest.Item], None] = lambda _planned, _item: None
         self.on_end: Callable[[], None] = lambda: None
+        self._pid = os.getpid()
         self._by_node: dict[str, Planned] = {}
         self._current: Planned | None = None
         self._findings: dict[str, list[tuple[str, Finding]]] = {}  # by name in the plan
@@ -87,6 +89,8 @@ class PlanKeeper:
             self.ended = self.ended or one_line(str(error)) or "interrupted by Ctrl-C"
             raise
         finally:
+            if os.getpid() != self._pid:
+                os._exit(1)  # a fork in the test came back: it isn't the run, and would go on as a second one
             self.on_end()
         self._settle(planned)
         self._current = None

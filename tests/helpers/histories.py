@@ -47,6 +47,14 @@ def skipped(session, group):
     pytest.skip("somebody's plugin")
 
 
+def forked(session, group):
+    """Fork, let the child leave as a library's may, by an exception, and report that all is well."""
+    if not (child := os.fork()):
+        raise SystemExit(0)
+    os.waitpid(child, 0)
+    found("PASS")(session, group)
+
+
 def swallowed(session, group):
     """Be ended by a signal, in code that catches every exception, and report that all is well."""
     with contextlib.suppress(Exception):
@@ -76,6 +84,7 @@ ENDINGS = {
     "xfail": lambda _session, _group: pytest.xfail("somebody's mark"),
     "error": raised(RuntimeError("CUDA_ERROR_ILLEGAL_ADDRESS: an illegal memory access was encountered")),
     "exit": raised(SystemExit(0)),
+    "fork": forked,
     "pytest.exit": lambda _session, _group: pytest.exit("somebody's plugin", returncode=0),
     "Ctrl-C": raised(KeyboardInterrupt()),
     "SIGTERM": killed(signal.SIGTERM),

@@ -85,6 +85,7 @@ HOW = {
     "test=no finding": (["pass", "nothing", "pass"], None, (), "INCONCLUSIVE", "it gave no finding"),
     "test=skipped": (["pass", "skip", "pass"], None, (), "INCONCLUSIVE", "somebody's plugin"),
     "test=skipped after it passed": (["pass", "pass, then skip", "pass"], None, (), "INCONCLUSIVE", "then was skipped"),
+    "test=forks": (["pass", "fork", "pass"], None, (), "PASS", "3 passed"),
     "test=xfail": (["pass", "xfail", "pass"], None, (), "FAIL", "somebody's mark"),
     "signal=SIGTERM": (["pass", "SIGTERM", "pass"], None, (), "INCONCLUSIVE", "interrupted by SIGTERM"),
     "signal=SIGHUP": (["pass", "SIGHUP", "pass"], None, (), "INCONCLUSIVE", "interrupted by SIGHUP"),
