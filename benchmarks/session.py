@@ -10,14 +10,12 @@ from typing import Any
 
 import keras
 import pytest
-from pytest_benchmark.utils import load_timer
 
 from alexnet_repro import enable_memory_growth
 from alexnet_repro.backend.devices import gpu_models, thread_counts, usable_devices
 from alexnet_repro.training.distributed.cluster import ClusterError
 from alexnet_repro.verify.benchmark import reference
 from alexnet_repro.verify.benchmark.gate import MIN_PROCESSES_TO_FAIL
-from alexnet_repro.verify.benchmark.options import refusal
 from alexnet_repro.verify.benchmark.regression import places_of, speed_findings
 from alexnet_repro.verify.benchmark.scaling_run import GATHER_DEADLINES, lost_worker
 from alexnet_repro.verify.benchmark.telemetry import cpu_time, share_of_others
@@ -37,6 +35,7 @@ from benchmarks.junit_case import add_case, write_none
 from benchmarks.keeper import PlanKeeper
 from benchmarks.level import in_quick_level
 from benchmarks.plan import FOLDER, Asked, place, plan, why_not
+from benchmarks.refused import refused
 from benchmarks.signals import ended_by_signals
 from benchmarks.watcher import Watcher
 from benchmarks.workers import WorkerGroup
@@ -55,16 +54,7 @@ class VerificationSession:
     def __init__(self, config: pytest.Config) -> None:
         """Decide where results go, before JUnit's plugin is configured; a UsageError where nothing can be timed."""
         self.config, self.collect_only = config, bool(config.option.collectonly)
-        if not any(map(config.pluginmanager.has_plugin, ("benchmark", "pytest_benchmark.plugin"))):
-            raise pytest.UsageError("benchmarks need the plugin pytest-benchmark: install it, without -p no:benchmark")
-        elsewhere = config.getoption("dist", "no") != "no" or config.getoption("forked", False)
-        if elsewhere and not self.collect_only:
-            why = "benchmarks are timed one at a time, in this process"
-            raise pytest.UsageError(f"{why}: leave out -n and --forked, or run `pytest tests -n …`")
-        if config.getoption("full") and config.getoption("level") == "quick":
-            raise pytest.UsageError("--full is of the standard level: leave out --level=quick")
-        timer = load_timer(config.getoption("benchmark_timer")).target
-        if why := refusal(timer, float(config.getoption("benchmark_max_time"))):
+        if why := refused(config):
             raise pytest.UsageError(why)
         self.machine = read_machine()
         self.devices: tuple[str, ...] = ("cpu:0",)

@@ -13,6 +13,7 @@ from xml.etree import ElementTree as ET
 import keras
 import pytest
 
+import conftest
 from alexnet_repro.backend.devices import usable_devices
 from alexnet_repro.training.distributed.cluster import ClusterError
 from alexnet_repro.verify.checks.devices import MachineNotReadyError
@@ -362,6 +363,22 @@ def test_workers_that_dont_meet(tmp_path):
     (found,) = session.record.findings["fast"]
     assert (session.not_ready, session.record.verdict) == ("worker 1 runs other tests", "FAIL")
     assert (found.check, found.status, found.message) == ("workers", "FAIL", "worker 1 runs other tests")
+
+
+def test_checkout_behind_a_link(tmp_path, monkeypatch):
+    """The verification is there by whichever path its folder is named."""
+    (tmp_path / "link").symlink_to(ROOT)
+    monkeypatch.setattr(conftest, "__file__", str(tmp_path / "link/conftest.py"))
+    monkeypatch.setattr(module, "VerificationSession", lambda _: SimpleNamespace(keeper=None))
+    registered = []
+    config = SimpleNamespace(
+        args=[str(tmp_path / "link/benchmarks")],
+        invocation_params=SimpleNamespace(dir=tmp_path),
+        getoption=lambda _: None,
+        pluginmanager=SimpleNamespace(register=lambda _, name: registered.append(name)),
+    )
+    conftest.pytest_configure(config)
+    assert registered == ["verification", "verification's plan"]
 
 
 def test_relative_folder(tmp_path, monkeypatch):
