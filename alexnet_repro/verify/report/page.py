@@ -15,7 +15,7 @@ from alexnet_repro.files import atomic_write
 from alexnet_repro.verify.report import plots, tables
 from alexnet_repro.verify.report import text as wording
 from alexnet_repro.verify.report.compare_runs import Comparison
-from alexnet_repro.verify.report.run_record import RunRecord
+from alexnet_repro.verify.report.run_record import UNPRINTABLE, RunRecord
 
 
 def write_report(record: RunRecord, folder: Path) -> list[Path]:
@@ -75,7 +75,7 @@ def _finite(value: float) -> float | None:
 
 def _write(folder: Path, texts: Mapping[str, str]) -> list[Path]:
     for file, text in texts.items():
-        atomic_write(folder / file, text)
+        atomic_write(folder / file, UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", text))
     return [folder / file for file in texts]
 
 

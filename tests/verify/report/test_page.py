@@ -218,6 +218,18 @@ def test_line_of_a_run(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["report.html", "results.json", "summary.md"]
 
 
+def test_what_no_file_may_hold(tmp_path):
+    """A run with bytes that aren't text in its command, or in an error's message, has its page."""
+    failed = Finding("layers", "FAIL", "no such file: \udcff\x1b[2J", device="cpu:0")
+    record = RunRecord(tmp_path / "results.json", run={"command": "pytest benchmarks -k '\udcff'"})
+    record.add("correct", failed)
+    assert report_line(record) == f"report: {tmp_path / 'report.html'}"
+    for name in ("report.html", "summary.md"):
+        text = (tmp_path / name).read_text()
+        assert "no such file: \N{REPLACEMENT CHARACTER}" in text
+        assert "\x1b" not in text
+
+
 def test_full_disk_is_a_line(tmp_path, monkeypatch):
     """A report that can't be written is one line with the reason; the old one stays, and nothing half written."""
     record = read_results(written(tmp_path, run()))
