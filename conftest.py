@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import math
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -102,6 +103,17 @@ def pytest_configure(config: pytest.Config) -> None:
         session = VerificationSession(config)
         config.pluginmanager.register(session, NAME)
         config.pluginmanager.register(session.keeper, f"{NAME}'s plan")
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> Iterator[int | None]:
+    """Tell the verification of an error that comes after its end: the exit status is then one's."""
+    try:
+        return (yield)
+    except BaseException as error:
+        if session := config.pluginmanager.get_plugin("verification"):
+            session.broke(error)
+        raise
 
 
 @pytest.fixture(scope="session", autouse=True)

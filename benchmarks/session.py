@@ -365,23 +365,19 @@ class VerificationSession:
                 for line in lines:
                     terminalreporter.write_line(line)
 
-    @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_unconfigure(self) -> Iterator[None]:
-        """Print the verdict where pytest prints no summary, as after a signal or an error of its own.
-
-        Another plugin's error here ends the run with an exit status of its own.
-        """
+    def pytest_unconfigure(self) -> None:
+        """Print the verdict where pytest prints no summary, as after a signal or an error of its own."""
         self._ending.close()
-        try:
-            return (yield)
-        except BaseException as error:
-            if self._claimed:
-                self._end_by(error)
-            raise
-        finally:
-            if self._claimed and not self._printed:
-                for line in (*self._verdict_lines(), f"results: {self.whole.path}", self.report):
-                    self.say(line)
+        if self._claimed and not self._printed:
+            self._printed = True
+            for line in (*self._verdict_lines(), f"results: {self.whole.path}", self.report):
+                self.say(line)
+
+    def broke(self, error: BaseException) -> None:
+        """Write, and print, what an error has made of the run that came when all was over, as another plugin's."""
+        if self._claimed and not isinstance(error, pytest.UsageError):
+            self._end_by(error)
+            self.pytest_unconfigure()
 
     def _verdict_lines(self) -> list[str]:
         whole = self.whole

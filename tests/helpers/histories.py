@@ -104,6 +104,7 @@ PLUGINS = (
     "usage error at the end",
     "counts a failure",
     "raises when all is over",
+    "cleans up badly",
     "prints for nobody",
     "prints for nobody at the end",
 )
@@ -162,9 +163,15 @@ class Plugin:
     def pytest_addoption(parser):
         conftest.pytest_addoption(parser)
 
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_cmdline_main(self, config):
+        return (yield from conftest.pytest_cmdline_main(config))
+
     @pytest.hookimpl(tryfirst=True)
     def pytest_configure(self, config):
         self.session = Stopped(config)
+        if self.fault == "cleans up badly":
+            config.add_cleanup(lambda: os.close(-1))
         config.pluginmanager.register(self.session, module.NAME)
         config.pluginmanager.register(self.session.keeper, "plan")
 

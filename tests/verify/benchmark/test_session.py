@@ -93,7 +93,7 @@ def test_doctor_comes_before_a_gpu_is_used(monkeypatch, tmp_path, backend):
     monkeypatch.setattr(module, "usable_devices", lambda: ("cpu:0", "gpu:0"))
     session = session_of(tmp_path, device=["gpu:0"], require_gpu=True)
     session.pytest_collection()
-    list(session.pytest_unconfigure())
+    session.pytest_unconfigure()
     assert calls == ["the doctor", "memory growth", (here, ["gpu:0"], ("cpu:0", "gpu:0"))]
     assert session.record.findings["doctor"] == [well, Finding("devices", "FAIL", "that was all")]
     assert (session.machine, session.not_ready) == (here, "that was all")
@@ -121,7 +121,7 @@ def test_machine_that_isnt_ready(monkeypatch, tmp_path):
     assert (record["complete"], record["verdict"], record["run"]["ended"]) == (False, "FAIL", "fix the machine first")
     assert {(each["state"], each["why"]) for each in record["plan"]} == {("not asked", "fix the machine first")}
     assert (tmp_path / "report.html").exists()
-    list(session.pytest_unconfigure())
+    session.pytest_unconfigure()
     assert [each["check"] for each in record["findings"]["doctor"]] == ["driver"]
 
 
@@ -305,7 +305,7 @@ def finished(folder, monkeypatch, *, write=None, compare=None):
     with contextlib.suppress(StopIteration, pytest.exit.Exception):
         next(hook)
         hook.send(None)
-    list(session.pytest_unconfigure())
+    session.pytest_unconfigure()
     return session, ended.exitstatus
 
 

@@ -33,7 +33,7 @@ def doctor(monkeypatch, folder, **options):
     monkeypatch.setattr(module, "diagnose_machine", diagnose)
     session = session_of(folder, **options)
     session.pytest_collection()
-    list(session.pytest_unconfigure())
+    session.pytest_unconfigure()
     return asked
 
 
@@ -49,7 +49,7 @@ def choice(monkeypatch, folder, **options):
     monkeypatch.setattr(module, "choose_devices", choose)
     session = session_of(folder, **options)
     session.pytest_collection()
-    list(session.pytest_unconfigure())
+    session.pytest_unconfigure()
     return asked
 
 
@@ -112,7 +112,7 @@ def test_devices_of_the_plan(monkeypatch, tmp_path, usable, gpus):
     monkeypatch.setattr(module, "choose_devices", lambda *_, **__: ("cpu:0",))
     session = session_of(tmp_path, device=["cpu:0"], level="quick")
     session.pytest_collection()
-    list(session.pytest_unconfigure())
+    session.pytest_unconfigure()
     assert session.devices == ("cpu:0",)
     assert {each.device for each in session.record.plan} == {"cpu:0", "gpu:0", "gpu:1"}
 
