@@ -103,3 +103,12 @@ def test_rerun_erases_nothing(keeper, attempts, expected, state):
     assert history(keeper, *attempts) == expected
     (planned,) = keeper.record.plan
     assert (planned.state, planned.status) == state
+
+
+@pytest.mark.parametrize("when", ["setup", "call", "teardown"])
+def test_failure_that_is_only_reported(keeper, when):
+    """A failure of which there is a report alone, as of a test that another plugin ran elsewhere, is a FAIL."""
+    failed = report("failed")
+    failed.when = when
+    keeper.pytest_runtest_logreport(failed)
+    assert [each.status for each in keeper.record.findings["fast"]] == ["FAIL"]
