@@ -183,13 +183,12 @@ class PlanKeeper:
         for each in self.record.plan:
             if each.state in ("waiting", "running"):
                 self._settle(each)
-        if self.ended:
-            return
-        verdict = overall(self.record.findings, self.record.plan, complete=True)
+        verdict = overall(self.record.findings, self.record.plan, complete=not self.ended)
         if status == pytest.ExitCode.TESTS_FAILED:
             inconclusive = verdict == "INCONCLUSIVE" and self.record.run.get("fail_inconclusive")
             if verdict != "FAIL" and not inconclusive:
-                self._crashed(None, "pytest, or a plugin, counts a failure that no test gave", f"exit status {status}")
+                why = self.ended or f"exit status {status}"
+                self._crashed(None, "pytest, or a plugin, counts a failure that no test gave", why)
         elif status and verdict == "PASS":
             self.ended = f"pytest, or a plugin, ended it with exit status {status}"
 

@@ -103,6 +103,7 @@ PLUGINS = (
     "skips at the end",
     "usage error at the end",
     "counts a failure",
+    "runs out of time",
     "raises when all is over",
     "cleans up badly",
     "prints for nobody",
@@ -200,6 +201,7 @@ class Plugin:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtestloop(self, session):
+        self.session.pytest_session = session
         yield
         if self.fault == "usage error at the end":
             raise pytest.UsageError("somebody's plugin")
@@ -225,6 +227,8 @@ class Plugin:
     def pytest_runtest_logfinish(self, nodeid):
         if self.fault == "hook" and nodeid.endswith("test_0"):
             raise OSError("a plugin's own error")
+        if self.fault == "runs out of time" and nodeid.endswith("test_1"):
+            self.session.pytest_session.shouldfail = "session-timeout: 1.0 s"
         if self.fault == "prints for nobody" and nodeid.endswith("test_1"):
             raise BrokenPipeError
 

@@ -114,6 +114,7 @@ ENEMIES = {
     "plugin=usage error at the end": (["pass"] * 4, "usage error at the end", "INCONCLUSIVE", 4),
     "plugin=counts a failure": (["pass"] * 4, "counts a failure", "FAIL", 1),
     "plugin=counts a failure of a part": (["pass", "nothing", "pass"], "counts a failure", "FAIL", 1),
+    "plugin=runs out of time": (["pass"] * 4, "runs out of time", "FAIL", 1),
     "plugin=raises when all is over": (["pass"] * 4, "raises when all is over", "FAIL", 1),
     "plugin=cleans up badly": (["pass"] * 4, "cleans up badly", "FAIL", 1),
     "plugin=prints for nobody": (["pass"] * 4, "prints for nobody", "INCONCLUSIVE", 3),
