@@ -1,9 +1,9 @@
 """A process beside `pytest benchmarks` that finishes the record of a run that can't do so itself.
 
 It acts where the run dies (a crash, the kernel's out-of-memory killer, a library that calls `_exit`), where a test
-doesn't return within its time limit, and where SIGTERM or SIGHUP comes while the main thread is stuck in C. What Python
-can handle itself is left to it. The exit status is the run's own: a library's `_exit(0)` is 0, whatever the record
-says. Here is the run's side; the watcher's own is in `watcher_process.py`.
+doesn't return within its time limit, and where a signal such as SIGTERM comes while the main thread is stuck in C. What
+Python can handle itself is left to it. The exit status is the run's own: a library's `_exit(0)` is 0, whatever the
+record says. Here is the run's side; the watcher's own is in `watcher_process.py`.
 
 The watcher ends with the machine, and with what ends every process: where pytest is a container's first process, or
 where a service's or a job's whole control group is killed, results.json stays as the run last wrote it: incomplete.
@@ -39,7 +39,7 @@ class Watcher:
     def __init__(self, results: Path, junit: Path, *, grace: float = 10.0) -> None:
         """Start the watcher; OSError: it can't be. It writes the files and the page, and prints on the stderr of now.
 
-        `grace` is how long, in seconds, a process may live on after SIGTERM or SIGHUP without saying anything.
+        `grace` is how long, in seconds, a process may live on after a signal such as SIGTERM without saying anything.
         """
         self._pid, self._marked, self._faults = os.getpid(), os.environ.get(MARK), faulthandler.is_enabled()
         with contextlib.ExitStack() as opened:
