@@ -60,8 +60,8 @@ def answers(
     them, each answer with the end of the child's stdout and stderr so far as `log`.
 
     Raises:
-        NoAnswerError: no answer within `deadline` seconds, it can't be read, the child's exit status is not 0, or
-            another thread has set `stop`; then the child is ended.
+        NoAnswerError: no answer within `deadline` seconds, it can't be read, the child's exit status is not 0, it ended
+            before `main` did, or another thread has set `stop`; then the child is ended.
     """
     sender = secrets.token_hex(8)
     channel, childs_end = Pipe(duplex=False)
@@ -78,8 +78,11 @@ def answers(
                 start_new_session=True,
             )
         try:
+            ended = False
             for line in _lines(channel, process, deadline, stop):
-                name, answer = _read(line, sender)
+                if ended := (found := _read(line, sender)) is None:
+                    continue
+                name, answer = found
                 yield name, {**answer, "log": _tail(log)}
             status = process.wait(deadline)
         except subprocess.TimeoutExpired:
@@ -89,8 +92,10 @@ def answers(
         finally:
             _end(process)
         if status:
-            how = f"ended by {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
+            how = f"ended by {_signal_name(-status)}" if status < 0 else f"exit status {status}"
             raise NoAnswerError(how, _tail(log))
+        if not ended:  # whatever left, be it a library's exit(0), it wasn't `main`
+            raise NoAnswerError("it ended without an answer", _tail(log))
 
 
 def answer_each(
@@ -130,6 +135,7 @@ def give_answers(channel: int, sender: str, module: str, *arguments: str) -> Non
     with open(channel, "w", encoding="utf-8") as stream:
         for name, answer in importlib.import_module(module).main(*arguments):
             print(json.dumps({"sender": sender, "answers": name, "answer": answer}), file=stream, flush=True)
+        print(json.dumps({"sender": sender, "ended": True}), file=stream)
 
 
 def _python() -> list[str]:
@@ -179,18 +185,27 @@ def _lines(
             break
         if stop and stop.is_set():
             raise ValueError("it was stopped")
-        if not ended and time.monotonic() >= end:
+        if time.monotonic() >= end:  # also where a grandchild goes on writing
             raise subprocess.TimeoutExpired(process.args, deadline)
     if rest and process.wait(deadline) == 0:  # or how it died says more
         yield rest
 
 
-def _read(line: bytes, sender: str) -> tuple[str, dict[str, Any]]:
+def _read(line: bytes, sender: str) -> tuple[str, dict[str, Any]] | None:
+    """Return an answer with its name; None: it was the last one."""
     with contextlib.suppress(ValueError):
-        match json.loads(line):
-            case {"sender": str(whose), "answers": str(name), "answer": dict(answer)} if whose == sender:
-                return name, answer
+        message = json.loads(line)
+        if isinstance(message, dict) and message.get("sender") == sender:
+            match message:
+                case {"answers": str(name), "answer": dict(answer)}:
+                    return name, answer
+                case {"ended": True}:
+                    return None
     raise ValueError(f"its answer can't be read: {line[:200].decode(errors='replace')}")
+
+
+def _signal_name(number: int) -> str:
+    return next((each.name for each in signal.Signals if each == number), f"signal {number}")  # real-time ones
 
 
 def _tail(log: IO[bytes]) -> str:

@@ -23,6 +23,8 @@ def main(*names):
     for name in names:
         if name == "crash":
             os.kill(os.getpid(), signal.SIGSEGV)
+        if name == "real-time":
+            os.kill(os.getpid(), 40)
         if name == "hang":
             time.sleep(600)
         if name == "hang-midway":
@@ -35,6 +37,8 @@ def main(*names):
             sys.exit("I give up")
         if name == "leave":
             sys.exit()
+        if name == "leave-at-once":
+            os._exit(0)
         print(f"said {name}", file=sys.stderr)
         yield name, {"name": name}
 """
@@ -101,13 +105,16 @@ def brief(found):
 def test_child_that_dies_is_an_answer(child):
     """Every name is answered in order: what kills the child is that name's error, and the rest are still answered."""
     child(SCRIPT)
-    found = list(answer_each("child_for_test", [], ["a", "crash", "b", "leave", "exit", "c"], 60))
+    names = ["a", "crash", "b", "leave", "exit", "leave-at-once", "real-time", "c"]
+    found = list(answer_each("child_for_test", [], names, 60))
     assert brief(found) == [
         ("a", "a"),
         ("crash", "ended by SIGSEGV"),
         ("b", "b"),
         ("leave", "it ended without an answer"),
         ("exit", "exit status 1"),
+        ("leave-at-once", "it ended without an answer"),
+        ("real-time", "ended by signal 40"),
         ("c", "c"),
     ]
     assert [answer["log"].split() for name, answer in found if name in "abc"] == [
@@ -116,6 +123,28 @@ def test_child_that_dies_is_an_answer(child):
         ["said", "c"],
     ]
     assert "I give up" in found[4][1]["log"]
+
+
+@pytest.mark.parametrize("name", ["leave", "leave-at-once"])
+def test_child_that_leaves_early_is_an_error(child, name):
+    """Who takes answers as they come learns that there should have been more, however well the child seems to end."""
+    child(SCRIPT)
+    found = []
+    with pytest.raises(NoAnswerError, match="it ended without an answer"):
+        found.extend(answer["name"] for _, answer in answers("child_for_test", ["a", name, "b"], 60))
+    assert found == ["a"]
+
+
+@pytest.mark.slow
+def test_grandchild_that_writes_on_ends_too(child):
+    """What a fork of a child writes to its channel keeps nobody beyond the deadline."""
+    child("import os, sys\ndef main():\n    channel = sys._getframe(1).f_locals['channel']\n"
+          "    while not os.fork():\n        while True:\n            os.write(channel, b'x' * 4096)\n"
+          "    yield 'a', {}\n")  # fmt: skip
+    start = time.monotonic()
+    with pytest.raises(NoAnswerError):
+        list(answers("child_for_test", [], 5))
+    assert time.monotonic() - start < 20
 
 
 @pytest.mark.slow
