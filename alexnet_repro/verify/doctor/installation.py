@@ -10,6 +10,7 @@ import os
 import runpy
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import Distribution, PackageNotFoundError, distributions, version
@@ -97,7 +98,11 @@ def revision(root: Path) -> str:
     try:
         for command in (ours, ["describe", "--always", "--dirty", "--abbrev=12"]):
             git = ["git", "-C", str(root), *command]
-            found = subprocess.run(git, capture_output=True, text=True, check=True, timeout=20).stdout.strip()  # noqa: S603
+            with tempfile.TemporaryFile() as output:  # not a pipe, which what git starts may keep open
+                none = subprocess.DEVNULL
+                subprocess.run(git, stdin=none, stdout=output, stderr=none, check=True, timeout=20)  # noqa: S603
+                output.seek(0)
+                found = output.read().decode(errors="replace").strip()
     except (OSError, subprocess.SubprocessError):
         return ""
     return found

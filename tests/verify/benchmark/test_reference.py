@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import re
 import signal
 import subprocess
@@ -151,6 +152,16 @@ def test_differences_of_environments():
 def test_no_revision_without_git(tmp_path):
     """Outside a checkout there is none, and that is no error."""
     assert module.revision(tmp_path / "nowhere") == ""
+
+
+def test_revision_waits_for_git_alone(tmp_path, monkeypatch):
+    """What git starts, as a monitor of its files, may live on, with its streams, and say what it wants."""
+    (tmp_path / "git").write_text("#!/bin/sh\nsleep 30 &\necho 0123456789ab\necho slow >&2\n")
+    (tmp_path / "git").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    start = time.monotonic()
+    assert module.revision(tmp_path) == "0123456789ab"
+    assert time.monotonic() - start < 20
 
 
 def test_no_revision_of_something_else(tmp_path):
