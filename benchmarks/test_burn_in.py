@@ -37,6 +37,8 @@ def burning_in(verification: VerificationSession, runner: CheckRunner) -> Iterat
             stop.set()
 
 
-def test_burn_in(device: str, burning_in: dict[str, Future[Finding]], verification: VerificationSession) -> None:
+def test_burn_in(
+    device: str, runner: CheckRunner, burning_in: dict[str, Future[Finding]], verification: VerificationSession
+) -> None:
     """Memory keeps its patterns, copies are exact, and replays are the same, bit for bit."""
-    verification.report_findings("repeatable", burning_in[device].result())
+    verification.report_findings("repeatable", runner.beside_settings(burning_in[device].result()))

@@ -37,7 +37,8 @@ def test_processes(
 ) -> None:
     """So they do in another process."""
     first, again = runner.result(device, CheckId("replay", precision)), once_more[device][precision]
-    verification.report_findings("repeatable", agreement("processes", first, again, "another process"))
+    found = agreement("processes", first, again, "another process")
+    verification.report_findings("repeatable", runner.beside_settings(found))
 
 
 def test_busy(
@@ -45,7 +46,8 @@ def test_busy(
 ) -> None:
     """So they do with all GPUs busy."""
     first, again = runner.result(device, CheckId("replay", precision)), all_at_once[device][precision]
-    verification.report_findings("repeatable", agreement("busy", first, again, "the run with all GPUs busy"))
+    found = agreement("busy", first, again, "the run with all GPUs busy")
+    verification.report_findings("repeatable", runner.beside_settings(found))
 
 
 def test_gpu_bitwise_parity(
@@ -55,4 +57,5 @@ def test_gpu_bitwise_parity(
     reference = reference_gpu(device, verification.devices, gpu_models())
     first = runner.result(reference, CheckId("replay", precision))
     name, again = f"{device}, beside {reference},", once_more[device][precision]
-    verification.report_findings("repeatable", agreement("gpu_bitwise_parity", first, again, name))
+    found = agreement("gpu_bitwise_parity", first, again, name)
+    verification.report_findings("repeatable", runner.beside_settings(found))

@@ -7,6 +7,7 @@ import keras
 
 from alexnet_repro.backend.devices import usable_devices
 from alexnet_repro.backend.memory import enable_memory_growth
+from alexnet_repro.backend.variables import with_xla_flag
 
 
 def enable_determinism() -> None:
@@ -27,8 +28,7 @@ def enable_determinism() -> None:
 def determinism_variables(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
     """Return the environment variables that a process needs beside `enable_determinism`."""
     if keras.backend.backend() == "jax":
-        flags = environ.get("XLA_FLAGS", "").split()
-        return {"XLA_FLAGS": " ".join(dict.fromkeys((*flags, "--xla_gpu_deterministic_ops=true")))}
+        return {"XLA_FLAGS": with_xla_flag(environ.get("XLA_FLAGS", ""), "--xla_gpu_deterministic_ops=true")}
     return {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"} if keras.backend.backend() == "torch" else {}
 
 

@@ -7,6 +7,8 @@ from typing import Any, cast
 
 import keras
 
+from alexnet_repro.backend.variables import read_int32
+
 
 def usable_devices() -> tuple[str, ...]:
     """Return the devices that the active Keras backend can use, by the names `on_device` takes."""
@@ -69,8 +71,7 @@ def thread_counts() -> dict[str, int]:
 
 
 def _number(variable: str) -> int:
-    text = os.environ.get(variable, "").strip()
-    return int(text) if text.isascii() and text.isdecimal() else 0
+    return read_int32(os.environ.get(variable, "")) or 0
 
 
 def split_cpu(parts: int) -> None:

@@ -1,5 +1,7 @@
 """Determinism is enabled where there is a GPU, and only there."""
 
+from pathlib import Path
+
 import pytest
 
 from alexnet_repro.backend import determinism
@@ -19,3 +21,12 @@ def test_determinism_is_for_gpus(monkeypatch: pytest.MonkeyPatch, found: tuple[s
     determinism.make_gpus_deterministic()
     assert called == ["growth", "devices", *["determinism"] * times]
     assert determinism.os.environ["ALEXNET_REPRO_TEST"] == "1"
+
+
+def test_flag_of_determinism_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """On JAX the flag is beside the user's, whether they are words or in a file, and counts over them."""
+    (tmp_path / "flags").write_text("--xla_gpu_ftz=true\n--xla_gpu_deterministic_ops=false\n")
+    monkeypatch.setattr(determinism.keras.backend, "backend", lambda: "jax")
+    assert determinism.determinism_variables({"XLA_FLAGS": str(tmp_path / "flags")}) == {
+        "XLA_FLAGS": "--xla_gpu_ftz=true --xla_gpu_deterministic_ops=false --xla_gpu_deterministic_ops=true"
+    }

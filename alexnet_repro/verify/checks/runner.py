@@ -14,6 +14,7 @@ import keras
 
 from alexnet_repro.backend.determinism import determinism_variables, enable_determinism
 from alexnet_repro.backend.memory import enable_memory_growth
+from alexnet_repro.backend.variables import with_xla_flag
 from alexnet_repro.verify.checks.config import CheckConfig
 from alexnet_repro.verify.checks.registry import CheckId, attributed, crashed, expand, run_check
 from alexnet_repro.verify.doctor.environment import Environment
@@ -51,11 +52,11 @@ class CheckRunner:
             if finding is None:  # it wasn't planned, or is by now another child's
                 del self._children[key]
             else:
-                finding = self._beside_settings(attributed(finding, self.results))
+                finding = self.beside_settings(attributed(finding, self.results))
                 self._results[device, CheckId(finding.check, finding.precision)] = finding
         return self._results[device, check]
 
-    def _beside_settings(self, finding: Finding) -> Finding:
+    def beside_settings(self, finding: Finding) -> Finding:
         """Return a failure with the settings beside it that change numbers: they come before the hardware."""
         names = [each.name for each in doubts(self.here.settings, self.here.backend, self.here.defaults)]
         if finding.status != "FAIL" or not names:
@@ -111,8 +112,7 @@ class CheckRunner:
             # set, with an error like the one that had failed `layers` there. Not chosen by timing it was a direct sum,
             # whose zeros are exact.
             if self._child_key(device, checks[0])[2]:
-                flags = os.environ.get("XLA_FLAGS", "")
-                environ["XLA_FLAGS"] = f"{flags} --xla_gpu_autotune_level=0".strip()
+                environ["XLA_FLAGS"] = with_xla_flag(os.environ.get("XLA_FLAGS", ""), "--xla_gpu_autotune_level=0")
         config = replace(self.config, device=device)
         return run_in_child(config, checks, deterministic=deterministic, deadline=self.deadline, environ=environ)
 
