@@ -72,3 +72,10 @@ def keras_home(environ: Mapping[str, str] = os.environ) -> Path:
     """Return KERAS_HOME, or else `.keras` in the home folder; where there is none, a path that doesn't exist."""
     # Not Path.home, which raises where there is no home.
     return Path(environ.get("KERAS_HOME") or os.path.expanduser(os.path.join("~", ".keras")))  # noqa: PTH111, PTH118
+
+
+def keras_json(environ: Mapping[str, str] = os.environ) -> Path:
+    """Return the path of Keras's configuration, as Keras has it: it reads none in a home that can't be written to."""
+    home = os.path.expanduser("~")  # noqa: PTH111 - as above
+    own = os.path.join(home if os.access(home, os.W_OK) else "/tmp", ".keras")  # noqa: PTH118, S108
+    return Path(os.path.expanduser(os.path.join(environ.get("KERAS_HOME", own), "keras.json")))  # noqa: PTH111, PTH118

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from alexnet_repro.files import atomic_path, atomic_write, nested_differences
+from alexnet_repro.files import atomic_path, atomic_write, keras_json, nested_differences
 
 
 def half_written(path, text, **_):
@@ -93,3 +93,20 @@ def test_pipe_stays_a_pipe(tmp_path):
         atomic_write(tmp_path / "pipe", "text", "name another")
     assert (tmp_path / "pipe").is_fifo()
     assert [path.name for path in tmp_path.iterdir()] == ["pipe"]
+
+
+@pytest.mark.parametrize(
+    ("environ", "writable", "expected"),
+    [
+        pytest.param({"KERAS_HOME": "/data/keras"}, True, "/data/keras/keras.json", id="folder=named"),
+        pytest.param({"KERAS_HOME": "~/keras"}, True, "/home/me/keras/keras.json", id="folder=in home"),
+        pytest.param({"KERAS_HOME": ""}, True, "keras.json", id="folder=empty"),  # the working folder's
+        pytest.param({}, True, "/home/me/.keras/keras.json", id="folder=default"),
+        pytest.param({}, False, "/tmp/.keras/keras.json", id="folder=default-home=read-only"),
+    ],
+)
+def test_file_of_keras(monkeypatch, environ, writable, expected):
+    """Of Keras's configuration files it is the one that Keras's `config.py` reads."""
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setattr("os.access", lambda *_: writable)
+    assert str(keras_json(environ)) == expected

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from alexnet_repro.cli.commands import run_doctor, run_evaluate, run_report, run_shapes, run_train
-from alexnet_repro.files import keras_home
+from alexnet_repro.files import keras_json
 from alexnet_repro.training.distributed.cluster import launch_help
 
 # The package's own, literal so that --help and wrong arguments answer without importing Keras.
@@ -56,8 +56,8 @@ whether machines do takes several runs of each. No GPU, TensorFlow or network is
 def configured_backend() -> str:
     """Return the backend that Keras will use: KERAS_BACKEND's, or else its configuration file's."""
     try:
-        configured = json.loads((keras_home() / "keras.json").read_text(encoding="utf-8"))["backend"]
-    except (OSError, ValueError, KeyError, TypeError):
+        configured = json.loads(keras_json().read_text(encoding="utf-8"))["backend"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         configured = "tensorflow"
     return os.environ.get("KERAS_BACKEND") or str(configured)
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path
 
-from alexnet_repro.files import keras_home
+from alexnet_repro.files import keras_home, keras_json
 from alexnet_repro.verify.doctor.device_probe import ProbeResult
 from alexnet_repro.verify.doctor.installation import Library, TensorFlow
 from alexnet_repro.verify.doctor.nvidia import Gpu, Nvidia
@@ -155,8 +155,8 @@ def read_machine(root: Path = Path("/"), environ: Mapping[str, str] = os.environ
 
 def _keras_json(environ: Mapping[str, str]) -> dict[str, str]:
     """Return the numeric values of Keras's file; none where it can't be read: importing Keras says so."""
-    with contextlib.suppress(OSError, ValueError):
-        found = json.loads((keras_home(environ) / "keras.json").read_bytes())
+    with contextlib.suppress(OSError, ValueError, RecursionError):
+        found = json.loads(keras_json(environ).read_text(encoding="utf-8"))
         if isinstance(found, dict):
             return {
                 name: str(found[own]) for name in SETTINGS if (own := name.removeprefix(KERAS)) != name and own in found

@@ -107,6 +107,7 @@ def test_settings_hold_no_secrets(tmp_path):
         pytest.param('{"floatx": "flo', {}, id="file=truncated"),
         pytest.param("[]", {}, id="file=list"),
         pytest.param("null", {}, id="file=null"),
+        pytest.param("[" * 100_000, {}, id="file=too deep"),
     ],
 )
 def test_keras_json_is_read(tmp_path, text, found):
