@@ -18,7 +18,7 @@ from packaging.utils import canonicalize_name
 from alexnet_repro.backend.devices import gpu_names, thread_counts
 from alexnet_repro.verify.doctor.environment import Environment
 from alexnet_repro.verify.doctor.installation import package_version
-from alexnet_repro.verify.doctor.settings import KERAS, recorded_settings
+from alexnet_repro.verify.doctor.settings import KERAS, SETTINGS, recorded_settings
 
 # Packages whose kernels, random numbers or choices decide bits; on a GPU, those of CUDA and of its compilers as well.
 NUMERIC_PACKAGES = (
@@ -106,7 +106,8 @@ def environment_of(device: str, here: Environment) -> dict[str, Any]:
 
 def speed_environment(device: str, here: Environment) -> dict[str, Any]:
     """Return all that is known to decide speed on a device; for a GPU, the CPU that launches its work as well."""
-    settings = {name: os.environ[name] for name in SPEED_SETTINGS if name in os.environ}
+    settings = {name: SETTINGS[name].parse(os.environ.get(name, "")) for name in SPEED_SETTINGS}
+    settings = {name: count for name, count in settings.items() if count not in (None, here.defaults.get(name))}
     if keras.backend.backend() != "tensorflow":
         settings["KERAS_BACKEND"] = keras.backend.backend()
     found = {**environment_of("cpu:0", here), **environment_of(device, here), "threads": thread_counts()}

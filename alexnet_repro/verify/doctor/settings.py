@@ -4,11 +4,12 @@ Found in the sources and by recording what the libraries ask for: `docs/method/s
 backend.
 """
 
-import shlex
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import takewhile
-from pathlib import Path
+from itertools import groupby
+
+from alexnet_repro.backend.variables import read_int32, xla_flags
 
 Meaning = Callable[[str], str | None]  # from the text to its meaning, as recorded; None: not understood
 
@@ -26,7 +27,7 @@ class Setting:
     default: str = ""  # the meaning where it isn't set; what depends on the machine is in `Environment.defaults`
     readers: tuple[str, ...] = ("tensorflow",)  # backends of Keras
     records: str = "settings"  # where environments have it: "settings", "threads", or "speed" where bits don't change
-    instead_of: str = ""  # the variable that counts where both are set, by whose name this one is recorded
+    instead_of: str = ""  # the variable that comes before this one, by whose name this one is recorded
     fatal: bool = False  # whether the backend ends the process where it doesn't understand the text
     gpu: bool = False  # whether only a GPU's numbers change
 
@@ -50,9 +51,31 @@ def _one_of(*choices: str, aliases: Mapping[str, str] | None = None) -> Meaning:
     return lambda text: (aliases or {}).get(text.lower(), text.lower() if text.lower() in choices else None)
 
 
+def _exactly(*choices: str) -> Meaning:
+    return lambda text: text if text in choices else None
+
+
 def _whole(text: str) -> str | None:
-    digits = text.strip().removeprefix("-")
-    return str(int(text)) if digits.isascii() and digits.isdecimal() else None
+    return None if (number := read_int32(text)) is None else str(number)
+
+
+def _openmp(text: str) -> str | None:
+    """Return the threads of the outermost level, of a number above 0 for each."""
+    found = re.fullmatch(r"\s*0*([1-9]\d*)\s*(,\s*\d+\s*)*", text, re.ASCII)
+    return found[1] if found else None
+
+
+def _leading(text: str) -> str | None:
+    """Return the number above 0 that the text begins with, as MKL does."""
+    found = re.match(r"\s*\+?0*([1-9]\d*)", text, re.ASCII)
+    return found[1] if found else None
+
+
+def _real(text: str) -> str | None:
+    try:
+        return str(float(text))
+    except ValueError:
+        return None
 
 
 def _any(text: str) -> str | None:
@@ -60,30 +83,31 @@ def _any(text: str) -> str | None:
 
 
 def _flags(harmless: tuple[str, ...], defaults: str) -> Meaning:
-    """Return a parser of XLA's flags; where the text names a file, its flags are meant.
+    """Return a parser of XLA's flags.
 
-    XLA reads up to the first word that is no flag; of a flag given twice the last counts. `defaults` are those that are
-    the same in TensorFlow 2.21 and JAX 0.10, as `XLA_FLAGS=--help` and the source have them.
+    Of a flag given twice the last counts; of lists, whose default is none, and of flags that aren't known, all do.
+    `defaults` are those that are the same in TensorFlow 2.21 and JAX 0.10, as `XLA_FLAGS=--help` and the source have
+    them.
     """
     own = dict(flag.split("=", 1) for flag in defaults.split())
 
     def parse(text: str) -> str | None:
-        try:
-            words = shlex.split(text if text.lstrip().startswith("-") else Path(text).read_text())
-        except (OSError, ValueError):
-            return text
+        if (flags := xla_flags(text)) is None:
+            return None
         found: dict[str, list[str]] = {}
-        for word in takewhile(lambda word: word.startswith("-"), words):
-            name, valued, value = word.lstrip("-").partition("=")
+        for flag in flags:
+            name, valued, value = flag.lstrip("-").partition("=")
             default = own.get(name, "")
             value = value if valued else "true"
             if default in ("true", "false"):
                 value = {"1": "true", "0": "false"}.get(value, value.lower())
-            found[name] = [value] if name in own else [*found.get(name, []), value]
+            elif default:
+                value = _whole(value) or value
+            found[name] = [value] if default else [*found.get(name, []), value]
         return " ".join(
             f"--{name}={value}"
             for name, values in sorted(found.items())
-            for value in values
+            for value, _ in groupby(values)
             if not name.startswith(harmless) and not (name in own and value in own[name].split("|"))
         )
 
@@ -112,14 +136,15 @@ ISA = _one_of(
 MATH_MODE = _one_of("strict", "bf16", "f16", "tf32", "any")
 
 XLA = _flags(
-    ("xla_dump", "xla_gpu_dump", "xla_gpu_cuda_data_dir", "xla_force_host_platform_device_count", "xla_hlo_profile"),
+    ("xla_dump", "xla_gpu_dump", "xla_gpu_cuda_data_dir", "xla_hlo_profile"),
     """
     xla_allow_excess_precision=true xla_backend_extra_options= xla_backend_optimization_level=3
     xla_cpu_enable_fast_math=false xla_cpu_enable_fast_min_max=true xla_cpu_enable_platform_dependent_math=true
     xla_cpu_fast_math_honor_division=true xla_cpu_fast_math_honor_functions=true xla_cpu_fast_math_honor_infs=true
     xla_cpu_fast_math_honor_nans=true xla_cpu_multi_thread_eigen=true xla_cpu_prefer_vector_width=256
     xla_cpu_use_onednn=false xla_cpu_use_xnnpack=true xla_disable_all_hlo_passes=false xla_disable_hlo_passes=
-    xla_enable_fast_math=false xla_gpu_autotune_level=4 xla_gpu_autotune_max_solutions=0
+    xla_enable_fast_math=false xla_force_host_platform_device_count=1 xla_gpu_autotune_level=4
+    xla_gpu_autotune_max_solutions=0
     xla_gpu_deterministic_ops=false xla_gpu_enable_cublaslt=false xla_gpu_enable_fast_min_max=false
     xla_gpu_enable_latency_hiding_scheduler=false xla_gpu_enable_triton_gemm=true
     xla_gpu_exclude_nondeterministic_ops=false xla_gpu_ftz=false xla_llvm_disable_expensive_passes=false
@@ -141,6 +166,13 @@ OTHER_PRODUCTS = "changes which matrix product kernels are chosen"
 DETERMINISM = "turns deterministic kernels on or off, whatever is requested"
 RANDOM = "draws other random numbers"
 XLA_READERS = ("tensorflow", "jax")
+DEVICES = "--xla_force_host_platform_device_count"
+# Numbers that may change the number of threads: the variables that set it, the first by its name in the defaults.
+COUNTED_AGAINST = {
+    "JAX_NUM_CPU_DEVICES": ("PJRT_NPROC", "NPROC"),
+    "XLA_FLAGS": ("PJRT_NPROC", "NPROC"),
+    "OMP_THREAD_LIMIT": ("OMP_NUM_THREADS",),
+}
 THREADS = f"sets the number of threads that a sum is shared among: {LAST_BITS}"
 
 # oneDNN's own: name, effect, parser, default, readers.
@@ -161,8 +193,22 @@ SETTINGS = {
     "TF_NUM_INTRAOP_THREADS": Setting(THREADS, _whole, "0", records="threads"),
     "PJRT_NPROC": Setting(THREADS, _whole, readers=("jax",)),
     "NPROC": Setting(THREADS, _whole, readers=("jax",), instead_of="PJRT_NPROC"),
-    "OMP_NUM_THREADS": Setting(THREADS, _whole, readers=("torch",), records="threads"),
-    "MKL_NUM_THREADS": Setting(THREADS, _whole, readers=("torch",), records="threads"),
+    "JAX_NUM_CPU_DEVICES": Setting(THREADS, _whole, readers=("jax",)),
+    "OMP_NUM_THREADS": Setting(THREADS, _openmp, readers=("torch",), records="threads"),
+    "OMP_THREAD_LIMIT": Setting(THREADS, _openmp, readers=("torch",)),
+    "OMP_DYNAMIC": Setting(
+        f"lets the number of threads depend on the machine's load: {LAST_BITS} from run to run",
+        *(_words("true", "false"), "0", ("torch",)),
+    ),
+    "OMP_MAX_ACTIVE_LEVELS": Setting(
+        *(f"may leave one thread to compute: {LAST_BITS}", lambda text: {"0": "0", None: None}.get(_whole(text), "")),
+        readers=("torch",),
+    ),
+    **dict.fromkeys(
+        ("GOMP_CPU_AFFINITY", "OMP_PLACES"), Setting("binds threads to processors: fewer may run", _any, "", ("torch",))
+    ),
+    "OMP_PROC_BIND": Setting("binds threads to processors: fewer may run", str.lower, "false", ("torch",)),
+    "MKL_NUM_THREADS": Setting(THREADS, _leading, readers=("torch",), records="threads"),
     "MKL_DOMAIN_NUM_THREADS": Setting(THREADS, _any, readers=("torch",)),
     # oneDNN
     "TF_ENABLE_ONEDNN_OPTS": Setting(f"turns oneDNN's kernels on or off: {LAST_BITS}", TF_BOOL, "1"),
@@ -186,8 +232,12 @@ SETTINGS = {
         _words("1 true", "0 false", fold=False),
         *("1", XLA_READERS),
     ),
-    "TF_XLA_FLAGS": Setting("may compile with XLA what isn't meant to be: results differ in the last bits", TF_XLA),
-    "XLA_FLAGS": Setting("changes what XLA compiles: results may differ in the last bits", XLA, readers=XLA_READERS),
+    "TF_XLA_FLAGS": Setting(
+        "may compile with XLA what isn't meant to be: results differ in the last bits", TF_XLA, fatal=True
+    ),
+    "XLA_FLAGS": Setting(
+        "changes what XLA compiles: results may differ in the last bits", XLA, readers=XLA_READERS, fatal=True
+    ),
     "TF_FUNCTION_JIT_COMPILE_DEFAULT": Setting(
         "compiles every tf.function with XLA: results differ in the last bits", KERAS_BOOL, "0"
     ),
@@ -216,17 +266,17 @@ SETTINGS = {
     "JAX_THREEFRY_PARTITIONABLE": Setting(RANDOM, JAX_BOOL, "1", ("jax",), fatal=True),
     "JAX_RANDOM_SEED_OFFSET": Setting(RANDOM, _whole, "0", ("jax",)),
     "JAX_NUMPY_DTYPE_PROMOTION": Setting(
-        "changes the precision of mixed operations", _one_of("standard", "strict"), "standard", ("jax",)
+        "changes the precision of mixed operations", _exactly("standard", "strict"), "standard", ("jax",)
     ),
     "JAX_DISABLE_JIT": Setting(f"compiles nothing: {LAST_BITS}", JAX_BOOL, "0", ("jax",), fatal=True),
     "JAX_DISABLE_MOST_OPTIMIZATIONS": Setting(
         f"turns most of XLA's optimizations off: {LAST_BITS}", JAX_BOOL, "0", ("jax",), fatal=True
     ),
     "JAX_OPTIMIZATION_LEVEL": Setting(f"changes XLA's optimizations: {LAST_BITS}", _any, "UNKNOWN", ("jax",)),
-    "JAX_EXEC_TIME_OPTIMIZATION_EFFORT": Setting(f"changes XLA's optimizations: {LAST_BITS}", _any, "0.0", ("jax",)),
+    "JAX_EXEC_TIME_OPTIMIZATION_EFFORT": Setting(f"changes XLA's optimizations: {LAST_BITS}", _real, "0.0", ("jax",)),
     # PyTorch
     "ATEN_CPU_CAPABILITY": Setting(
-        *(f"limits the instructions of PyTorch's kernels: {LAST_BITS}", _one_of("default", "avx2", "avx512")),
+        *(f"limits the instructions of PyTorch's kernels: {LAST_BITS}", _exactly("default", "avx2", "avx512")),
         readers=("torch",),
     ),
     "MKL_CBWR": Setting(f"changes which of MKL's kernels are chosen: {LAST_BITS}", _any, readers=("torch",)),
@@ -252,15 +302,45 @@ SETTINGS = {
 def doubts(settings: Mapping[str, str], backend: str, defaults: Mapping[str, str] | None = None) -> Iterator[Doubt]:
     """Yield what is set for a backend of Keras's, not to its default: what changes numbers, and what isn't understood.
 
-    `defaults`: those that depend on the machine, by name.
+    `defaults`: those that depend on the machine, by name. What is empty counts as not set, but where it is fatal.
     """
+    machine = defaults or {}
     for name, setting in SETTINGS.items():
-        text = settings.get(name, "")
-        if not text or backend not in setting.readers or settings.get(setting.instead_of):
+        text = settings.get(name)
+        if text is None or not (text or setting.fatal) or backend not in setting.readers:
+            continue
+        if _overruled(setting, settings):
             continue
         meaning = setting.parse(text)
-        if meaning not in (setting.default, (defaults or {}).get(name, setting.default)):
+        if meaning and name in COUNTED_AGAINST:
+            meaning = _in_effect(name, meaning, settings, backend, machine)
+        if meaning not in (setting.default, machine.get(name, setting.default)):
             yield Doubt(name, text, meaning, setting)
+
+
+def _overruled(setting: Setting, settings: Mapping[str, str]) -> bool:
+    """Return whether another variable counts: oneDNN's first that says anything, XLA's first that is a number."""
+    other = settings.get(setting.instead_of, "")
+    return bool(other) and (setting.parse is not _whole or _whole(other) is not None)
+
+
+def _in_effect(name: str, meaning: str, settings: Mapping[str, str], backend: str, machine: Mapping[str, str]) -> str:
+    """Return the meaning without a number that changes no number of threads.
+
+    XLA takes as many threads as devices, if that is more; a limit of OpenMP's counts where it is less.
+    """
+    first, *others = COUNTED_AGAINST[name]
+    counts = (SETTINGS[each].parse(settings.get(each, "")) for each in (first, *others))
+    threads = int(next(filter(None, counts), machine.get(first, "1")))
+
+    def counts_here(word: str) -> bool:
+        flag, _, text = word.rpartition("=")
+        if flag not in ("", DEVICES):
+            return True
+        count = int(text) if backend in ("jax", "torch") and text.isdecimal() else threads
+        return count < threads if backend == "torch" else count > threads
+
+    return " ".join(filter(counts_here, meaning.split(" ")))
 
 
 def recorded_settings(

@@ -50,6 +50,25 @@ def test_keras_counts_as_it_ended_up(monkeypatch, name, value):
     assert fingerprint.environment_of("cpu:0", CPU)["settings"] == {f"keras.{name}": str(value)}
 
 
+@pytest.mark.parametrize(
+    ("text", "recorded"),
+    [
+        pytest.param("1", {"OMP_NUM_THREADS": "1"}, id="threads=1"),
+        pytest.param("1,2", {"OMP_NUM_THREADS": "1"}, id="threads=list"),
+        pytest.param(" 01 ", {"OMP_NUM_THREADS": "1"}, id="threads=spaces"),
+        pytest.param("6", {}, id="threads=default"),
+        pytest.param("", {}, id="threads=empty"),
+        pytest.param("0x1", {}, id="threads=not a number"),
+    ],
+)
+def test_speed_by_meaning(monkeypatch, text, recorded):
+    """References know numbers of threads, not spellings; a thread for each of six processors is the default."""
+    monkeypatch.setenv("OMP_NUM_THREADS", text)
+    monkeypatch.setattr(keras.backend, "backend", lambda: "tensorflow")
+    here = replace(CPU, defaults={"OMP_NUM_THREADS": "6"})
+    assert fingerprint.speed_environment("cpu:0", here)["settings"] == recorded
+
+
 INSTALLED = {
     "nvidia-ml-py": "13.0",
     "numpy": "2.4.6",

@@ -10,7 +10,10 @@ import pytest
 from alexnet_repro.verify.doctor.settings import SETTINGS, doubts, recorded_settings
 
 # As TensorFlow, XLA and oneDNN have it on a machine with two processors, of which oneDNN is on by default.
-DEFAULTS = {"TF_ENABLE_ONEDNN_OPTS": "1", "TF_NUM_INTRAOP_THREADS": "2", "PJRT_NPROC": "2", "NPROC": "2"}
+DEFAULTS = {
+    "TF_ENABLE_ONEDNN_OPTS": "1",
+    **dict.fromkeys(("TF_NUM_INTRAOP_THREADS", "PJRT_NPROC", "NPROC", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "2"),
+}
 
 
 @pytest.mark.parametrize(
@@ -29,6 +32,7 @@ DEFAULTS = {"TF_ENABLE_ONEDNN_OPTS": "1", "TF_NUM_INTRAOP_THREADS": "2", "PJRT_N
         ("TF_XLA_FLAGS=--tf_xla_auto_jit=2 --tf_xla_auto_jit=-1", "tensorflow"),
         ("TF_NUM_INTRAOP_THREADS=0", "tensorflow"),
         ("TF_NUM_INTRAOP_THREADS=2", "tensorflow"),
+        ("TF_NUM_INTRAOP_THREADS=+2", "tensorflow"),
         ("TF_NUM_INTEROP_THREADS=1", "tensorflow"),
         ("TF_FUNCTION_JIT_COMPILE_DEFAULT=false", "tensorflow"),
         ("ONEDNN_MAX_CPU_ISA=DEFAULT", "tensorflow"),
@@ -37,10 +41,24 @@ DEFAULTS = {"TF_ENABLE_ONEDNN_OPTS": "1", "TF_NUM_INTRAOP_THREADS": "2", "PJRT_N
         ("XLA_FLAGS=--xla_gpu_autotune_level=4", "tensorflow"),
         ("XLA_FLAGS=--xla_cpu_multi_thread_eigen", "jax"),
         ("XLA_FLAGS=--xla_cpu_enable_fast_math=0", "jax"),
+        ("XLA_FLAGS=--xla_gpu_autotune_level=04", "jax"),
         ("XLA_FLAGS=--xla_force_host_platform_device_count=2", "jax"),
+        ("XLA_FLAGS=--xla_force_host_platform_device_count=8", "tensorflow"),
+        ("XLA_FLAGS=", "jax"),
+        ("JAX_NUM_CPU_DEVICES=2", "jax"),
+        ("JAX_NUM_CPU_DEVICES=-1", "jax"),
+        ("JAX_EXEC_TIME_OPTIMIZATION_EFFORT=0", "jax"),
         ("NPROC=2", "jax"),
         ("JAX_ENABLE_X64=off", "jax"),
         ("TORCH_BLAS_PREFER_CUBLASLT=0", "torch"),
+        ("OMP_NUM_THREADS=2,1", "torch"),
+        ("MKL_NUM_THREADS=+2,1", "torch"),
+        ("OMP_THREAD_LIMIT=2", "torch"),
+        ("OMP_THREAD_LIMIT=64", "torch"),
+        ("OMP_THREAD_LIMIT=1", "tensorflow"),
+        ("OMP_MAX_ACTIVE_LEVELS=1", "torch"),
+        ("OMP_DYNAMIC=FALSE", "torch"),
+        ("OMP_PROC_BIND=False", "torch"),
         ("keras.floatx=float32", "tensorflow"),
         ("keras.epsilon=1e-07", "tensorflow"),
         # set, but read by another backend
@@ -73,6 +91,31 @@ def test_a_default_is_no_setting(setting, backend):
         ("TENSORFLOW_USE_CUSTOM_CONTRACTION_KERNEL=0", "jax", {"TENSORFLOW_USE_CUSTOM_CONTRACTION_KERNEL": "0"}),
         ("NPROC=1", "jax", {"PJRT_NPROC": "1"}),
         ("NPROC=1;PJRT_NPROC=4", "jax", {"PJRT_NPROC": "4"}),
+        ("NPROC=1;PJRT_NPROC=two", "jax", {"PJRT_NPROC": "1"}),
+        ("DNNL_MAX_CPU_ISA=SSE41;ONEDNN_MAX_CPU_ISA=SSE2", "tensorflow", {}),
+        # of devices and threads, XLA takes the larger number
+        ("JAX_NUM_CPU_DEVICES=3", "jax", {"JAX_NUM_CPU_DEVICES": "3"}),
+        ("JAX_NUM_CPU_DEVICES=2;PJRT_NPROC=1", "jax", {"JAX_NUM_CPU_DEVICES": "2", "PJRT_NPROC": "1"}),
+        (
+            *("XLA_FLAGS=--xla_force_host_platform_device_count=3", "jax"),
+            {"XLA_FLAGS": "--xla_force_host_platform_device_count=3"},
+        ),
+        ("XLA_FLAGS=--xla_force_host_platform_device_count=3;NPROC=4", "jax", {"PJRT_NPROC": "4"}),
+        # of threads and their limit, OpenMP the smaller one
+        ("OMP_THREAD_LIMIT=1", "torch", {"OMP_THREAD_LIMIT": "1"}),
+        ("OMP_THREAD_LIMIT=2;OMP_NUM_THREADS=4,1", "torch", {"OMP_THREAD_LIMIT": "2"}),
+        ("OMP_THREAD_LIMIT=4;OMP_NUM_THREADS=4,1", "torch", {}),
+        ("OMP_MAX_ACTIVE_LEVELS=0", "torch", {"OMP_MAX_ACTIVE_LEVELS": "0"}),
+        ("OMP_DYNAMIC=true", "torch", {"OMP_DYNAMIC": "1"}),
+        ("OMP_PROC_BIND=TRUE", "torch", {"OMP_PROC_BIND": "true"}),
+        ("GOMP_CPU_AFFINITY=0", "torch", {"GOMP_CPU_AFFINITY": "0"}),
+        # the last of a flag counts, all of a list
+        ("XLA_FLAGS=--xla_gpu_ftz=0 --xla_gpu_ftz=1", "jax", {"XLA_FLAGS": "--xla_gpu_ftz=true"}),
+        (
+            *("XLA_FLAGS=--xla_disable_hlo_passes=a --xla_disable_hlo_passes=", "jax"),
+            {"XLA_FLAGS": "--xla_disable_hlo_passes=a"},
+        ),
+        ("XLA_FLAGS=--xla_a=1 --xla_a=2 --xla_a=1", "jax", {"XLA_FLAGS": "--xla_a=1 --xla_a=2 --xla_a=1"}),
         ("XLA_FLAGS=--xla_b --xla_a=1 --xla_dump_to=/x", "tensorflow", {"XLA_FLAGS": "--xla_a=1 --xla_b=true"}),
         ("XLA_FLAGS=--xla_gpu_ftz=1 x --xla_b=1", "jax", {"XLA_FLAGS": "--xla_gpu_ftz=true"}),
         ("KERAS_USE_BACKEND_AGNOSTIC_OPS=1", "torch", {"KERAS_USE_BACKEND_AGNOSTIC_OPS": "1"}),
@@ -121,6 +164,14 @@ def test_what_concerns_a_device(settings, speed, gpu, recorded):
         ("TF_SET_ONEDNN_FPMATH_MODE=bf16", "tensorflow", False),
         ("ONEDNN_MAX_CPU_ISA=SSE2", "tensorflow", False),
         ("TORCH_BLAS_PREFER_CUBLASLT=true", "torch", False),
+        ("TF_NUM_INTRAOP_THREADS=0x1", "tensorflow", False),
+        ("TF_NUM_INTRAOP_THREADS=99999999999", "tensorflow", False),
+        ("OMP_NUM_THREADS=0", "torch", False),
+        ("MKL_NUM_THREADS=two", "torch", False),
+        ("ATEN_CPU_CAPABILITY=AVX2", "torch", False),
+        ("XLA_FLAGS=/nowhere/flags", "jax", True),
+        ("TF_XLA_FLAGS=tf_xla_auto_jit=2", "tensorflow", True),
+        ("TF_ONEDNN_ASSUME_FROZEN_WEIGHTS=", "tensorflow", True),
         ("TF_ONEDNN_ASSUME_FROZEN_WEIGHTS=off", "tensorflow", True),
         ("JAX_ENABLE_X64=2", "jax", True),
     ],
