@@ -10,6 +10,7 @@ import pytest
 from alexnet_repro.verify.checks.burn_in import burn_in
 from alexnet_repro.verify.checks.registry import DEVICE_PRECISIONS
 from alexnet_repro.verify.checks.runner import CheckRunner
+from alexnet_repro.verify.doctor.software import beside_settings
 from alexnet_repro.verify.finding import Finding
 from benchmarks.session import VerificationSession
 
@@ -41,4 +42,4 @@ def test_burn_in(
     device: str, runner: CheckRunner, burning_in: dict[str, Future[Finding]], verification: VerificationSession
 ) -> None:
     """Memory keeps its patterns, copies are exact, and replays are the same, bit for bit."""
-    verification.report_findings("repeatable", runner.beside_settings(burning_in[device].result()))
+    verification.report_findings("repeatable", beside_settings(burning_in[device].result(), runner.here))

@@ -6,6 +6,7 @@ from alexnet_repro.backend.devices import gpu_models
 from alexnet_repro.verify.checks.registry import REPEATABLE, CheckId
 from alexnet_repro.verify.checks.repeatability import agreement, reference_gpu
 from alexnet_repro.verify.checks.runner import CheckRunner
+from alexnet_repro.verify.doctor.software import beside_settings
 from alexnet_repro.verify.finding import Finding
 from benchmarks.session import VerificationSession
 
@@ -38,7 +39,7 @@ def test_processes(
     """So they do in another process."""
     first, again = runner.result(device, CheckId("replay", precision)), once_more[device][precision]
     found = agreement("processes", first, again, "another process")
-    verification.report_findings("repeatable", runner.beside_settings(found))
+    verification.report_findings("repeatable", beside_settings(found, runner.here))
 
 
 def test_busy(
@@ -47,7 +48,7 @@ def test_busy(
     """So they do with all GPUs busy."""
     first, again = runner.result(device, CheckId("replay", precision)), all_at_once[device][precision]
     found = agreement("busy", first, again, "the run with all GPUs busy")
-    verification.report_findings("repeatable", runner.beside_settings(found))
+    verification.report_findings("repeatable", beside_settings(found, runner.here))
 
 
 def test_gpu_bitwise_parity(
@@ -58,4 +59,4 @@ def test_gpu_bitwise_parity(
     first = runner.result(reference, CheckId("replay", precision))
     name, again = f"{device}, beside {reference},", once_more[device][precision]
     found = agreement("gpu_bitwise_parity", first, again, name)
-    verification.report_findings("repeatable", runner.beside_settings(found))
+    verification.report_findings("repeatable", beside_settings(found, runner.here))

@@ -18,7 +18,7 @@ from alexnet_repro.backend.variables import with_xla_flag
 from alexnet_repro.verify.checks.config import CheckConfig
 from alexnet_repro.verify.checks.registry import CheckId, attributed, crashed, expand, run_check
 from alexnet_repro.verify.doctor.environment import Environment
-from alexnet_repro.verify.doctor.settings import doubts
+from alexnet_repro.verify.doctor.software import beside_settings
 from alexnet_repro.verify.finding import Finding
 from alexnet_repro.verify.subprocesses import answer_each
 
@@ -52,19 +52,9 @@ class CheckRunner:
             if finding is None:  # it wasn't planned, or is by now another child's
                 del self._children[key]
             else:
-                finding = self.beside_settings(attributed(finding, self.results))
+                finding = beside_settings(attributed(finding, self.results), self.here)
                 self._results[device, CheckId(finding.check, finding.precision)] = finding
         return self._results[device, check]
-
-    def beside_settings(self, finding: Finding) -> Finding:
-        """Return a failure with the settings beside it that change numbers: they come before the hardware."""
-        names = [each.name for each in doubts(self.here.settings, self.here.backend, self.here.defaults)]
-        if finding.status != "FAIL" or not names:
-            return finding
-        were_set = ", ".join(f"{name}={self.here.settings[name]}" for name in names)
-        evidence = "; ".join(filter(None, (finding.evidence, f"with {were_set}")))
-        fix = "; then: ".join(filter(None, (f"run it without {', '.join(names)}", finding.fix)))
-        return replace(finding, evidence=evidence, fix=fix)
 
     def digests(self, devices: Sequence[str]) -> dict[str, dict[str, Finding]]:
         """Return another run's digests by device and precision: each device in a new process, all at the same time."""

@@ -11,7 +11,7 @@ from alexnet_repro.verify.subprocesses import answer_each
 
 MAX_ERROR = 0.5  # of sums of whole numbers up to 63
 _ERROR_LINE = re.compile(
-    r"dlopen|cuInit|Ignoring visible|CUDA_|CUDNN_|PTX|not built with|not match|libdevice|\b\w*[Ee]rror\b"
+    r"^F\d{4} |dlopen|cuInit|Ignoring visible|CUDA_|CUDNN_|PTX|not built with|not match|libdevice|\b\w*[Ee]rror\b"
 )
 
 

@@ -1,6 +1,7 @@
 """Can TensorFlow use this machine? Pure functions from the environment to findings."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from alexnet_repro.verify.doctor.device_probe import ProbeResult
 from alexnet_repro.verify.doctor.environment import GIB, Environment
@@ -65,6 +66,18 @@ def settings(here: Environment) -> Iterator[Finding]:
         defaults = f"; oneDNN is {onednn}, and TF32 where not turned off, as TensorFlow's defaults are"
         also = defaults if here.backend == "tensorflow" else ""
         yield Finding("settings", "PASS", f"none that changes results{also}")
+
+
+def beside_settings(finding: Finding, here: Environment) -> Finding:
+    """Return a failure with the settings beside it that change numbers, or end processes: they come before hardware."""
+    found = doubts(here.settings, here.backend, here.defaults)
+    names = [each.name for each in found if each.meaning is not None or each.setting.fatal]
+    if finding.status != "FAIL" or not names:
+        return finding
+    were_set = ", ".join(f"{name}={here.settings[name]}" for name in names)
+    evidence = "; ".join(filter(None, (finding.evidence, f"with {were_set}")))
+    fix = "; then: ".join(filter(None, (f"run it without {', '.join(names)}", finding.fix)))
+    return replace(finding, evidence=evidence, fix=fix)
 
 
 def disk(here: Environment) -> Iterator[Finding]:
@@ -143,7 +156,8 @@ def device_result(here: Environment, result: ProbeResult) -> Iterator[Finding]:
         names = {"import": "importing TensorFlow", "devices": "listing the devices", "xla": "compiling with XLA"}
         message = f"{names.get(check, f'a {check}')} failed: {result.error}"
         fix = _fix(check, result.error + result.log, here)
-        yield Finding(check, "FAIL", message, result.log or "TensorFlow logged nothing", fix, result.device)
+        found = Finding(check, "FAIL", message, result.log or "TensorFlow logged nothing", fix, result.device)
+        yield beside_settings(found, here)
     elif check != "devices" or result.device != "cpu:0":
         yield Finding(check, "PASS", f"{result.seconds:.1f} s", device=result.device)
     elif not here.wants_gpus:

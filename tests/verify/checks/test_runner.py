@@ -71,6 +71,10 @@ def started(children):
     [
         pytest.param({}, "", "", id="set=nothing"),
         pytest.param({"TF_ENABLE_ONEDNN_OPTS": "1"}, "", "", id="set=default"),
+        pytest.param({"TF_ENABLE_ONEDNN_OPTS": "off"}, "", "", id="set=without effect"),
+        pytest.param(
+            {"TF_USE_CUBLASLT": "off"}, "with TF_USE_CUBLASLT=off", "run it without TF_USE_CUBLASLT", id="set=fatal"
+        ),
         pytest.param(
             {"DNNL_MAX_CPU_ISA": "SSE41", "TF_NUM_INTRAOP_THREADS": "1"},
             "with TF_NUM_INTRAOP_THREADS=1, DNNL_MAX_CPU_ISA=SSE41",

@@ -101,6 +101,11 @@ def test_wrong_result_is_an_error(monkeypatch, check, spoil):
             "LLVM ERROR: PTX version 8.5 does not support target 'sm_120'",
             id="log=111958",
         ),
+        pytest.param(
+            "F0000 00:00:1795773788.916166 2341 parse_flags_from_env.cc:234] Unknown flag in XLA_FLAGS: --xla_bogus\n",
+            "Unknown flag in XLA_FLAGS: --xla_bogus",
+            id="log=fatal",
+        ),
     ],
 )
 def test_error_lines(log, expected):

@@ -131,6 +131,13 @@ CASES = {
         "INCONCLUSIVE",
         ("isn't understood, which ends a process", "unset TF_ONEDNN_ASSUME_FROZEN_WEIGHTS"),
     ),
+    "flags that end the process": Case(
+        "xla/parse_flags_from_env.cc: a text without a dash is a file's name",
+        replace(CPU, settings={"XLA_FLAGS": "/nowhere"}, results=results("cpu:0", xla="exit status 1")),
+        "settings, xla",
+        "FAIL",
+        ("isn't understood, which ends a process", "with XLA_FLAGS=/nowhere", "run it without XLA_FLAGS; then: "),
+    ),
     "little shared memory": Case(
         "github.com/NVIDIA/nccl/issues/342: Docker's 64 MB",
         box(*TWO, container="docker", shared_memory=64 * MIB),
