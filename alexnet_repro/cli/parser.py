@@ -246,7 +246,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _failed(str(error))
     except (ImportError, ValueError) as error:
         backend = configured_backend()
-        if isinstance(error, ValueError) and not str(error).startswith("Unable to import backend"):
+        if isinstance(error, ValueError) and "keras" in sys.modules:  # else it is what ended Keras's own import
             raise
         # TensorFlow names nothing where its own libraries don't load.
         blamed = isinstance(error, ValueError) or (error.name or backend).partition(".")[0] == backend

@@ -179,15 +179,21 @@ def test_configured_backend(monkeypatch, tmp_path, variable, file, expected):
     assert configured_backend() == expected
 
 
-def test_backend_that_is_none():
-    """A backend that Keras doesn't know is one line that says which there are."""
+@pytest.mark.parametrize(
+    ("variable", "text", "words"),
+    [("KERAS_BACKEND", "foo", "the backend foo can't be imported"), ("KERAS_MAX_EPOCHS", "abc", "'abc'")],
+)
+def test_what_keras_does_not_know(variable, text, words):
+    """A setting that ends Keras's import is one line that has it; of a backend, it says which there are."""
     command = [sys.executable, "-m", "alexnet_repro", "shapes"]
     package = Path(alexnet_repro.__file__).parents[1]
-    environ = {**os.environ, "KERAS_BACKEND": "foo"}
+    environ = {**os.environ, variable: text}
     done = subprocess.run(command, cwd=package, env=environ, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert done.stderr.startswith("python -m alexnet_repro: the backend foo can't be imported")
+    assert done.stderr.startswith("python -m alexnet_repro: the backend ")
+    assert words in done.stderr
     assert "tensorflow" in done.stderr
+    assert done.stderr.count("\n") == 1
     assert done.stderr.count("\n") == 1
 
 
