@@ -299,23 +299,33 @@ SETTINGS = {
 }
 
 
-def doubts(settings: Mapping[str, str], backend: str, defaults: Mapping[str, str] | None = None) -> Iterator[Doubt]:
+def doubts(
+    settings: Mapping[str, str], backend: str, defaults: Mapping[str, str] | None = None, *, gpu: bool = True
+) -> Iterator[Doubt]:
     """Yield what is set for a backend of Keras's, not to its default: what changes numbers, and what isn't understood.
 
-    `defaults`: those that depend on the machine, by name. What is empty counts as not set, but where it is fatal.
+    `defaults`: those that depend on the machine, by name. `gpu`: also what changes a GPU's numbers alone. What is empty
+    counts as not set, but where it is fatal.
     """
     machine = defaults or {}
     for name, setting in SETTINGS.items():
         text = settings.get(name)
         if text is None or not (text or setting.fatal) or backend not in setting.readers:
             continue
-        if _overruled(setting, settings):
-            continue
         meaning = setting.parse(text)
+        ends_all = meaning is None and setting.fatal
+        if _overruled(setting, settings) or (setting.gpu and not gpu and not ends_all):
+            continue
         if meaning and name in COUNTED_AGAINST:
             meaning = _in_effect(name, meaning, settings, backend, machine)
+        if meaning and name == "XLA_FLAGS" and not gpu:
+            meaning = _without(meaning, "--xla_gpu")
         if meaning not in (setting.default, machine.get(name, setting.default)):
             yield Doubt(name, text, meaning, setting)
+
+
+def _without(flags: str, prefix: str) -> str:
+    return " ".join(flag for flag in flags.split(" ") if not flag.startswith(prefix))
 
 
 def _overruled(setting: Setting, settings: Mapping[str, str]) -> bool:
@@ -356,17 +366,12 @@ def recorded_settings(
     What turns determinism on changes no bits of a replay, which has it on anyway. `gpu`: those of GPUs as well.
     """
     found: dict[str, str] = {}
-    for each in doubts(settings, backend, defaults):
+    for each in doubts(settings, backend, defaults, gpu=gpu):
         meaning, setting = each.meaning, each.setting
-        if (
-            meaning is None
-            or setting.records not in ("settings", "speed" if speed else "")
-            or (setting.gpu and not gpu)
-        ):
+        if setting.records not in ("settings", "speed" if speed else ""):
             continue
-        if each.name == "XLA_FLAGS":
-            unread = (*([] if gpu else ["--xla_gpu"]), *([] if speed else [DETERMINISTIC]))
-            meaning = " ".join(flag for flag in meaning.split() if not flag.startswith(unread))
+        if meaning and each.name == "XLA_FLAGS" and not speed:
+            meaning = _without(meaning, DETERMINISTIC)
         if meaning:
             found.setdefault(setting.instead_of or each.name, meaning)
     return found

@@ -46,7 +46,7 @@ def installed(here: Environment) -> Iterator[Finding]:
 
 def settings(here: Environment) -> Iterator[Finding]:
     """No environment variable, nor keras.json, changes results unnoticed."""
-    found = list(doubts(here.settings, here.backend, here.defaults))
+    found = list(doubts(here.settings, here.backend, here.defaults, gpu=here.wants_gpus))
     for each in found:
         evidence, fix = f"{each.name}={each.text}", f"unset {each.name}"
         if each.name.startswith(KERAS):
@@ -70,7 +70,7 @@ def settings(here: Environment) -> Iterator[Finding]:
 
 def beside_settings(finding: Finding, here: Environment) -> Finding:
     """Return a failure with the settings beside it that change numbers, or end processes: they come before hardware."""
-    found = doubts(here.settings, here.backend, here.defaults)
+    found = doubts(here.settings, here.backend, here.defaults, gpu=not finding.device.startswith("cpu"))
     names = [each.name for each in found if each.meaning is not None or each.setting.fatal]
     if finding.status != "FAIL" or not names:
         return finding

@@ -4,8 +4,10 @@ from dataclasses import replace
 
 import pytest
 
+from alexnet_repro.verify.doctor import software
 from alexnet_repro.verify.doctor.environment import Volume
 from alexnet_repro.verify.doctor.installation import LIBRARIES
+from alexnet_repro.verify.finding import Finding
 from tests.helpers.machines import (
     A100,
     CPU,
@@ -243,6 +245,28 @@ CASES = {
         ("compiling with XLA", "nvidia-cuda-nvcc-cu12"),
     ),
 }
+
+
+@pytest.mark.parametrize(
+    ("setting", "wanted", "status"),
+    [
+        ("NVIDIA_TF32_OVERRIDE=0", ("cpu:0",), "PASS"),
+        ("NVIDIA_TF32_OVERRIDE=0", ("cpu:0", "gpu:0"), "INCONCLUSIVE"),
+        ("NVIDIA_TF32_OVERRIDE=0", (), "INCONCLUSIVE"),
+        ("TF_DETERMINISTIC_OPS=1", ("cpu:0",), "PASS"),
+        ("TF_DETERMINISTIC_OPS=maybe", ("cpu:0",), "INCONCLUSIVE"),
+        ("XLA_FLAGS=--xla_gpu_ftz=true", ("cpu:0",), "PASS"),
+        ("XLA_FLAGS=--xla_gpu_ftz=true --xla_cpu_enable_fast_math=true", ("cpu:0",), "INCONCLUSIVE"),
+    ],
+)
+def test_settings_of_gpus(setting, wanted, status):
+    """Where the CPU alone is to be examined, what GPUs alone read is no doubt, nor beside a failure of the CPU's."""
+    name, _, text = setting.partition("=")
+    here = replace(CPU, settings={name: text}, wanted=wanted)
+    (found,) = software.settings(here)
+    assert found.status == status
+    failed = software.beside_settings(Finding("update", "FAIL", "wrong", device="cpu:0"), here)
+    assert (name in failed.fix) == ("cpu" in text or text == "maybe")
 
 
 @pytest.mark.parametrize("case", [pytest.param(case, id=f"case={name}") for name, case in CASES.items()])
