@@ -248,6 +248,17 @@ SETTINGS = {
     "CUBLAS_WORKSPACE_CONFIG": Setting("changes which cuBLAS kernels are chosen", _any, readers=XLA_READERS, gpu=True),
     "TF_DETERMINISTIC_OPS": Setting(DETERMINISM, TF_BOOL, "0", records="speed", fatal=True, gpu=True),
     "TF_CUDNN_DETERMINISTIC": Setting(DETERMINISM, TF_BOOL, "0", records="speed", fatal=True, gpu=True),
+    "CUDA_LAUNCH_BLOCKING": Setting(
+        *("lets the host wait for each kernel: every timing is longer", _whole, "0", EVERY),
+        records="speed",
+        gpu=True,
+    ),
+    "TF_GPU_THREAD_MODE": Setting(
+        *("changes which threads start kernels", _one_of("global", "gpu_private", "gpu_shared"), "global"),
+        records="speed",
+        fatal=True,
+        gpu=True,
+    ),
     "TF_CUDNN_USE_AUTOTUNE": Setting(CONVOLUTIONS, TF_BOOL, "1", gpu=True),
     "TF_CUDNN_USE_RUNTIME_FUSION": Setting(CONVOLUTIONS, TF_BOOL, "0", gpu=True),
     "TF_CUDNN_WORKSPACE_LIMIT_IN_MB": Setting(CONVOLUTIONS, _whole, gpu=True),

@@ -143,11 +143,28 @@ def test_flags_of_a_file(tmp_path):
     [
         ({"TF_DETERMINISTIC_OPS": "1"}, True, True, {"TF_DETERMINISTIC_OPS": "1"}),
         ({"XLA_FLAGS": "--xla_gpu_deterministic_ops=1"}, True, True, {"XLA_FLAGS": "--xla_gpu_deterministic_ops=true"}),
+        ({"CUDA_LAUNCH_BLOCKING": "1"}, True, True, {"CUDA_LAUNCH_BLOCKING": "1"}),
+        ({"CUDA_LAUNCH_BLOCKING": "1", "TF_GPU_THREAD_MODE": "gpu_private"}, False, True, {}),
+        ({"TF_GPU_THREAD_MODE": "GPU_private"}, True, True, {"TF_GPU_THREAD_MODE": "gpu_private"}),
+        ({"TF_GPU_THREAD_MODE": "global", "CUDA_LAUNCH_BLOCKING": "0"}, True, True, {}),
         ({"TF_CUDNN_USE_AUTOTUNE": "0"}, False, True, {"TF_CUDNN_USE_AUTOTUNE": "0"}),
         ({"TF_CUDNN_USE_AUTOTUNE": "0", "XLA_FLAGS": "--xla_gpu_autotune_level=0"}, False, False, {}),
         ({"NVIDIA_TF32_OVERRIDE": "0"}, False, False, {}),
     ],
-    ids=[f"case={name}" for name in ("deterministic", "deterministic_flag", "gpu", "cpu_flags", "cpu")],
+    ids=[
+        f"case={name}"
+        for name in (
+            "deterministic",
+            "deterministic_flag",
+            "blocking",
+            "bits",
+            "thread_mode",
+            "defaults",
+            "gpu",
+            "cpu_flags",
+            "cpu",
+        )
+    ],
 )
 def test_what_concerns_a_device(settings, speed, gpu, recorded):
     """A CPU's bits depend on no GPU's settings; deterministic kernels have another speed."""
