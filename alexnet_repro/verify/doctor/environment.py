@@ -34,6 +34,9 @@ RECORDED_SETTINGS = (
 # Of which TensorFlow's oneDNN is on by default: its DefaultOneDnnPolicy; on ARM a Neoverse V1.
 ONEDNN_FLAGS = frozenset(("avx512_vnni", "avx512_bf16", "avx_vnni", "amx_tile", "amx_int8", "amx_bf16"))
 ONEDNN_PART = "0xd40"
+# Limits of oneDNN's instructions that leave out none of a processor that has these: its cpu_isa_traits.hpp.
+AMX_FLAGS = frozenset(("avx512_fp16", "amx_tile", "amx_int8", "amx_bf16"))
+AMX_LIMITS = ("avx10_1_512_amx", "avx10_1_512_amx_fp16")
 
 
 @dataclass(frozen=True)
@@ -170,6 +173,9 @@ def _defaults(root: Path) -> dict[str, str]:
     found = dict.fromkeys(threads, str(processors))
     with contextlib.suppress(OSError):
         words = set((root / "proc/cpuinfo").read_text().split("\n\n")[0].split())
+        if words >= AMX_FLAGS:
+            limits = "|".join(AMX_LIMITS[1:] if "amx_fp16" in words else AMX_LIMITS)
+            found |= dict.fromkeys((f"{prefix}_MAX_CPU_ISA" for prefix in ("ONEDNN", "DNNL", "MKLDNN")), limits)
         found["TF_ENABLE_ONEDNN_OPTS"] = "1" if words & {*ONEDNN_FLAGS, ONEDNN_PART} else "0"
     return found
 

@@ -315,8 +315,8 @@ def doubts(
 ) -> Iterator[Doubt]:
     """Yield what is set for a backend of Keras's, not to its default: what changes numbers, and what isn't understood.
 
-    `defaults`: those that depend on the machine, by name. `gpu`: also what changes a GPU's numbers alone. What is empty
-    counts as not set, but where it is fatal.
+    `defaults`: those that depend on the machine, by name, several as `a|b`. `gpu`: also what changes a GPU's numbers
+    alone. What is empty counts as not set, but where it is fatal.
     """
     machine = defaults or {}
     for name, setting in SETTINGS.items():
@@ -331,7 +331,7 @@ def doubts(
             meaning = _in_effect(name, meaning, settings, backend, machine)
         if meaning and name == "XLA_FLAGS" and not gpu:
             meaning = _without(meaning, "--xla_gpu")
-        if meaning not in (setting.default, machine.get(name, setting.default)):
+        if meaning not in (setting.default, *machine.get(name, setting.default).split("|")):
             yield Doubt(name, text, meaning, setting)
 
 

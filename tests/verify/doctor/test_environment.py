@@ -9,6 +9,7 @@ from alexnet_repro.verify.doctor.environment import CONTROL_FILES, Environment, 
 from alexnet_repro.verify.doctor.gpus import presence
 from alexnet_repro.verify.doctor.installation import Requirement, read_tensorflow
 from alexnet_repro.verify.doctor.nvidia import Gpu, Nvidia
+from alexnet_repro.verify.doctor.settings import doubts
 from tests.helpers.machines import write
 
 PCI = "sys/bus/pci/devices/0000:3b:00.0"
@@ -133,6 +134,25 @@ def test_defaults_depend_on_the_machine(tmp_path, cpuinfo, onednn):
     here = read_machine(write(tmp_path, {"proc/cpuinfo": cpuinfo}), {})
     assert here.defaults["TF_ENABLE_ONEDNN_OPTS"] == onednn
     assert int(here.defaults["TF_NUM_INTRAOP_THREADS"]) >= 1
+
+
+@pytest.mark.parametrize(
+    ("flags", "limit", "doubted"),
+    [
+        ("avx512_fp16 amx_tile amx_int8 amx_bf16", "AVX512_CORE_AMX", []),
+        ("avx512_fp16 amx_tile amx_int8 amx_bf16", "AVX10_1_512_AMX_FP16", []),
+        ("avx512_fp16 amx_tile amx_int8 amx_bf16 amx_fp16", "AVX512_CORE_AMX", ["avx10_1_512_amx"]),
+        ("avx512_fp16 amx_tile amx_int8 amx_bf16 amx_fp16", "AVX512_CORE_AMX_FP16", []),
+        ("avx512_fp16 amx_tile amx_int8 amx_bf16", "AVX512_CORE_BF16", ["avx512_core_bf16"]),
+        ("avx512_fp16", "AVX512_CORE_AMX", ["avx10_1_512_amx"]),
+    ],
+)
+@pytest.mark.parametrize("name", ["ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"])
+def test_a_limit_that_limits_nothing(tmp_path, name, flags, limit, doubted):
+    """A limit that a processor with AMX has no instructions beyond is no doubt."""
+    cpuinfo = f"processor\t: 0\nflags\t\t: fpu {flags}\n\n"
+    here = read_machine(write(tmp_path, {"proc/cpuinfo": cpuinfo}), {name: limit})
+    assert [each.meaning for each in doubts(here.settings, "tensorflow", here.defaults)] == doubted
 
 
 def test_free_bytes_are_those_of_the_nearest_folder(tmp_path):
