@@ -7,7 +7,7 @@ import pytest
 from alexnet_repro.verify.benchmark import reference
 from alexnet_repro.verify.checks.devices import MachineNotReadyError
 from alexnet_repro.verify.finding import Finding
-from benchmarks import conftest, test_burn_in, test_repeatable
+from benchmarks import conftest, test_burn_in
 from benchmarks import session as module
 from tests.helpers.machines import A100, box
 from tests.verify.benchmark.test_session import session_of
@@ -158,25 +158,3 @@ def test_slow_cases_are_measured_again(monkeypatch, tmp_path):
         "--full",
         "benchmarks/test_resize.py::test_resize[device=cpu:0-side=28]",
     ]
-
-
-@pytest.mark.parametrize("test", ["processes", "busy", "gpu_bitwise_parity"])
-def test_settings_are_beside_other_bits(monkeypatch, test):
-    """Where a setting may make processes or GPUs compute other bits, it is named before the hardware."""
-
-    def replay(loss):
-        steps = [{"loss": loss, "gradients": {}, "weights": {}}]
-        return Finding("replay", "PASS", "well", device="gpu:0", precision="tf32", data={"steps": steps})
-
-    machine = box(A100, settings={"TF_MATMUL_AUTOTUNE_ENABLE": "1"})
-    runner = conftest.CheckRunner(conftest.CheckConfig(), {}, machine, 30)
-    monkeypatch.setattr(runner, "result", lambda *_: replay("0x1p0"))
-    monkeypatch.setattr(test_repeatable, "gpu_models", dict)
-    found = []
-    verification = SimpleNamespace(devices=("gpu:0",), report_findings=lambda *given: found.append(given))
-    run = getattr(test_repeatable, f"test_{test}")
-    run("gpu:0", "tf32", runner, {"gpu:0": {"tf32": replay("0x1p1")}}, verification)
-    ((group, finding),) = found
-    assert (group, finding.check, finding.status) == ("repeatable", test, "FAIL")
-    assert finding.evidence == "with TF_MATMUL_AUTOTUNE_ENABLE=1"
-    assert finding.fix.startswith("run it without TF_MATMUL_AUTOTUNE_ENABLE; then: ")

@@ -8,6 +8,7 @@ import pytest
 from alexnet_repro.verify.checks import repeatability
 from alexnet_repro.verify.checks.config import CheckConfig
 from alexnet_repro.verify.checks.repeatability import agreement, reference_gpu
+from alexnet_repro.verify.doctor.environment import Environment
 from alexnet_repro.verify.finding import Finding
 from alexnet_repro.verify.numerics.replay import StepDigest
 from benchmarks import test_repeatable as benchmarks
@@ -124,6 +125,8 @@ def test_this_processor_repeats_itself():
 class Runs:
     """A runner whose replay on each device is as planned, and every other run has other bits."""
 
+    here = Environment(settings={"TF_MATMUL_AUTOTUNE_ENABLE": "1"})
+
     def __init__(self):
         self.asked = []
 
@@ -146,7 +149,10 @@ class Runs:
     ids=lambda value: None if isinstance(value, str) else f"asked={len(value)}",
 )
 def test_other_runs_are_compared(monkeypatch, test, fixture, asked, run):
-    """Each test of repeatability asks for runs of its own, of one device or of all at once, and compares their bits."""
+    """Each test of repeatability asks for runs of its own, of one device or of all at once, and compares their bits.
+
+    A setting by which bits may differ is named before the hardware.
+    """
     monkeypatch.setattr(benchmarks, "gpu_models", lambda: {"gpu:0": "NVIDIA H100", "gpu:1": "NVIDIA H100"})
     runs, reported = Runs(), []
     session = SimpleNamespace(devices=("gpu:0", "gpu:1"), report_findings=lambda *found: reported.append(found))
@@ -156,3 +162,5 @@ def test_other_runs_are_compared(monkeypatch, test, fixture, asked, run):
     ((group, found),) = reported
     assert (group, found.check, found.status) == ("repeatable", test.removeprefix("test_"), "FAIL")
     assert found.message == f"{run} differs from the first run in the loss at step 1"
+    assert found.evidence == "with TF_MATMUL_AUTOTUNE_ENABLE=1"
+    assert found.fix.startswith("run it without TF_MATMUL_AUTOTUNE_ENABLE; then: run it again: ")
