@@ -202,7 +202,8 @@ def test_what_is_not_understood(setting, backend, fatal):
 
 
 PRINTED = {
-    "XLA_FLAGS": "xla_cpu_enable_fast_math=false xla_cpu_multi_thread_eigen=true xla_backend_optimization_level=3",
+    "XLA_FLAGS": "xla_cpu_enable_fast_math=false xla_cpu_multi_thread_eigen=true xla_backend_optimization_level=3 "
+    "xla_force_host_platform_device_count=1",
     "TF_XLA_FLAGS": "tf_xla_auto_jit=0 tf_xla_cpu_global_jit=false tf_xla_min_cluster_size=4",
 }
 
