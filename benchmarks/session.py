@@ -23,13 +23,13 @@ from alexnet_repro.verify.benchmark.timing import gpu_speed_parity
 from alexnet_repro.verify.checks.devices import MachineNotReadyError, choose_devices, diagnose_machine
 from alexnet_repro.verify.doctor import fingerprint
 from alexnet_repro.verify.doctor.environment import read_machine
-from alexnet_repro.verify.finding import REFERENCE, Finding, worst
-from alexnet_repro.verify.report import text
+from alexnet_repro.verify.finding import REFERENCE, Finding
 from alexnet_repro.verify.report.junit import write_junit
 from alexnet_repro.verify.report.page import report_line
 from alexnet_repro.verify.report.run_record import RunRecord
 from alexnet_repro.verify.report.tables import LEGEND, cost_table, device_table, scaling_table, throughput_table
-from alexnet_repro.verify.verdict import Planned, pytest_exit_status, summary
+from alexnet_repro.verify.report.text import summary
+from alexnet_repro.verify.verdict import Planned, fails_the_run, pytest_exit_status
 from benchmarks.folder import RESULTS, claim, own_name, run_identity
 from benchmarks.junit_case import add_case, write_none
 from benchmarks.keeper import PlanKeeper
@@ -305,7 +305,7 @@ class VerificationSession:
 
     def _tell_junit(self, verdict: str) -> None:
         """Add a test case `verdict` to JUnit's file: what isn't one test's fails there, too."""
-        fails = verdict == "FAIL" or (verdict == "INCONCLUSIVE" and self.fail_inconclusive)
+        fails = fails_the_run(verdict, fail_inconclusive=self.fail_inconclusive)
         outcome = "failed" if fails else "passed" if verdict == "PASS" else "skipped"
         if node := self.keeper.interrupted_test():
             add_case(self.config, node, "skipped", self.keeper.ended, {})
@@ -380,8 +380,7 @@ class VerificationSession:
             self.pytest_unconfigure()
 
     def _verdict_lines(self) -> list[str]:
-        whole = self.whole
-        return summary(whole.findings, whole.plan, f"{whole.verdict}: {text.in_words(whole)}")
+        return summary(self.whole)
 
     def _sections(self) -> Iterator[tuple[str, Sequence[str]]]:
         timings, found = self.record.timings, self.whole.findings

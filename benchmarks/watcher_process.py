@@ -249,8 +249,7 @@ def finish(end: End, results: Path, junit: Path, began: float) -> None:
     from alexnet_repro.verify.report.junit import write_junit
     from alexnet_repro.verify.report.page import report_line
     from alexnet_repro.verify.report.run_record import UnreadableError, read_results
-    from alexnet_repro.verify.report.text import in_words
-    from alexnet_repro.verify.verdict import summary
+    from alexnet_repro.verify.report.text import summary
 
     _print(f"\n{end.output.rstrip()}")
     try:
@@ -278,8 +277,7 @@ def finish(end: End, results: Path, junit: Path, began: float) -> None:
             write()
         except OSError as error:
             _print(str(error))
-    verdict = f"{record.verdict}: {in_words(record)}"
-    _print("\n".join([*summary(record.findings, record.plan, verdict), f"results: {results}", report_line(record)]))
+    _print("\n".join([*summary(record), f"results: {results}", report_line(record)]))
 
 
 def _print(text: str) -> None:

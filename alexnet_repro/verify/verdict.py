@@ -1,12 +1,11 @@
 """The verdict of a run: what was planned, what became of each part of the plan, and what all that adds up to."""
 
 import re
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from alexnet_repro.verify.finding import DOCTOR, GROUPS, MACHINE_GROUPS, REFERENCE, Finding, Findings, Status, worst
+from alexnet_repro.verify.finding import DOCTOR, GROUPS, MACHINE_GROUPS, REFERENCE, Findings, Status, worst
 
 State = Literal["waiting", "running", "answered", "not asked", "lost"]
 
@@ -63,66 +62,18 @@ def overall(findings: Findings, plan: Plan, *, complete: bool) -> Status:
     return "PASS" if answered and well and all(by_group[group] == "PASS" for group in required) else "INCONCLUSIVE"
 
 
+def fails_the_run(verdict: Status, *, fail_inconclusive: bool) -> bool:
+    """Return whether a verdict fails a run, for its exit status and for JUnit."""
+    return verdict == "FAIL" or (fail_inconclusive and verdict == "INCONCLUSIVE")
+
+
 def pytest_exit_status(verdict: Status, pytest_status: int, *, fail_inconclusive: bool) -> int:
     """Return the exit status of `pytest benchmarks`: 0 only where the verdict doesn't fail the run.
 
     What pytest says of itself stays: 2 interrupted, 3 internal error, 4 usage, 5 nothing selected, 128 + a signal.
     """
-    fails = verdict == "FAIL" or (fail_inconclusive and verdict == "INCONCLUSIVE")
+    fails = fails_the_run(verdict, fail_inconclusive=fail_inconclusive)
     return 1 if fails and pytest_status in (0, 5) else pytest_status
-
-
-def missing(plan: Plan) -> list[str]:
-    """Return what wasn't answered: a line per reason and device, which names each."""
-    lines = []
-    left = [each for each in plan if each.state != "answered"]
-    for device, state, why in dict.fromkeys((each.device, each.state, each.why) for each in left):
-        names = Counter(each.short for each in left if (each.device, each.state, each.why) == (device, state, why))
-        listed = ", ".join(name if count == 1 else f"{name} ×{count}" for name, count in names.items())
-        lines.append(f"{device or 'machine'}: {state}{f' ({why})' if why else ''}: {listed}")
-    return lines
-
-
-def verdict_in_words(
-    verdict: Status, findings: Findings, plan: Plan, *, machines: int = 1, level: str = "standard", fast: str = "fast"
-) -> str:
-    """Return the verdict of one machine, or of several, as half a sentence; one of a lower level says so.
-
-    `fast` says by what measure a machine is.
-    """
-    these, are = ("this machine", "is") if machines == 1 else (f"these {machines} machines", "are")
-    failed = sum(finding.status == "FAIL" for found in findings.values() for finding in found)
-    as_far = "" if level == "standard" else f" as far as --level={level} asks; --level=standard asks the rest"
-    checks = f"{failed or 'some'} check{'s' * (failed != 1)} failed, listed with the fix"
-    left = sum(each.state != "answered" for each in plan)
-    doubt = f"{left} of {len(plan)} planned checks weren't answered" if left else "not every check was conclusive"
-    return {
-        "PASS": f"{these} {are} correct, repeatable and {fast}" + as_far,
-        "FAIL": f"something is wrong with {these}: {checks}",
-        "INCONCLUSIVE": f"nothing failed, but {doubt if plan else 'nothing was planned'}",
-    }[verdict]
-
-
-def group_counts(found: Iterable[Finding], group: str, plan: Plan) -> str:
-    """Return how many of a group's findings passed, and how much of its plan wasn't answered."""
-    statuses = [each.status for each in found]
-    others = (("FAIL", "failed"), ("INCONCLUSIVE", "inconclusive"))
-    parts = [f"{statuses.count(status)} {word}" for status, word in others if status in statuses]
-    passed = [f"{statuses.count('PASS')} of {len(statuses)} passed"] if statuses else []
-    planned = [each for each in plan if each.group == group]
-    left = sum(each.state != "answered" for each in planned)
-    unanswered = [f"{left} of {len(planned)} not answered"] if left else []
-    return ", ".join([*passed, *parts, *unanswered]) or "not run"
-
-
-def summary(findings: Findings, plan: Plan, sentence: str) -> list[str]:
-    """Return the lines for the terminal: each group, what didn't pass below it, what is missing, and the verdict."""
-    lines = []
-    for group, status in verdicts(findings, plan).items():
-        found = findings.get(group, ())
-        lines.append(f"{group:<12}{status:<14}{group_counts(found, group, plan)}")
-        lines += [f"  {line}" for finding in found if finding.status != "PASS" for line in str(finding).splitlines()]
-    return [*lines, *missing(plan), sentence]
 
 
 def per_machine(name: str, plan: Plan) -> list[Planned]:

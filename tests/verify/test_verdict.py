@@ -1,20 +1,11 @@
-"""The verdict of plan and findings: one per group, one of the run, the exit status, and the lines for the terminal."""
+"""The verdict of plan and findings: one per group, one of the run, and the exit status that follows."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from alexnet_repro.verify.finding import GROUPS, Finding
-from alexnet_repro.verify.verdict import (
-    Planned,
-    missing,
-    overall,
-    per_machine,
-    pytest_exit_status,
-    summary,
-    verdict_in_words,
-    verdicts,
-)
+from alexnet_repro.verify.verdict import Planned, overall, pytest_exit_status, verdicts
 
 STATUSES = {"P": "PASS", "F": "FAIL", "I": "INCONCLUSIVE"}
 NAME = "test_correct.py::test_correct[device=cpu:0-check=layers-precision=float32]"
@@ -185,99 +176,3 @@ def test_pass_implies_that_all_was_answered(findings, plan, complete, fail_incon
 def test_exit_status(verdict, pytest_status, fail_inconclusive, status):
     """1 where the verdict fails the run, and pytest's own for how it ended."""
     assert pytest_exit_status(verdict, pytest_status, fail_inconclusive=fail_inconclusive) == status
-
-
-def test_summary_lists_what_did_not_pass():
-    """A line per group, below it what didn't pass with its fix; then what is missing, by name; then the verdict."""
-    findings = groups("P", "PP", "PI", "")
-    findings["correct"].append(
-        Finding("layers", "FAIL", "conv1 is off", "3e-3", "fix it", device="gpu:1", precision="tf32")
-    )
-    plan = [*answered(findings), Planned(NAME, "correct", "cpu:0", "not asked", "deselected")]
-    assert summary(findings, plan, "FAIL: something is wrong") == [
-        "doctor      PASS          1 of 1 passed",
-        "correct     FAIL          1 of 2 passed, 1 failed, 1 of 3 not answered",
-        "  FAIL          gpu:1 layers tf32        conv1 is off",
-        "                evidence: 3e-3",
-        "                fix: fix it",
-        "repeatable  PASS          2 of 2 passed",
-        "fast        INCONCLUSIVE  1 of 2 passed, 1 inconclusive",
-        "  INCONCLUSIVE  check 1                  a cause",
-        "reference   INCONCLUSIVE  not run",
-        "cpu:0: not asked (deselected): layers",
-        "FAIL: something is wrong",
-    ]
-
-
-def test_what_is_missing_has_a_name():
-    """A line per device and reason; each check by its name, and how often."""
-    plan = [
-        Planned("test_correct.py::test_correct[device=cpu:0-check=shapes]", "correct", "cpu:0", "answered"),
-        Planned(NAME, "correct", "cpu:0", "not asked", "deselected"),
-        Planned(NAME.replace("float32", "mixed_bfloat16"), "correct", "cpu:0", "not asked", "deselected"),
-        Planned("test_forward.py::test_forward[device=cpu:0-batch=1]", "fast", "cpu:0", "lost", "it died"),
-        Planned("test_forward.py::test_forward[device=gpu:0-batch=1]", "fast", "gpu:0", "waiting"),
-        Planned("test_input_pipeline.py::test_draw_train[batch=128]", "fast", "", "not asked", "deselected"),
-    ]
-    assert missing(plan) == [
-        "cpu:0: not asked (deselected): layers ×2",
-        "cpu:0: lost (it died): forward",
-        "gpu:0: waiting: forward",
-        "machine: not asked (deselected): draw_train",
-    ]
-    assert missing(per_machine("node1", plan))[-2:] == [
-        "node1/gpu:0: waiting: forward",
-        "node1: not asked (deselected): draw_train",
-    ]
-
-
-@pytest.mark.parametrize(
-    ("verdict", "letters", "plan", "options", "sentence"),
-    [
-        pytest.param("PASS", "P", [], {}, "this machine is correct, repeatable and fast", id="verdict=PASS"),
-        pytest.param(
-            "PASS",
-            "P",
-            [],
-            {"machines": 2, "level": "quick", "fast": "fast by its own measure"},
-            "these 2 machines are correct, repeatable and fast by its own measure as far as --level=quick asks; "
-            "--level=standard asks the rest",
-            id="verdict=PASS of two",
-        ),
-        pytest.param(
-            "FAIL",
-            "FF",
-            [],
-            {},
-            "something is wrong with this machine: 2 checks failed, listed with the fix",
-            id="verdict=FAIL",
-        ),
-        pytest.param(
-            "INCONCLUSIVE",
-            "I",
-            [],
-            {},
-            "nothing failed, but nothing was planned",
-            id="verdict=INCONCLUSIVE without a plan",
-        ),
-        pytest.param(
-            "INCONCLUSIVE",
-            "I",
-            [Planned(NAME, "correct", state="answered")],
-            {},
-            "nothing failed, but not every check was conclusive",
-            id="verdict=INCONCLUSIVE answered",
-        ),
-        pytest.param(
-            "INCONCLUSIVE",
-            "P",
-            [Planned(NAME, "correct", state="answered"), Planned(NAME, "correct", state="not asked")],
-            {},
-            "nothing failed, but 1 of 2 planned checks weren't answered",
-            id="verdict=INCONCLUSIVE in part",
-        ),
-    ],
-)
-def test_verdict_in_words(verdict, letters, plan, options, sentence):
-    """Half a sentence, which claims no more than what ran."""
-    assert verdict_in_words(verdict, {"correct": found(letters)}, plan, **options) == sentence

@@ -7,8 +7,8 @@ from pathlib import Path
 from alexnet_repro.files import atomic_write
 from alexnet_repro.verify.finding import Finding, Status
 from alexnet_repro.verify.report.run_record import UNPRINTABLE, RunRecord
-from alexnet_repro.verify.report.text import in_words
-from alexnet_repro.verify.verdict import Planned, summary
+from alexnet_repro.verify.report.text import summary
+from alexnet_repro.verify.verdict import Planned, fails_the_run
 
 PROPERTIES = ("host", "version", "command", "started")
 ELEMENTS: dict[Status, str | None] = {"PASS": None, "INCONCLUSIVE": "skipped", "FAIL": "failure"}
@@ -20,22 +20,19 @@ def write_junit(record: RunRecord, path: Path) -> None:
     What passed has passed, what failed or was lost is a failure, the rest is skipped. OSError: it can't be written.
     """
     run = {name: str(value) for name, value in record.run.items()}
-    suite = ET.Element("testsuite", name="pytest", errors="0")
-    suite.attrib |= {"time": run.get("seconds", "0"), "hostname": run.get("host", "")}
-    suite.set("timestamp", run.get("started", ""))
+    suite = ET.Element("testsuite", name="pytest", errors="0", time=run.get("seconds", "0"))
+    suite.attrib |= {"hostname": run.get("host", ""), "timestamp": run.get("started", "")}
     properties = ET.SubElement(suite, "properties")
     for name in PROPERTIES:
         ET.SubElement(properties, "property", name=name, value=run.get(name, ""))
     for planned in record.plan:
-        module, _, name = planned.name.partition("::")
         found = _findings_of(planned, record)
         first = next((each.message for each in found if each.status == planned.status), "it has no finding")
-        case = ET.SubElement(suite, "testcase", classname=f"benchmarks.{module.removesuffix('.py')}", name=name)
-        _set_outcome(case, _status(planned), planned.why or first, list(map(str, found)))
-    verdict = f"{record.verdict}: {in_words(record)}"
-    case = ET.SubElement(suite, "testcase", classname="benchmarks", name="verdict")
-    status: Status = "FAIL" if record.run.get("fail_inconclusive") and record.verdict != "PASS" else record.verdict
-    _set_outcome(case, status, verdict, summary(record.findings, record.plan, verdict))
+        node = f"benchmarks.{planned.name.replace('.py', '', 1)}"
+        _add_case(suite, node, _status(planned), planned.why or first, list(map(str, found)))
+    lines = summary(record)
+    fails = fails_the_run(record.verdict, fail_inconclusive=bool(record.run.get("fail_inconclusive")))
+    _add_case(suite, "benchmarks::verdict", "FAIL" if fails else record.verdict, lines[-1], lines)
     for counted, of in {"tests": "testcase", "failures": "testcase/failure", "skipped": "testcase/skipped"}.items():
         suite.set(counted, str(len(suite.findall(of))))
     suites = ET.Element("testsuites", name="pytest tests")
@@ -61,7 +58,8 @@ def _findings_of(planned: Planned, record: RunRecord) -> list[Finding]:
     ]
 
 
-def _set_outcome(case: ET.Element, status: Status, message: str, lines: Sequence[str]) -> None:
-    case.set("time", "0")
+def _add_case(suite: ET.Element, node: str, status: Status, message: str, lines: Sequence[str]) -> None:
+    where, _, name = node.partition("::")
+    case = ET.SubElement(suite, "testcase", classname=where, name=name, time="0")
     if element := ELEMENTS[status]:
         ET.SubElement(case, element, message=message).text = "\n".join(lines)

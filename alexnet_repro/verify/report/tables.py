@@ -15,7 +15,7 @@ from alexnet_repro.verify.report import text as wording
 from alexnet_repro.verify.report.compare_runs import Comparison
 from alexnet_repro.verify.report.run_record import RunRecord
 from alexnet_repro.verify.report.text import NONE, percent, quantity, seconds
-from alexnet_repro.verify.verdict import group_counts, verdicts
+from alexnet_repro.verify.verdict import verdicts
 
 TERMINAL_WIDTH = 100  # characters of a terminal
 # Headings of columns that aren't numbers, besides the first.
@@ -56,9 +56,7 @@ class TextTable(NamedTuple):
 def group_table(record: RunRecord) -> TextTable:
     """Return a row per group of findings; one that wasn't run, or not all of it, is inconclusive."""
     by_group = verdicts(record.findings, record.plan)
-    rows = [
-        (group, by_group[group], group_counts(found, group, record.plan)) for group, found in record.findings.items()
-    ]
+    rows = [(group, by_group[group], wording.group_counts(record, group)) for group in record.findings]
     return TextTable(("group", "verdict", "checks"), rows)
 
 

@@ -2,13 +2,14 @@
 
 import math
 import re
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from alexnet_repro.verify.benchmark.fast_by import fast_by
 from alexnet_repro.verify.finding import Finding, Status
 from alexnet_repro.verify.report.run_record import RunRecord
-from alexnet_repro.verify.verdict import missing, verdict_in_words
+from alexnet_repro.verify.verdict import verdicts
 
 SIGNS: dict[Status, str] = {"PASS": "✓", "FAIL": "✗", "INCONCLUSIVE": "?"}
 NONE = "–"
@@ -21,17 +22,41 @@ def headline(record: RunRecord) -> str:
 
 
 def in_words(record: RunRecord) -> str:
-    """Return the verdict as half a sentence, with why a run ended early."""
-    count = machines(record)
-    sentence = verdict_in_words(
-        record.verdict,
-        record.findings,
-        record.plan,
-        machines=count,
-        level=record.level,
-        fast=fast_by(record.findings, count),
-    )
-    return f"{sentence}; the run didn't finish: {why_ended(record)}" if not record.complete else sentence
+    """Return the verdict as half a sentence, which claims no more than what ran, with why a run ended early."""
+    count, plan, level = machines(record), record.plan, record.level
+    these, are = ("this machine", "is") if count == 1 else (f"these {count} machines", "are")
+    as_far = "" if level == "standard" else f" as far as --level={level} asks; --level=standard asks the rest"
+    failed = sum(each.status == "FAIL" for each in problems(record))
+    checks = f"{failed or 'some'} check{'s' * (failed != 1)} failed, listed with the fix"
+    left = sum(each.state != "answered" for each in plan)
+    doubt = f"{left} of {len(plan)} planned checks weren't answered" if left else "not every check was conclusive"
+    sentence = {
+        "PASS": f"{these} {are} correct, repeatable and {fast_by(record.findings, count)}{as_far}",
+        "FAIL": f"something is wrong with {these}: {checks}",
+        "INCONCLUSIVE": f"nothing failed, but {doubt if plan else 'nothing was planned'}",
+    }[record.verdict]
+    return sentence if record.complete else f"{sentence}; the run didn't finish: {why_ended(record)}"
+
+
+def summary(record: RunRecord) -> list[str]:
+    """Return the lines for the terminal: each group, what didn't pass below it, what is missing, and the verdict."""
+    lines = []
+    for group, status in verdicts(record.findings, record.plan).items():
+        lines.append(f"{group:<12}{status:<14}{group_counts(record, group)}")
+        problems_of_group = (each for each in record.findings.get(group, ()) if each.status != "PASS")
+        lines += [f"  {line}" for finding in problems_of_group for line in str(finding).splitlines()]
+    return [*lines, *unanswered(record), f"{record.verdict}: {in_words(record)}"]
+
+
+def group_counts(record: RunRecord, group: str) -> str:
+    """Return how many of a group's findings passed, and how much of its plan wasn't answered."""
+    statuses = [each.status for each in record.findings.get(group, ())]
+    passed = [f"{statuses.count('PASS')} of {len(statuses)} passed"] if statuses else []
+    others = (("FAIL", "failed"), ("INCONCLUSIVE", "inconclusive"))
+    parts = [f"{statuses.count(status)} {word}" for status, word in others if status in statuses]
+    states = [each.state for each in record.plan if each.group == group]
+    left = len(states) - states.count("answered")
+    return ", ".join([*passed, *parts, *([f"{left} of {len(states)} not answered"] if left else [])]) or "not run"
 
 
 def why_ended(record: RunRecord) -> str:
@@ -40,8 +65,16 @@ def why_ended(record: RunRecord) -> str:
 
 
 def unanswered(record: RunRecord) -> list[str]:
-    """Return what of the plan wasn't answered: a line per reason and device."""
-    return missing(record.plan)
+    """Return what of the plan wasn't answered: a line per device and reason, which names each."""
+    left: defaultdict[tuple[str, str, str], Counter[str]] = defaultdict(Counter)
+    for each in record.plan:
+        if each.state != "answered":
+            left[each.device, each.state, each.why][each.short] += 1
+    return [
+        f"{device or 'machine'}: {state}{f' ({why})' if why else ''}: "
+        + ", ".join(name if count == 1 else f"{name} ×{count}" for name, count in names.items())
+        for (device, state, why), names in left.items()
+    ]
 
 
 def run_line(record: RunRecord) -> str:

@@ -3,10 +3,6 @@
 import pytest
 
 from alexnet_repro.verify.checks.registry import CheckId
-from alexnet_repro.verify.finding import GROUPS, Finding
-from alexnet_repro.verify.report import text
-from alexnet_repro.verify.report.run_record import RunRecord
-from alexnet_repro.verify.verdict import Planned
 from benchmarks.level import in_quick_level
 from tests.helpers.pytest_here import benchmarks_here
 from tests.verify.benchmark.test_plan import QUICK
@@ -47,18 +43,6 @@ def test_without_a_device():
 def test_collected():
     """Nothing else is collected, in the order of a whole run."""
     assert collected("--level=quick") == list(QUICK)
-
-
-def test_verdict_claims_no_more(tmp_path):
-    """A verdict of the quick level says so; the level is kept with what is known of the machine."""
-    found = {group: [Finding("any", "PASS", "as it should be")] for group in GROUPS}
-    asked = (
-        "his machine is correct, repeatable and fast by its own measure alone "
-        "as far as --level=quick asks; --level=standard asks the rest"
-    )
-    plan = [Planned("any", group, state="answered", status="PASS") for group in GROUPS[1:4]]
-    record = RunRecord(tmp_path / "results.json", {"level": "quick"}, findings=found, plan=plan, complete=True)
-    assert text.headline(record) == f"T{asked}."
 
 
 def test_full_is_not_quick():

@@ -1,0 +1,103 @@
+"""The lines for the terminal: every group, what didn't pass, what is missing by name, and a verdict in words."""
+
+from pathlib import Path
+
+import pytest
+
+from alexnet_repro.verify.finding import GROUPS, Finding
+from alexnet_repro.verify.report.run_record import RunRecord
+from alexnet_repro.verify.report.text import headline, in_words, summary, unanswered
+from alexnet_repro.verify.verdict import Planned, per_machine
+
+LAYERS = "test_correct.py::test_correct[device=cpu:0-check=layers-precision=float32]"
+LEFT_OUT = Planned(LAYERS, "correct", "cpu:0", "not asked", "deselected")
+
+
+def record(statuses, plan=None, *, complete=True, **machine):
+    """Return the record of a run with findings of these statuses in each group, all of it planned and answered."""
+    findings = {group: [Finding("any", each, "a cause") for each in statuses] for group in GROUPS}
+    answered = [Planned(LAYERS, group, state="answered", status=each) for group in GROUPS[1:] for each in statuses]
+    plan = answered if plan is None else plan
+    return RunRecord(Path("results.json"), machine=machine, findings=findings, plan=plan, complete=complete)
+
+
+def test_summary_lists_what_did_not_pass():
+    """A line per group, below it what didn't pass with its fix; then what is missing, by name; then the verdict."""
+    found = record(["PASS"])
+    found.plan.append(LEFT_OUT)
+    found.findings["correct"].append(
+        Finding("layers", "FAIL", "conv1 is off", "3e-3", "fix it", device="gpu:1", precision="tf32")
+    )
+    found.findings["fast"].append(Finding("low_noise", "INCONCLUSIVE", "a cause"))
+    found.findings["reference"] = []
+    assert summary(found) == [
+        "doctor      PASS          1 of 1 passed",
+        "correct     FAIL          1 of 2 passed, 1 failed, 1 of 2 not answered",
+        "  FAIL          gpu:1 layers tf32        conv1 is off",
+        "                evidence: 3e-3",
+        "                fix: fix it",
+        "repeatable  PASS          1 of 1 passed",
+        "fast        INCONCLUSIVE  1 of 2 passed, 1 inconclusive",
+        "  INCONCLUSIVE  low_noise                a cause",
+        "reference   INCONCLUSIVE  not run",
+        "cpu:0: not asked (deselected): layers",
+        "FAIL: something is wrong with this machine: 1 check failed, listed with the fix",
+    ]
+
+
+def test_what_is_missing_has_a_name():
+    """A line per device and reason; each check by its name, and how often; of several machines by theirs."""
+    plan = [
+        Planned("test_correct.py::test_correct[device=cpu:0-check=shapes]", "correct", "cpu:0", "answered"),
+        LEFT_OUT,
+        Planned(LAYERS.replace("float32", "mixed_bfloat16"), "correct", "cpu:0", "not asked", "deselected"),
+        Planned("test_forward.py::test_forward[device=cpu:0-batch=1]", "fast", "cpu:0", "lost", "it died"),
+        Planned("test_forward.py::test_forward[device=gpu:0-batch=1]", "fast", "gpu:0", "waiting"),
+        Planned("test_input_pipeline.py::test_draw_train[batch=128]", "fast", "", "not asked", "deselected"),
+    ]
+    assert unanswered(record([], plan)) == [
+        "cpu:0: not asked (deselected): layers ×2",
+        "cpu:0: lost (it died): forward",
+        "gpu:0: waiting: forward",
+        "machine: not asked (deselected): draw_train",
+    ]
+    assert unanswered(record([], per_machine("node1", plan)))[-2:] == [
+        "node1/gpu:0: waiting: forward",
+        "node1: not asked (deselected): draw_train",
+    ]
+
+
+QUICK = " as far as --level=quick asks; --level=standard asks the rest"
+TWO = {"machines": ["node1", "node2"], "level": "quick"}
+WORDS = {
+    "PASS": (record(["PASS"]), "this machine is correct, repeatable and fast by its own measure alone"),
+    "PASS of two at the quick level": (
+        record(["PASS"], **TWO),
+        f"these 2 machines are correct, repeatable and fast by their own measure alone{QUICK}",
+    ),
+    "FAIL": (
+        record(["FAIL"]),
+        "something is wrong with this machine: 5 checks failed, listed with the fix",
+    ),
+    "FAIL of the plan": (
+        record(["PASS"], [Planned(LAYERS, "correct", state="lost", status="FAIL")]),
+        "something is wrong with this machine: some checks failed, listed with the fix",
+    ),
+    "INCONCLUSIVE without a plan": (record(["PASS"], []), "nothing failed, but nothing was planned"),
+    "INCONCLUSIVE answered": (record(["INCONCLUSIVE"]), "nothing failed, but not every check was conclusive"),
+    "INCONCLUSIVE in part": (
+        record(["PASS"], [Planned(LAYERS, "correct", state="answered"), LEFT_OUT]),
+        "nothing failed, but 1 of 2 planned checks weren't answered",
+    ),
+    "INCONCLUSIVE cut short": (
+        record(["PASS"], complete=False),
+        "nothing failed, but not every check was conclusive; the run didn't finish: it was killed, or still runs",
+    ),
+}
+
+
+@pytest.mark.parametrize(("found", "words"), WORDS.values(), ids=[f"verdict={name}" for name in WORDS])
+def test_verdict_in_words(found, words):
+    """Half a sentence, or a whole one at the head of a page, which claims no more than what ran."""
+    assert in_words(found) == words
+    assert headline(found) == f"{words[0].upper()}{words[1:]}."
