@@ -59,6 +59,11 @@ DIGESTS = Finding("golden", "INCONCLUSIVE", "no digests are on file")
             id="cases=slower and noisy",
         ),
         pytest.param(
+            [Finding("speed", "PASS", "", number=1.0)],
+            f"{OWN}; as fast as its reference in 0 of 1 cases, 1 too noisy to compare",
+            id="cases=without a result",
+        ),
+        pytest.param(
             [*cases("=="), NONE],
             f"{OWN}; as fast as its reference in 2 of 4 cases, 2 without one",
             id="cases=without",
@@ -89,22 +94,6 @@ def test_several_machines():
     """Of several machines it is their measure and their references."""
     words = "fast by their own measure; as fast as their references in 1 of 1 cases"
     assert fast_by({"reference": cases("=")}, machines=2) == words
-
-
-@pytest.mark.parametrize(
-    ("status", "number", "words"),
-    [
-        ("PASS", 1.0, "as fast as its reference in 1 of 1 cases"),
-        ("INCONCLUSIVE", 1.0, "as fast as its reference in 0 of 1 cases, 1 too noisy to compare"),
-        ("INCONCLUSIVE", 1.5, "slower than its reference in 1 of 1 cases (worst 1.50 ×)"),
-        ("INCONCLUSIVE", math.nan, "as fast as its reference in 0 of 1 cases, 1 too noisy to compare"),
-    ],
-    ids=["result=same", "result=noisy", "result=slower", "result=nan"],
-)
-def test_file_without_results(status, number, words):
-    """A results file of an earlier version is read by numbers and status."""
-    found = Finding("speed", status, "", number=number, bound=1.03)
-    assert fast_by({"reference": [found]}) == f"{OWN}; {words}"
 
 
 def test_gate_and_words_agree():
