@@ -47,23 +47,18 @@ class Watcher:
             self._socket, theirs = map(opened.enter_context, socket.socketpair())
             heard, self.signal_fd = os.pipe()  # heard stays open here: what writes never finds the pipe broken
             os.set_blocking(self.signal_fd, False)
-            pidfd = _own_pidfd()
-            for descriptor in filter(lambda each: each >= 0, (heard, self.signal_fd, pidfd)):
+            for descriptor in (heard, self.signal_fd):
                 opened.callback(os.close, descriptor)
-            passed = {"messages": theirs.fileno(), "signals": heard, "stacks": stacks.fileno(), "pidfd": pidfd}
+            passed = {"messages": theirs.fileno(), "signals": heard, "stacks": stacks.fileno()}
             mark = f"{self._pid}.{time.time_ns()}"
-            given = {
-                "results": str(results.absolute()),
-                "junit": str(junit.absolute()),
-                "pid": self._pid,
-                "grace": grace,
-            }
+            given = {"results": str(results.absolute()), "junit": str(junit.absolute())}
+            given |= {"pid": self._pid, "mark": mark, "grace": grace, **passed}
             self._process = subprocess.Popen(  # noqa: S603 - ours
-                [sys.executable, "-P", "-m", CHILD, json.dumps(given | passed | {"mark": mark})],
+                [sys.executable, "-P", "-m", CHILD, json.dumps(given)],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 env=_environ(),
-                pass_fds=[each for each in passed.values() if each >= 0],
+                pass_fds=tuple(passed.values()),
                 start_new_session=True,
             )
             opened.callback(self._end)
@@ -124,13 +119,6 @@ class Watcher:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-
-
-def _own_pidfd() -> int:
-    try:
-        return os.pidfd_open(os.getpid())
-    except (AttributeError, OSError):  # not Linux; an old kernel, or a container that forbids it
-        return -1
 
 
 def _environ() -> dict[str, str]:

@@ -1,6 +1,7 @@
 """The watcher's own process: it waits for the run's end, and finishes the record of one that can't; see `watcher.py`.
 
-Until it must act it imports the standard library alone, and costs no processor time.
+Until it must act it imports the standard library alone, and looks once a second whether the run lives, since a fork of
+the run may keep open what would tell.
 """
 
 import contextlib
@@ -47,9 +48,9 @@ class End:
 class Watched:
     """The watcher's side: what it knows of the run."""
 
-    def __init__(self, pid: int, mark: str, grace: float, messages: int, signals: int, stacks: int, pidfd: int) -> None:
+    def __init__(self, pid: int, mark: str, grace: float, messages: int, signals: int, stacks: int) -> None:
         """Take over the descriptors; say that the watcher is ready."""
-        self._pid, self._mark, self._grace, self._pidfd, self._stacks = pid, mark, grace, pidfd, stacks
+        self._pid, self._mark, self._grace, self._stacks = pid, mark, grace, stacks
         self._messages, self._signals = socket.socket(fileno=messages), signals
         self._messages.setblocking(False)
         os.set_blocking(signals, False)
@@ -58,18 +59,16 @@ class Watched:
         self._signal, self._signal_at = signal.SIGTERM, -math.inf
         self._captured: int | None = None  # the run's stderr, where pytest captures it
         self._stacks_from, self._oom_kills = 0, _oom_kills()
-        self._poll = select.poll()
-        for descriptor in (messages, signals, pidfd):
-            if descriptor >= 0:
-                self._poll.register(descriptor, select.POLLIN)
+        self._poll, self._longest = select.poll(), 1.0  # seconds until it is looked whether the run lives
+        for descriptor in (messages, signals):
+            self._poll.register(descriptor, select.POLLIN)
         self._messages.send(b"\n")
 
     def end(self) -> End | None:
         """Wait until the run finishes its record itself, None, or can't; then it is dead, or stopped."""
         while True:
             until = min(self._deadline, self._kill_at, self._look_at) - time.monotonic()
-            longest = 1e6 if self._pidfd >= 0 else 1.0
-            self._poll.poll(math.ceil(1000 * min(max(until, 0), longest)))
+            self._poll.poll(math.ceil(1000 * min(max(until, 0), self._longest)))
             died = not self._alive()  # first: what it said before is heard next
             self._hear()
             now = time.monotonic()
@@ -90,11 +89,7 @@ class Watched:
                 self._deadline = now + self._limit
 
     def _alive(self) -> bool:
-        if self._pidfd < 0:
-            return os.getppid() == self._pid
-        poll = select.poll()
-        poll.register(self._pidfd, select.POLLIN)
-        return not poll.poll(0)
+        return os.getppid() == self._pid
 
     def _hear(self) -> None:
         """Read what came from signal handlers, and then from the run, whose words show that Python runs."""
@@ -110,6 +105,7 @@ class Watched:
                     for line in lines:
                         self._take(json.loads(line))
             self._forget(self._messages.fileno())
+            self._longest = 0.05  # it is about to end
             self._deadline = math.inf  # if it lives, it can't say any more that the test ended
 
     def _forget(self, descriptor: int) -> None:
@@ -198,9 +194,7 @@ class Watched:
 
     def _send(self, number: int) -> None:
         with contextlib.suppress(OSError):
-            if self._pidfd >= 0:
-                signal.pidfd_send_signal(self._pidfd, number)
-            elif self._alive():
+            if self._alive():
                 os.kill(self._pid, number)
 
     def _end_processes(self, started: list[Any]) -> None:
