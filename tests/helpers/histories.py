@@ -6,9 +6,8 @@ import os
 import re
 import signal
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from xml.etree import ElementTree as ET
 
 import pytest
 
@@ -16,6 +15,7 @@ import conftest
 from alexnet_repro.verify.finding import Finding
 from alexnet_repro.verify.verdict import Planned
 from benchmarks import session as module
+from tests.helpers.junit_files import outcomes
 from tests.helpers.pytest_here import pytest_here
 
 PASSED = Finding("driver", "PASS", "is new enough")
@@ -91,24 +91,8 @@ ENDINGS = {
     "SIGHUP": killed(signal.SIGHUP),
     "SIGTERM swallowed": swallowed,
 }
-# Faults of the run itself, by what raises: fixtures, files, hooks.
+# Faults of the run itself, by what raises: fixtures, files, hooks; `Plugin` has others, which are other plugins'.
 FAULTS = ("set-up", "tear-down", "collection", "hook")
-# Other plugins, which make the run look better than it is, or end it.
-PLUGINS = (
-    "hides failures",
-    "reports by itself",
-    "exit status 0",
-    "raises at the end",
-    "exits at the end",
-    "skips at the end",
-    "usage error at the end",
-    "counts a failure",
-    "runs out of time",
-    "raises when all is over",
-    "cleans up badly",
-    "prints for nobody",
-    "prints for nobody at the end",
-)
 
 
 @dataclass
@@ -118,27 +102,21 @@ class Outcome:
     status: int
     folder: Path
     printed: str
-    results: dict = field(default_factory=dict)
 
-    def __post_init__(self):  # noqa: D105
-        self.results = json.loads((self.folder / "results.json").read_text())
+    @property
+    def results(self):
+        """The content of results.json."""
+        return json.loads((self.folder / "results.json").read_text())
 
     @property
     def junit(self):
-        """The test cases of JUnit's file: by name, `passed`, `skipped` or `failed`."""
-        cases = ET.parse(self.folder / "junit.xml").iter("testcase")
-        return {case.get("name"): ending(case) for case in cases}
+        """How the test cases of JUnit's file ended, by name."""
+        return outcomes(self.folder / "junit.xml")
 
     @property
     def on_the_page(self):
         """The verdict on the page."""
         return re.search(r"<h1>. (\w+)</h1>", (self.folder / "report.html").read_text())[1]
-
-
-def ending(case):
-    """Return how a test case ended."""
-    tags = {child.tag for child in case}
-    return "failed" if tags & {"failure", "error"} else "skipped" if "skipped" in tags else "passed"
 
 
 class Stopped(module.VerificationSession):
@@ -250,14 +228,8 @@ def run(folder, endings, *options, fault=None, extra=()):
     Stopped.planned = [(f"{stem}.py::{name}", group) for name, group, _ in tests]
     Stopped.extra = extra
 
-    where = [
-        "-c",
-        os.devnull,
-        f"--rootdir={folder}",
-        f"--report={folder / 'report'}",
-        *map(str, sorted(folder.glob("*.py"))),
-    ]
-    arguments = ["-q", "-s", "--tb=native", *where, *options]
+    where = [f"-c{os.devnull}", f"--rootdir={folder}", f"--report={folder / 'report'}"]
+    arguments = ["-q", "-s", "--tb=native", *where, *options, *map(str, sorted(folder.glob("*.py")))]
     old, module.FOLDER = module.FOLDER, folder
     hang_up = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it is ignored
     try:
