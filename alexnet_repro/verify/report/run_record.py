@@ -107,14 +107,18 @@ class RunRecord:
 
     def as_data(self) -> dict[str, Any]:
         """Return what the file holds, as JSON can hold it."""
-        verdict: dict[str, Any] = {
+        content = {
+            "schema": RESULTS_SCHEMA,
+            "complete": self.complete,
             "verdict": self.verdict,
             "verdicts": verdicts(self.findings, self.plan),
             "run": self.run,
+            "plan": self.plan,
+            "machine": self.machine,
+            "findings": self.findings,
+            "timings": self.timings,
+            "calibrations": self.calibrations,
         }
-        found = {"findings": self.findings, "timings": self.timings, "calibrations": self.calibrations}
-        content: dict[str, Any] = {"schema": RESULTS_SCHEMA, "complete": self.complete, **verdict, "plan": self.plan}
-        content |= {"machine": self.machine, **found}
         return {name: _as_json(value) for name, value in content.items()}
 
     def write(self, *, complete: bool = False) -> None:

@@ -37,7 +37,7 @@ def expected(endings, fault, options):
                 return ("FAIL" if failed else "INCONCLUSIVE"), (END[name] or (1 if failed or fail_inconclusive else 0))
         if fault == "hook" and place == 0:
             return "FAIL", 3
-        if stops:  # the last one, too: the run didn't come to its end
+        if stops:  # where it was the last one, too: the run is cut short
             status, left = 1, True
             break
     verdict = "FAIL" if failed else "INCONCLUSIVE" if left else "PASS"

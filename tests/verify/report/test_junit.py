@@ -80,32 +80,28 @@ def test_failure_has_its_own_findings(tmp_path):
 
 
 VERDICTS = [
-    pytest.param("PASS", True, [], id="verdict=PASS"),
-    pytest.param("PASS", False, ["skipped"], id="verdict=unfinished"),
-    pytest.param("INCONCLUSIVE", True, ["skipped"], id="verdict=INCONCLUSIVE"),
-    pytest.param("FAIL", True, ["failure"], id="verdict=FAIL"),
+    pytest.param("PASS", {}, [], id="verdict=PASS"),
+    pytest.param("PASS", {"complete": False}, ["skipped"], id="verdict=unfinished"),
+    pytest.param("INCONCLUSIVE", {}, ["skipped"], id="verdict=INCONCLUSIVE"),
+    pytest.param(
+        "INCONCLUSIVE", {"run": {"fail_inconclusive": True}}, ["failure"], id="verdict=INCONCLUSIVE that fails"
+    ),
+    pytest.param("FAIL", {}, ["failure"], id="verdict=FAIL"),
 ]
 
 
-@pytest.mark.parametrize(("status", "complete", "outcome"), VERDICTS)
-def test_last_case_is_the_verdict(tmp_path, status, complete, outcome):
-    """The case `verdict` passes, is skipped or fails as the record's verdict says, with its words."""
+@pytest.mark.parametrize(("status", "fields", "outcome"), VERDICTS)
+def test_last_case_is_the_verdict(tmp_path, status, fields, outcome):
+    """The case `verdict` passes, is skipped or fails as the record's verdict and the option say, with its words."""
     plan = [
         Planned(f"test_a.py::test_{group}[device=cpu:0]", group, "cpu:0", "answered", "", status) for group in GROUPS
     ]
     findings = {group: [Finding("shapes", status, "a message", device="cpu:0")] for group in GROUPS}
-    record = RunRecord(tmp_path / "results.json", plan=plan, findings=findings, complete=complete)
+    record = RunRecord(tmp_path / "results.json", plan=plan, findings=findings, **{"complete": True, **fields})
     last = list(written(tmp_path / "junit.xml", record).iter("testcase"))[-1]
     assert (last.get("name"), [each.tag for each in last]) == ("verdict", outcome)
     for each in last:
         assert each.get("message").startswith(f"{'INCONCLUSIVE' if status == 'PASS' else status}: ")
-
-
-def test_verdict_fails_by_the_option(tmp_path):
-    """Of a run with --fail-inconclusive, the case of an inconclusive verdict fails."""
-    record = RunRecord(tmp_path / "results.json", run={"fail_inconclusive": True})
-    (case,) = written(tmp_path / "junit.xml", record).iter("testcase")
-    assert [each.tag for each in case] == ["failure"]
 
 
 def test_suite_says_who_and_counts(tmp_path):
