@@ -22,30 +22,19 @@ def _unwatched(monkeypatch):
     monkeypatch.setattr(module, "Watcher", lambda *_: None)
 
 
-def doctor(monkeypatch, folder, **options):
-    """Return what the doctor is called with as the run starts."""
+def start(monkeypatch, folder, **options):
+    """Return what the doctor, and then the choice of devices, is called with as the run starts."""
     asked = []
 
     def diagnose(wanted, _say, **options):
         asked.append((wanted, options))
+        return box(), []
+
+    def choose(_machine, *arguments, **options):
+        diagnose(*arguments, **options)
         raise MachineNotReadyError("that was all")
 
     monkeypatch.setattr(module, "diagnose_machine", diagnose)
-    session = session_of(folder, **options)
-    session.pytest_collection()
-    session.pytest_unconfigure()
-    return asked
-
-
-def choice(monkeypatch, folder, **options):
-    """Return what devices are chosen by."""
-    asked = []
-
-    def choose(_machine, wanted, _usable, **options):
-        asked.append((wanted, options))
-        raise MachineNotReadyError("that was all")
-
-    monkeypatch.setattr(module, "diagnose_machine", lambda *_, **__: (box(), []))
     monkeypatch.setattr(module, "choose_devices", choose)
     session = session_of(folder, **options)
     session.pytest_collection()
@@ -74,9 +63,8 @@ def burn_in(monkeypatch, folder, **options):
 @pytest.mark.parametrize(
     ("reached", "options", "expected"),
     [
-        pytest.param(doctor, {"require_gpu": True}, [((), {"require_gpu": True})], id="doctor=require_gpu"),
-        pytest.param(doctor, {"device": ["cpu:0"]}, [(["cpu:0"], {"require_gpu": None})], id="doctor=device"),
-        pytest.param(choice, {"require_gpu": True}, [((), {"require_gpu": True})], id="choice=require_gpu"),
+        pytest.param(start, {"require_gpu": True}, [((), {"require_gpu": True})] * 2, id="start=require_gpu"),
+        pytest.param(start, {"device": ["cpu:0"]}, [(["cpu:0"], {"require_gpu": None})] * 2, id="start=device"),
         pytest.param(checks, {"replays": 5, "deadline": 90.0}, (5, 90.0), id="checks=replays and deadline"),
         pytest.param(burn_in, {"burn_in": 7200.0, "deadline": 90.0}, {DEVICE: (7200.0, 90.0)}, id="burn_in=seconds"),
     ],
