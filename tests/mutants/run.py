@@ -11,11 +11,9 @@ import sys
 import tempfile
 import tomllib
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
-
-from pydantic import TypeAdapter
-from pydantic.dataclasses import dataclass
 
 ROOT = Path(__file__).parents[2]
 LIST = Path(__file__).with_name("mutants.toml")
@@ -50,7 +48,7 @@ class Mutant:
 
 def read_mutants() -> list[Mutant]:
     """Return the list."""
-    return TypeAdapter(list[Mutant]).validate_python(tomllib.loads(LIST.read_text(encoding="utf-8"))["mutant"])
+    return [Mutant(name, **fields) for name, fields in tomllib.loads(LIST.read_text(encoding="utf-8")).items()]
 
 
 def copy_checkout(to: Path) -> None:

@@ -9,9 +9,9 @@ from tests.mutants.run import Mutant, StaleError, read_mutants
 MUTANTS = read_mutants()
 
 
-def test_names_are_unique():
-    """No two mutants have one name."""
-    assert len({each.name for each in MUTANTS}) == len(MUTANTS) >= 45
+def test_list_is_read():
+    """The tests below are of as many mutants as there are in the list, by names of their own, which TOML sees to."""
+    assert len(MUTANTS) >= 90
 
 
 @pytest.mark.parametrize("mutant", [pytest.param(each, id=f"mutant={each.name}") for each in MUTANTS])
