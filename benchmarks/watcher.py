@@ -13,7 +13,6 @@ import contextlib
 import faulthandler
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -41,7 +40,7 @@ class Watcher:
 
         `grace` is how long, in seconds, a process may live on after a signal such as SIGTERM without saying anything.
         """
-        self._pid, self._marked, self._faults = os.getpid(), os.environ.get(MARK), faulthandler.is_enabled()
+        self._pid, on = os.getpid(), faulthandler.is_enabled()
         with contextlib.ExitStack() as opened:
             stacks = self._stacks = opened.enter_context(tempfile.TemporaryFile())
             self._socket, theirs = map(opened.enter_context, socket.socketpair())
@@ -67,7 +66,9 @@ class Watcher:
             if not self._socket.recv(1):
                 raise OSError(f"the watcher ended at its start: {sys.executable}")
             self._socket.setblocking(False)
+            opened.callback(lambda: faulthandler.enable(2) if on else faulthandler.disable())
             faulthandler.enable(stacks)
+            opened.callback(faulthandler.unregister, DUMP_STACKS)
             faulthandler.register(DUMP_STACKS, stacks)
             os.environ[MARK] = mark
             self._opened = opened.pop_all()
@@ -88,19 +89,6 @@ class Watcher:
         self._say({"close": True})
         if os.getpid() != self._pid or not self._opened:
             return
-        with contextlib.suppress(ValueError):  # another thread than the main one
-            previous = signal.set_wakeup_fd(-1)
-            if previous not in {-1, self.signal_fd}:
-                signal.set_wakeup_fd(previous)
-        faulthandler.unregister(DUMP_STACKS)
-        if self._faults:
-            faulthandler.enable(2)
-        else:
-            faulthandler.disable()
-        if self._marked is None:
-            os.environ.pop(MARK, None)
-        else:
-            os.environ[MARK] = self._marked
         opened, self._opened = self._opened, None
         opened.close()
 
