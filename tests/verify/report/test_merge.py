@@ -1,6 +1,6 @@
 """One record of several machines: devices named by machine, cluster findings once, GPUs of one model compared."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 
@@ -140,57 +140,40 @@ def test_verdict_is_of_all(whole):
     assert read_results(record.path).verdict == "FAIL"
 
 
-def well(folder, planned=True):
-    """Return the record of a machine that passed."""
+def well(folder, **changes):
+    """Return the record of a machine that passed, but for what is changed of it."""
     groups = ("correct", "repeatable", "fast")
-    plan = [Planned(f"test_{group}.py::test_any", group, "gpu:0", "answered", status="PASS") for group in groups]
-    record = RunRecord(folder / "results.json", {"devices": ["gpu:0"]}, {"host": folder.name}, plan if planned else [])
-    for group in groups:
-        record.findings[group].append(Finding("any", "PASS", "as it should be", device="gpu:0"))
-    record.complete = True
-    return record
+    fields = {
+        "machine": {"devices": ["gpu:0"]},
+        "run": {"host": folder.name},
+        "plan": [Planned(f"test_{group}.py::test_any", group, "gpu:0", "answered", status="PASS") for group in groups],
+        "findings": {group: [Finding("any", "PASS", "as it should be", device="gpu:0")] for group in groups},
+        "complete": True,
+    }
+    return RunRecord(folder / "results.json", **{**fields, **changes})
 
 
-def without_plan(record):
-    """Leave nothing planned."""
-    record.plan = []
-
-
-def with_failure(group, scope):
-    """Return a change that adds a failure."""
-
-    def change(record):
-        record.findings.setdefault(group, []).append(Finding("sum", "FAIL", "wrong", scope=scope))
-
-    return change
-
-
-def stated(record):
-    """Let its file state a failure."""
-    record.stated = "FAIL"
-
-
-def ended(record):
-    """Interrupt it."""
-    record.complete, record.run["ended"] = False, "interrupted by SIGTERM"
+INTERRUPTED = {"complete": False, "run": {"host": "b", "ended": "interrupted by SIGTERM"}}
+WRONG = Finding("sum", "FAIL", "wrong")
 
 
 @pytest.mark.parametrize(
-    ("change", "verdict"),
+    ("second", "verdict"),
     [
-        pytest.param(lambda _: None, "PASS", id="second=well"),
-        pytest.param(without_plan, "INCONCLUSIVE", id="second=without a plan"),
-        pytest.param(ended, "INCONCLUSIVE", id="second=interrupted"),
-        pytest.param(stated, "FAIL", id="second=states FAIL"),
-        pytest.param(with_failure("fast", "cluster"), "FAIL", id="second=failure of the cluster"),
-        pytest.param(with_failure("another", "device"), "FAIL", id="second=failure in another group"),
+        pytest.param({}, "PASS", id="second=well"),
+        pytest.param({"plan": []}, "INCONCLUSIVE", id="second=without a plan"),
+        pytest.param(INTERRUPTED, "INCONCLUSIVE", id="second=interrupted"),
+        pytest.param({"stated": "FAIL"}, "FAIL", id="second=states FAIL"),
+        pytest.param(
+            {"findings": {"fast": [replace(WRONG, scope="cluster")]}}, "FAIL", id="second=failure of the cluster"
+        ),
+        pytest.param({"findings": {"another": [WRONG]}}, "FAIL", id="second=failure in another group"),
     ],
 )
-def test_no_better_than_any_machine(tmp_path, change, verdict):
+def test_no_better_than_any_machine(tmp_path, second, verdict):
     """The verdict of all machines is no better than any machine's own, whatever shows in it alone."""
-    first, second = well(tmp_path / "a"), well(tmp_path / "b")
-    change(second)
-    whole = merged(tmp_path / "whole" / "results.json", {"node1": first, "node2": second})
-    whole.complete = first.complete and second.complete
+    records = {"node1": well(tmp_path / "a"), "node2": well(tmp_path / "b", **second)}
+    whole = merged(tmp_path / "whole" / "results.json", records)
+    whole.complete = all(each.complete for each in records.values())
     assert whole.verdict == verdict
     assert whole.run["hosts"] == ["a", "b"]
