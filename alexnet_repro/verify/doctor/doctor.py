@@ -34,8 +34,7 @@ def examine(
     """Run every probe, in `deadline` seconds each; yield each finding as soon as it is known, with the record so far.
 
     If devices are `wanted`, as `gpu:1`, other GPUs aren't checked; if it is the CPU alone, none is, nor its driver.
-    For a backend of Keras's other than TensorFlow,
-    machine, settings and driver are checked, but no device is used.
+    For a backend of Keras's other than TensorFlow, machine, settings and driver are checked, but no device is used.
     """
     here = dataclasses.replace(read_machine(), require_gpu=require_gpu, backend=backend, wanted=tuple(wanted))
     if backend == "tensorflow":
