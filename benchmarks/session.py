@@ -23,7 +23,7 @@ from alexnet_repro.verify.benchmark.timing import gpu_speed_parity
 from alexnet_repro.verify.checks.devices import MachineNotReadyError, choose_devices, diagnose_machine
 from alexnet_repro.verify.doctor import fingerprint
 from alexnet_repro.verify.doctor.environment import read_machine
-from alexnet_repro.verify.finding import REFERENCE, Finding
+from alexnet_repro.verify.finding import REFERENCE, Finding, worst
 from alexnet_repro.verify.report.junit import write_junit
 from alexnet_repro.verify.report.page import report_line
 from alexnet_repro.verify.report.run_record import RunRecord
@@ -250,18 +250,18 @@ class VerificationSession:
             decided = self._finish(session, int(exitstatus))
             result = yield
         except BaseException as error:  # noqa: BLE001 - whatever it is, it is no end as it should be
-            session.exitstatus = self._end_by(error)
+            session.exitstatus = self._end_by(error, int(exitstatus))
             if not isinstance(error, Exception) or isinstance(error, pytest.exit.Exception):
                 pytest.exit(self.keeper.ended, returncode=session.exitstatus)
             return None
         session.exitstatus = decided  # whatever another plugin has made of it
         return result
 
-    def _end_by(self, error: BaseException) -> int:
-        """Write what the run has come to by an error after its last test; return its exit status."""
+    def _end_by(self, error: BaseException, status: int = 0) -> int:
+        """Write what the run has come to by an error after its last test; return its exit status, `status` without."""
         self.keeper.ended_by(error)
         self._printed = False
-        status = self._state(getattr(error, "returncode", None) or STATUSES.get(type(error), 0))
+        status = self._state(getattr(error, "returncode", None) or STATUSES.get(type(error), status))
         self._write_junit()
         return status
 
