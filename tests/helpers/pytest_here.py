@@ -2,6 +2,8 @@
 
 import contextlib
 import io
+import os
+from unittest import mock
 
 import pytest
 
@@ -12,7 +14,8 @@ def pytest_here(*arguments, plugins=()):
     """Run pytest with these arguments, and return its exit status and all that it printed."""
     off = [f"-pno:{name}" for name in ("cacheprovider", "faulthandler", "unraisableexception")]
     out = io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out), mock.patch.dict(os.environ):
+        os.environ.pop("PYTEST_XDIST_WORKER", None)  # it isn't one
         try:
             status = int(pytest.main([*off, *arguments], plugins=plugins))
         except OSError:
