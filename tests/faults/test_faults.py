@@ -28,11 +28,11 @@ def in_float32(check):
 def run_narrow(check, compiled=""):
     """Run a check in float32 on narrower dense layers; that of the shapes on the documented ones.
 
-    An update or two aren't compiled, which takes four times as long; but they are in the check named `compiled`.
+    A few updates aren't compiled, which takes longer than they do; but they are in the check named `compiled`.
     """
     import tensorflow as tf
 
-    tf.config.run_functions_eagerly(check in {"update", "dropout"} and check != compiled)
+    tf.config.run_functions_eagerly(check in {"update", "dropout", "replay"} and check != compiled)
     try:
         with nullcontext() if check == "shapes" else narrow_layers():
             return run_check(in_float32(check), CONFIG)
