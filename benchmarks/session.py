@@ -206,7 +206,7 @@ class VerificationSession:
         """Compare what runs with the plan; among workers, make sure that all run the same tests."""
         if self.collect_only:
             return
-        names = {item.nodeid: _planned_name(item) for item in session.items if item.path.parent == FOLDER}
+        names = {item.nodeid: f"{item.path.name}::{item.name}" for item in session.items if item.path.parent == FOLDER}
         self.keeper.collected(session.items, self.devices, names)
         if self.workers and not self.not_ready:
             try:
@@ -276,7 +276,7 @@ class VerificationSession:
         status = session.exitstatus = self._state(self.keeper.signal[1] if self.keeper.signal else status)
         if not self.record.run.get("ended"):
             self.keeper.end_by_signal()
-        self._tell_junit(self.whole.verdict)
+        self._tell_junit()
         return status
 
     def _state(self, status: int) -> int:
@@ -303,13 +303,14 @@ class VerificationSession:
             with contextlib.suppress(OSError):
                 write_junit(self.whole, Path(path))
 
-    def _tell_junit(self, verdict: str) -> None:
+    def _tell_junit(self) -> None:
         """Add a test case `verdict` to JUnit's file: what isn't one test's fails there, too."""
+        verdict = self.whole.verdict
         fails = fails_the_run(verdict, fail_inconclusive=self.fail_inconclusive)
         outcome = "failed" if fails else "passed" if verdict == "PASS" else "skipped"
         if node := self.keeper.interrupted_test():
             add_case(self.config, node, "skipped", self.keeper.ended, {})
-        lines = "\n".join(self._verdict_lines())
+        lines = "\n".join(summary(self.whole))
         add_case(self.config, "benchmarks/verdict.py::verdict", outcome, lines, self.whole.run)
 
     def _compare_with_references(self) -> list[Finding]:
@@ -370,7 +371,7 @@ class VerificationSession:
         self._ending.close()
         if self._claimed and not self._printed:
             self._printed = True
-            for line in (*self._verdict_lines(), f"results: {self.whole.path}", self.report):
+            for line in (*summary(self.whole), f"results: {self.whole.path}", self.report):
                 self.say(line)
 
     def broke(self, error: BaseException) -> None:
@@ -378,9 +379,6 @@ class VerificationSession:
         if self._claimed and not isinstance(error, pytest.UsageError):
             self._end_by(error)
             self.pytest_unconfigure()
-
-    def _verdict_lines(self) -> list[str]:
-        return summary(self.whole)
 
     def _sections(self) -> Iterator[tuple[str, Sequence[str]]]:
         timings, found = self.record.timings, self.whole.findings
@@ -391,14 +389,10 @@ class VerificationSession:
         together = (str(table(found["fast"])) for table in (device_table, scaling_table))
         yield "devices together", list(filter(None, together))
         if self._claimed:
-            yield "verdict", self._verdict_lines()
+            yield "verdict", summary(self.whole)
             if self.devices == ("cpu:0",) and not self.not_ready:
                 yield "", ["GPU: not run; this machine has none, or none was selected"]
             yield "", [f"results: {self.whole.path}", *filter(None, [self.report])]
-
-
-def _planned_name(item: pytest.Item) -> str:
-    return f"{item.path.name}::{item.name}"
 
 
 def _parameters(item: pytest.Item) -> dict[str, Any]:

@@ -23,6 +23,7 @@ class Step:
         return losses, accuracies
 
     def test_on_batch(self, *_):
+        """Return the next evaluation, as Keras's method of this name does: it is no test."""
         return next(self.evaluations)
 
 
