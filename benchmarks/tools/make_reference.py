@@ -1,6 +1,6 @@
 """Time every benchmark in several fresh processes, and keep the timings as this device's reference.
 
-The file is benchmarks/references/speed-KIND.json, one per kind of device. Cases that aren't timed this time stay,
+The file is benchmarks/references/speed-KIND-FRAMEWORK-VERSION.json. Cases that aren't timed this time stay,
 unless packages, settings, driver or processor have changed since: then the file is made anew. Commit it, once the
 machine is known to be right and was quiet: python -m alexnet_repro doctor; pytest benchmarks.
 """

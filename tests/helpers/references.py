@@ -5,7 +5,7 @@ from alexnet_repro.verify.benchmark.reference import Baseline, Reference, path_o
 from alexnet_repro.verify.benchmark.regression import Place
 from alexnet_repro.verify.benchmark.timing import Timing
 
-HERE = {"packages": {"numpy": "2.4.6"}, "settings": {}, "threads": {"processors": 2}}
+HERE = {"packages": {"numpy": "2.4.6", "tensorflow": "2.21.0"}, "settings": {}, "threads": {"processors": 2}}
 PLACES = {"cpu:0": Place("AMD EPYC, 2 processors", HERE)}
 PROCESSES = [[1.0 + i / 1000] * 6 for i in range(8)]
 FROM = {
@@ -26,7 +26,7 @@ STORED = Reference(
 def stored_in(folder):
     """Put tolerances and one reference into a folder; returns it."""
     (folder / "tolerances.toml").write_text("false_alarms = 0.005\n")
-    speed_reference.write_reference(path_of(folder, STORED.device), STORED)
+    speed_reference.write_reference(path_of(folder, STORED.device, HERE), STORED)
     return folder
 
 

@@ -1,4 +1,4 @@
-"""References: timings on file, one JSON file per kind of device, and how fresh processes make them.
+"""References: timings on file, a JSON file per kind of device and framework, and how fresh processes make them.
 
 A file is one JSON object: `schema` (1), `device` (the kind's name, as in the file's name), `environment` (all that is
 known to decide speed; a run in another is never compared), `machine` (where it was recorded), and `cases`: by name,
@@ -61,9 +61,16 @@ class Reference:
 _REFERENCE = TypeAdapter(Reference)
 
 
-def path_of(folder: Path, kind: str) -> Path:
-    """Return the path of a kind of device's reference."""
-    return folder / f"speed-{re.sub(r'[^a-z0-9]+', '-', kind.lower()).strip('-')}.json"
+def framework_of(environment: Mapping[str, Any]) -> str:
+    """Return the framework that computes in an environment, with its version, as `tensorflow 2.21.0`."""
+    backend = environment["settings"].get("KERAS_BACKEND", "tensorflow")
+    return f"{backend} {environment['packages'].get(backend, '')}".rstrip()
+
+
+def path_of(folder: Path, kind: str, environment: Mapping[str, Any]) -> Path:
+    """Return the path of the reference of a kind of device under the environment's framework."""
+    name = re.sub(r"[^a-z0-9.]+", "-", f"{kind} {framework_of(environment)}".lower()).strip("-")
+    return folder / f"speed-{name}.json"
 
 
 def environment_differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
@@ -210,12 +217,12 @@ def references_of(runs: Sequence[Mapping[str, Any]], provenance: Mapping[str, st
 def keep_references(
     root: Path, runs: Sequence[Mapping[str, Any]], command: str, note: str = "", into: Path | None = None
 ) -> list[Path]:
-    """Write runs as references, a file per kind of device, or one `into`; ValueError: they can't be kept there."""
+    """Write runs as references, a file per device and framework, or `into` one; ValueError: they can't be kept."""
     found = references_of(runs, provenance(root, command, note))
     if into and len(found) > 1:
         kinds = ", ".join(each.device for each in found)
         raise ValueError(f"--into: {into} would hold one device of several ({kinds}); choose one: --device=gpu:0")
-    paths = [into or path_of(root / "benchmarks" / "references", each.device) for each in found]
+    paths = [into or path_of(root / "benchmarks" / "references", each.device, each.environment) for each in found]
     for path, each in zip(paths, found, strict=True):
         write_reference(path, merge_references(read_reference(path), each))
     return paths

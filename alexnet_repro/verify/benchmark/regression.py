@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from alexnet_repro.backend.devices import gpu_names
 from alexnet_repro.verify.benchmark.gate import GateCase, cases_to_remeasure, judge_speeds, no_reference
 from alexnet_repro.verify.benchmark.noise import level
-from alexnet_repro.verify.benchmark.reference import environment_differences, path_of, read_reference
+from alexnet_repro.verify.benchmark.reference import environment_differences, framework_of, path_of, read_reference
 from alexnet_repro.verify.benchmark.timing import Timing
 from alexnet_repro.verify.benchmark.tolerances import Tolerances, read_tolerances
 from alexnet_repro.verify.doctor.environment import Environment
@@ -43,7 +43,9 @@ def speed_findings(
     wanted = [timing for timing in timings if timing.rounds and not timing.fault]
     try:
         tolerances = read_tolerances(folder / "tolerances.toml")
-        kept = {device: read_reference(path_of(folder, place.kind)) for device, place in places.items()}
+        kept = {
+            device: read_reference(path_of(folder, place.kind, place.environment)) for device, place in places.items()
+        }
     except ValueError as error:
         return [Finding("speed", "FAIL", "references can't be read", str(error), "git checkout benchmarks/references")]
     cases: list[GateCase] = []
@@ -51,7 +53,7 @@ def speed_findings(
     for device in dict.fromkeys(timing.device for timing in wanted):
         place, reference = places[device], kept[device]
         timed = {timing.case: [level(timing.rounds)] for timing in wanted if timing.device == device}
-        why = f"no reference is on file for {place.kind}"
+        why = f"no reference is on file for {place.kind} and {framework_of(place.environment)}"
         if reference and (changed := environment_differences(place.environment, reference.environment)):
             why = f"the reference on file for {place.kind} is of another environment: {'; '.join(changed)}"
         elif reference:

@@ -38,7 +38,7 @@ def folder(tmp_path):
 
 def test_file_is_read(folder):
     """What is written is read back, under the device's name; no file is no reference; nothing stays beside it."""
-    path = folder / "speed-amd-epyc-2-processors.json"
+    path = folder / "speed-amd-epyc-2-processors-tensorflow-2.21.0.json"
     assert read_reference(path) == STORED
     assert read_reference(folder / "speed-another.json") is None
     assert sorted(each.name for each in folder.iterdir()) == [path.name, "tolerances.toml"]
@@ -64,7 +64,7 @@ def test_file_is_read(folder):
 )
 def test_damaged_file_is_named(folder, old, new):
     """A forged or truncated file is never taken for none, nor compared with: it is named, with what fixes it."""
-    path = path_of(folder, STORED.device)
+    path = path_of(folder, STORED.device, STORED.environment)
     path.write_text(path.read_text().replace(old, new) if old else new)
     with pytest.raises(ValueError, match=f"git checkout {path}") as error:
         read_reference(path)
@@ -75,7 +75,7 @@ def test_damaged_file_is_named(folder, old, new):
 
 def test_truncated_file_is_named(folder):
     """Wherever it ends."""
-    path = path_of(folder, STORED.device)
+    path = path_of(folder, STORED.device, STORED.environment)
     text = path.read_text()
     for length in range(0, len(text) - 2, 97):
         path.write_text(text[:length])
@@ -93,7 +93,7 @@ def test_truncated_file_is_named(folder):
 )
 def test_too_little_is_refused(folder, processes):
     """Fewer than five processes aren't written, nor one without rounds; the old file stays."""
-    path = path_of(folder, STORED.device)
+    path = path_of(folder, STORED.device, STORED.environment)
     with pytest.raises(ValueError, match=r"cases\.resize\.processes"):
         write_reference(path, replace(STORED, cases={"resize": Baseline("cpu:0", "", processes)}))
     assert read_reference(path) == STORED
@@ -107,7 +107,7 @@ def test_interrupted_write_leaves_the_old_file(folder, monkeypatch):
             file.write(text[:100])
         raise OSError(28, "No space left on device")
 
-    path = path_of(folder, STORED.device)
+    path = path_of(folder, STORED.device, STORED.environment)
     monkeypatch.setattr(Path, "write_text", full)
     with pytest.raises(OSError, match="No space"):
         write_reference(path, replace(STORED, cases={}))
@@ -124,15 +124,26 @@ def test_new_cases_join_those_of_the_same_environment():
 
 
 @pytest.mark.parametrize(
-    ("kind", "file"),
+    ("kind", "packages", "settings", "file"),
     [
-        ("NVIDIA A100-SXM4-80GB", "speed-nvidia-a100-sxm4-80gb.json"),
-        ("AMD EPYC cpu family 25 model 17, 2 processors", "speed-amd-epyc-cpu-family-25-model-17-2-processors.json"),
+        pytest.param(
+            *("NVIDIA A100-SXM4-80GB", {"tensorflow": "2.17.0+nv24.8", "jax": "0.6.0"}, {}),
+            "speed-nvidia-a100-sxm4-80gb-tensorflow-2.17.0-nv24.8.json",
+            id="framework=tensorflow",
+        ),
+        pytest.param(
+            *("AMD EPYC, 2 processors", {"tensorflow": "2.21.0", "jax": "0.6.0"}, {"KERAS_BACKEND": "jax"}),
+            "speed-amd-epyc-2-processors-jax-0.6.0.json",
+            id="framework=jax",
+        ),
+        pytest.param(
+            *("Apple M4", {}, {"KERAS_BACKEND": "torch"}), "speed-apple-m4-torch.json", id="framework=unknown version"
+        ),
     ],
 )
-def test_name_of_the_file(tmp_path, kind, file):
-    """A reference's file is named after the kind of device, in letters, digits and hyphens."""
-    assert path_of(tmp_path, kind).name == file
+def test_name_of_the_file(tmp_path, kind, packages, settings, file):
+    """A reference's file is named after the kind of device and its framework, in letters, digits, dots and hyphens."""
+    assert path_of(tmp_path, kind, {"packages": packages, "settings": settings}).name == file
 
 
 def test_differences_of_environments():

@@ -19,7 +19,7 @@ def test_start_decides_whether_a_reference_is_of_here(folder):
     """A reference of this start of a virtual machine fails what is slower; of another it leaves it inconclusive."""
     provenance = {**FROM, "boot": "2c26b46b68ff"}
     stored = replace(STORED, cases={"resize": Baseline("cpu:0", "float32", PROCESSES, provenance)})
-    write_reference(path_of(folder, stored.device), stored)
+    write_reference(path_of(folder, stored.device, HERE), stored)
     for boot, status in (("2c26b46b68ff", "FAIL"), ("another", "INCONCLUSIVE")):
         places = {"cpu:0": Place(STORED.device, HERE, boot)}
         (found,) = speed_findings([timing(2.0)], places, folder, lambda _: ({"resize": [2.0] * 6}, 0.0))
@@ -51,7 +51,7 @@ def test_slower_is_measured_again(folder, again, busy, status, measurements):
         return {case: [left.pop(0)] * 6 for case in cases}, busy
 
     stored = replace(STORED, cases={**STORED.cases, "forward": STORED.cases["resize"]})
-    write_reference(path_of(folder, STORED.device), stored)
+    write_reference(path_of(folder, STORED.device, HERE), stored)
     found = speed_findings([timing(1.2), timing(1.0, "forward")], PLACES, folder, remeasure)
     assert requested == [["resize"]] * len(again)
     assert [each.status for each in found] == [status, "PASS"]
@@ -73,7 +73,10 @@ def test_failed_remeasurement_is_inconclusive(folder):
     ("places", "case", "message"),
     [
         pytest.param(
-            {"cpu:0": Place("Tesla T4", HERE)}, "resize", "no reference is on file for Tesla T4", id="device=none"
+            {"cpu:0": Place("Tesla T4", HERE)},
+            "resize",
+            "no reference is on file for Tesla T4 and tensorflow 2.21.0",
+            id="device=none",
         ),
         pytest.param(
             PLACES,
@@ -82,7 +85,7 @@ def test_failed_remeasurement_is_inconclusive(folder):
             id="case=none",
         ),
         pytest.param(
-            {"cpu:0": Place(STORED.device, {**HERE, "packages": {"numpy": "3"}})},
+            {"cpu:0": Place(STORED.device, {**HERE, "packages": {**HERE["packages"], "numpy": "3"}})},
             "resize",
             "the reference on file for AMD EPYC, 2 processors is of another environment: packages numpy 3 (was 2.4.6)",
             id="environment=another",
