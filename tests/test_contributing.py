@@ -84,3 +84,15 @@ def phrases():
 def test_lint_refuses_phrases(text, found):
     """A listed phrase is found with its line, also where it runs on in the next line of a comment."""
     assert [(line, phrase) for line, phrase, _ in phrases().refused(text)] == found
+
+
+def test_dataclasses_of_arrays_are_not_compared():
+    """No dataclass with arrays has `==`: its truth is an error, or depends on Python's version."""
+    found = {}
+    for path in (ROOT / "alexnet_repro").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            body = node.body if isinstance(node, ast.ClassDef) else []
+            if any("ndarray" in ast.unparse(each.annotation) for each in body if isinstance(each, ast.AnnAssign)):
+                found[node.name] = [ast.unparse(each) for each in node.decorator_list]
+    assert set(found) == {"History", "DotProducts", "_ProductLayer"}
+    assert all("eq=False" in decorator for (decorator,) in found.values())

@@ -28,7 +28,7 @@ class Evaluation:
     num_samples: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays have no one truth
 class History:
     """A training run so far; its losses and accuracies are each batch's mean, before its update."""
 

@@ -110,7 +110,7 @@ def _fourier_bound(
     return np.asarray(confidence(elements) * FLOAT32 * np.sqrt(variance))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class DotProducts:
     """Exact sums of products and what their bound depends on."""
 

@@ -161,7 +161,7 @@ def _coarser_rounding(device: np.ndarray, expected: np.ndarray, products: DotPro
     return None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _LayerPass:
     """A layer after its forward pass on the device: input, output, and the way back; and the oracle's layer."""
 
@@ -175,7 +175,7 @@ class _LayerPass:
         return _compare_arrays((self.exact.name, array, self.precision), _float64(device), *expected)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _ProductLayer(_LayerPass):
     """A convolution or dense layer: sums of products."""
 
@@ -259,7 +259,7 @@ class _ProductLayer(_LayerPass):
         return self._compare(array, device, products.z, products.bound() + half_ulp(products.z, dtype), products)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _ExactLayer(_LayerPass):
     """Pooling, flattening, dropout off: nothing is rounded but, going back, where pooling windows overlap."""
 
