@@ -1,0 +1,81 @@
+"""What limits this process's memory: the machine's RAM, a cgroup, `ulimit`. Imports neither Keras nor a backend."""
+
+import contextlib
+import resource
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+import psutil
+
+CGROUP_FIX = "docker run --memory=, resources.limits.memory of a pod, or srun --mem="
+UNLIMITED = 1 << 60  # bytes: what cgroups of version 1 say where nothing is limited is near 2**63
+# Of each version: the limit and what is in use, and of the latter what the system takes back when it needs to.
+CGROUP_FILES = (
+    ("memory.max", "memory.current", ("active_file", "inactive_file")),
+    ("memory.limit_in_bytes", "memory.usage_in_bytes", ("total_active_file", "total_inactive_file")),
+)
+
+
+class MemoryLimit(NamedTuple):
+    """A limit: its name, its size and what is left of it, in bytes, and how to lift it.
+
+    If `virtual`, it is of addresses, of which TensorFlow reserves twice as many as it uses; else of memory in use.
+    """
+
+    name: str
+    size: int
+    left: int
+    fix: str
+    virtual: bool = False
+
+
+def memory_limits(root: Path = Path("/")) -> list[MemoryLimit]:
+    """Return what limits this process's memory, that with the least left first; `root` is for tests."""
+    ram, swap, own = psutil.virtual_memory(), psutil.swap_memory(), psutil.Process().memory_info()
+    fix = "end other programs, or take a machine with more"
+    found = [MemoryLimit("RAM", ram.total + swap.total, ram.available + swap.free, fix)]
+    found += _cgroup_limits(root, swap.free)
+    data = getattr(own, "data", 0)  # of Linux alone
+    for name, number, used in (("ulimit -v", resource.RLIMIT_AS, own.vms), ("ulimit -d", resource.RLIMIT_DATA, data)):
+        size = resource.getrlimit(number)[0]
+        if 0 <= size < UNLIMITED:  # RLIM_INFINITY is -1
+            found.append(MemoryLimit(name, size, max(0, size - used), f"{name} unlimited", virtual=True))
+    return sorted(found, key=lambda limit: limit.left)
+
+
+def _cgroup_limits(root: Path, free_swap: int) -> Iterator[MemoryLimit]:
+    """Yield the limits of this process's cgroup and of those that it is in; a container may see only its own."""
+    with contextlib.suppress(OSError):
+        for line in (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines():
+            _, controllers, path = line.split(":", 2)
+            if controllers and "memory" not in controllers.split(","):
+                continue
+            top = root / "sys/fs/cgroup" / ("memory" if controllers else "")
+            below = PurePosixPath(path.lstrip("/"))
+            for folder in (top / below, *(top / each for each in below.parents)):
+                for limit, usage, reclaimed in CGROUP_FILES:
+                    if (size := _number(folder / limit)) is not None and size < UNLIMITED:
+                        used = _number(folder / usage) or 0
+                        left = max(0, size - max(0, used - _reclaimable(folder, reclaimed)))
+                        swap = _number(folder / "memory.swap.max")  # of version 2 alone
+                        left += free_swap if swap is None else min(free_swap, swap)
+                        yield MemoryLimit(f"the cgroup's {limit}", size, left, CGROUP_FIX)
+
+
+def _reclaimable(folder: Path, names: tuple[str, ...]) -> int:
+    """Return how many bytes of a cgroup's the system takes back when it needs them: of the cache of files."""
+    try:
+        lines = (folder / "memory.stat").read_text(encoding="utf-8").split("\n")
+    except OSError:
+        return 0
+    return sum(int(line.partition(" ")[2]) for line in lines if line.partition(" ")[0] in names)
+
+
+def _number(path: Path) -> int | None:
+    """Return the number in a file; None where there is none, or `max`."""
+    try:
+        text = path.read_text(encoding="utf-8").strip()
+    except OSError:
+        return None
+    return int(text) if text.isdecimal() else None
