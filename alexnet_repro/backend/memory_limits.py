@@ -1,12 +1,13 @@
 """What limits this process's memory: the machine's RAM, a cgroup, `ulimit`. Imports neither Keras nor a backend."""
 
-import contextlib
 import resource
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import NamedTuple
 
 import psutil
+
+from alexnet_repro.backend.limits import cgroup_folders
 
 CGROUP_FIX = "docker run --memory=, resources.limits.memory of a pod, or srun --mem="
 UNLIMITED = 1 << 60  # bytes: what cgroups of version 1 say where nothing is limited is near 2**63
@@ -46,21 +47,14 @@ def memory_limits(root: Path = Path("/")) -> list[MemoryLimit]:
 
 def _cgroup_limits(root: Path, free_swap: int) -> Iterator[MemoryLimit]:
     """Yield the limits of this process's cgroup and of those that it is in; a container may see only its own."""
-    with contextlib.suppress(OSError):
-        for line in (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines():
-            _, controllers, path = line.split(":", 2)
-            if controllers and "memory" not in controllers.split(","):
-                continue
-            top = root / "sys/fs/cgroup" / ("memory" if controllers else "")
-            below = PurePosixPath(path.lstrip("/"))
-            for folder in (top / below, *(top / each for each in below.parents)):
-                for limit, usage, reclaimed in CGROUP_FILES:
-                    if (size := _number(folder / limit)) is not None and size < UNLIMITED:
-                        used = _number(folder / usage) or 0
-                        left = max(0, size - max(0, used - _reclaimable(folder, reclaimed)))
-                        swap = _number(folder / "memory.swap.max")  # of version 2 alone
-                        left += free_swap if swap is None else min(free_swap, swap)
-                        yield MemoryLimit(f"the cgroup's {limit}", size, left, CGROUP_FIX)
+    for folder in cgroup_folders("memory", root):
+        for limit, usage, reclaimed in CGROUP_FILES:
+            if (size := _number(folder / limit)) is not None and size < UNLIMITED:
+                used = _number(folder / usage) or 0
+                left = max(0, size - max(0, used - _reclaimable(folder, reclaimed)))
+                swap = _number(folder / "memory.swap.max")  # of version 2 alone
+                left += free_swap if swap is None else min(free_swap, swap)
+                yield MemoryLimit(f"the cgroup's {limit}", size, left, CGROUP_FIX)
 
 
 def _reclaimable(folder: Path, names: tuple[str, ...]) -> int:

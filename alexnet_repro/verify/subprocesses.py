@@ -22,6 +22,8 @@ from multiprocessing.connection import Connection, Pipe, wait
 from pathlib import Path
 from typing import IO, Any
 
+from alexnet_repro.backend.limits import oom_kills
+
 # The first code in a child. It imports nothing that a file could shadow before the folders are the parent's, and leaves
 # import hooks before them.
 START = """\
@@ -63,7 +65,7 @@ def answers(
         NoAnswerError: no answer within `deadline` seconds, it can't be read, the child's exit status is not 0, it ended
             before `main` did, or another thread has set `stop`; then the child is ended.
     """
-    sender = secrets.token_hex(8)
+    sender, (killed, _) = secrets.token_hex(8), oom_kills()
     channel, childs_end = Pipe(duplex=False)
     with channel, tempfile.TemporaryFile() as log:
         # Not a number that is to be stdin's, stdout's or stderr's: those may be closed here.
@@ -93,6 +95,9 @@ def answers(
             _end(process)
         if status:
             how = f"ended by {_signal_name(-status)}" if status < 0 else f"exit status {status}"
+            more, path = oom_kills()
+            if status == -signal.SIGKILL and more > killed:
+                how += f"; meanwhile the kernel killed {more - killed} for want of memory: oom_kill in {path}"
             raise NoAnswerError(how, _tail(log))
         if not ended:  # whatever left, be it a library's exit(0), it wasn't `main`
             raise NoAnswerError("it ended without an answer", _tail(log))

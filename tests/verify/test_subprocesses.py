@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 import alexnet_repro
+from alexnet_repro.verify import subprocesses
 from alexnet_repro.verify.subprocesses import NoAnswerError, answer_each, answers
 
 SCRIPT = """\
@@ -123,6 +124,22 @@ def test_child_that_dies_is_an_answer(child):
         ["said", "c"],
     ]
     assert "I give up" in found[4][1]["log"]
+
+
+@pytest.mark.parametrize(
+    ("counts", "words"),
+    [
+        pytest.param([2, 3], "; meanwhile the kernel killed 1 for want of memory: oom_kill in /m", id="kills=one_more"),
+        pytest.param([2, 2], "", id="kills=others"),
+    ],
+)
+def test_kernel_that_kills_is_named(child, monkeypatch, counts, words):
+    """Where a child is killed and the kernel has counted one more that wanted too much memory, the error says so."""
+    child("import os\ndef main():\n    os.kill(os.getpid(), 9)\n    yield")
+    kills = iter(counts)
+    monkeypatch.setattr(subprocesses, "oom_kills", lambda: (next(kills), "/m"))
+    with pytest.raises(NoAnswerError, match=f"^ended by SIGKILL{words}$"):
+        list(answers("child_for_test", [], 60))
 
 
 @pytest.mark.parametrize("name", ["leave", "leave-at-once"])

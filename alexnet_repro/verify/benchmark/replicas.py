@@ -21,8 +21,8 @@ from alexnet_repro.training.distributed.cluster import Cluster
 from alexnet_repro.training.weights import weights_digest
 from alexnet_repro.verify.checks.config import CheckConfig
 from alexnet_repro.verify.checks.learning import LEARNABLE
-from alexnet_repro.verify.checks.registry import crashed
-from alexnet_repro.verify.doctor.device_probe import error_lines
+from alexnet_repro.verify.checks.registry import crashed, with_log
+from alexnet_repro.verify.doctor.endings import has_nvidia
 from alexnet_repro.verify.finding import Finding
 from alexnet_repro.verify.subprocesses import NoAnswerError, answers
 
@@ -46,6 +46,11 @@ class Request:
     workers: Sequence[str] = ()  # `host:port` of each worker; none: this process alone
     task: int = 0  # this worker's index
 
+    @property
+    def device(self) -> str:
+        """The device by which a failure is explained: workers name none."""
+        return next(iter(self.devices), "gpu:0" if has_nvidia("") else "cpu:0")
+
 
 def answers_to(
     request: Request, deadline: float, environ: Mapping[str, str] | None = None
@@ -59,14 +64,13 @@ def answers_to(
     """
     try:
         for name, answer in answers(__name__, [json.dumps(asdict(request))], deadline, environ):
-            log = error_lines(answer.pop("log"))
+            log = answer.pop("log")
             if name == "crash":
-                found = Finding(**answer)
-                yield dataclasses.replace(found, evidence="; ".join(filter(None, (found.evidence, log))))
+                yield with_log(Finding(**answer), log, request.device)
             else:
                 yield answer
     except NoAnswerError as error:
-        yield crashed(request.kind, str(error), error.log)
+        yield crashed(request.kind, str(error), error.log, request.device)
 
 
 def _strategy(request: Request, devices: Sequence[str]) -> Any:
@@ -236,4 +240,4 @@ def main(text: str) -> Iterator[tuple[str, dict[str, Any]]]:
             for answer in (_time_steps if request.kind == "steps" else _time_all_reduces)(request):
                 yield request.kind, answer
     except Exception as error:  # noqa: BLE001 - it is the answer
-        yield "crash", asdict(crashed(request.kind, error))
+        yield "crash", asdict(crashed(request.kind, error, device=request.device))

@@ -15,7 +15,7 @@ from alexnet_repro.backend.determinism import determinism_variables, enable_dete
 from alexnet_repro.backend.memory import enable_memory_growth, free_memory
 from alexnet_repro.verify.checks import repeatability
 from alexnet_repro.verify.checks.config import CheckConfig
-from alexnet_repro.verify.checks.registry import CheckId, crashed, run_check
+from alexnet_repro.verify.checks.registry import CheckId, crashed, run_check, with_log
 from alexnet_repro.verify.finding import Finding
 from alexnet_repro.verify.numerics.replay import StepDigest, first_divergence
 from alexnet_repro.verify.subprocesses import NoAnswerError, answers
@@ -47,13 +47,13 @@ def burn_in(
     finding = crashed("burn-in", "it ended without an answer")
     try:
         for name, answer in answers(__name__, [options], PROGRESS_SECONDS + deadline, environ, stop):
-            answer.pop("log")
+            log = answer.pop("log")
             if name == "progress":
                 say(f"{config.device} burn-in {answer['line']}")
             else:
-                finding = Finding(**answer)
+                finding = with_log(Finding(**answer), log, config.device)
     except NoAnswerError as error:
-        finding = crashed("burn-in", str(error), error.log)
+        finding = crashed("burn-in", str(error), error.log, config.device)
     return replace(finding, check="burn-in", device=config.device)
 
 
@@ -96,8 +96,9 @@ def main(options: str) -> Iterator[tuple[str, dict[str, Any]]]:
     enable_memory_growth()
     enable_determinism()
     given = json.loads(options)
+    config = CheckConfig(**given["config"])
     try:
-        for progress in soak(CheckConfig(**given["config"]), tuple(given["precisions"]), given["seconds"]):
+        for progress in soak(config, tuple(given["precisions"]), given["seconds"]):
             yield ("progress", {"line": progress}) if isinstance(progress, str) else ("finding", asdict(progress))
     except Exception as error:  # noqa: BLE001 - it is the finding
-        yield "finding", asdict(crashed("burn-in", error))
+        yield "finding", asdict(crashed("burn-in", error, device=config.device))

@@ -14,7 +14,7 @@ from typing import NamedTuple, Self
 from alexnet_repro.backend.memory import free_memory
 from alexnet_repro.verify.checks import data, layers, learning, memory, overhead, repeatability, train_step
 from alexnet_repro.verify.checks.config import CheckConfig
-from alexnet_repro.verify.doctor.device_probe import error_lines
+from alexnet_repro.verify.doctor.endings import default_fix, error_lines, find_ending
 from alexnet_repro.verify.finding import Finding
 
 DEVICE_PRECISIONS = {
@@ -91,26 +91,35 @@ def run_check(check: CheckId, config: CheckConfig) -> Finding:
     try:
         finding = ALL_CHECKS[check.check].run(config)
     except Exception as error:  # noqa: BLE001 - it is the finding
-        finding = crashed(check.check, error)
+        finding = crashed(check.check, error, device=config.device)
     free_memory()
     return replace(finding, check=check.check, device=config.device, precision=check.precision)
 
 
-def crashed(check: str, error: Exception | str, log: str = "") -> Finding:
+def crashed(check: str, error: Exception | str, log: str = "", device: str = "") -> Finding:
     """Return the finding of a check that crashed or timed out; `log` is what its process wrote to stdout and stderr."""
-    evidence = error if isinstance(error, str) else f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
-    evidence = "; ".join(filter(None, (evidence, error_lines(log))))
-    if isinstance(error, Exception) and memory.is_out_of_memory(error):
-        message = "the device ran out of memory"
-        fix = "nvidia-smi, or free -m on a CPU; then end the processes that hold its memory"
-    else:
-        message = f"{check} crashed or timed out"
-        fix = "python -m alexnet_repro doctor; sudo dmesg | grep -i xid # for the driver's error messages"
-    return Finding(check, "FAIL", message, evidence, fix, kind="crash")
+    how = error if isinstance(error, str) else f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
+    ending = find_ending(device, how, log)
+    evidence = "; ".join(filter(None, (how, error_lines(log, device), ending.evidence if ending else "")))
+    message = ending.message if ending else f"{check} crashed or timed out"
+    fix = ending.fix if ending else f"python -m alexnet_repro doctor; {default_fix(device)}"
+    data = {"error": how} | ({"cause": ending.name, "shared": ending.shared} if ending else {})
+    return Finding(check, "FAIL", message, evidence, fix, data=data, kind="crash")
+
+
+def with_log(finding: Finding, log: str, device: str) -> Finding:
+    """Return a child's finding; if it crashed, with what its process wrote, which may say why."""
+    if finding.kind != "crash":
+        return finding
+    return replace(crashed(finding.check, finding.data["error"], log, device), precision=finding.precision)
 
 
 def attributed(finding: Finding, earlier: Sequence[Finding]) -> Finding:
     """Return a failure as INCONCLUSIVE if it is caused by an earlier one on its device: one cause, one failure."""
+    for each in earlier if finding.status == "FAIL" and finding.data.get("shared") else ():
+        if each.status == "FAIL" and each.data.get("cause") == finding.data["cause"]:
+            message = f"as '{CheckId(each.check, each.precision)}' of {each.device}: {finding.message}"
+            return replace(finding, status="INCONCLUSIVE", message=message)
     if finding.status != "FAIL" or finding.kind == "crash":
         return finding
     for each in earlier:

@@ -16,7 +16,7 @@ from alexnet_repro.backend.determinism import determinism_variables, enable_dete
 from alexnet_repro.backend.memory import enable_memory_growth
 from alexnet_repro.backend.variables import with_xla_flag
 from alexnet_repro.verify.checks.config import CheckConfig
-from alexnet_repro.verify.checks.registry import CheckId, attributed, crashed, expand, run_check
+from alexnet_repro.verify.checks.registry import CheckId, attributed, crashed, expand, run_check, with_log
 from alexnet_repro.verify.doctor.environment import Environment
 from alexnet_repro.verify.doctor.software import beside_settings
 from alexnet_repro.verify.finding import Finding
@@ -124,7 +124,10 @@ def run_in_child(
     options = json.dumps({"deterministic": deterministic, "config": asdict(config_there)})
     for name, answer in answer_each(__name__, [options], [str(check) for check in checks], deadline, environ):
         check, log = CheckId.parse(name), answer.pop("log", "")
-        finding = Finding(**answer) if "status" in answer else crashed(check.check, answer["error"], log)
+        if "status" in answer:
+            finding = with_log(Finding(**answer), log, config.device)
+        else:
+            finding = crashed(check.check, answer["error"], log, config.device)
         yield replace(finding, check=check.check, device=config.device, precision=check.precision)
 
 

@@ -1,18 +1,15 @@
 """Does TensorFlow compute right on a device? Each device is probed in a child process, with a deadline per check."""
 
 import importlib
-import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from alexnet_repro.verify.doctor.endings import error_lines
 from alexnet_repro.verify.subprocesses import answer_each
 
 MAX_ERROR = 0.5  # of sums of whole numbers up to 63
-_ERROR_LINE = re.compile(
-    r"^F\d{4} |dlopen|cuInit|Ignoring visible|CUDA_|CUDNN_|PTX|not built with|not match|libdevice|\b\w*[Ee]rror\b"
-)
 
 
 @dataclass(frozen=True)
@@ -24,7 +21,7 @@ class ProbeResult:
     error: str | None = None
     seconds: float = 0.0
     data: Mapping[str, Any] = field(default_factory=dict)
-    log: str = ""  # TensorFlow's lines about errors
+    log: str = ""  # its process's lines about errors
 
 
 def probe_device(device: str, deadline: float, environ: Mapping[str, str] | None = None) -> Iterator[ProbeResult]:
@@ -35,16 +32,10 @@ def probe_device(device: str, deadline: float, environ: Mapping[str, str] | None
     verbose = {"TF_CPP_MIN_LOG_LEVEL": "0", "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
     first = device.partition(":")[0] + ":0"
     for check, answer in answer_each(__name__, [first], list(PROBES), deadline, {**verbose, **(environ or {})}):
-        result = ProbeResult(device, check, **{**answer, "log": error_lines(answer.get("log", ""))})
+        result = ProbeResult(device, check, **{**answer, "log": error_lines(answer.get("log", ""), device)})
         yield result
         if check in ("import", "devices") and result.error:
             return
-
-
-def error_lines(log: str) -> str:
-    """Return the last lines about errors, without their time stamps."""
-    lines = [line.partition("] ")[2] or line for line in log.splitlines() if _ERROR_LINE.search(line)]
-    return " | ".join(line.strip()[:200] for line in list(dict.fromkeys(lines))[-3:])
 
 
 def main(device: str, *checks: str) -> Iterator[tuple[str, dict[str, Any]]]:

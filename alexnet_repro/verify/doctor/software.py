@@ -3,7 +3,9 @@
 from collections.abc import Iterator
 from dataclasses import replace
 
+from alexnet_repro.verify.doctor.causes import HANGS, NVCC
 from alexnet_repro.verify.doctor.device_probe import ProbeResult
+from alexnet_repro.verify.doctor.endings import default_fix, find_ending
 from alexnet_repro.verify.doctor.environment import GIB, Environment
 from alexnet_repro.verify.doctor.installation import DRIVER, LIBRARIES
 from alexnet_repro.verify.doctor.settings import KERAS, doubts
@@ -14,6 +16,8 @@ INSTALL_DRIVER = "sudo ubuntu-drivers install --gpgpu && sudo reboot (elsewhere:
 SHARED_MEMORY = "/dev/shm"  # noqa: S108 - only its size is read
 MIN_FREE_DISK = GIB  # the data, and two copies of the weights while the new ones are written
 MIN_SHARED_MEMORY = GIB  # what NCCL's users end up with; Docker gives 64 MiB
+
+IMPORT_FIX = "python -X faulthandler -c 'import tensorflow'; then: pip install --force-reinstall tensorflow"
 
 # The oldest driver for each CUDA: docs.nvidia.com/deploy/cuda-compatibility
 OLDEST_DRIVER = {11: (450, 80, 2), 12: (525, 60, 13), 13: (580,)}
@@ -72,7 +76,7 @@ def beside_settings(finding: Finding, here: Environment) -> Finding:
     """Return a failure with the settings beside it that change numbers, or end processes: they come before hardware."""
     found = doubts(here.settings, here.backend, here.defaults, gpu=not finding.device.startswith("cpu"))
     names = [each.name for each in found if each.meaning is not None or each.setting.fatal]
-    if finding.status != "FAIL" or not names:
+    if finding.status != "FAIL" or not names or finding.data.get("cause", HANGS) != HANGS:
         return finding
     were_set = ", ".join(f"{name}={here.settings[name]}" for name in names)
     evidence = "; ".join(filter(None, (finding.evidence, f"with {were_set}")))
@@ -153,10 +157,7 @@ def device_result(here: Environment, result: ProbeResult) -> Iterator[Finding]:
     check = result.check
     seen = tuple(result.data.get("gpus", ()))
     if result.error:
-        names = {"import": "importing TensorFlow", "devices": "listing the devices", "xla": "compiling with XLA"}
-        message = f"{names.get(check, f'a {check}')} failed: {result.error}"
-        fix = _fix(check, result.error + result.log, here)
-        found = Finding(check, "FAIL", message, result.log or "TensorFlow logged nothing", fix, result.device)
+        found = _failed(here, result)
         yield beside_settings(found, here)
     elif check != "devices" or result.device != "cpu:0":
         yield Finding(check, "PASS", f"{result.seconds:.1f} s", device=result.device)
@@ -174,19 +175,26 @@ def device_result(here: Environment, result: ProbeResult) -> Iterator[Finding]:
         yield Finding(check, "FAIL", message, result.log or "TensorFlow gave no reason", fix)
 
 
-def _fix(check: str, output: str, here: Environment) -> str:
-    if "SIGILL" in output:
-        return "grep -o -w avx /proc/cpuinfo # TensorFlow's wheels need a processor with AVX"
-    if "OOM" in output or "out of memory" in output.casefold():
-        return "nvidia-smi; then end the processes that hold the GPU's memory"
-    if check == "import":
-        return "python -X faulthandler -c 'import tensorflow'; then: pip install --force-reinstall tensorflow"
-    if "PTX" in output or "no kernel image" in output:
-        return "use a TensorFlow that is built for this GPU, as the finding 'kernels' has it"
-    if check == "xla" and ("libdevice" in output or "ptxas" in output):
-        wheels = here.tensorflow.wheels if here.tensorflow else {}
-        return f"pip install '{wheels.get('nvidia-cuda-nvcc-cu12', 'nvidia-cuda-nvcc-cu12')}'"
-    return "sudo dmesg | grep -i xid; then: sudo nvidia-smi -r, or: sudo reboot"
+def _failed(here: Environment, result: ProbeResult) -> Finding:
+    """Return a failed probe's finding; INCONCLUSIVE if an earlier one failed for the same cause."""
+    names = {"import": "importing TensorFlow", "devices": "listing the devices", "xla": "compiling with XLA"}
+    what = f"{names.get(result.check, f'a {result.check}')} failed"
+    default = IMPORT_FIX if result.check == "import" else default_fix(result.device)
+    ending = find_ending(result.device, result.error or "", result.log, default)
+    if not ending:
+        message, evidence = f"{what}: {result.error}", result.log or "TensorFlow logged nothing"
+        return Finding(result.check, "FAIL", message, evidence, default, result.device)
+    evidence = "; ".join(dict.fromkeys(filter(None, (result.error, result.log, ending.evidence))))
+    wheels = here.tensorflow.wheels if here.tensorflow else {}
+    fix = ending.fix.replace(f"'{NVCC}'", f"'{wheels.get(NVCC, NVCC)}'")
+    for each in here.results[: here.results.index(result)] if result in here.results else ():
+        other = find_ending(each.device, each.error, each.log) if each.error and ending.shared else None
+        if other and other.name == ending.name:
+            message = f"{what}, as '{each.check}' of {each.device} did: {ending.message}"
+            data = {"cause": ending.name}
+            return Finding(result.check, "INCONCLUSIVE", message, evidence, fix, result.device, data=data)
+    message = f"{what}: {ending.message}"
+    return Finding(result.check, "FAIL", message, evidence, fix, result.device, data={"cause": ending.name})
 
 
 def _size(count: int | None) -> str:

@@ -187,10 +187,11 @@ def test_environment_of_the_child(monkeypatch, backend, set_by_user, added):
     ("error", "evidence"),
     [
         pytest.param(None, "it ended without an answer", id="child=silent"),
-        pytest.param(NoAnswerError("ended by SIGKILL", "failed call to cuInit\n"),
-                     "ended by SIGKILL; failed call to cuInit", id="child=killed"),
+        pytest.param(
+            NoAnswerError("ended by SIGSEGV", "Fatal error\n"), "ended by SIGSEGV; Fatal error", id="child=dead"
+        ),
     ],
-)  # fmt: skip
+)
 def test_child_that_ends_early_fails(monkeypatch, error, evidence):
     """A child that reports progress and then is gone has failed."""
     answered(monkeypatch, {"line": "1 of 60 minutes"}, error=error)

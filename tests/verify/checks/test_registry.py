@@ -16,6 +16,7 @@ from alexnet_repro.verify.checks.registry import (
     crashed,
     expand,
     run_check,
+    with_log,
 )
 from alexnet_repro.verify.finding import Finding
 
@@ -122,6 +123,34 @@ def test_failure_of_its_own_stays_one(finding, earlier):
     assert attributed(finding, [earlier]) == finding
 
 
+def test_one_cause_is_one_failure():
+    """A second check that dies of what is the machine's, on any device, is caused by the first; a hang is its own."""
+    flags = ("exit status 1", "Unknown flag in XLA_FLAGS: --bogus", "cpu:0")
+    first = replace(crashed("layers", *flags), device="cpu:0", precision="float32")
+    for device in ("cpu:0", "gpu:1"):
+        second = replace(crashed("update", *flags), device=device)
+        found = attributed(second, [first])
+        message = "as 'layers float32' of cpu:0: XLA_FLAGS has --bogus, which this version doesn't know"
+        assert (found.status, found.message, found.fix) == ("INCONCLUSIVE", message, first.fix)
+        assert attributed(second, [failed("layers"), found]) == second
+    for how in ("no answer within 9 s", "ended by SIGSEGV", "RuntimeError: CUDA error: uncorrectable ECC error"):
+        earlier, later = (replace(crashed(check, how, "", "gpu:0"), device="gpu:0") for check in ("layers", "update"))
+        assert attributed(later, [earlier]) == later
+
+
+def test_what_a_child_logged_explains_its_error():
+    """An error that a child answers with is explained by what it logged; what is no crash stays as it is."""
+    log = "Loaded runtime CuDNN library: 9.1.0 but source was compiled with: 9.3.0."
+    answered = replace(crashed("layers", ValueError("DNN library is not found."), device="gpu:0"), precision="tf32")
+    found = with_log(answered, log, "gpu:0")
+    assert (found.message, found.precision, found.data["cause"]) == (
+        "cuDNN 9.1.0 is loaded, and this version was compiled with 9.3.0",
+        *("tf32", "cudnn version"),
+    )
+    assert found.evidence.startswith(f"ValueError: DNN library is not found.; {log}; found as ")
+    assert with_log(failed("layers"), log, "gpu:0") == failed("layers")
+
+
 @pytest.mark.parametrize(
     ("check", "in_precision"),
     [
@@ -166,5 +195,5 @@ def test_exception_is_the_finding(monkeypatch, error, message, fix):
 
 def test_evidence_of_a_crash():
     """A text is kept as it is; a long error is cut."""
-    assert crashed("memory", "ended by SIGKILL").evidence == "ended by SIGKILL"
+    assert crashed("memory", "ended by SIGSEGV").evidence == "ended by SIGSEGV"
     assert len(crashed("memory", ValueError("x" * 9999)).evidence) == len("ValueError: ") + 500

@@ -4,8 +4,8 @@ from importlib.metadata import version
 
 import pytest
 
-from alexnet_repro.verify.doctor import device_probe
-from alexnet_repro.verify.doctor.device_probe import PROBES, error_lines, probe_device
+from alexnet_repro.verify.doctor import device_probe, endings
+from alexnet_repro.verify.doctor.device_probe import PROBES, probe_device
 from alexnet_repro.verify.doctor.software import device_result
 from tests.helpers.machines import CPU
 
@@ -53,16 +53,18 @@ def test_check_that_crashes_fails(monkeypatch, check):
     """A check whose process died fails on the doctor's list, with how it died."""
 
     def each_of(_module, _arguments, names, _deadline, _environ):
-        crash = {"error": "ended by SIGSEGV", "log": "failed call to cuInit: UNKNOWN ERROR (303)"}
+        crash = {"error": "ended by SIGSEGV", "log": "F0000 00:00:1795 2341 x.cc:234] Check failed: x\ncuInit failed"}
         well = {"error": None, "seconds": 1.0, "data": {"gpus": []}, "log": ""}
         return ((name, crash if name == check else well) for name in names)
 
     monkeypatch.setattr(device_probe, "answer_each", each_of)
+    monkeypatch.setattr(endings, "_nvidia_files", lambda _root: False)
     found = [finding for result in probe_device("cpu:0", 1) for finding in device_result(CPU, result)]
     (failed,) = (finding for finding in found if finding.status != "PASS")
     assert (failed.check, failed.status) == (check, "FAIL")
     assert "ended by SIGSEGV" in failed.message
-    assert failed.evidence == "failed call to cuInit: UNKNOWN ERROR (303)"
+    assert failed.evidence == "Check failed: x"
+    assert "nvidia-smi" not in failed.fix
 
 
 @pytest.mark.parametrize(("check", "spoil"), [("matmul", "matmul"), ("convolution", "conv2d"), ("xla", "conv2d")])
@@ -75,39 +77,3 @@ def test_wrong_result_is_an_error(monkeypatch, check, spoil):
     monkeypatch.setattr(device_probe, "_only", lambda _device: tf)
     with pytest.raises(ArithmeticError, match=r"65536 of 65536 products are wrong|off by 1"):
         PROBES[check]("cpu:0")
-
-
-@pytest.mark.parametrize(
-    ("log", "expected"),
-    [
-        pytest.param("", "", id="log=empty"),
-        pytest.param(
-            # github.com/tensorflow/tensorflow/issues/63362
-            "2024-03-11 02:00:01.180445: W tensorflow/core/common_runtime/gpu/gpu_device.cc:2251] Cannot dlopen some "
-            "GPU libraries. Please make sure\nSkipping registering GPU devices...\n",
-            "Cannot dlopen some GPU libraries. Please make sure",
-            id="log=63362",
-        ),
-        pytest.param(
-            "I0000 00:00:1795527016.222005 10993 port.cc:153] oneDNN custom operations are on. You may see slightly "
-            "different numerical results due to floating-point round-off errors\n"
-            "E0000 00:00:1795527018.296294 10993 cuda_platform.cc:52] failed call to cuInit: UNKNOWN ERROR (303)\n",
-            "failed call to cuInit: UNKNOWN ERROR (303)",
-            id="log=2.21.0",
-        ),
-        pytest.param(
-            # github.com/tensorflow/tensorflow/issues/111958
-            "LLVM ERROR: PTX version 8.5 does not support target 'sm_120'\n" * 2,
-            "LLVM ERROR: PTX version 8.5 does not support target 'sm_120'",
-            id="log=111958",
-        ),
-        pytest.param(
-            "F0000 00:00:1795773788.916166 2341 parse_flags_from_env.cc:234] Unknown flag in XLA_FLAGS: --xla_bogus\n",
-            "Unknown flag in XLA_FLAGS: --xla_bogus",
-            id="log=fatal",
-        ),
-    ],
-)
-def test_error_lines(log, expected):
-    """TensorFlow's lines about errors are kept, once each, without time stamps and the rest of its log."""
-    assert error_lines(log) == expected

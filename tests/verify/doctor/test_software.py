@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from alexnet_repro.verify.doctor import software
+from alexnet_repro.verify.doctor.device_probe import ProbeResult
 from alexnet_repro.verify.doctor.environment import Volume
 from alexnet_repro.verify.doctor.installation import LIBRARIES
 from alexnet_repro.verify.finding import Finding
@@ -198,7 +199,7 @@ CASES = {
         replace(CPU, results=results("cpu:0", **{"import": "ended by SIGILL"})[:1]),
         "import",
         "FAIL",
-        ("importing TensorFlow failed: ended by SIGILL", "AVX"),
+        ("importing TensorFlow failed: this processor lacks an instruction", "ended by SIGILL", "AVX"),
     ),
     "TensorFlow hangs": Case(
         SYNTHETIC,
@@ -267,6 +268,30 @@ def test_settings_of_gpus(setting, wanted, status):
     assert found.status == status
     failed = software.beside_settings(Finding("update", "FAIL", "wrong", device="cpu:0"), here)
     assert (name in failed.fix) == ("cpu" in text or text == "maybe")
+
+
+def test_one_cause_is_one_failure():
+    """What ends each probe alike fails the first alone; the setting that is its cause is named once, as the cause."""
+    flags = ("exit status 1", 1.0, {}, "Unknown flag in XLA_FLAGS: --bogus")
+    found = tuple(ProbeResult(device, "xla", *flags) for device in ("cpu:0", "gpu:0"))
+    here = replace(CPU, settings={"XLA_FLAGS": "--bogus"}, results=found)
+    (first,), (second,) = (list(software.device_result(here, each)) for each in found)
+    assert (first.status, first.message) == (
+        *("FAIL", "compiling with XLA failed: XLA_FLAGS has --bogus, which this version doesn't know"),
+    )
+    assert (first.evidence, first.fix) == (
+        *("exit status 1; Unknown flag in XLA_FLAGS: --bogus", "take it out of XLA_FLAGS, or: unset XLA_FLAGS"),
+    )
+    assert second.status == "INCONCLUSIVE"
+    assert second.message.startswith("compiling with XLA failed, as 'xla' of cpu:0 did: XLA_FLAGS has --bogus")
+
+
+def test_fix_is_of_the_device():
+    """What isn't known is fixed by the driver on a GPU, and on a CPU it isn't."""
+    for device, words in (("cpu:0", "dmesg | tail"), ("gpu:0", "nvidia-smi -r")):
+        (found,) = software.device_result(CPU, ProbeResult(device, "matmul", "ended by SIGSEGV"))
+        assert words in found.fix
+        assert ("xid" in found.fix) == device.startswith("gpu")
 
 
 @pytest.mark.parametrize("case", [pytest.param(case, id=f"case={name}") for name, case in CASES.items()])

@@ -1,0 +1,95 @@
+"""What else than memory limits this process: processors' time, threads, files; imports neither Keras nor a backend."""
+
+import contextlib
+import math
+import os
+import re
+import resource
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+# By the letters of `ulimit`: the limit, its words, the size of one in the unit of the words, and the unit. Of kB as
+# `ulimit` has them, so that a limit has the digits that were typed.
+ULIMITS = {
+    "v": (resource.RLIMIT_AS, "address space", 1024e6, " GB"),
+    "d": (resource.RLIMIT_DATA, "data", 1024e6, " GB"),
+    "u": (resource.RLIMIT_NPROC, "processes and threads of this user", 1, ""),
+    "n": (resource.RLIMIT_NOFILE, "open files", 1, ""),
+    "l": (resource.RLIMIT_MEMLOCK, "locked memory", 1024e6, " GB"),
+    "f": (resource.RLIMIT_FSIZE, "size of a file", 1024e6, " GB"),
+    "t": (resource.RLIMIT_CPU, "processor time", 1, " s"),
+    "s": (resource.RLIMIT_STACK, "stack", 1024, " kB"),
+}
+USUAL_STACK = 8 << 20  # bytes: Linux's own limit, which is no cause of anything
+PIDS = "p"  # a cgroup's limit of processes and threads
+KILLS = "oom_kill"
+
+
+def limit_in_words(letters: str, root: Path = Path("/")) -> tuple[str, str] | None:
+    """Return the first of these limits that is set, in words, and how to lift it; None if none is.
+
+    `letters` are those of `ulimit`, and `PIDS`; `root` is for tests.
+    """
+    for letter in letters:
+        if letter == PIDS:
+            found = [number for folder in cgroup_folders("pids", root) for number in _numbers(folder / "pids.max")]
+            if found:
+                words = f"processes and threads limited to {min(found):g} (the cgroup's pids.max)"
+                return words, "docker run --pids-limit=-1 …, or a pod's podPidsLimit, or systemd's TasksMax"
+            continue
+        number, words, unit, name = ULIMITS[letter]
+        size = resource.getrlimit(number)[0]
+        free = size in (resource.RLIM_INFINITY, -1) or (letter == "s" and size >= USUAL_STACK)
+        if not free and not (letter == "u" and os.geteuid() == 0):  # which doesn't bind root
+            lift = "8192" if letter == "s" else "unlimited" if letter != "n" else "65536"
+            return f"{words} limited to {size / unit:.4g}{name} (ulimit -{letter})", f"ulimit -{letter} {lift}"
+    return None
+
+
+def cpu_quota(root: Path = Path("/")) -> float:
+    """Return how many processors' time this process may take by its cgroups' quotas; infinite without one."""
+    found = [math.inf]
+    for folder in cgroup_folders("cpu", root):
+        pair = list(_numbers(folder / "cpu.max"))  # of version 2; `max 100000` is one number
+        if len(pair) != 2:  # noqa: PLR2004
+            pair = [*_numbers(folder / "cpu.cfs_quota_us"), *_numbers(folder / "cpu.cfs_period_us")]
+        if len(pair) == 2 and pair[0] > 0 and pair[1] > 0:  # noqa: PLR2004 - -1: no quota
+            found.append(pair[0] / pair[1])
+    return min(found)
+
+
+def oom_kills(root: Path = Path("/")) -> tuple[int, str]:
+    """Return how many processes the kernel has killed for want of memory, and the file that says so.
+
+    That is this process's cgroup's own count, or the machine's since it booted.
+    """
+    names = ("memory.events", "memory.oom_control")
+    files = [folder / name for folder in cgroup_folders("memory", root) for name in names]
+    for path in (*files, root / "proc/vmstat"):
+        with contextlib.suppress(OSError):
+            if found := re.search(rf"^{KILLS} (\d+)$", path.read_text(), re.MULTILINE):
+                return int(found[1]), str(path)
+    return 0, ""
+
+
+def cgroup_folders(controller: str, root: Path = Path("/")) -> list[Path]:
+    """Return the folders of this process's cgroup, and then of those that it is in; a container may see only its own.
+
+    For a controller of version 1, or else of version 2, which has one folder for all of them.
+    """
+    found: list[Path] = []
+    with contextlib.suppress(OSError):
+        for line in (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines():
+            _, controllers, path = line.split(":", 2)
+            if controllers and controller not in controllers.split(","):
+                continue
+            tops = dict.fromkeys((controller, controllers)) if controllers else ("",)
+            below = PurePosixPath(path.lstrip("/"))
+            found += [root / "sys/fs/cgroup" / top / each for top in tops for each in (below, *below.parents)]
+    return found
+
+
+def _numbers(path: Path) -> Iterator[int]:
+    """Yield the whole numbers in a file; none where it isn't, or holds words such as `max`."""
+    with contextlib.suppress(OSError, ValueError):
+        yield from (int(word) for word in path.read_text(encoding="utf-8").split() if re.fullmatch(r"-?\d+", word))

@@ -1,0 +1,148 @@
+"""Why a process ended as it did: its cause, found in the table of `causes.py`, and its lines that say so."""
+
+import os
+import re
+from collections.abc import Iterator
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+
+from alexnet_repro.backend.limits import limit_in_words
+from alexnet_repro.backend.memory_limits import memory_limits
+from alexnet_repro.verify.doctor.causes import CAUSES, RESET_GPU, Cause
+from alexnet_repro.verify.doctor.nvidia import read_nvidia
+
+LOOK = "sudo dmesg | tail -50 # for what the kernel says of that process; then run it again"
+WRONG = "ArithmeticError: "  # how a probe ends that computed something wrong, whatever was logged besides
+_LINE = 200  # characters that are kept of one
+# Any of these is there where a GPU of NVIDIA's, or its driver, is: on Linux, in Windows' Linux, on a Jetson.
+NVIDIA_FILES = ("dev/nvidiactl", "dev/nvidia0", "proc/driver/nvidia", "dev/dxg", "dev/nvmap", "dev/nvhost-ctrl")
+NVIDIA_VENDOR = "0x10de"
+_CPUINFO = Path("/proc/cpuinfo")
+INSTRUCTIONS = ("avx", "avx2", "fma")  # that TensorFlow, JAX and PyTorch may be built with
+_ERROR_LINE = re.compile(
+    r"^F\d{4} |: F |dlopen|cuInit|Ignoring visible|CUDA_|CUDNN_|PTX|not built with|not match|libdevice|"
+    r"terminate called|what\(\):|\b\w*[Ee]rror\b"
+)
+# What is logged for information, XLA's list of its flags, and warnings that say of themselves that they are no failure.
+_NO_ERROR = re.compile(r"^I\d{4} |^\t--|: I |not a failure|this does not indicate an error")
+_PATTERNS = [(re.compile(cause.pattern, re.IGNORECASE | re.MULTILINE), cause) for cause in CAUSES]
+
+
+class Ending(NamedTuple):
+    """Why a process ended: a cause's name, words, further evidence, and fix; whether all failures share it."""
+
+    name: str
+    message: str
+    evidence: str
+    fix: str
+    shared: bool
+
+
+def find_ending(device: str, how: str, log: str = "", default: str = "") -> Ending | None:
+    """Return the cause of how a process ended on a device, or of its last error; None: it isn't known.
+
+    `how` is the error, or how the process ended; `log` what it wrote. `default` is the fix of an unknown cause.
+    """
+    if how.startswith(WRONG):
+        return None
+    nvidia = has_nvidia(device)
+    texts = (how, *_told(log, nvidia=nvidia))
+    for pattern, cause in _PATTERNS:
+        limit = limit_in_words(cause.limits) if cause.limits else None
+        if cause.limits and not limit:
+            continue
+        if (cause.of == "nvidia" and not nvidia) or (cause.of == "gpu" and not device.startswith("gpu")):
+            continue
+        if found := next(filter(None, map(pattern.search, texts)), None):
+            in_words, lift = limit or ("", "")
+            words = {"{default}": default or default_fix(device), "{limit}": in_words, "{lift}": lift}
+            return _ending(cause, found, words)
+    return None
+
+
+def default_fix(device: str) -> str:
+    """Return the fix of what isn't known: of a GPU its driver, of a CPU the kernel."""
+    return RESET_GPU if device.startswith("gpu") else LOOK
+
+
+def error_lines(log: str, device: str) -> str:
+    """Return the line that has the cause, if one has, and the last lines about errors, without their time stamps."""
+    told = _told(log, nvidia=has_nvidia(device))
+    errors = [line for line in told if _ERROR_LINE.search(line)]
+    known = ((line, pattern.search(_text(line))) for pattern, cause in _PATTERNS if not cause.limits for line in told)
+    causes = [_text(line)[max(0, found.end() - _LINE) :][:_LINE] for line, found in known if found]
+    return " | ".join(dict.fromkeys([*causes[:1], *list(dict.fromkeys(_text(line)[:_LINE] for line in errors))[-3:]]))
+
+
+def has_nvidia(device: str, root: Path = Path("/")) -> bool:
+    """Return whether GPUs of NVIDIA's are here, so that what CUDA says may matter; `device` may be one."""
+    return device.startswith("gpu") or _nvidia_files(root)
+
+
+@cache
+def _nvidia_files(root: Path) -> bool:
+    if any((root / name).exists() for name in NVIDIA_FILES):
+        return True
+    vendors = (_read(path) for path in (root / "sys/bus/pci/devices").glob("*/vendor"))
+    return any(vendor.strip() == NVIDIA_VENDOR for vendor in vendors)
+
+
+def _told(log: str, *, nvidia: bool) -> list[str]:
+    """Return the lines that may say why: without CUDA there cuInit fails on every machine."""
+    lines = [line for line in re.split(r"\n| \| ", log) if line.strip() and not _NO_ERROR.search(line)]
+    return lines if nvidia else [line for line in lines if "cuInit" not in line]
+
+
+def _text(line: str) -> str:
+    """Return a line without its time stamp."""
+    return (line.partition("] ")[2] or line).strip()
+
+
+def _ending(cause: Cause, found: "re.Match[str]", words: dict[str, str]) -> Ending:
+    evidence = ""
+    if cause.name.startswith("cudnn"):
+        evidence = f"found as {', '.join(_cudnn())}; LD_LIBRARY_PATH={os.environ.get('LD_LIBRARY_PATH', '')}"
+    if cause.name == "instructions":
+        evidence = _instructions()
+    if cause.name == "gpu memory":
+        evidence = _holders()
+    if "{free}" in cause.fix:
+        tightest = next(each for each in memory_limits() if not each.virtual)
+        evidence = f"{tightest.name}: {tightest.left / 1e9:.1f} of {tightest.size / 1e9:.1f} GB are left"
+        words = {**words, "{free}": f"free -m; {tightest.fix}"}
+    message, fix = found.expand(cause.message), found.expand(cause.fix)
+    for name, text in words.items():
+        message, fix = message.replace(name, text), fix.replace(name, text)
+    return Ending(cause.name, message, evidence, fix, not cause.of)
+
+
+def _cudnn() -> Iterator[str]:
+    """Yield the files of cuDNN in the order in which they are looked for; the first is loaded."""
+    folders = [Path(each) for each in os.environ.get("LD_LIBRARY_PATH", "").split(os.pathsep) if each]
+    spec = find_spec("nvidia")
+    folders += [Path(each) / "cudnn/lib" for each in (spec.submodule_search_locations or ()) if spec] if spec else []
+    files = [str(path) for folder in folders for path in sorted(folder.glob("libcudnn.so.*"))]
+    yield from files or ["none in LD_LIBRARY_PATH, nor in a wheel: the system's"]
+
+
+def _holders() -> str:
+    """Return which other processes hold a GPU's memory, as far as the driver says so."""
+    gpus = read_nvidia((), 30).gpus if _nvidia_files(Path("/")) else ()
+    own = tuple(f"pid {pid} " for pid in (os.getpid(), os.getppid()))
+    held = {gpu.index: [each for each in gpu.processes if not each.startswith(own)] for gpu in gpus}
+    return "; ".join(f"GPU {index} is held by {', '.join(others)}" for index, others in held.items() if others)
+
+
+def _instructions() -> str:
+    words = set(_read(_CPUINFO).partition("\n\n")[0].split())
+    lacks = [each for each in INSTRUCTIONS if each not in words]
+    return f"{_CPUINFO} has {'no ' + ', '.join(lacks) if lacks else ', '.join(INSTRUCTIONS)}"
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
