@@ -8,6 +8,7 @@ from unittest import SkipTest
 
 import pytest
 
+from alexnet_repro.verify.doctor.endings import find_ending
 from alexnet_repro.verify.finding import Finding, worst, worst_status
 from alexnet_repro.verify.report.run_record import RunRecord
 from alexnet_repro.verify.verdict import Planned, overall
@@ -196,7 +197,10 @@ class PlanKeeper:
         group = planned.group if planned else "correct"
         name = planned.short if planned else "tests"
         device = planned.device if planned else ""
-        fix = f"pytest {shlex.quote(node)}; {LOOK}" if node else LOOK
+        fix = LOOK
+        if ending := find_ending(device or "cpu:0", evidence):
+            message, fix = f"{message}: {ending.message}", ending.fix
+        fix = f"pytest {shlex.quote(node)}; {fix}" if node else fix
         found = Finding(name, "FAIL", message, evidence, fix, device=device, kind="crash")
         if planned:
             self._findings.setdefault(planned.name, []).append((group, found))

@@ -42,6 +42,7 @@ class End:
     evidence: str = ""
     fix: str = ""
     interrupted: bool = False  # by a signal, which is no failure
+    died: bool = False  # by itself: what it wrote last may say why
     output: str = ""  # to be printed: fatal error, stacks
 
 
@@ -156,13 +157,13 @@ class Watched:
         stacks, captured = _tail(self._stacks, self._stacks_from), _tail(self._captured)
         said = {"evidence": _evidence(captured, stacks), "output": captured + stacks}
         if fatal := re.search("^Fatal Python error: (.+)$", stacks, re.MULTILINE):
-            return End(f"the process died: {fatal[1]}", self._running, fix=DRIVER, **said)
+            return End(f"the process died: {fatal[1]}", self._running, fix=DRIVER, died=True, **said)
         if time.monotonic() - self._signal_at < FINISHING * self._grace:
             return self._interrupted()
         if killed := _oom_kills() - self._oom_kills:
             said["evidence"] = f"meanwhile the kernel killed {killed} for want of memory: oom_kill in {VMSTAT}"
         how = "killed, perhaps by the kernel for want of memory, or ended by a library"
-        return End(f"the process died without a trace: {how}", self._running, fix=MEMORY, **said)
+        return End(f"the process died without a trace: {how}", self._running, fix=MEMORY, died=True, **said)
 
     def _killed(self, end: End) -> End:
         """Return the end with the stacks of all threads, once the run is stopped: it must write nothing more."""
@@ -239,6 +240,7 @@ def finish(end: End, results: Path, junit: Path, began: float) -> None:
 
     Nothing is written where the run's own results.json can't be read. `began` is by `time.monotonic`.
     """
+    from alexnet_repro.verify.doctor.endings import error_lines, find_ending
     from alexnet_repro.verify.finding import Finding
     from alexnet_repro.verify.report.junit import write_junit
     from alexnet_repro.verify.report.page import report_line
@@ -253,6 +255,9 @@ def finish(end: End, results: Path, junit: Path, began: float) -> None:
         return
     record.began = began
     entry = next((each for each in record.plan if each.name == end.running), None)
+    if end.died and (ending := find_ending((entry and entry.device) or "cpu:0", end.message, end.output)):
+        end.message, end.fix = f"{end.message}: {ending.message}", ending.fix
+        end.evidence = " | ".join(filter(None, (error_lines(end.output, "cpu:0"), ending.evidence, end.evidence)))
     test = entry.short if entry else end.running or "run"
     message = end.message if end.running or end.interrupted else f"between tests {end.message}"
     ended = record.run["ended"] = message if end.interrupted or not end.running else f"{test}: {message}"

@@ -31,12 +31,16 @@ class MemoryLimit(NamedTuple):
     virtual: bool = False
 
 
-def memory_limits(root: Path = Path("/")) -> list[MemoryLimit]:
-    """Return what limits this process's memory, that with the least left first; `root` is for tests."""
-    ram, swap, own = psutil.virtual_memory(), psutil.swap_memory(), psutil.Process().memory_info()
+def memory_limits(root: Path = Path("/"), *, swap: bool = True) -> list[MemoryLimit]:
+    """Return what limits this process's memory, that with the least left first; `root` is for tests.
+
+    With `swap` what may be swapped out is left too.
+    """
+    ram, own = psutil.virtual_memory(), psutil.Process().memory_info()
+    swap_total, swap_free = (psutil.swap_memory().total, psutil.swap_memory().free) if swap else (0, 0)
     fix = "end other programs, or take a machine with more"
-    found = [MemoryLimit("RAM", ram.total + swap.total, ram.available + swap.free, fix)]
-    found += _cgroup_limits(root, swap.free)
+    found = [MemoryLimit("RAM", ram.total + swap_total, ram.available + swap_free, fix)]
+    found += _cgroup_limits(root, swap_free)
     data = getattr(own, "data", 0)  # of Linux alone
     for name, number, used in (("ulimit -v", resource.RLIMIT_AS, own.vms), ("ulimit -d", resource.RLIMIT_DATA, data)):
         size = resource.getrlimit(number)[0]

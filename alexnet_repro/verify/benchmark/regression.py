@@ -11,6 +11,7 @@ from alexnet_repro.verify.benchmark.noise import level
 from alexnet_repro.verify.benchmark.reference import environment_differences, framework_of, path_of, read_reference
 from alexnet_repro.verify.benchmark.timing import Timing
 from alexnet_repro.verify.benchmark.tolerances import Tolerances, read_tolerances
+from alexnet_repro.verify.doctor.endings import find_ending
 from alexnet_repro.verify.doctor.environment import Environment
 from alexnet_repro.verify.doctor.fingerprint import boot_of, kind_of, speed_environment
 from alexnet_repro.verify.finding import Finding
@@ -91,7 +92,8 @@ def _with_remeasurements(
                 for case in cases
             ]
         except (KeyError, ValueError) as error:
-            failed = f"; re-measurement failed: {error}"
+            ending = find_ending(cases[0].device, "", str(error))
+            failed = f"; re-measurement failed: {ending.message if ending else error}"
     return [
         replace(each, evidence=each.evidence + failed) if each.status == "INCONCLUSIVE" and failed else each
         for each in judge_speeds(cases, tolerances)

@@ -37,10 +37,13 @@ def diagnose_machine(
         if finding.status != "PASS":
             say(str(finding))
     overall = worst(findings)
-    more = "python -m alexnet_repro doctor shows them all" if backend == "tensorflow" else "none of them uses a device"
+    more = "python -m alexnet_repro doctor shows them all" if backend == "tensorflow" else "none of them uses a GPU"
     say(f"doctor: {overall}, {len(findings)} checks ({more})")
     if overall == "FAIL":
-        cpu = "" if require_gpu or set(wanted) == {"cpu:0"} else ", or check the CPU on purpose: --device=cpu:0"
+        of_cpu = any(found.status == "FAIL" and found.device.startswith("cpu") for found in findings)
+        cpu = (
+            "" if require_gpu or of_cpu or set(wanted) == {"cpu:0"} else ", or check the CPU on purpose: --device=cpu:0"
+        )
         raise MachineNotReadyError(f"fix the machine first{cpu}", findings)
     return here, findings
 

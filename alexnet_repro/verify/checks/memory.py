@@ -1,7 +1,6 @@
 """Checks of memory: a device keeps what is written to it, and copies arrive as they were sent."""
 
 import contextlib
-import os
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -10,6 +9,7 @@ import numpy as np
 from keras import ops
 
 from alexnet_repro.backend.devices import moved, on_device, usable_devices
+from alexnet_repro.backend.memory_limits import memory_limits
 from alexnet_repro.verify.checks.config import CheckConfig
 from alexnet_repro.verify.doctor.environment import read_machine
 from alexnet_repro.verify.doctor.nvidia import open_nvml
@@ -36,7 +36,7 @@ def memory(config: CheckConfig, budget: int | None = None, block: int | None = N
     `block` bytes, by default 256 MiB, or a hundredth of a smaller memory.
     """
     total, budget = _budget(config.device, budget)
-    block = block or min(1 << 28, budget // 100)
+    block = block or max(1, min(1 << 28, budget // 100))
     filled = 0
     with on_device(config.device):
         for name, values in PASSES.items():
@@ -51,7 +51,8 @@ def memory(config: CheckConfig, budget: int | None = None, block: int | None = N
                     return Finding("memory", "FAIL", message, evidence, MEMORY_FIX, number=wrong, bound=0)
             blocks, tensor = [], None  # or the last block takes the room of one to come
     if not filled:
-        return Finding("memory", "INCONCLUSIVE", "there was no memory to fill", fix="nvidia-smi; free -m")
+        fix = "free -m" if config.device.startswith("cpu") else "nvidia-smi"
+        return Finding("memory", "INCONCLUSIVE", "there was no memory to fill", fix=fix)
     message = f"{filled >> 20:,} MiB filled and read back, {len(PASSES)} patterns"
     if total is None:
         return Finding("memory", "PASS", message, number=0, bound=0)
@@ -108,8 +109,8 @@ def is_out_of_memory(error: Exception) -> bool:
 
 def _budget(device: str, budget: int | None) -> tuple[int | None, int]:
     """Return the device's memory in bytes (None for a host, or where it isn't known), and the bytes to fill."""
-    if device.startswith("cpu"):  # a quarter of what is free: a host that is filled swaps, or ends processes
-        return None, budget or os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4
+    if device.startswith("cpu"):  # a quarter of what is left: a host that is filled swaps, or ends processes
+        return None, budget or min(limit.left for limit in memory_limits(swap=False)) // 4
     total = _gpu_memory(device)
     return total, budget or total or 1 << 50
 

@@ -38,12 +38,19 @@ def probe_device(device: str, deadline: float, environ: Mapping[str, str] | None
             return
 
 
+def probe_start(backend: str, deadline: float) -> Iterator[ProbeResult]:
+    """Yield whether a backend of Keras's other than TensorFlow starts and computes on the CPU in `deadline` seconds."""
+    environ = {"CUDA_VISIBLE_DEVICES": "-1", "JAX_PLATFORMS": "cpu", "JAX_PLATFORM_NAME": "cpu"}
+    for check, answer in answer_each(__name__, ["cpu:0"], [backend], deadline, environ):
+        yield ProbeResult("cpu:0", check, **{**answer, "log": error_lines(answer.get("log", ""), "cpu:0")})
+
+
 def main(device: str, *checks: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """Run the checks in the child, and yield their results; stop after one that failed, since a CUDA error sticks."""
     for check in checks:
         start = time.monotonic()
         try:
-            data, error = PROBES[check](device), None
+            data, error = (PROBES | STARTS)[check](device), None
         except Exception as failed:  # noqa: BLE001 - whatever it is, it is the result
             data, error = {}, f"{type(failed).__name__}: {str(failed)[:500]}"
         yield check, {"error": error, "seconds": round(time.monotonic() - start, 3), "data": data}
@@ -99,6 +106,21 @@ def _only(device: str) -> Any:
     return tf
 
 
+def _jax(_device: str) -> dict[str, Any]:
+    import jax
+
+    jax.jit(lambda: jax.numpy.zeros(1) + 1)().block_until_ready()
+    return {}
+
+
+def _torch(_device: str) -> dict[str, Any]:
+    import torch
+
+    torch.nn.functional.conv2d(torch.ones(1, 1, 9, 9), torch.ones(1, 1, 3, 3))
+    return {}
+
+
+STARTS: dict[str, Callable[[str], dict[str, Any]]] = {"jax": _jax, "torch": _torch}
 PROBES: dict[str, Callable[[str], dict[str, Any]]] = {
     "import": lambda _device: {"version": importlib.import_module("tensorflow").__version__},
     "devices": _devices,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TextIO
 
 from alexnet_repro.verify.doctor import gpus, software
-from alexnet_repro.verify.doctor.device_probe import probe_device
+from alexnet_repro.verify.doctor.device_probe import STARTS, probe_device, probe_start
 from alexnet_repro.verify.doctor.environment import Environment, read_machine
 from alexnet_repro.verify.doctor.installation import read_libraries, read_tensorflow
 from alexnet_repro.verify.doctor.nvidia import read_nvidia
@@ -34,7 +34,8 @@ def examine(
     """Run every probe, in `deadline` seconds each; yield each finding as soon as it is known, with the record so far.
 
     If devices are `wanted`, as `gpu:1`, other GPUs aren't checked; if it is the CPU alone, none is, nor its driver.
-    For a backend of Keras's other than TensorFlow, machine, settings and driver are checked, but no device is used.
+    For a backend of Keras's other than TensorFlow, machine, settings and driver are checked, and that it starts; no GPU
+    is used.
     """
     here = dataclasses.replace(read_machine(), require_gpu=require_gpu, backend=backend, wanted=tuple(wanted))
     if backend == "tensorflow":
@@ -44,6 +45,9 @@ def examine(
         # Even without device files: Windows' Linux has none, and a container may reach its GPUs in other ways.
         here = dataclasses.replace(here, nvidia=read_nvidia(here.device_files, deadline))
         yield from _apply(DRIVER_CHECKS, here)
+    for result in probe_start(backend, deadline) if backend in STARTS else ():
+        here = dataclasses.replace(here, results=(result,))
+        yield from ((here, finding) for finding in software.device_result(here, result))
     if here.tensorflow is None:
         return
     if here.wants_gpus and here.gpus_in_machine and here.tensorflow.cuda:

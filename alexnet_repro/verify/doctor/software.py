@@ -178,11 +178,12 @@ def device_result(here: Environment, result: ProbeResult) -> Iterator[Finding]:
 def _failed(here: Environment, result: ProbeResult) -> Finding:
     """Return a failed probe's finding; INCONCLUSIVE if an earlier one failed for the same cause."""
     names = {"import": "importing TensorFlow", "devices": "listing the devices", "xla": "compiling with XLA"}
+    names |= {"jax": "starting JAX", "torch": "starting PyTorch"}
     what = f"{names.get(result.check, f'a {result.check}')} failed"
     default = IMPORT_FIX if result.check == "import" else default_fix(result.device)
     ending = find_ending(result.device, result.error or "", result.log, default)
     if not ending:
-        message, evidence = f"{what}: {result.error}", result.log or "TensorFlow logged nothing"
+        message, evidence = f"{what}: {result.error}", result.log or "nothing was logged"
         return Finding(result.check, "FAIL", message, evidence, default, result.device)
     evidence = "; ".join(dict.fromkeys(filter(None, (result.error, result.log, ending.evidence))))
     wheels = here.tensorflow.wheels if here.tensorflow else {}

@@ -112,3 +112,33 @@ def test_failure_that_is_only_reported(keeper, when):
     failed.when = when
     keeper.pytest_runtest_logreport(failed)
     assert [each.status for each in keeper.record.findings["fast"]] == ["FAIL"]
+
+
+@pytest.mark.parametrize(
+    ("error", "cause", "fix"),
+    [
+        pytest.param("RuntimeError: lost", "", "doctor", id="error=unknown"),
+        pytest.param(
+            "XlaRuntimeError: UNIMPLEMENTED: DNN library is not found.",
+            ": cuDNN doesn't start",
+            "cudnn",
+            id="error=cudnn",
+        ),
+        pytest.param(
+            "RuntimeError: CUDA error: uncorrectable ECC error encountered",
+            *(": the GPU's memory had an error that couldn't be corrected", "replaced"),
+            id="error=ecc",
+        ),
+    ],
+)
+def test_error_of_a_timing_is_explained(tmp_path, error, cause, fix):
+    """What a timing in pytest's own process dies of is named as in a child, with the fix that fits it."""
+    keeper = PlanKeeper(RunRecord(tmp_path / "results.json", plan=[Planned(NAME, "fast", "gpu:0")]))
+    keeper.collected([ITEM], ["gpu:0"], {NODE: NAME})
+    failed = report("failed")
+    failed.longrepr.reprcrash.message = error
+    keeper.pytest_runtest_logreport(failed)
+    (found,) = keeper.record.findings["fast"]
+    assert found.message.startswith(f"{NODE} ended with an error{cause}")
+    assert found.evidence == error
+    assert fix in found.fix

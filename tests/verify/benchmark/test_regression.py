@@ -58,15 +58,26 @@ def test_slower_is_measured_again(folder, again, busy, status, measurements):
     assert found[0].data["measurements"] == measurements
 
 
-def test_failed_remeasurement_is_inconclusive(folder):
+@pytest.mark.parametrize(
+    ("output", "why"),
+    [
+        pytest.param("", "nothing is kept of a process that fails", id="output=none"),
+        pytest.param(
+            "\nF0000 00:00:1 2 x.cc:1] Unknown flag in XLA_FLAGS: --bogus\n",
+            *("XLA_FLAGS has --bogus, which this version doesn't know",),
+            id="output=flag",
+        ),
+    ],
+)
+def test_failed_remeasurement_is_inconclusive(folder, output, why):
     """Where another process can't be had, what is slower is inconclusive, and says why."""
 
     def broken(_):
-        raise ValueError("nothing is kept of a process that fails")
+        raise ValueError(f"nothing is kept of a process that fails{output}")
 
     (found,) = speed_findings([timing(1.2)], PLACES, folder, broken)
     assert found.status == "INCONCLUSIVE"
-    assert found.evidence.endswith("re-measurement failed: nothing is kept of a process that fails")
+    assert found.evidence.endswith(f"re-measurement failed: {why}")
 
 
 @pytest.mark.parametrize(

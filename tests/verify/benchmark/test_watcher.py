@@ -14,6 +14,7 @@ import pytest
 from alexnet_repro.verify.finding import Finding
 from alexnet_repro.verify.report.run_record import RunRecord
 from alexnet_repro.verify.verdict import Planned
+from benchmarks import watcher_process
 from tests.helpers.junit_files import outcomes
 from tests.helpers.paths import ROOT
 
@@ -328,3 +329,20 @@ def test_watcher_that_cannot_start(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="temporarily unavailable"):
         watcher.Watcher(tmp_path / "results.json", tmp_path / "junit.xml")
     assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_last_words_of_a_run_explain_its_death(tmp_path, monkeypatch):
+    """What a library wrote before it ended the run is the cause, with the fix for that; what hung isn't explained so."""
+    words = "F0000 00:00:1795783301.273857   15701 parse_flags_from_env.cc:234] Unknown flag in XLA_FLAGS: --bogus"
+    monkeypatch.setattr(watcher_process, "_print", lambda _text: None)
+    for died, message in ((True, "the process died: Aborted"), (False, "it didn't return within 9 s")):
+        record = RunRecord(tmp_path / "results.json", plan=[Planned("test_forward.py::test_forward", "fast", "cpu:0")])
+        record.write()
+        end = watcher_process.End(message, record.plan[0].name, "in forward", "look", output=words, died=died)
+        watcher_process.finish(end, record.path, tmp_path / "junit.xml", 0.0)
+        (found,) = json.loads(record.path.read_text())["findings"]["fast"]
+        cause = ": XLA_FLAGS has --bogus, which this version doesn't know" if died else ""
+        assert found["message"] == f"{message}{cause}"
+        assert found["fix"] == ("take it out of XLA_FLAGS, or: unset XLA_FLAGS" if died else "look")
+        shown = "Unknown flag in XLA_FLAGS: --bogus | in forward" if died else "in forward"
+        assert found["evidence"] == shown

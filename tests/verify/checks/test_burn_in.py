@@ -20,9 +20,9 @@ RIGHT = [StepDigest("0x1", {"head": "g"}, {"head": "w"}), StepDigest("0x2", {"he
 WRONG = [RIGHT[0], StepDigest("0x2", {"head": "other"}, {"head": "w"})]
 # A quarter of the host's memory takes long to fill: the child sees that little is free.
 SMALL_HOST = """\
-import os
-sysconf = os.sysconf
-os.sysconf = lambda name: 4096 if name == "SC_AVPHYS_PAGES" else sysconf(name)
+import psutil
+memory = psutil.virtual_memory
+psutil.virtual_memory = lambda: memory()._replace(available=4096 * 4096)
 """
 
 

@@ -1,15 +1,19 @@
 """Memory that doesn't keep what is put into it is found; room that ends is no fault."""
 
-import os
+import resource
 import weakref
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
+import psutil
 import pytest
 from keras import ops
 
+from alexnet_repro.backend.memory_limits import memory_limits
 from alexnet_repro.verify.checks import memory
 from alexnet_repro.verify.checks.config import CheckConfig
+from tests.helpers.machines import write
 
 MIB = 1 << 20
 CONFIG = CheckConfig(side=67, steps=2, replays=2)
@@ -163,10 +167,28 @@ def test_nothing_filled_is_inconclusive(room):
     assert memory.memory(CONFIG, 4096, 1024).status == "INCONCLUSIVE"
 
 
+@pytest.mark.parametrize(
+    ("available", "files", "filled"),
+    [
+        pytest.param(5145 << 22, {}, 5145, id="memory=available"),
+        pytest.param(21 << 30, {"memory.max": 3 << 30, "memory.current": 1 << 30}, 512, id="memory=container"),
+        pytest.param(1 << 30, {"memory.max": 3 << 30, "memory.current": 1 << 30}, 256, id="memory=of_the_machine"),
+    ],
+)
+def test_budget_of_a_host(monkeypatch, tmp_path, available, files, filled):
+    """A quarter of what is available, page cache included, and of what a container's limit leaves; of no swap."""
+    machine = psutil.virtual_memory()._replace(total=25 << 30, available=available, free=1860 << 20)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: machine)
+    monkeypatch.setattr(psutil, "swap_memory", lambda: SimpleNamespace(total=64 << 30, free=64 << 30))
+    monkeypatch.setattr("resource.getrlimit", lambda _number: (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    folder = {f"sys/fs/cgroup/{name}": str(size) for name, size in files.items()}
+    write(tmp_path, {"proc/self/cgroup": "0::/", **folder})
+    monkeypatch.setattr(memory, "memory_limits", partial(memory_limits, tmp_path))
+    assert memory._budget("cpu:0", None) == (None, filled << 20)
+
+
 def test_budgets(monkeypatch):
-    """By default a quarter of a host's free memory, all of a GPU's, and as much as there is where none is known."""
-    monkeypatch.setattr(os, "sysconf", {"SC_AVPHYS_PAGES": 1000, "SC_PAGE_SIZE": 4096}.__getitem__)
-    assert memory._budget("cpu:0", None) == (None, 1_024_000)
+    """By default all of a GPU's memory, and as much as there is where none is known."""
     assert memory._budget("cpu:0", 5) == (None, 5)
     monkeypatch.setattr(memory, "_gpu_memory", lambda _: 80)
     assert memory._budget("gpu:0", None) == (80, 80)

@@ -5,7 +5,7 @@ from importlib.metadata import version
 import pytest
 
 from alexnet_repro.verify.doctor import device_probe, endings
-from alexnet_repro.verify.doctor.device_probe import PROBES, probe_device
+from alexnet_repro.verify.doctor.device_probe import PROBES, probe_device, probe_start
 from alexnet_repro.verify.doctor.software import device_result
 from tests.helpers.machines import CPU
 
@@ -77,3 +77,29 @@ def test_wrong_result_is_an_error(monkeypatch, check, spoil):
     monkeypatch.setattr(device_probe, "_only", lambda _device: tf)
     with pytest.raises(ArithmeticError, match=r"65536 of 65536 products are wrong|off by 1"):
         PROBES[check]("cpu:0")
+
+
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_other_backends_start_without_a_gpu(monkeypatch, backend):
+    """Whether another backend starts is answered by a child that sees no GPU; how it died is its error."""
+    started = []
+
+    def each_of(_module, arguments, names, _deadline, environ):
+        started.append((arguments, list(names), environ["CUDA_VISIBLE_DEVICES"]))
+        yield names[0], {"error": "exit status 1", "log": "F0000 00:00:1 2 x.cc:1] Unknown flag in XLA_FLAGS: --bogus"}
+
+    monkeypatch.setattr(device_probe, "answer_each", each_of)
+    (result,) = probe_start(backend, 1)
+    assert started == [(["cpu:0"], [backend], "-1")]
+    (found,) = device_result(CPU, result)
+    assert (found.check, found.status, found.device) == (backend, "FAIL", "cpu:0")
+    assert "XLA_FLAGS has --bogus, which this version doesn't know" in found.message
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_backend_starts(backend):
+    """A sound backend starts."""
+    pytest.importorskip(backend)
+    (result,) = probe_start(backend, 180)
+    assert (result.check, result.error) == (backend, None)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from alexnet_repro.verify.doctor import doctor
-from alexnet_repro.verify.doctor.device_probe import PROBES
+from alexnet_repro.verify.doctor.device_probe import PROBES, ProbeResult
 from alexnet_repro.verify.finding import Finding, exit_status, worst
 from tests.helpers.machines import A100, CPU, GIB, MIB, T4, TWO, box, diagnose, results
 
@@ -108,6 +108,8 @@ def machine(monkeypatch):
         monkeypatch.setattr(doctor, "read_nvidia", lambda _files, _deadline: here.nvidia)
         monkeypatch.setattr(doctor, "read_libraries", lambda *_: here.libraries)
         monkeypatch.setattr(doctor, "probe_device", probe_device)
+        started = lambda backend, _deadline: (ProbeResult("cpu:0", backend, seconds=1.0),)  # noqa: E731
+        monkeypatch.setattr(doctor, "probe_start", started)
         return checked
 
     return become
@@ -169,7 +171,7 @@ def test_numbers_that_may_mean_another_gpu_leave_none_out(machine):
 
 @pytest.mark.parametrize("backend", ["jax", "torch"])
 def test_other_backends_need_no_tensorflow(machine, monkeypatch, backend):
-    """Machine, driver and each GPU's health are checked on every backend; TensorFlow and devices aren't used."""
+    """Machine, driver and each GPU's health are checked on every backend, and that it starts; GPUs aren't used."""
     done = machine(box(FAULTY, TWO[1]))
     monkeypatch.setattr(doctor, "read_tensorflow", lambda: pytest.fail("TensorFlow was looked for"))
     known, findings = zip(*doctor.examine(1, backend=backend), strict=True)
@@ -182,7 +184,7 @@ def test_other_backends_need_no_tensorflow(machine, monkeypatch, backend):
             "shared memory PASS",
             "mixed_gpu_models INCONCLUSIVE",
         ),
-        *("memory INCONCLUSIVE", "ecc FAIL", "health PASS"),
+        *("memory INCONCLUSIVE", "ecc FAIL", "health PASS", f"{backend} PASS"),
     ]
     assert done == []
     assert (known[-1].nvidia.driver, len(known[-1].nvidia.gpus), known[-1].tensorflow) == ("580.95.5", 2, None)
