@@ -95,7 +95,7 @@ class Store:
         try:
             with atomic_path(path, suffix=path.suffix) as tmp_path:
                 with tmp_path.open("wb") as file:
-                    np.savez(file, allow_pickle=False, **arrays)
+                    np.savez(file, **arrays)  # all of numbers; `allow_pickle` is an array's name before NumPy 2.1
                 latest = max([_saved(each)[0] for each in self.files()], default=0)
                 os.utime(tmp_path, ns=2 * (max(time.time_ns(), latest + 1),))  # a clock may have gone back
         except OSError as error:

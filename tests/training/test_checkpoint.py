@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import time
+import zipfile
 
 import keras
 import numpy as np
@@ -93,6 +94,20 @@ def test_fresh_run_in_the_same_folder(run, tmp_path):
 def test_nothing_to_resume(run, tmp_path):
     """Without a checkpoint, training starts fresh, and logs so."""
     assert run()[2] == [f"no checkpoint in {tmp_path}: starting fresh"]
+
+
+def test_numpy_before_2_1(run, tmp_path, monkeypatch):
+    """Checkpoints can be read where `np.savez` takes every keyword as an array's name, as NumPy 1.26 and 2.0 do."""
+
+    def savez(file, **arrays):
+        with zipfile.ZipFile(file, "w") as archive:
+            for name, array in arrays.items():
+                with archive.open(f"{name}.npy", "w") as member:
+                    np.lib.format.write_array(member, np.asanyarray(array))
+
+    monkeypatch.setattr(np, "savez", savez)
+    run(stop_after=3)
+    assert run(stop_after=1)[2] == [f"resuming from {tmp_path}/update-00000006.npz, after update 6"]
 
 
 @pytest.mark.parametrize(
