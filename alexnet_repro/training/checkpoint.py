@@ -1,16 +1,18 @@
 """Checkpoints: what a bit-exact resume needs, in one file, written atomically and verified when read.
 
 A checkpoint is a NumPy archive, `update-00001876.npz`: every variable (weights, optimizer state, the states of
-dropout's generators), losses and accuracies so far, and a description in JSON with the SHA-256 of all of them. A kill
-or a full disk leaves earlier checkpoints as they were. Nothing in it is ever unpickled.
+dropout's generators), losses and accuracies so far, a description in JSON, and the SHA-256 of all of them. A kill or a
+full disk leaves earlier checkpoints as they were. Nothing in it is ever unpickled.
 """
 
 import contextlib
+import io
 import json
 import logging
 import os
 import sys
 import time
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,8 +33,11 @@ from alexnet_repro.training.weights_file import DAMAGE
 logger = logging.getLogger(__name__)
 
 PATTERN = "update-*.npz"
-DESCRIPTION_KEY = "description"
-FORMAT = 3
+DESCRIPTION_KEY, DIGEST_KEY = "description", "sha256"
+FORMAT = 4
+
+
+READ_HEADER = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
 class _UnusableError(Exception):
@@ -87,11 +92,13 @@ class Store:
             OSError: it can't be written but is needed; the message names the latest checkpoint.
         """
         path = self.settings.folder / f"update-{len(history.losses):08}.npz"
-        arrays = {f"{i:03}": np.asarray(ops.convert_to_numpy(each)) for i, each in enumerate(self.variables)}
+        arrays: dict[str, Any] = {
+            f"{i:03}": np.asarray(ops.convert_to_numpy(each)) for i, each in enumerate(self.variables)
+        }
         arrays |= {"losses": history.losses, "accuracies": history.accuracies}
         description = {"format": FORMAT, "identity": dict(self.identity), "versions": _versions(), **history.as_data()}
-        description["sha256"] = arrays_digest(sorted(arrays.items()))
         arrays[DESCRIPTION_KEY] = np.frombuffer(json.dumps(description).encode(), np.uint8)
+        arrays[DIGEST_KEY] = np.frombuffer(bytes.fromhex(arrays_digest(sorted(arrays.items()))), np.uint8)
         try:
             with atomic_path(path, suffix=path.suffix) as tmp_path:
                 with tmp_path.open("wb") as file:
@@ -111,7 +118,8 @@ class Store:
 
     def files(self) -> list[Path]:
         """Return the checkpoints' files, the latest first; some may be of an earlier run."""
-        return sorted(self.settings.folder.glob(PATTERN), key=_saved, reverse=True)
+        found = (path for path in self.settings.folder.glob(PATTERN) if not path.is_dir())
+        return sorted(found, key=_saved, reverse=True)
 
     def restore(self) -> History:
         """Assign the latest usable checkpoint's values to the variables, and return its history.
@@ -138,23 +146,52 @@ class Store:
         return History()
 
     def _read(self, path: Path) -> tuple[History, list[np.ndarray]]:
+        """Return a checkpoint's history, and the variables' values; everything is checked before any of it is used."""
+        recipe = Recipe(**self.identity["recipe"])
         try:
-            with np.load(path, allow_pickle=False) as archive:
-                arrays = {name: archive[name] for name in archive.files}
-            description = json.loads(arrays.pop(DESCRIPTION_KEY).tobytes())
-            intact = description["sha256"] == arrays_digest(sorted(arrays.items()))
+            arrays = _arrays(path)
+            description = json.loads(arrays[DESCRIPTION_KEY].tobytes())
+            if description["format"] != FORMAT:
+                raise _UnusableError(f"its format is {description['format']!r:.20}, this version reads {FORMAT}")
+            if arrays.pop(DIGEST_KEY).tobytes().hex() != arrays_digest(sorted(arrays.items())):
+                raise ValueError("its SHA-256 isn't that of its content")
+            del arrays[DESCRIPTION_KEY]
+            if other := _differences(dict(description["identity"]), json.loads(json.dumps(self.identity))):
+                raise _UnusableError(f"belongs to a different run: {'; '.join(other[:3])}")
+            history = History.from_data(description, arrays.pop("losses"), arrays.pop("accuracies"))
+            history.check(recipe)
+            values = [arrays[name] for name in sorted(arrays)]
+            own = (ops.convert_to_numpy(each) for each in self.variables)  # on PyTorch, of wider types than they say
+            if [(each.dtype, each.shape) for each in values] != [(each.dtype, each.shape) for each in own]:
+                raise ValueError("its arrays aren't the model's")
+            changed = _differences(dict(description["versions"]), _versions())
         except DAMAGE as error:
             raise _UnusableError(f"corrupt ({' '.join(str(error).split())[:100]})") from error
-        if not intact:
-            raise _UnusableError("corrupt (its SHA-256 isn't that of its content)")
-        if description["format"] != FORMAT:
-            raise _UnusableError(f"its format is {description['format']}, this version reads {FORMAT}")
-        if other := _differences(description["identity"], json.loads(json.dumps(self.identity))):
-            raise _UnusableError(f"belongs to a different run: {'; '.join(other[:3])}")
-        if changed := _differences(description["versions"], _versions()):
+        if changed:
             logger.warning("%s has other versions, so bits may differ from here on: %s", path.name, "; ".join(changed))
-        history = History.from_data(description, arrays.pop("losses"), arrays.pop("accuracies"))
-        return history, [arrays[name] for name in sorted(arrays)]
+        return history, values
+
+
+def _arrays(path: Path) -> dict[str, np.ndarray]:
+    """Return a NumPy archive's arrays by name, in no more memory than the file's size on the disk.
+
+    Raises:
+        OSError, ValueError, or what else is in `DAMAGE`: it is no such archive, or declares more than it holds.
+    """
+    if not path.is_file():  # a pipe would be waited for
+        raise OSError("it isn't a regular file")
+    arrays = {}
+    with zipfile.ZipFile(path) as archive:
+        if sum(each.file_size for each in archive.infolist()) > path.stat().st_size:
+            raise ValueError("it declares more bytes than it has")
+        for each in archive.infolist():
+            # Not `np.load`, which first takes the memory that an array's header declares.
+            content = bytearray(archive.read(each))
+            header = io.BytesIO(content)
+            shape, fortran, dtype = READ_HEADER[np.lib.format.read_magic(header)](header)
+            array = np.frombuffer(content, dtype, offset=header.tell()).reshape(shape, order="F" if fortran else "C")
+            arrays[each.filename.removesuffix(".npy")] = array
+    return arrays
 
 
 def identity(model: keras.Sequential, loader: DataLoader, recipe: Recipe, variables: Sequence[Any]) -> dict[str, Any]:
@@ -180,9 +217,10 @@ def _differences(there: Any, here: Any) -> list[str]:
     for path, *values in nested_differences(there, here):
         pairs = zip(*values, strict=False) if all(isinstance(each, list) for each in values) else ()
         first, second = next((pair for pair in pairs if pair[0] != pair[1]), values)
-        found.append(f"{path} is {str(first)[:60]!r} there, {str(second)[:60]!r} here")
+        name = path.encode("unicode_escape").decode()[:60]
+        found.append(f"{name} is {str(first)[:60]!r} there, {str(second)[:60]!r} here")
     return found
 
 
 def _saved(path: Path) -> tuple[int, str]:
-    return path.stat().st_mtime_ns, path.name
+    return path.lstat().st_mtime_ns, path.name

@@ -1,13 +1,15 @@
 """A training's history, how it is recorded update by update, and the progress bar on stderr."""
 
+import math
 import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, NoReturn, Self
 
 import numpy as np
+from pydantic import ConfigDict, NonNegativeFloat, NonNegativeInt, TypeAdapter
 from tqdm import tqdm
 
 from alexnet_repro.training.recipe import Recipe
@@ -32,15 +34,18 @@ class Evaluation:
 class History:
     """A training run so far; its losses and accuracies are each batch's mean, before its update."""
 
+    __pydantic_config__ = ConfigDict(arbitrary_types_allowed=True)
+
     losses: np.ndarray = field(default_factory=lambda: np.zeros(0))  # float64 `(updates,)`
     accuracies: np.ndarray = field(default_factory=lambda: np.zeros(0))  # float64 `(updates,)`
-    images: int = 0
-    seconds: float = 0.0  # wall time from the first draw to the last update, compilation included; saving not
-    first_update_seconds: float = 0.0  # of these, until the step's first results: mostly tracing and compilation
+    images: NonNegativeInt = 0
+    # Wall time from the first draw to the last update, compilation included; saving not.
+    seconds: NonNegativeFloat = 0.0
+    first_update_seconds: NonNegativeFloat = 0.0  # of these, until the step's first results: tracing and compilation
     evaluations: tuple[tuple[int, Evaluation], ...] = ()  # on all test images, each with the number of updates before
     saved: str = ""  # `training.weights.weights_digest` of the weights that the recipe saves last; empty before that
-    draws: int = 0  # made of training images
-    begun: int = 0  # draws that the loader had made before the training began
+    draws: NonNegativeInt = 0  # made of training images
+    begun: NonNegativeInt = 0  # draws that the loader had made before the training began
 
     def as_data(self) -> dict[str, Any]:
         """Return everything but losses and accuracies, as JSON takes it."""
@@ -48,10 +53,18 @@ class History:
 
     @classmethod
     def from_data(cls, data: Mapping[str, Any], losses: np.ndarray, accuracies: np.ndarray) -> Self:
-        """Return the history of which `data` has what `as_data` returned."""
-        evaluations = tuple((updates, Evaluation(**each)) for updates, each in data["evaluations"])
-        rest = {each.name: data[each.name] for each in fields(cls)[2:]}
-        return cls(losses, accuracies, **{**rest, "evaluations": evaluations})
+        """Return the history of which `data` has what `as_data` returned; ValueError: it has other values."""
+        return TypeAdapter(cls).validate_python({**data, "losses": losses, "accuracies": accuracies})
+
+    def check(self, recipe: Recipe) -> None:
+        """Raise a ValueError unless this is a run by `recipe` so far: what was drawn is what was trained on."""
+        updates = self.draws * recipe.updates_per_draw
+        drawn = 0 < self.draws <= recipe.num_draws <= 2**32 - self.begun  # a draw's number is a seed, of 32 bits
+        if not drawn or self.images != updates * recipe.batch_size or not math.isfinite(self.seconds):
+            raise ValueError(f"{self.draws} draws, {self.images} images and {self.seconds} s aren't this recipe's")
+        for values in (self.losses, self.accuracies):
+            if values.dtype != np.float64 or values.shape != (updates,) or not np.isfinite(values).all():
+                raise ValueError(f"its losses or accuracies aren't those of {updates} updates")
 
 
 class TrainingRecorder:

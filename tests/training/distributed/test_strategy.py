@@ -22,6 +22,7 @@ from alexnet_repro.training.tensorflow_step import TensorFlowTrainStep
 
 LOSSES, ACCURACIES = np.array([2.3, -0.0, 1e-320]), np.array([0.1, 1 / 3, 0.5])
 HISTORY = History(LOSSES, ACCURACIES, 24, 1.5, 0.1, ((2, Evaluation(1 / 3, 0.25, 40)),), draws=3)
+IDENTITY = {"recipe": {**Recipe.quick().as_data(), "draw_size": 8, "batch_size": 8}}
 
 
 def test_no_gpu(monkeypatch):
@@ -140,15 +141,15 @@ def test_others_get_the_checkpoint(tmp_path):
 
     first, chief, other = variables(math.pi), variables(0), variables(0)
     first[0].assign(np.frombuffer(np.random.default_rng(0).bytes(60), "float32").reshape(3, 5))  # NaN, perhaps
-    with Checkpoints(tmp_path).opened(first, {}) as store:
+    with Checkpoints(tmp_path).opened(first, IDENTITY) as store:
         store.save(HISTORY)
     shared = SharedCheckpoints(tmp_path, collectives=KnownCollectives())
-    with shared.opened(chief, {}) as store:
+    with shared.opened(chief, IDENTITY) as store:
         restored = store.restore()
     nowhere = SharedCheckpoints(
         tmp_path / "nowhere", collectives=KnownCollectives(task=1, sent=shared.collectives.sent)
     )
-    with nowhere.opened(other, {}) as store:
+    with nowhere.opened(other, IDENTITY) as store:
         assert store.save(HISTORY) is None
         history = store.restore()
     assert not (tmp_path / "nowhere").exists()
