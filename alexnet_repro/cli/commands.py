@@ -72,11 +72,11 @@ def run_evaluate(arguments: argparse.Namespace) -> None:
     """Evaluate saved weights."""
     from alexnet_repro import build_alexnet, evaluate, load_weights
 
-    loss = arguments.loss or "normalised_sigmoid"
     loader = _loader(arguments.data_dir, arguments.seed, synthetic=arguments.synthetic)
     with _prepared(arguments.precision, arguments.seed, deterministic=True):
         model = build_alexnet(kernel_initializer="zeros")
-        load_weights(model, arguments.weights)
+        trained_by = load_weights(model, arguments.weights)
+        loss = arguments.loss or trained_by or "normalised_sigmoid"
         _print_evaluation(evaluate(model, loader, arguments.samples, loss=loss), loader, loss)
 
 
@@ -221,7 +221,9 @@ def _loader(data_dir: Path | None, seed: int, *, synthetic: bool) -> "DataLoader
 
 
 def _print_evaluation(result: "Evaluation", loader: "DataLoader", loss: str) -> None:
+    chance = "; that is chance" if result.at_chance() else ""
+    every = "" if result.only_class is None else f": every image gets class {result.only_class}"
     print(
         f"test accuracy {result.accuracy:.4f}, {loss} loss {result.loss:.4f} "
-        f"on {result.num_samples:,} {loader.source} images"
+        f"on {result.num_samples:,} {loader.source} images{chance}{every}"
     )

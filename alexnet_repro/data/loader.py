@@ -104,9 +104,14 @@ class DataLoader:
 
     def draw_test(self, batch_size: int) -> Arrays:
         """Draw test images as `draw_train` draws training images."""
+        indices = self.draw_test_indices(batch_size)
+        return self._images["test"][indices], self.test_labels[indices]
+
+    def draw_test_indices(self, batch_size: int) -> np.ndarray:
+        """Draw test-image indices, int64 `(batch_size,)`: those that `draw_test` would use."""
         indices = self._draw("test", self._test_draws, batch_size)
         self._test_draws += 1
-        return self._images["test"][indices], self.test_labels[indices]
+        return indices
 
     def all_train(self) -> Arrays:
         """Return every training image once, as `all_test` returns test images."""

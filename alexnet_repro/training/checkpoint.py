@@ -27,8 +27,7 @@ from alexnet_repro.data.loader import DataLoader
 from alexnet_repro.files import atomic_path, nested_differences
 from alexnet_repro.training.history import History
 from alexnet_repro.training.recipe import Recipe
-from alexnet_repro.training.weights import arrays_digest
-from alexnet_repro.training.weights_file import DAMAGE
+from alexnet_repro.training.weights_file import DAMAGE, arrays_digest
 
 logger = logging.getLogger(__name__)
 

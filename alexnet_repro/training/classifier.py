@@ -37,12 +37,17 @@ class CompileOptions(TypedDict, total=False):
 
     optimizer: keras.optimizers.Optimizer  # instead of the recipe's
     jit_compile: bool | str  # whether XLA compiles the update; by default Keras decides
+    metrics: list[Any]  # by default accuracy
+
+
+def accuracy() -> keras.metrics.Metric:
+    """Return the share of images whose largest logit, which is the largest sigmoid, is that of their class."""
+    return keras.metrics.SparseCategoricalAccuracy(name="accuracy")
 
 
 def compiled(classifier: Classifier, loss: str, **options: Unpack[CompileOptions]) -> Classifier:
     """Compile `classifier` in place, with a loss by name and accuracy, and return it."""
-    accuracy = keras.metrics.SparseCategoricalAccuracy(name="accuracy")  # the largest logit is the largest sigmoid
-    defaults = {"optimizer": None, "metrics": [accuracy], "auto_scale_loss": False}
+    defaults = {"optimizer": None, "metrics": [accuracy()], "auto_scale_loss": False}
     classifier.compile(loss=LOSSES[loss], **{**defaults, **options})
     return classifier
 

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from alexnet_repro.training.recipe import Recipe
 
 UPDATES_BEFORE_ESTIMATE = 4
+FEWEST_IMAGES = 100  # by which accuracy is known from chance
 
 
 class TrainingDivergedError(ArithmeticError):
@@ -28,6 +29,12 @@ class Evaluation:
     loss: float
     accuracy: float
     num_samples: int
+    only_class: int | None = None  # that every image gets, where accuracy is at chance
+
+    def at_chance(self, classes: int = 10) -> bool:
+        """Return whether guessing among that number of classes does as well, by 3 standard deviations."""
+        deviation = math.sqrt((classes - 1) / self.num_samples) / classes
+        return self.num_samples >= FEWEST_IMAGES and self.accuracy <= 1 / classes + 3 * deviation
 
 
 @dataclass(frozen=True, eq=False)  # arrays have no one truth

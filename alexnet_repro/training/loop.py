@@ -128,7 +128,7 @@ class _Callbacks:
             # Only for the last weights, which training is for, a failed save is an error.
             last = self.recorder.history.draws == draws_until_saved(self.recipe)
             try:
-                save_weights(self.model, self.weights)
+                save_weights(self.model, self.weights, self.recipe.loss)
             except OSError as error:
                 if last:
                     how = "resume from the latest checkpoint" if self.store else "train again"

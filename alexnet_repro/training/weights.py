@@ -1,18 +1,16 @@
 """A model's weights on disk, saved and loaded atomically."""
 
-import hashlib
 import math
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable
 from pathlib import Path
 
+import h5py
 import keras
-import numpy as np
 
 from alexnet_repro.files import atomic_path
-from alexnet_repro.training.weights_file import read_weights
+from alexnet_repro.training.weights_file import DIGEST_ATTRIBUTE, LOSS_ATTRIBUTE, arrays_digest, read_weights
 
 SUFFIX = ".weights.h5"
 
@@ -37,8 +35,10 @@ def check_weights_path(path: str | os.PathLike[str]) -> Path:
     return path
 
 
-def save_weights(model: keras.Model, path: str | os.PathLike[str]) -> Path:
+def save_weights(model: keras.Model, path: str | os.PathLike[str], loss: str | None = None) -> Path:
     """Save a built model's weights as `alexnet_repro.files.atomic_path` writes files, and return the path.
+
+    Beside them are their SHA-256 and the name of the loss that they were trained by, in attributes of the HDF5 file.
 
     Raises:
         ValueError, OSError: as `check_weights_path`; or the disk is full. The file that was there before still is.
@@ -52,6 +52,10 @@ def save_weights(model: keras.Model, path: str | os.PathLike[str]) -> Path:
         raise OSError(f"{path} can't be written: {needed:,} bytes are needed there, {free:,} are free")
     with atomic_path(path, suffix=SUFFIX) as tmp_path:
         model.save_weights(tmp_path, overwrite=True)
+        with h5py.File(tmp_path, "r+") as file:
+            file.attrs[DIGEST_ATTRIBUTE] = weights_digest(model)
+            if loss is not None:
+                file.attrs[LOSS_ATTRIBUTE] = loss
     return path
 
 
@@ -60,31 +64,26 @@ def weights_digest(model: keras.Model) -> str:
     return arrays_digest((layer.name, array) for layer in model.layers for array in layer.get_weights())
 
 
-def arrays_digest(arrays: Iterable[tuple[str, np.ndarray]]) -> str:
-    """Return the SHA-256 of arrays: of their names, dtypes, shapes and values, in the order given."""
-    digest = hashlib.sha256()
-    for name, array in arrays:
-        digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
-        digest.update(np.ascontiguousarray(array).data if array.size else b"")
-    return digest.hexdigest()
-
-
-def load_weights(model: keras.Model, path: str | os.PathLike[str]) -> None:
+def load_weights(model: keras.Model, path: str | os.PathLike[str]) -> str | None:
     """Load the weights in a file into a built model, all of them or none.
 
     The file, whatever its name, is what Keras 3 saves (`.weights.h5`, `.keras`), or HDF5 as TensorFlow 2.0.0 wrote it:
-    weights alone, as the document's `5.6_alexnet_weights.h5`, or a full model. Nothing in it is run or unpickled.
+    weights alone, as the document's `5.6_alexnet_weights.h5`, or a full model. Under TensorFlow it may also be a
+    checkpoint (`NAME.index`, or NAME) or the folder of a SavedModel. Nothing in it is run or unpickled.
     The model is from `build_alexnet`, or any whose layers have Keras's default names.
 
+    Returns the loss that the weights were trained by, a name in `alexnet_repro.model.LOSSES`, where the file says so.
+
     Raises:
-        WeightsError: the file can't be read, is none of these, or is another model's: one line names the first
-            difference. The model is unchanged.
+        WeightsError: the file can't be read, is none of these, is another model's or isn't finite: one line names the
+            first difference. The model is unchanged.
         ValueError: the model isn't built.
     """
     layers = {layer.name: layer.weights for layer in model.layers if layer.weights}
     if not layers:
         raise ValueError("the model has no weights to load yet; build it first")
-    arrays = read_weights(path, layers)
+    arrays, loss = read_weights(path, layers)
     for name, own in layers.items():
         for variable, array in zip(own, arrays[name], strict=True):
             variable.assign(array)
+    return loss

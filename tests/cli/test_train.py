@@ -109,9 +109,10 @@ def test_train_then_evaluate(capsys, tmp_path):
     assert saved == f"weights: {weights}"
     assert re.fullmatch(r"test accuracy [01]\.\d{4}, softmax loss \d+\.\d{4} on 40 synthetic images", measured)
 
-    assert command_line.main(["evaluate", "--synthetic", "--loss=softmax", f"--weights={weights}"]) == 0
+    assert command_line.main(["evaluate", "--synthetic", f"--weights={weights}"]) == 0
     assert capsys.readouterr().out == f"{measured}\n"
-    assert command_line.main(["evaluate", "--synthetic", "--samples=20", f"--weights={weights}"]) == 0
+    words = ["evaluate", "--synthetic", "--samples=20", "--loss=normalised_sigmoid"]
+    assert command_line.main([*words, f"--weights={weights}"]) == 0
     assert re.fullmatch(
         r"test accuracy [01]\.\d{4}, normalised_sigmoid loss \d+\.\d{4} on 20 synthetic images\n",
         capsys.readouterr().out,
@@ -205,6 +206,29 @@ def test_evaluate_options(monkeypatch, tmp_path, capsys, options, given):
     assert command_line.main(["evaluate", "--synthetic", f"--weights={path}", *options.split()]) == 0
     assert seen == [("the model", path), "the model", *given]
     assert capsys.readouterr().out == f"test accuracy 0.7500, {given[1]} loss 0.5000 on 40 synthetic images\n"
+
+
+@pytest.mark.parametrize(
+    ("found", "word"),
+    [
+        ((2.3026, 0.1094, 10_000), "on 10,000 synthetic images\n"),
+        ((2.3026, 0.1, 10_000), "on 10,000 synthetic images; that is chance\n"),
+        ((2.3026, 0.1, 10_000, 3), "on 10,000 synthetic images; that is chance: every image gets class 3\n"),
+    ],
+    ids=["chance=no", "chance=yes", "chance=one_class"],
+)
+def test_evaluation_in_words(monkeypatch, tmp_path, capsys, found, word):
+    """The loss is the one that the weights were trained by, where the file says so; chance is called chance."""
+    (path := tmp_path / "a.weights.h5").touch()
+    monkeypatch.setattr(alexnet_repro, "build_alexnet", lambda **_: "the model")
+    monkeypatch.setattr(alexnet_repro, "load_weights", lambda *_: "softmax")
+    monkeypatch.setattr(alexnet_repro, "synthetic_fashion", lambda: synthetic_fashion(1, 1))
+    monkeypatch.setattr(alexnet_repro, "evaluate", lambda *_, **__: alexnet_repro.Evaluation(*found))
+    assert command_line.main(["evaluate", "--synthetic", f"--weights={path}"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("test accuracy 0.1")
+    assert "softmax loss 2.3026 " in out
+    assert out.endswith(word)
 
 
 def test_checkpoint_options(reached, tmp_path):

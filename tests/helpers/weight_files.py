@@ -1,6 +1,7 @@
 """Files of weights for tests, by TensorFlow 2.0.0 and by Keras 3, and the model that they are of."""
 
 import shutil
+import zipfile
 from pathlib import Path
 
 import h5py
@@ -12,6 +13,7 @@ from tests.helpers.paths import RECORDED
 # Written by TensorFlow 2.0.0 itself: tests/recorded/make_weights_reference.py. Files of other content are made from
 # these.
 WEIGHTS_2_0_0, MODEL_2_0_0 = (RECORDED / f"{name}_tf_2.0.0.h5" for name in ("weights", "model"))
+CHECKPOINT_2_0_0, SAVED_MODEL_2_0_0 = (RECORDED / f"{name}_tf_2.0.0" for name in ("checkpoint", "saved_model"))
 SHAPES = [(3, 3, 1, 2), (2,), (8, 5), (5,), (5, 3), (3,)]
 
 
@@ -53,9 +55,32 @@ def trained():
     return model
 
 
+def keras_2_13(path):
+    """Write HDF5 as Keras 2.12 and 2.13 do, which count each layer with weights twice; layers without are empty."""
+    with h5py.File(path, "w") as file:
+        file.create_group("vars")
+        layers = file.create_group("_layer_checkpoint_dependencies")
+        for n, name in enumerate(("conv2d", "dense", "dense_2")):
+            for k in range(2):
+                layers.create_dataset(f"{name}/vars/{k}", data=expected()[2 * n + k])
+        for name in ("dropout", "flatten", "max_pooling2d"):
+            layers.create_group(f"{name}/vars")
+
+
+def keras_2_13_archive(path):
+    """Write a `.keras` archive of that."""
+    keras_2_13(path.with_name("inside"))
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("config.json", '{"class_name": "Sequential", "config": {"layers": []}}')
+        archive.write(path.with_name("inside"), "model.weights.h5")
+    path.with_name("inside").unlink()
+
+
 LAYOUTS = {
     "tensorflow_2.0.0-weights": lambda path: shutil.copy(WEIGHTS_2_0_0, path / "a.h5"),
     "tensorflow_2.0.0-model": lambda path: shutil.copy(MODEL_2_0_0, path / "a.h5"),
+    "keras_2.13-weights": lambda path: keras_2_13(path / "a.weights.h5"),
+    "keras_2.13-archive": lambda path: keras_2_13_archive(path / "a.keras"),
     "keras_3-weights": lambda path: trained().save_weights(path / "a.weights.h5"),
     "keras_3-archive": lambda path: trained().save(path / "a.keras"),
     "keras_3-model": lambda path: trained().save(path / "a.h5"),

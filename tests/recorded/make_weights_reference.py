@@ -1,5 +1,8 @@
 """Save a shortened AlexNet's weights and the whole model, as TensorFlow 2.0.0 does: weights_ and model_tf_2.0.0.h5.
 
+And in its own format, in folders: checkpoint_ and saved_model_tf_2.0.0; of the latter, what the model computes is left
+out, which nothing reads.
+
 Run under Python 3.7 with tensorflow==2.0.0, protobuf<3.21, numpy<1.19, h5py<3:
 
     python make_weights_reference.py
@@ -32,3 +35,8 @@ model.set_weights(
 )
 model.save_weights(os.path.join(FOLDER, "weights_tf_2.0.0.h5"))
 model.save(os.path.join(FOLDER, "model_tf_2.0.0.h5"))
+model.save_weights(os.path.join(FOLDER, "checkpoint_tf_2.0.0", "weights"), save_format="tf")
+saved_model = os.path.join(FOLDER, "saved_model_tf_2.0.0")
+model.save(saved_model, save_format="tf")
+os.remove(os.path.join(saved_model, "saved_model.pb"))
+os.rmdir(os.path.join(saved_model, "assets"))

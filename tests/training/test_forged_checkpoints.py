@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from alexnet_repro import build_alexnet
-from alexnet_repro.training.weights import arrays_digest
+from alexnet_repro.training.weights_file import arrays_digest
 from tests.helpers.models import narrow_layers
 from tests.helpers.short_runs import short_run
 

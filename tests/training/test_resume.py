@@ -35,7 +35,7 @@ class Watched:
     def __init__(self, folder):
         self.folder, self.calls, self.failing = folder, [], {}
 
-    def save(self, _, path):
+    def save(self, _, path, __):
         self._called(f"saved {path}", OSError("no room"))
 
     def measure(self, *_, **__):

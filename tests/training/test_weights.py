@@ -12,7 +12,9 @@ import alexnet_repro
 from alexnet_repro import load_weights, save_weights, synthetic_fashion
 from alexnet_repro.cli import parser as command_line
 from tests.helpers.weight_files import (
+    CHECKPOINT_2_0_0,
     LAYOUTS,
+    SAVED_MODEL_2_0_0,
     SHAPES,
     WEIGHTS_2_0_0,
     assert_weights,
@@ -46,6 +48,35 @@ def test_saved_weights(model, tmp_path):
     """What `save_weights` saves, `load_weights` loads."""
     path = save_weights(trained(), tmp_path / "new" / "a.weights.h5")
     load_weights(model, str(path))
+    assert_weights(model, expected())
+
+
+@pytest.mark.parametrize("loss", ["softmax", "normalised_sigmoid", None], ids=lambda value: f"loss={value}")
+def test_loss_beside_the_weights(model, tmp_path, loss):
+    """Weights say by which loss they were trained; those that don't are loaded as well."""
+    assert load_weights(model, save_weights(trained(), tmp_path / "a.weights.h5", loss)) == loss
+    assert load_weights(model, WEIGHTS_2_0_0) is None
+    other = shortened()
+    other.load_weights(tmp_path / "a.weights.h5")  # Keras's own reader
+    assert_weights(other, expected())
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="KERAS_BACKEND isn't tensorflow")
+@pytest.mark.parametrize(
+    "path",
+    [
+        CHECKPOINT_2_0_0 / "weights",
+        CHECKPOINT_2_0_0 / "weights.index",
+        CHECKPOINT_2_0_0 / "weights.data-00000-of-00001",
+        SAVED_MODEL_2_0_0,
+        SAVED_MODEL_2_0_0 / "saved_model.pb",
+        SAVED_MODEL_2_0_0 / "variables" / "variables.index",
+    ],
+    ids=lambda path: f"named={path.name}",
+)
+def test_what_tensorflow_saves_by_default(model, path):
+    """A checkpoint, and a SavedModel, load bit for bit, whichever of their files is named."""
+    assert load_weights(model, path) is None
     assert_weights(model, expected())
 
 

@@ -1,6 +1,9 @@
 """Files that don't hold the model's weights: refused in one line, the model as it was, and nothing in them run."""
 
+import gzip
+import os
 import pickle
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -9,8 +12,9 @@ import keras
 import numpy as np
 import pytest
 
-from alexnet_repro import WeightsError, load_weights
+from alexnet_repro import WeightsError, load_weights, save_weights
 from tests.helpers.weight_files import (
+    CHECKPOINT_2_0_0,
     LAYOUTS,
     MODEL_2_0_0,
     SHAPES,
@@ -19,6 +23,7 @@ from tests.helpers.weight_files import (
     edited,
     named_by_a_second_model,
     shortened,
+    trained,
 )
 
 
@@ -62,6 +67,23 @@ def _names(layer, *names):
 def _renamed_and_reshaped(file):
     named_by_a_second_model(file)
     _replaced("dense_4/dense_1/bias:0", shape=(7,), dtype="f4")(file)
+
+
+def _changed(name, at, value):
+    def change(file):
+        file[name][at] = value
+
+    return change
+
+
+def _saved_then(change):
+    """Return a change of what `save_weights` saved, as the disk or a copy makes one."""
+
+    def make(path):
+        with h5py.File(save_weights(trained(), path), "r+") as file:
+            change(file)
+
+    return make
 
 
 MISMATCHES = {
@@ -110,6 +132,32 @@ MISMATCHES = {
         _replaced("dense/dense/bias:0", shape=(5,), dtype="f4", external=[(str(WEIGHTS_2_0_0), 0, 20)]),
         "/dense/dense/bias:0 lies in another file",
     ),
+    "nan": (
+        _changed("dense/dense/kernel:0", (2, 1), np.nan),
+        "layer dense, variable kernel isn't finite: 1 of its 40 values are NaN or infinite",
+    ),
+    "infinity": (
+        _changed("conv2d/conv2d/bias:0", slice(None), -np.inf),
+        "layer conv2d, variable bias isn't finite: 2 of its 2 values are NaN or infinite",
+    ),
+    "never_written": (
+        _replaced("dense/dense/kernel:0", shape=(8, 5), dtype="f4"),
+        "/dense/dense/kernel:0 was never written; it would be read as zeros",
+    ),
+    "written_in_part": (
+        lambda file: (
+            _replaced("dense/dense/kernel:0", shape=(8, 5), dtype="f4", chunks=(3, 5))(file)
+            or _changed("dense/dense/kernel:0", slice(6), 1)(file)
+        ),
+        "/dense/dense/kernel:0 was never written; it would be read as zeros",
+    ),
+    "characters_that_terminals_obey": (
+        lambda file: file.move("dense", "\x1b[31mRED\nPASS") or file.attrs.create("layer_names", ["\x1b[31mRED\nPASS"]),
+        (
+            "it has 1 layers with weights, the model has 3; missing in the file: conv2d, dense, dense_1; "
+            "only in the file: \N{REPLACEMENT CHARACTER}[31mRED\N{REPLACEMENT CHARACTER}PASS"
+        ),
+    ),
     "other_layout": (
         lambda file: [file.attrs.pop("layer_names"), *map(file.pop, ("max_pooling2d", "flatten", "dropout", "dense"))],
         "it is HDF5, but of another layout than Keras 3's or TensorFlow 2.0.0's: it has ['conv2d', 'dense_1']",
@@ -144,8 +192,8 @@ class Trap:
         return open, (self.path, "w")
 
 
-def _archive(path, **members):
-    with zipfile.ZipFile(path, "w") as archive:
+def _archive(path, compression=zipfile.ZIP_STORED, **members):
+    with zipfile.ZipFile(path, "w", compression) as archive:
         for name, content in members.items():
             archive.writestr(name.replace("_", "."), content)
 
@@ -162,9 +210,55 @@ NO_WEIGHTS = {
         lambda path: path.write_bytes(pickle.dumps(Trap(path.with_name("trapped")), protocol=0)),
         "it is neither HDF5 nor .keras; it starts with b'c",
     ),
+    "pickle_of_today": (
+        lambda path: path.write_bytes(pickle.dumps(Trap(path.with_name("trapped")))),
+        "it is a pickle, as PyTorch's and Python's own are, which can run code and is never opened",
+    ),
+    "pytorch": (
+        lambda path: _archive(path, **{"archive/data_pkl": pickle.dumps(Trap(path.with_name("trapped")))}),
+        "it is a pickle, as PyTorch's and Python's own are, which can run code and is never opened",
+    ),
+    "safetensors": (
+        lambda path: path.write_bytes(b"\x40" + bytes(7) + b'{"__metadata__":{"format":"pt"}}'),
+        "it is a safetensors file, which Keras doesn't read",
+    ),
+    "git_lfs": (
+        lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 187059000\n"),
+        "it is a Git LFS pointer to the file, not the file: git lfs pull",
+    ),
+    "gzip": (lambda path: path.write_bytes(gzip.compress(b"")), "it is compressed by gzip: gunzip it"),
+    "array": (lambda path: np.save(path.open("wb"), np.ones(1)), "it is a NumPy array"),
+    "zeros": (lambda path: path.write_bytes(bytes(999)), "it is of zeros, as an unfinished download or copy is"),
+    "training_checkpoint": (
+        lambda path: np.savez(path.open("wb"), description=np.ones(1), losses=np.ones(1)),
+        "it is a checkpoint of a training, which train --resume --checkpoints=FOLDER continues",
+    ),
+    "list_of_checkpoints": (
+        lambda path: shutil.copy(CHECKPOINT_2_0_0 / "checkpoint", path),
+        "it is TensorFlow's list of checkpoints; name one of those beside it, as NAME.index",
+    ),
+    "folder_of_checkpoints": (
+        lambda path: shutil.copytree(CHECKPOINT_2_0_0, path),
+        "it is a folder; name a file in it, as ",
+    ),
+    "pipe": (os.mkfifo, "it isn't a regular file"),
+    "endless_device": (lambda path: path.symlink_to("/dev/zero"), "it isn't a regular file"),
+    "loop": (lambda path: path.symlink_to(path.name), "it can't be read: Too many levels of symbolic links"),
+    "large_configuration": (
+        lambda path: _archive(path, zipfile.ZIP_DEFLATED, config_json=bytes(1 << 25), model_weights_h5=""),
+        "its config.json has 33,554,432 bytes; a model's has a few thousand",
+    ),
+    "changed_on_the_disk": (
+        _saved_then(_changed("layers/dense/vars/0", (2, 1), 0.5)),
+        "its SHA-256 isn't that of the weights that were saved in it; the disk or a copy changed them",
+    ),
     "signature_alone": (lambda path: path.write_bytes(b"\x89HDF\r\n\x1a\n"), "it is truncated or corrupt ("),
     "numpy_archive": (
         lambda path: np.savez(path.open("wb"), a=np.ones(1)),
+        "it is a NumPy archive, which Keras doesn't read",
+    ),
+    "document": (
+        lambda path: _archive(path, **{"word/document_xml": "<x/>"}),
         "it is a ZIP archive, but not a .keras one: it has no config.json",
     ),
     "archive_of_other_weights": (
@@ -208,3 +302,35 @@ def test_code_is_never_run(model, tmp_path, suffix):
     message = "it has a Lambda layer, that is, code, which is never run; this model has none"
     assert refusal(model, path) == message
     assert not Path(trapped).exists()
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="KERAS_BACKEND isn't tensorflow")
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda path: path.with_suffix(".index").write_bytes(b"x" * 99), "it is truncated or corrupt ("),
+        (lambda path: path.with_suffix(".data-00000-of-00001").unlink(), "it is truncated or corrupt ("),
+        (
+            lambda path: path.with_suffix(".data-00000-of-00001").write_bytes(b"x" * 3888),
+            "it is truncated or corrupt (",
+        ),
+        (
+            lambda path: os.mkfifo(path.with_suffix(".data-00001-of-00002")),
+            "weights.data-00001-of-00002 isn't a regular",
+        ),
+    ],
+    ids=["damage=index", "damage=missing", "damage=data", "damage=pipe"],
+)
+def test_corrupt_checkpoint(model, tmp_path, change, message):
+    """A damaged checkpoint of TensorFlow's is refused in one line."""
+    shutil.copytree(CHECKPOINT_2_0_0, tmp_path / "copy")
+    change(tmp_path / "copy" / "weights")
+    assert refusal(model, tmp_path / "copy" / "weights").startswith(message)
+
+
+def test_checkpoint_under_another_backend(model, monkeypatch):
+    """A checkpoint of TensorFlow's is named where Keras has another backend, with what reads it."""
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    assert refusal(model, CHECKPOINT_2_0_0 / "weights") == (
+        "it is a TensorFlow checkpoint, which TensorFlow alone reads: export KERAS_BACKEND=tensorflow"
+    )

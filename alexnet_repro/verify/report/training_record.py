@@ -113,7 +113,10 @@ def record_training(folder: Path, trained: Trained, *, progress: bool = True) ->
             "images_per_second": history.images / history.seconds,
         },
         "updates": {"losses": history.losses.tolist(), "accuracies": history.accuracies.tolist()},
-        "evaluations": [{"updates": updates, **vars(found)} for updates, found in history.evaluations],
+        "evaluations": [
+            {"updates": updates, "loss": found.loss, "accuracy": found.accuracy, "num_samples": found.num_samples}
+            for updates, found in history.evaluations
+        ],
         "final": _outcome(trained, len(history.losses), progress=progress),
         "saved": None,
     }
