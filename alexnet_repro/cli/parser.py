@@ -62,12 +62,12 @@ def configured_backend() -> str:
     return os.environ.get("KERAS_BACKEND") or str(configured)
 
 
-def whole_number(smallest: int) -> Callable[[str], int]:
-    """Return an argument type: an integer from `smallest` to 2**32 - 1."""
+def whole_number(smallest: int, largest: int = 2**32 - 1) -> Callable[[str], int]:
+    """Return an argument type: an integer from `smallest` to `largest`."""
 
     def parse(text: str) -> int:
-        if not text.isdecimal() or not smallest <= int(text) < 2**32:
-            raise argparse.ArgumentTypeError(f"expected a whole number from {smallest} to {2**32 - 1}, got {text!r}")
+        if not text.isdecimal() or not smallest <= int(text) <= largest:
+            raise argparse.ArgumentTypeError(f"expected a whole number from {smallest} to {largest}, got {text!r}")
         return int(text)
 
     return parse
@@ -84,18 +84,33 @@ def _existing(what: str, is_one: Callable[[Path], bool]) -> Callable[[str], Path
     """Return an argument type: the path of an existing file or folder."""
 
     def parse(text: str) -> Path:
+        path = Path(text)
         try:
-            found = is_one(Path(text))
-        except OSError as error:  # a parent folder can't be read, or the name is too long
+            path.stat()
+        except FileNotFoundError as error:
+            link = f"{text} is a link to {path.readlink()}, which isn't there" if path.is_symlink() else ""
+            raise argparse.ArgumentTypeError(link or f"no such {what}: {text}") from error
+        except OSError as error:  # a parent folder can't be read, links lead in a circle, or the name is too long
             raise argparse.ArgumentTypeError(f"{text}: {error.strerror}") from error
-        if not found:
-            raise argparse.ArgumentTypeError(f"no such {what}: {text}")
-        return Path(text)
+        if not is_one(path):
+            raise argparse.ArgumentTypeError(f"{text} isn't a {what}")
+        return path
 
     return parse
 
 
-existing_file, existing_folder = _existing("file", Path.is_file), _existing("folder", Path.is_dir)
+existing_folder = _existing("folder", Path.is_dir)
+
+
+def existing_weights(text: str) -> Path:
+    """Argument type: a file, a folder, or what the names of a TensorFlow checkpoint's files begin with."""
+    try:
+        return _existing("file or folder", lambda path: path.is_file() or path.is_dir())(text)
+    except argparse.ArgumentTypeError:
+        with contextlib.suppress(OSError):
+            if Path(f"{text}.index").is_file():
+                return Path(text)
+        raise
 
 
 def conflict(arguments: argparse.Namespace) -> str | None:
@@ -164,10 +179,11 @@ def parser() -> argparse.ArgumentParser:
     distribution("--worker-timeout", **SECONDS, default=60, help=timeout)
 
     evaluation = command("evaluate", run_evaluate, "evaluate saved weights on the test images")
-    weights = "as train saved it, or the document under TensorFlow 2.0.0: HDF5 or .keras, whatever its name"
-    evaluation.add_argument("--weights", type=existing_file, required=True, metavar="FILE", help=weights)
+    weights = "as train saved it, or the document under TensorFlow 2.0.0: HDF5 or .keras, whatever its name, or a "
+    weights += "checkpoint or SavedModel of TensorFlow's"
+    evaluation.add_argument("--weights", type=existing_weights, required=True, metavar="FILE", help=weights)
     samples = "draw N test images with replacement, as the document draws 2000 (default: all 10000, once each)"
-    evaluation.add_argument("--samples", **COUNT, help=samples)
+    evaluation.add_argument("--samples", type=whole_number(1, 10**7), metavar="N", help=samples)
 
     for sub in (training, evaluation):
         _add_shared_options(sub)
@@ -203,7 +219,8 @@ def _add_training_options(option: Callable[..., object]) -> None:
 def _add_shared_options(sub: argparse.ArgumentParser) -> None:
     """Add what `train` and `evaluate` have in common."""
     loss = "normalised_sigmoid: the document's under TensorFlow 2.0.0; softmax: what its code means under Keras 3 on "
-    loss += "TensorFlow (default: the recipe's for train, normalised_sigmoid for evaluate)"
+    loss += "TensorFlow (default: the recipe's for train; for evaluate the one that the weights were trained by where "
+    loss += "their file has it, or else normalised_sigmoid)"
     sub.add_argument("--loss", choices=LOSS_NAMES, help=loss)
     sub.add_argument("--precision", choices=PRECISION_NAMES, default="float32", help="default: float32")
     seed = "of initial weights, dropout and every draw (default: 0)"
@@ -244,6 +261,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return arguments.run(arguments) or 0
     except (OSError, ArithmeticError) as error:  # data, weights and disks; a loss that diverged
         return _failed(str(error))
+    except MemoryError as error:
+        return _failed(f"not enough memory{f': {error}' * bool(str(error))}")
     except (ImportError, ValueError) as error:
         backend = configured_backend()
         if isinstance(error, ValueError) and "keras" in sys.modules:  # else it is what ended Keras's own import

@@ -98,6 +98,7 @@ def test_commands_shown_in_help_are_right(tmp_path, monkeypatch):
         ("evaluate --weights=nowhere.weights.h5", "nowhere.weights.h5"),
         ("evaluate --samples=0", "--samples"),
         ("evaluate --samples", "--samples"),
+        ("evaluate --samples=10000001", "from 1 to 10000000"),
     ],
     ids=lambda value: f"given={value[:40]}",
 )
@@ -147,6 +148,49 @@ def test_interrupt(monkeypatch, capsys):
     monkeypatch.setattr(command_line, "run_shapes", interrupted)
     assert command_line.main(["shapes"]) == 130
     assert capsys.readouterr().err == "python -m alexnet_repro: interrupted\n"
+
+
+def test_memory_that_is_not_there(monkeypatch, capsys):
+    """A lack of memory, wherever it shows, is one line with what was wanted, and status 1."""
+    asked = "Unable to allocate 32.0 GiB for an array with shape (4294967295,) and data type int64"
+    for message, line in ((asked, f": {asked}"), ("", "")):
+        monkeypatch.setattr(
+            command_line, "run_shapes", lambda _, text=message: (_ for _ in ()).throw(MemoryError(text))
+        )
+        assert command_line.main(["shapes"]) == 1
+        assert capsys.readouterr().err == f"python -m alexnet_repro: not enough memory{line}\n"
+
+
+def _loop(path):
+    path.symlink_to(path.name)
+
+
+@pytest.mark.parametrize(
+    ("option", "make", "words"),
+    [
+        ("--weights", os.mkfifo, "PATH isn't a file or folder"),
+        ("--weights", lambda path: path.symlink_to("/dev/null"), "PATH isn't a file or folder"),
+        ("--weights", _loop, "PATH: Too many levels of symbolic links"),
+        ("--weights", lambda path: path.symlink_to("away"), "PATH is a link to away, which isn't there"),
+        ("--weights", lambda _: None, "no such file or folder: PATH"),
+        ("--data-dir", Path.touch, "PATH isn't a folder"),
+        ("--data-dir", lambda _: None, "no such folder: PATH"),
+    ],
+    ids=[f"given={name}" for name in ("pipe", "device", "loop", "dangling", "nothing", "file", "no_folder")],
+)
+def test_what_a_path_is(tmp_path, capsys, option, make, words):
+    """What is there, but of the wrong kind, is named for what it is; "no such file" is of what isn't there."""
+    make(tmp_path / "given")
+    assert _exit_status(["evaluate", f"{option}={tmp_path / 'given'}"]) == 2
+    assert words.replace("PATH", str(tmp_path / "given")) in capsys.readouterr().err
+
+
+def test_weights_in_several_files(tmp_path):
+    """A folder, and what the names of a checkpoint's files begin with, are weights, which the reader looks at."""
+    (tmp_path / "model.index").touch()
+    for path in (tmp_path, tmp_path / "model", tmp_path / "model.index"):
+        given = command_line.parser().parse_args(["evaluate", f"--weights={path}"])
+        assert given.weights == path
 
 
 @pytest.mark.parametrize("option", ["--weights", "--data-dir"])
