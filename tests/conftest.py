@@ -1,6 +1,7 @@
 """Fixtures of all tests: the documented model, the real data where it is available, gradients on any backend."""
 
 import gc
+import gzip
 import os
 import signal
 import socket
@@ -24,7 +25,7 @@ from alexnet_repro.backend.precision import precision
 from alexnet_repro.data import download
 from alexnet_repro.data import fashion_mnist as module
 from alexnet_repro.data.fashion_mnist import DataFile
-from tests.helpers.data_server import ARRAYS, CONTENT, NAMES, Server, sha256
+from tests.helpers.data_server import ARRAYS, CONTENT, Server, sha256
 from tests.helpers.models import narrow_layers
 
 # No deadline: the first call for a new shape compiles; on JAX it compiles each operation, so there are fewer examples.
@@ -98,11 +99,15 @@ def places(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[dict[str
     }
     for folder in folders.values():
         folder.mkdir(parents=True)
-    files = [DataFile(name, len(CONTENT[name]), sha256(CONTENT[name]), ARRAYS[name].shape[1:]) for name in NAMES]
+    files = [
+        DataFile(name, len(content), sha256(content), ARRAYS[name].shape[1:], sha256(gzip.decompress(content)))
+        for name, content in CONTENT.items()
+    ]
     monkeypatch.setattr(module, "FILES", files)
     monkeypatch.setattr(download, "PAUSES", (0.01, 0.02))
     monkeypatch.setenv("ALEXNET_REPRO_DATA", str(folders["variable"]))
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     with socket.socket() as taken:  # bound, so that no other program gets the port, but not listening
         taken.bind(("127.0.0.1", 0))
