@@ -18,7 +18,7 @@ def resize_with_pad(images: Any, height: int = 224, width: int = 224) -> Any:
     or `(height, width, c)` in their range. In a compiled TensorFlow function `n`, `h` and `w` may be unknown.
 
     Raises:
-        ValueError: `images` has another rank, a side of no pixels, no channels, or a dtype that is
+        ValueError: `images` has another rank or an unknown one, a side of no pixels, no channels, or a dtype that is
             neither integer nor float; or `height` or `width` is not a positive integer.
 
     Source: TensorFlow 2.0.0, `_resize_image_with_pad_common` in `python/ops/image_ops_impl.py` and
@@ -28,7 +28,11 @@ def resize_with_pad(images: Any, height: int = 224, width: int = 224) -> Any:
         if not isinstance(side, int | np.integer) or isinstance(side, bool) or side <= 0:
             raise ValueError(f"{name} must be a positive integer; got {name}={side!r}")
     images = ops.convert_to_tensor(images)
-    shape = tuple(images.shape)
+    try:
+        shape = tuple(images.shape)
+    except ValueError as error:  # in a compiled TensorFlow function
+        known = "tf.io.decode_image(…, expand_animations=False) gives them one, and so does images.set_shape"
+        raise ValueError(f"images must be (n, h, w, c) or (h, w, c); got images of unknown rank: {known}") from error
     if len(shape) not in (3, 4):
         raise ValueError(f"images must be (n, h, w, c) or (h, w, c); got images of shape {shape}")
     if 0 in shape[-3:]:

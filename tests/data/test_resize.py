@@ -215,3 +215,17 @@ def test_wrong_arguments(shape, dtype, arguments, message):
     """What can't be resized is refused by name and shape."""
     with pytest.raises(ValueError, match=message):
         resize_with_pad(np.ones(shape, dtype), **arguments)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="unknown ranks exist in TensorFlow's graphs only")
+def test_decoded_images():
+    """A decoded image of unknown rank is refused with what gives it one, which then works; values are as eagerly."""
+    import tensorflow as tf
+
+    image = random_images(0, 9, 7, 1).astype(np.uint8)
+    files = tf.data.Dataset.from_tensors(tf.io.encode_png(image))
+    with pytest.raises(ValueError, match=r"of unknown rank: tf\.io\.decode_image\(…, expand_animations=False\) gives"):
+        files.map(lambda file: resize_with_pad(tf.io.decode_image(file), 8, 8))
+    decoded = files.map(lambda file: resize_with_pad(tf.io.decode_image(file, expand_animations=False), 8, 8))
+    (found,) = decoded.as_numpy_iterator()
+    np.testing.assert_array_equal(found, resized(image, (8, 8)))
