@@ -13,7 +13,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow is impor
 os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # GPUs are numbered as by nvidia-smi
 
 from alexnet_repro.cli.parser import PRECISION_NAMES, configured_backend
-from alexnet_repro.verify.doctor.installation import package_version
+from alexnet_repro.packages import package_version
 from alexnet_repro.verify.finding import LEVELS
 
 SECONDS = {"s": 1, "m": 60, "h": 3600}

@@ -14,7 +14,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from alexnet_repro.verify.doctor.installation import package_version, revision
+from alexnet_repro.packages import package_version
+from alexnet_repro.verify.doctor.installation import revision
 
 RESULTS = "results.json"
 JUST = 60  # seconds in which an empty file is one that is about to be written

@@ -142,5 +142,13 @@ def write(root, files):
     """Write files, by path, below `root`; return it."""
     for name, text in files.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_text(text)
+        (root / name).write_bytes(text if isinstance(text, bytes) else text.encode())
     return root
+
+
+def distribution(name, release, *requires, record="tensorflow/__init__.py,,\n"):
+    """Return the metadata files of an installed package."""
+    folder = f"{name.replace('-', '_')}-{release}.dist-info"
+    metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {release}\n"
+    metadata += "".join(f"Requires-Dist: {each}\n" for each in requires)
+    return {f"{folder}/METADATA": metadata} | ({} if record is None else {f"{folder}/RECORD": record})

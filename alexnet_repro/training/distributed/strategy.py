@@ -10,7 +10,6 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -19,6 +18,7 @@ import numpy as np
 
 from alexnet_repro.backend.devices import split_cpu, usable_devices
 from alexnet_repro.data.loader import DataLoader
+from alexnet_repro.packages import package_version
 from alexnet_repro.training.checkpoint import Checkpoints
 from alexnet_repro.training.distributed.checkpoint_sync import Collectives, SharedCheckpoints
 from alexnet_repro.training.distributed.cluster import Cluster, ClusterError
@@ -225,7 +225,7 @@ def plan(loader: DataLoader, recipe: Recipe, precision: str, options: Mapping[st
 
 def worker_versions() -> dict[str, str]:
     """Return the software that workers must share: versions, and a digest of this package's source."""
-    packages = {name: version(name) for name in ("tensorflow", "keras", "alexnet-repro")}
+    packages = {name: package_version(name) or "none" for name in ("tensorflow", "keras", "alexnet-repro")}
     source = source_digest(Path(__file__).parents[2])
     return {"python": sys.version.split()[0], **packages, "alexnet-repro's source": source}
 

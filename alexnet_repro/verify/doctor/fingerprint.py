@@ -8,16 +8,14 @@ import hashlib
 import os
 import platform
 from collections.abc import Sequence
-from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
 import keras
-from packaging.utils import canonicalize_name
 
 from alexnet_repro.backend.devices import gpu_names, thread_counts
+from alexnet_repro.packages import installed_packages, package_version
 from alexnet_repro.verify.doctor.environment import Environment
-from alexnet_repro.verify.doctor.installation import package_version
 from alexnet_repro.verify.doctor.settings import KERAS, SETTINGS, recorded_settings
 
 # Packages whose kernels, random numbers or choices decide bits; on a GPU, those of CUDA and of its compilers as well.
@@ -83,12 +81,9 @@ def boot_of(device: str, cpuinfo: Path = CPUINFO, boot: Path = Path("/proc/sys/k
 def packages(*, gpu: bool) -> dict[str, str]:
     """Return the versions of the installed packages that decide bits, on a GPU or on a CPU, by name."""
     found = {name: version for name in NUMERIC_PACKAGES if (version := package_version(name))}
-    more: dict[str, str] = {}
-    for each in distributions() if gpu else ():
-        name = canonicalize_name(each.name or "")
-        if name.startswith(CUDA_PACKAGES) and name != "nvidia-ml-py":  # which only queries the driver
-            more.setdefault(name, each.version)  # of two of one name, the first in the path is imported
-    return found | dict(sorted(more.items()))
+    every = {each.name: each.version for each in installed_packages()[0]} if gpu else {}
+    cuda = {name for name in every if name.startswith(CUDA_PACKAGES) and name != "nvidia-ml-py"}  # it only queries
+    return found | {name: every[name] for name in sorted(cuda)}
 
 
 def environment_of(device: str, here: Environment) -> dict[str, Any]:

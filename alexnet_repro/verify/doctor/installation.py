@@ -9,20 +9,20 @@ import ctypes
 import os
 import runpy
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import Distribution, PackageNotFoundError, distributions, version
 from pathlib import Path
 from typing import Any
 
+from packaging.requirements import InvalidRequirement
 from packaging.requirements import Requirement as Parsed
 from packaging.utils import canonicalize_name
+from packaging.version import InvalidVersion, Version
 
+from alexnet_repro.packages import Package, find_package, installed_packages, module_folder
 from alexnet_repro.verify.subprocesses import answer_each
 
-FAMILY = ("tensorflow", "tf-nightly", "intel-tensorflow")  # distributions of TensorFlow begin with one of these
 DRIVER = "the NVIDIA driver"
 
 # By CUDA's major version: the libraries that TensorFlow opens (its *_stub.cc), those that they open
@@ -69,6 +69,7 @@ class TensorFlow:
     capabilities: tuple[str, ...] = ()  # sm_80: kernels; compute_90: PTX
     requirements: tuple[Requirement, ...] = ()
     wheels: Mapping[str, str] = field(default_factory=dict)  # CUDA's wheels, as pip's requirements, by name
+    leftovers: tuple[str, ...] = ()  # metadata of packages that aren't what is imported
 
 
 @dataclass(frozen=True)
@@ -79,14 +80,6 @@ class Library:
     wheel: str
     path: str = ""
     error: str | None = None
-
-
-def package_version(name: str) -> str | None:
-    """Return an installed package's version; None where it isn't installed."""
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
 
 
 def revision(root: Path) -> str:
@@ -109,50 +102,65 @@ def revision(root: Path) -> str:
 
 
 def read_tensorflow(path: Sequence[str] | None = None) -> TensorFlow | None:
-    """Return the TensorFlow that Python would import from these folders, by default `sys.path`; None: there is none."""
-    found = list(distributions(path=list(sys.path if path is None else path)))
-    ours = [distribution for distribution in found if _is_tensorflow(distribution)]
-    if not ours:
+    """Return the TensorFlow that Python would import from these folders, by default `sys.path`; None: there is none.
+
+    It may have been installed under any name, as tensorflow-cpu or a vendor's, or without metadata.
+    """
+    packages, leftovers = installed_packages(path)
+    ours = [each for each in packages if each.brings("tensorflow")]
+    folder = module_folder("tensorflow", path) or (ours[0].locate("tensorflow") if ours else None)
+    if folder is None:
         return None
-    folder = Path(str(ours[0].locate_file("tensorflow")))
-    # Later ones on the path are only shadowed; those in one folder have overwritten each other's files.
-    same = [each for each in ours if Path(str(each.locate_file("tensorflow"))) == folder]
-    wanted = [Parsed(text) for text in same[0].requires or []]
-    versions = {canonicalize_name(each.name): each.version for each in reversed(found)}  # the first on the path counts
+    # Others on the path are only shadowed; those in one folder have overwritten each other's files.
+    same = [each for each in ours if each.locate("tensorflow").resolve() == folder.resolve()]
+    same = same or [Package("tensorflow")]
+    wanted = _requirements(same[0])
+    versions = {each.name: each for each in packages}
     build: Mapping[str, Any] = {}
-    with contextlib.suppress(OSError, KeyError, SyntaxError):
-        build = runpy.run_path(str(folder / "python/platform/build_info.py"))["build_info"]
+    with contextlib.suppress(Exception):  # a vendor's file may do anything
+        build = dict(runpy.run_path(str(folder / "python/platform/build_info.py"))["build_info"])
     cuda = str(build.get("cuda_version", ""))
     return TensorFlow(
-        distributions=tuple(f"{each.name} {each.version}" for each in same),
+        distributions=tuple(map(str, same)),
         folder=str(folder),
         cuda_build=bool(build["is_cuda_build"]) if "is_cuda_build" in build else None,
-        cuda=tuple(map(int, cuda.split("."))) if cuda.replace(".", "").isdecimal() else None,
-        capabilities=tuple(map(str, build.get("cuda_compute_capabilities", ()))),
+        cuda=tuple(int(part) for part in cuda.split(".") if part.isdecimal()) or None,
+        capabilities=tuple(map(str, build.get("cuda_compute_capabilities") or ())),
         requirements=tuple(
-            _requirement(each, versions.get(canonicalize_name(each.name)))
+            _requirement(each, versions.get(canonicalize_name(each.name)) or find_package(each.name, path))
             for each in wanted
-            if not each.marker or each.marker.evaluate({"extra": ""})
+            if _applies(each, "")
         ),
         wheels={
             each.name: f"{each.name}{each.specifier}"
             for each in wanted
-            if each.name.startswith("nvidia-") and each.marker and each.marker.evaluate({"extra": "and-cuda"})
+            if each.name.startswith("nvidia-") and each.marker and _applies(each, "and-cuda")
         },
+        leftovers=tuple(map(str, leftovers)),
     )
 
 
-def _is_tensorflow(distribution: Distribution) -> bool:
-    name = canonicalize_name(distribution.name or "")
-    record = distribution.read_text("RECORD") if name.startswith(FAMILY) else ""
-    if record is None:  # installed by conda or from source
-        return name in FAMILY
-    return "\ntensorflow/__init__.py," in f"\n{record}"
+def _requirements(package: Package) -> list[Parsed]:
+    """Return a package's requirements; one that isn't written as they have to be is none."""
+    found = []
+    with contextlib.suppress(Exception):  # unreadable metadata
+        for text in (package.distribution and package.distribution.requires) or ():
+            with contextlib.suppress(InvalidRequirement):
+                found.append(Parsed(text))
+    return found
 
 
-def _requirement(wanted: Parsed, installed: str | None) -> Requirement:
-    met = installed is not None and wanted.specifier.contains(installed, prereleases=True)
-    return Requirement(wanted.name, str(wanted.specifier), installed, met)
+def _applies(wanted: Parsed, extra: str) -> bool:
+    with contextlib.suppress(ValueError, LookupError):  # of unknown names, or that can't be compared
+        return wanted.marker is None or wanted.marker.evaluate({"extra": extra})
+    return False
+
+
+def _requirement(wanted: Parsed, found: Package | None) -> Requirement:
+    met = found is not None
+    with contextlib.suppress(InvalidVersion):  # one that can't be compared, as a system's own
+        met = found is not None and wanted.specifier.contains(Version(found.version), prereleases=True)
+    return Requirement(wanted.name, str(wanted.specifier), found.version if found else None, met)
 
 
 def read_libraries(tensorflow_folder: str, cuda_major: int, deadline: float) -> Iterator[Library]:

@@ -1,23 +1,26 @@
 """Can TensorFlow use this machine? Pure functions from the environment to findings."""
 
-from collections.abc import Iterator
+import shlex
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 
 from alexnet_repro.verify.doctor.causes import HANGS, NVCC
 from alexnet_repro.verify.doctor.device_probe import ProbeResult
 from alexnet_repro.verify.doctor.endings import default_fix, find_ending
 from alexnet_repro.verify.doctor.environment import GIB, Environment
-from alexnet_repro.verify.doctor.installation import DRIVER, LIBRARIES
+from alexnet_repro.verify.doctor.installation import DRIVER, LIBRARIES, Requirement
 from alexnet_repro.verify.doctor.settings import KERAS, doubts
-from alexnet_repro.verify.finding import Finding
+from alexnet_repro.verify.finding import Finding, Status
 
 WITH_CUDA = "pip install 'tensorflow[and-cuda]'"
 INSTALL_DRIVER = "sudo ubuntu-drivers install --gpgpu && sudo reboot (elsewhere: the driver from nvidia.com/drivers)"
 SHARED_MEMORY = "/dev/shm"  # noqa: S108 - only its size is read
 MIN_FREE_DISK = GIB  # the data, and two copies of the weights while the new ones are written
 MIN_SHARED_MEMORY = GIB  # what NCCL's users end up with; Docker gives 64 MiB
+OUR_OWN = ("h5py", "keras", "numpy")  # of TensorFlow's requirements: nothing here runs without them
 
-IMPORT_FIX = "python -X faulthandler -c 'import tensorflow'; then: pip install --force-reinstall tensorflow"
+IMPORT_FIX = "python -X faulthandler -c 'import tensorflow'; then: pip install --force-reinstall"
 
 # The oldest driver for each CUDA: docs.nvidia.com/deploy/cuda-compatibility
 OLDEST_DRIVER = {11: (450, 80, 2), 12: (525, 60, 13), 13: (580,)}
@@ -37,15 +40,29 @@ def installed(here: Environment) -> Iterator[Finding]:
         yield Finding("tensorflow", "FAIL", message, f"{', '.join(names)}, all in {here.tensorflow.folder}", fix)
     else:
         yield Finding("tensorflow", "PASS", f"{names[0]} on Python {here.python}, {here.system}")
-    unmet = [each for each in here.tensorflow.requirements if not each.met]
-    for each in unmet:
-        has = f"{each.name} {each.installed}" if each.installed else f"no {each.name}"
-        message = f"{has} is installed; {names[0]} needs {each.name}{each.wanted}"
-        fix = f"pip install '{each.name}{each.wanted}'"
-        yield Finding("requirements", "FAIL", message, f"{names[0]}'s metadata", fix)
-    if not unmet:
+    if left := here.tensorflow.leftovers:
+        message = "metadata is left of packages that aren't what is imported: passed over; pip doesn't remove it"
+        yield Finding("metadata", "PASS", message, ", ".join(left), f"rm -r {' '.join(map(shlex.quote, left))}")
+    # A range says what was tried by those who wrote it; what is imported is tried here, by TensorFlow's import.
+    if unmet := [each for each in here.tensorflow.requirements if not each.met]:
+        absent = [each for each in unmet if each.installed is None and each.name in OUR_OWN]
+        message = f"{'; '.join(map(_doubt, unmet))}: a fault only if importing TensorFlow fails"
+        if absent:
+            message = f"no {' and no '.join(each.name for each in absent)} is installed: nothing here runs without"
+        status: Status = "FAIL" if absent else "PASS"
+        yield Finding("requirements", status, message, f"{names[0]}'s metadata", _pip(unmet))
+    else:
         shown = (each for each in here.tensorflow.requirements if each.name in ("numpy", "protobuf", "keras"))
         yield Finding("requirements", "PASS", ", ".join(f"{each.name} {each.installed}" for each in shown))
+
+
+def _doubt(unmet: Requirement) -> str:
+    has = f"{unmet.name} {unmet.installed}" if unmet.installed else f"no {unmet.name}"
+    return f"{has} is installed; TensorFlow asks for {unmet.name}{unmet.wanted}"
+
+
+def _pip(unmet: Iterable[Requirement]) -> str:
+    return f"pip install {' '.join(shlex.quote(f'{each.name}{each.wanted}') for each in unmet)}"
 
 
 def settings(here: Environment) -> Iterator[Finding]:
@@ -180,22 +197,25 @@ def _failed(here: Environment, result: ProbeResult) -> Finding:
     names = {"import": "importing TensorFlow", "devices": "listing the devices", "xla": "compiling with XLA"}
     names |= {"jax": "starting JAX", "torch": "starting PyTorch"}
     what = f"{names.get(result.check, f'a {result.check}')} failed"
-    default = IMPORT_FIX if result.check == "import" else default_fix(result.device)
+    tensorflow = here.tensorflow.distributions[0].split()[0] if here.tensorflow else "tensorflow"
+    default = f"{IMPORT_FIX} {tensorflow}" if result.check == "import" else default_fix(result.device)
     ending = find_ending(result.device, result.error or "", result.log, default)
-    if not ending:
-        message, evidence = f"{what}: {result.error}", result.log or "nothing was logged"
-        return Finding(result.check, "FAIL", message, evidence, default, result.device)
-    evidence = "; ".join(dict.fromkeys(filter(None, (result.error, result.log, ending.evidence))))
+    every = here.tensorflow.requirements if here.tensorflow else ()
+    unmet = [each for each in every if not each.met and (result.check == "import" or each.name in str(result.error))]
+    parts = (*map(_doubt, unmet), result.error if ending else "", result.log, ending.evidence if ending else "")
+    evidence = "; ".join(dict.fromkeys(filter(None, parts))) or "nothing was logged"
     wheels = here.tensorflow.wheels if here.tensorflow else {}
-    fix = ending.fix.replace(f"'{NVCC}'", f"'{wheels.get(NVCC, NVCC)}'")
+    fix = ending.fix.replace(f"'{NVCC}'", f"'{wheels.get(NVCC, NVCC)}'") if ending else default
+    finding = partial(Finding, result.check, evidence=evidence, device=result.device)
+    finding = partial(finding, fix=f"{_pip(unmet)}; then: {fix}" if unmet else fix)
+    if not ending:
+        return finding("FAIL", f"{what}: {result.error}")
     for each in here.results[: here.results.index(result)] if result in here.results else ():
         other = find_ending(each.device, each.error, each.log) if each.error and ending.shared else None
         if other and other.name == ending.name:
             message = f"{what}, as '{each.check}' of {each.device} did: {ending.message}"
-            data = {"cause": ending.name}
-            return Finding(result.check, "INCONCLUSIVE", message, evidence, fix, result.device, data=data)
-    message = f"{what}: {ending.message}"
-    return Finding(result.check, "FAIL", message, evidence, fix, result.device, data={"cause": ending.name})
+            return finding("INCONCLUSIVE", message, data={"cause": ending.name})
+    return finding("FAIL", f"{what}: {ending.message}", data={"cause": ending.name})
 
 
 def _size(count: int | None) -> str:

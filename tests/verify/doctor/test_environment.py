@@ -10,7 +10,7 @@ from alexnet_repro.verify.doctor.gpus import presence
 from alexnet_repro.verify.doctor.installation import Requirement, read_tensorflow
 from alexnet_repro.verify.doctor.nvidia import Gpu, Nvidia
 from alexnet_repro.verify.doctor.settings import doubts
-from tests.helpers.machines import write
+from tests.helpers.machines import distribution, write
 
 PCI = "sys/bus/pci/devices/0000:3b:00.0"
 EIGHT = {
@@ -196,14 +196,6 @@ def test_this_tensorflow_is_found_without_importing_it():
     assert [each for each in found.requirements if not each.met] == []
 
 
-def distribution(name, release, *requires, record="tensorflow/__init__.py,,\n"):
-    """Return the metadata files of an installed package."""
-    folder = f"{name.replace('-', '_')}-{release}.dist-info"
-    metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {release}\n"
-    metadata += "".join(f"Requires-Dist: {each}\n" for each in requires)
-    return {f"{folder}/METADATA": metadata} | ({} if record is None else {f"{folder}/RECORD": record})
-
-
 @pytest.mark.parametrize(
     ("files", "found"),
     [
@@ -225,8 +217,49 @@ def distribution(name, release, *requires, record="tensorflow/__init__.py,,\n"):
             ["tensorflow 2.21.0", "tf-nightly 2.22.0.dev1"],
             id="installed=nightly too",
         ),
+        *(
+            pytest.param(distribution(name, release), [f"{name} {release}"], id=f"installed={name}")
+            for name, release in (
+                ("tensorflow-cpu", "2.18.1"),
+                ("tensorflow-rocm", "2.18.1"),
+                ("tensorflow-macos", "2.16.2"),
+                ("intel-extension-for-tensorflow-lib", "2.15.0"),
+                ("tensorflow", "2.17.0+nv24.8"),
+                ("acme-tensorflow", "2.21.0"),
+            )
+        ),
+        pytest.param(
+            distribution("tensorflow", "2.17.0", record="tensorflow-2.17.0.dist-info/METADATA,,\n")
+            | distribution("tensorflow-intel", "2.17.0"),
+            ["tensorflow-intel 2.17.0"],
+            id="installed=a package that only requires it",
+        ),
+        pytest.param(
+            distribution("acme-tf", "2.21.0", record=None) | {"acme_tf-2.21.0.dist-info/top_level.txt": "tensorflow\n"},
+            ["acme-tf 2.21.0"],
+            id="installed=with its top level alone",
+        ),
+        pytest.param({"tensorflow/__init__.py": ""}, ["tensorflow of an unknown version"], id="installed=no metadata"),
+        pytest.param({"tensorflow/python/x": ""}, None, id="installed=rest of a folder"),
+        pytest.param(
+            {"tensorflow/__init__.py": "", "~ensorflow-2.20.0.dist-info/METADATA": "Name: tensorflow\nVersion: 2.20\n"},
+            ["tensorflow of an unknown version"],
+            id="installed=leftover alone",
+        ),
+        pytest.param(
+            distribution("tensorflow", "2.21.0")
+            | {"~ensorflow-2.20.0.dist-info/METADATA": "Name: tensorflow\nVersion: 2.20.0\n",
+               "~ensorflow-2.20.0.dist-info/RECORD": "tensorflow/__init__.py,,\n"},
+            ["tensorflow 2.21.0"],
+            id="installed=with a leftover",
+        ),
+        pytest.param(
+            distribution("tensorflow", "2.21.0") | {"foo-1.dist-info/METADATA": b"\xff", "bar.egg-info": ""},
+            ["tensorflow 2.21.0"],
+            id="installed=beside broken metadata",
+        ),
     ],
-)
+)  # fmt: skip
 def test_distributions_are_identified_by_their_files(tmp_path, files, found):
     """Each package that brought the folder `tensorflow` counts, under any name; add-ons don't."""
     here = read_tensorflow([str(write(tmp_path, files))])
@@ -260,3 +293,43 @@ def test_requirements_are_compared_with_what_is_installed(tmp_path):
     )
     assert here.wheels == {"nvidia-cudnn-cu12": "nvidia-cudnn-cu12<10.0,>=9.3"}
     assert (here.cuda_build, here.cuda, here.capabilities) == (None, None, ())  # no build_info here
+
+
+@pytest.mark.parametrize(
+    ("requires", "files", "found"),
+    [
+        ("keras>=3.5", distribution("keras-nightly", "3.9.dev1", record="keras/__init__.py,,\n"), ("3.9.dev1", True)),
+        ("keras>=3.5", {}, ("of an unknown version", True)),
+        ("numpy>=1.26", distribution("numpy", "2.1-system-3", record=None), ("2.1-system-3", True)),
+        ("numpy>=1.26", distribution("numpy", "1.25.4", record=None), ("1.25.4", False)),
+        ("numpy>=1.26; nonsense == '1'", {}, None),
+        ("%%%", {}, None),
+        ("numpy>=1.26; python_version > 'a'", {}, None),
+        ("tensorboard~=2.21.0", {}, (None, False)),
+    ],
+)
+def test_requirement_that_is_met_or_not(tmp_path, requires, files, found):
+    """By a package of its name or of its module's; what can't be read or compared is no fault."""
+    files = files | distribution("tensorflow", "2.21.0", requires) | {"keras/__init__.py": ""}
+    got = read_tensorflow([str(write(tmp_path, files))]).requirements
+    assert [(each.installed, each.met) for each in got] == ([] if found is None else [found])
+
+
+@pytest.mark.parametrize(
+    ("text", "known"),
+    [
+        ("build_info = {'is_cuda_build': True, 'cuda_version': '12.5.1'}", (True, (12, 5, 1), ())),
+        ("build_info = {'is_cuda_build': False, 'is_rocm_build': True}", (False, None, ())),
+        ("build_info = {'is_cuda_build': True, 'cuda_compute_capabilities': None}", (True, None, ())),
+        ("build_info = {'is_cuda_build': True, 'cuda_version': '12.x.'}", (True, (12,), ())),
+        ("build_info = 7", (None, None, ())),
+        ("raise RuntimeError('a vendor')", (None, None, ())),
+        ("import absent", (None, None, ())),
+        ("\0", (None, None, ())),
+    ],
+)
+def test_build_is_read_or_unknown(tmp_path, text, known):
+    """What a vendor's file doesn't say, or says in a way of its own, isn't known."""
+    files = distribution("tensorflow", "2.21.0") | {"tensorflow/python/platform/build_info.py": text}
+    here = read_tensorflow([str(write(tmp_path, files))])
+    assert (here.cuda_build, here.cuda, here.capabilities) == known

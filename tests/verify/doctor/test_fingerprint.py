@@ -1,15 +1,15 @@
 """What identifies a machine and its software: what decides bits, what decides speed, and nothing else."""
 
 import json
+import sys
 from dataclasses import replace
-from importlib.metadata import PackageNotFoundError
-from types import SimpleNamespace
 
 import keras
+import numpy as np
 import pytest
 
-from alexnet_repro.verify.doctor import fingerprint, installation
-from tests.helpers.machines import CPU, T4, TWO, box
+from alexnet_repro.verify.doctor import fingerprint
+from tests.helpers.machines import CPU, T4, TWO, box, distribution, write
 
 
 def test_environment_of_a_cpu():
@@ -99,18 +99,14 @@ INSTALLED = {
     ],
     ids=["gpu=False", "gpu=True"],
 )
-def test_packages_that_decide_bits(gpu, expected, monkeypatch):
+def test_packages_that_decide_bits(gpu, expected, monkeypatch, tmp_path):
     """On a GPU all of CUDA's packages count, its compilers' among them; a CPU's are those that digests on file have."""
-
-    def version(name):
-        if name in INSTALLED:
-            return INSTALLED[name]
-        raise PackageNotFoundError(name)
-
-    there = [SimpleNamespace(name=name, version=found) for name, found in INSTALLED.items()]
-    late = [SimpleNamespace(name="triton", version="1.0"), SimpleNamespace(name=None, version="1.0")]
-    monkeypatch.setattr(installation, "version", version)
-    monkeypatch.setattr(fingerprint, "distributions", lambda: iter([*there, *late]))
+    for name, version in INSTALLED.items():
+        write(tmp_path / "first", distribution(name, version))
+    nameless = {"foo-1.2.dist-info/METADATA": "", "bar.egg-info": "", "nvidia_cufft-1.dist-info/METADATA": "Name: x"}
+    write(tmp_path / "second", distribution("triton", "1.0") | nameless)
+    monkeypatch.setattr(sys, "path", [str(tmp_path / "first"), str(tmp_path / "second")])
+    monkeypatch.setattr(np, "__version__", "2.4.6")
     assert fingerprint.packages(gpu=gpu) == expected
 
 

@@ -1,5 +1,6 @@
 """The doctor's findings on machines on which TensorFlow can't work, or not as it should."""
 
+import shlex
 from dataclasses import replace
 
 import pytest
@@ -20,6 +21,7 @@ from tests.helpers.machines import (
     UNSEEN,
     Case,
     box,
+    diagnose,
     driver,
     requirement,
     results,
@@ -179,7 +181,7 @@ CASES = {
             tensorflow=requirement("numpy", "<2.0.0,>=1.23.5", "2.1.2"),
             results=results("cpu:0", **{"import": "ImportError: numpy.core.umath failed to import"})[:1],
         ),
-        "requirements, import",
+        "import",
         "FAIL",
         ("numpy 2.1.2 is installed", "pip install 'numpy<2.0.0,>=1.23.5'"),
     ),
@@ -190,9 +192,38 @@ CASES = {
             tensorflow=requirement("protobuf", "<3.20,>=3.9.2", "4.21.0"),
             results=results("cpu:0", **{"import": "TypeError: Descriptors cannot not be created directly"})[:1],
         ),
-        "requirements, import",
+        "import",
         "FAIL",
         ("protobuf 4.21.0", "pip install 'protobuf<3.20,>=3.9.2'"),
+    ),
+    "requirement missing in a graph": Case(
+        SYNTHETIC,
+        replace(
+            CPU,
+            tensorflow=requirement("gast", ">=0.2.1", None),
+            results=results("cpu:0", xla="ModuleNotFoundError: No module named 'gast'"),
+        ),
+        "xla",
+        "FAIL",
+        ("no gast is installed", "pip install 'gast>=0.2.1'; then: "),
+    ),
+    "no Keras": Case(
+        SYNTHETIC,
+        replace(CPU, tensorflow=requirement("keras", ">=3.12.0", None)),
+        "requirements",
+        "FAIL",
+        ("no keras is installed: nothing here runs without", "pip install 'keras>=3.12.0'"),
+    ),
+    "vendor's TensorFlow that can't be imported": Case(
+        SYNTHETIC,
+        replace(
+            CPU,
+            tensorflow=replace(TENSORFLOW, distributions=("tensorflow-rocm 2.18.1",)),
+            results=results("cpu:0", **{"import": "ImportError: librocblas.so.4"})[:1],
+        ),
+        "import",
+        "FAIL",
+        ("pip install --force-reinstall tensorflow-rocm",),
     ),
     "processor without AVX": Case(
         f"{TF}17411: Illegal instruction (core dumped)",
@@ -292,6 +323,34 @@ def test_fix_is_of_the_device():
         (found,) = software.device_result(CPU, ProbeResult(device, "matmul", "ended by SIGSEGV"))
         assert words in found.fix
         assert ("xid" in found.fix) == device.startswith("gpu")
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted", "has"),
+    [
+        ("libclang", ">=13.0.0", None),
+        ("tensorboard", "~=2.21.0", None),
+        ("tensorflow-io-gcs-filesystem", ">=0.23.1", None),
+        ("numpy", "<2.1.0,>=1.26.0", "2.4.6"),
+        ("protobuf", "<6,>=3.20.3", "7.36.2"),
+    ],
+)
+def test_measured_beats_version_numbers(name, wanted, has):
+    """Where TensorFlow imports and computes right, a requirement that isn't as asked for is a remark with a fix."""
+    findings = diagnose(replace(CPU, tensorflow=requirement(name, wanted, has)))
+    assert [each for each in findings if each.status != "PASS"] == []
+    (remark,) = (each for each in findings if each.check == "requirements")
+    assert f"{f'{name} {has}' if has else f'no {name}'} is installed" in remark.message
+    assert remark.fix.removeprefix("pip install ").strip("'") == f"{name}{wanted}"
+
+
+@pytest.mark.parametrize("folder", ["/site/~ensorflow-2.20.0.dist-info", "/site/numpy-1.25.4.dist-info", "/a b/~umpy"])
+def test_leftover_is_a_remark_with_its_mend(folder):
+    """Metadata that pip left behind fails nothing; the fix removes that folder, which pip doesn't."""
+    findings = diagnose(replace(CPU, tensorflow=replace(TENSORFLOW, leftovers=(folder,))))
+    assert [each for each in findings if each.status != "PASS"] == []
+    (remark,) = (each for each in findings if each.check == "metadata")
+    assert shlex.split(remark.fix) == ["rm", "-r", folder]
 
 
 @pytest.mark.parametrize("case", [pytest.param(case, id=f"case={name}") for name, case in CASES.items()])
