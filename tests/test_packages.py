@@ -117,7 +117,7 @@ def test_first_on_the_path_counts(tmp_path):
     ],
 )
 def test_package_is_known_by_its_module(tmp_path, monkeypatch, files, version):
-    """By whatever name a module was installed, it is found, and that name is said."""
+    """By whatever name a module was installed, it is found, and that name is shown."""
     monkeypatch.setattr(sys, "path", [str(write(tmp_path, files | {"keras/__init__.py": ""}))])
     monkeypatch.delitem(sys.modules, "keras", raising=False)
     assert package_version("keras") == version

@@ -108,7 +108,8 @@ def requirement(name, wanted, installed):
 
 def diagnose(here):
     """Return the doctor's findings on a complete record."""
-    findings = [finding for check in (*MACHINE_CHECKS, *DRIVER_CHECKS, software.libraries) for finding in check(here)]
+    checks = (*MACHINE_CHECKS, *DRIVER_CHECKS, software.driver_version, software.libraries)
+    findings = [finding for check in checks for finding in check(here)]
     return findings + [finding for result in here.results for finding in software.device_result(here, result)]
 
 

@@ -116,7 +116,7 @@ CAUSES = (
         "compute mode",
         r"DEVICE_UNAVAILABLE|devices? ?(?:\(s\) )?(?:is/)?are busy or unavailable",
         "another process has the GPU for itself, by its compute mode, or the GPU needs a reset",
-        "nvidia-smi -q -d COMPUTE; then end that process, or: sudo nvidia-smi -c 0",
+        "nvidia-smi; then end the processes that hold the GPU; or let several compute on it: sudo nvidia-smi -c 0",
         of="nvidia",
     ),
     Cause(

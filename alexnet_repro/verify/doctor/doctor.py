@@ -53,7 +53,7 @@ def examine(
     if here.wants_gpus and here.gpus_in_machine and here.tensorflow.cuda:
         found = tuple(read_libraries(here.tensorflow.folder, here.tensorflow.cuda[0], deadline))
         here = dataclasses.replace(here, libraries=found)
-        yield from _apply((software.libraries,), here)
+        yield from _apply((software.driver_version, software.libraries), here)
     # The CPU, then each wanted GPU alone, so that a faulty one doesn't hold up the others.
     names = {gpu: name for gpu, name in here.gpu_names.items() if not here.wanted or gpu in here.wanted}
     hidden = {} if here.wants_gpus else {"CUDA_VISIBLE_DEVICES": "-1"}

@@ -19,6 +19,7 @@ from alexnet_repro.verify.doctor.device_probe import ProbeResult
 from alexnet_repro.verify.doctor.installation import Library, TensorFlow
 from alexnet_repro.verify.doctor.nvidia import Gpu, Nvidia
 from alexnet_repro.verify.doctor.settings import KERAS, SETTINGS
+from alexnet_repro.verify.doctor.unlisted import Unlisted, read_unlisted
 
 GIB = 2**30
 
@@ -63,7 +64,8 @@ class Environment:
     device_files: tuple[str, ...] = ()
     control_files: tuple[str, ...] = ()  # those of CONTROL_FILES that exist
     listed_by_driver: int = 0
-    on_pci_bus: int = 0
+    on_pci_bus: int = 0  # without those that are held for virtual machines
+    unlisted: Unlisted = field(default_factory=Unlisted)
     shared_memory: int | None = None
     volumes: tuple[Volume, ...] = ()
     tensorflow: TensorFlow | None = None
@@ -80,7 +82,8 @@ class Environment:
     def gpus_in_machine(self) -> int:
         """Return the number of GPUs that this process should be able to use: given to it, or else in the machine."""
         files = len(self.device_files) - len(self.withheld)
-        return files or len(self.nvidia.gpus) or self.listed_by_driver or self.on_pci_bus
+        unlisted = int(bool(self.unlisted.wsl or self.unlisted.jetson))
+        return files or len(self.nvidia.gpus) or self.listed_by_driver or self.on_pci_bus or unlisted
 
     @property
     def withheld(self) -> tuple[str, ...]:
@@ -95,7 +98,9 @@ class Environment:
         visible = self.settings.get("CUDA_VISIBLE_DEVICES")
         if visible is None:
             return None
-        return tuple(takewhile(lambda name: name not in ("", "-1"), visible.replace(" ", "").split(",")))
+        names = tuple(takewhile(lambda name: name not in ("", "-1"), visible.replace(" ", "").split(",")))
+        # A first name of another form, as Slurm's NoDevFiles, hides all; a later one is a mistake.
+        return names if names and (names[0].isdecimal() or names[0].startswith(("GPU-", "MIG-"))) else ()
 
     @property
     def chosen_gpus(self) -> tuple[Gpu, ...]:
@@ -136,7 +141,7 @@ def is_named(gpu: Gpu, name: str) -> bool:
 def read_machine(root: Path = Path("/"), environ: Mapping[str, str] = os.environ) -> Environment:
     """Return the environment as files and settings show it; it takes milliseconds and uses no device."""
     nvidia_files = [path.name.removeprefix("nvidia") for path in (root / "dev").glob("nvidia*")]
-    shared_memory = root / "dev/shm"
+    shared_memory, unlisted = root / "dev/shm", read_unlisted(root)
     folders = {"weights": Path.cwd(), "data": keras_home(environ), "temporary files": Path(tempfile.gettempdir())}
     return Environment(
         python=platform.python_version(),
@@ -150,7 +155,8 @@ def read_machine(root: Path = Path("/"), environ: Mapping[str, str] = os.environ
         ),
         control_files=tuple(name for name in CONTROL_FILES if (root / "dev" / name).exists()),
         listed_by_driver=len(list((root / "proc/driver/nvidia/gpus").glob("*"))),
-        on_pci_bus=sum(map(_is_nvidia_gpu, (root / "sys/bus/pci/devices").glob("*"))),
+        on_pci_bus=len(unlisted.pci),
+        unlisted=unlisted,
         shared_memory=shutil.disk_usage(shared_memory).total if shared_memory.is_dir() else None,
         volumes=tuple(Volume(purpose, str(folder), _free_bytes(folder)) for purpose, folder in folders.items()),
     )
@@ -190,14 +196,6 @@ def _container(root: Path, environ: Mapping[str, str]) -> str | None:
     if (root / ".dockerenv").exists():
         return "docker"
     return environ.get("container") or None  # as systemd-nspawn and LXC set it
-
-
-def _is_nvidia_gpu(device: Path) -> bool:
-    try:
-        vendor, pci_class = (device / "vendor").read_text(), (device / "class").read_text()
-    except OSError:
-        return False
-    return vendor.strip() == "0x10de" and pci_class.startswith(("0x0300", "0x0302"))  # VGA and 3D controllers
 
 
 def _free_bytes(path: Path) -> int | None:

@@ -8,8 +8,17 @@ from collections import Counter
 from collections.abc import Iterator
 
 from alexnet_repro.verify.doctor.environment import CONTROL_FILES, GIB, Environment
-from alexnet_repro.verify.doctor.nvidia import Gpu
-from alexnet_repro.verify.doctor.software import INSTALL_DRIVER
+from alexnet_repro.verify.doctor.nvidia import Gpu, Nvidia
+from alexnet_repro.verify.doctor.remedies import (
+    CAPABILITIES,
+    INSTALL_DRIVER,
+    asked_by,
+    give_gpus,
+    install_driver,
+    lacks,
+    on_the_path,
+    withheld_by,
+)
 from alexnet_repro.verify.finding import Finding, Status
 
 MAX_RETIRED_PAGES = 60  # of the 64 that there is room for
@@ -25,26 +34,34 @@ THROTTLE_REASONS = {
 HEAT = 0x20 | 0x40
 
 JOIN_GPU_GROUPS = "sudo usermod -aG video,render $USER; then log in again"
-GIVE_GPUS = {  # to a container; to one of another kind as to Docker's
-    "docker": "docker run --gpus all …",
-    "kubernetes": "ask for it in the pod's spec: resources: {limits: {nvidia.com/gpu: 1}}",
-    "apptainer": "apptainer exec --nv …",
-    "podman": "podman run --device nvidia.com/gpu=all …",
-}
+ASK_FOR_GPUS = "srun --gpus=1 …; or: sbatch --gpus=1 …"  # elsewhere in a like way
+MODES = {1: "exclusive", 2: "prohibited", 3: "exclusive"}  # NVML's compute modes, but for the default
 
-# Parts of NVML's error messages: what they mean, and the fix.
-NVML_ERRORS = {
-    "version mismatch": ("the driver's libraries and its kernel module differ: it was updated", "sudo reboot"),
-    "Driver Not Loaded": ("the NVIDIA driver isn't loaded", f"sudo modprobe nvidia; if that fails: {INSTALL_DRIVER}"),
-    "Library Not Found": ("the NVIDIA driver's libraries aren't installed", INSTALL_DRIVER),
-    "nvidia-ml-py": ("the driver can't be queried", "pip install nvidia-ml-py"),
+# Parts of NVML's error messages: what they mean, the status, and the fix.
+Answer = tuple[str, Status, str]
+NVML_ERRORS: dict[str, Answer] = {
+    "version mismatch": ("the driver's libraries and its kernel module differ: it was updated", "FAIL", "sudo reboot"),
+    "Driver Not Loaded": (
+        "the NVIDIA driver isn't loaded",
+        "FAIL",
+        f"sudo modprobe nvidia; if that fails: {INSTALL_DRIVER}",
+    ),
+    "Library Not Found": ("the NVIDIA driver's libraries aren't installed", "FAIL", INSTALL_DRIVER),
+    "nvidia-ml-py": ("the driver can't be queried", "INCONCLUSIVE", "pip install nvidia-ml-py"),
     "Unknown Error": (
         "the driver refuses to answer: a container loses its GPUs when the host's systemd reloads",
+        "FAIL",
         "restart the container, with --device=/dev/nvidia0 --device=/dev/nvidiactl --device=/dev/nvidia-uvm",
     ),
-    "Permissions": ("this user may not query the driver", JOIN_GPU_GROUPS),
-    "no answer": ("the driver hangs", "sudo dmesg | grep -i xid; then: sudo reboot"),
+    "Permissions": ("this user may not query the driver", "FAIL", JOIN_GPU_GROUPS),
+    "no answer within": ("the driver hangs", "FAIL", "sudo dmesg | grep -i xid; then: sudo reboot"),
+    # How the process that asks may end by itself, or be ended: that says nothing of the driver.
+    **dict.fromkeys(
+        ("exit status", "SIGKILL", "SIGTERM", "SIGXCPU", "it ended without", "can't be read"),
+        ("the driver wasn't queried", "INCONCLUSIVE", "python -c 'import pynvml; pynvml.nvmlInit()'"),
+    ),
 }
+UNKNOWN_ERROR: Answer = ("the NVIDIA driver doesn't answer", "FAIL", "nvidia-smi; sudo dmesg | grep -i nvrm")
 
 
 def describe_throttling(reasons: int) -> str:
@@ -54,41 +71,59 @@ def describe_throttling(reasons: int) -> str:
 
 def presence(here: Environment) -> Iterator[Finding]:
     """A GPU, and its device files."""
+    seen = here.unlisted
     found = f"{len(here.device_files)} device files, {here.listed_by_driver} listed by the driver, "
     found += f"{here.on_pci_bus} on the PCI bus, {len(here.nvidia.gpus)} by NVML"
+    found += "".join(f"; {sign}" for sign in (seen.jetson, seen.wsl, *seen.others) if sign)
+    if seen.for_vms:
+        message = f"{len(seen.for_vms)} NVIDIA GPUs are held for virtual machines: not checked"
+        yield Finding("device files", "PASS", message, ", ".join(seen.for_vms))
     if not here.gpus_in_machine:
-        fix = f"run it on a machine with a GPU{f'; {_give(here)}' if here.container else ''}"
-        message = "no NVIDIA GPU in this machine: the GPU checks weren't run"
-        yield Finding("gpu", *(("FAIL", message, found, fix) if here.require_gpu else ("PASS", message, found)))
+        yield _absence(here, found)
         return
     missing = " and ".join(name for name in CONTROL_FILES if name not in here.control_files)
-    none_given = here.container and not here.device_files and not here.nvidia.gpus
-    if none_given or (here.container and here.device_files and missing):
+    none_given = here.container and not here.device_files and not here.nvidia.gpus and not seen.given
+    if none_given or (here.container and here.device_files and missing and not seen.jetson):
         given = "none of the GPUs" if none_given else f"GPUs without {missing}"
-        yield Finding("device files", "FAIL", f"this {here.container} container was given {given}", found, _give(here))
+        by = withheld_by(here) if none_given else ""
+        message = f"this {here.container} container was given {given}{f': {by} withholds them' if by else ''}"
+        yield Finding("device files", "FAIL", message, found, give_gpus(here))
     if here.withheld:
         message = f"{len(here.withheld)} of {len(here.device_files)} GPUs aren't given to this job: not checked"
         yield Finding("device files", "PASS", message, ", ".join(here.withheld))
     for path, reason in () if here.withheld else here.nvidia.closed.items():
-        fix = _give(here) if here.container else JOIN_GPU_GROUPS
+        forbidden = "not permitted" in reason  # by a group of devices; a user who lacks a right is denied it
+        fix = give_gpus(here) if here.container else ASK_FOR_GPUS if forbidden else JOIN_GPU_GROUPS
         yield Finding("device files", "FAIL", f"{path} can't be opened", reason, fix)
     yield Finding("gpu", "PASS", f"{here.gpus_in_machine} in this machine", found)
 
 
-def _give(here: Environment) -> str:
-    return GIVE_GPUS.get(here.container or "", GIVE_GPUS["docker"])
+def _absence(here: Environment, found: str) -> Finding:
+    """No NVIDIA GPU: a fault where one is required, a doubt where a variable asks for one by name."""
+    asked, withheld = asked_by(here), withheld_by(here)
+    message = "no NVIDIA GPU in this machine: the GPU checks weren't run"
+    fix = f"run it on a machine with a GPU{f'; {give_gpus(here)}' if here.container or withheld else ''}"
+    if withheld:
+        message += f"; {withheld} gives this container none"
+    if here.unlisted.others:
+        message += "; other GPUs aren't verified, for this suite uses CUDA"
+    if here.require_gpu:
+        return Finding("gpu", "FAIL", message, found, fix)
+    if asked:
+        give = give_gpus(here) if asked.startswith("NVIDIA") else "ask for a GPU"
+        fix = f"{give}; to verify the CPU: unset {asked.partition('=')[0]}"
+        return Finding("gpu", "INCONCLUSIVE", f"{message}, though {asked} asks for one", found, fix)
+    return Finding("gpu", "PASS", message, found, fix if withheld else "")
 
 
 def driver(here: Environment) -> Iterator[Finding]:
     """A driver that answers, for each GPU."""
     if not here.gpus_in_machine:
         return
-    if error := here.nvidia.error:
-        known = (value for words, value in NVML_ERRORS.items() if words.casefold() in error.casefold())
-        message, fix = next(known, ("the NVIDIA driver doesn't answer", "nvidia-smi; sudo dmesg | grep -i nvrm"))
-        if here.container and error.endswith(("Not Found", "Not Loaded")):  # a container has no driver of its own
-            fix = _give(here)
-        yield Finding("driver", "INCONCLUSIVE" if "nvidia-ml-py" in error else "FAIL", message, f"NVML: {error}", fix)
+    if here.nvidia.helper or here.nvidia.error:
+        message, status, fix = _helpless(here.nvidia) if here.nvidia.helper else _unanswered(here)
+        evidence = here.nvidia.helper or f"NVML: {here.nvidia.error}"
+        yield Finding("driver", status, message, evidence, fix)
     else:
         cuda = ".".join(map(str, here.nvidia.cuda or ()))
         yield Finding("driver", "PASS", f"{here.nvidia.driver}, for CUDA up to {cuda}")
@@ -96,6 +131,36 @@ def driver(here: Environment) -> Iterator[Finding]:
         if gpu.error:
             fix = f"sudo nvidia-smi -r -i {gpu.index}; if it is still lost: sudo reboot"
             yield Finding("driver", "FAIL", "the driver has lost this GPU", gpu.error, fix, f"GPU {gpu.index}")
+
+
+def _unanswered(here: Environment) -> Answer:
+    """Return why the driver's answers aren't there, or aren't whole."""
+    error, seen = here.nvidia.error or "", here.unlisted
+    missing, unloaded = "Not Found" in error, error.endswith(("Not Found", "Not Loaded"))
+    known = (value for words, value in NVML_ERRORS.items() if words.casefold() in error.casefold())
+    message, status, fix = next(known, UNKNOWN_ERROR)
+    if missing and lacks(here, "utility"):
+        message = f"{CAPABILITIES}={here.settings[CAPABILITIES]} gives no NVML: the driver can't be queried"
+        status, fix = "INCONCLUSIVE", give_gpus(here)
+    elif missing and seen.wsl:
+        message, fix = f"Windows' GPU is here, but its libraries in {seen.wsl} aren't found", on_the_path(seen.wsl)
+    elif missing and seen.jetson and (seen.given or not here.container):
+        message = "this Jetson has no NVML: memory, clocks and health of its GPU aren't known"
+        status, fix = "INCONCLUSIVE", "sudo apt install nvidia-l4t-nvml # JetPack 6 and newer"
+    elif here.container and unloaded:  # a container has no driver of its own
+        fix = give_gpus(here)
+    elif unloaded and "nouveau" in seen.pci:
+        message, fix = "the kernel's nouveau driver holds the GPU: CUDA needs NVIDIA's", INSTALL_DRIVER
+    return message, status, fix.replace(INSTALL_DRIVER, install_driver(here))
+
+
+def _helpless(nvidia: Nvidia) -> Answer:
+    """Return what is wrong with the module that asks the driver: nothing of the driver's."""
+    name, install = nvidia.intruder, "pip install --upgrade --force-reinstall nvidia-ml-py"
+    if not name:
+        return "nvidia-ml-py is broken, or too old", "INCONCLUSIVE", install
+    kind, remove = ("module", f"mv {name} {name}.other") if "/" in name else ("package", f"pip uninstall -y {name}")
+    return f"another {kind} named pynvml is installed", "INCONCLUSIVE", f"{remove} && {install}"
 
 
 def visibility(here: Environment) -> Iterator[Finding]:
@@ -109,7 +174,8 @@ def visibility(here: Environment) -> Iterator[Finding]:
     check = "visible devices"
     if not named:
         message = f"CUDA_VISIBLE_DEVICES hides all {count} GPUs"
-        yield Finding(check, "FAIL", message, setting, "unset CUDA_VISIBLE_DEVICES")
+        slurm = setting.casefold().endswith("=nodevfiles")  # which Slurm sets for a job that asks for no GPU
+        yield Finding(check, "FAIL", message, setting, ASK_FOR_GPUS if slurm else "unset CUDA_VISIBLE_DEVICES")
     elif wrong:
         message = f"CUDA_VISIBLE_DEVICES names {wrong}, which doesn't exist: CUDA ignores it and all after it"
         fix = f"export CUDA_VISIBLE_DEVICES={','.join(map(str, range(count)))}"
@@ -148,7 +214,7 @@ def kernels(here: Environment) -> Iterator[Finding]:
         elif older_driver and all(name.startswith("compute_") for name in ours):
             message = "TensorFlow's kernels for it are partly PTX, which a driver older than its CUDA may not compile"
             evidence = f"{has}; driver {here.nvidia.driver}"
-            yield Finding("kernels", "INCONCLUSIVE", message, evidence, INSTALL_DRIVER, device)
+            yield Finding("kernels", "INCONCLUSIVE", message, evidence, install_driver(here), device)
         else:
             yield Finding("kernels", "PASS", has, device=device)
 
@@ -230,6 +296,14 @@ def _speed(gpu: Gpu) -> Iterator[Problem]:
 
 
 def _modes(gpu: Gpu) -> Iterator[Problem]:
+    mode, default = MODES.get(gpu.compute_mode or 0), f"sudo nvidia-smi -i {gpu.index} -c 0"
+    if mode == "prohibited":
+        yield "compute mode", "FAIL", "this GPU's compute mode lets nothing compute on it", mode, default
+    elif mode and gpu.processes:
+        message = f"only one process may compute on this GPU, and one holds it: {', '.join(gpu.processes)}"
+        yield "compute mode", "INCONCLUSIVE", message, f"compute mode {mode}", f"end that process; or: {default}"
+    elif mode:
+        yield "compute mode", "PASS", "only one process at a time may compute on it", f"compute mode {mode}", default
     off = f"sudo nvidia-smi -i {gpu.index} -mig 0"
     if gpu.mig and gpu.mig_slices:
         message = "only a slice of this GPU can be used, one per process: its speed isn't the GPU's"

@@ -169,7 +169,7 @@ def read_libraries(tensorflow_folder: str, cuda_major: int, deadline: float) -> 
     paths = [str(find(name, wheel, Path(tensorflow_folder))) for name, wheel in wheels.items()]
     answers = answer_each(__name__, [], paths, deadline)
     for (name, wheel), (path, answer) in zip(wheels.items(), answers, strict=True):
-        yield Library(name, wheel, path, answer.get("error"))
+        yield Library(name, wheel, answer.get("file") or path, answer.get("error"))
 
 
 def find(name: str, wheel: str, tensorflow_folder: Path) -> Path:
@@ -191,4 +191,12 @@ def main(*paths: str) -> Iterator[tuple[str, dict[str, str | None]]]:
         except OSError as error:
             yield path, {"error": str(error)}
         else:
-            yield path, {"error": None}
+            yield path, {"error": None, "file": _mapped(Path(path).name)}
+
+
+def _mapped(name: str) -> str:
+    """Return the file of a library that this process has loaded, as Linux tells; empty: it isn't known."""
+    with contextlib.suppress(OSError):
+        files = (line.split(maxsplit=5)[-1] for line in Path("/proc/self/maps").read_text().splitlines())
+        return next((file for file in files if Path(file).name.startswith(name.partition(".so")[0] + ".so")), "")
+    return ""

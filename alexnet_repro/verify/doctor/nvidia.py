@@ -4,8 +4,11 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from importlib.machinery import PathFinder
+from pathlib import Path
 from typing import Any
 
+from alexnet_repro.packages import installed_packages
 from alexnet_repro.verify.subprocesses import NoAnswerError, answers
 
 
@@ -45,6 +48,7 @@ class Gpu:
     remap_failed: bool | None = _remapping(3)
     throttle_reasons: int | None = _query("GetCurrentClocksThrottleReasons")  # bits; a name that old drivers have too
     temperature: int | None = _query("GetTemperature", "NVML_TEMPERATURE_GPU")
+    compute_mode: int | None = _query("GetComputeMode")  # 0: any process may compute on it
     cores: int | None = _query("GetNumGpuCores")  # CUDA's, of all multiprocessors
     clock: int | None = _query("GetClockInfo", "NVML_CLOCK_SM")  # MHz of the multiprocessors now
     max_clock: int | None = _query("GetMaxClockInfo", "NVML_CLOCK_SM")  # MHz
@@ -64,6 +68,8 @@ class Nvidia:
     driver: str | None = None
     cuda: tuple[int, ...] | None = None  # the newest version it supports
     error: str | None = None
+    helper: str | None = None  # what went wrong in the Python module that asks, which says nothing of the driver
+    intruder: str = ""  # the package, or the file, that is imported in place of nvidia-ml-py's module
     closed: dict[str, str] = field(default_factory=dict)  # device files, and why they can't be opened
     gpus: tuple[Gpu, ...] = ()
 
@@ -112,35 +118,74 @@ def main(*device_files: str) -> Iterator[tuple[str, dict[str, Any]]]:
         except OSError as error:
             yield path, {"error": error.strerror}
     try:
-        nvml = open_nvml()
-    except Exception as error:  # noqa: BLE001 - NVML's own, whose class may not be there
-        yield "driver", {"error": "nvidia-ml-py isn't installed" if isinstance(error, ImportError) else str(error)}
+        import pynvml
+    except ModuleNotFoundError as error:
+        if error.name == "pynvml":
+            yield "driver", {"error": "nvidia-ml-py isn't installed"}
+        else:
+            yield "driver", _helper_fault(error)
         return
-    cuda = nvml.nvmlSystemGetCudaDriverVersion()
-    yield "driver", {"driver": nvml.nvmlSystemGetDriverVersion(), "cuda": (cuda // 1000, cuda % 1000 // 10)}
-    for index in range(nvml.nvmlDeviceGetCount()):
+    except BaseException as error:  # noqa: BLE001 - another module of that name may do anything
+        yield "driver", _helper_fault(error)
+        return
+    drivers_own = getattr(pynvml, "NVMLError", ())
+    try:
+        open_nvml()
+        cuda, version = pynvml.nvmlSystemGetCudaDriverVersion(), pynvml.nvmlSystemGetDriverVersion()
+        yield "driver", {"driver": _text(version), "cuda": (cuda // 1000, cuda % 1000 // 10)}
+        count = pynvml.nvmlDeviceGetCount()
+    except Exception as error:  # noqa: BLE001 - of the driver, or of another module
+        yield "driver", {"error": str(error)} if isinstance(error, drivers_own) else _helper_fault(error)
+        return
+    faults: list[Exception] = [TypeError("it answers in bytes")] if isinstance(version, bytes) else []
+    for index in range(count):
         try:
-            gpu = _gpu(nvml, index, nvml.nvmlDeviceGetHandleByIndex(index))
-        except nvml.NVMLError as error:  # as "GPU is lost"
-            gpu = Gpu(index=index, error=str(error))
+            gpu = _gpu(pynvml, index, pynvml.nvmlDeviceGetHandleByIndex(index), faults)
+        except Exception as error:  # noqa: BLE001 - as "GPU is lost"
+            faults += [] if isinstance(error, drivers_own) else [error]
+            gpu = Gpu(index=index, error=str(error) if isinstance(error, drivers_own) else None)
         yield "gpu", asdict(gpu)
+    if faults:
+        yield "driver", _helper_fault(faults[0])
 
 
-def _gpu(nvml: Any, index: int, handle: Any) -> Gpu:
+def _helper_fault(error: BaseException) -> dict[str, str]:
+    """Return what went wrong in the module `pynvml`, and what it is if it isn't nvidia-ml-py's."""
+    spec = PathFinder.find_spec("pynvml")
+    file = str(spec.origin or next(iter(spec.submodule_search_locations or ()), "")) if spec else ""
+    found = f"{type(error).__name__}: {str(error)[:200]}"
+    bringing = [each for each in installed_packages()[0] if each.brings("pynvml")]
+    others = [each.name for each in bringing if each.name != "nvidia-ml-py"]
+    ours = any(file in (str(each.locate("pynvml.py")), str(each.locate("pynvml/__init__.py"))) for each in bringing)
+    folder = str(Path(file).parent) if file.endswith("__init__.py") else file
+    return {"helper": f"{file or 'pynvml'}: {found}", "intruder": others[0] if others else "" if ours else folder}
+
+
+def _text(answer: Any) -> Any:
+    """Return an answer as it is, but text where it is bytes, as other modules of this name answer."""
+    return answer.decode(errors="replace") if isinstance(answer, bytes) else answer
+
+
+def _gpu(nvml: Any, index: int, handle: Any, faults: list[Exception]) -> Gpu:
+    """Return a GPU's record; what the module can't ask is unknown, and added to `faults`."""
     # Errors that mean "unknown"; any other one is the GPU's.
     kinds = ("NotSupported", "FunctionNotFound", "NoPermission", "InvalidArgument")
-    unknown = tuple(getattr(nvml, f"NVMLError_{kind}") for kind in kinds)
+    unknown = tuple(filter(None, (getattr(nvml, f"NVMLError_{kind}", None) for kind in kinds)))
 
-    def ask(query: str, *constants: str) -> Any:
-        with contextlib.suppress(*unknown):
-            return getattr(nvml, f"nvmlDevice{query}")(handle, *(getattr(nvml, constant) for constant in constants))
+    def ask(query: str, *constants: str, convert: Callable[[Any], Any] | None = None) -> Any:
+        try:
+            with contextlib.suppress(*unknown, UnicodeDecodeError):  # some of Windows' drivers have no text for a name
+                answer = getattr(nvml, f"nvmlDevice{query}")(handle, *(getattr(nvml, each) for each in constants))
+                return _text(convert(answer) if convert and answer is not None else answer)
+        except (AttributeError, TypeError) as error:
+            faults.append(error)
         return None
 
-    answers_by_field: dict[str, Any] = {}
-    for each in fields(Gpu):
-        if each.metadata:
-            answer, convert = ask(each.metadata["query"], *each.metadata["constants"]), each.metadata["convert"]
-            answers_by_field[each.name] = convert(answer) if convert and answer is not None else answer
+    answers_by_field = {
+        each.name: ask(each.metadata["query"], *each.metadata["constants"], convert=each.metadata["convert"])
+        for each in fields(Gpu)
+        if each.metadata
+    }
     memory = ask("GetMemoryInfo", "nvmlMemory_v2") or ask("GetMemoryInfo")
     causes = ("MULTIPLE_SINGLE_BIT_ECC_ERRORS", "DOUBLE_BIT_ECC_ERROR")
     retired = [ask("GetRetiredPages", f"NVML_PAGE_RETIREMENT_CAUSE_{cause}") for cause in causes]
@@ -159,7 +204,7 @@ def _gpu(nvml: Any, index: int, handle: Any) -> Gpu:
 
 def _slices(nvml: Any, handle: Any) -> int:
     count = 0
-    with contextlib.suppress(nvml.NVMLError):
+    with contextlib.suppress(nvml.NVMLError, AttributeError):
         for number in range(nvml.nvmlDeviceGetMaxMigDeviceCount(handle)):
             with contextlib.suppress(nvml.NVMLError_NotFound):
                 nvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, number)
@@ -169,8 +214,8 @@ def _slices(nvml: Any, handle: Any) -> int:
 
 def _process(nvml: Any, process: Any) -> str:
     try:
-        name = nvml.nvmlSystemGetProcessName(process.pid)
-    except nvml.NVMLError:  # in another container
+        name = _text(nvml.nvmlSystemGetProcessName(process.pid))
+    except (nvml.NVMLError, UnicodeDecodeError):  # in another container
         name = "name not visible from here"
     size = "" if process.usedGpuMemory is None else f", {process.usedGpuMemory >> 20} MiB"
     return f"pid {process.pid} ({name}{size})"

@@ -10,11 +10,11 @@ from alexnet_repro.verify.doctor.device_probe import ProbeResult
 from alexnet_repro.verify.doctor.endings import default_fix, find_ending
 from alexnet_repro.verify.doctor.environment import GIB, Environment
 from alexnet_repro.verify.doctor.installation import DRIVER, LIBRARIES, Requirement
+from alexnet_repro.verify.doctor.remedies import CAPABILITIES, give_gpus, install_driver, lacks, on_the_path
 from alexnet_repro.verify.doctor.settings import KERAS, doubts
 from alexnet_repro.verify.finding import Finding, Status
 
 WITH_CUDA = "pip install 'tensorflow[and-cuda]'"
-INSTALL_DRIVER = "sudo ubuntu-drivers install --gpgpu && sudo reboot (elsewhere: the driver from nvidia.com/drivers)"
 SHARED_MEMORY = "/dev/shm"  # noqa: S108 - only its size is read
 MIN_FREE_DISK = GIB  # the data, and two copies of the weights while the new ones are written
 MIN_SHARED_MEMORY = GIB  # what NCCL's users end up with; Docker gives 64 MiB
@@ -125,26 +125,43 @@ def shared_memory(here: Environment) -> Iterator[Finding]:
 
 
 def cuda_build(here: Environment) -> Iterator[Finding]:
-    """A TensorFlow with CUDA, and a driver that is new enough for it."""
-    if not here.gpus_in_machine or here.tensorflow is None:
-        return
-    tensorflow, name = here.tensorflow, here.tensorflow.distributions[0]
-    if tensorflow.cuda_build is False:
+    """A TensorFlow with CUDA."""
+    if here.gpus_in_machine and here.tensorflow is not None and here.tensorflow.cuda_build is False:
+        name = here.tensorflow.distributions[0]
         message = f"{name} is built without CUDA: it can't use a GPU"
         evidence = f"is_cuda_build is False in its build_info; {here.system}"
         yield Finding("cuda build", "FAIL", message, evidence, f"pip uninstall -y {name.split()[0]} && {WITH_CUDA}")
-    if not tensorflow.cuda_build or tensorflow.cuda is None:
+
+
+def driver_version(here: Environment) -> Iterator[Finding]:
+    """The driver's version beside the CUDA that TensorFlow was built for; whether it is enough, the probes measure."""
+    if here.tensorflow is None or not here.tensorflow.cuda_build or not here.nvidia.driver:
         return
-    built = ".".join(map(str, tensorflow.cuda))
+    if older := _older_driver(here):
+        message = f"{older}: it takes CUDA's compatibility package"
+        yield Finding("driver version", "PASS", message, _libcuda(here), install_driver(here))
+    elif here.tensorflow.cuda:
+        built = ".".join(map(str, here.tensorflow.cuda))
+        message = f"{here.nvidia.driver}; {here.tensorflow.distributions[0]} was built for CUDA {built}"
+        yield Finding("driver version", "PASS", message, _libcuda(here))
+
+
+def _older_driver(here: Environment) -> str:
+    """Return that the driver is older than TensorFlow's CUDA, in words; empty: it isn't, or isn't known."""
+    cuda = here.tensorflow.cuda if here.tensorflow else None
     driver = tuple(int(part) for part in (here.nvidia.driver or "").split(".") if part.isdecimal())
-    oldest = OLDEST_DRIVER.get(tensorflow.cuda[0])
-    if (driver and oldest and driver < oldest) or (here.nvidia.cuda and here.nvidia.cuda[0] < tensorflow.cuda[0]):
-        needed = ".".join(map(str, oldest)) if oldest else f"one for CUDA {tensorflow.cuda[0]}"
-        message = f"the NVIDIA driver is older than CUDA {built}, for which {name} was built"
-        evidence = f"driver {here.nvidia.driver}, at least {needed} needed"
-        yield Finding("driver version", "FAIL", message, evidence, INSTALL_DRIVER)
-    elif driver:
-        yield Finding("driver version", "PASS", f"{here.nvidia.driver}; {name} was built for CUDA {built}")
+    if not cuda or not driver:
+        return ""
+    oldest = OLDEST_DRIVER.get(cuda[0])
+    if not (oldest and driver < oldest) and not (here.nvidia.cuda and here.nvidia.cuda[0] < cuda[0]):
+        return ""
+    needed = ".".join(map(str, oldest)) if oldest else f"one for CUDA {cuda[0]}"
+    return f"driver {here.nvidia.driver} is older than CUDA {'.'.join(map(str, cuda))}, which needs at least {needed}"
+
+
+def _libcuda(here: Environment) -> str:
+    found = (each.path for each in here.libraries if each.wheel == DRIVER and not each.error and "/" in each.path)
+    return "".join(f"libcuda.so.1 is {path}" for path in found)
 
 
 def libraries(here: Environment) -> Iterator[Finding]:
@@ -161,9 +178,13 @@ def libraries(here: Environment) -> Iterator[Finding]:
     for each in broken:
         found = f" (found as {each.path})" if each.path != each.name else ""
         fix = f"pip install --force-reinstall '{here.tensorflow.wheels.get(each.wheel, each.wheel)}'"
-        if each.wheel == DRIVER:
-            fix = f"{INSTALL_DRIVER}; in a container: docker run --gpus all …"
         message = f"{each.name} can't be loaded; {each.wheel} brings it"
+        if each.wheel == DRIVER and here.unlisted.wsl:
+            fix = on_the_path(here.unlisted.wsl)
+        elif each.wheel == DRIVER:
+            fix = give_gpus(here) if here.container else f"{install_driver(here)}; in a container: {give_gpus(here)}"
+            if lacks(here, "compute"):
+                message, fix = f"{message}; {CAPABILITIES}={here.settings[CAPABILITIES]} leaves it out", give_gpus(here)
         yield Finding(f"library {each.name}", "FAIL", message, f"{each.error}{found}", fix)
     if here.libraries and not broken:
         yield Finding("libraries", "PASS", f"all {len(here.libraries)} can be loaded")
@@ -189,7 +210,10 @@ def device_result(here: Environment, result: ProbeResult) -> Iterator[Finding]:
         fix = f"fix what failed above; if nothing did: {WITH_CUDA}"
         if "Ignoring visible" in result.log:
             fix = "leave that GPU out: export CUDA_VISIBLE_DEVICES=… # the others' UUIDs, from nvidia-smi -L"
-        yield Finding(check, "FAIL", message, result.log or "TensorFlow gave no reason", fix)
+        evidence = result.log or "TensorFlow gave no reason"
+        if older := _older_driver(here):
+            evidence, fix = "; ".join(filter(None, (older, _libcuda(here), evidence))), install_driver(here)
+        yield Finding(check, "FAIL", message, evidence, fix)
 
 
 def _failed(here: Environment, result: ProbeResult) -> Finding:
@@ -202,12 +226,14 @@ def _failed(here: Environment, result: ProbeResult) -> Finding:
     ending = find_ending(result.device, result.error or "", result.log, default)
     every = here.tensorflow.requirements if here.tensorflow else ()
     unmet = [each for each in every if not each.met and (result.check == "import" or each.name in str(result.error))]
-    parts = (*map(_doubt, unmet), result.error if ending else "", result.log, ending.evidence if ending else "")
-    evidence = "; ".join(dict.fromkeys(filter(None, parts))) or "nothing was logged"
+    older = _older_driver(here) if result.device.startswith("gpu") else ""
+    parts = (older, *map(_doubt, unmet), result.error if ending else "", result.log or "nothing was logged")
+    evidence = "; ".join(dict.fromkeys(filter(None, (*parts, ending.evidence if ending else ""))))
     wheels = here.tensorflow.wheels if here.tensorflow else {}
     fix = ending.fix.replace(f"'{NVCC}'", f"'{wheels.get(NVCC, NVCC)}'") if ending else default
-    finding = partial(Finding, result.check, evidence=evidence, device=result.device)
-    finding = partial(finding, fix=f"{_pip(unmet)}; then: {fix}" if unmet else fix)
+    first = (install_driver(here) if older else "", _pip(unmet) if unmet else "", fix)
+    finding = partial(Finding, result.check, evidence=evidence, fix="; then: ".join(filter(None, first)))
+    finding = partial(finding, device=result.device)
     if not ending:
         return finding("FAIL", f"{what}: {result.error}")
     for each in here.results[: here.results.index(result)] if result in here.results else ():

@@ -67,6 +67,52 @@ CASES = {
         "INCONCLUSIVE",
         ("can't be queried", "pip install nvidia-ml-py"),
     ),
+    "another package named pynvml": Case(
+        "github.com/vllm-project/vllm/pull/7649: pynvml 11.4.1 answers in bytes",
+        box(A100, nvidia=replace(driver("580.95.5", (13, 0), A100), helper="bytes", intruder="pynvml")),
+        "driver",
+        "INCONCLUSIVE",
+        (
+            "another package named pynvml is installed",
+            "pip uninstall -y pynvml && pip install --upgrade --force-reinstall nvidia-ml-py",
+        ),
+    ),
+    "a file named pynvml.py": Case(
+        SYNTHETIC,
+        box(A100, nvidia=Nvidia(helper="/work/pynvml.py: AttributeError", intruder="/work/pynvml.py")),
+        "driver",
+        "INCONCLUSIVE",
+        ("another module named pynvml", "mv /work/pynvml.py /work/pynvml.py.other"),
+    ),
+    "nvidia-ml-py broken": Case(
+        SYNTHETIC,
+        box(A100, nvidia=Nvidia(helper="/site/pynvml.py: SyntaxError: invalid syntax")),
+        "driver",
+        "INCONCLUSIVE",
+        ("broken, or too old", "SyntaxError", "--force-reinstall nvidia-ml-py"),
+    ),
+    **{
+        f"process that asks: {how}": Case(
+            SYNTHETIC,
+            box(A100, nvidia=Nvidia(error=f"{how}, after 0 GPUs")),
+            "driver",
+            status,
+            words,
+        )
+        for how, status, words in (
+            ("exit status 1", "INCONCLUSIVE", ("wasn't queried", "exit status 1")),
+            ("ended by SIGKILL", "INCONCLUSIVE", ("wasn't queried", "SIGKILL")),
+            ("it ended without an answer", "INCONCLUSIVE", ("wasn't queried",)),
+            ("ended by SIGSEGV", "FAIL", ("driver doesn't answer", "SIGSEGV")),
+        )
+    },
+    "nothing may compute": Case(
+        "docs.nvidia.com/deploy/nvml-api: NVML_COMPUTEMODE_PROHIBITED",
+        one(compute_mode=2),
+        "compute mode",
+        "FAIL",
+        ("lets nothing compute", "nvidia-smi -i 0 -c 0"),
+    ),
     "GPU lost": Case(
         SYNTHETIC,
         box(*TWO, nvidia=driver("580.95.5", (13, 0), A100, Gpu(index=1, error="GPU is lost"))),
@@ -81,6 +127,21 @@ CASES = {
         "FAIL",
         ("hides all 1 GPUs", "CUDA_VISIBLE_DEVICES=-1", "unset CUDA_VISIBLE_DEVICES"),
     ),
+    **{
+        f"all GPUs hidden by {value}": Case(
+            "github.com/ray-project/ray/pull/7014: Slurm sets NoDevFiles where a job asks for no GPU",
+            box(A100, settings={"CUDA_VISIBLE_DEVICES": value}, results=UNSEEN),
+            "visible devices",
+            "FAIL",
+            ("hides all 1 GPUs", fix),
+        )
+        for value, fix in (
+            ("NoDevFiles", "srun --gpus=1"),
+            ("none", "unset CUDA_VISIBLE_DEVICES"),
+            ("all", "unset CUDA_VISIBLE_DEVICES"),
+            ("-2", "unset CUDA_VISIBLE_DEVICES"),
+        )
+    },
     "GPU named that isn't there": Case(
         f"{TF}32793: Invalid device ordinal value (1). Valid range is [0, 0]",
         box(*TWO, settings={"CUDA_VISIBLE_DEVICES": "0,7"}, results=results("cpu:0", (A100.name,))),
@@ -165,6 +226,17 @@ CASES = {
         "device files",
         "FAIL",
         ("/dev/nvidia0 can't be opened", "Permission denied", "usermod -aG video"),
+    ),
+    "no GPU given by Slurm": Case(
+        SYNTHETIC,
+        box(
+            A100,
+            nvidia=replace(driver("580.95.5", (13, 0)), closed={"/dev/nvidia0": "Operation not permitted"}),
+            results=UNSEEN,
+        ),
+        "device files, devices",
+        "FAIL",
+        ("Operation not permitted", "srun --gpus=1"),
     ),
     "another process's memory": Case(
         "github.com/NVIDIA/gpu-operator/issues/2880: a Tesla T4 filled by inference processes that should be gone",

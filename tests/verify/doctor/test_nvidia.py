@@ -10,7 +10,7 @@ import pytest
 from alexnet_repro.verify.doctor import installation, nvidia
 from alexnet_repro.verify.doctor.installation import find, read_libraries
 from alexnet_repro.verify.doctor.nvidia import Gpu, read_nvidia
-from tests.helpers.machines import write
+from tests.helpers.machines import distribution, write
 
 
 @pytest.mark.parametrize(
@@ -150,3 +150,77 @@ def test_driver_that_doesnt_answer(driver):
     """The reason is NVML's own."""
     assert driver(nvmlInit=refuse(pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH)).error.endswith("version mismatch.")
     assert driver(nvmlInit=refuse(pynvml.NVML_ERROR_UNKNOWN)).error == "Unknown Error"
+
+
+BEGINNING = """
+class NVMLError(Exception): pass
+def nvmlInit(): pass
+def nvmlSystemGetCudaDriverVersion(): return 12040
+def nvmlDeviceGetCount(): return 1
+def nvmlDeviceGetHandleByIndex(index): return index
+"""
+BYTES = "def nvmlSystemGetDriverVersion(): return b'470.57.02'\ndef nvmlDeviceGetName(_): return b'Tesla T4'\n"
+TEXT = "def nvmlSystemGetDriverVersion(): return '470.57.02'\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        pytest.param(BEGINNING + BYTES, "bytes", id="module=bytes"),
+        pytest.param(BEGINNING + TEXT, "AttributeError", id="module=without symbols"),
+        pytest.param("", "AttributeError", id="module=empty"),
+        pytest.param("raise ImportError('libnvidia-ml')", "ImportError: libnvidia-ml", id="module=ImportError"),
+        pytest.param("import no_such_module", "ModuleNotFoundError", id="module=of another module"),
+        pytest.param("def f(:", "SyntaxError", id="module=SyntaxError"),
+        pytest.param("raise SystemExit(3)", "SystemExit", id="module=SystemExit"),
+        pytest.param("def nvmlInit(): raise OSError('no library')", "OSError: no library", id="module=OSError"),
+    ],
+)
+def test_another_module_isnt_the_driver(tmp_path, monkeypatch, content, said):
+    """Whatever a module named pynvml does, the driver's error is none, and the module and its package are named."""
+    record = distribution("pynvml", "11.4.1", record="pynvml/__init__.py,,\n")
+    monkeypatch.syspath_prepend(str(write(tmp_path, {"pynvml/__init__.py": content, **record})))
+    monkeypatch.delitem(sys.modules, "pynvml")
+    given = [(name, {**json.loads(json.dumps(answer)), "log": ""}) for name, answer in nvidia.main()]
+    monkeypatch.setattr(nvidia, "answers", lambda *_: iter(given))
+    found = read_nvidia([], 1)
+    assert (found.error, found.intruder) == (None, "pynvml")
+    assert str(tmp_path / "pynvml/__init__.py") in found.helper
+    assert said in found.helper
+    names = ["Tesla T4" if BYTES in content else ""] if BEGINNING in content else []
+    assert found.gpus == tuple(Gpu(0, name=name) for name in names)
+
+
+@pytest.mark.parametrize(
+    ("files", "intruder"),
+    [
+        ({"pynvml.py": "", **distribution("nvidia-ml-py", "13.0", record="pynvml.py,,\n")}, ""),
+        ({"pynvml.py": ""}, "pynvml.py"),
+        ({"pynvml/x": ""}, "pynvml"),
+    ],
+)
+def test_module_without_a_package_of_its_own(tmp_path, monkeypatch, files, intruder):
+    """A file or a folder that lies about is named by its path; a broken nvidia-ml-py is no other's module."""
+    monkeypatch.setattr(sys, "path", [str(write(tmp_path, files))])
+    monkeypatch.delitem(sys.modules, "pynvml")
+    ((_, answer),) = nvidia.main()
+    assert answer["intruder"] == (str(tmp_path / intruder) if intruder else "")
+    assert "AttributeError" in answer["helper"]
+
+
+def test_name_that_is_no_text(driver):
+    """Some drivers under Windows answer with bytes that are no text: the name is unknown, and nothing is wrong."""
+
+    def garbage(_):
+        return b"\xf8".decode()
+
+    assert driver(nvmlDeviceGetName=garbage).gpus == (Gpu(index=0),)
+    assert driver(nvmlDeviceGetName=garbage).helper is None
+
+
+def test_library_in_use_is_named(monkeypatch):
+    """Of a library that the linker finds, the file that it took is named."""
+    name = "libm.so.6" if sys.platform == "linux" else "libm.dylib"
+    monkeypatch.setattr(installation, "LIBRARIES", {12: {name: "nvidia-none-cu12"}})
+    (found,) = read_libraries("/nowhere/tensorflow", 12, 60)
+    assert Path(found.path).is_absolute() == (sys.platform == "linux")

@@ -9,11 +9,13 @@ from alexnet_repro.verify.doctor import software
 from alexnet_repro.verify.doctor.device_probe import ProbeResult
 from alexnet_repro.verify.doctor.environment import Volume
 from alexnet_repro.verify.doctor.installation import LIBRARIES
+from alexnet_repro.verify.doctor.unlisted import Unlisted
 from alexnet_repro.verify.finding import Finding
 from tests.helpers.machines import (
     A100,
     CPU,
     MIB,
+    NO_DRIVER,
     SYNTHETIC,
     TENSORFLOW,
     TF,
@@ -83,9 +85,57 @@ CASES = {
     "driver too old": Case(
         "docs.nvidia.com/deploy/cuda-compatibility: CUDA 12 needs a driver of 525 or newer",
         box(A100, nvidia=driver("470.57.02", (11, 4), A100), results=UNSEEN),
-        "driver version, devices",
+        "devices",
         "FAIL",
         ("older than CUDA 12.5.1", "470.57.02", "525.60.13", "ubuntu-drivers"),
+    ),
+    "driver too old for a kernel": Case(
+        SYNTHETIC,
+        box(
+            A100,
+            nvidia=driver("470.57.02", (11, 4), A100),
+            results=results("cpu:0", ("A100",)) + results("gpu:0", matmul="InternalError: cudaErrorInsufficientDriver"),
+        ),
+        "matmul",
+        "FAIL",
+        ("driver 470.57.02 is older", "InsufficientDriver", "ubuntu-drivers"),
+    ),
+    "capabilities without CUDA": Case(
+        "docs.nvidia.com/datacenter/cloud-native/container-toolkit: utility gives NVML, compute CUDA",
+        box(
+            A100,
+            container="docker",
+            settings={"NVIDIA_DRIVER_CAPABILITIES": "utility"},
+            libraries=without("libcuda.so.1"),
+            results=UNSEEN,
+        ),
+        "library libcuda.so.1, devices",
+        "FAIL",
+        ("NVIDIA_DRIVER_CAPABILITIES=utility leaves it out", "-e NVIDIA_DRIVER_CAPABILITIES=compute,utility"),
+    ),
+    "WSL's libraries off the path": Case(
+        "github.com/NVIDIA/nvidia-container-toolkit/issues/1739: /usr/lib/wsl/lib",
+        box(
+            A100,
+            unlisted=Unlisted(wsl="/usr/lib/wsl/lib"),
+            nvidia=NO_DRIVER,
+            libraries=without("libcuda.so.1"),
+            results=UNSEEN,
+        ),
+        "driver, library libcuda.so.1, devices",
+        "FAIL",
+        ("/usr/lib/wsl/lib aren't found", "export LD_LIBRARY_PATH=/usr/lib/wsl/lib:$LD_LIBRARY_PATH"),
+    ),
+    "GPU held in an exclusive mode": Case(
+        SYNTHETIC,
+        box(
+            replace(A100, compute_mode=3, processes=("pid 42 (python, 512 MiB)",)),
+            results=results("cpu:0", ("A100",))
+            + results("gpu:0", matmul="InternalError: CUDA_ERROR_DEVICE_UNAVAILABLE"),
+        ),
+        "memory, compute mode, matmul",
+        "FAIL",
+        ("one holds it: pid 42 (python, 512 MiB)", "sudo nvidia-smi -i 0 -c 0", "end the processes that hold"),
     ),
     "TF32 forced": Case(
         "github.com/alibaba/DeepRec, NVIDIA-TF32.md: NVIDIA_TF32_OVERRIDE=0",
@@ -342,6 +392,22 @@ def test_measured_beats_version_numbers(name, wanted, has):
     (remark,) = (each for each in findings if each.check == "requirements")
     assert f"{f'{name} {has}' if has else f'no {name}'} is installed" in remark.message
     assert remark.fix.removeprefix("pip install ").strip("'") == f"{name}{wanted}"
+
+
+COMPAT = "/usr/local/cuda/compat/libcuda.so.555.42.06"
+
+
+@pytest.mark.parametrize("cuda", [(11, 4), (12, 5), None])
+@pytest.mark.parametrize("version", ["470.57.02", "515.65.01"])
+def test_old_driver_that_computes_is_a_remark(version, cuda):
+    """Where every probe passes on an older driver, its version fails nothing; the libcuda in use is named."""
+    found = tuple(replace(each, path=COMPAT) if each.name == "libcuda.so.1" else each for each in without())
+    findings = diagnose(box(A100, nvidia=driver(version, cuda, A100), libraries=found))
+    assert [each for each in findings if each.status != "PASS"] == []
+    (remark,) = (each for each in findings if each.check == "driver version")
+    assert f"driver {version} is older than CUDA 12.5.1" in remark.message
+    assert remark.evidence == f"libcuda.so.1 is {COMPAT}"
+    assert "ubuntu-drivers" in remark.fix
 
 
 @pytest.mark.parametrize("folder", ["/site/~ensorflow-2.20.0.dist-info", "/site/numpy-1.25.4.dist-info", "/a b/~umpy"])
