@@ -140,8 +140,9 @@ def is_named(gpu: Gpu, name: str) -> bool:
 
 def read_machine(root: Path = Path("/"), environ: Mapping[str, str] = os.environ) -> Environment:
     """Return the environment as files and settings show it; it takes milliseconds and uses no device."""
+    unlisted = read_unlisted(root)
     nvidia_files = [path.name.removeprefix("nvidia") for path in (root / "dev").glob("nvidia*")]
-    shared_memory, unlisted = root / "dev/shm", read_unlisted(root)
+    shared_memory = root / "dev/shm"
     folders = {"weights": Path.cwd(), "data": keras_home(environ), "temporary files": Path(tempfile.gettempdir())}
     return Environment(
         python=platform.python_version(),

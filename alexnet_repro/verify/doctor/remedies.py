@@ -45,7 +45,7 @@ def asked_by(here: Environment) -> str:
 
 
 def lacks(here: Environment, capability: str) -> bool:
-    """Return whether NVIDIA's runtime was told to leave this part of the driver out; by default it gives both."""
+    """Return whether NVIDIA's runtime is set to leave this part of the driver out; by default it gives both."""
     given = [each.strip() for each in here.settings.get(CAPABILITIES, "").split(",")]
     return given != [""] and capability not in given and "all" not in given
 

@@ -20,7 +20,7 @@ MIN_FREE_DISK = GIB  # the data, and two copies of the weights while the new one
 MIN_SHARED_MEMORY = GIB  # what NCCL's users end up with; Docker gives 64 MiB
 OUR_OWN = ("h5py", "keras", "numpy")  # of TensorFlow's requirements: nothing here runs without them
 
-IMPORT_FIX = "python -X faulthandler -c 'import tensorflow'; then: pip install --force-reinstall"
+IMPORT_FIX = "python -X faulthandler -c 'import tensorflow'; then: pip install --force-reinstall tensorflow"
 
 # The oldest driver for each CUDA: docs.nvidia.com/deploy/cuda-compatibility
 OLDEST_DRIVER = {11: (450, 80, 2), 12: (525, 60, 13), 13: (580,)}
@@ -164,6 +164,20 @@ def _libcuda(here: Environment) -> str:
     return "".join(f"libcuda.so.1 is {path}" for path in found)
 
 
+def _beside_versions(failed: Finding, here: Environment, error: str) -> Finding:
+    """Return a failure with the versions beside it that could be its cause, and with the package's own name."""
+    if here.tensorflow is None:
+        return failed
+    name = here.tensorflow.distributions[0].split()[0]
+    doubts, fixes = [], [failed.fix.replace("reinstall tensorflow", f"reinstall {name}")]
+    unmet = [each for each in here.tensorflow.requirements if not each.met]
+    if named := [each for each in unmet if failed.check == "import" or each.name in error]:
+        doubts, fixes = [_doubt(each) for each in named], [_pip(named), *fixes]
+    if not failed.device.startswith("cpu") and (older := _older_driver(here)):
+        doubts, fixes = [*doubts, older, _libcuda(here)], [install_driver(here), *fixes]
+    return replace(failed, evidence="; ".join(filter(None, (*doubts, failed.evidence))), fix="; then: ".join(fixes))
+
+
 def libraries(here: Environment) -> Iterator[Finding]:
     """Every library that TensorFlow opens can be opened."""
     if not here.gpus_in_machine or here.tensorflow is None or not here.tensorflow.cuda_build:
@@ -192,6 +206,11 @@ def libraries(here: Environment) -> Iterator[Finding]:
 
 def device_result(here: Environment, result: ProbeResult) -> Iterator[Finding]:
     """TensorFlow starts, sees every GPU, and computes on each device: the finding of one probe's result."""
+    for found in _device_result(here, result):
+        yield _beside_versions(found, here, result.error or "") if found.status == "FAIL" else found
+
+
+def _device_result(here: Environment, result: ProbeResult) -> Iterator[Finding]:
     check = result.check
     seen = tuple(result.data.get("gpus", ()))
     if result.error:
@@ -202,7 +221,8 @@ def device_result(here: Environment, result: ProbeResult) -> Iterator[Finding]:
     elif not here.wants_gpus:
         yield Finding(check, "PASS", "the CPU; GPUs aren't asked for")
     elif len(seen) >= here.expected_gpus:
-        yield Finding(check, "PASS", f"TensorFlow sees {len(seen)} GPUs{': ' * bool(seen)}{', '.join(seen)}")
+        more = "; the doctor examines NVIDIA's alone" if len(seen) > here.expected_gpus else ""
+        yield Finding(check, "PASS", f"TensorFlow sees {len(seen)} GPUs{': ' * bool(seen)}{', '.join(seen)}{more}")
     else:
         message = (
             f"TensorFlow sees {len(seen)} of {here.expected_gpus} GPUs; it would compute on the CPU without a warning"
@@ -210,10 +230,7 @@ def device_result(here: Environment, result: ProbeResult) -> Iterator[Finding]:
         fix = f"fix what failed above; if nothing did: {WITH_CUDA}"
         if "Ignoring visible" in result.log:
             fix = "leave that GPU out: export CUDA_VISIBLE_DEVICES=… # the others' UUIDs, from nvidia-smi -L"
-        evidence = result.log or "TensorFlow gave no reason"
-        if older := _older_driver(here):
-            evidence, fix = "; ".join(filter(None, (older, _libcuda(here), evidence))), install_driver(here)
-        yield Finding(check, "FAIL", message, evidence, fix)
+        yield Finding(check, "FAIL", message, result.log or "TensorFlow gave no reason", fix)
 
 
 def _failed(here: Environment, result: ProbeResult) -> Finding:
@@ -221,19 +238,13 @@ def _failed(here: Environment, result: ProbeResult) -> Finding:
     names = {"import": "importing TensorFlow", "devices": "listing the devices", "xla": "compiling with XLA"}
     names |= {"jax": "starting JAX", "torch": "starting PyTorch"}
     what = f"{names.get(result.check, f'a {result.check}')} failed"
-    tensorflow = here.tensorflow.distributions[0].split()[0] if here.tensorflow else "tensorflow"
-    default = f"{IMPORT_FIX} {tensorflow}" if result.check == "import" else default_fix(result.device)
+    default = IMPORT_FIX if result.check == "import" else default_fix(result.device)
     ending = find_ending(result.device, result.error or "", result.log, default)
-    every = here.tensorflow.requirements if here.tensorflow else ()
-    unmet = [each for each in every if not each.met and (result.check == "import" or each.name in str(result.error))]
-    older = _older_driver(here) if result.device.startswith("gpu") else ""
-    parts = (older, *map(_doubt, unmet), result.error if ending else "", result.log or "nothing was logged")
-    evidence = "; ".join(dict.fromkeys(filter(None, (*parts, ending.evidence if ending else ""))))
+    parts = (result.error if ending else "", result.log or "nothing was logged", ending.evidence if ending else "")
+    evidence = "; ".join(dict.fromkeys(filter(None, parts)))
     wheels = here.tensorflow.wheels if here.tensorflow else {}
     fix = ending.fix.replace(f"'{NVCC}'", f"'{wheels.get(NVCC, NVCC)}'") if ending else default
-    first = (install_driver(here) if older else "", _pip(unmet) if unmet else "", fix)
-    finding = partial(Finding, result.check, evidence=evidence, fix="; then: ".join(filter(None, first)))
-    finding = partial(finding, device=result.device)
+    finding = partial(Finding, result.check, evidence=evidence, fix=fix, device=result.device)
     if not ending:
         return finding("FAIL", f"{what}: {result.error}")
     for each in here.results[: here.results.index(result)] if result in here.results else ():
