@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from typing import TextIO
 
 from alexnet_repro.verify.doctor import gpus, software
@@ -29,15 +29,23 @@ DRIVER_CHECKS: tuple[EnvironmentCheck, ...] = (
 
 
 def examine(
-    deadline: float, *, require_gpu: bool = False, backend: str = "tensorflow", wanted: Sequence[str] = ()
+    deadline: float,
+    *,
+    require_gpu: bool = False,
+    backend: str = "tensorflow",
+    wanted: Sequence[str] = (),
+    written: Container[str] = ("temporary files",),
 ) -> Iterator[tuple[Environment, Finding]]:
     """Run every probe, in `deadline` seconds each; yield each finding as soon as it is known, with the record so far.
 
     If devices are `wanted`, as `gpu:1`, other GPUs aren't checked; if it is the CPU alone, none is, nor its driver.
+    Of the folders, those are checked that are `written` to.
     For a backend of Keras's other than TensorFlow, machine, settings and driver are checked, and that it starts; no GPU
     is used.
     """
-    here = dataclasses.replace(read_machine(), require_gpu=require_gpu, backend=backend, wanted=tuple(wanted))
+    machine = read_machine()
+    volumes = tuple(volume for volume in machine.volumes if volume.purpose in written)
+    here = dataclasses.replace(machine, volumes=volumes, require_gpu=require_gpu, backend=backend, wanted=tuple(wanted))
     if backend == "tensorflow":
         here = dataclasses.replace(here, tensorflow=read_tensorflow())
     yield from _apply(MACHINE_CHECKS, here)
@@ -78,7 +86,7 @@ def report(out: TextIO, *, as_json: bool, deadline: float, require_gpu: bool) ->
     """
     findings: list[Finding] = []
     here = Environment()
-    for known, finding in examine(deadline, require_gpu=require_gpu):
+    for known, finding in examine(deadline, require_gpu=require_gpu, written=("weights", "data", "temporary files")):
         here = known
         findings.append(finding)
         print(json.dumps(dataclasses.asdict(finding)) if as_json else finding, file=out, flush=True)

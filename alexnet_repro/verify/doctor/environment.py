@@ -9,7 +9,7 @@ import os
 import platform
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path
@@ -42,11 +42,12 @@ AMX_LIMITS = ("avx10_1_512_amx", "avx10_1_512_amx_fp16")
 
 @dataclass(frozen=True)
 class Volume:
-    """A folder that files are written to, and its free bytes; None: they can't be read."""
+    """A folder that files are written to, its free bytes (None: unknown), and why it can't be written to, if so."""
 
     purpose: str
     path: str
     free: int | None
+    problem: str = ""
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,6 @@ def read_machine(root: Path = Path("/"), environ: Mapping[str, str] = os.environ
     unlisted = read_unlisted(root)
     nvidia_files = [path.name.removeprefix("nvidia") for path in (root / "dev").glob("nvidia*")]
     shared_memory = root / "dev/shm"
-    folders = {"weights": Path.cwd(), "data": keras_home(environ), "temporary files": Path(tempfile.gettempdir())}
     return Environment(
         python=platform.python_version(),
         system=platform.platform(),
@@ -159,7 +159,7 @@ def read_machine(root: Path = Path("/"), environ: Mapping[str, str] = os.environ
         on_pci_bus=len(unlisted.pci),
         unlisted=unlisted,
         shared_memory=shutil.disk_usage(shared_memory).total if shared_memory.is_dir() else None,
-        volumes=tuple(Volume(purpose, str(folder), _free_bytes(folder)) for purpose, folder in folders.items()),
+        volumes=tuple(_volumes(environ)),
     )
 
 
@@ -199,8 +199,24 @@ def _container(root: Path, environ: Mapping[str, str]) -> str | None:
     return environ.get("container") or None  # as systemd-nspawn and LXC set it
 
 
-def _free_bytes(path: Path) -> int | None:
-    """Return the bytes free where `path` is, or will be."""
-    with contextlib.suppress(OSError):
-        return shutil.disk_usage(next(place for place in (path, *path.parents) if place.exists())).free
-    return None
+def _volumes(environ: Mapping[str, str]) -> Iterator[Volume]:
+    """Yield the folders of what is written by default; data that is there already needs none."""
+    yield _volume("weights", Path.cwd)
+    home = keras_home(environ)
+    places = (Path(environ.get("ALEXNET_REPRO_DATA", "")), home / "datasets/fashion-mnist")
+    if not any(os.path.lexists(place / f"t10k-images-idx3-ubyte{end}") for place in places for end in ("", ".gz")):
+        yield _volume("data", lambda: home)
+    yield _volume("temporary files", lambda: Path(tempfile.gettempdir()))
+
+
+def _volume(purpose: str, folder: Callable[[], Path]) -> Volume:
+    path: Path | None = None
+    try:
+        path = folder()
+        place = next(each for each in (path, *path.parents) if os.path.lexists(each))  # where it is, or will be
+        free = shutil.disk_usage(place).free
+        with tempfile.TemporaryFile(dir=place):  # not os.access: root may do all, but on a read-only disk nobody may
+            pass
+    except OSError as error:  # also where there is no working folder any more, or none for temporary files
+        return Volume(purpose, str(path or error.filename or "."), None, error.strerror or str(error))
+    return Volume(purpose, str(path), free)

@@ -22,6 +22,13 @@ OUR_OWN = ("h5py", "keras", "numpy")  # of TensorFlow's requirements: nothing he
 
 IMPORT_FIX = "python -X faulthandler -c 'import tensorflow'; then: pip install --force-reinstall tensorflow"
 
+# How each of what is written goes to another folder.
+ELSEWHERE = {
+    "weights": "train --weights=FOLDER/NAME.weights.h5",
+    "data": "export KERAS_HOME=FOLDER, or ALEXNET_REPRO_DATA=FOLDER that has the data",
+    "temporary files": "export TMPDIR=FOLDER",
+}
+
 # The oldest driver for each CUDA: docs.nvidia.com/deploy/cuda-compatibility
 OLDEST_DRIVER = {11: (450, 80, 2), 12: (525, 60, 13), 13: (580,)}
 
@@ -102,13 +109,19 @@ def beside_settings(finding: Finding, here: Environment) -> Finding:
 
 
 def disk(here: Environment) -> Iterator[Finding]:
-    """Free space for the files that are written."""
+    """Folders that can be written to, with free space for the files; where weights and data go can be chosen."""
+    closed = [volume for volume in here.volumes if volume.problem]
+    for volume in closed:
+        message = f"{volume.path} can't be written to ({volume.problem}), where {volume.purpose} would go"
+        needed = volume.purpose == "temporary files"
+        fix = ELSEWHERE[volume.purpose]
+        yield Finding("disk", "FAIL" if needed else "INCONCLUSIVE", message, volume.path, fix)
     short = [volume for volume in here.volumes if volume.free is not None and volume.free < MIN_FREE_DISK]
     for volume in short:
         message = f"too little space for {volume.purpose}: {_size(volume.free)} free, {_size(MIN_FREE_DISK)} needed"
-        other = {"data": ", or export KERAS_HOME=", "temporary files": ", or export TMPDIR="}.get(volume.purpose, "")
-        yield Finding("disk", "FAIL", message, volume.path, f"df -h {volume.path}; then delete files there{other}")
-    if not short:
+        fix = f"df -h {volume.path}; then delete files there, or {ELSEWHERE[volume.purpose]}"
+        yield Finding("disk", "FAIL", message, volume.path, fix)
+    if not short and not closed:
         yield Finding("disk", "PASS", ", ".join(f"{each.purpose} {_size(each.free)} free" for each in here.volumes))
 
 
@@ -239,6 +252,7 @@ def _failed(here: Environment, result: ProbeResult) -> Finding:
     names |= {"jax": "starting JAX", "torch": "starting PyTorch"}
     what = f"{names.get(result.check, f'a {result.check}')} failed"
     default = IMPORT_FIX if result.check == "import" else default_fix(result.device)
+    default = result.data.get("fix", default)
     ending = find_ending(result.device, result.error or "", result.log, default)
     parts = (result.error if ending else "", result.log or "nothing was logged", ending.evidence if ending else "")
     evidence = "; ".join(dict.fromkeys(filter(None, parts)))

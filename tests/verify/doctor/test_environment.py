@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from alexnet_repro.verify.doctor.environment import CONTROL_FILES, Environment, read_machine
+from alexnet_repro.verify.doctor.environment import CONTROL_FILES, Environment, Volume, read_machine
 from alexnet_repro.verify.doctor.gpus import presence
 from alexnet_repro.verify.doctor.installation import Requirement, read_tensorflow
 from alexnet_repro.verify.doctor.nvidia import Gpu, Nvidia
@@ -161,6 +161,35 @@ def test_free_bytes_are_those_of_the_nearest_folder(tmp_path):
     data = next(volume for volume in here.volumes if volume.purpose == "data")
     assert data.path == str(tmp_path / "not/yet")
     assert data.free > 0
+
+
+@pytest.mark.parametrize(
+    ("variable", "folder"), [("ALEXNET_REPRO_DATA", ""), ("HOME", ".keras/datasets/fashion-mnist")]
+)
+def test_data_that_is_here_needs_no_folder(tmp_path, monkeypatch, variable, folder):
+    """Where the data is found, no folder is needed for it; elsewhere, one that can't be written to says why."""
+    monkeypatch.setenv("HOME", "/proc/nohome")
+    monkeypatch.setenv(variable, str(tmp_path))
+    environ = {variable: str(tmp_path)}
+    (volume,) = (each for each in read_machine(tmp_path, environ).volumes if each.purpose == "data")
+    closed = Volume("data", "/proc/nohome/.keras", None, "No such file or directory")
+    assert volume == closed if variable != "HOME" else volume.free and not volume.problem
+    write(tmp_path / folder, {"t10k-images-idx3-ubyte.gz": ""})
+    assert [each for each in read_machine(tmp_path, environ).volumes if each.purpose == "data"] == []
+
+
+@pytest.mark.parametrize(
+    ("broken", "purpose", "path"), [("getcwd", "weights", "."), ("gettempdir", "temporary files", "/none")]
+)
+def test_folder_that_is_gone(tmp_path, monkeypatch, broken, purpose, path):
+    """A working folder that was removed, or none for temporary files, is a reason, not an error."""
+
+    def missing():
+        raise FileNotFoundError(2, "No such file or directory", *([path] if path != "." else []))
+
+    monkeypatch.setattr(f"{'os' if broken == 'getcwd' else 'tempfile'}.{broken}", missing)
+    (volume,) = (each for each in read_machine(tmp_path, {}).volumes if each.purpose == purpose)
+    assert volume == Volume(purpose, path, None, "No such file or directory")
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ from tests.helpers.machines import (
     without,
 )
 
+IMPORT = results("cpu:0")[0]
 CASES = {
     "tensorflow-cpu": Case(
         "github.com/undertherain/benchmarker/pull/54: Tensorflow not compiled with GPU support",
@@ -204,6 +205,34 @@ CASES = {
         "disk",
         "FAIL",
         ("weights: 90 MiB free, 1.0 GiB needed", "df -h /work"),
+    ),
+    "no home to write to": Case(
+        "kubernetes.io/docs/tasks/configure-pod-container/security-context: runAsNonRoot, readOnlyRootFilesystem",
+        replace(CPU, volumes=(Volume("data", "/root/.keras", None, "Permission denied"),)),
+        "disk",
+        "INCONCLUSIVE",
+        ("/root/.keras can't be written to (Permission denied)", "export KERAS_HOME=FOLDER"),
+    ),
+    "no working folder": Case(
+        SYNTHETIC,
+        replace(CPU, volumes=(Volume("weights", ".", None, "No such file or directory"),)),
+        "disk",
+        "INCONCLUSIVE",
+        ("can't be written to (No such file or directory), where weights would go", "train --weights=FOLDER"),
+    ),
+    "nowhere for temporary files": Case(
+        SYNTHETIC,
+        replace(CPU, volumes=(Volume("temporary files", "/tmp", None, "Read-only file system"),)),
+        "disk",
+        "FAIL",
+        ("/tmp can't be written to (Read-only file system)", "export TMPDIR=FOLDER"),
+    ),
+    "import fixed by its package": Case(
+        "github.com/h5py/h5py/issues/2420",
+        replace(CPU, results=(replace(IMPORT, error="h5py can't be imported: ValueError", data={"fix": "pip …"}),)),
+        "import",
+        "FAIL",
+        ("importing TensorFlow failed: h5py can't be imported: ValueError", "fix: pip …"),
     ),
     "two TensorFlows": Case(
         "github.com/openai/spinningup/issues/61: tensorflow installed over tensorflow-gpu",
