@@ -4,17 +4,23 @@ import argparse
 import contextlib
 import math
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow is imported
-os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # GPUs are numbered as by nvidia-smi
+from alexnet_repro.startup import configured_backend, explained, prepare, reported, unusable_backend
 
-from alexnet_repro.cli.parser import PRECISION_NAMES, configured_backend
-from alexnet_repro.packages import package_version
-from alexnet_repro.verify.finding import LEVELS
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow is imported
+prepare()
+with reported("pytest", pytest.ExitCode.USAGE_ERROR):
+    from alexnet_repro.cli.parser import PRECISION_NAMES
+    from alexnet_repro.packages import package_version
+    from alexnet_repro.verify.finding import LEVELS
+if why := unusable_backend():
+    print(f"pytest: {why}", file=sys.stderr)
+    sys.exit(pytest.ExitCode.USAGE_ERROR)
 
 SECONDS = {"s": 1, "m": 60, "h": 3600}
 LONGEST = 366 * 24 * 3600  # seconds
@@ -103,6 +109,15 @@ def pytest_configure(config: pytest.Config) -> None:
         session = VerificationSession(config)
         config.pluginmanager.register(session, NAME)
         config.pluginmanager.register(session.keeper, f"{NAME}'s plan")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector: pytest.Collector) -> Iterator[pytest.CollectReport]:
+    """Say in one line what a file can't import, where it isn't our own."""
+    report = yield
+    if report.failed and (found := explained(report.call.excinfo.value)):
+        report.longrepr = "; ".join(found)
+    return report
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

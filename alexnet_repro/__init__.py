@@ -1,7 +1,30 @@
 """The AlexNet of "Dive into Deep Learning" on Fashion-MNIST, to prove hardware correct and fast."""
 
-import lazy_loader
+import sys
 
-# Names resolve at first use (they are listed in __init__.pyi), so that help texts and diagnosis
-# come at once, and come even where TensorFlow can't be imported.
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__version__ = "0.1.0"
+
+# python -m alexnet_repro: no file of the working folder, which comes first, is one of its modules.
+if sys.argv[:1] == ["-m"] and not sys.flags.safe_path:
+    del sys.path[0]
+
+
+def __getattr__(name: str) -> object:
+    """Resolve a name at its first use: those of `__init__.pyi`.
+
+    So help texts and diagnosis come at once, and come even where TensorFlow can't be imported.
+    """
+    names: tuple[str, ...] = (name,)
+    try:
+        import lazy_loader
+
+        resolve, _, names = lazy_loader.attach_stub(__name__, __file__)
+        return names if name == "__all__" else resolve(name)
+    except AttributeError as error:
+        if name in names:  # what it stands on is broken; Python would say that the name isn't there
+            raise ImportError(f"{name} can't be imported: {error}") from error
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
+
+
+def __dir__() -> list[str]:
+    return sorted((*globals(), *__getattr__("__all__")))

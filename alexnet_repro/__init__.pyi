@@ -13,6 +13,8 @@ from .training.train_step import KerasTrainStep, best_train_step
 from .training.weights import load_weights, save_weights
 from .training.weights_file import WeightsError
 
+__version__: str
+
 __all__ = [
     "LOSSES",
     "Checkpoints",

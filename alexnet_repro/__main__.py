@@ -2,6 +2,9 @@
 
 import sys
 
-from alexnet_repro.cli.parser import main
+from alexnet_repro.startup import reported
+
+with reported("python -m alexnet_repro"):
+    from alexnet_repro.cli.parser import main
 
 sys.exit(main())

@@ -6,15 +6,18 @@ from typing import Any
 
 import pytest
 
-from alexnet_repro import DataLoader, synthetic_fashion
-from alexnet_repro.backend.memory import free_memory
-from alexnet_repro.verify.checks.config import CheckConfig
-from alexnet_repro.verify.checks.registry import CheckId
-from alexnet_repro.verify.checks.runner import CheckRunner
-from benchmarks.cases import ARGUMENTS, cases
-from benchmarks.plan import FOLDER
-from benchmarks.session import NAME, VerificationSession
-from benchmarks.timed import measure_case, unless_too_large
+from alexnet_repro.startup import reported
+
+with reported("pytest", pytest.ExitCode.USAGE_ERROR):
+    from alexnet_repro import DataLoader, synthetic_fashion
+    from alexnet_repro.backend.memory import free_memory
+    from alexnet_repro.verify.checks.config import CheckConfig
+    from alexnet_repro.verify.checks.registry import CheckId
+    from alexnet_repro.verify.checks.runner import CheckRunner
+    from benchmarks.cases import ARGUMENTS, cases
+    from benchmarks.plan import FOLDER
+    from benchmarks.session import NAME, VerificationSession
+    from benchmarks.timed import measure_case, unless_too_large
 
 
 def _session_of(config: pytest.Config) -> VerificationSession:

@@ -15,18 +15,22 @@ from typing import Any
 if "numpy" not in sys.modules:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-import hypothesis
-import keras
-import numpy as np
 import pytest
 
-from alexnet_repro import MissingDataError, build_alexnet, load_fashion_mnist
-from alexnet_repro.backend.precision import precision
-from alexnet_repro.data import download
-from alexnet_repro.data import fashion_mnist as module
-from alexnet_repro.data.fashion_mnist import DataFile
-from tests.helpers.data_server import ARRAYS, CONTENT, Server, sha256
-from tests.helpers.models import narrow_layers
+from alexnet_repro.startup import reported
+
+with reported("pytest", pytest.ExitCode.USAGE_ERROR):
+    import hypothesis
+    import keras
+    import numpy as np
+
+    from alexnet_repro import MissingDataError, build_alexnet, load_fashion_mnist
+    from alexnet_repro.backend.precision import precision
+    from alexnet_repro.data import download
+    from alexnet_repro.data import fashion_mnist as module
+    from alexnet_repro.data.fashion_mnist import DataFile
+    from tests.helpers.data_server import ARRAYS, CONTENT, Server, sha256
+    from tests.helpers.models import narrow_layers
 
 # No deadline: the first call for a new shape compiles; on JAX it compiles each operation, so there are fewer examples.
 # On CI the same examples every time.

@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import json
 import logging
 import os
 import signal
@@ -11,8 +10,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from alexnet_repro import __version__
 from alexnet_repro.cli.commands import run_doctor, run_evaluate, run_report, run_shapes, run_train
-from alexnet_repro.files import keras_json
+from alexnet_repro.cli.flags import unknown_flags
+from alexnet_repro.startup import configured_backend, explained, prepare, unusable_backend
 from alexnet_repro.training.distributed.cluster import launch_help
 
 # The package's own, literal so that --help and wrong arguments answer without importing Keras.
@@ -51,15 +52,6 @@ One results.json: report.html, which opens offline and on a phone, summary.md, f
 as SVG files. Two: a table of each case's time in the second over that in the first, with a 95 % interval of the
 rounds' spread, printed and written as comparison.md and comparison.json. Two runs show how these runs differ;
 whether machines do takes several runs of each. No GPU, TensorFlow or network is needed."""
-
-
-def configured_backend() -> str:
-    """Return the backend that Keras will use: KERAS_BACKEND's, or else its configuration file's."""
-    try:
-        configured = json.loads(keras_json().read_text(encoding="utf-8"))["backend"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        configured = "tensorflow"
-    return os.environ.get("KERAS_BACKEND") or str(configured)
 
 
 def whole_number(smallest: int, largest: int = 2**32 - 1) -> Callable[[str], int]:
@@ -145,6 +137,7 @@ def parser() -> argparse.ArgumentParser:
     formatter = argparse.RawDescriptionHelpFormatter
     name = "python -m alexnet_repro"
     top = Parser(prog=name, description=DESCRIPTION, epilog=EPILOG, formatter_class=formatter, allow_abbrev=False)
+    top.add_argument("--version", action="version", version=f"alexnet-repro {__version__}")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
 
     def command(name: str, run: Callable[[argparse.Namespace], int | None], what: str) -> argparse.ArgumentParser:
@@ -244,9 +237,32 @@ class _StderrHandler(logging.Handler):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status: 0 done, 1 failed, 2 wrong arguments, 3 doctor inconclusive.
 
-    A signal that ended it gives 128 plus its number.
+    A signal that ended it gives 128 plus its number; so does a reader of its output that is gone.
     """
-    words = sys.argv[1:] if argv is None else list(argv)
+    prepare()
+    try:
+        try:
+            return _run(sys.argv[1:] if argv is None else list(argv))
+        finally:
+            sys.stdout.flush()  # now: what can't be written would be a wall of text when Python ends
+    except KeyboardInterrupt:
+        return _failed("interrupted", 128 + signal.SIGINT)
+    except BrokenPipeError:
+        _drop_output()
+        return 128 + signal.SIGPIPE
+    except MemoryError as error:
+        return _failed(f"not enough memory{f': {error}' * bool(str(error))}")
+    except BaseException as error:
+        if found := explained(error):
+            return _failed("; ".join(filter(None, found)))
+        if isinstance(error, OSError | ArithmeticError | ImportError):  # data, weights and disks; a loss that diverged
+            _drop_output()
+            return _failed(str(error))
+        raise
+
+
+def _run(words: list[str]) -> int:
+    """Parse the words, and run their command; return its exit status."""
     arguments = parser().parse_args(words, argparse.Namespace(words=words, conflict=lambda _: None))
     if error := arguments.conflict(arguments):
         arguments.refuse(error)
@@ -256,23 +272,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     # TensorFlow's warnings, but not those of its start; a lost worker is reported by the watchdog, in fewer words.
     multiworker = getattr(arguments, "distribute", None) == "multiworker"
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3" if multiworker else "2")
-    os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # GPUs are numbered as nvidia-smi numbers them
+    by_keras = arguments.run not in (run_doctor, run_report)
+    if by_keras and (why := unusable_backend() or unknown_flags(configured_backend())):
+        return _failed(why)
+    return arguments.run(arguments) or 0
+
+
+def _drop_output() -> None:
+    """Let what is left of stdout go nowhere, if it can't be written: Python would try it once more when it ends."""
     try:
-        return arguments.run(arguments) or 0
-    except (OSError, ArithmeticError) as error:  # data, weights and disks; a loss that diverged
-        return _failed(str(error))
-    except MemoryError as error:
-        return _failed(f"not enough memory{f': {error}' * bool(str(error))}")
-    except (ImportError, ValueError) as error:
-        backend = configured_backend()
-        if isinstance(error, ValueError) and "keras" in sys.modules:  # else it is what ended Keras's own import
-            raise
-        # TensorFlow names nothing where its own libraries don't load.
-        blamed = isinstance(error, ValueError) or (error.name or backend).partition(".")[0] == backend
-        fix = "KERAS_BACKEND may be tensorflow (python -m alexnet_repro doctor), or jax or torch (pip install '.[jax]')"
-        return _failed(f"the backend {backend} can't be imported: {error}; {fix}" if blamed else str(error))
-    except KeyboardInterrupt:
-        return _failed("interrupted", 128 + signal.SIGINT)
+        sys.stdout.flush()
+    except OSError:
+        with contextlib.suppress(OSError, ValueError), open(os.devnull, "wb") as null:  # noqa: PTH123 - no path of ours
+            os.dup2(null.fileno(), sys.stdout.fileno())
 
 
 def _failed(message: str, status: int = 1) -> int:

@@ -14,7 +14,7 @@ import alexnet_repro
 from alexnet_repro import LOSSES, Recipe, documented
 from alexnet_repro.backend.precision import PRECISIONS
 from alexnet_repro.cli import parser as command_line
-from alexnet_repro.cli.parser import LOSS_NAMES, PRECISION_NAMES, RECIPES, configured_backend
+from alexnet_repro.cli.parser import LOSS_NAMES, PRECISION_NAMES, RECIPES
 from alexnet_repro.verify.doctor import doctor
 from tests.helpers.paths import ROOT
 
@@ -200,45 +200,6 @@ def test_path_that_cannot_be_read(capsys, option):
         command_line.main(["evaluate", f"{option}=/{'x' * 300}"])
     assert caught.value.code == 2
     assert "File name too long" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("variable", "file", "expected"),
-    [
-        (None, None, "tensorflow"),
-        (None, '{"backend": "jax"}', "jax"),
-        ("torch", '{"backend": "jax"}', "torch"),
-        (None, "nonsense", "tensorflow"),
-    ],
-    ids=["configured=nothing", "configured=file", "configured=variable", "configured=nonsense"],
-)
-def test_configured_backend(monkeypatch, tmp_path, variable, file, expected):
-    """The backend is the variable's, or else that of Keras's own file, or TensorFlow."""
-    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
-    monkeypatch.delenv("KERAS_BACKEND", raising=False)
-    if variable:
-        monkeypatch.setenv("KERAS_BACKEND", variable)
-    if file:
-        (tmp_path / "keras.json").write_text(file)
-    assert configured_backend() == expected
-
-
-@pytest.mark.parametrize(
-    ("variable", "text", "words"),
-    [("KERAS_BACKEND", "foo", "the backend foo can't be imported"), ("KERAS_MAX_EPOCHS", "abc", "'abc'")],
-)
-def test_what_keras_does_not_know(variable, text, words):
-    """A setting that ends Keras's import is one line that has it; of a backend, it says which there are."""
-    command = [sys.executable, "-m", "alexnet_repro", "shapes"]
-    package = Path(alexnet_repro.__file__).parents[1]
-    environ = {**os.environ, variable: text}
-    done = subprocess.run(command, cwd=package, env=environ, capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    assert done.stderr.startswith("python -m alexnet_repro: the backend ")
-    assert words in done.stderr
-    assert "tensorflow" in done.stderr
-    assert done.stderr.count("\n") == 1
-    assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(

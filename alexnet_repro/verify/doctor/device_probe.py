@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from alexnet_repro.startup import explained
 from alexnet_repro.verify.doctor.endings import error_lines
 from alexnet_repro.verify.subprocesses import answer_each
 
@@ -51,8 +52,9 @@ def main(device: str, *checks: str) -> Iterator[tuple[str, dict[str, Any]]]:
         start = time.monotonic()
         try:
             data, error = (PROBES | STARTS)[check](device), None
-        except Exception as failed:  # noqa: BLE001 - whatever it is, it is the result
-            data, error = {}, f"{type(failed).__name__}: {str(failed)[:500]}"
+        except BaseException as failed:  # noqa: BLE001 - whatever it is, it is the result
+            message, fix = explained(failed) or (f"{type(failed).__name__}: {str(failed)[:500]}", "")
+            data, error = {"fix": fix} if fix else {}, message
         yield check, {"error": error, "seconds": round(time.monotonic() - start, 3), "data": data}
         if error:
             return
