@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -200,6 +201,61 @@ def test_path_that_cannot_be_read(capsys, option):
         command_line.main(["evaluate", f"{option}=/{'x' * 300}"])
     assert caught.value.code == 2
     assert "File name too long" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["shapes", "train", "evaluate --weights=README.md"])
+def test_backend_that_cannot_be_used(monkeypatch, capsys, command):
+    """What trains or evaluates refuses a backend that isn't one of the three, by one line with the variable."""
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("KERAS_BACKEND", "numpy")
+    assert command_line.main(command.split()) == 1
+    reason = "the backend numpy can't be used, as tensorflow, jax, torch can; unset KERAS_BACKEND, which is numpy"
+    assert capsys.readouterr().err == f"python -m alexnet_repro: {reason}\n"
+
+
+def test_version():
+    """The version is the distribution's."""
+    assert alexnet_repro.__version__ == version("alexnet-repro")
+
+
+@pytest.mark.parametrize("name", ["argparse", "inspect", "json", "queue", "random", "socket", "tensorflow"])
+def test_files_of_the_working_folder_are_no_modules(tmp_path, name):
+    """A script in the working folder that is called as a module of Python's or an installed one isn't imported."""
+    (tmp_path / f"{name}.py").write_text("raise RuntimeError('imported')")
+    command = [sys.executable, "-m", "alexnet_repro", "--version"]
+    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"alexnet-repro {alexnet_repro.__version__}\n"
+
+
+def test_import_that_fails(monkeypatch, capsys):
+    """Whatever a package raises when it is imported, also under one of our own lazy names, is one line."""
+    monkeypatch.setattr(command_line, "run_shapes", lambda _: exec("import broken_package"))
+    monkeypatch.setitem(sys.modules, "broken_package", None)
+    assert command_line.main(["shapes"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("python -m alexnet_repro: broken_package can't be imported: import of broken_package halted")
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "message"),
+    [
+        (BrokenPipeError(32, "Broken pipe"), 141, ""),
+        (OSError(28, "No space left on device"), 1, "python -m alexnet_repro: [Errno 28] No space left on device\n"),
+    ],
+    ids=["stdout=closed pipe", "stdout=full disk"],
+)
+def test_output_that_cannot_be_written(monkeypatch, capsys, error, status, message):
+    """A reader that is gone ends a command without a word, a full disk with one line."""
+
+    def unwritable():
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(command_line, "run_shapes", lambda _: patch.setattr(sys.stdout, "flush", unwritable))
+        assert command_line.main(["shapes"]) == status
+    assert capsys.readouterr().err == message
 
 
 @pytest.mark.parametrize(
