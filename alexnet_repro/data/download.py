@@ -15,6 +15,8 @@ import requests
 import urllib3
 from tqdm import tqdm
 
+from alexnet_repro.data.connection import Proxy, why_not
+
 # Seconds; the tests shorten them.
 TIMEOUT = 30.0  # without an answer, or without a byte
 MAX_SECONDS = 3_600.0  # per file, however steadily it trickles
@@ -114,13 +116,14 @@ def _request(url: str) -> requests.Response:
         response = requests.get(url, stream=True, timeout=TIMEOUT, headers={"Accept-Encoding": "identity"})
     except requests.ReadTimeout as error:
         raise _TransientError(f"no answer in {TIMEOUT:g} s") from error
-    except requests.ConnectionError as error:
+    except (OSError, ValueError) as error:
         # urllib3's MaxRetryError has the reason why there was no connection; others come of one that broke off.
-        if hasattr(next(iter(error.args), None), "reason"):
-            raise DownloadError(f"no connection ({type(error).__name__})") from error
-        raise _TransientError("the connection broke off before an answer") from error
-    except requests.RequestException as error:
-        raise DownloadError(str(error)) from error
+        if isinstance(error, requests.ConnectionError) and not hasattr(next(iter(error.args), None), "reason"):
+            raise _TransientError("the connection broke off before an answer") from error
+        raise DownloadError(why_not(error, url)) from error
+    if response.status_code == requests.codes.proxy_authentication_required and (proxy := Proxy.of(url)):
+        response.close()
+        raise DownloadError(proxy.refused(url, f"{response.status_code} {response.reason}"))
     if response.status_code != requests.codes.ok:
         response.close()
         transient = response.status_code in {408, 425, 429, 500, 502, 503, 504}  # worth another try
