@@ -59,6 +59,20 @@ def pytest_collection_finish():
     gc.enable()
 
 
+# What leads a process elsewhere, in either spelling: to a proxy, to a cluster's other machines, or to other options.
+SURROUNDINGS = ("_PROXY", "CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR", "TF_CONFIG", "SLURM", "PYTEST_ADDOPTS")
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[object]:
+    """What surrounds the run, such as a proxy or a job, is for those tests alone that fetch from the internet."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in os.environ if item.get_closest_marker("network") is None else ():
+            if any(each in name.upper() for each in SURROUNDINGS):
+                patch.delenv(name)
+        return (yield)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest test begins first: at the end of a run by two workers, the other one would wait for it."""
     items.sort(key=lambda item: item.path.name != "test_accuracy.py")
@@ -112,7 +126,6 @@ def places(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[dict[str
     monkeypatch.setenv("ALEXNET_REPRO_DATA", str(folders["variable"]))
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     with socket.socket() as taken:  # bound, so that no other program gets the port, but not listening
         taken.bind(("127.0.0.1", 0))
         monkeypatch.setattr(module, "URL", f"http://127.0.0.1:{taken.getsockname()[1]}/")

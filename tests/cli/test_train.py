@@ -33,7 +33,6 @@ def test_missing_data(capsys, tmp_path, monkeypatch, command):
         weights.touch()
     monkeypatch.delenv("ALEXNET_REPRO_DATA", raising=False)
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     with socket.socket() as taken:  # bound, so that no other program gets the port, but not listening
         taken.bind(("127.0.0.1", 0))
         monkeypatch.setattr(fashion_mnist, "URL", f"http://127.0.0.1:{taken.getsockname()[1]}/")
