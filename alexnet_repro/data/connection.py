@@ -1,4 +1,4 @@
-"""Why there was no connection, and which environment variable mends it: one line, without anybody's password."""
+"""Why there was no connection, and the environment variable that fixes it: one line, without anybody's password."""
 
 import os
 import re
@@ -70,7 +70,7 @@ class Proxy(NamedTuple):
 
 
 def why_not(error: Exception, url: str) -> str:
-    """Return why a request had no answer, from the exception of requests, in one line with what mends it."""
+    """Return why a request had no answer, from the exception of requests, in one line with the fix."""
     proxy, cause, host = Proxy.of(url), _innermost(error), str(urlsplit(url).hostname)
     if proxy and isinstance(error, ValueError):  # requests' InvalidURL and InvalidSchema are of that
         return proxy.malformed(error)

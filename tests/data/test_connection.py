@@ -1,4 +1,4 @@
-"""Why there was no connection: what is wrong, and the variable that mends it, in one line without a password."""
+"""Why there was no connection: what is wrong, and the variable that fixes it, in one line without a password."""
 
 import ssl
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -20,7 +20,7 @@ MALFORMED = (
 
 
 class Refusing(BaseHTTPRequestHandler):
-    """A proxy that lets nothing through: its answer is the path that it is asked for, or else the host's name."""
+    """A proxy that lets nothing through: its answer is what the path or the host begins with."""
 
     def do_CONNECT(self):
         self.send_response(int(self.path.partition(".")[0]))
@@ -73,7 +73,7 @@ def test_refused_by_the_proxy(proxy, monkeypatch, variable, status, user, means)
 
 
 def test_refused_without_tls(proxy, monkeypatch):
-    """407 is the proxy's for an address without TLS, too, which it is asked for as a server."""
+    """407 is the proxy's for an address without TLS, too, which gets the request as a server would."""
     monkeypatch.setenv("http_proxy", f"http://{proxy}")
     assert reason("http://files.invalid/407").startswith(f"the proxy {proxy} (http_proxy) answered 407 ")
 
@@ -88,7 +88,7 @@ def test_refused_without_tls(proxy, monkeypatch):
     ids=lambda value: f"text={value[:17]}",
 )
 def test_no_proxy_there(monkeypatch, address, said):
-    """Where no proxy answers, its name and the system's reason are told, and which variable to correct."""
+    """Where no proxy answers, the line names it, the system's reason and the variable to correct."""
     monkeypatch.setenv("https_proxy", address)
     assert reason(URL).startswith(said.format("https_proxy", "https_proxy"))
 
@@ -143,7 +143,7 @@ def test_bad_bundle(proxy, monkeypatch, tmp_path, variable, content, said):  # n
 
 
 def test_no_tls(proxy, monkeypatch):
-    """A proxy whose address says https, but who speaks http, is told apart from a certificate that isn't trusted."""
+    """A proxy whose address says https, but who speaks http, isn't taken for a certificate that isn't trusted."""
     monkeypatch.setenv("https_proxy", f"https://{proxy}")
     assert reason(URL).startswith(f"the proxy {proxy} (https_proxy) doesn't speak TLS as it should: ")
     assert reason(URL).endswith("; the address of most proxies begins with http://")
