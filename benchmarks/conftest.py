@@ -2,30 +2,27 @@
 
 import functools
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from alexnet_repro.startup import reported
-
-with reported("pytest", pytest.ExitCode.USAGE_ERROR):
-    from alexnet_repro import DataLoader, synthetic_fashion
-    from alexnet_repro.backend.memory import free_memory
-    from alexnet_repro.verify.checks.config import CheckConfig
+# The rest is imported where it is used: pytest loads this file before it parses its options, and a wrong one's message
+# need not wait for Keras.
+if TYPE_CHECKING:
+    from alexnet_repro import DataLoader
     from alexnet_repro.verify.checks.registry import CheckId
     from alexnet_repro.verify.checks.runner import CheckRunner
-    from benchmarks.cases import ARGUMENTS, cases
-    from benchmarks.plan import FOLDER
-    from benchmarks.session import NAME, VerificationSession
-    from benchmarks.timed import measure_case, unless_too_large
+    from benchmarks.session import VerificationSession
 
 
-def _session_of(config: pytest.Config) -> VerificationSession:
-    return config.pluginmanager.get_plugin(NAME)
+def _session_of(config: pytest.Config) -> "VerificationSession":
+    return config.pluginmanager.get_plugin("verification")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Give each test its devices, and the checks or else the batches, precisions and XLA of each."""
+    from benchmarks.cases import ARGUMENTS, cases
+
     names = [name for name in ARGUMENTS if name in metafunc.fixturenames]
     if names:
         asked = _session_of(metafunc.config).asked
@@ -48,24 +45,32 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Iterator[None]:
     if "measure" not in pyfuncitem.fixturenames:
         return (yield)
+    from benchmarks.timed import unless_too_large
+
     return (yield from unless_too_large(pyfuncitem, _session_of(pyfuncitem.config)))
 
 
 @pytest.fixture(scope="session")
-def verification(request: pytest.FixtureRequest) -> VerificationSession:
+def verification(request: pytest.FixtureRequest) -> "VerificationSession":
     """What is verified, and what has been found so far."""
     return _session_of(request.config)
 
 
 @pytest.fixture(scope="session")
-def loader() -> DataLoader:
+def loader() -> "DataLoader":
     """As many images as Fashion-MNIST has; generated ones, so that every machine computes the same."""
+    from alexnet_repro import DataLoader, synthetic_fashion
+
     return DataLoader.from_arrays(*synthetic_fashion(), seed=0)
 
 
 @pytest.fixture(scope="session")
-def runner(request: pytest.FixtureRequest, verification: VerificationSession) -> CheckRunner:
+def runner(request: pytest.FixtureRequest, verification: "VerificationSession") -> "CheckRunner":
     """The checks, which run in child processes, with their results so far."""
+    from alexnet_repro.verify.checks.config import CheckConfig
+    from alexnet_repro.verify.checks.runner import CheckRunner
+    from benchmarks.plan import FOLDER
+
     planned: dict[str, list[CheckId]] = {}
     for item in request.session.items:
         if item.path.parent == FOLDER and "check" in getattr(item, "fixturenames", ()):
@@ -75,8 +80,10 @@ def runner(request: pytest.FixtureRequest, verification: VerificationSession) ->
 
 
 @pytest.fixture
-def measure(verification: VerificationSession, benchmark: Any, request: pytest.FixtureRequest) -> Callable[..., None]:
+def measure(verification: "VerificationSession", benchmark: Any, request: pytest.FixtureRequest) -> Callable[..., None]:
     """Time the work of this test, record the timing, then judge it."""
+    from benchmarks.timed import measure_case
+
     return functools.partial(measure_case, verification, benchmark, request.node)
 
 
@@ -84,4 +91,6 @@ def measure(verification: VerificationSession, benchmark: Any, request: pytest.F
 def _free_memory() -> Iterator[None]:
     """No case finds the models of those before it in memory."""
     yield
+    from alexnet_repro.backend.memory import free_memory
+
     free_memory()

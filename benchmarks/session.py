@@ -188,8 +188,13 @@ class VerificationSession:
             **{name: each for name, each in software.items() if name in ("packages", "settings")},
         }
 
-    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        """Leave out what isn't chosen or asked. Order: tests outside this folder, checks, and last what is timed."""
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> Iterator[None]:
+        """Leave out what isn't chosen or asked. Order: tests outside this folder, checks, and last what is timed.
+
+        After other plugins, some of which shuffle.
+        """
+        yield
         left_out = [item for item in items if item.path.parent == FOLDER and self._left_out(item)]
         self.config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]

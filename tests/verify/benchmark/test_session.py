@@ -57,11 +57,11 @@ def collected(*options):
     return [line.removeprefix("benchmarks/") for line in printed.splitlines() if "::" in line]
 
 
-def session_of(folder, *, plugins=("benchmark",), **options):
+def session_of(folder, *, plugins=("benchmark", "skipping"), **options):
     """Return the session of a run with these options, which reports into a folder."""
     options = {"report": folder, "benchmark_timer": "time.perf_counter", "benchmark_max_time": "1.0", **options}
     config = SimpleNamespace(
-        option=SimpleNamespace(collectonly=False, xmlpath=None),
+        option=SimpleNamespace(collectonly=False, xmlpath=None, keyword=options.get("keyword", ""), markexpr=""),
         getoption=lambda name, default=None: options.get(name, default),
         get_terminal_writer=lambda: SimpleNamespace(line=lambda _: None),
         pluginmanager=SimpleNamespace(has_plugin=plugins.__contains__),
@@ -130,7 +130,10 @@ def test_tests_run_before_benchmarks(tmp_path):
     names = ("test_forward", "test_overhead", "test_correct", "test_burn_in", "test_repeatable")
     items = [SimpleNamespace(path=module.FOLDER / f"{name}.py", name=name) for name in names]
     items += [SimpleNamespace(path=ROOT / "tests" / f"{name}.py", name=name) for name in ("test_zeros", "test_correct")]
-    session_of(tmp_path).pytest_collection_modifyitems(items)
+    hook = session_of(tmp_path).pytest_collection_modifyitems(items)
+    next(hook)
+    items[:5] = items[4::-1]  # as by a plugin that shuffles
+    next(hook, None)
     assert [each.path.relative_to(ROOT).with_suffix("").as_posix() for each in items] == [
         "tests/test_zeros",
         "tests/test_correct",
@@ -142,18 +145,30 @@ def test_tests_run_before_benchmarks(tmp_path):
     ]
 
 
+BOTH = ("benchmark", "skipping")
+ALONE = "benchmarks are timed one at a time, in this process: leave out -n and --forked, or run `pytest tests -n …`"
+WITHOUT = "benchmarks need the plugin pytest-benchmark: "
+NOT_LOADED = f"{WITHOUT}unset PYTEST_DISABLE_PLUGIN_AUTOLOAD, or add -p pytest_benchmark.plugin"
+
+
 @pytest.mark.parametrize(
-    ("plugins", "options", "message"),
+    ("plugins", "options", "autoload", "message"),
     [
-        pytest.param((), {}, "benchmarks need the plugin pytest-benchmark", id="without=benchmark"),
-        pytest.param(("benchmark",), {"dist": "load"}, "benchmarks are timed one at a time", id="dist=load"),
-        pytest.param(("benchmark",), {"forked": True}, "benchmarks are timed .* in this process", id="forked=True"),
+        (BOTH[1:], {}, "", f"{WITHOUT}leave out -p no:benchmark"),
+        (BOTH[1:], {}, "off", NOT_LOADED),
+        (BOTH[:1], {}, "", "benchmarks need pytest's plugin skipping: leave out -p no:skipping"),
+        (BOTH, {"dist": "load"}, "", ALONE),
+        (("pytest_benchmark.plugin", "skipping"), {"forked": True}, "off", ALONE),
+        (BOTH, {"keyword": "forward and"}, "", "Wrong expression passed to '-k': forward and: at column 12: expected "),
     ],
+    ids=lambda value: f"given={value if isinstance(value, str) else ' '.join(value)}"[:50],
 )
-def test_what_benchmarks_need(tmp_path, plugins, options, message):
-    """Without pytest-benchmark, or among xdist's workers, nothing can be timed: a usage error in one line."""
-    with pytest.raises(pytest.UsageError, match=message) as error:
+def test_what_benchmarks_need(tmp_path, monkeypatch, plugins, options, autoload, message):  # noqa: PLR0917
+    """Without its plugins, or among xdist's workers, nothing can be timed: a usage error in one line, at once."""
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", autoload)
+    with pytest.raises(pytest.UsageError) as error:
         session_of(tmp_path, plugins=plugins, **options)
+    assert str(error.value).startswith(message)
     assert len(str(error.value).splitlines()) == 1
 
 
@@ -197,6 +212,32 @@ def test_full_grid_has_all_of_the_small_one():
         xla = "on" if keras.backend.backend() == "tensorflow" and len(usable_devices()) == 1 else "off"
         assert f"test_train_step.py::test_train_step[device=cpu:0-batch=32-precision=mixed_bfloat16-xla={xla}]" in more
     assert all("test_forward" in each or "test_train_step" in each for each in more)
+
+
+FORWARD = "test_forward.py::test_forward[device=cpu:0-batch={}-precision={}]"
+
+
+@pytest.mark.parametrize(
+    ("keyword", "selected"),
+    [
+        ("test_forward and batch=1", [(1, "float32"), (1, "mixed_bfloat16")]),
+        ("test_forward and batch=12", []),
+        (
+            "FORWARD and (Batch=1 or batch=32) and not precision=float32",
+            [(1, "mixed_bfloat16"), (32, "mixed_bfloat16")],
+        ),
+        ("test_forward[device=cpu:0-batch=1-precision=float32]", [(1, "float32")]),
+        ("test_forward.py::test_forward[device=cpu:0-batch=128-precision=float32]", [(128, "float32")]),
+        ("forward and batch=128-precision=mixed_bfloat16", [(128, "mixed_bfloat16")]),
+    ],
+    ids=lambda value: "k=" + value.replace("=", " ") if isinstance(value, str) else f"tests={len(value)}",
+)
+def test_selected_by_id(keyword, selected):
+    """`-k` takes the pairs of an id, each as a whole, in expressions, and whole ids."""
+    status, printed = benchmarks_here("--collect-only", "--quiet", "--device=cpu:0", "-k", keyword)
+    found = [line.removeprefix("benchmarks/") for line in printed.splitlines() if "::" in line]
+    assert found == [FORWARD.format(*each) for each in selected]
+    assert status == (0 if selected else 5), printed
 
 
 @pytest.fixture(scope="module")
@@ -368,6 +409,7 @@ def test_checkout_behind_a_link(tmp_path, monkeypatch):
     registered = []
     config = SimpleNamespace(
         args=[str(tmp_path / "link/benchmarks")],
+        option=SimpleNamespace(keyword=""),
         invocation_params=SimpleNamespace(dir=tmp_path),
         getoption=lambda _: None,
         pluginmanager=SimpleNamespace(register=lambda _, name: registered.append(name)),

@@ -5,7 +5,9 @@ from types import SimpleNamespace
 import pytest
 
 from alexnet_repro.verify.benchmark import reference
+from alexnet_repro.verify.checks.config import CheckConfig
 from alexnet_repro.verify.checks.devices import MachineNotReadyError
+from alexnet_repro.verify.checks.runner import CheckRunner
 from alexnet_repro.verify.finding import Finding
 from benchmarks import conftest, test_burn_in
 from benchmarks import session as module
@@ -55,7 +57,7 @@ def burn_in(monkeypatch, folder, **options):
     monkeypatch.setattr(test_burn_in, "burn_in", lambda *given, deadline, **_: (given[2], deadline))
     session = session_of(folder, **options)
     session.config.pluginmanager.getplugin = lambda _: None
-    runner = conftest.CheckRunner(conftest.CheckConfig(), {}, box(), options["deadline"])
+    runner = CheckRunner(CheckConfig(), {}, box(), options["deadline"])
     burning = test_burn_in.burning_in.__wrapped__(session, runner)
     return {device: each.result() for device, each in next(burning).items()}
 
@@ -79,7 +81,7 @@ def test_burn_in_ends_with_its_tests(monkeypatch, tmp_path):
     monkeypatch.setattr(test_burn_in, "burn_in", lambda *_, stop, **__: stop.wait(60) and "stopped")
     session = session_of(tmp_path, burn_in=7200.0)
     session.config.pluginmanager.getplugin = lambda _: None
-    runner = conftest.CheckRunner(conftest.CheckConfig(), {}, box(), 90.0)
+    runner = CheckRunner(CheckConfig(), {}, box(), 90.0)
     burning = test_burn_in.burning_in.__wrapped__(session, runner)
     found = next(burning)
     burning.close()
