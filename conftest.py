@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import math
 import os
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,11 +50,21 @@ def _positive(text: str) -> float:
     raise argparse.ArgumentTypeError(f"expected a number above 0, got {text!r}")
 
 
+def _device(text: str) -> str:
+    if re.fullmatch(r"cpu:0|gpu:[0-9]+", text):
+        return text
+    meant = re.fullmatch(r"/?(?:device:)?(cpu|gpu|cuda)?[:=]?([0-9]*)", text.lower())
+    kind = "gpu" if meant and meant[1] != "cpu" else "cpu"
+    number = meant[2] if meant and meant[2] and kind == "gpu" else "0"
+    hint = f"; did you mean {kind}:{number}?" if meant and text else ""
+    raise argparse.ArgumentTypeError(f"expected one device, cpu:0 or gpu: and its number, got {text!r}{hint}")
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     add = parser.getgroup("alexnet-repro").addoption
     add("--precision", choices=PRECISION_NAMES, default="float32", help="of the slow tests (default: float32)")
     device = "verify this device only, such as cpu:0 or gpu:1; may be repeated (default: every device)"
-    add("--device", action="append", metavar="NAME", help=device)
+    add("--device", action="append", type=_device, metavar="NAME", help=device)
     level = (
         "how much to verify: quick (layers, an update, a replay, two timings of each device), or standard, all of it"
     )
@@ -88,6 +99,34 @@ def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str)
     return None
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Let `-k` select by the pairs of an id."""
+    if ":" in item.config.option.keyword:
+        item.extra_keyword_matches.update(map(_word, _pairs(item.name)))
+
+
+def in_words_of_pytest(keyword: str) -> str:
+    """Return the expression of `-k` with each `name=value` as a word: pytest takes no `=` there.
+
+    The word is of the whole pair, so that `batch=1` isn't part of `batch=16`. An id, or a part of one, is its pairs.
+    """
+    return re.sub(r"[^\s()]*=[^\s()]*", lambda found: f"({' and '.join(map(_word, _pairs(found[0])))})", keyword)
+
+
+def _pairs(test_id: str) -> list[str]:
+    """Return the pairs of a test's name or of a part of it, and what is before them."""
+    name, bracket, pairs = test_id.rpartition("[") if "[" in test_id.partition("=")[0] else ("", "", test_id)
+    name = name.rpartition("::")[2]
+    return [*([name] if name else []), *re.split(r"-(?=\w+=)", pairs.removesuffix("]") if bracket else pairs)]
+
+
+def _word(pair: str) -> str:
+    """Return a pair in characters that `-k` takes, between colons; a word without `=` as it is."""
+    name, equals, value = pair.partition("=")
+    known = re.sub(r"[^\w:+.-]", "_", value)
+    return f":{name}:{known}:" if equals else pair
+
+
 def pytest_report_header(config: pytest.Config) -> list[str]:
     backend = configured_backend()
     names = ("alexnet-repro", "keras", backend, "numpy")
@@ -98,15 +137,17 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     """Register the verification if `benchmarks` is to be collected, wherever it is among the arguments."""
+    config.option.keyword = in_words_of_pytest(config.option.keyword)
     folder = Path(__file__).resolve().parent / "benchmarks"
     paths, ignored = (
         [Path(config.invocation_params.dir, each.partition("::")[0]).resolve() for each in arguments]
         for arguments in (config.args, config.getoption("ignore") or ())
     )
     if folder not in ignored and any(folder in (path, *path.parents) or path in folder.parents for path in paths):
-        from benchmarks.session import NAME, VerificationSession
+        with reported("pytest", pytest.ExitCode.USAGE_ERROR):
+            from benchmarks.session import NAME, VerificationSession
 
-        session = VerificationSession(config)
+            session = VerificationSession(config)
         config.pluginmanager.register(session, NAME)
         config.pluginmanager.register(session.keeper, f"{NAME}'s plan")
 

@@ -94,10 +94,38 @@ def test_invalid_link_speed_is_refused(parse, value):
     assert str(error.value) == f"argument --link-gbps: expected a number above 0, got {value!r}"
 
 
-@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("value", "meant"),
+    [
+        ("cpu", "cpu:0"),
+        ("CPU:0", "cpu:0"),
+        ("cpu:1", "cpu:0"),
+        ("gpu", "gpu:0"),
+        ("GPU:1", "gpu:1"),
+        ("gpu2", "gpu:2"),
+        ("cuda:1", "gpu:1"),
+        ("/device:GPU:3", "gpu:3"),
+        ("1", "gpu:1"),
+        ("", None),
+        ("gpu:0,gpu:1", None),
+        ("all", None),
+        ("gpu:-1", None),
+    ],
+)
+def test_no_device(parse, value, meant):
+    """What isn't a device's name is refused before anything runs, with the name that was meant where that is clear."""
+    with pytest.raises(argparse.ArgumentError) as error:
+        parse(f"--device={value}")
+    hint = f"; did you mean {meant}?" if meant else ""
+    assert (
+        str(error.value) == f"argument --device: expected one device, cpu:0 or gpu: and its number, got {value!r}{hint}"
+    )
+
+
 def test_refusal_ends_the_run():
-    """Pytest ends at once, with its exit status for usage errors, and names the argument."""
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "benchmarks", "--burn-in=5"]
+    """Pytest ends before Keras is imported, with its exit status for usage errors, and names the argument."""
+    command = [sys.executable, "-X", "importtime", "-m", "pytest", "-pno:cacheprovider", "benchmarks", "--burn-in=5"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (4, "")
+    assert " keras" not in done.stderr  # whose import takes seconds
     assert "pytest: error: argument --burn-in: expected " in done.stderr
