@@ -41,6 +41,7 @@ class Process:
         self.kept = folder / f"{name}.npz"
         settings = {"out": str(self.kept), **settings, "recipe": {**SGD, **settings.get("recipe", {})}}
         quiet = {"CUDA_VISIBLE_DEVICES": "", "TF_NUM_INTRAOP_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
+        quiet |= {"http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9"}  # nobody's: it isn't used
         with self.out.open("w") as out, self.err.open("w") as err:
             self.process = subprocess.Popen(
                 [sys.executable, SCRIPT, json.dumps(settings), *arguments],

@@ -4,6 +4,7 @@ Make a `Distribution` before any model, tensor or device list: TensorFlow has to
 """
 
 import hashlib
+import os
 import signal
 import sys
 import time
@@ -188,6 +189,8 @@ def multi_worker_strategy(cluster: Cluster) -> Any:
     """Start TensorFlow's server, and wait until all others have; nothing of TensorFlow's may have run before."""
     import tensorflow as tf
 
+    # Or gRPC looks for the workers behind the proxy of http_proxy or https_proxy, and waits for ever.
+    os.environ["grpc_proxy"] = ""  # noqa: SIM112  # gRPC reads the lower case
     spec, gpus = tf.train.ClusterSpec({"worker": list(cluster.addresses)}), {"GPU": num_gpus()}
     resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
         spec, task_type="worker", task_id=cluster.task, num_accelerators=gpus, rpc_layer="grpc"
