@@ -2,13 +2,7 @@
 
 from alexnet_repro.backend.devices import thread_counts
 from alexnet_repro.verify.benchmark.calibration import calibrate
-from alexnet_repro.verify.benchmark.datasheet import (
-    Nominal,
-    compare_with_datasheet,
-    of_cpu,
-    of_gpu,
-    processors_by_quota,
-)
+from alexnet_repro.verify.benchmark.datasheet import Nominal, compare_with_datasheet, of_cpu, of_gpu
 from alexnet_repro.verify.doctor.environment import is_named
 from benchmarks.session import VerificationSession
 
@@ -20,7 +14,7 @@ def test_calibration(device: str, verification: VerificationSession) -> None:
     here = verification.machine
     verification.record.add_calibration(found)
     if kind == "cpu":
-        should = of_cpu(min(thread_counts()["processors"], processors_by_quota()))
+        should = of_cpu(thread_counts()["processors"], here.cpu_quota)
     else:
         name = here.named_gpus[int(number)] if here.named_gpus else number
         gpu = next((gpu for gpu in here.nvidia.gpus if is_named(gpu, name)), None)

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import keras
 
+from alexnet_repro.backend.limits import usable_processors
 from alexnet_repro.backend.variables import read_int32
 
 
@@ -53,7 +54,7 @@ def gpu_models() -> dict[str, str]:
 
 def thread_counts() -> dict[str, int]:
     """Return the number of processors this process may use, and the backend's threads; 0: a thread per processor."""
-    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    processors = usable_processors()
     if keras.backend.backend() == "tensorflow":
         from tensorflow.config import threading
 

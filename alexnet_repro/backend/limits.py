@@ -46,6 +46,11 @@ def limit_in_words(letters: str, root: Path = Path("/")) -> tuple[str, str] | No
     return None
 
 
+def usable_processors() -> int:
+    """Return the number of processors that this process may run on, whatever a quota leaves of their time."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def cpu_quota(root: Path = Path("/")) -> float:
     """Return how many processors' time this process may take by its cgroups' quotas; infinite without one."""
     found = [math.inf]

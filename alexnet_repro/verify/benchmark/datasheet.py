@@ -5,7 +5,6 @@ link, at its best. A CPU's products: cores × clock × operations per clock that
 they use.
 """
 
-import math
 import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from pathlib import Path
 from alexnet_repro.verify.benchmark.timing import Calibration
 from alexnet_repro.verify.doctor.fingerprint import CPUINFO, cpu_fields
 from alexnet_repro.verify.doctor.nvidia import Gpu
+from alexnet_repro.verify.doctor.resources import QUOTA_FIX
 from alexnet_repro.verify.finding import Finding, Status
 
 # Multiply-adds per clock and multiprocessor, with float32 sums, dense: NVIDIA's architecture white papers (Volta,
@@ -53,9 +53,8 @@ VIRTUAL_CORES = 0.5
 # inconclusive. A link that lost lanes may still be as fast: the doctor checks those.
 FLOORS = {"matmul": (0.5, 0.25), "memory": (0.5, 0.25), "copy": (0.05, 0.03)}
 PAGEABLE = 16e9  # bytes/s
-CPU_MAX = Path("/sys/fs/cgroup/cpu.max")  # as a container sees its own
 GPU_FIX = "end what else runs on it; then: nvidia-smi -q -d CLOCK,POWER,PERFORMANCE, lspci -vv | grep LnkSta"
-CPU_FIX = f"end what else runs on it: top; then see its clock, and what it may take of it: lscpu, cat {CPU_MAX}"
+CPU_FIX = "end what else runs on it: top; then see its clock: lscpu"
 
 
 @dataclass(frozen=True)
@@ -65,6 +64,7 @@ class Nominal:
     matmul: dict[str, float] = field(default_factory=dict)  # by precision, FLOP/s
     memory: float | None = None  # bytes/s
     copy: float | None = None  # bytes/s, one way
+    quota: float | None = None  # how many processors' time a CPU's rates are of; None: of all
 
 
 def of_gpu(gpu: Gpu) -> Nominal:
@@ -86,8 +86,12 @@ def of_gpu(gpu: Gpu) -> Nominal:
     return Nominal(matmul, memory, lane * width if lane and width else None)
 
 
-def of_cpu(processors: float, cpuinfo: Path = CPUINFO) -> Nominal:
-    """Return a CPU's product rates from /proc/cpuinfo; nothing elsewhere, and nothing for its memory."""
+def of_cpu(processors: int, quota: float | None = None, cpuinfo: Path = CPUINFO) -> Nominal:
+    """Return a CPU's product rates from /proc/cpuinfo; nothing elsewhere, and nothing for its memory.
+
+    A quota below the number of processors leaves that many processors' time.
+    """
+    quota = quota if quota is not None and quota < processors else None
     fields = cpu_fields(cpuinfo)
     flags = set(fields.get("flags", "").split())
     try:
@@ -99,16 +103,8 @@ def of_cpu(processors: float, cpuinfo: Path = CPUINFO) -> Nominal:
         cores_each = min(cores_each, VIRTUAL_CORES)
     width = next((each for flag, each in CPU_FLOAT32 if flag in flags), None)
     precisions = ("float32", *(("mixed_bfloat16",) if flags & CPU_BFLOAT16 else ()))
-    return Nominal(dict.fromkeys(precisions, processors * cores_each * clock * width) if width else {})
-
-
-def processors_by_quota(cpu_max: Path = CPU_MAX) -> float:
-    """Return how many processors' time this container may take, by its cgroup (version 2); infinite without a limit."""
-    try:
-        quota, period = cpu_max.read_text().split()
-        return int(quota) / int(period)
-    except (OSError, ValueError, ZeroDivisionError):  # `max`, for one
-        return math.inf
+    rate = (quota or processors) * cores_each * clock
+    return Nominal(dict.fromkeys(precisions, rate * width) if width else {}, quota=quota)
 
 
 def compare_with_datasheet(found: Calibration, nominal: Nominal) -> list[Finding]:
@@ -128,10 +124,11 @@ def compare_with_datasheet(found: Calibration, nominal: Nominal) -> list[Finding
             unit, scale = ("TFLOP/s", 1e12) if kind == "matmul" else ("GB/s", 1e9)
             status: Status = "PASS" if share >= floor else "INCONCLUSIVE" if on_cpu or share >= fault else "FAIL"
             message = f"{what}: {reached / scale:.3g} {unit}, {share:.0%} of the nominal {rate / scale:.3g}"
+            message += f" of a quota of {nominal.quota:g} processors" if nominal.quota else ""
             fix = ""
             if status != "PASS":
                 message += f"; at least {floor:.0%} should be reached"
-                fix = CPU_FIX if on_cpu else GPU_FIX
+                fix = (f"{CPU_FIX}; {QUOTA_FIX}" if nominal.quota else CPU_FIX) if on_cpu else GPU_FIX
             findings.append(Finding("nominal", status, message, fix=fix, number=share, bound=floor))
     if not findings or (not on_cpu and not nominal.matmul):
         message = f"no nominal rate is known for {'its products' if findings else 'this device'}"

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from alexnet_repro.verify.benchmark.telemetry import Conditions, Samples
+from alexnet_repro.verify.doctor.resources import QUOTA_FIX
 from alexnet_repro.verify.finding import CaseName, Finding, Number, Status
 
 # The two rounds that end in reading a result back overlap by at most one: a timing below half of their seconds per
@@ -136,8 +137,8 @@ def no_thermal_drift(timing: Timing) -> Finding:
     message = f"{timing.case} grew slower by {decay - 1:.0%} while it was timed"
     found = replace(found, evidence=f"{first:.3g} s per round at first, {last:.3g} s at last")
     if not timing.heat:
-        message = f"{message}; no throttling was reported"
-        return replace(found, status="INCONCLUSIVE", message=message, fix=ALONE)
+        message = f"{message}; no throttling was reported{_quota(timing)}"
+        return replace(found, status="INCONCLUSIVE", message=message, fix=_alone(timing))
     fix = "check fans, air flow and power limit: nvidia-smi -q -d TEMPERATURE,POWER,PERFORMANCE"
     return replace(found, status="FAIL", message=f"{message}: {timing.heat}", fix=fix)
 
@@ -149,8 +150,8 @@ def low_noise(timing: Timing) -> Finding:
     if noise <= MAX_NOISE:
         return found
     message = f"{timing.case} is too noisy to judge: its middle half spreads over {noise:.0%} of the median"
-    evidence = f"load {timing.conditions.load}"
-    return replace(found, status="INCONCLUSIVE", message=message, evidence=evidence, fix=ALONE)
+    evidence = f"load {timing.conditions.load}{_quota(timing)}"
+    return replace(found, status="INCONCLUSIVE", message=message, evidence=evidence, fix=_alone(timing))
 
 
 def peak_fraction(timing: Timing, peak: float, bandwidth: float) -> Finding:
@@ -171,7 +172,18 @@ def peak_fraction(timing: Timing, peak: float, bandwidth: float) -> Finding:
     if reached >= MIN_PEAK_FRACTION:
         return found
     message = f"{timing.case} reaches {reached:.0%} of the device's own roofline, of products and memory"
-    return replace(found, status="INCONCLUSIVE", message=message, fix=f"{ALONE}; then compare with one of its kind")
+    fix = f"{_alone(timing)}; then compare with one of its kind"
+    return replace(found, status="INCONCLUSIVE", message=message, fix=fix)
+
+
+def _quota(timing: Timing) -> str:
+    """Return the quota that throttles a timing's process, in words; empty where there is none."""
+    quota = timing.conditions.cpu_quota
+    return f"; a quota of {quota:g} processors' time throttles it" if quota else ""
+
+
+def _alone(timing: Timing) -> str:
+    return f"{QUOTA_FIX}; then {ALONE}" if timing.conditions.cpu_quota else ALONE
 
 
 def gpu_speed_parity(timings: Sequence[Timing], models: Mapping[str, str]) -> list[Finding]:

@@ -41,9 +41,8 @@ def diagnose_machine(
     say(f"doctor: {overall}, {len(findings)} checks ({more})")
     if overall == "FAIL":
         of_cpu = any(found.status == "FAIL" and found.device.startswith("cpu") for found in findings)
-        cpu = (
-            "" if require_gpu or of_cpu or set(wanted) == {"cpu:0"} else ", or check the CPU on purpose: --device=cpu:0"
-        )
+        no_way_out = require_gpu or of_cpu or set(wanted) == {"cpu:0"}
+        cpu = "" if no_way_out else ", or check the CPU on purpose: --device=cpu:0"
         raise MachineNotReadyError(f"fix the machine first{cpu}", findings)
     return here, findings
 

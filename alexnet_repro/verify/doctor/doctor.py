@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Container, Iterator, Sequence
 from typing import TextIO
 
-from alexnet_repro.verify.doctor import gpus, software
+from alexnet_repro.verify.doctor import gpus, resources, software
 from alexnet_repro.verify.doctor.device_probe import STARTS, probe_device, probe_start
 from alexnet_repro.verify.doctor.environment import Environment, read_machine
 from alexnet_repro.verify.doctor.installation import read_libraries, read_tensorflow
@@ -15,7 +15,13 @@ from alexnet_repro.verify.finding import Finding, exit_status, worst
 EnvironmentCheck = Callable[[Environment], Iterator[Finding]]
 
 # In the order of the probes that they need.
-MACHINE_CHECKS: tuple[EnvironmentCheck, ...] = (software.installed, software.settings, software.disk)
+MACHINE_CHECKS: tuple[EnvironmentCheck, ...] = (
+    software.installed,
+    software.settings,
+    software.disk,
+    resources.host_memory,
+    resources.processors,
+)
 DRIVER_CHECKS: tuple[EnvironmentCheck, ...] = (
     gpus.presence,
     gpus.driver,

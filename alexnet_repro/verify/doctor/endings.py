@@ -48,7 +48,7 @@ def find_ending(device: str, how: str, log: str = "", default: str = "") -> Endi
     if how.startswith(WRONG):
         return None
     nvidia = has_nvidia(device)
-    texts = (how, *_told(log, nvidia=nvidia))
+    texts = (how, *_candidates(log, nvidia=nvidia))
     for pattern, cause in _PATTERNS:
         limit = limit_in_words(cause.limits) if cause.limits else None
         if cause.limits and not limit:
@@ -69,9 +69,9 @@ def default_fix(device: str) -> str:
 
 def error_lines(log: str, device: str) -> str:
     """Return the line that has the cause, if one has, and the last lines about errors, without their time stamps."""
-    told = _told(log, nvidia=has_nvidia(device))
-    errors = [line for line in told if _ERROR_LINE.search(line)]
-    known = ((line, pattern.search(_text(line))) for pattern, cause in _PATTERNS if not cause.limits for line in told)
+    lines = _candidates(log, nvidia=has_nvidia(device))
+    errors = [line for line in lines if _ERROR_LINE.search(line)]
+    known = ((line, pattern.search(_text(line))) for pattern, cause in _PATTERNS if not cause.limits for line in lines)
     causes = [_text(line)[max(0, found.end() - _LINE) :][:_LINE] for line, found in known if found]
     return " | ".join(dict.fromkeys([*causes[:1], *list(dict.fromkeys(_text(line)[:_LINE] for line in errors))[-3:]]))
 
@@ -89,7 +89,7 @@ def _nvidia_files(root: Path) -> bool:
     return any(vendor.strip() == NVIDIA_VENDOR for vendor in vendors)
 
 
-def _told(log: str, *, nvidia: bool) -> list[str]:
+def _candidates(log: str, *, nvidia: bool) -> list[str]:
     """Return the lines that may say why: without CUDA there cuInit fails on every machine."""
     lines = [line for line in re.split(r"\n| \| ", log) if line.strip() and not _NO_ERROR.search(line)]
     return lines if nvidia else [line for line in lines if "cuInit" not in line]

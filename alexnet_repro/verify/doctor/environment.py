@@ -5,6 +5,7 @@ Nothing here imports TensorFlow or Keras; probes that could hang run in child pr
 
 import contextlib
 import json
+import math
 import os
 import platform
 import shutil
@@ -14,6 +15,8 @@ from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path
 
+from alexnet_repro.backend.limits import cpu_quota, usable_processors
+from alexnet_repro.backend.memory_limits import MemoryLimit, memory_limits
 from alexnet_repro.files import keras_home, keras_json
 from alexnet_repro.verify.doctor.device_probe import ProbeResult
 from alexnet_repro.verify.doctor.installation import Library, TensorFlow
@@ -68,6 +71,9 @@ class Environment:
     on_pci_bus: int = 0  # without those that are held for virtual machines
     unlisted: Unlisted = field(default_factory=Unlisted)
     shared_memory: int | None = None
+    memory: tuple[MemoryLimit, ...] = ()  # what limits it, that with the least left first
+    processors: int = 0  # that this process may use
+    cpu_quota: float | None = None  # how many processors' time a cgroup leaves; None: as many as there are
     volumes: tuple[Volume, ...] = ()
     tensorflow: TensorFlow | None = None
     nvidia: Nvidia = field(default_factory=Nvidia)
@@ -159,6 +165,9 @@ def read_machine(root: Path = Path("/"), environ: Mapping[str, str] = os.environ
         on_pci_bus=len(unlisted.pci),
         unlisted=unlisted,
         shared_memory=shutil.disk_usage(shared_memory).total if shared_memory.is_dir() else None,
+        memory=tuple(memory_limits(root)),
+        processors=usable_processors(),
+        cpu_quota=None if math.isinf(quota := cpu_quota(root)) else quota,
         volumes=tuple(_volumes(environ)),
     )
 
@@ -175,9 +184,8 @@ def _keras_json(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def _defaults(root: Path) -> dict[str, str]:
-    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     threads = ("TF_NUM_INTRAOP_THREADS", "PJRT_NPROC", "NPROC", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
-    found = dict.fromkeys(threads, str(processors))
+    found = dict.fromkeys(threads, str(usable_processors()))
     with contextlib.suppress(OSError):
         words = set((root / "proc/cpuinfo").read_text().split("\n\n")[0].split())
         if words >= AMX_FLAGS:

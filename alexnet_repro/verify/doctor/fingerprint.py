@@ -107,7 +107,8 @@ def speed_environment(device: str, here: Environment) -> dict[str, Any]:
         settings["KERAS_BACKEND"] = keras.backend.backend()
     found = {**environment_of("cpu:0", here), **environment_of(device, here), "threads": thread_counts()}
     python = ".".join(platform.python_version_tuple()[:2])
-    return {**found, "settings": {**_settings(device, here, speed=True), **settings}, "python": python}
+    settings = {**_settings(device, here, speed=True), **settings}
+    return {**found, **_quota(here), "settings": settings, "python": python}
 
 
 def _settings(device: str, here: Environment, *, speed: bool) -> dict[str, str]:
@@ -121,4 +122,11 @@ def _settings(device: str, here: Environment, *, speed: bool) -> dict[str, str]:
 def machine_of(here: Environment) -> dict[str, Any]:
     """Return what else is worth knowing of this machine, beside a result; no name of it."""
     names = gpu_names()
-    return {"system": here.system, "container": here.container, "cpu": kind_of("cpu:0", names), "gpus": names}
+    cpu = {"cpu": kind_of("cpu:0", names), **_quota(here)}
+    return {"system": here.system, "container": here.container, **cpu, "gpus": names}
+
+
+def _quota(here: Environment) -> dict[str, float]:
+    """Return what a quota leaves of the processors' time; nothing where there is none."""
+    limited = here.cpu_quota is not None and here.cpu_quota < here.processors
+    return {"cpu_quota": here.cpu_quota} if limited and here.cpu_quota else {}

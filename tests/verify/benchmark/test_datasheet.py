@@ -1,6 +1,5 @@
 """What a device should reach follows from what its driver says, and one that doesn't come near it is no standard."""
 
-import math
 from dataclasses import replace
 
 import pytest
@@ -10,7 +9,6 @@ from alexnet_repro.verify.benchmark.datasheet import (
     compare_with_datasheet,
     of_cpu,
     of_gpu,
-    processors_by_quota,
 )
 from alexnet_repro.verify.benchmark.timing import Calibration
 from alexnet_repro.verify.doctor.nvidia import Gpu
@@ -59,7 +57,7 @@ def test_gpu(gpu, matmul, memory, copy):
 def test_cpu(tmp_path, flags, matmul):
     """Of four hardware threads on two cores each core counts once, by the widest instructions it has."""
     (tmp_path / "cpuinfo").write_text(CPU.format(flags))
-    assert of_cpu(4, tmp_path / "cpuinfo").matmul == matmul
+    assert of_cpu(4, cpuinfo=tmp_path / "cpuinfo").matmul == matmul
 
 
 @pytest.mark.parametrize(
@@ -73,7 +71,7 @@ def test_cpu(tmp_path, flags, matmul):
 def test_virtual_processor(tmp_path, threads, flags, rate):
     """A virtual machine's processor counts as half a core, though its Linux shows whole ones, and not as a quarter."""
     (tmp_path / "cpuinfo").write_text(CPU.format(flags).replace("\t: 4", f"\t: {threads}"))
-    assert of_cpu(4, tmp_path / "cpuinfo").matmul == {"float32": rate}
+    assert of_cpu(4, cpuinfo=tmp_path / "cpuinfo").matmul == {"float32": rate}
 
 
 @pytest.mark.parametrize(
@@ -93,25 +91,29 @@ def test_bfloat16_by_any_kernels(tmp_path, reached, status):
     text = CPU.format("avx512f avx512_bf16 amx_bf16 hypervisor").replace("2000.0", "2600.0").replace("\t: 4", "\t: 2")
     (tmp_path / "cpuinfo").write_text(text)
     rates = Calibration("cpu:0", {"float32": 0.38e12, "mixed_bfloat16": reached})
-    found = compare_with_datasheet(rates, of_cpu(2, tmp_path / "cpuinfo"))
+    found = compare_with_datasheet(rates, of_cpu(2, cpuinfo=tmp_path / "cpuinfo"))
     assert [each.status for each in found] == ["PASS", status]
 
 
 @pytest.mark.parametrize(
-    ("text", "processors"),
+    ("quota", "reached", "share"),
     [
-        pytest.param("max 100000\n", math.inf, id="quota=none"),
-        pytest.param("150000 100000\n", 1.5, id="quota=1.5"),
-        pytest.param("50000 100000\n", 0.5, id="quota=0.5"),
-        pytest.param("", math.inf, id="quota=empty"),
-        pytest.param(None, math.inf, id="quota=absent"),
+        pytest.param(None, 0.0128e12, "20% of the nominal 0.064", id="quota=none"),
+        pytest.param(64.0, 0.0128e12, "20% of the nominal 0.064", id="quota=of_more"),
+        pytest.param(0.5, 0.0064e12, "80% of the nominal 0.008 of a quota of 0.5 processors", id="quota=half"),
+        pytest.param(2.0, 0.0064e12, "20% of the nominal 0.032 of a quota of 2 processors", id="quota=two"),
     ],
 )
-def test_quota(tmp_path, text, processors):
-    """A container that may take two processors' time of 64 isn't compared with 64."""
-    if text is not None:
-        (tmp_path / "cpu.max").write_text(text)
-    assert processors_by_quota(tmp_path / "cpu.max") == processors
+def test_quota(tmp_path, quota, reached, share):
+    """A container that may take half a processor's time of four isn't compared with four; the quota is named."""
+    (tmp_path / "cpuinfo").write_text(CPU.format("fma"))
+    (found,) = compare_with_datasheet(
+        Calibration("cpu:0", {"float32": reached}), of_cpu(4, quota, tmp_path / "cpuinfo")
+    )
+    assert share in found.message
+    assert (found.status == "PASS") == (quota == 0.5)
+    assert ("docker run --cpus" in found.fix) == (quota == 2.0)
+    assert "nvidia-smi" not in found.fix
 
 
 def test_fix_is_of_the_device():
@@ -126,9 +128,9 @@ def test_fix_is_of_the_device():
 
 def test_unknown_cpu(tmp_path):
     """Without /proc/cpuinfo nothing is known."""
-    assert of_cpu(4, tmp_path / "absent") == Nominal()
+    assert of_cpu(4, cpuinfo=tmp_path / "absent") == Nominal()
     (tmp_path / "cpuinfo").write_text("processor\t: 0\nFeatures\t: asimd\n")
-    assert of_cpu(4, tmp_path / "cpuinfo") == Nominal()
+    assert of_cpu(4, cpuinfo=tmp_path / "cpuinfo") == Nominal()
 
 
 FOUND = Calibration("gpu:0", {"float32": 50e12}, memory=2.5e12, to_device=10e9, to_host=8e9)

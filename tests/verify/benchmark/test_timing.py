@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 
+from alexnet_repro.verify.benchmark.telemetry import Conditions
 from alexnet_repro.verify.benchmark.timing import (
     Timing,
     gpu_speed_parity,
@@ -58,6 +59,16 @@ def test_each_case_is_judged(peak, bandwidth, flop, largest, checks):
 def test_noise_is_inconclusive(rounds, status):
     """A case whose middle half spreads over more than a quarter of its median can't be judged."""
     assert low_noise(timing(rounds)).status == status
+
+
+def test_quota_is_named():
+    """Under a quota of processors' time noise has that reason, with what lifts it; without, others' work may be it."""
+    noisy = [0.8, 0.8, 1.0, 1.1, 1.2]
+    throttled = low_noise(timing(noisy, device="cpu:0", conditions=Conditions(load=1.0, cpu_quota=0.5)))
+    assert throttled.evidence == "load 1.0; a quota of 0.5 processors' time throttles it"
+    assert throttled.fix.startswith("docker run --cpus=N")
+    free = low_noise(timing(noisy, device="cpu:0", conditions=Conditions(load=1.0)))
+    assert (free.evidence, free.fix) == ("load 1.0", "run it again with nothing else on the machine")
 
 
 def test_wrong_result_is_invalid():

@@ -332,7 +332,7 @@ def test_watcher_that_cannot_start(tmp_path, monkeypatch):
 
 
 def test_last_words_of_a_run_explain_its_death(tmp_path, monkeypatch):
-    """What a library wrote before it ended the run is the cause, with the fix for that; what hung isn't explained so."""
+    """What a library wrote before it ended the run is the cause, with its fix; what hung isn't explained so."""
     words = "F0000 00:00:1795783301.273857   15701 parse_flags_from_env.cc:234] Unknown flag in XLA_FLAGS: --bogus"
     monkeypatch.setattr(watcher_process, "_print", lambda _text: None)
     for died, message in ((True, "the process died: Aborted"), (False, "it didn't return within 9 s")):

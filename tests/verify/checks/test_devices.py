@@ -111,7 +111,7 @@ def test_other_backends_run_the_doctor(machine, lines, backend):
 def test_faulty_cpu_is_no_way_out(machine, lines):
     """Where the CPU has failed, checking it alone is no advice."""
     machine(box(A100), replace(FAILED, device="cpu:0"))
-    with pytest.raises(MachineNotReadyError, match="^fix the machine first$"):
+    with pytest.raises(MachineNotReadyError, match=r"^fix the machine first$"):
         diagnose_machine((), lines.append, require_gpu=False)
 
 

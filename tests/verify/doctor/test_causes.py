@@ -172,7 +172,7 @@ def test_limit_is_named(machine, how, log, limits, expected):
     ],
 )
 def test_unknown(device, how, log):
-    """What isn't known isn't guessed at: a GPU's errors where there is no GPU, and what is said to be no failure."""
+    """What isn't known isn't guessed at: a GPU's errors where there is no GPU, and what calls itself no failure."""
     assert find_ending(device, how, log) is None
 
 
@@ -204,7 +204,7 @@ def test_nvidia_is_there(monkeypatch, tmp_path, path, content, there):
 
 
 def test_holders_of_memory(monkeypatch):
-    """Of a full GPU's memory it is said who else holds it."""
+    """Of a full GPU's memory the evidence is who else holds it."""
     gpus = (Gpu(0, processes=("pid 7 (python, 70000 MiB)",)), Gpu(1))
     monkeypatch.setattr(endings, "_nvidia_files", lambda _root: True)
     monkeypatch.setattr(endings, "read_nvidia", lambda _files, _deadline: Nvidia(gpus=gpus))
@@ -213,7 +213,7 @@ def test_holders_of_memory(monkeypatch):
 
 
 def test_library_is_evidence(monkeypatch, tmp_path):
-    """Of cuDNN the file that is loaded is said, and LD_LIBRARY_PATH, by which it was found."""
+    """The evidence of cuDNN is the file that is loaded, and LD_LIBRARY_PATH, by which it was found."""
     (tmp_path / "libcudnn.so.9").touch()
     monkeypatch.setenv("LD_LIBRARY_PATH", f"/nonexistent:{tmp_path}")
     found = find_ending("gpu:0", LINES["cudnn version"]["how"], LINES["cudnn version"]["log"])

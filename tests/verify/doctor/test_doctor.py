@@ -179,6 +179,7 @@ def test_other_backends_need_no_tensorflow(machine, monkeypatch, backend):
         *(
             "settings PASS",
             "disk PASS",
+            "processors PASS",
             "gpu PASS",
             "driver PASS",
             "shared memory PASS",
@@ -226,7 +227,7 @@ def test_report_as_text(machine):
     out = io.StringIO()
     assert doctor.report(out, as_json=False, deadline=1, require_gpu=True) == 1
     lines = out.getvalue().splitlines()
-    assert lines[-1] == "FAIL: 10 of 11 checks passed"
+    assert lines[-1] == "FAIL: 11 of 12 checks passed"
     assert [line.split()[1] for line in lines[:-1] if line.startswith("FAIL")] == ["gpu"]
 
 

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 
+from alexnet_repro.verify.benchmark.reference import environment_differences
 from alexnet_repro.verify.doctor import fingerprint
 from tests.helpers.machines import CPU, T4, TWO, box, distribution, write
 
@@ -186,3 +187,13 @@ def test_environment_that_decides_speed(device, here, names, monkeypatch):
     other = {} if backend == "tensorflow" else {"KERAS_BACKEND": backend}
     assert found["settings"] == {"OMP_NUM_THREADS": "1"} | other
     assert json.loads(json.dumps(found)) == found
+
+
+def test_quota_is_another_environment(monkeypatch):
+    """A reference of two processors isn't one of half of one: the quota is what differs, and is recorded."""
+    monkeypatch.setattr(fingerprint, "gpu_names", list)
+    whole, half = (replace(CPU, processors=2, cpu_quota=quota) for quota in (None, 0.5))
+    ours, theirs = (fingerprint.speed_environment("cpu:0", here) for here in (half, whole))
+    assert environment_differences(ours, theirs) == ["cpu_quota 0.5 (was none)"]
+    assert (fingerprint.machine_of(half)["cpu_quota"], "cpu_quota" in fingerprint.machine_of(whole)) == (0.5, False)
+    assert fingerprint.environment_of("cpu:0", half) == fingerprint.environment_of("cpu:0", whole)
