@@ -18,11 +18,11 @@ def host_memory(here: Environment) -> Iterator[Finding]:
         what, least = ("address space", ADDRESSES) if limit.virtual else ("memory", LARGEST)
         takes = f"a verification takes {(ADDRESSES if limit.virtual else TAKEN) / 1e9:.1f} GB"
         left = f"{limit.left / 1e9:.1f} GB of it are left"
-        if limit.size < least:
+        if limit.size < least and here.backend == "tensorflow":
             message = f"{what} is limited to {limit.size / 1e9:.1f} GB ({limit.name}): {takes}"
             yield Finding("host memory", "FAIL", message, left, limit.fix)
-        elif not limit.virtual and limit.left < TAKEN:
-            message = f"little memory is left of {limit.size / 1e9:.1f} GB ({limit.name}): {takes}, and may be killed"
+        elif limit.size < least or (not limit.virtual and limit.left < TAKEN):
+            message = f"little {what} is left of {limit.size / 1e9:.1f} GB ({limit.name}): {takes}, and may be ended"
             yield Finding("host memory", "INCONCLUSIVE", message, left, f"free -m; {limit.fix}")
         elif limit.virtual and here.gpus_in_machine and here.wants_gpus:
             message = (

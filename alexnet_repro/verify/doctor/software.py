@@ -11,6 +11,7 @@ from alexnet_repro.verify.doctor.endings import default_fix, find_ending
 from alexnet_repro.verify.doctor.environment import GIB, Environment
 from alexnet_repro.verify.doctor.installation import DRIVER, LIBRARIES, Requirement
 from alexnet_repro.verify.doctor.remedies import CAPABILITIES, give_gpus, install_driver, lacks, on_the_path
+from alexnet_repro.verify.doctor.resources import host_memory
 from alexnet_repro.verify.doctor.settings import KERAS, doubts
 from alexnet_repro.verify.finding import Finding, Status
 
@@ -20,6 +21,7 @@ MIN_FREE_DISK = GIB  # the data, and two copies of the weights while the new one
 MIN_SHARED_MEMORY = GIB  # what NCCL's users end up with; Docker gives 64 MiB
 OUR_OWN = ("h5py", "keras", "numpy")  # of TensorFlow's requirements: nothing here runs without them
 
+OF_MEMORY = ("address space", "perhaps address space", "memory", "oom killer", "killed")  # names of causes
 IMPORT_FIX = "python -X faulthandler -c 'import tensorflow'; then: pip install --force-reinstall tensorflow"
 
 # How each of what is written goes to another folder.
@@ -261,6 +263,9 @@ def _failed(here: Environment, result: ProbeResult) -> Finding:
     finding = partial(Finding, result.check, evidence=evidence, fix=fix, device=result.device)
     if not ending:
         return finding("FAIL", f"{what}: {result.error}")
+    if ending.name in OF_MEMORY and any(each.status == "FAIL" for each in host_memory(here)):
+        message = f"{what}, as 'host memory' says: {ending.message}"
+        return finding("INCONCLUSIVE", message, data={"cause": ending.name})
     for each in here.results[: here.results.index(result)] if result in here.results else ():
         other = find_ending(each.device, each.error, each.log) if each.error and ending.shared else None
         if other and other.name == ending.name:

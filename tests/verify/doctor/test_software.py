@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from alexnet_repro.backend.memory_limits import MemoryLimit
 from alexnet_repro.verify.doctor import software
 from alexnet_repro.verify.doctor.device_probe import ProbeResult
 from alexnet_repro.verify.doctor.environment import Volume
@@ -392,6 +393,16 @@ def test_one_cause_is_one_failure():
     )
     assert second.status == "INCONCLUSIVE"
     assert second.message.startswith("compiling with XLA failed, as 'xla' of cpu:0 did: XLA_FLAGS has --bogus")
+
+
+def test_memory_is_one_cause():
+    """What too little memory ends is explained by that finding, which has failed already."""
+    limit = MemoryLimit("the cgroup's memory.max", 10**9, 10**8, "docker run --memory=")
+    killed = ProbeResult("cpu:0", "xla", "ended by SIGKILL")
+    for memory, status in (((), "FAIL"), ((limit,), "INCONCLUSIVE")):
+        (found,) = software.device_result(replace(CPU, memory=memory), killed)
+        assert found.status == status
+        assert "OOM killer" in found.message
 
 
 def test_fix_is_of_the_device():
