@@ -168,7 +168,8 @@ class VerificationSession:
     def _choose_devices(self, wanted: Sequence[str], *, require_gpu: bool) -> None:
         try:
             # First: JAX takes hold of GPUs when it counts them, which the doctor would take for another process.
-            self.machine, found = diagnose_machine(wanted, self.say, require_gpu=require_gpu)
+            limit = max(180.0, 0.3 * self.config.getoption("deadline"))  # a probe takes less than a check
+            self.machine, found = diagnose_machine(wanted, self.say, require_gpu=require_gpu, deadline=limit)
         except MachineNotReadyError as error:
             self.record.add("doctor", *error.findings)
             raise

@@ -15,6 +15,7 @@ from alexnet_repro.verify.benchmark.telemetry import Sampler, conditions_of, hea
 from alexnet_repro.verify.benchmark.timer import measure
 from alexnet_repro.verify.benchmark.timing import Timing, judge
 from alexnet_repro.verify.checks.memory import is_out_of_memory
+from alexnet_repro.verify.doctor.endings import find_ending
 from alexnet_repro.verify.finding import Finding
 from benchmarks.session import VerificationSession
 
@@ -88,7 +89,7 @@ def unless_too_large(item: pytest.Function, session: VerificationSession) -> Ite
     params = item.callspec.params
     device, batch = params.get("device", "cpu:0"), params.get("batch", 0)
     series = (item.originalname, *(str(params.get(name)) for name in ("device", "precision", "xla")))
-    smaller = session.too_large.get(series, math.inf)
+    smaller, ending = session.too_large.get(series, math.inf), None
     if batch > smaller:
         message = f"{item.name} isn't run: a batch of {smaller} didn't fit into the device's memory"
     else:
@@ -97,8 +98,9 @@ def unless_too_large(item: pytest.Function, session: VerificationSession) -> Ite
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
+            ending = find_ending(device, f"{type(error).__name__}: {error}")
         session.too_large[series] = batch
         message = f"{item.name} doesn't fit into the device's memory"
     # Not while the error is handled: it holds all that the test had in memory.
-    fix = "free its memory: nvidia-smi, or free -m on a CPU"
-    return session.report_findings("fast", Finding("fits", "INCONCLUSIVE", message, fix=fix, device=device))
+    because = (f"{ending.message}; {ending.evidence}", ending.fix) if ending else ("", "")
+    return session.report_findings("fast", Finding("fits", "INCONCLUSIVE", message, *because, device=device))

@@ -19,9 +19,9 @@ class MachineNotReadyError(Exception):
 
 
 def diagnose_machine(
-    wanted: Sequence[str], say: Callable[[str], None], *, require_gpu: bool
+    wanted: Sequence[str], say: Callable[[str], None], *, require_gpu: bool, deadline: float = 180.0
 ) -> tuple[Environment, list[Finding]]:
-    """Run the doctor, `say` what didn't pass, and return the machine and the findings.
+    """Run the doctor, a probe in `deadline` seconds, `say` what didn't pass, and return the machine and the findings.
 
     To be called before this process uses a GPU: the memory that it holds would be taken for another process's.
     Of GPUs only the wanted ones are examined, all if none is named.
@@ -31,7 +31,7 @@ def diagnose_machine(
     """
     backend = keras.backend.backend()
     here, findings = read_machine(), []
-    for known, finding in examine(180.0, require_gpu=require_gpu, backend=backend, wanted=wanted):
+    for known, finding in examine(deadline, require_gpu=require_gpu, backend=backend, wanted=wanted):
         here = known
         findings.append(finding)
         if finding.status != "PASS":

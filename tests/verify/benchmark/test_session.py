@@ -59,7 +59,13 @@ def collected(*options):
 
 def session_of(folder, *, plugins=("benchmark", "skipping"), **options):
     """Return the session of a run with these options, which reports into a folder."""
-    options = {"report": folder, "benchmark_timer": "time.perf_counter", "benchmark_max_time": "1.0", **options}
+    options = {
+        "report": folder,
+        "benchmark_timer": "time.perf_counter",
+        "benchmark_max_time": "1.0",
+        "deadline": 600.0,
+        **options,
+    }
     config = SimpleNamespace(
         option=SimpleNamespace(collectonly=False, xmlpath=None, keyword=options.get("keyword", ""), markexpr=""),
         getoption=lambda name, default=None: options.get(name, default),

@@ -65,8 +65,24 @@ def burn_in(monkeypatch, folder, **options):
 @pytest.mark.parametrize(
     ("reached", "options", "expected"),
     [
-        pytest.param(start, {"require_gpu": True}, [((), {"require_gpu": True})] * 2, id="start=require_gpu"),
-        pytest.param(start, {"device": ["cpu:0"]}, [(["cpu:0"], {"require_gpu": None})] * 2, id="start=device"),
+        pytest.param(
+            start,
+            {"require_gpu": True},
+            [((), {"require_gpu": True, "deadline": 180.0}), ((), {"require_gpu": True})],
+            id="start=require_gpu",
+        ),
+        pytest.param(
+            start,
+            {"device": ["cpu:0"]},
+            [(["cpu:0"], {"require_gpu": None, "deadline": 180.0}), (["cpu:0"], {"require_gpu": None})],
+            id="start=device",
+        ),
+        pytest.param(
+            start,
+            {"deadline": 1200.0},
+            [((), {"require_gpu": None, "deadline": 360.0}), ((), {"require_gpu": None})],
+            id="start=deadline",
+        ),
         pytest.param(checks, {"replays": 5, "deadline": 90.0}, (5, 90.0), id="checks=replays and deadline"),
         pytest.param(burn_in, {"burn_in": 7200.0, "deadline": 90.0}, {DEVICE: (7200.0, 90.0)}, id="burn_in=seconds"),
     ],
