@@ -38,11 +38,12 @@ def limit_in_words(letters: str, root: Path = Path("/")) -> tuple[str, str] | No
                 return words, "docker run --pids-limit=-1 …, or a pod's podPidsLimit, or systemd's TasksMax"
             continue
         number, words, unit, name = ULIMITS[letter]
-        size = resource.getrlimit(number)[0]
+        size, hard = resource.getrlimit(number)
         free = size in (resource.RLIM_INFINITY, -1) or (letter == "s" and size >= USUAL_STACK)
         if not free and not (letter == "u" and os.geteuid() == 0):  # which doesn't bind root
             lift = "8192" if letter == "s" else "unlimited" if letter != "n" else "65536"
-            return f"{words} limited to {size / unit:.4g}{name} (ulimit -{letter})", f"ulimit -{letter} {lift}"
+            where = " # where it was set: this shell can't lift its own hard limit" if hard == size else ""
+            return f"{words} limited to {size / unit:.4g}{name} (ulimit -{letter})", f"ulimit -{letter} {lift}{where}"
     return None
 
 

@@ -102,6 +102,10 @@ def test_limits_in_words(monkeypatch, tmp_path, letters, sizes, words):
     write(tmp_path, {"proc/self/cgroup": V2, **pids})
     found = limit_in_words(letters, tmp_path)
     assert (found and found[0]) == words
+    if "STACK" in sizes and found:
+        assert found[1] == "ulimit -s 8192"
+        monkeypatch.setattr(resource, "getrlimit", lambda _number: (65536, 65536))
+        assert limit_in_words("s")[1] == "ulimit -s 8192 # where it was set: this shell can't lift its own hard limit"
     if "NPROC" in sizes:  # root isn't bound by it
         monkeypatch.setattr(limits.os, "geteuid", lambda: 0)
         assert limit_in_words(letters, tmp_path) is None

@@ -15,8 +15,9 @@ def host_memory(here: Environment) -> Iterator[Finding]:
     """Memory for a verification: of RAM, of a cgroup's limit, of the shell's."""
     well = True
     for limit in here.memory:
-        what, least = ("address space", ADDRESSES) if limit.virtual else ("memory", LARGEST)
-        takes = f"a verification takes {(ADDRESSES if limit.virtual else TAKEN) / 1e9:.1f} GB"
+        addresses = limit.name == "ulimit -v"
+        what, least, taken = ("address space", ADDRESSES, ADDRESSES) if addresses else ("memory", LARGEST, TAKEN)
+        takes = f"a verification takes {taken / 1e9:.1f} GB"
         left = f"{limit.left / 1e9:.1f} GB of it are left"
         if limit.size < least and here.backend == "tensorflow":
             message = f"{what} is limited to {limit.size / 1e9:.1f} GB ({limit.name}): {takes}"

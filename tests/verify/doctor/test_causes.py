@@ -25,7 +25,7 @@ def machine(monkeypatch, tmp_path):
 
     def limit(**sizes):
         numbers = {getattr(resource, f"RLIMIT_{RLIMITS[letter]}"): size for letter, size in sizes.items()}
-        monkeypatch.setattr(resource, "getrlimit", lambda number: (numbers.get(number, resource.RLIM_INFINITY),) * 2)
+        monkeypatch.setattr(resource, "getrlimit", lambda number: (numbers.get(number, resource.RLIM_INFINITY), -1))
 
     monkeypatch.setattr(endings, "_nvidia_files", lambda _root: False)
     monkeypatch.setattr("os.geteuid", lambda: 1000)
