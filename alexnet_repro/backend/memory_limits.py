@@ -1,6 +1,8 @@
 """What limits this process's memory: the machine's RAM, a cgroup, `ulimit`. Imports neither Keras nor a backend."""
 
+import contextlib
 import resource
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -36,16 +38,21 @@ def memory_limits(root: Path = Path("/"), *, swap: bool = True) -> list[MemoryLi
 
     With `swap` what may be swapped out is left too.
     """
-    ram, own = psutil.virtual_memory(), psutil.Process().memory_info()
-    swap_total, swap_free = (psutil.swap_memory().total, psutil.swap_memory().free) if swap else (0, 0)
-    fix = "end other programs, or take a machine with more"
-    found = [MemoryLimit("RAM", ram.total + swap_total, ram.available + swap_free, fix)]
+    found, swap_free, vms, data = [], 0, 0, 0
+    with contextlib.suppress(OSError, psutil.Error), warnings.catch_warnings():  # /proc may be hidden, or hold little
+        warnings.simplefilter("ignore")
+        own = psutil.Process().memory_info()
+        vms, data = own.vms, getattr(own, "data", 0)  # the latter of Linux alone
+        swap_total, swap_free = (psutil.swap_memory().total, psutil.swap_memory().free) if swap else (0, 0)
+        ram = psutil.virtual_memory()
+        fix = "end other programs, or take a machine with more"
+        found.append(MemoryLimit("RAM", ram.total + swap_total, ram.available + swap_free, fix))
     found += _cgroup_limits(root, swap_free)
-    data = getattr(own, "data", 0)  # of Linux alone
-    for name, number, used in (("ulimit -v", resource.RLIMIT_AS, own.vms), ("ulimit -d", resource.RLIMIT_DATA, data)):
+    for name, number, used in (("ulimit -v", resource.RLIMIT_AS, vms), ("ulimit -d", resource.RLIMIT_DATA, data)):
         size = resource.getrlimit(number)[0]
         if 0 <= size < UNLIMITED:  # RLIM_INFINITY is -1
-            found.append(MemoryLimit(name, size, max(0, size - used), f"{name} unlimited", virtual=True))
+            virtual = number == resource.RLIMIT_AS  # the other counts what can be written to
+            found.append(MemoryLimit(name, size, max(0, size - used), f"{name} unlimited", virtual))
     return sorted(found, key=lambda limit: limit.left)
 
 

@@ -67,14 +67,36 @@ def test_ram(tmp_path):
 
 @pytest.mark.parametrize("option", ["v", "d"])
 def test_ulimit(option):
-    """What `ulimit` limits has its option's name, and is told without Keras; addresses aren't memory in use."""
+    """What `ulimit` limits has its option's name, and is known without Keras; addresses aren't memory in use."""
     code = (
         "import sys; from alexnet_repro.backend.memory_limits import memory_limits\n"
-        "print(*next(each for each in memory_limits() if each.virtual), 'keras' in sys.modules, sep='|')"
+        "print(*next(each for each in memory_limits() if 'ulimit' in each.name), 'keras' in sys.modules, sep='|')"
     )
     command = ["sh", "-c", f'ulimit -{option} 3000000 && exec "$0" "$@"', sys.executable, "-c", code]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     name, size, left, fix, virtual, keras = done.stdout.strip().split("|")
     assert (name, size, fix) == (f"ulimit -{option}", str(3_000_000 * 1024), f"ulimit -{option} unlimited")
     assert 0 < int(left) < int(size)
-    assert (virtual, keras) == ("True", "False")
+    assert (virtual, keras) == (str(option == "v"), "False")
+
+
+def test_hidden_proc(monkeypatch, tmp_path):
+    """Where /proc says nothing of memory, what a cgroup limits is found all the same, and nothing fails."""
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/self/cgroup").write_text("0::/\n")
+    (tmp_path / "sys/fs/cgroup").mkdir(parents=True)
+    (tmp_path / "sys/fs/cgroup/memory.max").write_text(f"{GB}\n")
+
+    def hidden():
+        raise PermissionError("/proc/meminfo")
+
+    monkeypatch.setattr("psutil.virtual_memory", hidden)
+    names = [limit.name for limit in memory_limits(tmp_path) if not limit.name.startswith("ulimit")]
+    assert names == ["the cgroup's memory.max"]
+
+
+def test_swap_is_left_out(monkeypatch, tmp_path):
+    """Without swap, what is left is what needn't be swapped out."""
+    monkeypatch.setattr("psutil.swap_memory", lambda: type("Swap", (), {"total": 7 * GB, "free": 7 * GB}))
+    with_swap, without = (memory_limits(tmp_path, swap=swap)[-1].size for swap in (True, False))
+    assert with_swap - without == 7 * GB

@@ -110,7 +110,7 @@ def is_out_of_memory(error: Exception) -> bool:
 def _budget(device: str, budget: int | None) -> tuple[int | None, int]:
     """Return the device's memory in bytes (None for a host, or where it isn't known), and the bytes to fill."""
     if device.startswith("cpu"):  # a quarter of what is left: a host that is filled swaps, or ends processes
-        return None, budget or min(limit.left for limit in memory_limits(swap=False)) // 4
+        return None, budget or min((limit.left for limit in memory_limits(swap=False)), default=1 << 30) // 4
     total = _gpu_memory(device)
     return total, budget or total or 1 << 50
 

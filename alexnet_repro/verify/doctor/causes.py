@@ -88,7 +88,8 @@ CAUSES = (
         "gpu error",
         r"NVRM: Xid|CUDA_ERROR_(ILLEGAL_|MISALIGNED_|LAUNCH_FAILED|HARDWARE_|INVALID_PC|INVALID_ADDRESS_SPACE|"
         r"MCA_|CONTAINED)|cudaError(IllegalAddress|HardwareStackError|LaunchFailure|EccUncorrectable)|"
-        "illegal memory access was encountered|illegal instruction was encountered|unspecified launch failure",
+        "(?:CUDNN|CUBLAS)_STATUS_EXECUTION_FAILED|illegal (?:memory access|instruction) was encountered|"
+        "unspecified launch failure",
         "the GPU reported an error",
         RESET_GPU,
         of="nvidia",
@@ -114,7 +115,7 @@ CAUSES = (
     ),
     Cause(
         "compute mode",
-        r"DEVICE_UNAVAILABLE|devices? ?(?:\(s\) )?(?:is/)?are busy or unavailable",
+        "DEVICE_UNAVAILABLE|busy or unavailable",
         "another process has the GPU for itself, by its compute mode, or the GPU needs a reset",
         "nvidia-smi; then end the processes that hold the GPU; or let several compute on it: sudo nvidia-smi -c 0",
         of="nvidia",
@@ -135,8 +136,7 @@ CAUSES = (
     ),
     Cause(
         "libdevice",
-        r"libdevice (?:is required|not found)|Can't find libdevice|Failed to launch ptxas|Couldn't invoke ptxas|"
-        "No ptxas found",
+        "libdevice (?:is required|not found)|Failed to launch ptxas|No ptxas found",
         "XLA doesn't find CUDA's compiler: libdevice, or ptxas",
         f"pip install '{NVCC}'; or where CUDA is: export XLA_FLAGS=--xla_gpu_cuda_data_dir=/usr/local/cuda",
     ),
@@ -182,7 +182,8 @@ CAUSES = (
     Cause(
         "cudnn",
         r"DNN library is not found|DNN library initialization failed|Could not create cudnn handle|"
-        r"cuDNN launch failure|CUDNN_STATUS_\w+|Failed to get convolution algorithm",
+        r"cuDNN launch failure|Failed to get convolution algorithm|"
+        r"CUDNN_STATUS_(?:NOT_INITIALIZED|INTERNAL_ERROR|\w*MISMATCH|\w*LOADING_FAILED|RUNTIME_PREREQUISITE)",
         "cuDNN doesn't start: another version of it is loaded, or the GPU's memory is full",
         "nvidia-smi, and end what holds its memory; then: LD_LIBRARY_PATH= pip install --force-reinstall "
         "nvidia-cudnn-cu12",

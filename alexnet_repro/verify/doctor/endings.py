@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from alexnet_repro.backend.limits import limit_in_words
-from alexnet_repro.backend.memory_limits import memory_limits
+from alexnet_repro.backend.memory_limits import MemoryLimit, memory_limits
 from alexnet_repro.verify.doctor.causes import CAUSES, RESET_GPU, Cause
 from alexnet_repro.verify.doctor.nvidia import read_nvidia
 
@@ -109,7 +109,7 @@ def _ending(cause: Cause, found: "re.Match[str]", words: dict[str, str]) -> Endi
     if cause.name == "gpu memory":
         evidence = _holders()
     if "{free}" in cause.fix:
-        tightest = next(each for each in memory_limits() if not each.virtual)
+        tightest = next((each for each in memory_limits() if not each.virtual), MemoryLimit("RAM", 0, 0, ""))
         evidence = f"{tightest.name}: {tightest.left / 1e9:.1f} of {tightest.size / 1e9:.1f} GB are left"
         words = {**words, "{free}": f"free -m; {tightest.fix}"}
     message, fix = found.expand(cause.message), found.expand(cause.fix)

@@ -15,8 +15,9 @@ def host_memory(here: Environment) -> Iterator[Finding]:
     """Memory for a verification: of RAM, of a cgroup's limit, of the shell's."""
     well = True
     for limit in here.memory:
-        addresses = limit.name == "ulimit -v"
-        what, least, taken = ("address space", ADDRESSES, ADDRESSES) if addresses else ("memory", LARGEST, TAKEN)
+        what, least, taken = ("memory", LARGEST, TAKEN)
+        if limit.virtual:
+            what, least, taken = "address space", ADDRESSES, ADDRESSES
         takes = f"a verification takes {taken / 1e9:.1f} GB"
         left = f"{limit.left / 1e9:.1f} GB of it are left"
         if limit.size < least and here.backend == "tensorflow":
