@@ -15,8 +15,8 @@ ULIMITS = {
     "d": (resource.RLIMIT_DATA, "data", 1024e6, " GB"),
     "u": (resource.RLIMIT_NPROC, "processes and threads of this user", 1, ""),
     "n": (resource.RLIMIT_NOFILE, "open files", 1, ""),
-    "l": (resource.RLIMIT_MEMLOCK, "locked memory", 1024e6, " GB"),
-    "f": (resource.RLIMIT_FSIZE, "size of a file", 1024e6, " GB"),
+    "l": (resource.RLIMIT_MEMLOCK, "locked memory", 1024, " kB"),
+    "f": (resource.RLIMIT_FSIZE, "size of a file", 1024, " kB"),
     "t": (resource.RLIMIT_CPU, "processor time", 1, " s"),
     "s": (resource.RLIMIT_STACK, "stack", 1024, " kB"),
 }
@@ -43,7 +43,10 @@ def limit_in_words(letters: str, root: Path = Path("/")) -> tuple[str, str] | No
         if not free and not (letter == "u" and os.geteuid() == 0):  # which doesn't bind root
             lift = "8192" if letter == "s" else "unlimited" if letter != "n" else "65536"
             where = " # where it was set: this shell can't lift its own hard limit" if hard == size else ""
-            return f"{words} limited to {size / unit:.4g}{name} (ulimit -{letter})", f"ulimit -{letter} {lift}{where}"
+            return (
+                f"{words} limited to {round(size / unit, 2):.12g}{name} (ulimit -{letter})",
+                f"ulimit -{letter} {lift}{where}",
+            )
     return None
 
 

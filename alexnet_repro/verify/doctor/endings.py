@@ -26,7 +26,7 @@ _ERROR_LINE = re.compile(
     r"terminate called|what\(\):|\b\w*[Ee]rror\b"
 )
 # What is logged for information, XLA's list of its flags, and warnings that say of themselves that they are no failure.
-_NO_ERROR = re.compile(r"^I\d{4} |^\t--|: I |not a failure|this does not indicate an error")
+_NO_ERROR = re.compile(r"^I\d{4} |^INFO:|^\t--|: I |not a failure|this does not indicate an error")
 _PATTERNS = [(re.compile(cause.pattern, re.IGNORECASE | re.MULTILINE), cause) for cause in CAUSES]
 
 

@@ -110,10 +110,18 @@ def test_cause_is_named(line):
             id="limit=s",
         ),
         pytest.param(
+            # github.com/NVIDIA/nccl-tests/issues/206
+            "exit status 1",
+            "misc/ibvwrap.cc:278 NCCL WARN Call to ibv_reg_mr_iova2 failed with error Cannot allocate memory",
+            {"l": 8192 * 1024},
+            "locked memory limited to 8192 kB (ulimit -l): ulimit -l unlimited",
+            id="limit=l",
+        ),
+        pytest.param(
             "ended by SIGXFSZ",
             "",
             {"f": 20_000 * 1024},
-            "size of a file limited to 0.02 GB (ulimit -f): ulimit -f unlimited",
+            "size of a file limited to 20000 kB (ulimit -f): ulimit -f unlimited",
             id="limit=f",
         ),
         pytest.param(
@@ -166,6 +174,19 @@ def test_limit_is_named(machine, how, log, limits, expected):
             CRASH,
             "I0000 00:00:1738697930.202924 7665 service.cc:1] XLA_FLAGS are parsed; no out of memory",
             id="ending=information",
+        ),
+        pytest.param(
+            # github.com/xai-org/grok-1/issues/249
+            *("cpu:0", CRASH, "INFO:jax._src.xla_bridge:Unable to initialize backend 'cuda':"),
+            id="ending=information_of_jax",
+        ),
+        pytest.param(
+            # github.com/ikostrikov/walk_in_the_park/issues/5
+            "cpu:0",
+            CRASH,
+            "I0919 21:58:29.120949 139995721590592 xla_bridge.py:350] Unable to initialize backend 'rocm': NOT_FOUND: "
+            "Could not find registered platform",
+            id="ending=information_of_absl",
         ),
         pytest.param("cpu:0", "ValueError: CUDNN_STATUS_NOT_INITIALIZED", "", id="ending=no_gpu"),
         pytest.param("", "", "", id="ending=nothing"),
@@ -226,6 +247,8 @@ def test_table_is_whole():
     names = [cause.name for cause in causes.CAUSES]
     assert len(names) == len(set(names))
     assert all(cause.message and cause.fix for cause in causes.CAUSES)
+    tried = {line["cause"] for line in LINES.values()}
+    assert [cause.name for cause in causes.CAUSES if not cause.limits and cause.name not in tried] == []
 
 
 @pytest.mark.parametrize(
