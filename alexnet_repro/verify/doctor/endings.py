@@ -15,7 +15,7 @@ from alexnet_repro.verify.doctor.nvidia import read_nvidia
 
 LOOK = "sudo dmesg | tail -50 # for what the kernel says of that process; then run it again"
 WRONG = "ArithmeticError: "  # how a probe ends that computed something wrong, whatever was logged besides
-_LINE = 200  # characters that are kept of one
+_LINE, _LONGEST = 200, 4000  # characters of a line that are kept, and that are searched
 # Any of these is there where a GPU of NVIDIA's, or its driver, is: on Linux, in Windows' Linux, on a Jetson.
 NVIDIA_FILES = ("dev/nvidiactl", "dev/nvidia0", "proc/driver/nvidia", "dev/dxg", "dev/nvmap", "dev/nvhost-ctrl")
 NVIDIA_VENDOR = "0x10de"
@@ -48,7 +48,7 @@ def find_ending(device: str, how: str, log: str = "", default: str = "") -> Endi
     if how.startswith(WRONG):
         return None
     nvidia = has_nvidia(device)
-    texts = (how, *_candidates(log, nvidia=nvidia))
+    texts = (how[:_LONGEST], *_candidates(log, nvidia=nvidia))
     for pattern, cause in _PATTERNS:
         limit = limit_in_words(cause.limits) if cause.limits else None
         if cause.limits and not limit:
@@ -91,7 +91,7 @@ def _nvidia_files(root: Path) -> bool:
 
 def _candidates(log: str, *, nvidia: bool) -> list[str]:
     """Return the lines that may say why: without CUDA there cuInit fails on every machine."""
-    lines = [line for line in re.split(r"\n| \| ", log) if line.strip() and not _NO_ERROR.search(line)]
+    lines = [line[:_LONGEST] for line in re.split(r"\n| \| ", log) if line.strip() and not _NO_ERROR.search(line)]
     return lines if nvidia else [line for line in lines if "cuInit" not in line]
 
 

@@ -22,7 +22,8 @@ MIN_SHARED_MEMORY = GIB  # what NCCL's users end up with; Docker gives 64 MiB
 OUR_OWN = ("h5py", "keras", "numpy")  # of TensorFlow's requirements: nothing here runs without them
 
 OF_MEMORY = ("address space", "perhaps address space", "memory", "oom killer", "killed")  # names of causes
-IMPORT_FIX = "python -X faulthandler -c 'import tensorflow'; then: pip install --force-reinstall tensorflow"
+IMPORT_LOOK = "python -X faulthandler -c 'import tensorflow'"
+IMPORT_FIX = f"{IMPORT_LOOK}; then: pip install --force-reinstall tensorflow"
 
 # How each of what is written goes to another folder.
 ELSEWHERE = {
@@ -254,8 +255,9 @@ def _failed(here: Environment, result: ProbeResult) -> Finding:
     names |= {"jax": "starting JAX", "torch": "starting PyTorch"}
     what = f"{names.get(result.check, f'a {result.check}')} failed"
     default = IMPORT_FIX if result.check == "import" else default_fix(result.device)
-    default = result.data.get("fix", default)
-    ending = find_ending(result.device, result.error or "", result.log, default)
+    default = str(result.data.get("fix", default))  # the child may know one
+    of_hang = IMPORT_LOOK if result.check == "import" else default
+    ending = find_ending(result.device, result.error or "", result.log, of_hang)
     parts = (result.error if ending else "", result.log or "nothing was logged", ending.evidence if ending else "")
     evidence = "; ".join(dict.fromkeys(filter(None, parts)))
     wheels = here.tensorflow.wheels if here.tensorflow else {}

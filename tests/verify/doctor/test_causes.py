@@ -1,6 +1,7 @@
 """The cause of how a process ended, by lines from public reports: its words, its fix, and what it isn't."""
 
 import resource
+import time
 import tomllib
 from pathlib import Path
 
@@ -195,6 +196,17 @@ def test_limit_is_named(machine, how, log, limits, expected):
 def test_unknown(device, how, log):
     """What isn't known isn't guessed at: a GPU's errors where there is no GPU, and what calls itself no failure."""
     assert find_ending(device, how, log) is None
+
+
+def test_long_lines_take_no_time():
+    """What a child wrote is searched in a moment, whatever it is."""
+    log = (
+        f"Unknown flag in XLA_FLAGS: --a{' ' * 60_000}b\n{'a' * 60_000}\nLoaded runtime CuDNN library: 9{'.9' * 30_000}"
+    )
+    begin = time.monotonic()
+    assert find_ending("cpu:0", "x" * 60_000, log).name == "unknown flag"
+    assert error_lines(log, "gpu:0")
+    assert time.monotonic() - begin < 2
 
 
 def test_cu_init_is_evidence_where_a_gpu_is(monkeypatch):

@@ -395,6 +395,13 @@ def test_one_cause_is_one_failure():
     assert second.message.startswith("compiling with XLA failed, as 'xla' of cpu:0 did: XLA_FLAGS has --bogus")
 
 
+def test_slow_start_is_no_broken_package():
+    """What takes too long to import needs more time, not to be installed again."""
+    (found,) = software.device_result(CPU, ProbeResult("cpu:0", "import", "no answer within 1 s"))
+    assert "raise --deadline" in found.fix
+    assert "reinstall" not in found.fix
+
+
 def test_memory_is_one_cause():
     """What too little memory ends is explained by that finding, which has failed already."""
     limit = MemoryLimit("the cgroup's memory.max", 10**9, 10**8, "docker run --memory=")
