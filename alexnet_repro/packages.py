@@ -58,7 +58,8 @@ class Package:
 def installed_packages(path: Sequence[str] | None = None, name: str | None = None) -> tuple[list[Package], list[Path]]:
     """Return the packages in these folders (default: `sys.path`), all or those of a name, and the metadata left over.
 
-    Of two of one name the first on the path counts, as in imports; in one folder that whose files are there.
+    Of two of one name the first on the path counts, as in imports; in one folder that whose files are there, or, where
+    nothing tells them apart, the newer one, and then none is left over.
     """
     named: dict[str, list[Package]] = {}
     leftovers: list[Path] = []
@@ -72,10 +73,13 @@ def installed_packages(path: Sequence[str] | None = None, name: str | None = Non
             leftovers.append(each.place)
         elif not same or same[0].place.parent == each.place.parent:
             same.append(each)
-    found = [same[0] if len(same) == 1 else max(same, key=_fit) for same in named.values() if same]
-    versions = {each.name: each.version for each in found}
-    stale = (each for same in named.values() for each in same if each.version != versions[each.name])
-    return found, [*leftovers, *(each.place for each in stale)]
+    found = []
+    for same in filter(None, named.values()):
+        fits = {id(each): _fit(each) if len(same) > 1 else () for each in same}
+        best = max(same, key=lambda each: (fits[id(each)], _order(each.version)))
+        found.append(best)
+        leftovers += [each.place for each in same if each.version != best.version and fits[id(each)] < fits[id(best)]]
+    return found, leftovers
 
 
 def find_package(name: str, path: Sequence[str] | None = None) -> Package | None:
@@ -114,14 +118,19 @@ def _read(distribution: Distribution) -> Package | None:
     return Package(canonicalize_name(name), version, distribution) if name and version else None
 
 
-def _fit(package: Package) -> tuple[float, Version]:
-    """Return the part of a package's Python files that are as it installed them, and its version."""
-    rows = [line.rsplit(",", 2) for line in (package.text("RECORD") or "").splitlines() if ".py," in line]
+def _fit(package: Package) -> tuple[float, bool]:
+    """Return the part of a package's Python files that are as it installed them; and whether its list names itself."""
+    record = package.text("RECORD") or ""
+    rows = [line.rsplit(",", 2) for line in record.splitlines() if ".py," in line]
     right = sum(_digest(package.locate(path.strip('"'))) == digest for path, digest, _ in rows)
+    return right / max(1, len(rows)), f"{package.place.name}/" in record
+
+
+def _order(version: str) -> Version:
     try:
-        return right / max(1, len(rows)), Version(package.version)
+        return Version(version)
     except InvalidVersion:
-        return right / max(1, len(rows)), Version("0")
+        return Version("0")
 
 
 def _digest(path: Path) -> str:

@@ -79,6 +79,25 @@ def test_what_is_imported_counts(tmp_path, folder, left):
     assert [each.name for each in leftovers] == left
 
 
+@pytest.mark.parametrize(
+    ("records", "found", "left"),
+    [
+        (("", ""), "numpy 2.4.6", []),
+        (("numpy/__init__.py,sha256=AAAA,5\n",) * 2, "numpy 2.4.6", []),
+        (("numpy-1.25.4.dist-info/RECORD,,\n",) * 2, "numpy 1.25.4", ["numpy-2.4.6.dist-info"]),
+    ],
+    ids=["records=none", "records=of neither", "records=a copy's"],
+)
+def test_twins_that_cant_be_told_apart(tmp_path, records, found, left):
+    """Nobody is advised to remove what may be the good one; a copy's list names the folder that it was copied from."""
+    old, new = (
+        distribution("numpy", version, record=text) for version, text in zip(("1.25.4", "2.4.6"), records, strict=True)
+    )
+    packages, leftovers = installed_packages([str(write(tmp_path, old | new))])
+    assert list(map(str, packages)) == [found]
+    assert [each.name for each in leftovers] == left
+
+
 def test_leftover_alone_is_no_package(tmp_path):
     """What pip couldn't remove is removed."""
     path = [str(write(tmp_path, {"~umpy-1.25.4.dist-info/METADATA": "Name: numpy\nVersion: 1.25.4\n"}))]

@@ -24,6 +24,7 @@ from alexnet_repro.packages import Package, find_package, installed_packages, mo
 from alexnet_repro.verify.subprocesses import answer_each
 
 DRIVER = "the NVIDIA driver"
+OUR_OWN = ("h5py", "keras", "numpy")  # of TensorFlow's requirements: nothing here runs without them
 
 # By CUDA's major version: the libraries that TensorFlow opens (its *_stub.cc), those that they open
 # themselves, and the wheel of each.
@@ -141,13 +142,13 @@ def read_tensorflow(path: Sequence[str] | None = None) -> TensorFlow | None:
 
 
 def _requirements(package: Package) -> list[Parsed]:
-    """Return a package's requirements; one that isn't written as they have to be is none."""
+    """Return a package's requirements, and our own; one that isn't written as they have to be is none."""
     found = []
     with contextlib.suppress(Exception):  # unreadable metadata
         for text in (package.distribution and package.distribution.requires) or ():
             with contextlib.suppress(InvalidRequirement):
                 found.append(Parsed(text))
-    return found
+    return found + [Parsed(name) for name in OUR_OWN if name not in (each.name for each in found)]
 
 
 def _applies(wanted: Parsed, extra: str) -> bool:

@@ -9,7 +9,7 @@ from alexnet_repro.verify.doctor.causes import HANGS, NVCC
 from alexnet_repro.verify.doctor.device_probe import ProbeResult
 from alexnet_repro.verify.doctor.endings import default_fix, find_ending
 from alexnet_repro.verify.doctor.environment import GIB, Environment
-from alexnet_repro.verify.doctor.installation import DRIVER, LIBRARIES, Requirement
+from alexnet_repro.verify.doctor.installation import DRIVER, LIBRARIES, OUR_OWN, Requirement
 from alexnet_repro.verify.doctor.remedies import CAPABILITIES, give_gpus, install_driver, lacks, on_the_path
 from alexnet_repro.verify.doctor.resources import host_memory
 from alexnet_repro.verify.doctor.settings import KERAS, doubts
@@ -19,7 +19,6 @@ WITH_CUDA = "pip install 'tensorflow[and-cuda]'"
 SHARED_MEMORY = "/dev/shm"  # noqa: S108 - only its size is read
 MIN_FREE_DISK = GIB  # the data, and two copies of the weights while the new ones are written
 MIN_SHARED_MEMORY = GIB  # what NCCL's users end up with; Docker gives 64 MiB
-OUR_OWN = ("h5py", "keras", "numpy")  # of TensorFlow's requirements: nothing here runs without them
 
 OF_MEMORY = ("address space", "perhaps address space", "memory", "oom killer", "killed")  # names of causes
 IMPORT_LOOK = "python -X faulthandler -c 'import tensorflow'"
@@ -68,7 +67,7 @@ def installed(here: Environment) -> Iterator[Finding]:
 
 def _doubt(unmet: Requirement) -> str:
     has = f"{unmet.name} {unmet.installed}" if unmet.installed else f"no {unmet.name}"
-    return f"{has} is installed; TensorFlow asks for {unmet.name}{unmet.wanted}"
+    return f"{has} is installed (TensorFlow wants {unmet.wanted or 'any'})"
 
 
 def _pip(unmet: Iterable[Requirement]) -> str:
@@ -187,7 +186,8 @@ def _beside_versions(failed: Finding, here: Environment, error: str) -> Finding:
     name = here.tensorflow.distributions[0].split()[0]
     doubts, fixes = [], [failed.fix.replace("reinstall tensorflow", f"reinstall {name}")]
     unmet = [each for each in here.tensorflow.requirements if not each.met]
-    if named := [each for each in unmet if failed.check == "import" or each.name in error]:
+    named = [each for each in unmet if each.name in error or each.name.replace("-", "_") in error]
+    if named := named or (unmet if failed.check == "import" else []):
         doubts, fixes = [_doubt(each) for each in named], [_pip(named), *fixes]
     if not failed.device.startswith("cpu") and (older := _older_driver(here)):
         doubts, fixes = [*doubts, older, _libcuda(here)], [install_driver(here), *fixes]
