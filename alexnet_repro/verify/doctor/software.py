@@ -59,7 +59,7 @@ def installed(here: Environment) -> Iterator[Finding]:
         if absent:
             message = f"no {' and no '.join(each.name for each in absent)} is installed: nothing here runs without"
         status: Status = "FAIL" if absent else "PASS"
-        yield Finding("requirements", status, message, f"{names[0]}'s metadata", _pip(unmet))
+        yield Finding("requirements", status, message, f"the metadata of {names[0]}", _pip(unmet))
     else:
         shown = (each for each in here.tensorflow.requirements if each.name in ("numpy", "protobuf", "keras"))
         yield Finding("requirements", "PASS", ", ".join(f"{each.name} {each.installed}" for each in shown))
