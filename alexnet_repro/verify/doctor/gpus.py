@@ -12,6 +12,7 @@ from alexnet_repro.verify.doctor.nvidia import Gpu, Nvidia
 from alexnet_repro.verify.doctor.remedies import (
     CAPABILITIES,
     INSTALL_DRIVER,
+    VISIBLE,
     asked_by,
     give_gpus,
     install_driver,
@@ -85,8 +86,11 @@ def presence(here: Environment) -> Iterator[Finding]:
     none_given = here.container and not here.device_files and not here.nvidia.gpus and not seen.given
     if none_given or (here.container and here.device_files and missing and not seen.jetson):
         given = "none of the GPUs" if none_given else f"GPUs without {missing}"
-        by = withheld_by(here) if none_given else ""
-        message = f"this {here.container} container was given {given}{f': {by} withholds them' if by else ''}"
+        message = f"this {here.container} container was given {given}"
+        if none_given and (by := withheld_by(here)):
+            message += f": {by} withholds them"
+        elif none_given and (by := asked_by(here)).startswith(VISIBLE):
+            message += f", though {by} asks for them: NVIDIA's runtime didn't start it"
         yield Finding("device files", "FAIL", message, found, give_gpus(here))
     if here.withheld:
         message = f"{len(here.withheld)} of {len(here.device_files)} GPUs aren't given to this job: not checked"
@@ -147,7 +151,7 @@ def _unanswered(here: Environment) -> Answer:
     elif missing and seen.jetson and (seen.given or not here.container):
         message = "this Jetson has no NVML: memory, clocks and health of its GPU aren't known"
         status, fix = "INCONCLUSIVE", "sudo apt install nvidia-l4t-nvml # JetPack 6 and newer"
-    elif here.container and unloaded:  # a container has no driver of its own
+    elif unloaded and (here.container or withheld_by(here)):  # a container has no driver of its own
         fix = give_gpus(here)
     elif unloaded and "nouveau" in seen.pci:
         message, fix = "the kernel's nouveau driver holds the GPU: CUDA needs NVIDIA's", INSTALL_DRIVER

@@ -19,14 +19,13 @@ def give_gpus(here: Environment) -> str:
     if here.unlisted.jetson:
         return "docker run --runtime nvidia …"
     command = GIVE_GPUS.get(here.container or "", GIVE_GPUS["docker"])
-    variables = {VISIBLE: "all"} if withheld_by(here) else {}
+    kubernetes = here.container == "kubernetes"  # whose plugin sets the first one itself
+    variables = {VISIBLE: "all"} if withheld_by(here) and not kubernetes else {}
     if lacks(here, "compute") or lacks(here, "utility"):
         variables[CAPABILITIES] = "compute,utility"
-    if not variables:
-        return command
-    if here.container == "kubernetes":
-        return f"{command}; there also: env: {', '.join(f'{name}={value}' for name, value in variables.items())}"
-    return command.replace("…", f"{' '.join(f'-e {name}={value}' for name, value in variables.items())} …")
+    option = {"kubernetes": "; and in its env:", "apptainer": "--env"}.get(here.container or "", "-e")
+    given = " ".join(f"{option} {name}={value}" for name, value in variables.items())
+    return f"{command}{given}" if kubernetes else command.replace("…", f"{given} …") if given else command
 
 
 def withheld_by(here: Environment) -> str:

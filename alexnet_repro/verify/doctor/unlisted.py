@@ -13,12 +13,13 @@ GPU_CLASSES = ("0x0300", "0x0302", "0x0380", "0x1200")  # VGA, 3D and other disp
 FOR_VMS = ("vfio", "pci-stub", "pciback")
 # Where Windows puts its driver's libraries: learn.microsoft.com/windows/wsl; NVIDIA's are there if its driver is.
 WSL_LIBRARIES = "usr/lib/wsl/lib"
+OS_RELEASE = "proc/sys/kernel/osrelease"  # the host's, in a container too
 # What a Jetson has and nothing else; a container has the first ones where it was given the GPU.
 JETSON_FILES = ("dev/nvhost-*", "dev/nvgpu", "etc/nv_tegra_release")
 JETSON_TEXTS = {
     "proc/device-tree/model": ("jetson", "tegra"),
     "proc/device-tree/compatible": ("nvidia,tegra",),
-    "proc/sys/kernel/osrelease": ("-tegra",),
+    OS_RELEASE: ("-tegra",),
 }
 
 
@@ -56,6 +57,8 @@ def read_unlisted(root: Path) -> Unlisted:
     if (root / "dev/dxg").exists():
         wsl = f"/{WSL_LIBRARIES}" if (root / WSL_LIBRARIES / "libcuda.so.1").exists() else ""
         others += [] if wsl else [f"Windows' /dev/dxg, without NVIDIA's libraries in /{WSL_LIBRARIES}"]
+    elif "microsoft" in _text(root / OS_RELEASE).casefold():
+        others.append("Windows' Linux, which was given no /dev/dxg")
     if not others and not pci:
         others += [f"/dev/dri/{path.name}" for path in sorted((root / "dev/dri").glob("renderD*"))]
     if sys.platform == "darwin" and not others:

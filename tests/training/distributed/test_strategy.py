@@ -19,6 +19,7 @@ import tensorflow as tf
 from alexnet_repro.training.distributed import strategy as strategies
 from alexnet_repro.training.distributed.checkpoint_sync import Collectives, SharedCheckpoints
 from alexnet_repro.training.tensorflow_step import TensorFlowTrainStep
+from tests.helpers.machines import distribution, write
 
 LOSSES, ACCURACIES = np.array([2.3, -0.0, 1e-320]), np.array([0.1, 1 / 3, 0.5])
 HISTORY = History(LOSSES, ACCURACIES, 24, 1.5, 0.1, ((2, Evaluation(1 / 3, 0.25, 40)),), draws=3)
@@ -158,6 +159,14 @@ def test_others_get_the_checkpoint(tmp_path):
         assert got.as_data() == HISTORY.as_data()
     for one, same in zip((*chief, *other), (*first, *first), strict=True):
         assert keras.ops.convert_to_numpy(one).tobytes() == keras.ops.convert_to_numpy(same).tobytes()
+
+
+def test_workers_say_by_which_package(tmp_path, monkeypatch):
+    """TensorFlow under another package's name, and a checkout that isn't installed, have versions like any other."""
+    files = distribution("tensorflow-cpu", tf.__version__) | {"tensorflow/__init__.py": ""}
+    monkeypatch.setattr("sys.path", [str(write(tmp_path, files | {"x-1.dist-info/METADATA": b"\xff"}))])
+    found = strategies.worker_versions()
+    assert (found["tensorflow"], found["alexnet-repro"]) == (f"{tf.__version__} (tensorflow-cpu)", "none")
 
 
 @pytest.mark.parametrize("size", [0, 1, 2, 7, 70_001])
