@@ -36,7 +36,7 @@ class Package:
         """Return a file of its metadata; None: it isn't there, or can't be read."""
         try:
             return self.distribution.read_text(name) if self.distribution else None
-        except (OSError, ValueError):
+        except Exception:  # noqa: BLE001 - whatever can't be read, or isn't UTF-8, says nothing
             return None
 
     def brings(self, module: str) -> bool:
@@ -44,6 +44,13 @@ class Package:
         if (record := self.text("RECORD")) is not None:
             return f"\n{module}/__init__.py," in f"\n{record}" or f"\n{module}.py," in f"\n{record}"
         return module == self.name or module in (self.text("top_level.txt") or "").split()
+
+    def is_gone(self) -> bool:
+        """Return whether none of the files that it installed is there; not where it has no list of them, or none."""
+        paths = (line.rsplit(",", 2)[0].strip('"') for line in (self.text("RECORD") or "").splitlines())
+        files = [path for path in paths if path and ".dist-info/" not in path and not path.startswith(("..", "/"))]
+        locate: Any = self.distribution.locate_file if self.distribution else Path
+        return bool(files) and not any(locate(path).exists() for path in files)
 
     def locate(self, module: str) -> Path:
         """Return the folder of a module that it brings."""
@@ -69,7 +76,7 @@ def installed_packages(path: Sequence[str] | None = None, name: str | None = Non
         if name and each.name != canonicalize_name(name):
             continue
         same = named.setdefault(each.name, [])
-        if each.place.name.startswith(LEFTOVER):
+        if each.place.name.startswith(LEFTOVER) or each.is_gone():
             leftovers.append(each.place)
         elif not same or same[0].place.parent == each.place.parent:
             same.append(each)
@@ -79,7 +86,7 @@ def installed_packages(path: Sequence[str] | None = None, name: str | None = Non
         best = max(same, key=lambda each: (fits[id(each)], _order(each.version)))
         found.append(best)
         leftovers += [each.place for each in same if each.version != best.version and fits[id(each)] < fits[id(best)]]
-    return found, leftovers
+    return found, [each for each in leftovers if each.exists()]  # not what is in an archive
 
 
 def find_package(name: str, path: Sequence[str] | None = None) -> Package | None:
@@ -113,7 +120,7 @@ def _read(distribution: Distribution) -> Package | None:
     try:
         metadata: Any = distribution.metadata
         name, version = (str(metadata.get(field) or "").strip() for field in ("Name", "Version"))
-    except Exception:  # noqa: BLE001 - whatever can't be read, or isn't UTF-8, is no package
+    except Exception:  # noqa: BLE001 - as above: it is no package
         return None
     return Package(canonicalize_name(name), version, distribution) if name and version else None
 

@@ -72,7 +72,7 @@ def test_what_is_imported_counts(tmp_path, folder, left):
         f"{folder}/{kind}": f"Name: numpy\nVersion: {version}\n",
         f"{folder}/RECORD": "numpy/__init__.py,sha256=AAAA,5\n",
     }
-    path = [str(write(tmp_path, {"numpy/__init__.py": "2.4.6"} | good | stale))]
+    path = [str(write(tmp_path, good | stale | {"numpy/__init__.py": "2.4.6"}))]
     found, leftovers = installed_packages(path)
     assert list(map(str, found)) == ["numpy 2.4.6"]
     assert str(find_package("numpy", path)) == "numpy 2.4.6"
@@ -102,6 +102,18 @@ def test_leftover_alone_is_no_package(tmp_path):
     """What pip couldn't remove is removed."""
     path = [str(write(tmp_path, {"~umpy-1.25.4.dist-info/METADATA": "Name: numpy\nVersion: 1.25.4\n"}))]
     assert (installed_packages(path)[0], find_package("numpy", path)) == ([], None)
+
+
+def test_metadata_without_files_is_left_over(tmp_path):
+    """Where none of a package's files is there it shadows none further on; a list of no files says nothing."""
+    record = "numpy/__init__.py,sha256=AAAA,5\nnumpy-1.25.4.dist-info/METADATA,,\n../../bin/f2py,,\n"
+    stale = distribution("numpy", "1.25.4", record=record)
+    del stale["numpy/__init__.py"]
+    write(tmp_path / "user", stale | distribution("types-x", "1.0", record="types_x-1.0.dist-info/METADATA,,\n"))
+    write(tmp_path / "site", distribution("numpy", "2.4.6"))
+    found, leftovers = installed_packages([str(tmp_path / "user"), str(tmp_path / "site")])
+    assert sorted(map(str, found)) == ["numpy 2.4.6", "types-x 1.0"]
+    assert leftovers == [tmp_path / "user/numpy-1.25.4.dist-info"]
 
 
 def test_first_on_the_path_counts(tmp_path):

@@ -148,8 +148,9 @@ def write(root, files):
 
 
 def distribution(name, release, *requires, record="tensorflow/__init__.py,,\n"):
-    """Return the metadata files of an installed package."""
+    """Return the metadata files of an installed package, and the files that its record lists, empty."""
     folder = f"{name.replace('-', '_')}-{release}.dist-info"
     metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {release}\n"
     metadata += "".join(f"Requires-Dist: {each}\n" for each in requires)
-    return {f"{folder}/METADATA": metadata} | ({} if record is None else {f"{folder}/RECORD": record})
+    files = {line.partition(",")[0]: "" for line in (record or "").splitlines() if ".dist-info/" not in line}
+    return files | {f"{folder}/METADATA": metadata} | ({} if record is None else {f"{folder}/RECORD": record})

@@ -48,6 +48,7 @@ NVML_ERRORS: dict[str, Answer] = {
         f"sudo modprobe nvidia; if that fails: {INSTALL_DRIVER}",
     ),
     "Library Not Found": ("the NVIDIA driver's libraries aren't installed", "FAIL", INSTALL_DRIVER),
+    "operating system has blocked": ("the operating system gives no access to the GPU", "FAIL", INSTALL_DRIVER),
     "nvidia-ml-py": ("the driver can't be queried", "INCONCLUSIVE", "pip install nvidia-ml-py"),
     "Unknown Error": (
         "the driver refuses to answer: a container loses its GPUs when the host's systemd reloads",
@@ -155,7 +156,9 @@ def _unanswered(here: Environment) -> Answer:
         fix = give_gpus(here)
     elif unloaded and "nouveau" in seen.pci:
         message, fix = "the kernel's nouveau driver holds the GPU: CUDA needs NVIDIA's", INSTALL_DRIVER
-    return message, status, fix.replace(INSTALL_DRIVER, install_driver(here))
+    elif INSTALL_DRIVER in fix and (seen.wsl or seen.jetson):
+        fix = install_driver(here)
+    return message, status, fix
 
 
 def _helpless(nvidia: Nvidia) -> Answer:

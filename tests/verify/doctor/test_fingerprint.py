@@ -103,9 +103,9 @@ INSTALLED = {
 def test_packages_that_decide_bits(gpu, expected, monkeypatch, tmp_path):
     """On a GPU all of CUDA's packages count, its compilers' among them; a CPU's are those that digests on file have."""
     for name, version in INSTALLED.items():
-        write(tmp_path / "first", distribution(name, version))
+        write(tmp_path / "first", distribution(name, version, record=None))
     nameless = {"foo-1.2.dist-info/METADATA": "", "bar.egg-info": "", "nvidia_cufft-1.dist-info/METADATA": "Name: x"}
-    write(tmp_path / "second", distribution("triton", "1.0") | nameless)
+    write(tmp_path / "second", distribution("triton", "1.0", record=None) | nameless)
     monkeypatch.setattr(sys, "path", [str(tmp_path / "first"), str(tmp_path / "second")])
     monkeypatch.setattr(np, "__version__", "2.4.6")
     assert fingerprint.packages(gpu=gpu) == expected

@@ -6,6 +6,7 @@ import pytest
 
 from alexnet_repro.verify.doctor.gpus import kernels
 from alexnet_repro.verify.doctor.nvidia import Gpu, Nvidia
+from alexnet_repro.verify.doctor.unlisted import Unlisted
 from tests.helpers.machines import (
     A100,
     CPU,
@@ -105,6 +106,16 @@ CASES = {
             ("it ended without an answer", "INCONCLUSIVE", ("wasn't queried",)),
             ("ended by SIGSEGV", "FAIL", ("driver doesn't answer", "SIGSEGV")),
         )
+    },
+    **{
+        f"Windows' GPU: {error}": Case(
+            "github.com/microsoft/WSL/issues/9938: GPU access blocked by the operating system",
+            box(A100, unlisted=Unlisted(wsl="/usr/lib/wsl/lib"), nvidia=Nvidia(error=error), results=UNSEEN),
+            "driver, devices",
+            "FAIL",
+            ("in Windows: install NVIDIA's newest driver", "wsl --shutdown"),
+        )
+        for error in ("The operating system has blocked the request.", "Driver Not Loaded")
     },
     "nothing may compute": Case(
         "docs.nvidia.com/deploy/nvml-api: NVML_COMPUTEMODE_PROHIBITED",

@@ -179,7 +179,7 @@ TEXT = "def nvmlSystemGetDriverVersion(): return '470.57.02'\n"
 def test_another_module_isnt_the_driver(tmp_path, monkeypatch, content, said):
     """Whatever a module named pynvml does, the driver's error is none, and the module and its package are named."""
     record = distribution("pynvml", "11.4.1", record="pynvml/__init__.py,,\n")
-    monkeypatch.syspath_prepend(str(write(tmp_path, {"pynvml/__init__.py": content, **record})))
+    monkeypatch.syspath_prepend(str(write(tmp_path, {**record, "pynvml/__init__.py": content})))
     monkeypatch.delitem(sys.modules, "pynvml")
     given = [(name, {**json.loads(json.dumps(answer)), "log": ""}) for name, answer in nvidia.main()]
     monkeypatch.setattr(nvidia, "answers", lambda *_: iter(given))
