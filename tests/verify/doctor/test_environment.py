@@ -222,7 +222,6 @@ def test_this_tensorflow_is_found_without_importing_it():
     assert list(found.capabilities) == build.get("cuda_compute_capabilities", [])
     installed = {each.name: each.installed for each in found.requirements}
     assert (installed["numpy"], installed["protobuf"]) == (version("numpy"), version("protobuf"))
-    assert [each for each in found.requirements if not each.met] == []
 
 
 @pytest.mark.parametrize(
