@@ -4,6 +4,7 @@ A GPU is named as nvidia-smi names it (GPU 0) where the driver reports on it, an
 (gpu:0) where TensorFlow does; CUDA may number them in another order.
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 
@@ -227,8 +228,8 @@ def kernels(here: Environment) -> Iterator[Finding]:
 
 
 def _capability(name: str) -> tuple[int, int]:
-    digits = name.partition("_")[2].rstrip("af")
-    return int(digits[:-1]), int(digits[-1])
+    digits = re.sub(r"\D", "", name)  # of sm_80, compute_90a, or 9.0, as a vendor may have it
+    return int(digits[:-1] or 0), int(digits[-1:] or 0)
 
 
 def mixed_gpu_models(here: Environment) -> Iterator[Finding]:

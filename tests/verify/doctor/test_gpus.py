@@ -14,6 +14,7 @@ from tests.helpers.machines import (
     NO_DRIVER,
     SYNTHETIC,
     T4,
+    TENSORFLOW,
     TF,
     TWO,
     UNSEEN,
@@ -364,6 +365,19 @@ def test_code_and_ptx_are_machine_code():
         "PASS",
         "NVIDIA H100, compute capability 9.0; built for sm_60, sm_70, sm_80, sm_89, compute_90",
     )
+
+
+@pytest.mark.parametrize(
+    ("built", "status"),
+    [("sm_90", "PASS"), ("compute_90a", "PASS"), ("9.0", "PASS"), ("9.0+PTX", "PASS"), ("sm_80", "FAIL"), ("", "FAIL")],
+)
+def test_kernels_by_any_spelling(built, status):
+    """What a TensorFlow was built for is read however its vendor wrote it; what can't be read is none."""
+    here = box(
+        replace(A100, name="NVIDIA H100", capability=(9, 0)), tensorflow=replace(TENSORFLOW, capabilities=(built,))
+    )
+    (finding,) = kernels(here)
+    assert finding.status == status
 
 
 def test_every_case_has_a_source():
