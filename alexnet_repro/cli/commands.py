@@ -5,6 +5,7 @@ import dataclasses
 import shlex
 import signal
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,19 +34,22 @@ def run_report(arguments: argparse.Namespace) -> None:
     from alexnet_repro.verify.report.tables import comparison_lines
 
     first, second = read_results(arguments.results), arguments.second and read_results(arguments.second)
-    folder = arguments.out or (arguments.second or arguments.results).parent
+    folder, lines = arguments.out or (arguments.second or arguments.results).parent, []
     try:
-        if second is None:
-            written = write_report(first, folder)
-        else:
-            compared = compare(first, second)
-            written = write_comparison(first, second, compared, folder)
-            print("\n".join(comparison_lines(compared)))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # NumPy's, of numbers that no run measures
+            if second is None:
+                written = write_report(first, folder)
+            else:
+                compared = compare(first, second)
+                lines = list(comparison_lines(compared))
+                written = write_comparison(first, second, compared, folder)
     except OSError as error:
         raise OSError(f"{error}: --out=DIR") from error
-    except (ValueError, OverflowError) as error:  # a number that no run measures
-        raise UnreadableError(f"{folder}: what the results hold can't be drawn: {error}; {RERUN}") from error
-    print("\n".join(map(str, written)))
+    except (ValueError, ArithmeticError) as error:  # a number that no run measures
+        named = " or ".join(map(str, filter(None, (arguments.results, arguments.second))))
+        raise UnreadableError(f"{named}: what it holds can't be drawn: {error}; {RERUN}") from error
+    print("\n".join([*lines, *map(str, written)]))
 
 
 def run_shapes(arguments: argparse.Namespace) -> None:

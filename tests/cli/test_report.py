@@ -125,17 +125,47 @@ def test_folder_that_cannot_be_written(tmp_path, capsys):
     )
 
 
-@pytest.mark.filterwarnings("ignore:overflow")
+def _learned(**data):
+    data = {"losses": [2.0, 1.0], "accuracies": [0.1, 0.2], "batch": 20, **data}
+    return finding(check="learning", status="PASS", message="learned", data=data)
+
+
 def test_numbers_that_no_run_measures(tmp_path, capsys):
-    """What can't be drawn ends with one line that says what to do."""
-    learned = finding(
-        check="learning",
-        status="PASS",
-        message="learned",
-        data={"losses": [2.0, 1.0], "accuracies": [0.1, 0.2], "batch": 1e308},
-    )
-    path = written(tmp_path / "run", run(correct=[learned]))
-    assert command_line.main(["report", str(path)]) == 1
+    """What can't be drawn ends with one line that names the file, and says what to do."""
+    path = written(tmp_path / "run", run(correct=[_learned(batch=1e308)]))
+    assert command_line.main(["report", str(path), f"--out={tmp_path / 'out'}"]) == 1
     err = capsys.readouterr().err
-    assert "what the results hold can't be drawn" in err
-    assert "make a new one: pytest benchmarks" in err
+    assert err.startswith(f"python -m alexnet_repro: {path}: what it holds can't be drawn: ")
+    assert err.endswith("make a new one: pytest benchmarks\n")
+
+
+HUGE = {"cpu_mhz": [1e308, -1e308], "seconds": [0, 1e308], "load": [1, 1]}
+ODD = {
+    "infinite_rounds": timing(rounds=["inf", 1.0, "nan"] * 5),
+    "huge_rounds": timing(rounds=[1e308, 1e-308] * 5),
+    "huge_samples": timing(samples=HUGE),
+    "no_bytes": timing(bytes=5e-324),
+    "han": timing("train_step[device=漢字-batch=1-precision=float32]", device="漢字😀"),
+    "long": timing(f"train_step[device={'x' * 300}-batch=1-precision=float32]", device="x" * 300),
+}
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("odd", ODD)
+def test_odd_numbers_and_names(tmp_path, capsys, odd):
+    """Numbers that no run measures, and names in any script, give a page or one line, without a library's warnings."""
+    content = run(timings=[ODD[odd], timing("forward")], correct=[_learned(losses=["inf", "nan"])])
+    rates = {"device": ODD[odd]["device"], "matmul": {"float32": 2e11}, "memory": 1e10}
+    paths = [str(written(tmp_path / name, content | {"calibrations": [rates]})) for name in "ab"]
+    for given in (paths[:1], paths):
+        status = command_line.main(["report", *given])
+        err = capsys.readouterr().err
+        assert (status, err) == (0, "") or (status, err.count("\n"), paths[0] in err) == (1, 1, True)
+
+
+def test_file_without_end(tmp_path, capsys):
+    """A file that has no end is read up to what a results file may have."""
+    (tmp_path / "results.json").symlink_to("/dev/zero")
+    assert command_line.main(["report", str(tmp_path / "results.json")]) == 1
+    wrong = "can't be read: it has more than 67,108,864 bytes, which no run writes"
+    assert capsys.readouterr().err == f"python -m alexnet_repro: {tmp_path / 'results.json'} {wrong}\n"

@@ -76,7 +76,7 @@ def _drawings(make: Callable[Inputs, Iterable[Named]]) -> Callable[Inputs, list[
         drawings: dict[str, Drawing] = {}
         unstated = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         with style.context(["default", "alexnet_repro.verify.report.plots"]), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Glyph .* missing")  # what shows the SVG has fonts of its own
+            warnings.simplefilter("ignore")  # of numbers that no run measures; what shows the SVG has its own fonts
             for title, description, figure in make(*args, **kwargs):
                 stem = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")[:80]
                 name = next(each for each in chain([stem], (f"{stem}-{n}" for n in count(2))) if each not in drawings)

@@ -19,6 +19,7 @@ from alexnet_repro.verify.verdict import Planned, overall, verdicts
 
 RESULTS_SCHEMA = 3
 RERUN = "make a new one: pytest benchmarks"
+LARGEST = 1 << 26  # bytes; a run's are a few hundred thousand
 INVALIDATING = ("valid", "synchronized", "no_thermal_drift")  # a timing that fails one is no measurement
 # Control characters except tab and new line, surrogates, and Unicode's noncharacters.
 UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
@@ -132,7 +133,7 @@ class RunRecord:
 def read_results(path: Path) -> RunRecord:
     """Return what a run wrote into `results.json`; UnreadableError: no such file, or none that this version reads."""
     try:
-        content = _printable(json.loads(path.read_bytes()))
+        content = _printable(json.loads(_read(path)))
     except FileNotFoundError as error:
         raise UnreadableError(f"{path}: no such file; `pytest benchmarks` prints where it writes results") from error
     except IsADirectoryError as error:
@@ -144,6 +145,14 @@ def read_results(path: Path) -> RunRecord:
     except (ValueError, RecursionError) as error:
         raise UnreadableError(f"{path} isn't JSON, or was cut off; name a results.json, or {RERUN}") from error
     return from_data(path, content)
+
+
+def _read(path: Path) -> bytes:
+    with path.open("rb") as file:
+        content = file.read(LARGEST + 1)
+    if len(content) > LARGEST:
+        raise OSError(0, f"it has more than {LARGEST:,} bytes, which no run writes")
+    return content
 
 
 def from_data(path: Path, content: Any) -> RunRecord:
