@@ -141,7 +141,8 @@ def test_numbers_that_no_run_measures(tmp_path, capsys):
 
 HUGE = {"cpu_mhz": [1e308, -1e308], "seconds": [0, 1e308], "load": [1, 1]}
 ODD = {
-    "infinite_rounds": timing(rounds=["inf", 1.0, "nan"] * 5),
+    "infinite_rounds": timing(rounds=["inf"] * 3),
+    "no_numbers": timing(rounds=["inf", 1.0, "nan"] * 5),
     "huge_rounds": timing(rounds=[1e308, 1e-308] * 5),
     "huge_samples": timing(samples=HUGE),
     "no_bytes": timing(bytes=5e-324),
