@@ -21,6 +21,7 @@ from alexnet_repro.training.foreign_files import what_archive, what_file, what_f
 
 HDF5, ZIP = b"\x89HDF\r\n\x1a\n", b"PK\x03\x04"
 INSIDE = "model.weights.h5"  # of a .keras archive
+LONGEST_REASON = 600  # characters; names in a file may be long, and many
 LARGEST_CONFIG = 1 << 24  # bytes of its configuration
 KERAS_2_13 = "_layer_checkpoint_dependencies"  # where Keras 2.12 and 2.13 keep `layers`
 DIGEST_ATTRIBUTE, LOSS_ATTRIBUTE = "alexnet_repro_sha256", "alexnet_repro_loss"  # of files by `save_weights`
@@ -86,6 +87,7 @@ def read_weights(path: str | os.PathLike[str], wanted: Mapping[str, Sequence[Any
             raise Refused(f"it is truncated or corrupt ({reason})") from error
     except Refused as refused:
         text = "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in str(refused))
+        text = f"{text[:LONGEST_REASON]} …" if len(text) > LONGEST_REASON else text
         raise WeightsError(f"{path} doesn't hold this model's weights: {text}") from refused.__cause__
 
 
@@ -221,7 +223,7 @@ def _match(
         missing = ", ".join(name for name in wanted if name not in found) or "none"
         extra = ", ".join(name for name in found if name not in wanted) or "none"
         raise Refused(
-            f"it has {len(found)} layers with weights, the model has {len(wanted)}; "
+            f"it has {len(found)} layer{'s' * (len(found) != 1)} with weights, the model has {len(wanted)}; "
             f"missing in the file: {missing}; only in the file: {extra}"
         )
     # By order: of a second model in one process, whose names are conv2d_5 …

@@ -151,10 +151,17 @@ MISMATCHES = {
         ),
         "/dense/dense/kernel:0 was never written; it would be read as zeros",
     ),
+    "names_without_end": (
+        lambda file: file.move("dense", "x" * 999) or file.attrs.create("layer_names", ["x" * 999]),
+        (
+            "it has 1 layer with weights, the model has 3; missing in the file: conv2d, dense, dense_1; "
+            f"only in the file: {'x' * 491} …"
+        ),
+    ),
     "characters_that_terminals_obey": (
         lambda file: file.move("dense", "\x1b[31mRED\nPASS") or file.attrs.create("layer_names", ["\x1b[31mRED\nPASS"]),
         (
-            "it has 1 layers with weights, the model has 3; missing in the file: conv2d, dense, dense_1; "
+            "it has 1 layer with weights, the model has 3; missing in the file: conv2d, dense, dense_1; "
             "only in the file: \N{REPLACEMENT CHARACTER}[31mRED\N{REPLACEMENT CHARACTER}PASS"
         ),
     ),
