@@ -163,6 +163,8 @@ class Store:
             own = (ops.convert_to_numpy(each) for each in self.variables)  # on PyTorch, of wider types than they say
             if [(each.dtype, each.shape) for each in values] != [(each.dtype, each.shape) for each in own]:
                 raise ValueError("its arrays aren't the model's")
+            if not all(np.isfinite(each).all() for each in values):
+                raise ValueError("its arrays aren't all finite")
             changed = _differences(dict(description["versions"]), _versions())
         except DAMAGE as error:
             raise _UnusableError(f"corrupt ({' '.join(str(error).split())[:100]})") from error

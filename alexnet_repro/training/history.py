@@ -19,7 +19,7 @@ FEWEST_IMAGES = 100  # by which accuracy is known from chance
 
 
 class TrainingDivergedError(ArithmeticError):
-    """The loss is no longer finite."""
+    """The loss is no longer finite, or the weights aren't."""
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import h5py
 import keras
+from keras import ops
 
 from alexnet_repro.files import atomic_path
+from alexnet_repro.training.history import TrainingDivergedError
 from alexnet_repro.training.weights_file import DIGEST_ATTRIBUTE, LOSS_ATTRIBUTE, arrays_digest, read_weights
 
 SUFFIX = ".weights.h5"
@@ -42,6 +44,7 @@ def save_weights(model: keras.Model, path: str | os.PathLike[str], loss: str | N
 
     Raises:
         ValueError, OSError: as `check_weights_path`; or the disk is full. The file that was there before still is.
+        TrainingDivergedError: the weights aren't finite; likewise.
     """
     path = check_weights_path(path).resolve()  # a link stays, and points to the new file
     optimizer = getattr(model, "optimizer", None)
@@ -50,6 +53,11 @@ def save_weights(model: keras.Model, path: str | os.PathLike[str], loss: str | N
     free = shutil.disk_usage(path.parent).free
     if free < needed:  # if the disk fills up while HDF5 writes, HDF5 crashes the process
         raise OSError(f"{path} can't be written: {needed:,} bytes are needed there, {free:,} are free")
+    for layer in model.layers:
+        for variable in layer.weights:
+            if not ops.convert_to_numpy(ops.all(ops.isfinite(variable))):
+                where = f"layer {layer.name}, variable {variable.name}"
+                raise TrainingDivergedError(f"the weights aren't finite any more: {where}; {path} wasn't written")
     with atomic_path(path, suffix=SUFFIX) as tmp_path:
         model.save_weights(tmp_path, overwrite=True)
         with h5py.File(tmp_path, "r+") as file:

@@ -101,6 +101,7 @@ FORGED = {  # of a checkpoint after draw 4 and update 8
     "extra_variable": (forged({"002": SIX}), "its arrays aren't the model's"),
     "shape": (forged({"000": np.zeros((3, 1), np.float32)}), "its arrays aren't the model's"),
     "dtype": (forged({"000": np.zeros(3)}), "its arrays aren't the model's"),
+    "infinite": (forged({"000": np.full(3, np.inf, np.float32)}), "its arrays aren't all finite"),
     "no_losses": (forged({"losses": None}), "'losses'"),
     "few_losses": (forged({"losses": SIX, "accuracies": SIX}), "its losses or accuracies aren't those of 8 updates"),
     "no_updates": (forged({"losses": SIX[:0]}, draws=2), "2 draws, 32 images"),

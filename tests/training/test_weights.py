@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import alexnet_repro
-from alexnet_repro import load_weights, save_weights, synthetic_fashion
+from alexnet_repro import TrainingDivergedError, load_weights, save_weights, synthetic_fashion
 from alexnet_repro.cli import parser as command_line
 from tests.helpers.weight_files import (
     CHECKPOINT_2_0_0,
@@ -129,6 +129,19 @@ def test_no_room_on_the_disk(model, tmp_path, monkeypatch):
         save_weights(model, path)
     load_weights(model, path)
     assert_weights(model, expected())
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf], ids=lambda value: f"weight={value}")
+def test_weights_that_are_not_finite(tmp_path, number):
+    """Weights that aren't finite aren't saved, and the old file stays."""
+    model, path = trained(), tmp_path / "a.weights.h5"
+    save_weights(model, path)
+    before = path.read_bytes()
+    model.layers[-1].bias.assign([0, number, 0])
+    message = rf"^the weights aren't finite any more: layer dense_1, variable bias; {path} wasn't written$"
+    with pytest.raises(TrainingDivergedError, match=message):
+        save_weights(model, path)
+    assert path.read_bytes() == before
 
 
 def test_evaluate_takes_the_documents_file(tmp_path, monkeypatch):
