@@ -168,5 +168,5 @@ def test_file_without_end(tmp_path, capsys):
     """A file that has no end is read up to what a results file may have."""
     (tmp_path / "results.json").symlink_to("/dev/zero")
     assert command_line.main(["report", str(tmp_path / "results.json")]) == 1
-    wrong = "can't be read: it has more than 67,108,864 bytes, which no run writes"
+    wrong = "can't be read: it has more than 33,554,432 bytes, which no run writes"
     assert capsys.readouterr().err == f"python -m alexnet_repro: {tmp_path / 'results.json'} {wrong}\n"
