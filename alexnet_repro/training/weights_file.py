@@ -98,12 +98,12 @@ def checkpoint_prefix(path: Path) -> Path | None:
     """
     if path.name == "saved_model.pb":
         path = path.parent
-    if path.is_dir():
+    if os.path.isdir(path):  # noqa: PTH112 - as below
         prefix = path / "variables" / "variables"
     else:
         prefix = path.with_name(re.sub(r"\.(index|data-\d{5}-of-\d{5})$", "", path.name))
-    index = prefix.with_name(f"{prefix.name}.index")
-    return prefix if index.is_file() and not prefix.is_file() else None
+    # Not Path.is_file, which raises of a name too long.
+    return prefix if os.path.isfile(f"{prefix}.index") and not os.path.isfile(prefix) else None  # noqa: PTH113
 
 
 @contextmanager

@@ -288,6 +288,11 @@ def test_no_weights(model, tmp_path, content):
     assert not (tmp_path / "trapped").exists()
 
 
+def test_name_too_long(model, tmp_path):
+    """A name that no disk takes is refused with the system's words."""
+    assert refusal(model, tmp_path / ("x" * 300)) == "it can't be read: File name too long"
+
+
 @pytest.mark.parametrize("layout", ["tensorflow_2.0.0-weights", "keras_3-weights", "keras_3-archive"])
 def test_cut_off(model, tmp_path, layout):
     """A file cut off anywhere is refused, and leaves the model as it was."""
