@@ -138,6 +138,7 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
 def pytest_configure(config: pytest.Config) -> None:
     """Register the verification if `benchmarks` is to be collected, wherever it is among the arguments."""
     config.option.keyword = in_words_of_pytest(config.option.keyword)
+    prepare()  # the streams, which were pytest's while it imported this file
     folder = Path(__file__).resolve().parent / "benchmarks"
     paths, ignored = (
         [Path(config.invocation_params.dir, each.partition("::")[0]).resolve() for each in arguments]
