@@ -96,15 +96,12 @@ def reported(program: str, status: int = 1) -> Iterator[None]:
     except BaseException as error:
         if (found := explained(error)) is None:
             raise
-        print(f"{program}: {'; '.join(filter(None, found))}", file=sys.stderr)
+        print(f"{program}: {'; '.join(found)}", file=sys.stderr)
         sys.exit(status)
 
 
 def explained(error: BaseException) -> tuple[str, str] | None:
-    """Return what is wrong and its fix, each one line, where an import failed, whatever it raised; else None.
-
-    The fix is empty where the message has it.
-    """
+    """Return what is wrong and its fix, each one line, where an import failed, whatever it raised; else None."""
     if isinstance(error, KeyboardInterrupt):
         return None
     while inner := error.__cause__ or (error.__context__ if "\n" in str(error).strip() else None):
@@ -117,14 +114,16 @@ def explained(error: BaseException) -> tuple[str, str] | None:
     reason = next((line for line in map(str.strip, str(error).splitlines()) if line), "")[:300]
     if not isinstance(error, ImportError):
         reason = f"{type(error).__name__}: {reason}".removesuffix(": ")
-    # TensorFlow has a copy of it.
-    configures = any("/keras/" in file and file.endswith(("config.py", "backend.py")) for _, file, _ in places)
+    innermost = next((file for module, file, _ in reversed(places) if _top(module) not in sys.stdlib_module_names), "")
+    # Of Keras, or of the copy that TensorFlow has.
+    configures = "/keras/" in innermost and innermost.endswith(("config.py", "backend.py"))
     package = "keras" if configures else _package(error, places)
     if not package:
         return None
     fix = _setting(package, str(error), configures=configures)
-    if not fix and not isinstance(error, OSError):  # whose message has the path
-        fix = _installation(package, reason, missing=isinstance(error, ModuleNotFoundError))
+    if not fix and isinstance(error, OSError) and error.filename:
+        fix = f"see to {error.filename}, its folder and its disk"
+    fix = fix or _installation(package, reason, missing=isinstance(error, ModuleNotFoundError))
     return f"{package} can't be imported: {reason}", fix
 
 
@@ -134,6 +133,10 @@ def _places(traceback: TracebackType | None) -> Iterator[_Place]:
         frame = traceback.tb_frame
         yield str(frame.f_globals.get("__name__")), frame.f_code.co_filename, frame.f_code.co_name
         traceback = traceback.tb_next
+
+
+def _top(module: str) -> str:
+    return module.partition(".")[0]
 
 
 def _in_module(place: _Place) -> bool:
@@ -160,7 +163,7 @@ def _shadow(error: BaseException, places: list[_Place]) -> tuple[str, str] | Non
         files[os.path.basename(path)] = error.filename
     python = os.path.dirname(os.__file__)
     for name, file in files.items():
-        if not isinstance(file, str) or "." in name or name in OURS:
+        if not isinstance(file, str) or not os.path.isabs(file) or "." in name or name in OURS:
             continue
         package = os.path.basename(file).startswith("__init__.")
         there = os.path.dirname(file) if package else file
@@ -183,7 +186,7 @@ def _package(error: BaseException, places: list[_Place]) -> str | None:
         names.append(error.name)
     if isinstance(error, SyntaxError) and error.filename:
         names.append(error.filename.rpartition("-packages/")[2].replace("/", ".").removesuffix(".py"))
-    modules = [name.partition(".")[0] for name in reversed(names) if not name.startswith("_")]
+    modules = [_top(name) for name in reversed(names) if not name.startswith("_")]
     found = (each for each in modules if each and each not in (*OURS, *sys.stdlib_module_names))
     return next((PACKAGES.get(each, each) for each in found), None)
 
@@ -198,12 +201,12 @@ def _setting(package: str, text: str, *, configures: bool) -> str:
     if not fixes and configures:
         fixes = [f"unset {name}, which is {value}" for name, value in own.items()]
         if (content := _changed()) is not None:
-            fixes.append(f"correct or remove {keras_json()}, which has {content}")
+            fixes.append(f"correct or remove {keras_json()}" + f", which has {content}" * bool(content))
     return "; ".join(fixes)
 
 
 def _changed() -> str | None:
-    """Return what Keras's file has that isn't Keras's default; None where that is nothing."""
+    """Return what Keras's file has that isn't Keras's default; empty: it can't be read; None: nothing."""
     import json
 
     from alexnet_repro.files import keras_json
@@ -211,8 +214,10 @@ def _changed() -> str | None:
     try:
         content = keras_json().read_text(encoding="utf-8")
         found = json.loads(content)
-    except (OSError, ValueError):  # Keras passes over what is no JSON
+    except (FileNotFoundError, ValueError):  # Keras passes over what is no JSON
         return None
+    except (OSError, RecursionError):
+        return ""
     if not isinstance(found, dict):
         return " ".join(content.split())[:100]
     return json.dumps({name: each for name, each in found.items() if each != DEFAULTS.get(name)})[1:-1][:200] or None

@@ -75,7 +75,12 @@ def raised(module):
         ("numpy", NUMPY, "libscipy_openblas64_.so: cannot open shared object file", "*'numpy*"),
         ("tensorflow", "raise AttributeError('no _x')", "AttributeError: no _x", "*'tensorflow*"),
         ("tensorflow", TENSORFLOW, "libtensorflow_cc.so.2: failed to map segment from shared object", "*'tensorflow*"),
-        ("matplotlib", "raise OSError('/x is a full disk')", "OSError: /x is a full disk", ""),
+        (
+            "matplotlib",
+            "raise OSError(28, 'No space left on device', '/x/y')",
+            "OSError: [Errno 28] No space left on device: '/x/y'",
+            "see to /x/y, its folder and its disk",
+        ),
     ],
     ids=lambda text: f"given={' '.join(text.split())[:30]}",
 )
@@ -99,6 +104,15 @@ def test_innermost_package_is_to_blame(install):
     message, fix = explained(raised("tensorflow"))
     assert message.startswith("protobuf can't be imported: VersionError: Detected incompatible Protobuf")
     assert "'protobuf" in fix
+
+
+def test_variables_of_a_package(install, monkeypatch):
+    """A package that names its own variable, or that variable's value, needs another value and no installation."""
+    monkeypatch.setenv("PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION", "foo")
+    install({"google/__init__.py": "", "google/protobuf.py": "raise ValueError('foo is not supported')"})
+    message, fix = explained(raised("google.protobuf"))
+    assert message == "protobuf can't be imported: ValueError: foo is not supported"
+    assert fix == "unset PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION, which is foo"
 
 
 def test_missing_package(install):
@@ -143,9 +157,10 @@ def test_other_errors_are_no_imports(call):
         ('{"floatx": "bf16"}', {}, "ValueError('bf16')", 'correct or remove {}, which has "floatx": "bf16"'),
         ("[]", {}, "AttributeError", "correct or remove {}, which has []"),
         (None, {"KERAS_MAX_EPOCHS": "abc"}, "ValueError(\"'abc'\")", "unset KERAS_MAX_EPOCHS, which is abc"),
+        ("[" * 100_000, {}, "RecursionError", "correct or remove {}"),
         ('{"backend": "tensorflow"}', {"KERAS_NNX_ENABLED": "1"}, "ImportError", "unset KERAS_NNX_ENABLED, which is 1"),
     ],
-    ids=["set=epsilon", "set=floatx", "set=list", "set=epochs", "set=nnx"],
+    ids=["set=epsilon", "set=floatx", "set=list", "set=epochs", "set=nested", "set=nnx"],
 )
 def test_keras_configuration(install, tmp_path, monkeypatch, file, variables, raises, fix):  # noqa: PLR0917
     """Where Keras's settings end its import, the variable or the file is named with its value."""

@@ -254,7 +254,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _failed(f"not enough memory{f': {error}' * bool(str(error))}")
     except BaseException as error:
         if found := explained(error):
-            return _failed("; ".join(filter(None, found)))
+            return _failed("; ".join(found))
         if isinstance(error, OSError | ArithmeticError | ImportError):  # data, weights and disks; a loss that diverged
             _drop_output()
             return _failed(str(error))
@@ -269,6 +269,7 @@ def _run(words: list[str]) -> int:
     logger = logging.getLogger("alexnet_repro")
     logger.handlers = [_StderrHandler()]
     logger.setLevel(logging.INFO)
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # not where its cache goes
     # TensorFlow's warnings, but not those of its start; a lost worker is reported by the watchdog, in fewer words.
     multiworker = getattr(arguments, "distribute", None) == "multiworker"
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3" if multiworker else "2")
