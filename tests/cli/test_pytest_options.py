@@ -1,6 +1,7 @@
 """The options of tests and benchmarks: valid and invalid values."""
 
 import argparse
+import os
 import subprocess
 import sys
 
@@ -129,3 +130,23 @@ def test_refusal_ends_the_run():
     assert (done.returncode, done.stdout) == (4, "")
     assert " keras" not in done.stderr  # whose import takes seconds
     assert "pytest: error: argument --burn-in: expected " in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("folder", "broken", "backend", "line"),
+    [
+        ("tests", "hypothesis", "tensorflow", "hypothesis can't be imported: AttributeError: no; pip install"),
+        ("benchmarks", "numpy", "tensorflow", "numpy can't be imported: AttributeError: no; pip install"),
+        ("benchmarks", "numpy", "openvino", "the backend openvino can't be used, as tensorflow, jax, torch can; unset"),
+    ],
+)
+def test_what_cannot_be_imported(tmp_path, folder, broken, backend, line):
+    """Of either suite, a broken package or a backend that isn't one of the three is one line, and a usage error."""
+    (tmp_path / "site-packages").mkdir()
+    (tmp_path / f"site-packages/{broken}.py").write_text("raise AttributeError('no')")
+    environ = {**os.environ, "PYTHONPATH": str(tmp_path / "site-packages"), "KERAS_BACKEND": backend}
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:hypothesispytest", folder]
+    done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (4, "")
+    assert done.stderr.startswith(f"pytest: {line} ")
+    assert done.stderr.count("\n") == 1
