@@ -1,12 +1,15 @@
 """The AlexNet of "Dive into Deep Learning" on Fashion-MNIST, to prove hardware correct and fast."""
 
+import contextlib
+import os
 import sys
 
 __version__ = "0.1.0"
 
 # python -m alexnet_repro: no file of the working folder, which comes first, is one of its modules.
 if sys.argv[:1] == ["-m"] and not sys.flags.safe_path:
-    del sys.path[0]
+    with contextlib.suppress(OSError, ValueError):  # it was removed, and doesn't come first
+        sys.path.remove(os.getcwd())  # noqa: PTH109 - pathlib may be such a file
 
 
 def __getattr__(name: str) -> object:

@@ -229,6 +229,18 @@ def test_files_of_the_working_folder_are_no_modules(tmp_path, name):
     assert done.stdout == f"alexnet-repro {alexnet_repro.__version__}\n"
 
 
+def test_shadow_on_the_path(tmp_path):
+    """A file on PYTHONPATH that shadows what the command line stands on is named, also without a working folder."""
+    gone, shadow = tmp_path / "gone", tmp_path / "argparse.py"
+    gone.mkdir()
+    shadow.write_text("raise RuntimeError")
+    start = f"cd {gone} && rmdir {gone} && exec {sys.executable} -m alexnet_repro shapes"
+    environ = {**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"}
+    done = subprocess.run(["sh", "-c", start], env=environ, capture_output=True, text=True, check=False)
+    expected = f"python -m alexnet_repro: argparse is imported from {shadow}, not from Python's own; rename it\n"
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", expected)
+
+
 def test_import_that_fails(monkeypatch, capsys):
     """Whatever a package raises when it is imported, also under one of our own lazy names, is one line."""
     monkeypatch.setattr(command_line, "run_shapes", lambda _: exec("import broken_package"))
