@@ -32,7 +32,8 @@ except ImportError:
 
 @pytest.fixture
 def install(tmp_path, monkeypatch):
-    """Return a function that installs modules, by path, in a folder that comes first; those of their names are gone."""
+    """A function that installs modules, by path, in a folder that comes first; those of their names are gone."""
+    before = dict(sys.modules)
 
     def write(files, folder="site-packages"):
         for name, code in files.items():
@@ -41,11 +42,14 @@ def install(tmp_path, monkeypatch):
             path.write_text(code)
             module = name.partition("/")[0].removesuffix(".py")
             for loaded in [each for each in sys.modules if each.partition(".")[0] == module]:
-                monkeypatch.delitem(sys.modules, loaded)
+                del sys.modules[loaded]
         monkeypatch.syspath_prepend(tmp_path / folder)
         return tmp_path / folder
 
-    return write
+    yield write
+    for name in sys.modules.keys() - before.keys():
+        del sys.modules[name]
+    sys.modules.update(before)
 
 
 def raised(module):
