@@ -13,6 +13,7 @@ from types import ModuleType, TracebackType
 
 BACKENDS = ("tensorflow", "jax", "torch")
 OURS = ("alexnet_repro", "benchmarks", "tests", "conftest")
+ANYWHERE = (*OURS, "sitecustomize", "usercustomize")  # each may be in any folder
 TENSORFLOWS = ("tensorflow", "tensorflow-cpu", "tf-nightly", "tf-nightly-cpu", "tensorflow-rocm", "intel-tensorflow")
 # Packages by the modules that aren't named so, and what the names of a package's own variables begin with.
 PACKAGES = {"google": "protobuf", "yaml": "PyYAML", "PIL": "pillow", "absl": "absl-py", "mpl_toolkits": "matplotlib"}
@@ -163,12 +164,12 @@ def _shadow(error: BaseException, places: list[_Place]) -> tuple[str, str] | Non
         files[os.path.basename(path)] = error.filename
     python = os.path.dirname(os.__file__)
     for name, file in files.items():
-        if not isinstance(file, str) or not os.path.isabs(file) or "." in name or name in OURS:
+        if not isinstance(file, str) or not os.path.isabs(file) or "." in name or name in ANYWHERE:
             continue
         package = os.path.basename(file).startswith("__init__.")
         there = os.path.dirname(file) if package else file
         folder = os.path.dirname(there)
-        if "-packages" in folder or folder in (python, os.path.join(python, "lib-dynload")):
+        if folder in (python, os.path.join(python, "lib-dynload")) or _holds_packages(folder):
             continue
         own = name in sys.stdlib_module_names
         elsewhere = [python, os.path.join(python, "lib-dynload")] if own else [*sys.path]
@@ -177,6 +178,13 @@ def _shadow(error: BaseException, places: list[_Place]) -> tuple[str, str] | Non
             instead = "Python's own" if own else "the installed one"
             return f"{name} is imported from {there}, not from {instead}", "rename it"
     return None
+
+
+def _holds_packages(folder: str) -> bool:
+    """Return whether pip or a distribution installs packages there."""
+    with contextlib.suppress(OSError):
+        return "-packages" in folder or any(each.endswith(".dist-info") for each in os.listdir(folder))
+    return False
 
 
 def _package(error: BaseException, places: list[_Place]) -> str | None:

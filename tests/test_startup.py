@@ -137,6 +137,14 @@ def test_shadow_is_named(install, module, whose, form, code):
     assert explained(caught.value) == (f"{module} is imported from {there}, not from {whose}", "rename it")
 
 
+def test_packages_elsewhere_are_no_shadow(install):
+    """What was installed into a folder of its own, as by pip's --target, is an installed package."""
+    install({"h5py/__init__.py": "raise RuntimeError('broken')", "h5py-3.11.0.dist-info/METADATA": ""}, "libs")
+    found = explained(raised("h5py"))
+    assert found is not None
+    assert found[0] == "h5py can't be imported: RuntimeError: broken"
+
+
 def own_error():
     """Fail as our own code may."""
     return {}["key"]
