@@ -6,15 +6,17 @@ Prints the seconds of each iteration (128 images drawn, resized, and fitted in f
 Images are random: speed doesn't depend on them. It imports nothing of this package, which needs a newer Python.
 """
 
+import argparse
 import json
 import platform
-import sys
 import time
+
+PARSER = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+PARSER.add_argument("iterations", type=int, nargs="?", default=5)
+ITERATIONS = PARSER.parse_args().iterations  # before TensorFlow is imported, which takes seconds
 
 import numpy as np
 import tensorflow as tf
-
-ITERATIONS = int(sys.argv[1]) if len(sys.argv) > 1 else 5
 
 
 class DataLoader:

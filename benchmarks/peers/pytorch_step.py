@@ -14,8 +14,11 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-import torch
-from torch import nn
+try:
+    import torch
+    from torch import nn
+except ImportError as error:
+    raise SystemExit(f"{error}; it needs PyTorch: pip install torch") from None
 
 from benchmarks.peers.timed import Rows, cases, reason, say, step_seconds
 

@@ -102,3 +102,12 @@ print(sorted(sys.modules.keys() & {{"alexnet_repro", "keras", "numpy", "tensorfl
 """
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize("peer", ["document_loop", "memory"])
+def test_help(peer):
+    """`--help` is how to use it, and neither runs anything nor imports TensorFlow."""
+    command = [sys.executable, "-X", "importtime", "-m", f"benchmarks.peers.{peer}", "--help"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("usage: ")
+    assert " tensorflow" not in done.stderr
