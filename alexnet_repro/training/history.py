@@ -1,6 +1,7 @@
 """A training's history, how it is recorded update by update, and the progress bar on stderr."""
 
 import math
+import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -16,6 +17,7 @@ from alexnet_repro.training.recipe import Recipe
 
 UPDATES_BEFORE_ESTIMATE = 4
 FEWEST_IMAGES = 100  # by which accuracy is known from chance
+WIDE = 110  # columns of a terminal that has room for a bar beside counts of images, both times and the losses
 
 
 class TrainingDivergedError(ArithmeticError):
@@ -124,12 +126,24 @@ class TrainingRecorder:
         """Don't count the time in this context."""
         since = time.perf_counter()
         yield
-        self._start += time.perf_counter() - since
+        pause = time.perf_counter() - since
+        self._start += pause
+        if not self.bar.disable:  # its rate is of training, too
+            self.bar.start_t += pause
+            self.bar.last_print_t += pause
 
 
 def progress_bar(num_images: int, what: str, *, show: bool, done: int = 0) -> "tqdm[NoReturn]":
     """Return a progress bar on stderr that counts images; a line every half minute if stderr isn't a terminal."""
-    seconds = 0.5 if sys.stderr.isatty() else 30.0
+    terminal = sys.stderr.isatty()
+    narrow = terminal and shutil.get_terminal_size().columns < WIDE
     return tqdm(
-        desc=what, total=num_images, initial=done, unit=" images", disable=not show, mininterval=seconds, smoothing=0.05
+        desc=what,
+        total=num_images,
+        initial=done,
+        unit=" images",
+        disable=not show,
+        mininterval=0.5 if terminal else 30.0,
+        smoothing=0.05,
+        bar_format="{desc}: {percentage:3.0f}%|{bar}| {remaining}, {rate_noinv_fmt}{postfix}" if narrow else None,
     )
