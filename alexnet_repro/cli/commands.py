@@ -176,7 +176,8 @@ class _Training:
         print(
             f"trained on {history.images:,} {self.loader.source} images in {history.seconds:.0f} s "
             f"({history.images / history.seconds:.1f} images/s, {self.options.precision}): "
-            f"loss {losses.mean():.4f}, accuracy {accuracies.mean():.4f} over the last {len(losses)} updates"
+            f"loss {losses.mean():.4f}, accuracy {accuracies.mean():.4f} over the last "
+            f"{len(losses)} update{'s' * (len(losses) > 1)}"
         )
         when = ""
         if every := recipe.save_every:

@@ -19,7 +19,7 @@ class Terminal(io.StringIO):
 
 @pytest.fixture
 def recorder(monkeypatch):
-    """A function that returns the recorder of the documented training, on a terminal of so many columns."""
+    """A function that returns the recorder of the documented training, on a terminal of that width."""
 
     def recorder(columns):
         monkeypatch.setenv("COLUMNS", str(columns))
