@@ -193,13 +193,16 @@ class VerificationSession:
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> Iterator[None]:
         """Leave out what isn't chosen or asked. Order: tests outside this folder, checks, and last what is timed.
 
-        After other plugins, some of which shuffle.
+        Of this folder as collected, whatever other plugins make of it: some shuffle.
         """
+        collected = {item: number for number, item in enumerate(items)}
         yield
         left_out = [item for item in items if item.path.parent == FOLDER and self._left_out(item)]
         self.config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
-        items.sort(key=lambda item: place(item.path.stem) if item.path.parent == FOLDER else -1)
+        items.sort(
+            key=lambda item: (place(item.path.stem), collected.get(item, 0)) if item.path.parent == FOLDER else (-1, 0)
+        )
 
     def _left_out(self, item: pytest.Item) -> bool:
         device = _parameters(item).get("device", "")

@@ -7,7 +7,9 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
+from typing import NamedTuple
 
 import keras
 import pytest
@@ -131,23 +133,34 @@ def test_machine_that_isnt_ready(monkeypatch, tmp_path):
     assert [each["check"] for each in record["findings"]["doctor"]] == ["driver"]
 
 
+class Collected(NamedTuple):
+    """A test as far as its place goes."""
+
+    path: Path
+    name: str
+
+
 def test_tests_run_before_benchmarks(tmp_path):
-    """Order: tests as they come, then correctness, determinism, performance; a test's own name decides nothing."""
-    names = ("test_forward", "test_overhead", "test_correct", "test_burn_in", "test_repeatable")
-    items = [SimpleNamespace(path=module.FOLDER / f"{name}.py", name=name) for name in names]
-    items += [SimpleNamespace(path=ROOT / "tests" / f"{name}.py", name=name) for name in ("test_zeros", "test_correct")]
+    """Order: tests as they come, then correctness, determinism, performance; a test's own name decides nothing.
+
+    Benchmarks of a module stay as they were collected where another plugin shuffles.
+    """
+    names = ("forward", "overhead", "correct", "burn_in", "repeatable", "correct")
+    items = [Collected(ROOT / f"benchmarks/test_{name}.py", f"test_{number}") for number, name in enumerate(names)]
+    items += [Collected(ROOT / f"tests/test_{name}.py", f"test_{name}") for name in ("zeros", "correct")]
     hook = session_of(tmp_path).pytest_collection_modifyitems(items)
     next(hook)
-    items[:5] = items[4::-1]  # as by a plugin that shuffles
+    items.reverse()  # as by a plugin that shuffles
     next(hook, None)
-    assert [each.path.relative_to(ROOT).with_suffix("").as_posix() for each in items] == [
-        "tests/test_zeros",
-        "tests/test_correct",
-        "benchmarks/test_correct",
-        "benchmarks/test_repeatable",
-        "benchmarks/test_burn_in",
-        "benchmarks/test_overhead",
-        "benchmarks/test_forward",
+    assert [f"{each.path.relative_to(ROOT).with_suffix('')} {each.name}" for each in items] == [
+        "tests/test_correct test_correct",
+        "tests/test_zeros test_zeros",
+        "benchmarks/test_correct test_2",
+        "benchmarks/test_correct test_5",
+        "benchmarks/test_repeatable test_4",
+        "benchmarks/test_burn_in test_3",
+        "benchmarks/test_overhead test_1",
+        "benchmarks/test_forward test_0",
     ]
 
 
