@@ -160,12 +160,14 @@ class PlanKeeper:
         self.ended = one_line(str(excinfo.value)) or "interrupted by Ctrl-C"
 
     def ended_by(self, error: BaseException) -> None:
-        """Note what ended the run after its last test: an interruption, or an error, which is a failure."""
+        """Note what ended the run after its last test: an interruption, an option, or an error, which is a failure."""
         said = one_line(f"{type(error).__name__}: {error}")
         if isinstance(error, BrokenPipeError):
             self.ended = self.ended or NO_READER
         elif isinstance(error, KeyboardInterrupt | pytest.exit.Exception):
             self.ended = self.ended or one_line(str(error)) or "interrupted by Ctrl-C"
+        elif isinstance(error, pytest.UsageError):  # such as pytest-benchmark's, with nothing on file to compare with
+            self.ended = self.ended or f"it was started wrongly: {one_line(str(error))}"
         else:
             self.ended = self.ended or f"an error at its end: {said}"
             self._crashed(None, "the end of the run, or a last tear-down, ended with an error", said)

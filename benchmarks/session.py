@@ -41,7 +41,8 @@ from benchmarks.watcher import Watcher
 from benchmarks.workers import WorkerGroup
 
 NAME = "verification"  # of the plugin
-STATUSES = {KeyboardInterrupt: 2, BrokenPipeError: 128 + signal.SIGPIPE}  # the exit status, by what ends a run
+# The exit status, by what ends a run.
+STATUSES = {KeyboardInterrupt: 2, pytest.UsageError: 4, BrokenPipeError: 128 + signal.SIGPIPE}
 
 
 class VerificationSession:

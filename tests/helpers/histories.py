@@ -197,6 +197,8 @@ class Plugin:
             session.exitstatus = 0
         if self.fault == "raises at the end":
             raise OSError("a plugin's own error")
+        if self.fault == "has nothing to compare with":
+            raise pytest.UsageError("--benchmark-compare-fail requires valid --benchmark-compare.")
         if self.fault == "prints for nobody at the end":
             raise BrokenPipeError
         if self.fault == "exits at the end":

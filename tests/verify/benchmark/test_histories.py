@@ -100,6 +100,10 @@ HOW = {
     "plugin=exits after all passed": (FOUR, "exits at the end", (), "INCONCLUSIVE", 0, "somebody's plugin"),
     "plugin=skips at the end": (FOUR, "skips at the end", (), "INCONCLUSIVE", 0, "somebody's plugin"),
     "plugin=usage error at the end": (FOUR, "usage error at the end", (), "INCONCLUSIVE", 4, "somebody's plugin"),
+    "plugin=has nothing to compare with": (
+        *(FOUR, "has nothing to compare with", ()),
+        *("INCONCLUSIVE", 4, "it was started wrongly: --benchmark-compare-fail requires valid --benchmark-compare."),
+    ),
     "plugin=counts a failure": (FOUR, "counts a failure", (), "FAIL", 1, "counts a failure that no test gave"),
     "plugin=counts a failure of a part": (
         *(["pass", "nothing", "pass"], "counts a failure", ()),
