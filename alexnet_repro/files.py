@@ -1,59 +1,202 @@
-"""Atomic writes, differences of nested data, and Keras's folder; imports nothing of this package, nor Keras."""
+"""Atomic writes, folders and their room, what fixes a failed write; nested data; Keras's folder.
+
+Imports nothing of this package, nor Keras.
+"""
 
 import contextlib
+import ctypes
+import errno
 import os
-from collections.abc import Iterator, Mapping
+import resource
+import shutil
+import stat
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
 
-def atomic_write(path: Path, text: str, advice: str = "free its disk, or name another folder") -> None:
+# The fix of what a system's reason is, by its number; for other reasons there is no better fix than another place.
+FIXES = {
+    errno.ENOSPC: "free that disk",
+    errno.EDQUOT: "free some of your quota there (quota -s)",
+    errno.EFBIG: "allow larger files: ulimit -f unlimited",
+    errno.EROFS: "mount it writable",
+    errno.EBUSY: "mount the folder, not the file",
+    errno.EIO: "look whether that disk fails: sudo dmesg | tail",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.EILSEQ: "choose a name in UTF-8",
+    errno.ELOOP: "remove the link, which leads to itself",
+    **dict.fromkeys((errno.ENOLCK, errno.EAGAIN), "switch off HDF5's locks: export HDF5_USE_FILE_LOCKING=FALSE"),
+}
+# What says that content is lost; by any other error of fsync, the file system just doesn't have it: CIFS, FUSE.
+LOST = {errno.EIO, errno.ENOSPC, errno.EDQUOT}
+
+
+class NotReplacedError(OSError):
+    """New content is on the disk, but not under its name; the message says under which."""
+
+
+def why(error: OSError, advice: str = "") -> str:
+    """Return an error's reason and what to do about it: the fix that fits it, or else the advice, or both."""
+    reason = os.strerror(error.errno) if error.errno else str(error)  # HDF5's own reasons have several lines
+    if isinstance(error, NotADirectoryError):  # `make_folder` says what is in the way
+        reason = error.strerror or reason
+    return "; ".join(filter(None, (reason, ", or ".join(filter(None, (FIXES.get(error.errno or 0), advice))))))
+
+
+def atomic_write(path: Path, text: str, advice: str = "name another folder") -> None:
     """Write a text file as `atomic_path` does; the error's message ends with the advice."""
     with atomic_path(path, advice=advice) as tmp_path:
         tmp_path.write_text(text, encoding="utf-8")
 
 
 @contextlib.contextmanager
-def atomic_path(path: Path, *, suffix: str = "", advice: str = "") -> Iterator[Path]:
+def atomic_path(
+    path: Path, *, suffix: str = "", advice: str = "", keep: bool = False, trial: bool = False
+) -> Iterator[Path]:
     """Yield a temporary path beside `path`, whose file replaces `path` in one step once the block has written it.
 
     `path` is the old file or the new one, whole, when the machine loses power too: after the block the new one is on
     the disk. If the block fails, the old one stays and nothing else does. The folder is made.
 
-    The temporary path ends in `suffix`, as `path` does.
+    The temporary path ends in `suffix`, as `path` does. What is to `keep` stays under it if it can't replace `path`.
+    A `trial` replaces nothing.
 
     Raises:
-        OSError: it can't be written; the message names it, and has the reason and the advice.
+        NotReplacedError: it couldn't replace `path`, and was kept.
+        OSError: it can't be written; the message names it, and has the reason, and the fix or the advice.
     """
-    tmp_path = path.with_name(f".{path.name.removesuffix(suffix)}.{os.getpid()}{suffix}")
+    stem = path.name.removesuffix(suffix).encode(errors="ignore")[:100]  # a name may be as long as the disk takes
+    tmp_path = path.with_name(f".{stem.decode(errors='ignore')}.{os.getpid()}{suffix}")
+    written = False
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _refuse_devices(path)
+        make_folder(path.parent)
+        _refuse_irreplaceable(path)
         yield tmp_path
-        _fsync(tmp_path)  # before the rename: a name may reach the disk sooner than the content
-        tmp_path.replace(path)
-        with contextlib.suppress(OSError):  # a few file systems can't do this for folders; the file is whole anyway
-            _fsync(path.parent)
+        if not trial:
+            _fsync(tmp_path)  # before the rename: a name may reach the disk sooner than the content
+            written = True
+            tmp_path.replace(path)
+            with contextlib.suppress(OSError):  # the file is whole anyway
+                _fsync(path.parent)
     except OSError as error:
-        reason = os.strerror(error.errno) if error.errno else error  # HDF5's own reasons have several lines
-        raise OSError("; ".join(filter(None, (f"{path} can't be written: {reason}", advice)))) from error
+        text = f"{path} can't be written: {why(error, advice)}"
+        if keep and written:
+            raise NotReplacedError(f"{text}; what was to be written is in {tmp_path}") from error
+        raise OSError(text) from error
     finally:
-        with contextlib.suppress(OSError):
-            tmp_path.unlink(missing_ok=True)
+        if not (keep and written):
+            with contextlib.suppress(OSError):
+                tmp_path.unlink(missing_ok=True)
 
 
-def _refuse_devices(path: Path) -> None:
-    """Raise an OSError where root would make a file of a device."""
-    if path.exists() and not path.is_file() and not path.is_dir():
+def _refuse_irreplaceable(path: Path) -> None:
+    """Raise an OSError where a file can't replace what is there, or where root would make a file of a device."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise OSError(errno.EILSEQ, "not UTF-8") from error
+    try:
+        kind, own, folder = path.stat().st_mode, path.lstat(), path.parent.stat()
+    except FileNotFoundError:
+        return
+    if not stat.S_ISREG(kind) and not stat.S_ISDIR(kind):
         raise OSError("it is a device, a pipe or a socket")
+    if _is_mounted(path):
+        raise OSError(errno.EBUSY, "mounted")
+    if folder.st_mode & stat.S_ISVTX and os.geteuid() not in {0, own.st_uid, folder.st_uid}:
+        raise OSError(errno.EPERM, "another user's, in a folder such as /tmp")
+    try:
+        os.close(os.open(path, os.O_WRONLY | os.O_CLOEXEC))
+    except OSError as error:
+        if (
+            error.errno == errno.EPERM
+        ):  # chattr +i, which holds for root too; a file without write permission is replaced
+            raise
+
+
+def _is_mounted(path: Path) -> bool:
+    """Return whether a file is a mount point, as `docker run --volume=FILE:FILE` makes it."""
+    with contextlib.suppress(OSError):
+        mounts = {each.mountpoint for each in psutil.disk_partitions(all=True)}
+        return str(path.parent.resolve() / path.name) in mounts
+    return False  # unknown without /proc
 
 
 def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
+    with contextlib.suppress(PermissionError):  # of a file that its owner mayn't read
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            sync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def sync(descriptor: int) -> None:
+    """Have a file's content on the disk, where the file system can.
+
+    Raises:
+        OSError: content is lost.
+    """
     try:
         os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    except OSError as error:
+        if error.errno in LOST:
+            raise
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder, and those that it is in, unless it is there.
+
+    Raises:
+        OSError: it can't be made; if something else is in its place, the message says what and where.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        for each in (path, *path.parents):
+            if os.path.lexists(each) and not each.is_dir():
+                what = "a file" if each.is_file() else "a link that leads nowhere" if each.is_symlink() else "a device"
+                raise NotADirectoryError(errno.ENOTDIR, f"{each} is {what}, not a folder") from error
+        raise
+
+
+def check_room(files: Sequence[tuple[Path, int]]) -> None:
+    """Check that files of these sizes in bytes can be written into these folders, all at once.
+
+    Where a file system can, their room is taken and given back, which finds what quotas don't admit.
+
+    Raises:
+        OSError: they can't; the message names the first such folder, what it needs, and the fix.
+    """
+    needed = Counter[int]()
+    for folder, size in files:
+        needed[folder.stat().st_dev] += size
+    with contextlib.ExitStack() as taken:
+        for folder, size in files:
+            all_of_disk, free = needed.pop(folder.stat().st_dev, 0), shutil.disk_usage(folder).free
+            if free < all_of_disk:
+                text = f"{all_of_disk:,} bytes are needed there, {free:,} are free; {FIXES[errno.ENOSPC]}"
+                raise OSError(f"{folder} can't be written to: {text}")
+            try:
+                descriptor = taken.enter_context(tempfile.TemporaryFile(dir=folder)).fileno()
+                _take(descriptor, size, resource.getrlimit(resource.RLIMIT_FSIZE)[0])
+            except OSError as error:
+                raise OSError(f"{folder} can't be written to: {size:,} bytes are needed there; {why(error)}") from error
+
+
+def _take(descriptor: int, size: int, limit: int) -> None:
+    """Take room for a file, on Linux and where the file system can; Python's own function may write it all."""
+    libc, number = ctypes.CDLL(None, use_errno=True), 0
+    if 0 <= limit < size:
+        number = errno.EFBIG
+    elif hasattr(libc, "fallocate64") and libc.fallocate64(descriptor, 0, ctypes.c_int64(0), ctypes.c_int64(size)):
+        number = ctypes.get_errno()
+    if number in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
+        raise OSError(number, os.strerror(number))
 
 
 def nested_differences(there: Any, here: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:

@@ -1,27 +1,28 @@
 """Downloads into a shared folder: one process at a time, and each file under its name only once it is verified."""
 
+import contextlib
 import hashlib
-import os
 import shutil
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-import filelock
 import requests
 import urllib3
 from tqdm import tqdm
 
 from alexnet_repro.data.connection import Proxy, why_not
+from alexnet_repro.files import make_folder, sync
+from alexnet_repro.locks import locked
 
 # Seconds; the tests shorten them.
 TIMEOUT = 30.0  # without an answer, or without a byte
 MAX_SECONDS = 3_600.0  # per file, however steadily it trickles
 PAUSES = (2.0, 10.0)  # before the second and the third try, which is the last
 QUIET_WAIT = 10.0  # for other processes, before a message
+MAX_WAIT = 3_600.0  # for other processes
 
 INCOMING = ".incoming-"
 
@@ -34,23 +35,18 @@ class _TransientError(DownloadError):
     """Another try may succeed."""
 
 
-@contextmanager
+@contextlib.contextmanager
 def downloads_into(folder: Path) -> Iterator[Path]:
     """Make `folder`, wait while other processes download into it, and yield an empty folder in it for what comes in.
 
     That folder is removed afterwards, and those that killed processes left are removed before.
 
     Raises:
+        HeldError: another process still downloads after an hour.
         OSError: `folder` can't be made or written to.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(folder / ".download.lock")
-    try:
-        held = lock.acquire(timeout=QUIET_WAIT)
-    except filelock.Timeout:
-        print(f"waiting for another process that downloads: it holds {lock.lock_file}", file=sys.stderr, flush=True)
-        held = lock.acquire()
-    with held:
+    make_folder(folder)
+    with locked(folder / ".download.lock", timeout=MAX_WAIT, quiet=QUIET_WAIT):
         for left in folder.glob(f"{INCOMING}*"):
             shutil.rmtree(left, ignore_errors=True)  # another user's, in a shared cache, may stay
         # Under a name of its own, since one that stays would be in the way.
@@ -77,7 +73,8 @@ def fetch(url: str, incoming: Path, *, size: int, sha256: str) -> Path:
                 raise DownloadError(f"{path.name}: {error}; tried {len(PAUSES) + 1} times") from error
             print(f"{path.name}: {error}; again in {pause:g} s", file=sys.stderr, flush=True)
             time.sleep(pause)
-    path.chmod(0o644)  # a cache may be shared
+    with contextlib.suppress(OSError):  # a few file systems have no permissions
+        path.chmod(0o644)  # a cache may be shared
     return path
 
 
@@ -107,7 +104,7 @@ def _download(url: str, path: Path, size: int, sha256: str) -> None:
         if digest.hexdigest() != sha256:
             raise DownloadError(f"{name}: what came isn't the published file: its SHA-256 is {digest.hexdigest()}")
         file.flush()
-        os.fsync(file.fileno())  # before the rename: a name may reach the disk sooner than the content
+        sync(file.fileno())  # before the rename: a name may reach the disk sooner than the content
 
 
 def _request(url: str) -> requests.Response:

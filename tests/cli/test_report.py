@@ -120,7 +120,7 @@ def test_folder_that_cannot_be_written(tmp_path, capsys):
     path = written(tmp_path / "run", run())
     assert command_line.main(["report", str(path), f"--out={tmp_path / 'file' / 'folder'}"]) == 1
     assert (
-        "can't be written: Not a directory; free its disk, or name another folder: --out=DIR\n"
+        f"can't be written: {tmp_path}/file is a file, not a folder; name another folder: --out=DIR\n"
         in capsys.readouterr().err
     )
 

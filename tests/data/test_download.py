@@ -18,7 +18,7 @@ def test_cache_that_cannot_be_made(places, server, tmp_path, monkeypatch):
     """Where Keras's cache can't be made, the message has the reason."""
     (tmp_path / "file").touch()
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "file"))
-    message = r"couldn't be downloaded into .*/file/datasets/fashion-mnist: Not a directory.*: export KERAS_HOME=FOLDER"
+    message = r"couldn't be downloaded into .*/file/datasets/fashion-mnist: .*/file is a file, not a folder.*: export KERAS_HOME=FOLDER"
     with pytest.raises(MissingDataError, match=message):
         load_fashion_mnist(places["data_dir"])
     assert not server.requested
@@ -129,7 +129,7 @@ def test_waiting_for_another_process(places, server, monkeypatch, capsys):
         release.start()
         assert_is_the_data(load_fashion_mnist(places["data_dir"]))
         release.join()
-    assert f"waiting for another process that downloads: it holds {path}\n" in capsys.readouterr().err
+    assert f"waiting for another process, which holds {path}, 3600 s at most\n" in capsys.readouterr().err
     assert sorted(server.requested) == sorted(NAMES)
 
 
