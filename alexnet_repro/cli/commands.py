@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from alexnet_repro.data.loader import DataLoader
     from alexnet_repro.training.distributed.strategy import Distribution
     from alexnet_repro.training.history import Evaluation, History
+    from alexnet_repro.training.recipe import Recipe
+
+DEFAULT_WEIGHTS = "5.6_alexnet.weights.h5"
 
 
 def run_doctor(arguments: argparse.Namespace) -> int:
@@ -66,9 +69,9 @@ def run_shapes(arguments: argparse.Namespace) -> None:
 
 def run_train(arguments: argparse.Namespace) -> int:
     """Train, save, and evaluate; return the exit status: 128 and the signal's number where one ended it."""
-    from alexnet_repro.training.stop_signal import outliving_readers
+    from alexnet_repro.training.stop_signal import outliving_readers, warnings_end_nothing
 
-    with outliving_readers():
+    with outliving_readers(), warnings_end_nothing():
         return _Training(arguments).run()
 
 
@@ -98,13 +101,17 @@ class _Training:
         changes = {name: value for name in names if (value := getattr(options, name)) is not None}
         self.recipe = dataclasses.replace(getattr(Recipe, options.recipe)(), **changes)
         self.cluster = cluster_here() if options.distribute == "multiworker" else None
+        self.weights = None if options.no_weights else options.weights or Path(DEFAULT_WEIGHTS)
+        _check_memory(self.recipe)
         if self.cluster is None or self.cluster.chief:
-            check_weights_path(options.weights)
+            if self.weights:
+                check_weights_path(self.weights)
             if options.record is not None:
-                options.record.mkdir(parents=True, exist_ok=True)
+                _check_record(options.record)
         self.loader = _loader(options.data_dir, options.seed, synthetic=options.synthetic)
-        stem = options.weights.name.removesuffix(".weights.h5")
-        folder = options.checkpoints or options.weights.with_name(f"{stem}.checkpoints")
+        beside = self.weights or Path(DEFAULT_WEIGHTS)
+        stem = beside.name.removesuffix(".weights.h5")
+        folder = options.checkpoints or beside.with_name(f"{stem}.checkpoints")
         self.checkpoints = None if options.no_checkpoints else Checkpoints(folder, options.checkpoint_every)
 
     def run(self) -> int:
@@ -124,7 +131,7 @@ class _Training:
                         loader,
                         recipe,
                         step=devices.step(model, loader, recipe),
-                        weights=options.weights if devices.chief else None,
+                        weights=self.weights if devices.chief else None,
                         checkpoints=devices.checkpoints(self.checkpoints),
                         resume=options.resume,
                         stopping=devices.stopping(stop_request),
@@ -171,7 +178,7 @@ class _Training:
         signal.alarm(max(60, options.worker_timeout))  # TensorFlow may wait for lost workers while it shuts down
 
     def _print_result(self, history: "History") -> None:
-        recipe, weights = self.recipe, self.options.weights
+        recipe, weights = self.recipe, self.weights
         losses, accuracies = history.losses[-10:], history.accuracies[-10:]
         print(
             f"trained on {history.images:,} {self.loader.source} images in {history.seconds:.0f} s "
@@ -183,7 +190,7 @@ class _Training:
         if every := recipe.save_every:
             last = (recipe.draws_per_epoch - 1) // every * every
             when = f", saved every {every} iterations as documented: last at iteration {last} of the last epoch"
-        print(f"weights: {weights}{when if weights.exists() else ' not found'}")
+        print(f"weights: {weights}{when if weights.exists() else ' not found'}" if weights else "weights: not saved")
         for _, evaluation in history.evaluations[-1:]:
             _print_evaluation(evaluation, self.loader, recipe.loss)
 
@@ -191,7 +198,7 @@ class _Training:
         from alexnet_repro.verify.report.training_record import Trained, record_training
 
         if (options := self.options).record is not None:
-            made = (options.words, options.precision, options.weights, options.note)
+            made = (options.words, options.precision, self.weights or Path(), options.note)
             trained = Trained(model, self.loader, self.recipe, history, *made)
             print(f"record: {record_training(options.record, trained)}")
 
@@ -200,6 +207,34 @@ class _Training:
             return "without checkpoints there is nothing to resume from"
         words = [each for each in self.options.words if each != "--resume"]
         return f"to resume:\n  python -m alexnet_repro {shlex.join([*words, '--resume'])}"
+
+
+def _check_record(folder: Path) -> None:
+    from alexnet_repro.files import atomic_path, make_folder
+
+    make_folder(folder)
+    with atomic_path(folder / "record.json", advice="name another folder: --record=DIR", trial=True) as tmp_path:
+        tmp_path.touch()
+
+
+def _check_memory(recipe: "Recipe") -> None:
+    """Raise an OSError where training would be killed for want of memory.
+
+    Measured under TensorFlow, JAX and PyTorch on two cores, beyond what importing them takes: 0.9 GB at least with SGD,
+    1.3 GB with Adam; under TensorFlow 2.1 and 2.4 GB of addresses.
+    """
+    import keras
+
+    from alexnet_repro.backend.memory_limits import memory_limits
+
+    adam, tensorflow = recipe.optimizer == "adam", keras.backend.backend() == "tensorflow"
+    used = 1_200_000_000 if adam else 850_000_000
+    addresses = used if not tensorflow else 2_300_000_000 if adam else 2_000_000_000
+    for limit in memory_limits():
+        needed = addresses if limit.virtual else used
+        if limit.left < needed:
+            left = f"{limit.name} leaves {limit.left / 1e9:.1f} GB of {limit.size / 1e9:.1f} GB"
+            raise OSError(f"training needs {needed / 1e9:.1f} GB more memory, and {left}: {limit.fix}")
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from alexnet_repro import __version__
-from alexnet_repro.cli.commands import run_doctor, run_evaluate, run_report, run_shapes, run_train
+from alexnet_repro.cli.commands import DEFAULT_WEIGHTS, run_doctor, run_evaluate, run_report, run_shapes, run_train
 from alexnet_repro.cli.flags import unknown_flags
 from alexnet_repro.startup import configured_backend, explained, prepare, unusable_backend
 from alexnet_repro.training.distributed.cluster import launch_help
@@ -112,6 +112,12 @@ def conflict(arguments: argparse.Namespace) -> str | None:
         f"--batch-size: must divide the {draw} images of a draw, got {batch}": batch is not None and draw % batch,
         "--note: goes into a record, so it needs --record=DIR": arguments.note and arguments.record is None,
         "--replicas: is for --distribute=mirrored": arguments.replicas and arguments.distribute != "mirrored",
+        "--resume: doesn't go with --no-checkpoints": arguments.resume and arguments.no_checkpoints,
+        "--checkpoints: doesn't go with --no-checkpoints": arguments.checkpoints and arguments.no_checkpoints,
+        "--weights: doesn't go with --no-weights": arguments.weights and arguments.no_weights,
+        "--record: of the documented recipe doesn't go with --no-weights": (
+            arguments.record and arguments.no_weights and arguments.recipe == "documented"
+        ),
         "--evaluate-every: doesn't go with --no-evaluate": arguments.evaluate_every and arguments.no_evaluate,
     }
     return next((f"argument {error}" for error, present in errors.items() if present), None)
@@ -190,15 +196,19 @@ def _add_training_options(option: Callable[..., object]) -> None:
     option("--epochs", **COUNT, help="instead of the recipe's")
     batch = "images per update instead of the recipe's 32; must divide its draw: 128 (documented) or 32 (quick)"
     option("--batch-size", **COUNT, help=batch)
-    weights = "weights file, saved at the end, or every 20 draws with the documented recipe (default: %(default)s)"
-    name = Path("5.6_alexnet.weights.h5")
-    option("--weights", type=new_weights_file, default=name, metavar="FILE", help=weights)
+    weights = "weights file, saved at the end, or every 20 draws with the documented recipe "
+    weights += f"(default: {DEFAULT_WEIGHTS})"
+    option("--weights", type=new_weights_file, metavar="FILE", help=weights)
+    option("--no-weights", **FLAG, help="save no weights")
     option("--no-evaluate", **FLAG, help="don't evaluate after each epoch")
     every = "evaluate also after every N draws of an epoch, as 100 of the documented 468"
     option("--evaluate-every", **COUNT, help=every)
     option("--resume", **FLAG, help="resume from the latest checkpoint (bit-exact), or start fresh")
     option("--checkpoints", **FOLDER, help="checkpoint folder (default: NAME.checkpoints beside NAME.weights.h5)")
-    updates = "updates between checkpoints, also saved at each epoch's end and at SIGINT and SIGTERM; three are kept, "
+    updates = (
+        "updates between checkpoints, also saved at each epoch's end, and at SIGINT, SIGTERM, SIGHUP and SIGUSR1; "
+    )
+    updates += "three are kept, "
     updates += "of 187 MB with SGD and 561 MB with Adam (default: %(default)s)"
     option("--checkpoint-every", **COUNT, default=500, help=updates)
     option("--no-checkpoints", **FLAG, help="save no checkpoints")

@@ -9,6 +9,7 @@ import contextlib
 import io
 import json
 import logging
+import operator
 import os
 import sys
 import time
@@ -20,22 +21,22 @@ from typing import Any
 
 import keras
 import numpy as np
-from filelock import FileLock, Timeout
 from keras import ops
 
 from alexnet_repro.data.loader import DataLoader
-from alexnet_repro.files import atomic_path, nested_differences
+from alexnet_repro.files import atomic_path, make_folder, nested_differences, why
+from alexnet_repro.locks import HeldError, locked
 from alexnet_repro.training.history import History
 from alexnet_repro.training.recipe import Recipe
+from alexnet_repro.training.weights import values_size
 from alexnet_repro.training.weights_file import DAMAGE, arrays_digest
 
 logger = logging.getLogger(__name__)
 
-PATTERN = "update-*.npz"
+NAME, PATTERN = "update-{:08}.npz", "update-*.npz"
+OTHER_FOLDER = "name another folder: --checkpoints=DIR"
 DESCRIPTION_KEY, DIGEST_KEY = "description", "sha256"
 FORMAT = 4
-
-
 READ_HEADER = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
@@ -61,16 +62,20 @@ class Checkpoints:
         Raises:
             OSError: another training has the lock, or the folder can't be written to.
         """
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.folder / ".lock").acquire(timeout=0)
-            for left in self.folder.glob(f".{PATTERN}"):  # of a training that was killed while saving
-                left.unlink()
-        except Timeout as error:
-            raise OSError(f"another training saves its checkpoints in {self.folder}; name another folder") from error
-        except OSError as error:
-            raise OSError(f"{self.folder} can't be written to: {error.strerror or error}") from error
-        with lock:
+        with contextlib.ExitStack() as held:
+            try:
+                make_folder(self.folder)
+                held.enter_context(locked(self.folder / ".lock"))
+                for left in self.folder.glob(f".{PATTERN}"):  # of a training that was killed while saving
+                    left.unlink()
+            except HeldError as error:
+                text = f"another training saves its checkpoints in {self.folder} ({error}); {OTHER_FOLDER}"
+                raise OSError(text) from error
+            except OSError as error:
+                raise OSError(f"{self.folder} can't be written to: {why(error, OTHER_FOLDER)}") from error
+            path = self.folder / NAME.format(0)
+            with atomic_path(path, suffix=path.suffix, advice=OTHER_FOLDER, trial=True) as tmp_path:
+                tmp_path.touch()
             yield Store(self, variables, identity)
 
 
@@ -90,7 +95,7 @@ class Store:
         Raises:
             OSError: it can't be written but is needed; the message names the latest checkpoint.
         """
-        path = self.settings.folder / f"update-{len(history.losses):08}.npz"
+        path = self.settings.folder / NAME.format(len(history.losses))
         arrays: dict[str, Any] = {
             f"{i:03}": np.asarray(ops.convert_to_numpy(each)) for i, each in enumerate(self.variables)
         }
@@ -103,13 +108,14 @@ class Store:
                 with tmp_path.open("wb") as file:
                     np.savez(file, **arrays)  # all of numbers; `allow_pickle` is an array's name before NumPy 2.1
                 latest = max([_saved(each)[0] for each in self.files()], default=0)
-                os.utime(tmp_path, ns=2 * (max(time.time_ns(), latest + 1),))  # a clock may have gone back
+                with contextlib.suppress(OSError):  # some file systems set no times
+                    os.utime(tmp_path, ns=2 * (max(time.time_ns(), latest + 1),))  # a clock may have gone back
         except OSError as error:
-            last = next(iter(self.files()), "there is none yet")
-            text = f"{error}; the latest checkpoint is {last}"
+            last = next(iter(self.files()), None)
+            text = f"{error}; the latest checkpoint is {last}" if last else f"{error}; there is no checkpoint yet"
             if needed:
                 raise OSError(text) from error
-            logger.warning("%s; training continues, free that disk", text)
+            logger.warning("%s; training continues", text)
             return None
         for old in [each for each in self.files() if each != path][self.settings.keep - 1 :]:
             old.unlink(missing_ok=True)
@@ -119,6 +125,43 @@ class Store:
         """Return the checkpoints' files, the latest first; some may be of an earlier run."""
         found = (path for path in self.settings.folder.glob(PATTERN) if not path.is_dir())
         return sorted(found, key=_saved, reverse=True)
+
+    def room(self, saves: int, *, again: bool) -> list[tuple[Path, int]]:
+        """Return what `saves` checkpoints to come take at most beside those that are there, as `check_room` wants it.
+
+        `again`: the last may be saved again, while it is there.
+        """
+        size, there = values_size(self.variables), len(self.files())
+        most = min(there + saves, self.settings.keep)
+        replaced = again or there + saves > self.settings.keep  # the oldest goes once the new one is there
+        return [(self.settings.folder, size)] * max(0, most + replaced - there)
+
+    def protect(self, *, resume: bool) -> None:
+        """Check that no unfinished training loses its checkpoints to this one, which would replace them.
+
+        Raises:
+            OSError: there are such; the message says how far it is, and what to do.
+        """
+        own, found = json.loads(json.dumps(self.identity)), self.files()
+        runs: dict[str, tuple[int, int, Path, list[str]]] = {}  # by identity: the furthest checkpoint
+        for path in found:
+            try:
+                description = json.loads(_arrays(path, DESCRIPTION_KEY)[DESCRIPTION_KEY].tobytes())
+                theirs = description["identity"]
+                recipe = Recipe(**{**self.identity["recipe"], **theirs["recipe"]})
+                progress = (operator.index(description["draws"]) * recipe.updates_per_draw, recipe.num_updates)
+                run = (*progress, path, _differences(theirs, own))
+            except (*DAMAGE, MemoryError, ZeroDivisionError):  # it is of no use to anyone
+                continue
+            runs[str(theirs)] = max(run, runs.get(str(theirs), run))
+        for done, due, path, other in runs.values():
+            if done < due and (other or not resume):
+                whose = f"another training ({'; '.join(other[:3])})" if other else "this training"
+                fix = "move it away" if other else "add --resume"
+                text = f"{path} is of update {done:,} of {due:,} of {whose}, which isn't finished: {fix}"
+                raise OSError(f"{text}, or {OTHER_FOLDER}")
+        if found and not resume:
+            logger.info("the checkpoints of a finished training in %s will be replaced", self.settings.folder)
 
     def restore(self) -> History:
         """Assign the latest usable checkpoint's values to the variables, and return its history.
@@ -173,8 +216,8 @@ class Store:
         return history, values
 
 
-def _arrays(path: Path) -> dict[str, np.ndarray]:
-    """Return a NumPy archive's arrays by name, in no more memory than the file's size on the disk.
+def _arrays(path: Path, *names: str) -> dict[str, np.ndarray]:
+    """Return a NumPy archive's arrays by name, or those named, in no more memory than the file's size on the disk.
 
     Raises:
         OSError, ValueError, or what else is in `DAMAGE`: it is no such archive, or declares more than it holds.
@@ -185,7 +228,7 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
     with zipfile.ZipFile(path) as archive:
         if sum(each.file_size for each in archive.infolist()) > path.stat().st_size:
             raise ValueError("it declares more bytes than it has")
-        for each in archive.infolist():
+        for each in map(archive.getinfo, (f"{name}.npy" for name in names)) if names else archive.infolist():
             # Not `np.load`, which first takes the memory that an array's header declares.
             content = bytearray(archive.read(each))
             header = io.BytesIO(content)

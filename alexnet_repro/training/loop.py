@@ -12,14 +12,22 @@ import keras
 import numpy as np
 
 from alexnet_repro.data.loader import DataLoader
+from alexnet_repro.files import NotReplacedError, check_room
 from alexnet_repro.training.checkpoint import Checkpoints, Store, identity
 from alexnet_repro.training.classifier import Classifier
 from alexnet_repro.training.evaluate import check_labels, evaluate, evaluation_classifier
 from alexnet_repro.training.history import History, TrainingRecorder
 from alexnet_repro.training.recipe import Recipe
 from alexnet_repro.training.schedule import Segment, draws_until_saved, iter_draws, iter_segments
+from alexnet_repro.training.stop_signal import warnings_end_nothing
 from alexnet_repro.training.train_step import TrainStep, best_train_step
-from alexnet_repro.training.weights import check_weights_path, save_weights, weights_digest
+from alexnet_repro.training.weights import (
+    check_weights_path,
+    only_writer,
+    save_weights,
+    weights_digest,
+    weights_size,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +36,7 @@ class TrainingStoppedError(Exception):
     """Training was stopped after an update, on request; with checkpoints, the latest is of that update."""
 
 
+@warnings_end_nothing()
 def train(
     model: keras.Sequential,
     loader: DataLoader,
@@ -63,37 +72,46 @@ def train(
     Raises:
         TrainingDivergedError: a loss isn't finite; the message names the update.
         TrainingStoppedError: `stopping` returned true.
-        ValueError, OSError: weights or checkpoints can't be saved there, found out before the first update; or the
-            checkpoint of a stop, or the last weights, can't. Other failed saves are logged as warnings.
+        ValueError, OSError: weights or checkpoints can't be saved there, or would replace those of a training that
+            isn't finished, found out before the first update; or the checkpoint of a stop, or the last weights, can't.
+            Other failed saves are logged as warnings.
     """
     check_labels(loader, model)
     if validate_every is not None and validate_every < 1:
         raise ValueError(f"validate_every must be at least 1, or None; got {validate_every}")
-    if weights is not None:
-        check_weights_path(weights)
+    target = None if weights is None else check_weights_path(weights)
     step = step or best_train_step(model, loader, recipe)
     opened: AbstractContextManager[Store | None] = nullcontext()
     if checkpoints:
         opened = checkpoints.opened(step.variables, identity(model, loader, recipe, step.variables))
-    with opened as store:
+    with opened as store, only_writer(target) if target else nullcontext():
+        if store:
+            store.protect(resume=resume)
         restored = store.restore() if store and resume else None
         before = restored if restored and restored.draws else History(begun=loader.train_draws)
         loader.train_draws = before.begun + before.draws
         recorder = TrainingRecorder(recipe, before, show=progress)
         callbacks = _Callbacks(model, loader, recipe, store, weights, recorder, show=progress)
-        segments = iter_segments(
-            recipe,
-            done=before.draws,
-            max_updates=step.updates_per_call,
-            checkpoint_every=checkpoints.every if checkpoints else None,
-            evaluate_every=validate_every if validate else None,
+        segments = list(
+            iter_segments(
+                recipe,
+                done=before.draws,
+                max_updates=step.updates_per_call,
+                checkpoint_every=checkpoints.every if checkpoints else None,
+                evaluate_every=validate_every if validate else None,
+            )
         )
+        saves = sum(each.checkpoints or each.ends_epoch or (validate and each.evaluates) for each in segments)
+        files = store.room(saves, again=validate) if store and saves else []
+        check_room([*files, *([(target.parent, weights_size(model))] if target else ())])
+        if target and target.exists() and not before.draws:
+            logger.info("%s is there already, and will be replaced", weights)
         with recorder.bar:
             if before.draws:  # on resume, a pending weight save or evaluation runs first
                 with recorder.paused(), pausing():
                     last_draw = list(iter_draws(recipe, validate_every))[before.draws - 1]
                     callbacks.save_and_evaluate(last_draw, validate=validate)
-            for segment, results, stop in _run_updates(step, loader, recipe, segments, stopping):
+            for segment, results, stop in _run_updates(step, loader, recipe, iter(segments), stopping):
                 recorder.add(segment.draws, *results)
                 with recorder.paused(), pausing():
                     if store and (segment.checkpoints or segment.ends_epoch or stop):
@@ -130,10 +148,12 @@ class _Callbacks:
             try:
                 save_weights(self.model, self.weights, self.recipe.loss)
             except OSError as error:
-                if last:
+                if last and not isinstance(error, NotReplacedError):
                     how = "resume from the latest checkpoint" if self.store else "train again"
-                    raise OSError(f"{error}; free that disk, and {how}") from error
-                logger.warning("%s; training continues, free that disk", error)
+                    raise OSError(f"{error}; then {how}") from error
+                if last:
+                    raise
+                logger.warning("%s; training continues", error)
             else:
                 saved = weights_digest(self.model) if last else ""
                 self.recorder.history = replace(self.recorder.history, saved=saved)

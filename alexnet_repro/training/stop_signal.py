@@ -1,17 +1,20 @@
-"""Graceful shutdown: SIGINT and SIGTERM as requests to stop, and output that survives its reader."""
+"""What mustn't end a training before its checkpoint is saved: signals, output without a reader, warnings."""
 
 import errno
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from signal import Signals
 from types import FrameType
 from typing import Any
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM)  # the second one acts as before
+# Of a terminal that is gone, which may send it twice; of a scheduler, before it ends a job (Slurm's --signal=USR1).
+REPEATED = (signal.SIGHUP, signal.SIGUSR1)
 
 
 @dataclass
@@ -27,30 +30,44 @@ class StopRequest:
 
 @contextmanager
 def deferred_signals() -> Iterator[StopRequest]:
-    """Yield a request that the first SIGINT or SIGTERM sets, with a line on stderr; a second one acts as before.
+    """Yield a request that the first signal sets, with a line on stderr.
 
-    A signal that this process was started to ignore, as a shell's background process does, stays ignored. Use it in
-    the main thread.
+    After SIGINT or SIGTERM, another of these acts as before; SIGHUP and SIGUSR1 may come again. A signal that this
+    process was started to ignore, as a shell's background process does, stays ignored. Use it in the main thread.
     """
     stop_request = StopRequest()
 
     def handle(number: int, _: FrameType | None) -> None:
-        stop_request.signal = Signals(number)
-        restore()
+        if stop_request.signal is not None and number in REPEATED:
+            return
+        stop_request.signal = stop_request.signal or Signals(number)
+        if number in SIGNALS:
+            restore(SIGNALS)
         # Not logged: where its output fails, within a handler of signals logging raises what it suppresses elsewhere.
         with suppress(OSError, RuntimeError):  # the reader is gone, or the signal interrupted another print
             name = stop_request.signal.name
-            print(f"\n{name}: stopping after the updates at hand; once more, and it stops at once", file=sys.stderr)
+            again = "once more" if number in SIGNALS else "after SIGTERM twice"
+            print(f"\n{name}: stopping after the updates at hand; {again}, and it stops at once", file=sys.stderr)
 
-    def restore() -> None:
-        for each, handler in before.items():
-            signal.signal(each, handler)
+    def restore(signals: Iterable[Signals]) -> None:
+        for each in before.keys() & signals:
+            signal.signal(each, before[each])
 
-    before = {each: signal.signal(each, handle) for each in SIGNALS if signal.getsignal(each) is not signal.SIG_IGN}
+    ours = [each for each in (*SIGNALS, *REPEATED) if signal.getsignal(each) is not signal.SIG_IGN]
+    before = {each: signal.signal(each, handle) for each in ours}
     try:
         yield stop_request
     finally:
-        restore()
+        restore(before)
+
+
+@contextmanager
+def warnings_end_nothing() -> Iterator[None]:
+    """Have warnings be shown where Python is to raise them (-W error): Keras's own come when it saves."""
+    with warnings.catch_warnings():
+        if any(each[0] == "error" for each in warnings.filters):
+            warnings.simplefilter("default")
+        yield
 
 
 @contextmanager

@@ -1,40 +1,59 @@
 """A model's weights on disk, saved and loaded atomically."""
 
+import contextlib
 import math
 import os
-import shutil
-import tempfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import h5py
 import keras
 from keras import ops
 
-from alexnet_repro.files import atomic_path
+from alexnet_repro.files import atomic_path, check_room
+from alexnet_repro.locks import HeldError, locked
 from alexnet_repro.training.history import TrainingDivergedError
 from alexnet_repro.training.weights_file import DIGEST_ATTRIBUTE, LOSS_ATTRIBUTE, arrays_digest, read_weights
 
 SUFFIX = ".weights.h5"
+OTHER_FILE = "name another file: --weights=FILE"
 
 
 def check_weights_path(path: str | os.PathLike[str]) -> Path:
-    """Return `path`, checked before a training that weights can be saved there after it; its folder is made.
+    """Return where `path` leads, checked before a training that weights can be saved there after it.
+
+    A link stays one, and points to the new file. Its folder is made.
 
     Raises:
         ValueError: `path` doesn't end in `.weights.h5`, which Keras requires.
-        OSError: it is a folder, or nothing can be written beside it.
+        OSError: it is a folder, or can't be replaced, or HDF5 can't write beside it; the message has the reason and
+            the fix.
     """
     path = Path(path)
     if not path.name.endswith(SUFFIX):
         raise ValueError(f"weights are saved under a name that ends in {SUFFIX}; got {path}")
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder; name a file in it")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=path.parent).close()
-    except OSError as error:
-        raise OSError(f"{path} can't be written: {error.strerror}") from error
+    path = Path(os.path.realpath(path))  # not Path.resolve, which raises a RuntimeError where a link leads to itself
+    with atomic_path(path, suffix=SUFFIX, advice=OTHER_FILE, trial=True) as tmp_path:
+        h5py.File(tmp_path, "w").close()
     return path
+
+
+@contextlib.contextmanager
+def only_writer(path: Path) -> Iterator[None]:
+    """Keep other trainings from saving their weights under the same name.
+
+    Raises:
+        OSError: one does already.
+    """
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(locked(path.with_name(f".{path.name.removesuffix(SUFFIX)}.lock")))
+        except HeldError as error:
+            raise OSError(f"another training saves its weights in {path} ({error}); {OTHER_FILE}") from error
+        yield
 
 
 def save_weights(model: keras.Model, path: str | os.PathLike[str], loss: str | None = None) -> Path:
@@ -45,26 +64,33 @@ def save_weights(model: keras.Model, path: str | os.PathLike[str], loss: str | N
     Raises:
         ValueError, OSError: as `check_weights_path`; or the disk is full. The file that was there before still is.
         TrainingDivergedError: the weights aren't finite; likewise.
+        NotReplacedError: that file can't be replaced any more; the new one is beside it.
     """
-    path = check_weights_path(path).resolve()  # a link stays, and points to the new file
-    optimizer = getattr(model, "optimizer", None)
-    saved = [*model.variables, *(optimizer.variables if optimizer else [])]
-    needed = 4 * sum(math.prod(each.shape) for each in saved)  # bytes: they are float32 under every precision
-    free = shutil.disk_usage(path.parent).free
-    if free < needed:  # if the disk fills up while HDF5 writes, HDF5 crashes the process
-        raise OSError(f"{path} can't be written: {needed:,} bytes are needed there, {free:,} are free")
+    path = check_weights_path(path)
+    check_room([(path.parent, weights_size(model))])  # if a disk fills up while HDF5 writes, HDF5 crashes the process
     for layer in model.layers:
         for variable in layer.weights:
             if not ops.convert_to_numpy(ops.all(ops.isfinite(variable))):
                 where = f"layer {layer.name}, variable {variable.name}"
                 raise TrainingDivergedError(f"the weights aren't finite any more: {where}; {path} wasn't written")
-    with atomic_path(path, suffix=SUFFIX) as tmp_path:
+    with atomic_path(path, suffix=SUFFIX, advice=OTHER_FILE, keep=True) as tmp_path:
         model.save_weights(tmp_path, overwrite=True)
         with h5py.File(tmp_path, "r+") as file:
             file.attrs[DIGEST_ATTRIBUTE] = weights_digest(model)
             if loss is not None:
                 file.attrs[LOSS_ATTRIBUTE] = loss
     return path
+
+
+def weights_size(model: keras.Model) -> int:
+    """Return how many bytes the weights take on disk, and the optimizer's state where there is one."""
+    optimizer = getattr(model, "optimizer", None)
+    return values_size([*model.variables, *(optimizer.variables if optimizer else [])])
+
+
+def values_size(variables: Iterable[Any]) -> int:
+    """Return how many bytes Keras's variables take on disk: they are float32 under every precision."""
+    return sum(4 * math.prod(map(int, each.shape)) for each in variables)
 
 
 def weights_digest(model: keras.Model) -> str:

@@ -125,7 +125,7 @@ def test_no_room_on_the_disk(model, tmp_path, monkeypatch):
     path = save_weights(trained(), tmp_path / "a.weights.h5")
     # 18 + 2 + 40 + 5 + 15 + 3 weights, and the two entries of the dropout's seed.
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=4 * 85 - 1))
-    with pytest.raises(OSError, match=r"can't be written: 340 bytes are needed there, 339 are free$"):
+    with pytest.raises(OSError, match=r"written to: 340 bytes are needed there, 339 are free; free that disk$"):
         save_weights(model, path)
     load_weights(model, path)
     assert_weights(model, expected())
