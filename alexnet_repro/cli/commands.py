@@ -210,9 +210,8 @@ class _Training:
 
 
 def _check_record(folder: Path) -> None:
-    from alexnet_repro.files import atomic_path, make_folder
+    from alexnet_repro.files import atomic_path
 
-    make_folder(folder)
     with atomic_path(folder / "record.json", advice="name another folder: --record=DIR", trial=True) as tmp_path:
         tmp_path.touch()
 

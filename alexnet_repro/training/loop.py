@@ -90,8 +90,6 @@ def train(
         restored = store.restore() if store and resume else None
         before = restored if restored and restored.draws else History(begun=loader.train_draws)
         loader.train_draws = before.begun + before.draws
-        recorder = TrainingRecorder(recipe, before, show=progress)
-        callbacks = _Callbacks(model, loader, recipe, store, weights, recorder, show=progress)
         segments = list(
             iter_segments(
                 recipe,
@@ -106,6 +104,8 @@ def train(
         check_room([*files, *([(target.parent, weights_size(model))] if target else ())])
         if target and target.exists() and not before.draws:
             logger.info("%s is there already, and will be replaced", weights)
+        recorder = TrainingRecorder(recipe, before, show=progress)
+        callbacks = _Callbacks(model, loader, recipe, store, weights, recorder, show=progress)
         with recorder.bar:
             if before.draws:  # on resume, a pending weight save or evaluation runs first
                 with recorder.paused(), pausing():

@@ -33,7 +33,7 @@ def check_weights_path(path: str | os.PathLike[str]) -> Path:
     path = Path(path)
     if not path.name.endswith(SUFFIX):
         raise ValueError(f"weights are saved under a name that ends in {SUFFIX}; got {path}")
-    if path.is_dir():
+    if os.path.isdir(path):  # noqa: PTH112 - of a name too long, Path.is_dir raises
         raise IsADirectoryError(f"{path} is a folder; name a file in it")
     path = Path(os.path.realpath(path))  # not Path.resolve, which raises a RuntimeError where a link leads to itself
     with atomic_path(path, suffix=SUFFIX, advice=OTHER_FILE, trial=True) as tmp_path:

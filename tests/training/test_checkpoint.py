@@ -184,8 +184,8 @@ def test_full_disk(run, tmp_path, monkeypatch):
     history, _, messages = run()
     assert len(history.losses) == 24  # training continues
     assert messages[1] == (
-        f"{tmp_path}/update-00000008.npz can't be written: No space left on device; free that disk; the latest checkpoint is "
-        f"{tmp_path}/update-00000006.npz; training continues"
+        f"{tmp_path}/update-00000008.npz can't be written: No space left on device; free that disk; "
+        f"the latest checkpoint is {tmp_path}/update-00000006.npz; training continues"
     )
     with pytest.raises(
         OSError, match=r"written: No space left on device; free that disk; the latest checkpoint is .*06\.npz$"
