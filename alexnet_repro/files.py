@@ -83,7 +83,7 @@ def atomic_path(
             with contextlib.suppress(OSError):  # the file is whole anyway
                 _fsync(path.parent)
     except OSError as error:
-        text = f"{path} can't be written: {why(error, advice)}"
+        text = f"{_shown(path)} can't be written: {why(error, advice)}"
         if keep and written:
             raise NotReplacedError(f"{text}; what was to be written is in {tmp_path}") from error
         raise OSError(text) from error
@@ -95,10 +95,8 @@ def atomic_path(
 
 def _refuse_irreplaceable(path: Path) -> None:
     """Raise an OSError where a file can't replace what is there, or where root would make a file of a device."""
-    try:
-        str(path).encode()
-    except UnicodeEncodeError as error:
-        raise OSError(errno.EILSEQ, "not UTF-8") from error
+    if _shown(path) != str(path):
+        raise OSError(errno.EILSEQ, "not UTF-8")
     try:
         kind, own, folder = path.stat().st_mode, path.lstat(), path.parent.stat()
     except FileNotFoundError:
@@ -154,6 +152,8 @@ def make_folder(path: Path) -> None:
     Raises:
         OSError: it can't be made; if something else is in its place, the message says what and where.
     """
+    if _shown(path) != str(path):
+        raise OSError(errno.EILSEQ, "not UTF-8")
     try:
         path.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
@@ -162,6 +162,23 @@ def make_folder(path: Path) -> None:
                 what = "a file" if each.is_file() else "a link that leads nowhere" if each.is_symlink() else "a device"
                 raise NotADirectoryError(errno.ENOTDIR, f"{each} is {what}, not a folder") from error
         raise
+
+
+def check_folder(path: Path, advice: str) -> None:
+    """Make a folder, unless it is there, and check that it can be written to.
+
+    Raises:
+        OSError: it can't; the message names it, and has the reason, and the fix or the advice.
+    """
+    try:
+        make_folder(path)
+        tempfile.TemporaryFile(dir=path).close()
+    except OSError as error:
+        raise OSError(f"{_shown(path)} can't be written to: {why(error, advice)}") from error
+
+
+def _shown(path: Path) -> str:
+    return str(path).encode(errors="backslashreplace").decode()
 
 
 def check_room(files: Sequence[tuple[Path, int]]) -> None:

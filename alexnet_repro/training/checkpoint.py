@@ -24,7 +24,7 @@ import numpy as np
 from keras import ops
 
 from alexnet_repro.data.loader import DataLoader
-from alexnet_repro.files import atomic_path, make_folder, nested_differences, why
+from alexnet_repro.files import atomic_path, check_folder, nested_differences, why
 from alexnet_repro.locks import HeldError, locked
 from alexnet_repro.training.history import History
 from alexnet_repro.training.recipe import Recipe
@@ -62,9 +62,9 @@ class Checkpoints:
         Raises:
             OSError: another training has the lock, or the folder can't be written to.
         """
+        check_folder(self.folder, OTHER_FOLDER)
         with contextlib.ExitStack() as held:
             try:
-                make_folder(self.folder)
                 held.enter_context(locked(self.folder / ".lock"))
                 for left in self.folder.glob(f".{PATTERN}"):  # of a training that was killed while saving
                     left.unlink()
@@ -73,9 +73,6 @@ class Checkpoints:
                 raise OSError(text) from error
             except OSError as error:
                 raise OSError(f"{self.folder} can't be written to: {why(error, OTHER_FOLDER)}") from error
-            path = self.folder / NAME.format(0)
-            with atomic_path(path, suffix=path.suffix, advice=OTHER_FOLDER, trial=True) as tmp_path:
-                tmp_path.touch()
             yield Store(self, variables, identity)
 
 

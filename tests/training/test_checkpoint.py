@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import zipfile
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -158,6 +159,91 @@ def test_foreign_checkpoints(run, change, difference):
         run(**change)
     assert len(lines) == 3
     assert f"skipped: belongs to a different run: {difference}" in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "resume", "words"),
+    [
+        (
+            {},
+            False,
+            r"update-00000006.npz is of update 6 of 24 of this training, which isn't finished: add --resume, or",
+        ),
+        (
+            {"loader": small_loader(seed=1)},
+            False,
+            r"of another training \(seed is '0' there, '1' here\), which isn't fin",
+        ),
+        (
+            {"loader": small_loader(seed=1)},
+            True,
+            r"6 of 24 of another training .* isn't finished: move it away, or name",
+        ),
+        (
+            {"recipe": dataclasses.replace(TINY, epochs=1)},
+            False,
+            r"6 of 24 of another training \(recipe epochs is '2' ",
+        ),
+    ],
+    ids=["begun=again", "begun=other_seed", "resumed=other_seed", "begun=other_recipe"],
+)
+def test_unfinished_training_is_protected(run, tmp_path, change, resume, words):
+    """Checkpoints of a training that isn't finished are never replaced by another: it is refused, and says by what."""
+    run(stop_after=3)
+    before = {path.name: path.read_bytes() for path in tmp_path.glob("*.npz")}
+    with pytest.raises(OSError, match=words):
+        run(resume=resume, **change)
+    assert {path.name: path.read_bytes() for path in tmp_path.glob("*.npz")} == before
+    assert run()[2] == [f"resuming from {tmp_path}/update-00000006.npz, after update 6"]
+
+
+def test_finished_training_is_replaced(run, tmp_path):
+    """A finished training's checkpoints are replaced, and a line says so; corrupt ones hinder nobody."""
+    run()
+    (tmp_path / "update-00000003.npz").write_bytes(b"corrupt")
+    _, _, messages = run(resume=False, loader=small_loader(seed=1))
+    assert messages == [f"the checkpoints of a finished training in {tmp_path} will be replaced"]
+
+
+@pytest.mark.parametrize("call", ["os.fsync", "os.utime"])
+def test_file_system_that_lacks_something(run, tmp_path, monkeypatch, call):
+    """Where nothing can be synced, or no times be set, checkpoints count as saved: no warning, and old ones go."""
+
+    def missing(*_, **__):
+        raise OSError(22, "Invalid argument")
+
+    monkeypatch.setattr(call, missing)
+    assert run()[2] == [f"no checkpoint in {tmp_path}: starting fresh"]
+    assert names(tmp_path) == [f"update-{updates:08}.npz" for updates in (16, 20, 24)]
+    for path in tmp_path.glob("*.npz"):
+        path.unlink()
+    assert str(run(stop_after=3)[0]) == "stopped after update 6 of 24"
+    assert run()[2] == [f"resuming from {tmp_path}/update-00000006.npz, after update 6"]
+
+
+@pytest.mark.parametrize(
+    ("options", "files"),
+    [
+        ({"settings": {}}, 4),  # three are kept while the fourth is written
+        ({"settings": {"keep": 1}}, 2),
+        ({"settings": {"every": 100}}, 2),  # at each epoch's end
+        ({"settings": {"every": 100}, "validate": True}, 3),  # the last is saved again, with what was measured
+        ({"settings": {"every": 100, "keep": 1}, "validate": True}, 2),
+    ],
+    ids=["kept=3", "kept=1", "every=epoch", "every=epoch-measured=yes", "every=epoch-measured=yes-kept=1"],
+)
+def test_room_is_checked_before_the_first_update(run, tmp_path, monkeypatch, options, files):
+    """The room that checkpoints take at most is needed before the first update, and no more than that."""
+    size = 4 * 3 + 4 * 2  # of the step's weight and generator
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=files * size - 1))
+    monkeypatch.setattr("alexnet_repro.training.loop.evaluate", lambda *_, **__: Evaluation(1.0, 0.5, 1))
+    with pytest.raises(
+        OSError, match=rf"{files * size} bytes are needed there, {files * size - 1} are free; free that"
+    ):
+        run(**options)
+    assert names(tmp_path) == []
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=files * size))
+    assert len(run(**options)[0].losses) == 24
 
 
 def test_clock_that_went_back(run, tmp_path):

@@ -1,14 +1,19 @@
 """What runs between updates, and what of it runs on resume."""
 
 import dataclasses
+import errno
 import functools
+import os
+import warnings
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from alexnet_repro import Evaluation, build_alexnet, load_weights
 from alexnet_repro.training import loop as training
-from alexnet_repro.training.weights import weights_digest
+from alexnet_repro.training.weights import only_writer, weights_digest
 from tests.helpers.short_runs import TINY, short_run, small_loader
 
 pytestmark = pytest.mark.usefixtures("narrow")
@@ -110,6 +115,65 @@ def test_no_room_is_a_warning(run, watched):
     """Each failed save of weights on the way is a warning."""
     watched.failing["saved"] = 1
     assert run(recipe=SAVING, weights="a.weights.h5")[2][1:] == ["no room; training continues"]
+
+
+def test_weights_that_cannot_be_replaced(run, tmp_path, model, monkeypatch):
+    """Trained weights that can't get their name at the end are kept under another, which the error has."""
+    path, replace = tmp_path / "a.weights.h5", Path.replace
+
+    def busy(self, target):
+        if self.suffix == ".h5":
+            raise OSError(errno.EBUSY, "busy")
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", busy)
+    kept = tmp_path / f".a.{os.getpid()}.weights.h5"
+    words = (
+        f"^{path} can't be written: Device or resource busy; mount the folder, .*; what was to be written is in {kept}$"
+    )
+    with pytest.raises(OSError, match=words):
+        run(weights=path)
+    digest = weights_digest(model)
+    load_weights(model, kept)
+    assert weights_digest(model) == digest
+
+
+@pytest.mark.usefixtures("watched")
+def test_two_trainings_into_one_file(run, tmp_path):
+    """Two trainings can't save their weights in one file at the same time, and one after the other says so."""
+    path = tmp_path / "a.weights.h5"
+    taken = pytest.raises(
+        OSError, match=r"another training saves its weights in .*a.weights.h5 \(process \d+ on .*file: --"
+    )
+    with only_writer(path), taken:
+        run(weights=path)
+    path.touch()
+    assert run(weights=path)[2][-1] == f"{path} is there already, and will be replaced"
+    assert [each.name for each in tmp_path.iterdir() if each.suffix != ".npz"] == ["a.weights.h5"]
+
+
+def test_room_for_weights_is_checked_before_the_first_update(run, tmp_path, model, monkeypatch):
+    """The room that weights take is needed besides that of checkpoints."""
+    # The step's five values in four files, the model's weights, and the states of its two dropouts' generators.
+    needed = 4 * 20 + 4 * sum(each.size for each in model.get_weights()) + 2 * 8
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=needed - 1))
+    with pytest.raises(OSError, match=f"{needed:,} bytes are needed there"):
+        run(weights=tmp_path / "a.weights.h5")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.filterwarnings("error")
+def test_warnings_as_errors(run, watched, monkeypatch):
+    """A warning that Python is to raise, as Keras's when it saves, ends no training."""
+
+    def warns(*arguments):
+        warnings.warn("__array__ must implement 'dtype' and 'copy'", DeprecationWarning, stacklevel=1)
+        watched.save(*arguments)
+
+    monkeypatch.setattr(training, "save_weights", warns)
+    with pytest.warns(DeprecationWarning, match="__array__"):
+        assert len(run(weights="a.weights.h5")[0].losses) == 24
+    assert watched.calls == ["saved a.weights.h5"]
 
 
 def test_weights_of_a_finished_run(run, model, tmp_path):

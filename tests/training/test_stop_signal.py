@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import alexnet_repro
-from alexnet_repro.training.stop_signal import SIGNALS, deferred_signals, outliving_readers
+from alexnet_repro.training.stop_signal import REPEATED, SIGNALS, deferred_signals, outliving_readers
 
 
 @contextlib.contextmanager
@@ -26,7 +26,7 @@ def output_without_a_reader():
         stream.close()
 
 
-@pytest.fixture(params=SIGNALS, ids=lambda each: f"signal={each.name}")
+@pytest.fixture(params=(*SIGNALS, *REPEATED), ids=lambda each: f"signal={each.name}")
 def number(request):
     """A signal; what is done at it stays as it was."""
     before = signal.getsignal(request.param)
@@ -35,7 +35,7 @@ def number(request):
 
 
 def test_first_signal_is_a_request(number, capsys):
-    """The first one is kept and acknowledged, the second acts as it did before."""
+    """The first one is kept and acknowledged, the second acts as before; of SIGHUP and SIGUSR1 it changes nothing."""
     came = []
     signal.signal(number, lambda *_: came.append(number))
     with deferred_signals() as stop_request:
@@ -43,8 +43,28 @@ def test_first_signal_is_a_request(number, capsys):
         signal.raise_signal(number)
         assert (stop_request(), stop_request.signal, came) == (True, number, [])
         signal.raise_signal(number)
-        assert came == [number]
+        assert came == ([number] if number in SIGNALS else [])
+        assert stop_request.signal == number
+    signal.raise_signal(number)
+    assert came[-1:] == [number]
     assert capsys.readouterr().err.count(f"{number.name}: stopping") == 1
+
+
+@pytest.mark.parametrize("first", REPEATED, ids=lambda each: f"first={each.name}")
+def test_sigterm_after_a_terminal_is_gone(first):
+    """After SIGHUP or SIGUSR1, one SIGTERM lets the training save its checkpoint, and the second ends it."""
+    came = []
+    before = {each: signal.signal(each, lambda *_: came.append("ended")) for each in (signal.SIGTERM, first)}
+    try:
+        with deferred_signals() as stop_request:
+            for each in (first, first, signal.SIGTERM, first):
+                signal.raise_signal(each)
+            assert (stop_request.signal, came) == (first, [])
+            signal.raise_signal(signal.SIGTERM)
+            assert came == ["ended"]
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
 
 
 def test_ignored_signal_stays_ignored(number, capsys):
