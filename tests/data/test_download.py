@@ -133,6 +133,29 @@ def test_waiting_for_another_process(places, server, monkeypatch, capsys):
     assert sorted(server.requested) == sorted(NAMES)
 
 
+def test_waiting_ends(places, server, monkeypatch):
+    """A process that holds the lock for longer than a download takes is named, and no longer waited for."""
+    monkeypatch.setattr(download, "MAX_WAIT", 0.1)
+    path = places["cache"] / ".download.lock"
+    with path.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(MissingDataError, match=rf"fashion-mnist: another process holds {path}\n"):
+            load_fashion_mnist(places["data_dir"])
+    assert not server.requested
+
+
+@pytest.mark.parametrize("call", ["os.fsync", "os.chmod", "fcntl.flock"])
+@pytest.mark.usefixtures("server")
+def test_file_system_that_lacks_something(places, monkeypatch, call):
+    """Where files can't be synced or locked, or have no permissions, they are fetched all the same."""
+
+    def missing(*_, **__):
+        raise OSError(38, "Function not implemented")
+
+    monkeypatch.setattr(call, missing)
+    assert_is_the_data(load_fashion_mnist(places["data_dir"]))
+
+
 @pytest.mark.slow
 @pytest.mark.network
 @pytest.mark.parametrize("name", NAMES)

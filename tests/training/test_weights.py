@@ -1,5 +1,6 @@
 """Weights on disk: every layout loads bit for bit, under any name, and what is saved is on the disk."""
 
+import errno
 import os
 import shutil
 from types import SimpleNamespace
@@ -11,6 +12,7 @@ import pytest
 import alexnet_repro
 from alexnet_repro import TrainingDivergedError, load_weights, save_weights, synthetic_fashion
 from alexnet_repro.cli import parser as command_line
+from alexnet_repro.training.weights import check_weights_path
 from tests.helpers.weight_files import (
     CHECKPOINT_2_0_0,
     LAYOUTS,
@@ -142,6 +144,29 @@ def test_weights_that_are_not_finite(tmp_path, number):
     with pytest.raises(TrainingDivergedError, match=message):
         save_weights(model, path)
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EAGAIN])
+def test_hdf5_without_locks(tmp_path, monkeypatch, number):
+    """Where HDF5 can't lock a file, that is found before training, with the variable that switches locks off."""
+
+    def unlockable(*_):
+        raise OSError(number, "Unable to synchronously create file (unable to lock file,\n errno = 37)")
+
+    monkeypatch.setattr("h5py.File", unlockable)
+    words = "a.weights.h5 can't be written: .*; switch off HDF5's locks: export HDF5_USE_FILE_LOCKING=FALSE, or name"
+    with pytest.raises(OSError, match=words):
+        check_weights_path(tmp_path / "a.weights.h5")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_weights_behind_a_link(model, tmp_path):
+    """A link stays one, and leads to the new file, in a folder that is made."""
+    (tmp_path / "a.weights.h5").symlink_to("new/b.weights.h5")
+    save_weights(trained(), tmp_path / "a.weights.h5")
+    assert (tmp_path / "a.weights.h5").is_symlink()
+    load_weights(model, tmp_path / "new" / "b.weights.h5")
+    assert_weights(model, expected())
 
 
 def test_evaluate_takes_the_documents_file(tmp_path, monkeypatch):

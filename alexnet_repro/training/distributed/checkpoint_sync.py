@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -91,6 +92,15 @@ class SharedStore(Store):
     def save(self, history: History, *, needed: bool = True) -> Any:
         """Save on the chief, as `Store.save` does; None on the others."""
         return super().save(history, needed=needed) if self.collectives.task == 0 else None
+
+    def room(self, saves: int, *, again: bool) -> list[tuple[Path, int]]:
+        """Return what `Store.room` does on the chief; nothing on the others."""
+        return super().room(saves, again=again) if self.collectives.task == 0 else []
+
+    def protect(self, *, resume: bool) -> None:
+        """Check the chief's folder, as `Store.protect` does; on the others none is written to."""
+        if self.collectives.task == 0:
+            super().protect(resume=resume)
 
     def restore(self) -> History:
         """Restore on the chief, as `Store.restore` does, and on the others the same, bit for bit."""
