@@ -102,7 +102,7 @@ class _Training:
         self.recipe = dataclasses.replace(getattr(Recipe, options.recipe)(), **changes)
         self.cluster = cluster_here() if options.distribute == "multiworker" else None
         self.weights = None if options.no_weights else options.weights or Path(DEFAULT_WEIGHTS)
-        _check_memory(self.recipe)
+        _check_memory(self.recipe, checkpoints=not options.no_checkpoints)
         if self.cluster is None or self.cluster.chief:
             if self.weights:
                 check_weights_path(self.weights)
@@ -216,19 +216,21 @@ def _check_record(folder: Path) -> None:
         tmp_path.touch()
 
 
-def _check_memory(recipe: "Recipe") -> None:
+def _check_memory(recipe: "Recipe", *, checkpoints: bool) -> None:
     """Raise an OSError where training would be killed for want of memory.
 
-    Measured under TensorFlow, JAX and PyTorch on two cores, beyond what importing them takes: 0.9 GB at least with SGD,
-    1.3 GB with Adam; under TensorFlow 2.1 and 2.4 GB of addresses.
+    What it needs is by cgroup limits and `ulimit -v` with which TensorFlow 2.21 was killed on two cores, beyond what
+    importing it takes; a checkpoint is copied before it is written. On a GPU, and with JAX and PyTorch, it is less.
     """
     import keras
 
     from alexnet_repro.backend.memory_limits import memory_limits
 
-    adam, tensorflow = recipe.optimizer == "adam", keras.backend.backend() == "tensorflow"
-    used = 1_200_000_000 if adam else 850_000_000
-    addresses = used if not tensorflow else 2_300_000_000 if adam else 2_000_000_000
+    used = addresses = 700_000_000
+    if keras.backend.backend() == "tensorflow" and not Path("/dev/nvidiactl").exists():
+        adam = recipe.optimizer == "adam"
+        used, addresses = (1_300_000_000, 2_300_000_000) if adam else (1_000_000_000, 2_000_000_000)
+        used += checkpoints * (400_000_000 if adam else 150_000_000)
     for limit in memory_limits():
         needed = addresses if limit.virtual else used
         if limit.left < needed:
