@@ -138,7 +138,8 @@ def test_failed_write_leaves_the_old_file(record, monkeypatch):
     before = record.path.read_bytes()
     monkeypatch.setattr(Path, "replace", not_replaced)
     with pytest.raises(
-        OSError, match=r"results\.json can't be written: Input/output error; name another folder: --report=DIR"
+        OSError,
+        match=r"results\.json can't be written: Input/output error; look whether .*, or name another folder: --report=DIR",
     ):
         record.add("correct", WELL)
     assert record.path.read_bytes() == before
