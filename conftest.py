@@ -16,11 +16,12 @@ from alexnet_repro.startup import configured_backend, explained, prepare, report
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow is imported
 prepare()
 with reported("pytest", pytest.ExitCode.USAGE_ERROR):
+    from alexnet_repro.cli.flags import unknown_flags
     from alexnet_repro.cli.parser import PRECISION_NAMES
     from alexnet_repro.packages import package_version
     from alexnet_repro.verify.finding import LEVELS
-if why := unusable_backend():
-    print(f"pytest: {why}", file=sys.stderr)
+if refusal := unusable_backend():
+    print(f"pytest: {refusal}", file=sys.stderr)
     sys.exit(pytest.ExitCode.USAGE_ERROR)
 
 SECONDS = {"s": 1, "m": 60, "h": 3600}
@@ -151,6 +152,8 @@ def pytest_configure(config: pytest.Config) -> None:
             session = VerificationSession(config)
         config.pluginmanager.register(session, NAME)
         config.pluginmanager.register(session.keeper, f"{NAME}'s plan")
+    elif why := unknown_flags(configured_backend()):  # of a verification, the doctor says so
+        raise pytest.UsageError(why)
 
 
 @pytest.hookimpl(wrapper=True)

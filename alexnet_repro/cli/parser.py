@@ -299,5 +299,6 @@ def _drop_output() -> None:
 
 
 def _failed(message: str, status: int = 1) -> int:
-    print(f"python -m alexnet_repro: {message}", file=sys.stderr)
+    with contextlib.suppress(OSError):  # the reader is gone
+        print(f"python -m alexnet_repro: {message}", file=sys.stderr)
     return status
