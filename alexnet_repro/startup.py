@@ -147,7 +147,7 @@ def _in_module(place: _Place) -> bool:
 
 
 def _lacking(error: BaseException) -> str:
-    """Return the name of a module that lacks what was asked of it; empty for another error."""
+    """Return the name of a module that lacks what it should have; empty for another error."""
     module = error.obj if isinstance(error, AttributeError) else None
     return module.__name__ if isinstance(module, ModuleType) else ""
 

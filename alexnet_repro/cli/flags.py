@@ -1,4 +1,4 @@
-"""Flags of XLA's that the backend doesn't know. They end a process that computes, without a word of ours."""
+"""Flags of XLA's that the backend doesn't know. They end a process that computes, and nothing of ours is printed."""
 
 import os
 import re

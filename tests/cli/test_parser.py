@@ -259,7 +259,7 @@ def test_import_that_fails(monkeypatch, capsys):
     ids=["stdout=closed pipe", "stdout=full disk"],
 )
 def test_output_that_cannot_be_written(monkeypatch, capsys, error, status, message):
-    """A reader that is gone ends a command without a word, a full disk with one line."""
+    """A reader that is gone ends a command silently, a full disk with one line."""
 
     def unwritable():
         raise error
