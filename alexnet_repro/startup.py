@@ -112,6 +112,9 @@ def explained(error: BaseException) -> tuple[str, str] | None:
         return None
     if shadow := _shadow(error, places):
         return shadow
+    if any(_top(module) == "keras" for module, _, _ in places) and (refusal := unusable_backend()):
+        message, _, fix = refusal.partition("; ")
+        return message, fix
     reason = next((line for line in map(str.strip, str(error).splitlines()) if line), "")[:300]
     if not isinstance(error, ImportError):
         reason = f"{type(error).__name__}: {reason}".removesuffix(": ")

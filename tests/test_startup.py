@@ -216,6 +216,15 @@ def test_configured_backend(monkeypatch, tmp_path, variable, file, expected):
     assert unusable_backend() == (None if expected in ("tensorflow", "jax", "torch") else refused)
 
 
+def test_backend_that_keras_refuses(install, monkeypatch):
+    """Where Keras's import ends by a backend that isn't one of the three, that is said."""
+    monkeypatch.setenv("KERAS_BACKEND", "numpy")
+    install({"keras/__init__.py": "import not_installed"})
+    message, fix = explained(raised("keras"))
+    assert message == "the backend numpy can't be used, as tensorflow, jax, torch can"
+    assert fix == "unset KERAS_BACKEND, which is numpy"
+
+
 def test_reported_ends_with_one_line(install, capsys):
     """What is explained ends the program with its status, after one line on stderr."""
     install({"h5py/__init__.py": "raise RuntimeError('two\\nlines')"})
