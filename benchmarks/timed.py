@@ -102,5 +102,7 @@ def unless_too_large(item: pytest.Function, session: VerificationSession) -> Ite
         session.too_large[series] = batch
         message = f"{item.name} doesn't fit into the device's memory"
     # Not while the error is handled: it holds all that the test had in memory.
-    because = (f"{ending.message}; {ending.evidence}", ending.fix) if ending else ("", "")
+    because = ("", f"make {smaller} fit first")
+    if ending:
+        because = ("; ".join(filter(None, (ending.message, ending.evidence))), ending.fix)
     return session.report_findings("fast", Finding("fits", "INCONCLUSIVE", message, *because, device=device))

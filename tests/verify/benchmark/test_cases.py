@@ -103,6 +103,7 @@ def call():
         group, finding = ended.args
         assert ended.__context__ is None  # or the error would hold what the test had in memory
         assert (group, finding.check, finding.status, finding.device) == ("fast", "fits", "INCONCLUSIVE", "gpu:0")
+        assert ("nvidia-smi" if ran else "make 256 fit first") in finding.fix
         return finding.message, bool(ran)
 
     return call
