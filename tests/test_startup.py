@@ -217,7 +217,7 @@ def test_configured_backend(monkeypatch, tmp_path, variable, file, expected):
 
 
 def test_backend_that_keras_refuses(install, monkeypatch):
-    """Where Keras's import ends by a backend that isn't one of the three, that is said."""
+    """Where Keras's import ends by a backend that isn't one of the three, that is the reason."""
     monkeypatch.setenv("KERAS_BACKEND", "numpy")
     install({"keras/__init__.py": "import not_installed"})
     message, fix = explained(raised("keras"))

@@ -18,7 +18,7 @@ def test_cache_that_cannot_be_made(places, server, tmp_path, monkeypatch):
     """Where Keras's cache can't be made, the message has the reason."""
     (tmp_path / "file").touch()
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "file"))
-    message = r"downloaded into .*/file/datasets/fashion-mnist: .*/file is a file, not a folder.*: export KERAS_HOME=FOLDER"
+    message = r"into .*/file/datasets/fashion-mnist: .*/file is a file, not a folder.*: export KERAS_HOME=FOLDER"
     with pytest.raises(MissingDataError, match=message):
         load_fashion_mnist(places["data_dir"])
     assert not server.requested

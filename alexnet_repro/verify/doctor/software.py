@@ -181,8 +181,8 @@ def _libcuda(here: Environment) -> str:
 
 def _beside_versions(failed: Finding, here: Environment, error: str) -> Finding:
     """Return a failure with the versions beside it that could be its cause, and with the package's own name."""
-    if here.tensorflow is None:
-        return failed
+    if here.tensorflow is None or failed.data.get("cause") not in (None, "old driver"):
+        return failed  # it is known to be something else
     name = here.tensorflow.distributions[0].split()[0]
     doubts, fixes = [], [failed.fix.replace("reinstall tensorflow", f"reinstall {name}")]
     unmet = [each for each in here.tensorflow.requirements if not each.met]
