@@ -61,7 +61,7 @@ DIGITS = (
     *("440fcabf73cc546f", "3552534a0a558bbe", "8d422c7b0a1c1c79", "f7ae60f92e00ec6d"),
     *("ba891046e6505d7a", "65a50cbbf4e906d7", "0fa7898d509279e4", "ff7bcfd416de3373"),
 )
-LARGEST = 1 << 27  # bytes that are read of a file
+LARGEST_DATA_FILE = 1 << 27  # bytes that are read of a file
 
 
 class CorruptDataError(OSError):
@@ -147,7 +147,7 @@ def _read(file: DataFile, places: Sequence[Path]) -> np.ndarray:
         raise CorruptDataError(f"{path} can't be read: it isn't a regular file. {_remedy(path)}")
     try:
         with path.open("rb") as opened:
-            content = opened.read(LARGEST)
+            content = opened.read(LARGEST_DATA_FILE)
     except OSError as error:
         raise CorruptDataError(f"{path} can't be read: {error.strerror}. {_remedy(path)}") from error
     found = hashlib.sha256(content).hexdigest()
@@ -156,7 +156,7 @@ def _read(file: DataFile, places: Sequence[Path]) -> np.ndarray:
     elif found != file.unpacked_sha256:
         published = f"{file.size:,} bytes with SHA-256 {file.sha256}"
         expected = published if path.suffix == ".gz" else f"what that has unpacked, with SHA-256 {file.unpacked_sha256}"
-        more = " or more" * (len(content) == LARGEST)
+        more = " or more" * (len(content) == LARGEST_DATA_FILE)
         raise CorruptDataError(
             f"{path} is not the published file{_what_else(content, found)}: expected {expected}, "
             f"found {len(content):,} bytes{more} with SHA-256 {found}. {_remedy(path)}"

@@ -256,7 +256,7 @@ def test_unreadable_file(places, place, make, reason, remove):
 
 def test_file_without_end(places, monkeypatch):
     """Of a file that is far too long no more is read than the longest published one has."""
-    monkeypatch.setattr(fashion_mnist, "LARGEST", 100)
+    monkeypatch.setattr(fashion_mnist, "LARGEST_DATA_FILE", 100)
     fill(places["data_dir"], {NAMES[0]: bytes(99)})
     with pytest.raises(CorruptDataError, match="found 99 bytes with"):
         load_fashion_mnist(places["data_dir"])

@@ -19,7 +19,7 @@ from alexnet_repro.verify.verdict import Planned, overall, verdicts
 
 RESULTS_SCHEMA = 3
 RERUN = "make a new one: pytest benchmarks"
-LARGEST = 1 << 25  # bytes; a run's are a few hundred thousand
+LARGEST_RESULTS = 1 << 25  # bytes; a run's are a few hundred thousand
 INVALIDATING = ("valid", "synchronized", "no_thermal_drift")  # a timing that fails one is no measurement
 # Control characters except tab and new line, surrogates, and Unicode's noncharacters.
 UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
@@ -149,9 +149,9 @@ def read_results(path: Path) -> RunRecord:
 
 def _read(path: Path) -> bytes:
     with path.open("rb") as file:
-        content = file.read(LARGEST + 1)
-    if len(content) > LARGEST:
-        raise OSError(0, f"it has more than {LARGEST:,} bytes, which no run writes")
+        content = file.read(LARGEST_RESULTS + 1)
+    if len(content) > LARGEST_RESULTS:
+        raise OSError(0, f"it has more than {LARGEST_RESULTS:,} bytes, which no run writes")
     return content
 
 
