@@ -63,7 +63,7 @@ def atomic_path(
     the disk. If the block fails, the old one stays and nothing else does. The folder is made.
 
     The temporary path ends in `suffix`, as `path` does. What is to `keep` stays under it if it can't replace `path`.
-    A `trial` replaces nothing.
+    A `trial` replaces nothing, but tries whether files can be renamed there.
 
     Raises:
         NotReplacedError: it couldn't replace `path`, and was kept.
@@ -76,12 +76,15 @@ def atomic_path(
         make_folder(path.parent)
         _refuse_irreplaceable(path)
         yield tmp_path
-        if not trial:
-            _fsync(tmp_path)  # before the rename: a name may reach the disk sooner than the content
-            written = True
-            tmp_path.replace(path)
-            with contextlib.suppress(OSError):  # the file is whole anyway
-                _fsync(path.parent)
+        if trial:
+            tmp_path.replace(other := tmp_path.with_name(f"{tmp_path.name}-"))
+            other.unlink()
+            return
+        _fsync(tmp_path)  # before the rename: a name may reach the disk sooner than the content
+        written = True
+        tmp_path.replace(path)
+        with contextlib.suppress(OSError):  # the file is whole anyway
+            _fsync(path.parent)
     except OSError as error:
         text = f"{_shown(path)} can't be written: {why(error, advice)}"
         if keep and written:

@@ -229,6 +229,14 @@ def test_trial(tmp_path):
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("a.txt", "old")]
 
 
+def test_folder_without_renaming(tmp_path, monkeypatch):
+    """Where files can't be renamed, a trial finds it."""
+    monkeypatch.setattr(Path, "replace", not_replaced)
+    with pytest.raises(OSError, match=r"Operation not permitted$"), atomic_path(tmp_path / "a.txt", trial=True) as tmp:
+        tmp.touch()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_room(tmp_path, monkeypatch):
     """Files that are too large together for a disk are refused with what it needs and has; those that fit aren't."""
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=1_000_000))

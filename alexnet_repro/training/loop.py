@@ -79,6 +79,8 @@ def train(
     check_labels(loader, model)
     if validate_every is not None and validate_every < 1:
         raise ValueError(f"validate_every must be at least 1, or None; got {validate_every}")
+    if resume and checkpoints is None:
+        raise ValueError("resume needs checkpoints")
     target = None if weights is None else check_weights_path(weights)
     step = step or best_train_step(model, loader, recipe)
     opened: AbstractContextManager[Store | None] = nullcontext()

@@ -65,7 +65,7 @@ def short_run(model, folder, *, stop_after=None, recipe=TINY, loader=None, resum
     calls, step = itertools.count(1), Sums()
     checkpoints = Checkpoints(folder, **{"every": 4, **dict(settings)})
     stopping = (lambda: next(calls) == stop_after) if stop_after else (lambda: False)
-    options |= {"checkpoints": checkpoints, "resume": resume, "stopping": stopping}
+    options = {"checkpoints": checkpoints, "resume": resume, "stopping": stopping, **options}
     with Messages() as messages:
         try:
             history = train(model, loader or small_loader(), recipe, step=step, progress=False, **options)

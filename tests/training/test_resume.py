@@ -122,7 +122,7 @@ def test_weights_that_cannot_be_replaced(run, tmp_path, model, monkeypatch):
     path, replace = tmp_path / "a.weights.h5", Path.replace
 
     def busy(self, target):
-        if self.suffix == ".h5":
+        if target == path:
             raise OSError(errno.EBUSY, "busy")
         return replace(self, target)
 
@@ -174,6 +174,12 @@ def test_warnings_as_errors(run, watched, monkeypatch):
     with pytest.warns(DeprecationWarning, match="__array__"):
         assert len(run(weights="a.weights.h5")[0].losses) == 24
     assert watched.calls == ["saved a.weights.h5"]
+
+
+def test_resume_needs_checkpoints(run):
+    """A training that is to resume without checkpoints is refused, not begun anew."""
+    with pytest.raises(ValueError, match="resume needs checkpoints"):
+        run(checkpoints=None)
 
 
 def test_weights_of_a_finished_run(run, model, tmp_path):

@@ -137,10 +137,7 @@ def test_failed_write_leaves_the_old_file(record, monkeypatch):
     record.add("correct", WELL)
     before = record.path.read_bytes()
     monkeypatch.setattr(Path, "replace", not_replaced)
-    message = (
-        r"results\.json can't be written: Input/output error; look whether .*, or name another folder: --report=DIR"
-    )
-    with pytest.raises(OSError, match=message):
+    with pytest.raises(OSError, match=r"results\.json can't be written: Input/output error; .* folder: --report=DIR$"):
         record.add("correct", WELL)
     assert record.path.read_bytes() == before
     assert [path.name for path in record.path.parent.iterdir()] == ["results.json"]
