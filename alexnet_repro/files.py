@@ -35,10 +35,6 @@ FIXES = {
 LOST = {errno.EIO, errno.ENOSPC, errno.EDQUOT}
 
 
-class NotReplacedError(OSError):
-    """New content is on the disk, but not under its name; the message says under which."""
-
-
 def why(error: OSError, advice: str = "") -> str:
     """Return an error's reason and what to do about it: the fix that fits it, or else the advice, or both."""
     reason = os.strerror(error.errno) if error.errno else str(error)  # HDF5's own reasons have several lines
@@ -54,24 +50,20 @@ def atomic_write(path: Path, text: str, advice: str = "name another folder") -> 
 
 
 @contextlib.contextmanager
-def atomic_path(
-    path: Path, *, suffix: str = "", advice: str = "", keep: bool = False, trial: bool = False
-) -> Iterator[Path]:
+def atomic_path(path: Path, *, suffix: str = "", advice: str = "", trial: bool = False) -> Iterator[Path]:
     """Yield a temporary path beside `path`, whose file replaces `path` in one step once the block has written it.
 
     `path` is the old file or the new one, whole, when the machine loses power too: after the block the new one is on
     the disk. If the block fails, the old one stays and nothing else does. The folder is made.
 
-    The temporary path ends in `suffix`, as `path` does. What is to `keep` stays under it if it can't replace `path`.
-    A `trial` replaces nothing, but tries whether files can be renamed there.
+    The temporary path ends in `suffix`, as `path` does. A `trial` replaces nothing, but tries whether files can be
+    renamed there.
 
     Raises:
-        NotReplacedError: it couldn't replace `path`, and was kept.
         OSError: it can't be written; the message names it, and has the reason, and the fix or the advice.
     """
     stem = path.name.removesuffix(suffix).encode(errors="ignore")[:100]  # a name may be as long as the disk takes
     tmp_path = path.with_name(f".{stem.decode(errors='ignore')}.{os.getpid()}{suffix}")
-    written = False
     try:
         make_folder(path.parent)
         _refuse_irreplaceable(path)
@@ -81,19 +73,14 @@ def atomic_path(
             other.unlink()
             return
         _fsync(tmp_path)  # before the rename: a name may reach the disk sooner than the content
-        written = True
         tmp_path.replace(path)
         with contextlib.suppress(OSError):  # the file is whole anyway
             _fsync(path.parent)
     except OSError as error:
-        text = f"{_shown(path)} can't be written: {why(error, advice)}"
-        if keep and written:
-            raise NotReplacedError(f"{text}; what was to be written is in {tmp_path}") from error
-        raise OSError(text) from error
+        raise OSError(f"{_shown(path)} can't be written: {why(error, advice)}") from error
     finally:
-        if not (keep and written):
-            with contextlib.suppress(OSError):
-                tmp_path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            tmp_path.unlink(missing_ok=True)
 
 
 def _refuse_irreplaceable(path: Path) -> None:

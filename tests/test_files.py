@@ -13,7 +13,6 @@ from types import SimpleNamespace
 import pytest
 
 from alexnet_repro.files import (
-    NotReplacedError,
     atomic_path,
     atomic_write,
     check_room,
@@ -127,25 +126,6 @@ def test_the_fix_fits_the_reason(tmp_path, monkeypatch, number, words):
         atomic_write(path, "new")
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
-
-
-def test_what_is_kept(tmp_path, monkeypatch):
-    """Content that can't get its name stays under the temporary one, which the message has, where it is to be kept."""
-    monkeypatch.setattr(Path, "replace", not_replaced)
-    left = tmp_path / f".a.{os.getpid()}.h5"
-
-    def save(*, whole):
-        with atomic_path(tmp_path / "a.h5", suffix=".h5", keep=True) as tmp_path_:
-            tmp_path_.write_text("weights")
-            if not whole:
-                raise OSError(errno.ENOSPC, "full")
-
-    with pytest.raises(NotReplacedError, match=f"not permitted; what was to be written is in {re.escape(str(left))}$"):
-        save(whole=True)
-    assert left.read_text() == "weights"
-    with pytest.raises(OSError, match="No space left"):
-        save(whole=False)
-    assert not left.exists()
 
 
 def test_file_mounted_alone(tmp_path, monkeypatch):

@@ -6,13 +6,14 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
 from alexnet_repro.data.loader import DataLoader
-from alexnet_repro.files import NotReplacedError, check_room
+from alexnet_repro.files import check_room
 from alexnet_repro.training.checkpoint import Checkpoints, Store, identity
 from alexnet_repro.training.classifier import Classifier
 from alexnet_repro.training.evaluate import check_labels, evaluate, evaluation_classifier
@@ -22,6 +23,7 @@ from alexnet_repro.training.schedule import Segment, draws_until_saved, iter_dra
 from alexnet_repro.training.stop_signal import warnings_end_nothing
 from alexnet_repro.training.train_step import TrainStep, best_train_step
 from alexnet_repro.training.weights import (
+    SUFFIX,
     check_weights_path,
     only_writer,
     save_weights,
@@ -150,15 +152,23 @@ class _Callbacks:
             try:
                 save_weights(self.model, self.weights, self.recipe.loss)
             except OSError as error:
-                if last and not isinstance(error, NotReplacedError):
-                    how = "resume from the latest checkpoint" if self.store else "train again"
-                    raise OSError(f"{error}; then {how}") from error
                 if last:
-                    raise
+                    raise OSError(f"{error}; {self._rescue(Path(self.weights))}") from error
                 logger.warning("%s; training continues", error)
             else:
                 saved = weights_digest(self.model) if last else ""
                 self.recorder.history = replace(self.recorder.history, saved=saved)
+        self._evaluate(segment, validate=validate)
+
+    def _rescue(self, path: Path) -> str:
+        """Save the last weights beside a file that can't be written any more; return where, or how to get them."""
+        beside = path.with_name(f"{path.name.removesuffix(SUFFIX)[:50]}.{os.getpid()}{SUFFIX}")
+        try:
+            return f"the weights are in {save_weights(self.model, beside)}"
+        except OSError:
+            return f"then {'resume from the latest checkpoint' if self.store else 'train again'}"
+
+    def _evaluate(self, segment: Segment, *, validate: bool) -> None:
         history, loss = self.recorder.history, self.recipe.loss
         updates = len(history.losses)
         if segment.evaluates and validate and updates not in dict(history.evaluations):

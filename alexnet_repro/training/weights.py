@@ -64,7 +64,6 @@ def save_weights(model: keras.Model, path: str | os.PathLike[str], loss: str | N
     Raises:
         ValueError, OSError: as `check_weights_path`; or the disk is full. The file that was there before still is.
         TrainingDivergedError: the weights aren't finite; likewise.
-        NotReplacedError: that file can't be replaced any more; the new one is beside it.
     """
     path = check_weights_path(path)
     check_room([(path.parent, weights_size(model))])  # if a disk fills up while HDF5 writes, HDF5 crashes the process
@@ -73,7 +72,7 @@ def save_weights(model: keras.Model, path: str | os.PathLike[str], loss: str | N
             if not ops.convert_to_numpy(ops.all(ops.isfinite(variable))):
                 where = f"layer {layer.name}, variable {variable.name}"
                 raise TrainingDivergedError(f"the weights aren't finite any more: {where}; {path} wasn't written")
-    with atomic_path(path, suffix=SUFFIX, advice=OTHER_FILE, keep=True) as tmp_path:
+    with atomic_path(path, suffix=SUFFIX, advice=OTHER_FILE) as tmp_path:
         model.save_weights(tmp_path, overwrite=True)
         with h5py.File(tmp_path, "r+") as file:
             file.attrs[DIGEST_ATTRIBUTE] = weights_digest(model)
