@@ -199,6 +199,7 @@ def test_what_benchmarks_need(tmp_path, monkeypatch, plugins, options, autoload,
         pytest.param(["benchmarks", "tests/records"], True, id="paths=benchmarks tests"),
         pytest.param([], False, id="paths=none"),
         pytest.param([".", "-n2"], True, id="paths=. -n2", marks=XDIST),
+        pytest.param(["tests", "benchmarks", "--import-mode=append"], True, id="paths=tests benchmarks append"),
     ],
 )
 def test_everything_can_be_collected(paths, benchmarks):
