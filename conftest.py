@@ -109,16 +109,17 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 def in_words_of_pytest(keyword: str) -> str:
     """Return the expression of `-k` with each `name=value` as a word: pytest takes no `=` there.
 
-    The word is of the whole pair, so that `batch=1` isn't part of `batch=16`. An id, or a part of one, is its pairs.
+    The word is of the whole pair, so that `batch=1` isn't part of `batch=16`; `device=gpu` is that of every GPU. An id,
+    or a part of one, is its pairs.
     """
     return re.sub(r"[^\s()]*=[^\s()]*", lambda found: f"({' and '.join(map(_word, _pairs(found[0])))})", keyword)
 
 
 def _pairs(test_id: str) -> list[str]:
     """Return the pairs of a test's name or of a part of it, and what is before them."""
-    name, bracket, pairs = test_id.rpartition("[") if "[" in test_id.partition("=")[0] else ("", "", test_id)
-    name = name.rpartition("::")[2]
-    return [*([name] if name else []), *re.split(r"-(?=\w+=)", pairs.removesuffix("]") if bracket else pairs)]
+    name, bracket, pairs = test_id.partition("[") if "[" in test_id.partition("=")[0] else ("", "", test_id)
+    named = [name.rpartition("::")[2]] if name else []
+    return [*named, *re.split(r"-(?=\w+=)", pairs.removesuffix("]") if bracket else pairs)]
 
 
 def _word(pair: str) -> str:

@@ -242,6 +242,7 @@ FORWARD = "test_forward.py::test_forward[device=cpu:0-batch={}-precision={}]"
     [
         ("test_forward and batch=1", [(1, "float32"), (1, "mixed_bfloat16")]),
         ("test_forward and batch=12", []),
+        ("test_forward and device=cpu and batch=1", [(1, "float32"), (1, "mixed_bfloat16")]),
         (
             "FORWARD and (Batch=1 or batch=32) and not precision=float32",
             [(1, "mixed_bfloat16"), (32, "mixed_bfloat16")],
