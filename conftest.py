@@ -147,10 +147,14 @@ def pytest_configure(config: pytest.Config) -> None:
         for arguments in (config.args, config.getoption("ignore") or ())
     )
     if folder not in ignored and any(folder in (path, *path.parents) or path in folder.parents for path in paths):
-        with reported("pytest", pytest.ExitCode.USAGE_ERROR):
+        try:
             from benchmarks.session import NAME, VerificationSession
 
             session = VerificationSession(config)
+        except Exception as error:
+            if found := explained(error):
+                raise pytest.UsageError("; ".join(filter(None, found))) from None
+            raise
         config.pluginmanager.register(session, NAME)
         config.pluginmanager.register(session.keeper, f"{NAME}'s plan")
     elif why := unknown_flags(configured_backend()):  # of a verification, the doctor says so
