@@ -205,10 +205,8 @@ def _add_training_options(option: Callable[..., object]) -> None:
     option("--evaluate-every", **COUNT, help=every)
     option("--resume", **FLAG, help="resume from the latest checkpoint (bit-exact), or start fresh")
     option("--checkpoints", **FOLDER, help="checkpoint folder (default: NAME.checkpoints beside NAME.weights.h5)")
-    updates = (
-        "updates between checkpoints, also saved at each epoch's end, and at SIGINT, SIGTERM, SIGHUP and SIGUSR1; "
-    )
-    updates += "three are kept, "
+    updates = "updates between checkpoints, also saved at each epoch's end, and at SIGINT, SIGTERM, SIGHUP, SIGUSR1, "
+    updates += "SIGUSR2 and SIGXCPU; three are kept, "
     updates += "of 187 MB with SGD and 561 MB with Adam (default: %(default)s)"
     option("--checkpoint-every", **COUNT, default=500, help=updates)
     option("--no-checkpoints", **FLAG, help="save no checkpoints")

@@ -13,8 +13,9 @@ from types import FrameType
 from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)  # the second one acts as before
-# Of a terminal that is gone, which may send it twice; of a scheduler, before it ends a job (Slurm's --signal=USR1).
-REPEATED = (signal.SIGHUP, signal.SIGUSR1)
+# Of a terminal that is gone, which may send it twice; of a scheduler, before it ends a job (Slurm's --signal=USR1); of
+# `ulimit -t`, each second.
+REPEATED = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU)
 
 
 @dataclass
@@ -32,7 +33,7 @@ class StopRequest:
 def deferred_signals() -> Iterator[StopRequest]:
     """Yield a request that the first signal sets, with a line on stderr.
 
-    After SIGINT or SIGTERM, another of these acts as before; SIGHUP and SIGUSR1 may come again. A signal that this
+    After SIGINT or SIGTERM, another of these acts as before; the others may come again. A signal that this
     process was started to ignore, as a shell's background process does, stays ignored. Use it in the main thread.
     """
     stop_request = StopRequest()

@@ -268,7 +268,7 @@ def test_determinism(tmp_path, monkeypatch, options, times):
 
 
 @pytest.mark.usefixtures("reached")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
 def test_signals_stop_a_training(tmp_path, monkeypatch, capsys, number):
     """A signal ends the training after its update, with the conventional status and the command to resume."""
 
@@ -280,10 +280,11 @@ def test_signals_stop_a_training(tmp_path, monkeypatch, capsys, number):
 
     monkeypatch.setattr(alexnet_repro, "train", train)
     words = ["train", "--synthetic", "--seed=3", f"--weights={tmp_path / 'a b.weights.h5'}"]
-    assert command_line.main(words) == {signal.SIGINT: 130, signal.SIGTERM: 143}[number]
+    assert command_line.main(words) == {"SIGINT": 130, "SIGTERM": 143, "SIGHUP": 129, "SIGUSR1": 138}[number.name]
     lines = capsys.readouterr().err.strip().splitlines()
+    again = "once more" if number in {signal.SIGINT, signal.SIGTERM} else "after SIGTERM twice"
     assert lines == [
-        f"{number.name}: stopping after the updates at hand; once more, and it stops at once",
+        f"{number.name}: stopping after the updates at hand; {again}, and it stops at once",
         "stopped after update 1 of 2; to resume:",
         f"  python -m alexnet_repro train --synthetic --seed=3 '--weights={tmp_path}/a b.weights.h5' --resume",
     ]

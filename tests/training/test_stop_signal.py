@@ -35,7 +35,7 @@ def number(request):
 
 
 def test_first_signal_is_a_request(number, capsys):
-    """The first one is kept and acknowledged, the second acts as before; of SIGHUP and SIGUSR1 it changes nothing."""
+    """The first one is kept and acknowledged, the second acts as before; others may come again."""
     came = []
     signal.signal(number, lambda *_: came.append(number))
     with deferred_signals() as stop_request:
@@ -52,7 +52,7 @@ def test_first_signal_is_a_request(number, capsys):
 
 @pytest.mark.parametrize("first", REPEATED, ids=lambda each: f"first={each.name}")
 def test_sigterm_after_a_terminal_is_gone(first):
-    """After SIGHUP or SIGUSR1, one SIGTERM lets the training save its checkpoint, and the second ends it."""
+    """After a signal that may come again, one SIGTERM lets the training save its checkpoint, and the second ends it."""
     came = []
     before = {each: signal.signal(each, lambda *_: came.append("ended")) for each in (signal.SIGTERM, first)}
     try:
