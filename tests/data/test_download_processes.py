@@ -130,7 +130,7 @@ def _in_a_mount(cache, options):
 @pytest.mark.parametrize(
     ("options", "reason", "left"),
     [
-        pytest.param("size=4k", "No space left on device", list(NAMES[:1]), id="disk=full"),
+        pytest.param("size=8k", "No space left on device", list(NAMES[:1]), id="disk=full"),  # a page is the lock's
         pytest.param("ro", "Read-only file system", [], id="disk=read-only"),
     ],
 )
