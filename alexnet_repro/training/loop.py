@@ -164,7 +164,7 @@ class _Callbacks:
         """Save the last weights beside a file that can't be written any more; return where, or how to get them."""
         beside = path.with_name(f"{path.name.removesuffix(SUFFIX)[:50]}.{os.getpid()}{SUFFIX}")
         try:
-            return f"the weights are in {save_weights(self.model, beside)}"
+            return f"the weights are in {save_weights(self.model, beside, self.recipe.loss)}"
         except OSError:
             return f"then {'resume from the latest checkpoint' if self.store else 'train again'}"
 

@@ -129,7 +129,7 @@ def test_refusal_ends_the_run():
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (4, "")
     assert " keras" not in done.stderr  # whose import takes seconds
-    assert "pytest: error: argument --burn-in: expected " in done.stderr
+    assert "error: argument --burn-in: expected " in done.stderr
 
 
 @pytest.mark.parametrize(
