@@ -210,8 +210,9 @@ def test_real_divergence(loader, small):
         train(small, loader, hot, progress=False)
 
 
-def test_progress(loader, small, capsys):
+def test_progress(loader, small, capsys, monkeypatch):
     """The bar shows images, images/s, loss and accuracy, and an estimate is printed after the first updates."""
+    monkeypatch.delenv("COLUMNS", raising=False)  # of a terminal, which there is none
     train(small, loader, TINY, step=Counting())
     err = capsys.readouterr().err
     assert "training takes about" in err
