@@ -1,9 +1,6 @@
-"""Flags of XLA's that the backend doesn't know. They end a process that computes, and nothing of ours is printed."""
+"""Flags of XLA's that end a process which computes: one line about them, before anything of ours is written."""
 
 import os
-import re
-from collections.abc import Iterator, Mapping
-from typing import Any
 
 VARIABLES = {"tensorflow": ("XLA_FLAGS", "TF_XLA_FLAGS"), "jax": ("XLA_FLAGS",)}
 
@@ -11,39 +8,19 @@ VARIABLES = {"tensorflow": ("XLA_FLAGS", "TF_XLA_FLAGS"), "jax": ("XLA_FLAGS",)}
 def unknown_flags(backend: str, deadline: float = 180) -> str | None:
     """Return what is wrong with XLA's flags, and the fix; None: nothing, or there are none.
 
-    Only the backend knows its flags, so a child tries them, which takes seconds.
+    Only the backend knows its flags, so a child tries them on the CPU, which takes seconds.
     """
-    names = [name for name in VARIABLES.get(backend, ()) if os.environ.get(name)]
-    if not names:
+    flags = {name: text for name in VARIABLES.get(backend, ()) if (text := os.environ.get(name))}
+    if not flags:
         return None
-    from alexnet_repro.verify.subprocesses import NoAnswerError, answers
+    from alexnet_repro.verify.doctor.device_probe import probe_start
+    from alexnet_repro.verify.doctor.endings import find_ending
 
-    try:
-        list(answers(__name__, [backend], deadline))
-    except NoAnswerError as error:
-        return flags_in_log(error.log, backend, {name: os.environ[name] for name in names})
-    return None
-
-
-def flags_in_log(log: str, backend: str, flags: Mapping[str, str]) -> str | None:
-    """Return what the log of a child that ended says of its flags; None: it ended for another reason."""
-    fatal = next((line.partition("] ")[2] for line in log.splitlines() if re.match(r"F\d{4} ", line)), "")
-    if found := re.match(r"Unknown flags? in (\w+): (.*)", fatal):
-        return f"{found[1]} holds {found[2].strip()}, which this version of {backend} doesn't know; unset {found[1]}"
-    if not fatal:
-        return None
+    (result,) = probe_start(backend, deadline)
+    how = result.error or ""
+    if (ending := find_ending(result.device, how, result.log)) and ending.variables:
+        return f"{ending.message}; {ending.fix}"
+    if ending or "SIGABRT" not in how:
+        return None  # not the flags' fault, or not known to be
     were_set = ", ".join(f"{name}={text}" for name, text in flags.items())
-    return f"{backend} can't start with {were_set}: {fatal}; unset {' '.join(flags)}"
-
-
-def main(backend: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Compile a sum with XLA, in the child."""
-    if backend == "jax":
-        import jax
-
-        jax.jit(lambda: jax.numpy.zeros(1) + 1)().block_until_ready()
-    else:
-        import tensorflow as tf
-
-        tf.function(lambda: tf.zeros(1) + 1, jit_compile=True)()
-    yield "compiled", {}
+    return f"{backend} can't start with {were_set}: {result.log or how}; unset {' '.join(flags)}"

@@ -3,32 +3,42 @@
 import pytest
 
 from alexnet_repro.cli import parser as command_line
-from alexnet_repro.cli.flags import flags_in_log, unknown_flags
+from alexnet_repro.cli.flags import unknown_flags
+from alexnet_repro.verify.doctor import device_probe
+from alexnet_repro.verify.doctor.device_probe import ProbeResult
+
+UNKNOWN = "which this version doesn't know; take it out of"
 
 
 @pytest.mark.parametrize(
-    ("log", "expected"),
+    ("how", "log", "expected"),
     [
-        ("", None),
-        ("Traceback (most recent call last):\nImportError: no\n", None),
+        ("", "", None),
+        ("ImportError: no", "ImportError: no", None),
+        ("ended by SIGKILL", "", None),
+        ("no answer within 180 s", "", None),
         (
-            "I0000 00:00:1 2 port.cc:1] on\nF0000 00:00:1 2 parse_flags.cc:234] Unknown flag in XLA_FLAGS: --a\n",
-            "XLA_FLAGS holds --a, which this version of jax doesn't know; unset XLA_FLAGS",
+            *("exit status 1", "Unknown flag in XLA_FLAGS: --a"),
+            f"XLA_FLAGS has --a, {UNKNOWN} XLA_FLAGS, or: unset XLA_FLAGS",
         ),
         (
-            "F1127 12:47:08.564697   2 parse_flags_from_env.cc:234] Unknown flags in TF_XLA_FLAGS: --a --b=3\n",
-            "TF_XLA_FLAGS holds --a --b=3, which this version of jax doesn't know; unset TF_XLA_FLAGS",
+            *("ended by SIGABRT", "Unknown flags in TF_XLA_FLAGS: --a --b=3 | terminate called"),
+            f"TF_XLA_FLAGS has --a --b=3, {UNKNOWN} TF_XLA_FLAGS, or: unset TF_XLA_FLAGS",
         ),
         (
-            'F0000 00:00:1 2 parse_flags_from_env.cc:171] Could not open file "x" to read flags\nusage\n',
-            'jax can\'t start with XLA_FLAGS=x: Could not open file "x" to read flags; unset XLA_FLAGS',
+            *("exit status 1", 'Could not open file "x" to read flags for environment variable "XLA_FLAGS"'),
+            "XLA_FLAGS names x, which is no flag, nor a file that can be read; unset XLA_FLAGS",
         ),
+        ("ended by SIGABRT", "Check failed: x", "jax can't start with XLA_FLAGS=x: Check failed: x; unset XLA_FLAGS"),
     ],
-    ids=["log=empty", "log=import", "log=one", "log=two", "log=file"],
+    ids=["how=well", "how=import", "how=killed", "how=slow", "how=one", "how=two", "how=file", "how=check"],
 )
-def test_log(log, expected):
+def test_how_the_child_ended(monkeypatch, how, log, expected):
     """The variable and its flags are named, as the child's last words have them; other deaths say nothing of flags."""
-    assert flags_in_log(log, "jax", {"XLA_FLAGS": "x"}) == expected
+    result = ProbeResult("cpu:0", "jax", how or None, log=log)
+    monkeypatch.setattr(device_probe, "probe_start", lambda _backend, _deadline: (result,))
+    monkeypatch.setenv("XLA_FLAGS", "x")
+    assert unknown_flags("jax") == expected
 
 
 @pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
@@ -52,7 +62,7 @@ def test_unknown_flag(monkeypatch, capsys, tmp_path, command, name):
     monkeypatch.setenv(name, "--bogus=1")
     (tmp_path / "weights").touch()
     assert command_line.main(command.split()) == 1
-    reason = f"{name} holds --bogus=1, which this version of tensorflow doesn't know; unset {name}"
+    reason = f"{name} has --bogus=1, {UNKNOWN} {name}, or: unset {name}"
     assert capsys.readouterr().err == f"python -m alexnet_repro: {reason}\n"
     assert [path.name for path in tmp_path.iterdir()] == ["weights"]
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 from alexnet_repro.verify.doctor import software
 from alexnet_repro.verify.doctor.device_probe import PROBES, ProbeResult
-from alexnet_repro.verify.doctor.doctor import DRIVER_CHECKS, MACHINE_CHECKS
+from alexnet_repro.verify.doctor.doctor import DRIVER_CHECKS, LAST_CHECKS, MACHINE_CHECKS
 from alexnet_repro.verify.doctor.environment import Environment, Volume
 from alexnet_repro.verify.doctor.installation import LIBRARIES, Library, Requirement, TensorFlow
 from alexnet_repro.verify.doctor.nvidia import Gpu, Nvidia
@@ -110,7 +110,8 @@ def diagnose(here):
     """Return the doctor's findings on a complete record."""
     checks = (*MACHINE_CHECKS, *DRIVER_CHECKS, software.driver_version, software.libraries)
     findings = [finding for check in checks for finding in check(here)]
-    return findings + [finding for result in here.results for finding in software.device_result(here, result)]
+    findings += [finding for result in here.results for finding in software.device_result(here, result)]
+    return findings + [finding for check in LAST_CHECKS for finding in check(here)]
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,8 @@ class Cause(NamedTuple):
     fix: str  # `{default}`: that of an unknown cause on this device
     limits: str = ""  # it is the cause only where one of these is set; for these letters see `limits.py`
     # "nvidia": only where NVIDIA's GPUs or driver are; "gpu": only of a device that is a GPU. Those, and a "check"'s,
-    # are each failure's own; any other cause is the machine's, and once it has failed the rest follows.
+    # are each failure's own; any other cause is the machine's, and once it has failed the rest follows. A "setting" is
+    # that of the variables which the fix unsets.
     of: str = ""
 
 
@@ -38,36 +39,42 @@ CAUSES = (
         r"Unknown flags? in (\w+): +(.+?)\s*$",
         r"\1 has \2, which this version doesn't know",
         r"take it out of \1, or: unset \1",
+        of="setting",
     ),
     Cause(
         "flag's value",
         r"Couldn't interpret value (.*) for flag (\w+)",
         r"XLA_FLAGS or TF_XLA_FLAGS has \1 for \2, which isn't understood",
         r"take \2 out of it, or: unset XLA_FLAGS TF_XLA_FLAGS",
+        of="setting",
     ),
     Cause(
         "file of flags",
         r"Could not open file \"(.*?)\" to read flags for environment variable \"(\w+)\"",
         r"\2 names \1, which is no flag, nor a file that can be read",
         r"unset \2",
+        of="setting",
     ),
     Cause(
         "setting",
         r"Failed to parse the env-var \$\{(\w+)\} into \w+: (.*?)\.?(?: Use the default.*)?\s*$",
         r"\1=\2 isn't understood",
         r"unset \1",
+        of="setting",
     ),
     Cause(
         "thread count",
         r"Check failed: num_threads >= 1 \((.\d+) vs\. 1\)",
         r"TensorFlow is to run \1 threads, and needs one",
         "unset TF_NUM_INTRAOP_THREADS TF_NUM_INTEROP_THREADS",
+        of="setting",
     ),
     Cause(
         "platform",
         r"Unknown backend:? '?(\w+)'?|Unable to initialize backend '(\w+)'|no platforms that are instances of (\w+)",
         "JAX is to use a kind of device that it can't",
         "unset JAX_PLATFORMS JAX_PLATFORM_NAME; or install JAX for that device: pip install 'jax[cuda12]'",
+        of="setting",
     ),
     # The GPU itself
     Cause(

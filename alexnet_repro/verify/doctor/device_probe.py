@@ -40,7 +40,7 @@ def probe_device(device: str, deadline: float, environ: Mapping[str, str] | None
 
 
 def probe_start(backend: str, deadline: float) -> Iterator[ProbeResult]:
-    """Yield whether a backend of Keras's other than TensorFlow starts and computes on the CPU in `deadline` seconds."""
+    """Yield whether a backend of Keras's starts, compiles and computes on the CPU, in `deadline` seconds."""
     environ = {"CUDA_VISIBLE_DEVICES": "-1", "JAX_PLATFORMS": "cpu", "JAX_PLATFORM_NAME": "cpu"}
     for check, answer in answer_each(__name__, ["cpu:0"], [backend], deadline, environ):
         yield ProbeResult("cpu:0", check, **{**answer, "log": error_lines(answer.get("log", ""), "cpu:0")})
@@ -122,11 +122,15 @@ def _torch(_device: str) -> dict[str, Any]:
     return {}
 
 
-STARTS: dict[str, Callable[[str], dict[str, Any]]] = {"jax": _jax, "torch": _torch}
+STARTS: dict[str, Callable[[str], dict[str, Any]]] = {
+    "tensorflow": lambda device: _convolution(device, xla=True),
+    "jax": _jax,
+    "torch": _torch,
+}
 PROBES: dict[str, Callable[[str], dict[str, Any]]] = {
     "import": lambda _device: {"version": importlib.import_module("tensorflow").__version__},
     "devices": _devices,
     "matmul": _matmul,
     "convolution": _convolution,
-    "xla": lambda device: _convolution(device, xla=True),
+    "xla": STARTS["tensorflow"],
 }

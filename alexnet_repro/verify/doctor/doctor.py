@@ -6,7 +6,7 @@ from collections.abc import Callable, Container, Iterator, Sequence
 from typing import TextIO
 
 from alexnet_repro.verify.doctor import gpus, resources, software
-from alexnet_repro.verify.doctor.device_probe import STARTS, probe_device, probe_start
+from alexnet_repro.verify.doctor.device_probe import probe_device, probe_start
 from alexnet_repro.verify.doctor.environment import Environment, read_machine
 from alexnet_repro.verify.doctor.installation import read_libraries, read_tensorflow
 from alexnet_repro.verify.doctor.nvidia import read_nvidia
@@ -17,7 +17,6 @@ EnvironmentCheck = Callable[[Environment], Iterator[Finding]]
 # In the order of the probes that they need.
 MACHINE_CHECKS: tuple[EnvironmentCheck, ...] = (
     software.installed,
-    software.settings,
     software.disk,
     resources.host_memory,
     resources.processors,
@@ -32,6 +31,7 @@ DRIVER_CHECKS: tuple[EnvironmentCheck, ...] = (
     gpus.mixed_gpu_models,
     gpus.health,
 )
+LAST_CHECKS: tuple[EnvironmentCheck, ...] = (software.settings,)
 
 
 def examine(
@@ -54,12 +54,19 @@ def examine(
     here = dataclasses.replace(machine, volumes=volumes, require_gpu=require_gpu, backend=backend, wanted=tuple(wanted))
     if backend == "tensorflow":
         here = dataclasses.replace(here, tensorflow=read_tensorflow())
+    for known, finding in _probe(here, deadline):
+        here = known
+        yield known, finding
+    yield from _apply(LAST_CHECKS, here)
+
+
+def _probe(here: Environment, deadline: float) -> Iterator[tuple[Environment, Finding]]:
     yield from _apply(MACHINE_CHECKS, here)
     if here.wants_gpus:
         # Even without device files: Windows' Linux has none, and a container may reach its GPUs in other ways.
         here = dataclasses.replace(here, nvidia=read_nvidia(here.device_files, deadline))
         yield from _apply(DRIVER_CHECKS, here)
-    for result in probe_start(backend, deadline) if backend in STARTS else ():
+    for result in probe_start(here.backend, deadline) if here.backend != "tensorflow" else ():
         here = dataclasses.replace(here, results=(result,))
         yield from ((here, finding) for finding in software.device_result(here, result))
     if here.tensorflow is None:

@@ -12,13 +12,13 @@ from alexnet_repro.backend.limits import limit_in_words
 from alexnet_repro.backend.memory_limits import MemoryLimit, memory_limits
 from alexnet_repro.verify.doctor.causes import CAUSES, RESET_GPU, Cause
 from alexnet_repro.verify.doctor.nvidia import read_nvidia
+from alexnet_repro.verify.doctor.unlisted import NVIDIA, PCI, text_of
 
 LOOK = "sudo dmesg | tail -50 # for what the kernel says of that process; then run it again"
 WRONG = "ArithmeticError: "  # how a probe ends that computed something wrong, whatever was logged besides
 _LINE, _LONGEST = 200, 4000  # characters of a line that are kept, and that are searched
 # Any of these is there where a GPU of NVIDIA's, or its driver, is: on Linux, in Windows' Linux, on a Jetson.
 NVIDIA_FILES = ("dev/nvidiactl", "dev/nvidia0", "proc/driver/nvidia", "dev/dxg", "dev/nvmap", "dev/nvhost-ctrl")
-NVIDIA_VENDOR = "0x10de"
 _CPUINFO = Path("/proc/cpuinfo")
 INSTRUCTIONS = ("avx", "avx2", "fma")  # that TensorFlow, JAX and PyTorch may be built with
 _ERROR_LINE = re.compile(
@@ -31,13 +31,14 @@ _PATTERNS = [(re.compile(cause.pattern, re.IGNORECASE | re.MULTILINE), cause) fo
 
 
 class Ending(NamedTuple):
-    """Why a process ended: a cause's name, words, further evidence, and fix; whether all failures share it."""
+    """Why a process ended: a cause's name, words, further evidence, and fix."""
 
     name: str
     message: str
     evidence: str
     fix: str
-    shared: bool
+    shared: bool  # by all failures
+    variables: tuple[str, ...] = ()  # that are the cause
 
 
 def find_ending(device: str, how: str, log: str = "", default: str = "") -> Ending | None:
@@ -85,8 +86,7 @@ def has_nvidia(device: str, root: Path = Path("/")) -> bool:
 def _nvidia_files(root: Path) -> bool:
     if any((root / name).exists() for name in NVIDIA_FILES):
         return True
-    vendors = (_read(path) for path in (root / "sys/bus/pci/devices").glob("*/vendor"))
-    return any(vendor.strip() == NVIDIA_VENDOR for vendor in vendors)
+    return any(text_of(path).strip() == NVIDIA for path in (root / PCI).glob("*/vendor"))
 
 
 def _candidates(log: str, *, nvidia: bool) -> list[str]:
@@ -115,7 +115,8 @@ def _ending(cause: Cause, found: "re.Match[str]", words: dict[str, str]) -> Endi
     message, fix = found.expand(cause.message), found.expand(cause.fix)
     for name, text in words.items():
         message, fix = message.replace(name, text), fix.replace(name, text)
-    return Ending(cause.name, message, evidence, fix, not cause.of)
+    variables = fix.partition("unset ")[2].partition(";")[0].split() if cause.of == "setting" else ()
+    return Ending(cause.name, message, evidence, fix, cause.of in ("", "setting"), tuple(variables))
 
 
 def _cudnn() -> Iterator[str]:
@@ -136,13 +137,6 @@ def _holders() -> str:
 
 
 def _instructions() -> str:
-    words = set(_read(_CPUINFO).partition("\n\n")[0].split())
+    words = set(text_of(_CPUINFO).partition("\n\n")[0].split())
     lacks = [each for each in INSTRUCTIONS if each not in words]
     return f"{_CPUINFO} has {'no ' + ', '.join(lacks) if lacks else ', '.join(INSTRUCTIONS)}"
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""

@@ -75,8 +75,12 @@ def _pip(unmet: Iterable[Requirement]) -> str:
 
 
 def settings(here: Environment) -> Iterator[Finding]:
-    """No environment variable, nor keras.json, changes results unnoticed."""
-    found = list(doubts(here.settings, here.backend, here.defaults, gpu=here.wants_gpus))
+    """No environment variable, nor keras.json, changes results unnoticed; what ended a probe has failed there."""
+    failed = [each for each in here.results if each.error]
+    endings = filter(None, (find_ending(each.device, each.error or "", each.log) for each in failed))
+    blamed = {name for ending in endings for name in ending.variables}
+    set_here = doubts(here.settings, here.backend, here.defaults, gpu=here.wants_gpus)
+    found = [each for each in set_here if each.name not in blamed]
     for each in found:
         evidence, fix = f"{each.name}={each.text}", f"unset {each.name}"
         if each.name.startswith(KERAS):
@@ -91,7 +95,7 @@ def settings(here: Environment) -> Iterator[Finding]:
         else:
             message = f"{each.name}={each.text} isn't understood, and has no effect"
             yield Finding("settings", "PASS", message, evidence, fix)
-    if all(each.meaning is None and not each.setting.fatal for each in found):
+    if not blamed and all(each.meaning is None and not each.setting.fatal for each in found):
         onednn = "off on this processor" if here.defaults.get("TF_ENABLE_ONEDNN_OPTS") == "0" else "on"
         defaults = f"; oneDNN is {onednn}, and TF32 where not turned off, as TensorFlow's defaults are"
         also = defaults if here.backend == "tensorflow" else ""

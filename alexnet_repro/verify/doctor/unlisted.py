@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+PCI = "sys/bus/pci/devices"
 NVIDIA = "0x10de"
 OTHERS = {"0x1002": "AMD", "0x8086": "Intel"}  # by PCI's number of the vendor
 GPU_CLASSES = ("0x0300", "0x0302", "0x0380", "0x1200")  # VGA, 3D and other display controllers, accelerators
@@ -57,7 +58,7 @@ def read_unlisted(root: Path) -> Unlisted:
     if (root / "dev/dxg").exists():
         wsl = f"/{WSL_LIBRARIES}" if (root / WSL_LIBRARIES / "libcuda.so.1").exists() else ""
         others += [] if wsl else [f"Windows' /dev/dxg, without NVIDIA's libraries in /{WSL_LIBRARIES}"]
-    elif "microsoft" in _text(root / OS_RELEASE).casefold():
+    elif "microsoft" in text_of(root / OS_RELEASE).casefold():
         others.append("Windows' Linux, which was given no /dev/dxg")
     if not others and not pci:
         others += [f"/dev/dri/{path.name}" for path in sorted((root / "dev/dri").glob("renderD*"))]
@@ -68,10 +69,10 @@ def read_unlisted(root: Path) -> Unlisted:
 
 def _pci_gpus(root: Path) -> Iterator[tuple[str, str, str]]:
     """Yield address, vendor and kernel driver of each GPU on the PCI bus."""
-    for device in sorted((root / "sys/bus/pci/devices").glob("*")):
-        vendor = _text(device / "vendor").strip()
-        if _text(device / "class").startswith(GPU_CLASSES) and (vendor == NVIDIA or vendor in OTHERS):
-            lines = dict(line.split("=", 1) for line in _text(device / "uevent").splitlines() if "=" in line)
+    for device in sorted((root / PCI).glob("*")):
+        vendor = text_of(device / "vendor").strip()
+        if text_of(device / "class").startswith(GPU_CLASSES) and (vendor == NVIDIA or vendor in OTHERS):
+            lines = dict(line.split("=", 1) for line in text_of(device / "uevent").splitlines() if "=" in line)
             yield device.name, vendor, lines.get("DRIVER", "")
 
 
@@ -80,13 +81,14 @@ def _jetson(root: Path) -> str:
         if found := sorted(root.glob(pattern)):
             return f"/{found[0].relative_to(root).as_posix()}"
     for name, words in JETSON_TEXTS.items():
-        text = _text(root / name).casefold()
+        text = text_of(root / name).casefold()
         if any(word in text for word in words):
             return f"/{name}"
     return ""
 
 
-def _text(path: Path) -> str:
+def text_of(path: Path) -> str:
+    """Return what a file holds; empty: it isn't there, or can't be read."""
     with contextlib.suppress(OSError):
         return path.read_text(encoding="utf-8", errors="replace")
     return ""

@@ -189,7 +189,7 @@ CASES = {
     "flags that end the process": Case(
         "xla/parse_flags_from_env.cc: a text without a dash is a file's name",
         replace(CPU, settings={"XLA_FLAGS": "/nowhere"}, results=results("cpu:0", xla="exit status 1")),
-        "settings, xla",
+        "xla, settings",
         "FAIL",
         ("isn't understood, which ends a process", "with XLA_FLAGS=/nowhere", "run it without XLA_FLAGS; then: "),
     ),
@@ -393,6 +393,23 @@ def test_one_cause_is_one_failure():
     )
     assert second.status == "INCONCLUSIVE"
     assert second.message.startswith("compiling with XLA failed, as 'xla' of cpu:0 did: XLA_FLAGS has --bogus")
+
+
+@pytest.mark.parametrize(
+    ("log", "named"),
+    [
+        ("", "TF_XLA_FLAGS XLA_FLAGS"),
+        ("Unknown flag in XLA_FLAGS: --bogus", "TF_XLA_FLAGS"),
+        ("Unknown flags in TF_XLA_FLAGS: --bogus=1", "XLA_FLAGS"),
+        ("Couldn't interpret value x for flag xla_gpu_ftz", ""),
+    ],
+)
+def test_setting_that_failed_is_no_doubt(log, named):
+    """A variable that a failure names as its cause isn't doubted beside it; others are."""
+    result = ProbeResult("cpu:0", "xla", "exit status 1", log=log)
+    here = replace(CPU, settings={"XLA_FLAGS": "--bogus", "TF_XLA_FLAGS": "--bogus=1"}, results=(result,))
+    found = list(software.settings(here))
+    assert [(each.status, each.fix) for each in found] == [("INCONCLUSIVE", f"unset {name}") for name in named.split()]
 
 
 def test_slow_start_is_no_broken_package():
