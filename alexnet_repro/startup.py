@@ -14,7 +14,6 @@ from types import ModuleType, TracebackType
 BACKENDS = ("tensorflow", "jax", "torch")
 OURS = ("alexnet_repro", "benchmarks", "tests", "conftest")
 ANYWHERE = (*OURS, "sitecustomize", "usercustomize")  # each may be in any folder
-TENSORFLOWS = ("tensorflow", "tensorflow-cpu", "tf-nightly", "tf-nightly-cpu", "tensorflow-rocm", "intel-tensorflow")
 # Packages by the modules that aren't named so, and what the names of a package's own variables begin with.
 PACKAGES = {"google": "protobuf", "yaml": "PyYAML", "PIL": "pillow", "absl": "absl-py", "mpl_toolkits": "matplotlib"}
 PREFIXES = {
@@ -236,19 +235,20 @@ def _changed() -> str | None:
 
 def _installation(package: str, reason: str, *, missing: bool) -> str:
     """Return the command that installs a package, in a version that our own and TensorFlow's metadata ask for."""
-    from importlib import metadata
+    requirements: list[str] = []
+    for owner in ("tensorflow", "alexnet-repro"):
+        with contextlib.suppress(Exception):  # what reads metadata may be what is broken
+            from alexnet_repro.packages import find_package
+
+            if found := find_package(owner):
+                package = found.name if package == owner else package
+                requirements += (found.distribution and found.distribution.requires) or ()
+    texts = [text.partition(";")[0].replace(" ", "") for text in requirements]
 
     def asked(name: str) -> str:
-        wanted = []
-        for owner in (*TENSORFLOWS, "alexnet-repro"):
-            with contextlib.suppress(Exception):  # not installed, or metadata that can't be read
-                texts = [text.partition(";")[0].replace(" ", "") for text in metadata.requires(owner) or ()]
-                wanted += [text[len(name) :] for text in texts if text.lower().startswith(name.lower())]
+        wanted = [text[len(name) :] for text in texts if text.lower().startswith(name.lower())]
         return f"'{name}{','.join(each for each in dict.fromkeys(wanted) if each[:1] in tuple('<>=!~'))}'"
 
-    if package == "tensorflow":
-        installed = {str(each.name) for each in metadata.distributions()}
-        package = next(filter(installed.__contains__, TENSORFLOWS), package)
     names = [package, *(["numpy"] if "numpy" in reason.lower() and package != "numpy" else [])]
     how = "pip install" if missing else "pip install --force-reinstall --no-deps"
     other = f", or {_another_backend()}" if package == configured_backend() != "tensorflow" else ""

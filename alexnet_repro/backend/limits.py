@@ -32,7 +32,7 @@ def limit_in_words(letters: str, root: Path = Path("/")) -> tuple[str, str] | No
     """
     for letter in letters:
         if letter == PIDS:
-            found = [number for folder in cgroup_folders("pids", root) for number in _numbers(folder / "pids.max")]
+            found = [number for folder in cgroup_folders("pids", root) for number in file_numbers(folder / "pids.max")]
             if found:
                 words = f"processes and threads limited to {min(found):g} (the cgroup's pids.max)"
                 return words, "docker run --pids-limit=-1 …, or a pod's podPidsLimit, or systemd's TasksMax"
@@ -59,9 +59,9 @@ def cpu_quota(root: Path = Path("/")) -> float:
     """Return how many processors' time this process may take by its cgroups' quotas; infinite without one."""
     found = [math.inf]
     for folder in cgroup_folders("cpu", root):
-        pair = list(_numbers(folder / "cpu.max"))  # of version 2; `max 100000` is one number
+        pair = list(file_numbers(folder / "cpu.max"))  # of version 2; `max 100000` is one number
         if len(pair) != 2:  # noqa: PLR2004
-            pair = [*_numbers(folder / "cpu.cfs_quota_us"), *_numbers(folder / "cpu.cfs_period_us")]
+            pair = [*file_numbers(folder / "cpu.cfs_quota_us"), *file_numbers(folder / "cpu.cfs_period_us")]
         if len(pair) == 2 and pair[0] > 0 and pair[1] > 0:  # noqa: PLR2004 - -1: no quota
             found.append(pair[0] / pair[1])
     return min(found)
@@ -98,7 +98,7 @@ def cgroup_folders(controller: str, root: Path = Path("/")) -> list[Path]:
     return found
 
 
-def _numbers(path: Path) -> Iterator[int]:
+def file_numbers(path: Path) -> Iterator[int]:
     """Yield the whole numbers in a file; none where it isn't, or holds words such as `max`."""
     with contextlib.suppress(OSError, ValueError):
         yield from (int(word) for word in path.read_text(encoding="utf-8").split() if re.fullmatch(r"-?\d+", word))

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import psutil
 
-from alexnet_repro.backend.limits import cgroup_folders
+from alexnet_repro.backend.limits import cgroup_folders, file_numbers
 
 CGROUP_FIX = "docker run --memory=, resources.limits.memory of a pod, or srun --mem="
 UNLIMITED = 1 << 60  # bytes: what cgroups of version 1 say where nothing is limited is near 2**63
@@ -60,11 +60,11 @@ def _cgroup_limits(root: Path, free_swap: int) -> Iterator[MemoryLimit]:
     """Yield the limits of this process's cgroup and of those that it is in; a container may see only its own."""
     for folder in cgroup_folders("memory", root):
         for limit, usage, reclaimed in CGROUP_FILES:
-            if (size := _number(folder / limit)) is not None and size < UNLIMITED:
-                used = _number(folder / usage) or 0
+            size = next(file_numbers(folder / limit), UNLIMITED)
+            if size < UNLIMITED:
+                used = next(file_numbers(folder / usage), 0)
                 left = max(0, size - max(0, used - _reclaimable(folder, reclaimed)))
-                swap = _number(folder / "memory.swap.max")  # of version 2 alone
-                left += free_swap if swap is None else min(free_swap, swap)
+                left += min([free_swap, *file_numbers(folder / "memory.swap.max")])  # of version 2 alone
                 yield MemoryLimit(f"the cgroup's {limit}", size, left, CGROUP_FIX)
 
 
@@ -75,12 +75,3 @@ def _reclaimable(folder: Path, names: tuple[str, ...]) -> int:
     except OSError:
         return 0
     return sum(int(line.partition(" ")[2]) for line in lines if line.partition(" ")[0] in names)
-
-
-def _number(path: Path) -> int | None:
-    """Return the number in a file; None where there is none, or `max`."""
-    try:
-        text = path.read_text(encoding="utf-8").strip()
-    except OSError:
-        return None
-    return int(text) if text.isdecimal() else None

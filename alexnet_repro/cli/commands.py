@@ -69,9 +69,9 @@ def run_shapes(arguments: argparse.Namespace) -> None:
 
 def run_train(arguments: argparse.Namespace) -> int:
     """Train, save, and evaluate; return the exit status: 128 and the signal's number where one ended it."""
-    from alexnet_repro.training.stop_signal import outliving_readers, warnings_end_nothing
+    from alexnet_repro.training.stop_signal import outliving_readers
 
-    with outliving_readers(), warnings_end_nothing():
+    with outliving_readers():
         return _Training(arguments).run()
 
 
