@@ -11,7 +11,8 @@ from alexnet_repro.verify.verdict import Planned
 from benchmarks import session as module
 from tests.helpers.junit_files import outcomes
 from tests.helpers.paths import ROOT
-from tests.verify.benchmark.test_session import run, session_of
+from tests.helpers.pytest_here import benchmarks_apart
+from tests.helpers.sessions import session_of
 
 FORWARD = "benchmarks/test_forward.py::test_forward[device=cpu:0-batch=1-precision=float32]"
 PLUGIN = """
@@ -37,7 +38,7 @@ def test_run_that_ends_early(tmp_path, name):
     report = tmp_path / "report"
     environ = {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}", "TF_CPP_MIN_LOG_LEVEL": "3"}
     options = ("-p", "ends_early", f"--report={report}", f"--deadline={deadline}")
-    done = run(*options, paths=(FORWARD,), environ=environ)
+    done = benchmarks_apart(*options, paths=(FORWARD,), environ=environ)
     assert done.returncode == status
     results = json.loads((report / "results.json").read_text())
     assert (results["verdict"], results["complete"]) == (verdict, False)

@@ -4,9 +4,8 @@ import pytest
 
 from alexnet_repro.verify.checks.registry import CheckId
 from benchmarks.level import in_quick_level
-from tests.helpers.pytest_here import benchmarks_here
+from tests.helpers.pytest_here import benchmarks_here, collected
 from tests.verify.benchmark.test_plan import QUICK
-from tests.verify.benchmark.test_session import collected
 
 CASES = {
     "shapes": ("test_correct", {"device": "gpu:0", "check": CheckId("shapes")}, True),

@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.plan import Asked, plan, why_not
 from tests.helpers.histories import run
-from tests.verify.benchmark.test_session import collected
+from tests.helpers.pytest_here import collected
 
 BACKEND = "benchmarks.plan.keras.backend.backend"
 TWO = Asked(devices=("cpu:0", "gpu:0", "gpu:1"), models={"gpu:0": "A100", "gpu:1": "A100"})

@@ -1,12 +1,7 @@
 """Runs of `pytest benchmarks`, on the CPU: stable ids, a record, a verdict, and the exit status that follows."""
 
 import contextlib
-import importlib.util
 import json
-import os
-import re
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import NamedTuple
@@ -15,7 +10,6 @@ import keras
 import pytest
 
 import conftest
-from alexnet_repro.backend.devices import usable_devices
 from alexnet_repro.training.distributed.cluster import ClusterError
 from alexnet_repro.verify.checks.devices import MachineNotReadyError
 from alexnet_repro.verify.finding import Finding
@@ -25,60 +19,8 @@ from benchmarks import session as module
 from tests.helpers.junit_files import outcomes
 from tests.helpers.machines import A100, box
 from tests.helpers.paths import ROOT
-from tests.helpers.pytest_here import benchmarks_here
-
-IDS = (
-    "test_correct.py::test_correct[device=cpu:0-check=shapes]",
-    "test_correct.py::test_correct[device=cpu:0-check=layers-precision=float32]",
-    "test_correct.py::test_correct[device=cpu:0-check=layers-precision=mixed_bfloat16]",
-    "test_repeatable.py::test_replay[device=cpu:0-check=replay-precision=float32]",
-    "test_reference.py::test_golden[device=cpu:0-precision=float32]",
-    "test_burn_in.py::test_burn_in[device=cpu:0]",
-    "test_overhead.py::test_overhead[device=cpu:0]",
-    "test_evaluate.py::test_evaluate[device=cpu:0-precision=float32]",
-    "test_forward.py::test_forward[device=cpu:0-batch=128-precision=mixed_bfloat16]",
-    "test_input_pipeline.py::test_draw_train[batch=128]",
-    "test_resize.py::test_resize[device=cpu:0-batch=128-side=28]",
-    "test_train_step.py::test_train_step[device=cpu:0-batch=32-precision=float32]",
-)
-XDIST = pytest.mark.skipif(importlib.util.find_spec("xdist") is None, reason="pytest-xdist isn't installed")
-
-
-def run(*arguments, paths=("benchmarks",), environ=()):
-    """Run the benchmarks, with these environment variables changed, and return what became of them."""
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *paths, *arguments]
-    # One thread, as of the slow tests, is a setting that the doctor finds.
-    environ = {name: value for name, value in os.environ.items() if name != "TF_NUM_INTRAOP_THREADS"} | dict(environ)
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=environ)
-
-
-def collected(*options):
-    """Return the benchmarks that pytest collects with these options, on the CPU."""
-    status, printed = benchmarks_here("--collect-only", "--quiet", "--device=cpu:0", *options)
-    assert status == 0, printed
-    return [line.removeprefix("benchmarks/") for line in printed.splitlines() if "::" in line]
-
-
-def session_of(folder, *, plugins=("benchmark", "skipping"), **options):
-    """Return the session of a run with these options, which reports into a folder."""
-    options = {
-        "report": folder,
-        "benchmark_timer": "time.perf_counter",
-        "benchmark_max_time": "1.0",
-        "deadline": 600.0,
-        **options,
-    }
-    config = SimpleNamespace(
-        option=SimpleNamespace(collectonly=False, xmlpath=None, keyword=options.get("keyword", ""), markexpr=""),
-        getoption=lambda name, default=None: options.get(name, default),
-        get_terminal_writer=lambda: SimpleNamespace(line=lambda _: None),
-        pluginmanager=SimpleNamespace(has_plugin=plugins.__contains__),
-        rootpath=folder,
-        invocation_params=SimpleNamespace(args=()),
-        hook=SimpleNamespace(pytest_deselected=lambda **_: None),
-        stash={},
-    )
-    return module.VerificationSession(config)
+from tests.helpers.pytest_here import benchmarks_apart, benchmarks_here
+from tests.helpers.sessions import session_of
 
 
 @pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
@@ -164,108 +106,11 @@ def test_tests_run_before_benchmarks(tmp_path):
     ]
 
 
-BOTH = ("benchmark", "skipping")
-ALONE = "benchmarks are timed one at a time, in this process: leave out -n and --forked, or run `pytest tests -n …`"
-WITHOUT = "benchmarks need the plugin pytest-benchmark: "
-NOT_LOADED = f"{WITHOUT}unset PYTEST_DISABLE_PLUGIN_AUTOLOAD, or add -p pytest_benchmark.plugin"
-
-
-@pytest.mark.parametrize(
-    ("plugins", "options", "autoload", "message"),
-    [
-        (BOTH[1:], {}, "", f"{WITHOUT}leave out -p no:benchmark"),
-        (BOTH[1:], {}, "off", NOT_LOADED),
-        (BOTH[:1], {}, "", "benchmarks need pytest's plugin skipping: leave out -p no:skipping"),
-        (BOTH, {"dist": "load"}, "", ALONE),
-        (("pytest_benchmark.plugin", "skipping"), {"forked": True}, "off", ALONE),
-        (BOTH, {"keyword": "forward and"}, "", "Wrong expression passed to '-k': forward and: at column 12: expected "),
-    ],
-    ids=lambda value: f"given={value if isinstance(value, str) else ' '.join(value)}"[:50],
-)
-def test_what_benchmarks_need(tmp_path, monkeypatch, plugins, options, autoload, message):  # noqa: PLR0917
-    """Without its plugins, or among xdist's workers, nothing can be timed: a usage error in one line, at once."""
-    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", autoload)
-    with pytest.raises(pytest.UsageError) as error:
-        session_of(tmp_path, plugins=plugins, **options)
-    assert str(error.value).startswith(message)
-    assert len(str(error.value).splitlines()) == 1
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("paths", "benchmarks"),
-    [
-        pytest.param(["."], True, id="paths=."),
-        pytest.param(["benchmarks", "tests/records"], True, id="paths=benchmarks tests"),
-        pytest.param([], False, id="paths=none"),
-        pytest.param([".", "-n2"], True, id="paths=. -n2", marks=XDIST),
-        pytest.param(["tests", "benchmarks", "--import-mode=append"], True, id="paths=tests benchmarks append"),
-    ],
-)
-def test_everything_can_be_collected(paths, benchmarks):
-    """Tests and benchmarks are collected together, in any order; benchmarks are last; ids are of `name=value`."""
-    done = run("--collect-only", "--quiet", paths=paths)
-    assert done.returncode == 0, done.stdout
-    ids = [line for line in done.stdout.splitlines() if "::" in line]
-    ours = [each.startswith("benchmarks/") for each in ids]
-    assert len(set(ids)) == len(ids)
-    assert [each for each in ids if "[" in each and not re.search(r"\[\w+=", each)] == []
-    assert (any(ours), all(ours)) == (benchmarks, False)
-    assert sorted(ours) == ours
-
-
-def test_collecting_writes_nothing(tmp_path):
-    """Ids are stable; correctness comes first, then determinism, then performance; and no folder is made."""
-    ids = collected(f"--report={tmp_path / 'report'}")
-    assert [each for each in ids if each in IDS] == list(IDS)
-    assert not any("gpu:" in each for each in ids)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_full_grid_has_all_of_the_small_one():
-    """With --full there are more batches, and XLA other than it is by default; what was there is there in its order."""
-    few, all_of_them = collected(), collected("--full")
-    more = set(all_of_them) - set(few)
-    assert [each for each in all_of_them if each not in more] == few
-    assert "test_forward.py::test_forward[device=cpu:0-batch=256-precision=float32]" in more
-    if keras.backend.backend() != "torch":  # which has no XLA
-        xla = "on" if keras.backend.backend() == "tensorflow" and len(usable_devices()) == 1 else "off"
-        assert f"test_train_step.py::test_train_step[device=cpu:0-batch=32-precision=mixed_bfloat16-xla={xla}]" in more
-    assert all("test_forward" in each or "test_train_step" in each for each in more)
-
-
-FORWARD = "test_forward.py::test_forward[device=cpu:0-batch={}-precision={}]"
-
-
-@pytest.mark.parametrize(
-    ("keyword", "selected"),
-    [
-        ("test_forward and batch=1", [(1, "float32"), (1, "mixed_bfloat16")]),
-        ("test_forward and batch=12", []),
-        ("test_forward and device=cpu and batch=1", [(1, "float32"), (1, "mixed_bfloat16")]),
-        (
-            "FORWARD and (Batch=1 or batch=32) and not precision=float32",
-            [(1, "mixed_bfloat16"), (32, "mixed_bfloat16")],
-        ),
-        ("test_forward[device=cpu:0-batch=1-precision=float32]", [(1, "float32")]),
-        ("test_forward.py::test_forward[device=cpu:0-batch=128-precision=float32]", [(128, "float32")]),
-        ("forward and batch=128-precision=mixed_bfloat16", [(128, "mixed_bfloat16")]),
-    ],
-    ids=lambda value: "k=" + value.replace("=", " ") if isinstance(value, str) else f"tests={len(value)}",
-)
-def test_selected_by_id(keyword, selected):
-    """`-k` takes the pairs of an id, each as a whole, in expressions, and whole ids."""
-    status, printed = benchmarks_here("--collect-only", "--quiet", "--device=cpu:0", "-k", keyword)
-    found = [line.removeprefix("benchmarks/") for line in printed.splitlines() if "::" in line]
-    assert found == [FORWARD.format(*each) for each in selected]
-    assert status == (0 if selected else 5), printed
-
-
 @pytest.fixture(scope="module")
 def checked(tmp_path_factory):
     """A run of two checks, and its folder, which wasn't there."""
     folder = tmp_path_factory.mktemp("run") / "reports/today"
-    return run("-k", "test_correct and (shapes or resize)", "--device=cpu:0", f"--report={folder}"), folder
+    return benchmarks_apart("-k", "test_correct and (shapes or resize)", "--device=cpu:0", f"--report={folder}"), folder
 
 
 @pytest.mark.slow
@@ -310,7 +155,7 @@ def test_run_is_recorded(checked):
 @pytest.mark.slow
 def test_device_that_isnt_there_is_a_usage_error(tmp_path):
     """It ends the run before the first test, in one line."""
-    done = run("--device=gpu:99", f"--report={tmp_path}")
+    done = benchmarks_apart("--device=gpu:99", f"--report={tmp_path}")
     assert done.returncode == 4
     errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
     assert len(errors) == 1

@@ -12,7 +12,7 @@ from alexnet_repro.verify.finding import Finding
 from benchmarks import conftest, test_burn_in
 from benchmarks import session as module
 from tests.helpers.machines import A100, box
-from tests.verify.benchmark.test_session import session_of
+from tests.helpers.sessions import session_of
 
 DEVICE = "cpu:0"
 CASE = "resize[device=cpu:0-side=28]"
