@@ -24,14 +24,13 @@ from alexnet_repro.verify.checks.devices import MachineNotReadyError, choose_dev
 from alexnet_repro.verify.doctor import fingerprint
 from alexnet_repro.verify.doctor.environment import read_machine
 from alexnet_repro.verify.finding import REFERENCE, Finding, worst
-from alexnet_repro.verify.report.junit import write_junit
 from alexnet_repro.verify.report.page import report_line
 from alexnet_repro.verify.report.run_record import RunRecord
 from alexnet_repro.verify.report.tables import LEGEND, cost_table, device_table, scaling_table, throughput_table
 from alexnet_repro.verify.report.text import summary
-from alexnet_repro.verify.verdict import Planned, fails_the_run, pytest_exit_status
+from alexnet_repro.verify.verdict import Planned, pytest_exit_status
 from benchmarks.folder import RESULTS, claim, own_name, run_identity
-from benchmarks.junit_case import add_case, write_none
+from benchmarks.junit_file import add_case, add_verdict, write_again, write_none
 from benchmarks.keeper import PlanKeeper
 from benchmarks.level import in_quick_level
 from benchmarks.plan import FOLDER, Asked, place, plan, why_not
@@ -272,7 +271,7 @@ class VerificationSession:
         self.keeper.ended_by(error)
         self._printed = False
         status = self._state(getattr(error, "returncode", None) or STATUSES.get(type(error), status))
-        self._write_junit()
+        write_again(self.config, self.whole)
         return status
 
     def _finish(self, session: pytest.Session, status: int) -> int:
@@ -286,7 +285,9 @@ class VerificationSession:
         status = session.exitstatus = self._state(self.keeper.signal[1] if self.keeper.signal else status)
         if not self.record.run.get("ended"):
             self.keeper.end_by_signal()
-        self._tell_junit()
+        if node := self.keeper.interrupted_test():
+            add_case(self.config, node, "skipped", self.keeper.ended, {})
+        add_verdict(self.config, self.whole, fail_inconclusive=self.fail_inconclusive)
         return status
 
     def _state(self, status: int) -> int:
@@ -306,22 +307,6 @@ class VerificationSession:
         except OSError as error:
             self.record.findings["doctor"].append(Finding("disk", "FAIL", "results can't be written", str(error)))
         self.report = report_line(self.record if self.whole.path == self.record.path else self.whole)
-
-    def _write_junit(self) -> None:
-        """Write JUnit's file where pytest doesn't, or did before the end."""
-        if path := getattr(self.config.option, "xmlpath", None):
-            with contextlib.suppress(OSError):
-                write_junit(self.whole, Path(path))
-
-    def _tell_junit(self) -> None:
-        """Add a test case `verdict` to JUnit's file: what isn't one test's fails there, too."""
-        verdict = self.whole.verdict
-        fails = fails_the_run(verdict, fail_inconclusive=self.fail_inconclusive)
-        outcome = "failed" if fails else "passed" if verdict == "PASS" else "skipped"
-        if node := self.keeper.interrupted_test():
-            add_case(self.config, node, "skipped", self.keeper.ended, {})
-        lines = "\n".join(summary(self.whole))
-        add_case(self.config, "benchmarks/verdict.py::verdict", outcome, lines, self.whole.run)
 
     def _compare_with_references(self) -> list[Finding]:
         """Return how timings compare with the references on file; with --update-reference, write new ones first."""
