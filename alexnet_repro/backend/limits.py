@@ -55,8 +55,8 @@ def usable_processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def cpu_quota(root: Path = Path("/")) -> float:
-    """Return how many processors' time this process may take by its cgroups' quotas; infinite without one."""
+def cpu_quota(root: Path = Path("/")) -> float | None:
+    """Return how many processors' time this process may take by its cgroups' quotas; None: all that it may run on."""
     found = [math.inf]
     for folder in cgroup_folders("cpu", root):
         pair = list(file_numbers(folder / "cpu.max"))  # of version 2; `max 100000` is one number
@@ -64,7 +64,7 @@ def cpu_quota(root: Path = Path("/")) -> float:
             pair = [*file_numbers(folder / "cpu.cfs_quota_us"), *file_numbers(folder / "cpu.cfs_period_us")]
         if len(pair) == 2 and pair[0] > 0 and pair[1] > 0:  # noqa: PLR2004 - -1: no quota
             found.append(pair[0] / pair[1])
-    return min(found)
+    return quota if (quota := min(found)) < usable_processors() else None
 
 
 def oom_kills(root: Path = Path("/")) -> tuple[int, str]:

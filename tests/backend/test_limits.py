@@ -1,6 +1,5 @@
 """What else than memory limits this process: each limit in words, with what lifts it."""
 
-import math
 import resource
 
 import pytest
@@ -21,11 +20,11 @@ CPU1, CPU2 = "sys/fs/cgroup/cpu,cpuacct", "sys/fs/cgroup"
         pytest.param(V2, {f"{CPU2}/kubepods/pod7/cpu.max": "150000 100000"}, 1.5, id="quota=nested"),
         pytest.param(
             V2,
-            {f"{CPU2}/kubepods/pod7/cpu.max": "max 100000", f"{CPU2}/kubepods/cpu.max": "400000 100000"},
-            *(4.0,),
+            {f"{CPU2}/kubepods/pod7/cpu.max": "max 100000", f"{CPU2}/kubepods/cpu.max": "300000 100000"},
+            *(3.0,),
             id="quota=outer",
         ),
-        pytest.param(V2, {f"{CPU2}/kubepods/pod7/cpu.max": "max 100000"}, math.inf, id="quota=none"),
+        pytest.param(V2, {f"{CPU2}/kubepods/pod7/cpu.max": "max 100000"}, None, id="quota=none"),
         pytest.param(
             V1,
             {f"{CPU1}/cpu.cfs_quota_us": "50000", f"{CPU1}/cpu.cfs_period_us": "100000"},
@@ -41,17 +40,20 @@ CPU1, CPU2 = "sys/fs/cgroup/cpu,cpuacct", "sys/fs/cgroup"
         pytest.param(
             V1,
             {f"{CPU1}/cpu.cfs_quota_us": "-1", f"{CPU1}/cpu.cfs_period_us": "100000"},
-            *(math.inf,),
+            *(None,),
             id="quota=version_1_none",
         ),
-        pytest.param("0::/", {f"{CPU2}/cpu.max": ""}, math.inf, id="quota=empty"),
-        pytest.param("0::/", {f"{CPU2}/cpu.max": "many 0"}, math.inf, id="quota=nonsense"),
-        pytest.param("0::/", {f"{CPU2}/cpu.max": "50000 0"}, math.inf, id="quota=no_period"),
-        pytest.param("0::/", {}, math.inf, id="quota=absent"),
+        pytest.param("0::/", {f"{CPU2}/cpu.max": ""}, None, id="quota=empty"),
+        pytest.param("0::/", {f"{CPU2}/cpu.max": "many 0"}, None, id="quota=nonsense"),
+        pytest.param("0::/", {f"{CPU2}/cpu.max": "50000 0"}, None, id="quota=no_period"),
+        pytest.param("0::/", {f"{CPU2}/cpu.max": "400000 100000"}, None, id="quota=of_all"),
+        pytest.param("0::/", {f"{CPU2}/cpu.max": "6400000 100000"}, None, id="quota=of_more"),
+        pytest.param("0::/", {}, None, id="quota=absent"),
     ],
 )
-def test_cpu_quota(tmp_path, cgroup, files, quota):
-    """A cgroup's share of processors' time is found, of either version and any level; the least counts."""
+def test_cpu_quota(tmp_path, monkeypatch, cgroup, files, quota):
+    """A cgroup's share of processors' time is found, of either version, at any level; the least that limits counts."""
+    monkeypatch.setattr(limits, "usable_processors", lambda: 4)
     write(tmp_path, {"proc/self/cgroup": cgroup, **files})
     assert cpu_quota(tmp_path) == quota
 

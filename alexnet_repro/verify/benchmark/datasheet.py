@@ -89,9 +89,8 @@ def of_gpu(gpu: Gpu) -> Nominal:
 def of_cpu(processors: int, quota: float | None = None, cpuinfo: Path = CPUINFO) -> Nominal:
     """Return a CPU's product rates from /proc/cpuinfo; nothing elsewhere, and nothing for its memory.
 
-    A quota below the number of processors leaves that many processors' time.
+    Under a quota they are those of as many processors as it leaves the time of.
     """
-    quota = quota if quota is not None and quota < processors else None
     fields = cpu_fields(cpuinfo)
     flags = set(fields.get("flags", "").split())
     try:

@@ -1,7 +1,6 @@
 """Telemetry during a benchmark: load, clocks, temperature, throttle reasons, and processor time that others take."""
 
 import contextlib
-import math
 import os
 import resource
 import threading
@@ -12,7 +11,7 @@ from typing import NamedTuple
 
 import psutil
 
-from alexnet_repro.backend.limits import cpu_quota, usable_processors
+from alexnet_repro.backend.limits import cpu_quota
 from alexnet_repro.verify.doctor.environment import is_named, read_machine
 from alexnet_repro.verify.doctor.gpus import HEAT, THROTTLE_REASONS, describe_throttling
 from alexnet_repro.verify.doctor.nvidia import Gpu, open_nvml, read_nvidia
@@ -47,12 +46,11 @@ def conditions_of(device: str) -> Conditions:
     if not device.startswith("cpu"):
         name, deadline = _cuda_name(device), 30  # seconds
         gpu = next((gpu for gpu in read_nvidia((), deadline).gpus if is_named(gpu, name)), None)
-    quota = None if math.isinf(found := cpu_quota()) or found >= usable_processors() else found
     if gpu is None:
-        return Conditions(_load(), _cpu_mhz(), cpu_quota=quota)
+        return Conditions(_load(), _cpu_mhz(), cpu_quota=cpu_quota())
     reasons = describe_throttling((gpu.throttle_reasons or 0) & HEAT)
     heat = f"its clocks are throttled by {reasons}, {gpu.temperature} °C" if reasons else ""
-    return Conditions(_load(), _cpu_mhz(), gpu.clock, gpu.temperature, heat, quota)
+    return Conditions(_load(), _cpu_mhz(), gpu.clock, gpu.temperature, heat, cpu_quota())
 
 
 def heat_during(samples: Samples) -> str:

@@ -5,7 +5,6 @@ Nothing here imports TensorFlow or Keras; probes that could hang run in child pr
 
 import contextlib
 import json
-import math
 import os
 import platform
 import shutil
@@ -167,7 +166,7 @@ def read_machine(root: Path = Path("/"), environ: Mapping[str, str] = os.environ
         shared_memory=shutil.disk_usage(shared_memory).total if shared_memory.is_dir() else None,
         memory=tuple(memory_limits(root)),
         processors=usable_processors(),
-        cpu_quota=None if math.isinf(quota := cpu_quota(root)) else quota,
+        cpu_quota=cpu_quota(root),
         volumes=tuple(_volumes(environ)),
     )
 

@@ -128,5 +128,4 @@ def machine_of(here: Environment) -> dict[str, Any]:
 
 def _quota(here: Environment) -> dict[str, float]:
     """Return what a quota leaves of the processors' time; nothing where there is none."""
-    limited = here.cpu_quota is not None and here.cpu_quota < here.processors
-    return {"cpu_quota": here.cpu_quota} if limited and here.cpu_quota else {}
+    return {"cpu_quota": here.cpu_quota} if here.cpu_quota else {}

@@ -99,7 +99,6 @@ def test_bfloat16_by_any_kernels(tmp_path, reached, status):
     ("quota", "reached", "share"),
     [
         pytest.param(None, 0.0128e12, "20% of the nominal 0.064", id="quota=none"),
-        pytest.param(64.0, 0.0128e12, "20% of the nominal 0.064", id="quota=of_more"),
         pytest.param(0.5, 0.0064e12, "80% of the nominal 0.008 of a quota of 0.5 processors", id="quota=half"),
         pytest.param(2.0, 0.0064e12, "20% of the nominal 0.032 of a quota of 2 processors", id="quota=two"),
     ],

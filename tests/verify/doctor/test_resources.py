@@ -79,7 +79,6 @@ def test_each_limit_is_a_cause():
     ("quota", "words"),
     [
         pytest.param(None, "2", id="quota=none"),
-        pytest.param(4.0, "2", id="quota=of_more"),
         pytest.param(0.5, "2, of which a quota leaves the time of 0.5: what is timed is throttled", id="quota=half"),
     ],
 )
