@@ -100,9 +100,8 @@ def _refuse_irreplaceable(path: Path) -> None:
     try:
         os.close(os.open(path, os.O_WRONLY | os.O_CLOEXEC))
     except OSError as error:
-        if (
-            error.errno == errno.EPERM
-        ):  # chattr +i, which holds for root too; a file without write permission is replaced
+        # By chattr +i, which holds for root too. A file without permission to write to it is replaced.
+        if error.errno == errno.EPERM:
             raise
 
 

@@ -23,7 +23,9 @@ class HeldError(OSError):
 
 
 @contextlib.contextmanager
-def locked(path: Path, *, timeout: float = 0.0, quiet: float = 0.0) -> Iterator[None]:
+def locked(
+    path: Path, *, timeout: float = 0.0, quiet: float = 0.0, doing: str = "", advice: str = ""
+) -> Iterator[None]:
     """Hold the lock that the file `path` stands for; it is made, and removed afterwards.
 
     It is the system's own lock (flock), not the file: one that a killed process left, here or on another host, is no
@@ -32,19 +34,19 @@ def locked(path: Path, *, timeout: float = 0.0, quiet: float = 0.0) -> Iterator[
     `timeout` seconds are waited at most; after `quiet` of them a line on stderr says for whom.
 
     Raises:
-        HeldError: another process still holds it.
+        HeldError: another process still holds it; the message says what it is `doing`, and has the advice.
         OSError: the file can't be made.
     """
     begin, said = time.monotonic(), timeout <= 0
     while (descriptor := _try(path)) is None:
         waited = time.monotonic() - begin
         if waited >= timeout:
-            raise HeldError(f"{_holder(path)} holds {path}")
+            held = f"{_holder(path)} holds {path}"
+            raise HeldError(f"{doing} ({held}); {advice}" if doing else held)
         if waited >= quiet and not said:
             said = True
-            print(
-                f"waiting for {_holder(path)}, which holds {path}, {timeout:g} s at most", file=sys.stderr, flush=True
-            )
+            line = f"waiting for {_holder(path)}, which holds {path}, {timeout:g} s at most"
+            print(line, file=sys.stderr, flush=True)
         time.sleep(PAUSE)
     try:
         yield
@@ -92,8 +94,7 @@ def _open(path: Path) -> int:
 
 def _holder(path: Path) -> str:
     with contextlib.suppress(OSError):
-        if path.is_file() and (
-            found := re.fullmatch(r"(\d{1,9}) ([\w.-]{1,253})\n", path.read_text(encoding="utf-8", errors="replace"))
-        ):
+        text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+        if found := re.fullmatch(r"(\d{1,9}) ([\w.-]{1,253})\n", text):
             return f"process {found[1]} on {found[2]}"
     return "another process"

@@ -63,14 +63,14 @@ class Checkpoints:
             OSError: another training has the lock, or the folder can't be written to.
         """
         check_folder(self.folder, OTHER_FOLDER)
+        doing = f"another training saves its checkpoints in {self.folder}"
         with contextlib.ExitStack() as held:
             try:
-                held.enter_context(locked(self.folder / ".lock"))
+                held.enter_context(locked(self.folder / ".lock", doing=doing, advice=OTHER_FOLDER))
                 for left in self.folder.glob(f".{PATTERN}"):  # of a training that was killed while saving
                     left.unlink()
-            except HeldError as error:
-                text = f"another training saves its checkpoints in {self.folder} ({error}); {OTHER_FOLDER}"
-                raise OSError(text) from error
+            except HeldError:
+                raise
             except OSError as error:
                 raise OSError(f"{self.folder} can't be written to: {why(error, OTHER_FOLDER)}") from error
             yield Store(self, variables, identity)

@@ -3,7 +3,7 @@
 import contextlib
 import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import keras
 from keras import ops
 
 from alexnet_repro.files import atomic_path, check_room
-from alexnet_repro.locks import HeldError, locked
+from alexnet_repro.locks import locked
 from alexnet_repro.training.history import TrainingDivergedError
 from alexnet_repro.training.weights_file import DIGEST_ATTRIBUTE, LOSS_ATTRIBUTE, arrays_digest, read_weights
 
@@ -41,19 +41,13 @@ def check_weights_path(path: str | os.PathLike[str]) -> Path:
     return path
 
 
-@contextlib.contextmanager
-def only_writer(path: Path) -> Iterator[None]:
-    """Keep other trainings from saving their weights under the same name.
+def only_writer(path: Path) -> contextlib.AbstractContextManager[None]:
+    """Return a context that keeps other trainings from saving their weights under the same name.
 
-    Raises:
-        OSError: one does already.
+    Entering it raises a HeldError, which is an OSError, where one does already.
     """
-    with contextlib.ExitStack() as held:
-        try:
-            held.enter_context(locked(path.with_name(f".{path.name.removesuffix(SUFFIX)}.lock")))
-        except HeldError as error:
-            raise OSError(f"another training saves its weights in {path} ({error}); {OTHER_FILE}") from error
-        yield
+    lock = path.with_name(f".{path.name.removesuffix(SUFFIX)}.lock")
+    return locked(lock, doing=f"another training saves its weights in {path}", advice=OTHER_FILE)
 
 
 def save_weights(model: keras.Model, path: str | os.PathLike[str], loss: str | None = None) -> Path:
