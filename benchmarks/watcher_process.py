@@ -1,7 +1,7 @@
 """The watcher's own process: it waits for the run's end, and finishes the record of one that can't; see `watcher.py`.
 
-Until it must act it imports the standard library alone, and looks once a second whether the run lives, since a fork of
-the run may keep open what would tell.
+Until it must act it imports little but the standard library, and looks once a second whether the run lives, since a
+fork of the run may keep open what would tell.
 """
 
 import contextlib
@@ -21,6 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from alexnet_repro.backend.limits import oom_kills
+
 # Where they are, real-time signals are nobody's: SIGUSR1 and SIGUSR2 may be a batch system's.
 DUMP_STACKS = getattr(signal, "SIGRTMAX", signal.SIGUSR2)
 MARK = "ALEXNET_REPRO_RUN"  # an environment variable by which a run's processes are found when it is gone
@@ -30,7 +32,6 @@ FINISHING = 6  # how many times as long a run has that was interrupted, once Pyt
 DUMPS, DIES, ACTS = 2.0, 5.0, 60  # seconds: the time limits of a dump, of a killed process, of all that is done then
 DRIVER = "python -m alexnet_repro doctor; sudo dmesg | grep -i xid # for the driver's error messages"
 MEMORY = "sudo dmesg | grep -i -E 'oom|killed'; free -m"
-VMSTAT = Path("/proc/vmstat")
 
 
 @dataclass
@@ -59,7 +60,7 @@ class Watched:
         self._deadline = self._kill_at = self._look_at = math.inf
         self._signal, self._signal_at = signal.SIGTERM, -math.inf
         self._captured: int | None = None  # the run's stderr, where pytest captures it
-        self._stacks_from, self._oom_kills = 0, _oom_kills()
+        self._stacks_from, (self._oom_kills, _) = 0, oom_kills()
         self._poll, self._longest = select.poll(), 1.0  # seconds until it is looked whether the run lives
         for descriptor in (messages, signals):
             self._poll.register(descriptor, select.POLLIN)
@@ -160,8 +161,9 @@ class Watched:
             return End(f"the process died: {fatal[1]}", self._running, fix=DRIVER, died=True, **said)
         if time.monotonic() - self._signal_at < FINISHING * self._grace:
             return self._interrupted()
-        if killed := _oom_kills() - self._oom_kills:
-            said["evidence"] = f"meanwhile the kernel killed {killed} for want of memory: oom_kill in {VMSTAT}"
+        kills, path = oom_kills()
+        if killed := kills - self._oom_kills:
+            said["evidence"] = f"meanwhile the kernel killed {killed} for want of memory: oom_kill in {path}"
         how = "killed, perhaps by the kernel for want of memory, or ended by a library"
         return End(f"the process died without a trace: {how}", self._running, fix=MEMORY, died=True, **said)
 
@@ -206,13 +208,6 @@ class Watched:
             with contextlib.suppress(psutil.Error, OSError):
                 if each.pid != os.getpid() and (each in started or each.environ().get(MARK) == self._mark):
                     each.kill()
-
-
-def _oom_kills() -> int:
-    """Return how many processes the kernel has killed for want of memory since it booted; 0 where it doesn't say."""
-    with contextlib.suppress(OSError, LookupError):
-        return int(re.findall(r"^oom_kill (\d+)$", VMSTAT.read_text(), re.MULTILINE)[0])
-    return 0
 
 
 def _tail(descriptor: int | None, start: int = 0) -> str:

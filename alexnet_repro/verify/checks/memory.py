@@ -11,6 +11,7 @@ from keras import ops
 from alexnet_repro.backend.devices import moved, on_device, usable_devices
 from alexnet_repro.backend.memory_limits import memory_limits
 from alexnet_repro.verify.checks.config import CheckConfig
+from alexnet_repro.verify.doctor.causes import NO_MEMORY
 from alexnet_repro.verify.doctor.environment import read_machine
 from alexnet_repro.verify.doctor.nvidia import open_nvml
 from alexnet_repro.verify.finding import Finding, Status
@@ -24,8 +25,6 @@ MIN_FILLED = 0.9  # of a GPU's memory
 # What TensorFlow leaves to the driver, and what reading back takes: more than a tenth of a small GPU.
 RESERVED_BYTES = 3 << 30
 COPY_CHECK_BYTES = 1 << 26
-# As TensorFlow, JAX and PyTorch report it of a GPU, and NumPy and PyTorch of a host.
-OUT_OF_MEMORY = "resource_?exhausted|out ?of ?memory|memoryerror|allocate memory"
 MEMORY_FIX = "run it again, then replace the part: on a GPU, nvidia-smi -q -d ECC,ROW_REMAPPER; on a host, memtest86+"
 
 
@@ -104,7 +103,7 @@ def _fill(values: Sequence[int], budget: int, block: int) -> list[tuple[int, Any
 
 def is_out_of_memory(error: Exception) -> bool:
     """Return whether an error is a backend's way of saying that there is no memory left."""
-    return re.search(OUT_OF_MEMORY, f"{type(error).__name__} {error}", re.IGNORECASE) is not None
+    return re.search(NO_MEMORY, f"{type(error).__name__} {error}", re.IGNORECASE) is not None
 
 
 def _budget(device: str, budget: int | None) -> tuple[int | None, int]:

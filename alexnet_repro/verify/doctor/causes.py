@@ -1,6 +1,6 @@
 """What ended a process, by its last words or its signal: the cause, and the fix that fits it; the first that matches.
 
-Public reports of each line are in `tests/verify/doctor/test_causes.py`. `limits.py` says what is limited here.
+Public reports of each are in `tests/verify/doctor/endings.toml`. `backend/limits.py` says what is limited here.
 """
 
 from typing import NamedTuple
@@ -10,7 +10,7 @@ NVCC = "nvidia-cuda-nvcc-cu12"
 TEMPORARY = "df -h /tmp /dev/shm; then delete files there, or: export TMPDIR=FOLDER"
 RESET_GPU = "sudo dmesg | grep -i xid; then: sudo nvidia-smi -r, or: sudo reboot"
 NEWER_DRIVER = "install a newer driver, from nvidia.com/drivers; then: sudo reboot"
-NO_MEMORY = (
+NO_MEMORY = (  # as TensorFlow, JAX and PyTorch say it of a GPU, NumPy and PyTorch of a host, and the linker
     r"out.?of.?memory|resource.?exhausted|MemoryError|bad_alloc|allocate memory|unable to allocate|\bOOM\b|"
     r"failed to map segment|static TLS block"
 )
