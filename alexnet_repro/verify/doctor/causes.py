@@ -56,6 +56,13 @@ CAUSES = (
         of="setting",
     ),
     Cause(
+        "flags",
+        r"Flag parsing failed",
+        "XLA_FLAGS or TF_XLA_FLAGS has a value that isn't understood",
+        "unset XLA_FLAGS TF_XLA_FLAGS",
+        of="setting",
+    ),
+    Cause(
         "setting",
         r"Failed to parse the env-var \$\{(\w+)\} into \w+: (.*?)\.?(?: Use the default.*)?\s*$",
         r"\1=\2 isn't understood",
