@@ -45,7 +45,7 @@ def examine(
     """Run every probe, in `deadline` seconds each; yield each finding as soon as it is known, with the record so far.
 
     If devices are `wanted`, as `gpu:1`, other GPUs aren't checked; if it is the CPU alone, none is, nor its driver.
-    Of the folders, those are checked that are `written` to. Settings come last: one that ended a probe has failed there.
+    Of the folders, those are checked that are `written` to. Settings come last: what ended a probe has failed.
     For a backend of Keras's other than TensorFlow, machine, settings and driver are checked, and that it starts; no GPU
     is used.
     """
