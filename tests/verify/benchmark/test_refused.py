@@ -1,4 +1,4 @@
-"""What surrounds a verification: plugins without which nothing can be timed, and options that do not go with it."""
+"""What surrounds a verification: plugins without which nothing can be timed, and options that don't go with it."""
 
 import pytest
 
