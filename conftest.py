@@ -142,8 +142,12 @@ def pytest_configure(config: pytest.Config) -> None:
     config.option.keyword = in_words_of_pytest(config.option.keyword)
     prepare()  # the streams, which were pytest's while it imported this file
     folder = Path(__file__).resolve().parent / "benchmarks"
+
+    def file(name: str) -> str:  # of `--pyargs benchmarks.test_forward`
+        return name.replace(".", "/") if config.getoption("pyargs") and "/" not in name else name
+
     paths, ignored = (
-        [Path(config.invocation_params.dir, each.partition("::")[0]).resolve() for each in arguments]
+        [Path(config.invocation_params.dir, file(each.partition("::")[0])).resolve() for each in arguments]
         for arguments in (config.args, config.getoption("ignore") or ())
     )
     if folder not in ignored and any(folder in (path, *path.parents) or path in folder.parents for path in paths):

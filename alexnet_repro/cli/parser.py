@@ -265,7 +265,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _failed("; ".join(found))
         if isinstance(error, OSError | ArithmeticError | ImportError):  # data, weights and disks; a loss that diverged
             _drop_output()
-            return _failed(str(error))
+            gone = isinstance(error, FileNotFoundError) and error.errno and not error.filename  # as os.getcwd says
+            return _failed("the working folder is gone; start in another" if gone else str(error))
         raise
 
 

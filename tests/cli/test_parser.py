@@ -241,6 +241,16 @@ def test_shadow_on_the_path(tmp_path):
     assert (done.returncode, done.stdout, done.stderr) == (1, "", expected)
 
 
+def test_working_folder_that_is_gone(tmp_path, monkeypatch, capsys):
+    """Without a working folder, what needs it is refused in a line that says so."""
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    monkeypatch.setattr(command_line, "run_shapes", lambda _: os.path.realpath("a.weights.h5"))
+    assert command_line.main(["shapes"]) == 1
+    assert capsys.readouterr().err == "python -m alexnet_repro: the working folder is gone; start in another\n"
+
+
 def test_import_that_fails(monkeypatch, capsys):
     """Whatever a package raises when it is imported, also under one of our own lazy names, is one line."""
     monkeypatch.setattr(command_line, "run_shapes", lambda _: exec("import broken_package"))

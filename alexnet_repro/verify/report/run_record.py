@@ -159,6 +159,8 @@ def from_data(path: Path, content: Any) -> RunRecord:
     """Return the record of JSON as `RunRecord.as_data` returns it; UnreadableError: it isn't, or of another version."""
     if not isinstance(content, dict):
         raise UnreadableError(f"{path} isn't a results file, but other JSON; name a results.json")
+    if "recipe" in content:
+        raise UnreadableError(f"{path} is the record of a training, drawn in learning_curve.svg; name a results.json")
     if (schema := content.get("schema")) != RESULTS_SCHEMA:
         stated = f"its schema is {schema!r}, this version reads {RESULTS_SCHEMA}"
         known = stated if "schema" in content else "it has no schema"

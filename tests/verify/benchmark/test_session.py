@@ -267,17 +267,22 @@ def test_workers_that_dont_meet(tmp_path):
     assert (found.check, found.status, found.message) == ("workers", "FAIL", "worker 1 runs other tests")
 
 
-def test_checkout_behind_a_link(tmp_path, monkeypatch):
-    """The verification is there by whichever path its folder is named."""
+@pytest.mark.parametrize(
+    ("named", "pyargs"),
+    [("benchmarks", None), ("./benchmarks/test_forward.py::test_forward", True), ("benchmarks.test_forward", True)],
+    ids=["named=folder", "named=path", "named=module"],
+)
+def test_checkout_behind_a_link(tmp_path, monkeypatch, named, pyargs):
+    """The verification is there by whichever path its folder is named, or as a module."""
     (tmp_path / "link").symlink_to(ROOT)
     monkeypatch.setattr(conftest, "__file__", str(tmp_path / "link/conftest.py"))
     monkeypatch.setattr(module, "VerificationSession", lambda _: SimpleNamespace(keeper=None))
     registered = []
     config = SimpleNamespace(
-        args=[str(tmp_path / "link/benchmarks")],
+        args=[named],
         option=SimpleNamespace(keyword=""),
-        invocation_params=SimpleNamespace(dir=tmp_path),
-        getoption=lambda _: None,
+        invocation_params=SimpleNamespace(dir=tmp_path / "link"),
+        getoption={"pyargs": pyargs}.get,
         pluginmanager=SimpleNamespace(register=lambda _, name: registered.append(name)),
     )
     conftest.pytest_configure(config)

@@ -137,6 +137,7 @@ def timed(**fields):
         pytest.param("[" * 100_000, "isn't JSON, or was cut off", id="text=deep"),
         pytest.param("\xff", "isn't JSON, or was cut off", id="text=latin-1"),
         pytest.param("[1]", "isn't a results file, but other JSON", id="text=list"),
+        pytest.param('{"schema": 1, "recipe": {}}', "is the record of a training, drawn in", id="text=training"),
         pytest.param("{}", "it has no schema; read it with the version that wrote it", id="text=empty"),
         pytest.param(changed(schema=2), "its schema is 2, this version reads 3;", id="schema=2"),
         pytest.param(changed(schema="1"), "its schema is '1', this version reads 3;", id="schema=text"),
