@@ -91,12 +91,13 @@ def rendezvous(cluster: Cluster, plan: Mapping[str, Any], timeout: float) -> dic
     to every other worker on the chief, to the chief on the others.
 
     Raises:
-        ClusterError: a port is taken, a worker never came up, the chief can't be reached, or a worker has a different
-            plan; the message names it. All workers that came raise the same.
+        ClusterError: a port is taken, a worker never came up, the chief can't be reached or doesn't know its own
+            name, or a worker has a different plan; the message names it. All workers that came raise the same.
     """
     own = json.loads(json.dumps({"cluster": dict(enumerate(cluster.addresses)), **plan}))
     with _own_port(cluster) as listener:
         if cluster.chief:
+            _find_own_name(cluster)
             return _accept(listener, cluster, own, timeout)
     return {0: _join(cluster, own, timeout)}
 
@@ -114,6 +115,16 @@ def _own_port(cluster: Cluster) -> socket.socket:
         if error.errno == errno.EADDRINUSE:
             text = f"port {port}, which {name} needs, is taken; to see by whom:\n  ss -ltnp 'sport = :{port}'"
         raise ClusterError(text) from error
+
+
+def _find_own_name(cluster: Cluster) -> None:
+    """Refuse a chief's name that it doesn't know itself: TensorFlow looks for the chief there, and waits for ever."""
+    host, port = cluster.endpoint(cluster.task)
+    try:
+        socket.getaddrinfo(host, port)
+    except (OSError, UnicodeError) as error:  # the latter of a name that none can have
+        reason = getattr(error, "strerror", None) or error
+        raise ClusterError(f"{host}, the chief's name, isn't known on the chief itself: {reason}") from error
 
 
 def _accept(listener: socket.socket, cluster: Cluster, own: Mapping[str, Any], timeout: float) -> dict[int, Connection]:
@@ -202,9 +213,9 @@ def _connect(cluster: Cluster, timeout: float) -> Connection:
     while True:
         try:
             return Connection(_attempt(cluster.endpoint(0), deadline))
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
             if time.monotonic() + RETRY > deadline:
-                reason = error.strerror or error
+                reason = getattr(error, "strerror", None) or error
                 text = f"{cluster.name(0)}, the chief, couldn't be reached within {timeout:g} s: {reason}"
                 raise ClusterError(text) from error
         time.sleep(RETRY)

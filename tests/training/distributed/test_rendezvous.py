@@ -131,6 +131,22 @@ def test_port_taken(met, addresses, task):
         )
 
 
+@pytest.mark.parametrize(
+    ("task", "message"),
+    [
+        (0, "a..b, the chief's name, isn't known on the chief itself: "),
+        (1, "worker 0 (a..b:2345), the chief, couldn't be reached within 0.3 s: "),
+    ],
+    ids=["task=0", "task=1"],
+)
+def test_name_that_nobody_knows(addresses, task, message):
+    """A chief whose name can't be found is told so, also if it is alone; so is a worker that looks for it."""
+    cluster = Cluster(("a..b:2345", addresses[1])[: task + 1], task)
+    with pytest.raises(ClusterError) as caught:
+        rendezvous(cluster, SAME, 0.3)
+    assert str(caught.value).startswith(message)
+
+
 def test_one_index_twice(addresses):
     """Two processes with the same index are an error that names it, sent to both."""
     cluster = Cluster(addresses, 0)
