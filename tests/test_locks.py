@@ -61,7 +61,11 @@ def test_waiting(tmp_path, holder, capsys):
     assert capsys.readouterr().err == ""
 
 
-@pytest.mark.parametrize("content", [b"", b"4242 elsewhere\n", b"\xff" * 99, b'{"pid": 1, "host": "elsewhere"}'])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"4242 elsewhere\n", b"\xff" * 99, b'{"pid": 1, "host": "elsewhere"}'],
+    ids=["content=none", "content=process", "content=binary", "content=json"],
+)
 def test_file_that_is_left(tmp_path, content):
     """A file that is left, by a killed process, another host or another library, is no lock."""
     (tmp_path / "lock").write_bytes(content)

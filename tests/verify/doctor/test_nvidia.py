@@ -198,6 +198,7 @@ def test_another_module_isnt_the_driver(tmp_path, monkeypatch, content, said):
         ({"pynvml.py": ""}, "pynvml.py"),
         ({"pynvml/x": ""}, "pynvml"),
     ],
+    ids=["module=ours", "module=file", "module=folder"],
 )
 def test_module_without_a_package_of_its_own(tmp_path, monkeypatch, files, intruder):
     """A file or a folder that lies about is named by its path; a broken nvidia-ml-py is no other's module."""
