@@ -24,6 +24,7 @@ PREFIXES = {
     "protobuf": ("PROTOCOL_BUFFERS_",),
     "tensorflow": ("TF_", "XLA_"),
     "torch": ("TORCH", "PYTORCH_"),
+    "tqdm": ("TQDM_",),
 }
 
 # What Keras's file has by default.

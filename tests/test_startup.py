@@ -110,13 +110,22 @@ def test_innermost_package_is_to_blame(install):
     assert "'protobuf" in fix
 
 
-def test_variables_of_a_package(install, monkeypatch):
+@pytest.mark.parametrize(
+    ("package", "module", "name"),
+    [
+        ("protobuf", "google.protobuf", "PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION"),
+        ("tqdm", "tqdm.std", "TQDM_MININTERVAL"),
+    ],
+    ids=["package=protobuf", "package=tqdm"],
+)
+def test_variables_of_a_package(install, monkeypatch, package, module, name):
     """A package that names its own variable, or that variable's value, needs another value and no installation."""
-    monkeypatch.setenv("PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION", "foo")
-    install({"google/__init__.py": "", "google/protobuf.py": "raise ValueError('foo is not supported')"})
-    message, fix = explained(raised("google.protobuf"))
-    assert message == "protobuf can't be imported: ValueError: foo is not supported"
-    assert fix == "unset PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION, which is foo"
+    monkeypatch.setenv(name, "foo")
+    folder, _, file = module.partition(".")
+    install({f"{folder}/__init__.py": "", f"{folder}/{file}.py": "raise ValueError('foo is not supported')"})
+    message, fix = explained(raised(module))
+    assert message == f"{package} can't be imported: ValueError: foo is not supported"
+    assert fix == f"unset {name}, which is foo"
 
 
 def test_missing_package(install):
