@@ -97,7 +97,7 @@ def rendezvous(cluster: Cluster, plan: Mapping[str, Any], timeout: float) -> dic
     own = json.loads(json.dumps({"cluster": dict(enumerate(cluster.addresses)), **plan}))
     with _own_port(cluster) as listener:
         if cluster.chief:
-            _find_own_name(cluster)
+            _find_own_name(cluster, timeout)
             return _accept(listener, cluster, own, timeout)
     return {0: _join(cluster, own, timeout)}
 
@@ -117,14 +117,19 @@ def _own_port(cluster: Cluster) -> socket.socket:
         raise ClusterError(text) from error
 
 
-def _find_own_name(cluster: Cluster) -> None:
+def _find_own_name(cluster: Cluster, timeout: float) -> None:
     """Refuse a chief's name that it doesn't know itself: TensorFlow looks for the chief there, and waits for ever."""
-    host, port = cluster.endpoint(cluster.task)
-    try:
-        socket.getaddrinfo(host, port)
-    except (OSError, UnicodeError) as error:  # the latter of a name that none can have
-        reason = getattr(error, "strerror", None) or error
-        raise ClusterError(f"{host}, the chief's name, isn't known on the chief itself: {reason}") from error
+    (host, port), end = cluster.endpoint(cluster.task), time.monotonic() + timeout
+    while True:
+        try:
+            socket.getaddrinfo(host, port)
+        except (OSError, UnicodeError) as error:  # the latter of a name that none can have
+            if isinstance(error, OSError) and time.monotonic() < end:  # a pod's name may be known seconds later
+                time.sleep(RETRY)
+                continue
+            reason = getattr(error, "strerror", None) or error
+            raise ClusterError(f"{host}, the chief's name, isn't known on the chief itself: {reason}") from error
+        return
 
 
 def _accept(listener: socket.socket, cluster: Cluster, own: Mapping[str, Any], timeout: float) -> dict[int, Connection]:

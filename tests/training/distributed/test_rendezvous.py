@@ -140,7 +140,7 @@ def test_port_taken(met, addresses, task):
     ids=["task=0", "task=1"],
 )
 def test_name_that_nobody_knows(addresses, task, message):
-    """A chief whose name can't be found is told so, also if it is alone; so is a worker that looks for it."""
+    """A chief whose name can't be found is refused, also if it is alone; so is a worker that looks for it."""
     cluster = Cluster(("a..b:2345", addresses[1])[: task + 1], task)
     with pytest.raises(ClusterError) as caught:
         rendezvous(cluster, SAME, 0.3)
@@ -250,3 +250,18 @@ def test_port_that_reaches_itself(monkeypatch):
     monkeypatch.setattr(module.socket, "socket", ToItself)
     with pytest.raises(ConnectionRefusedError):
         module._attempt(("127.0.0.1", 2222), time.monotonic() + 5)
+
+
+def test_name_that_is_known_later(monkeypatch):
+    """A chief whose name is known only after a while, as a pod's may be, is not refused."""
+    answers = [socket.gaierror(-2, "Name or service not known")] * 2 + [[]]
+
+    def getaddrinfo(*_):
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr("alexnet_repro.training.distributed.rendezvous.socket.getaddrinfo", getaddrinfo)
+    module._find_own_name(Cluster(("chief:2345",), 0), 5.0)
+    assert not answers
