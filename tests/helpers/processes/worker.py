@@ -43,7 +43,7 @@ def prepare(settings):
         loader.draw_train_indices = hanging
         first = {f"first-{number:02}": each for number, each in enumerate(model.get_weights())}
         history = train(model, loader, *arguments, **options)
-        evaluations = [[after, *dataclasses.astuple(each)] for after, each in history.evaluations]
+        evaluations = [[after, each.loss, each.accuracy, each.num_samples] for after, each in history.evaluations]
         if "out" in settings:
             weights = {f"last-{number:02}": each for number, each in enumerate(model.get_weights())}
             np.savez(settings["out"], losses=history.losses, accuracies=history.accuracies,

@@ -81,10 +81,10 @@ CASES = {
     ),
     "a file named pynvml.py": Case(
         SYNTHETIC,
-        box(A100, nvidia=Nvidia(helper="/work/pynvml.py: AttributeError", intruder="/work/pynvml.py")),
+        box(A100, nvidia=Nvidia(helper="/home/user/pynvml.py: AttributeError", intruder="/home/user/pynvml.py")),
         "driver",
         "INCONCLUSIVE",
-        ("another module named pynvml", "mv /work/pynvml.py /work/pynvml.py.other"),
+        ("another module named pynvml", "mv /home/user/pynvml.py /home/user/pynvml.py.other"),
     ),
     "nvidia-ml-py broken": Case(
         SYNTHETIC,

@@ -152,10 +152,10 @@ CASES = {
     ),
     "no home to write to": Case(
         "kubernetes.io/docs/tasks/configure-pod-container/security-context: runAsNonRoot, readOnlyRootFilesystem",
-        replace(CPU, volumes=(Volume("data", "/root/.keras", None, "Permission denied"),)),
+        replace(CPU, volumes=(Volume("data", "/home/user/.keras", None, "Permission denied"),)),
         "disk",
         "INCONCLUSIVE",
-        ("/root/.keras can't be written to (Permission denied)", "export KERAS_HOME=FOLDER"),
+        ("/home/user/.keras can't be written to (Permission denied)", "export KERAS_HOME=FOLDER"),
     ),
     "no working folder": Case(
         SYNTHETIC,
