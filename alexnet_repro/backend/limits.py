@@ -59,11 +59,10 @@ def cpu_quota(root: Path = Path("/")) -> float | None:
     """Return how many processors' time this process may take by its cgroups' quotas; None: all that it may run on."""
     found = [math.inf]
     for folder in cgroup_folders("cpu", root):
-        pair = list(file_numbers(folder / "cpu.max"))  # of version 2; `max 100000` is one number
-        if len(pair) != 2:  # noqa: PLR2004
-            pair = [*file_numbers(folder / "cpu.cfs_quota_us"), *file_numbers(folder / "cpu.cfs_period_us")]
-        if len(pair) == 2 and pair[0] > 0 and pair[1] > 0:  # noqa: PLR2004 - -1: no quota
-            found.append(pair[0] / pair[1])
+        for names in (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us")):  # of version 2, of version 1
+            match [number for name in names for number in file_numbers(folder / name)]:
+                case [allowed, period] if allowed > 0 and period > 0:  # not -1, nor `max 100000`, which is one number
+                    found.append(allowed / period)
     return quota if (quota := min(found)) < usable_processors() else None
 
 
