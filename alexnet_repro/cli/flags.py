@@ -16,7 +16,7 @@ def unknown_flags(backend: str, deadline: float = 180) -> str | None:
     from alexnet_repro.verify.doctor.device_probe import probe_start
     from alexnet_repro.verify.doctor.endings import find_ending
 
-    (result,) = probe_start(backend, deadline)
+    result = probe_start(backend, deadline)
     how = result.error or ""
     if (ending := find_ending(result.device, how, result.log)) and ending.variables:
         return f"{ending.message}; {ending.fix}"

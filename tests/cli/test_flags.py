@@ -36,7 +36,7 @@ UNKNOWN = "which this version doesn't know; take it out of"
 def test_how_the_child_ended(monkeypatch, how, log, expected):
     """The variable and its flags are named, as the child's last words have them; other deaths say nothing of flags."""
     result = ProbeResult("cpu:0", "jax", how or None, log=log)
-    monkeypatch.setattr(device_probe, "probe_start", lambda _backend, _deadline: (result,))
+    monkeypatch.setattr(device_probe, "probe_start", lambda _backend, _deadline: result)
     monkeypatch.setenv("XLA_FLAGS", "x")
     assert unknown_flags("jax") == expected
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 from alexnet_repro.verify.doctor import software
-from alexnet_repro.verify.doctor.device_probe import PROBES, ProbeResult
+from alexnet_repro.verify.doctor.device_probe import CHECKS, ProbeResult
 from alexnet_repro.verify.doctor.doctor import DRIVER_CHECKS, LAST_CHECKS, MACHINE_CHECKS
 from alexnet_repro.verify.doctor.environment import Environment, Volume
 from alexnet_repro.verify.doctor.installation import LIBRARIES, Library, Requirement, TensorFlow
@@ -47,11 +47,11 @@ TENSORFLOW = TensorFlow(
 )
 
 
-def results(device, gpus=(), **errors):
+def results(device, gpus=(), backend="tensorflow", **errors):
     """Return one device's results: `errors` by check, all others pass."""
     return tuple(
         ProbeResult(device, check, errors.get(check), 1.0, {"gpus": gpus} if check == "devices" else {})
-        for check in PROBES
+        for check in CHECKS[backend]
     )
 
 

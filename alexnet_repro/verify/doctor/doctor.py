@@ -6,7 +6,7 @@ from collections.abc import Callable, Container, Iterator, Sequence
 from typing import TextIO
 
 from alexnet_repro.verify.doctor import gpus, resources, software
-from alexnet_repro.verify.doctor.device_probe import probe_device, probe_start
+from alexnet_repro.verify.doctor.device_probe import NO_GPU, probe_device
 from alexnet_repro.verify.doctor.environment import Environment, read_machine
 from alexnet_repro.verify.doctor.installation import read_libraries, read_tensorflow
 from alexnet_repro.verify.doctor.nvidia import read_nvidia
@@ -46,8 +46,7 @@ def examine(
 
     If devices are `wanted`, as `gpu:1`, other GPUs aren't checked; if it is the CPU alone, none is, nor its driver.
     Of the folders, those are checked that are `written` to. Settings come last: what ended a probe has failed.
-    For a backend of Keras's other than TensorFlow, machine, settings and driver are checked, and that it starts; no GPU
-    is used.
+    This process uses no device: each is probed by a child, with the backend of Keras's that is named.
     """
     machine = read_machine()
     volumes = tuple(volume for volume in machine.volumes if volume.purpose in written)
@@ -66,26 +65,23 @@ def _probe(here: Environment, deadline: float) -> Iterator[tuple[Environment, Fi
         # Even without device files: Windows' Linux has none, and a container may reach its GPUs in other ways.
         here = dataclasses.replace(here, nvidia=read_nvidia(here.device_files, deadline))
         yield from _apply(DRIVER_CHECKS, here)
-    for result in probe_start(here.backend, deadline) if here.backend != "tensorflow" else ():
-        here = dataclasses.replace(here, results=(result,))
-        yield from ((here, finding) for finding in software.device_result(here, result))
-    if here.tensorflow is None:
+    if here.backend == "tensorflow" and here.tensorflow is None:
         return
-    if here.wants_gpus and here.gpus_in_machine and here.tensorflow.cuda:
+    if here.tensorflow and here.tensorflow.cuda and here.wants_gpus and here.gpus_in_machine:
         found = tuple(read_libraries(here.tensorflow.folder, here.tensorflow.cuda[0], deadline))
         here = dataclasses.replace(here, libraries=found)
         yield from _apply((software.driver_version, software.libraries), here)
     # The CPU, then each wanted GPU alone, so that a faulty one doesn't hold up the others.
     names = {gpu: name for gpu, name in here.gpu_names.items() if not here.wanted or gpu in here.wanted}
-    hidden = {} if here.wants_gpus else {"CUDA_VISIBLE_DEVICES": "-1"}
+    hidden = {} if here.wants_gpus else NO_GPU
     for device in ("cpu:0", *names):
         environ = {"CUDA_VISIBLE_DEVICES": names[device]} if device in names else hidden
-        for result in probe_device(device, deadline, environ):
+        for result in probe_device(here.backend, device, deadline, environ):
             here = dataclasses.replace(here, results=(*here.results, result))
             yield from ((here, finding) for finding in software.device_result(here, result))
         latest = {result.check: result for result in here.results}
         if latest["import"].error or not (latest["devices"].error or latest["devices"].data.get("gpus")):
-            return  # TensorFlow can't be imported, or sees no GPU: a probe of another device would only repeat it
+            return  # the backend can't be imported, or sees no GPU: a probe of another device would only repeat it
 
 
 def _apply(checks: tuple[EnvironmentCheck, ...], here: Environment) -> Iterator[tuple[Environment, Finding]]:

@@ -116,6 +116,12 @@ class Environment:
         return self._named(tuple(name for device, name in self.gpu_names.items() if device in self.wanted))
 
     @property
+    def seen_gpus(self) -> tuple[str, ...]:
+        """Return the product names of the GPUs that the backend sees, as a child listed them; none where none did."""
+        listed = (each.data for each in self.results if (each.device, each.check) == ("cpu:0", "devices"))
+        return tuple(map(str, next(listed, {}).get("gpus", ())))
+
+    @property
     def gpu_names(self) -> dict[str, str]:
         """Return the name in CUDA_VISIBLE_DEVICES of each GPU that the backend should see, by device."""
         names = self.named_gpus or tuple(map(str, range(self.expected_gpus)))

@@ -6,7 +6,7 @@ from dataclasses import replace
 from functools import partial
 
 from alexnet_repro.verify.doctor.causes import HANGS, NVCC
-from alexnet_repro.verify.doctor.device_probe import ProbeResult
+from alexnet_repro.verify.doctor.device_probe import BACKENDS, ProbeResult
 from alexnet_repro.verify.doctor.endings import default_fix, find_ending
 from alexnet_repro.verify.doctor.environment import GIB, Environment
 from alexnet_repro.verify.doctor.installation import DRIVER, LIBRARIES, OUR_OWN, Requirement
@@ -21,8 +21,8 @@ MIN_FREE_DISK = GIB  # the data, and two copies of the weights while the new one
 MIN_SHARED_MEMORY = GIB  # what NCCL's users end up with; Docker gives 64 MiB
 
 OF_MEMORY = ("address space", "perhaps address space", "memory", "oom killer", "killed")  # names of causes
-IMPORT_LOOK = "python -X faulthandler -c 'import tensorflow'"
-IMPORT_FIX = f"{IMPORT_LOOK}; then: pip install --force-reinstall tensorflow"
+IMPORT_LOOK = "python -X faulthandler -c 'import {}'"
+REINSTALL = {"tensorflow": "tensorflow", "jax": "jax jaxlib", "torch": "torch"}
 
 # How each of what is written goes to another folder.
 ELSEWHERE = {
@@ -165,6 +165,15 @@ def driver_version(here: Environment) -> Iterator[Finding]:
         yield Finding("driver version", "PASS", message, _libcuda(here))
 
 
+def with_cuda(here: Environment) -> str:
+    """Return how the backend is installed with CUDA."""
+    if here.backend == "jax":
+        return f"pip install 'jax[cuda{13 if here.nvidia.cuda and here.nvidia.cuda >= (13, 0) else 12}]'"
+    if here.backend == "torch":
+        return "pip uninstall -y torch; then install it with CUDA, as pytorch.org/get-started has it"
+    return WITH_CUDA
+
+
 def _older_driver(here: Environment) -> str:
     """Return that the driver is older than TensorFlow's CUDA, in words; empty: it isn't, or isn't known."""
     cuda = here.tensorflow.cuda if here.tensorflow else None
@@ -225,14 +234,14 @@ def libraries(here: Environment) -> Iterator[Finding]:
 
 
 def device_result(here: Environment, result: ProbeResult) -> Iterator[Finding]:
-    """TensorFlow starts, sees every GPU, and computes on each device: the finding of one probe's result."""
+    """The backend starts, sees every GPU, and computes on each device: the finding of one probe's result."""
     for found in _device_result(here, result):
         yield _beside_versions(found, here, result.error or "") if found.status == "FAIL" else found
 
 
 def _device_result(here: Environment, result: ProbeResult) -> Iterator[Finding]:
     check = result.check
-    seen = tuple(result.data.get("gpus", ()))
+    name, seen = BACKENDS[here.backend], tuple(result.data.get("gpus", ()))
     if result.error:
         found = _failed(here, result)
         yield beside_settings(found, here)
@@ -242,25 +251,26 @@ def _device_result(here: Environment, result: ProbeResult) -> Iterator[Finding]:
         yield Finding(check, "PASS", "the CPU; GPUs aren't asked for")
     elif len(seen) >= here.expected_gpus:
         more = "; the doctor examines NVIDIA's alone" if len(seen) > here.expected_gpus else ""
-        yield Finding(check, "PASS", f"TensorFlow sees {len(seen)} GPUs{': ' * bool(seen)}{', '.join(seen)}{more}")
+        yield Finding(check, "PASS", f"{name} sees {len(seen)} GPUs{': ' * bool(seen)}{', '.join(seen)}{more}")
     else:
-        message = (
-            f"TensorFlow sees {len(seen)} of {here.expected_gpus} GPUs; it would compute on the CPU without a warning"
-        )
-        fix = f"fix what failed above; if nothing did: {WITH_CUDA}"
+        message = f"{name} sees {len(seen)} of {here.expected_gpus} GPUs; it would compute on the CPU without a warning"
+        fix = f"fix what failed above; if nothing did: {with_cuda(here)}"
         if "Ignoring visible" in result.log:
             fix = "leave that GPU out: export CUDA_VISIBLE_DEVICES=… # the others' UUIDs, from nvidia-smi -L"
-        yield Finding(check, "FAIL", message, result.log or "TensorFlow gave no reason", fix)
+        reason = "; ".join(filter(None, (result.data.get("reason"), result.log)))
+        yield Finding(check, "FAIL", message, reason or f"{name} gave no reason", fix)
 
 
 def _failed(here: Environment, result: ProbeResult) -> Finding:
     """Return a failed probe's finding; INCONCLUSIVE if an earlier one failed for the same cause."""
-    names = {"import": "importing TensorFlow", "devices": "listing the devices", "xla": "compiling with XLA"}
-    names |= {"jax": "starting JAX", "torch": "starting PyTorch"}
+    names = {"import": f"importing {BACKENDS[here.backend]}", "devices": "listing the devices"}
+    names |= {"operations": "a sine, a sum or a gather", "xla": "compiling with XLA"}
     what = f"{names.get(result.check, f'a {result.check}')} failed"
-    default = IMPORT_FIX if result.check == "import" else default_fix(result.device)
+    look = IMPORT_LOOK.format(here.backend)
+    reinstall = f"{look}; then: pip install --force-reinstall {REINSTALL[here.backend]}"
+    default = reinstall if result.check == "import" else default_fix(result.device)
     default = str(result.data.get("fix", default))  # the child may know one
-    of_hang = IMPORT_LOOK if result.check == "import" else default
+    of_hang = look if result.check == "import" else default
     ending = find_ending(result.device, result.error or "", result.log, of_hang)
     parts = (result.error if ending else "", result.log or "nothing was logged", ending.evidence if ending else "")
     evidence = "; ".join(dict.fromkeys(filter(None, parts)))

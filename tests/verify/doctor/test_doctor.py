@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from alexnet_repro.verify.doctor import doctor
-from alexnet_repro.verify.doctor.device_probe import PROBES, ProbeResult
+from alexnet_repro.verify.doctor.device_probe import CHECKS
 from alexnet_repro.verify.finding import Finding, exit_status, worst
 from tests.helpers.machines import A100, CPU, GIB, MIB, T4, TWO, box, diagnose, results
 
@@ -98,18 +98,17 @@ def machine(monkeypatch):
     def become(here, failing=""):
         checked = []
 
-        def probe_device(device, _deadline, environ):
+        def probe_device(backend, device, _deadline, environ):
             checked.append((device, environ.get("CUDA_VISIBLE_DEVICES")))
             seen = tuple(gpu.name for gpu in here.nvidia.gpus)
-            yield from results(device, seen, **({"xla": "no answer within 1 s"} if device == failing else {}))
+            errors = {"xla": "no answer within 1 s"} if device == failing else {}
+            yield from results(device, seen, backend, **errors)
 
         monkeypatch.setattr(doctor, "read_machine", lambda: replace(here, tensorflow=None, results=()))
         monkeypatch.setattr(doctor, "read_tensorflow", lambda: here.tensorflow)
         monkeypatch.setattr(doctor, "read_nvidia", lambda _files, _deadline: here.nvidia)
         monkeypatch.setattr(doctor, "read_libraries", lambda *_: here.libraries)
         monkeypatch.setattr(doctor, "probe_device", probe_device)
-        started = lambda backend, _deadline: (ProbeResult("cpu:0", backend, seconds=1.0),)  # noqa: E731
-        monkeypatch.setattr(doctor, "probe_start", started)
         return checked
 
     return become
@@ -171,7 +170,7 @@ def test_numbers_that_may_mean_another_gpu_leave_none_out(machine):
 
 @pytest.mark.parametrize("backend", ["jax", "torch"])
 def test_other_backends_need_no_tensorflow(machine, monkeypatch, backend):
-    """Machine, driver and each GPU's health are checked on every backend, and that it starts; GPUs aren't used."""
+    """Machine, driver and each GPU's health are checked on every backend, and then each device by its own probes."""
     done = machine(box(FAULTY, TWO[1]))
     monkeypatch.setattr(doctor, "read_tensorflow", lambda: pytest.fail("TensorFlow was looked for"))
     known, findings = zip(*doctor.examine(1, backend=backend), strict=True)
@@ -184,9 +183,12 @@ def test_other_backends_need_no_tensorflow(machine, monkeypatch, backend):
             "shared memory PASS",
             "mixed_gpu_models INCONCLUSIVE",
         ),
-        *("memory INCONCLUSIVE", "ecc FAIL", "health PASS", f"{backend} PASS", "settings PASS"),
+        *("memory INCONCLUSIVE", "ecc FAIL", "health PASS"),
+        *(f"{check} PASS" for _ in ("cpu:0", "gpu:0", "gpu:1") for check in CHECKS[backend]),
+        "settings PASS",
     ]
-    assert done == []
+    assert done == [("cpu:0", None), ("gpu:0", "0"), ("gpu:1", "1")]
+    assert known[-1].seen_gpus == (FAULTY.name, TWO[1].name)
     assert (known[-1].nvidia.driver, len(known[-1].nvidia.gpus), known[-1].tensorflow) == ("580.95.5", 2, None)
     assert "TensorFlow" not in "\n".join(map(str, findings))
 
@@ -216,7 +218,7 @@ def test_faulty_device_doesnt_hide_the_others(machine):
     machine(box(*TWO), failing="gpu:0")
     findings = [finding for _, finding in doctor.examine(1)]
     assert [(each.device, each.check) for each in findings if each.status != "PASS"] == [("gpu:0", "xla")]
-    assert [each.check for each in findings if each.device == "gpu:1"] == list(PROBES)
+    assert [each.check for each in findings if each.device == "gpu:1"] == list(CHECKS["tensorflow"])
     assert len(set(findings)) == len(findings)
 
 
@@ -226,7 +228,7 @@ def test_report_as_text(machine):
     out = io.StringIO()
     assert doctor.report(out, as_json=False, deadline=1, require_gpu=True) == 1
     lines = out.getvalue().splitlines()
-    assert lines[-1] == "FAIL: 11 of 12 checks passed"
+    assert lines[-1] == "FAIL: 12 of 13 checks passed"
     assert [line.split()[1] for line in lines[:-1] if line.startswith("FAIL")] == ["gpu"]
 
 
@@ -244,7 +246,7 @@ def test_report_as_json(machine):
     assert [finding["check"] for finding in findings if finding["status"] != "PASS"] == ["clocks"]
     assert last["verdict"] == "INCONCLUSIVE"
     assert last["environment"]["nvidia"]["gpus"][0]["throttle_reasons"] == 4
-    assert len(last["environment"]["results"]) == 2 * len(PROBES)
+    assert len(last["environment"]["results"]) == 2 * len(CHECKS["tensorflow"])
 
 
 def test_command_without_tensorflow(tmp_path):
