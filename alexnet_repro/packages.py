@@ -52,6 +52,11 @@ class Package:
         locate: Any = self.distribution.locate_file if self.distribution else Path
         return bool(files) and not any(locate(path).exists() for path in files)
 
+    def libraries(self) -> set[Path]:
+        """Return the shared libraries that it installed, as its list of files has them."""
+        names = (line.rsplit(",", 2)[0].strip('"') for line in (self.text("RECORD") or "").splitlines())
+        return {self.locate(name).resolve() for name in names if ".so" in Path(name).name}
+
     def locate(self, module: str) -> Path:
         """Return the folder of a module that it brings."""
         return Path(str(self.distribution.locate_file(module) if self.distribution else module))

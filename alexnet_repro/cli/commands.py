@@ -24,9 +24,16 @@ DEFAULT_WEIGHTS = "5.6_alexnet.weights.h5"
 
 def run_doctor(arguments: argparse.Namespace) -> int:
     """Diagnose this machine, without importing Keras or TensorFlow here; return the exit status."""
+    from alexnet_repro.startup import configured_backend
     from alexnet_repro.verify.doctor.doctor import report
 
-    return report(sys.stdout, as_json=arguments.json, deadline=arguments.deadline, require_gpu=arguments.require_gpu)
+    return report(
+        sys.stdout,
+        as_json=arguments.json,
+        deadline=arguments.deadline,
+        require_gpu=arguments.require_gpu,
+        backend=configured_backend(),
+    )
 
 
 def run_report(arguments: argparse.Namespace) -> None:

@@ -282,8 +282,9 @@ def _run(words: list[str]) -> int:
     # TensorFlow's warnings, but not those of its start; a lost worker is reported by the watchdog, in fewer words.
     multiworker = getattr(arguments, "distribute", None) == "multiworker"
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3" if multiworker else "2")
-    by_keras = arguments.run not in (run_doctor, run_report)
-    if by_keras and (why := unusable_backend() or unknown_flags(configured_backend())):
+    if arguments.run != run_report and (why := unusable_backend()):
+        return _failed(why)
+    if arguments.run not in (run_doctor, run_report) and (why := unknown_flags(configured_backend())):
         return _failed(why)
     return arguments.run(arguments) or 0
 

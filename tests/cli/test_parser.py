@@ -283,14 +283,15 @@ def test_output_that_cannot_be_written(monkeypatch, capsys, error, status, messa
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ("", {"as_json": False, "deadline": 180, "require_gpu": False}),
-        ("--json --deadline=7 --require-gpu", {"as_json": True, "deadline": 7, "require_gpu": True}),
+        ("", {"as_json": False, "deadline": 180, "require_gpu": False, "backend": "jax"}),
+        ("--json --deadline=7 --require-gpu", {"as_json": True, "deadline": 7, "require_gpu": True, "backend": "jax"}),
     ],
     ids=["options=none", "options=all"],
 )
 def test_doctor_options(monkeypatch, options, expected):
-    """The doctor gets the options, and its exit status is the command's."""
+    """The doctor gets the options and Keras's backend, and its exit status is the command's."""
     seen = {}
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
     monkeypatch.setattr(doctor, "report", lambda _out, **given: seen.update(given) or 3)
     assert command_line.main(["doctor", *options.split()]) == 3
     assert seen == expected

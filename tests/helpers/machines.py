@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from alexnet_repro.verify.doctor import software
+from alexnet_repro.verify.doctor import cuda_software, software
 from alexnet_repro.verify.doctor.device_probe import CHECKS, ProbeResult
 from alexnet_repro.verify.doctor.doctor import DRIVER_CHECKS, LAST_CHECKS, MACHINE_CHECKS
 from alexnet_repro.verify.doctor.environment import Environment, Volume
@@ -108,7 +108,7 @@ def requirement(name, wanted, installed):
 
 def diagnose(here):
     """Return the doctor's findings on a complete record."""
-    checks = (*MACHINE_CHECKS, *DRIVER_CHECKS, software.driver_version, software.libraries)
+    checks = (*MACHINE_CHECKS, *DRIVER_CHECKS, cuda_software.driver_version, cuda_software.libraries)
     findings = [finding for check in checks for finding in check(here)]
     findings += [finding for result in here.results for finding in software.device_result(here, result)]
     return findings + [finding for check in LAST_CHECKS for finding in check(here)]

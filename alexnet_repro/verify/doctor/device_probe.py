@@ -9,7 +9,7 @@ from alexnet_repro.startup import explained
 from alexnet_repro.verify.doctor.endings import error_lines
 from alexnet_repro.verify.subprocesses import answer_each
 
-BACKENDS = {"tensorflow": "TensorFlow", "jax": "JAX", "torch": "PyTorch"}
+BACKEND_NAMES = {"tensorflow": "TensorFlow", "jax": "JAX", "torch": "PyTorch"}
 # What each backend trains by: TensorFlow by its own kernels, on a GPU by XLA's; JAX by XLA's alone, PyTorch by its own.
 CHECKS = {
     "tensorflow": ("import", "devices", "operations", "matmul", "convolution", "xla"),
@@ -18,7 +18,7 @@ CHECKS = {
 }
 STARTS = {"tensorflow": "xla", "jax": "operations", "torch": "operations"}  # what reads all of a backend's flags
 # Much is logged, and no more memory is taken than is needed: TensorFlow's variables, and JAX's.
-VARIABLES = {
+PROBE_VARIABLES = {
     "TF_CPP_MIN_LOG_LEVEL": "0",
     "TF_FORCE_GPU_ALLOW_GROWTH": "true",
     "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
@@ -47,7 +47,7 @@ def probe_device(
     it is the CPU, `devices` names all GPUs that the backend sees, and no other check uses one.
     """
     first = device.partition(":")[0] + ":0"
-    variables = {**VARIABLES, **(environ or {})}
+    variables = {**PROBE_VARIABLES, **(environ or {})}
     for check, answer in answer_each(__name__, [backend, first], CHECKS[backend], deadline, variables):
         result = ProbeResult(device, check, **{**answer, "log": error_lines(answer.get("log", ""), device)})
         yield result

@@ -5,10 +5,10 @@ import json
 from collections.abc import Callable, Container, Iterator, Sequence
 from typing import TextIO
 
-from alexnet_repro.verify.doctor import gpus, resources, software
+from alexnet_repro.verify.doctor import cuda_software, gpus, resources, software
 from alexnet_repro.verify.doctor.device_probe import NO_GPU, probe_device
 from alexnet_repro.verify.doctor.environment import Environment, read_machine
-from alexnet_repro.verify.doctor.installation import read_libraries, read_tensorflow
+from alexnet_repro.verify.doctor.installation import read_cuda_packages, read_libraries, read_tensorflow
 from alexnet_repro.verify.doctor.nvidia import read_nvidia
 from alexnet_repro.verify.finding import Finding, exit_status, worst
 
@@ -24,7 +24,8 @@ MACHINE_CHECKS: tuple[EnvironmentCheck, ...] = (
 DRIVER_CHECKS: tuple[EnvironmentCheck, ...] = (
     gpus.presence,
     gpus.driver,
-    software.cuda_build,
+    cuda_software.cuda_build,
+    cuda_software.cuda_packages,
     gpus.visibility,
     software.shared_memory,
     gpus.kernels,
@@ -64,13 +65,16 @@ def _probe(here: Environment, deadline: float) -> Iterator[tuple[Environment, Fi
     if here.wants_gpus:
         # Even without device files: Windows' Linux has none, and a container may reach its GPUs in other ways.
         here = dataclasses.replace(here, nvidia=read_nvidia(here.device_files, deadline))
+        here = dataclasses.replace(
+            here, cuda_packages=read_cuda_packages() if here.gpus_in_machine else here.cuda_packages
+        )
         yield from _apply(DRIVER_CHECKS, here)
     if here.backend == "tensorflow" and here.tensorflow is None:
         return
     if here.tensorflow and here.tensorflow.cuda and here.wants_gpus and here.gpus_in_machine:
         found = tuple(read_libraries(here.tensorflow.folder, here.tensorflow.cuda[0], deadline))
         here = dataclasses.replace(here, libraries=found)
-        yield from _apply((software.driver_version, software.libraries), here)
+        yield from _apply((cuda_software.driver_version, cuda_software.libraries), here)
     # The CPU, then each wanted GPU alone, so that a faulty one doesn't hold up the others.
     names = {gpu: name for gpu, name in here.gpu_names.items() if not here.wanted or gpu in here.wanted}
     hidden = {} if here.wants_gpus else NO_GPU
@@ -88,14 +92,15 @@ def _apply(checks: tuple[EnvironmentCheck, ...], here: Environment) -> Iterator[
     yield from ((here, finding) for check in checks for finding in check(here))
 
 
-def report(out: TextIO, *, as_json: bool, deadline: float, require_gpu: bool) -> int:
+def report(out: TextIO, *, as_json: bool, deadline: float, require_gpu: bool, backend: str = "tensorflow") -> int:
     """Write every finding as it comes, then the verdict; return the exit status.
 
     As JSON it is one object per line: the findings, then one with `verdict` and the whole record.
     """
     findings: list[Finding] = []
     here = Environment()
-    for known, finding in examine(deadline, require_gpu=require_gpu, written=("weights", "data", "temporary files")):
+    written = ("weights", "data", "temporary files")
+    for known, finding in examine(deadline, require_gpu=require_gpu, backend=backend, written=written):
         here = known
         findings.append(finding)
         print(json.dumps(dataclasses.asdict(finding)) if as_json else finding, file=out, flush=True)

@@ -18,7 +18,7 @@ from alexnet_repro.backend.limits import cpu_quota, usable_processors
 from alexnet_repro.backend.memory_limits import MemoryLimit, memory_limits
 from alexnet_repro.files import keras_home, keras_json
 from alexnet_repro.verify.doctor.device_probe import ProbeResult
-from alexnet_repro.verify.doctor.installation import Library, TensorFlow
+from alexnet_repro.verify.doctor.installation import CudaPackages, Library, TensorFlow
 from alexnet_repro.verify.doctor.nvidia import Gpu, Nvidia
 from alexnet_repro.verify.doctor.settings import KERAS, SETTINGS
 from alexnet_repro.verify.doctor.unlisted import Unlisted, read_unlisted
@@ -76,6 +76,7 @@ class Environment:
     volumes: tuple[Volume, ...] = ()
     tensorflow: TensorFlow | None = None
     nvidia: Nvidia = field(default_factory=Nvidia)
+    cuda_packages: CudaPackages = field(default_factory=CudaPackages)
     libraries: tuple[Library, ...] = ()
     results: tuple[ProbeResult, ...] = ()
 

@@ -39,6 +39,10 @@ JOIN_GPU_GROUPS = "sudo usermod -aG video,render $USER; then log in again"
 ASK_FOR_GPUS = "srun --gpus=1 …; or: sbatch --gpus=1 …"  # elsewhere in a like way
 MODES = {1: "exclusive", 2: "prohibited", 3: "exclusive"}  # NVML's compute modes, but for the default
 
+# As TensorFlow and vendors name it. `compute_90a` is for that GPU alone.
+PTX = re.compile(r"compute_\d+$|\d+\.\d+\+PTX$")
+ANOTHER_TENSORFLOW = "docker run --gpus all -it nvcr.io/nvidia/tensorflow:25.02-tf2-py3, or a TensorFlow built for"
+
 # Parts of NVML's error messages: what they mean, the status, and the fix.
 Answer = tuple[str, Status, str]
 NVML_ERRORS: dict[str, Answer] = {
@@ -199,10 +203,10 @@ def _exists(name: str, count: int, uuids: tuple[str, ...]) -> bool:
 
 
 def kernels(here: Environment) -> Iterator[Finding]:
-    """TensorFlow has kernels for each GPU, and a driver that can compile those that it has as PTX alone.
+    """TensorFlow has kernels for each GPU, or PTX that the driver may compile: whether it can, the probes show.
 
-    `sm_80` is machine code for 8.0 and later 8.x. `compute_90` is machine code and PTX; but the thousand small kernels
-    that TensorFlow generates are there as PTX alone.
+    `sm_80` is machine code for 8.0 and later 8.x. `compute_90` is machine code and PTX, which is for all later GPUs as
+    well; but the thousand small kernels that TensorFlow generates are there as PTX alone.
     """
     built = here.tensorflow.capabilities if here.tensorflow else ()
     cuda = here.tensorflow.cuda if here.tensorflow else None
@@ -214,15 +218,19 @@ def kernels(here: Environment) -> Iterator[Finding]:
         device = f"GPU {gpu.index}"
         has = f"{gpu.name}, compute capability {major}.{minor}; built for {', '.join(built)}"
         ours = [name for name in built if (major, 0) <= _capability(name) <= (major, minor)]
-        if not ours:
+        ptx = [name for name in built if PTX.match(name) and _capability(name) <= (major, minor)]
+        other = f"{ANOTHER_TENSORFLOW} sm_{major}{minor}"
+        if not ours and ptx:
+            message = "no machine code for it: the driver compiles what TensorFlow brings as PTX, at first for minutes"
+            yield Finding("kernels", "PASS", message, has, other, device)
+        elif not ours:
             age = "too new" if (major, minor) > max(map(_capability, built)) else "too old"
             message = f"this TensorFlow has no kernels for it: {age}"
-            fix = "docker run --gpus all -it nvcr.io/nvidia/tensorflow:25.02-tf2-py3, or a TensorFlow built for "
-            yield Finding("kernels", "FAIL", message, has, f"{fix}sm_{major}{minor}", device)
+            yield Finding("kernels", "FAIL", message, has, other, device)
         elif older_driver and all(name.startswith("compute_") for name in ours):
             message = "TensorFlow's kernels for it are partly PTX, which a driver older than its CUDA may not compile"
             evidence = f"{has}; driver {here.nvidia.driver}"
-            yield Finding("kernels", "INCONCLUSIVE", message, evidence, install_driver(here), device)
+            yield Finding("kernels", "PASS", message, evidence, install_driver(here), device)
         else:
             yield Finding("kernels", "PASS", has, device=device)
 

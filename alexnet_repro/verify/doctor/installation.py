@@ -1,12 +1,13 @@
 """The installed TensorFlow, its requirements, the CUDA that it was built for, that CUDA's libraries; our own version.
 
 All is read from the packages' metadata: TensorFlow needn't be importable. Each library is loaded by itself, in a
-child process: TensorFlow doesn't name the missing one.
+child process: TensorFlow doesn't name the missing one. Of CUDA's packages it is also read whether they fit together.
 """
 
 import contextlib
 import ctypes
 import os
+import re
 import runpy
 import subprocess
 import tempfile
@@ -75,12 +76,21 @@ class TensorFlow:
 
 @dataclass(frozen=True)
 class Library:
-    """A library, its wheel, the path that was opened, and the error."""
+    """A library, its wheel, the path that was opened, the error, and the version that it says it is of."""
 
     name: str
     wheel: str
     path: str = ""
     error: str | None = None
+    version: str = ""
+
+
+@dataclass(frozen=True)
+class CudaPackages:
+    """Of the installed packages: those that overwrote each other's libraries, and JAX's parts, by name and version."""
+
+    overwritten: tuple[tuple[str, ...], ...] = ()
+    jax: Mapping[str, str] = field(default_factory=dict)
 
 
 def revision(root: Path) -> str:
@@ -170,7 +180,7 @@ def read_libraries(tensorflow_folder: str, cuda_major: int, deadline: float) -> 
     paths = [str(find(name, wheel, Path(tensorflow_folder))) for name, wheel in wheels.items()]
     answers = answer_each(__name__, [], paths, deadline)
     for (name, wheel), (path, answer) in zip(wheels.items(), answers, strict=True):
-        yield Library(name, wheel, answer.get("file") or path, answer.get("error"))
+        yield Library(name, wheel, answer.get("file") or path, answer.get("error"), answer.get("version") or "")
 
 
 def find(name: str, wheel: str, tensorflow_folder: Path) -> Path:
@@ -184,15 +194,41 @@ def find(name: str, wheel: str, tensorflow_folder: Path) -> Path:
     return next((folder / name for folder in folders if (folder / name).is_file()), Path(name))
 
 
+def read_cuda_packages(path: Sequence[str] | None = None) -> CudaPackages:
+    """Return what the metadata in these folders, by default `sys.path`, say of CUDA's packages."""
+    packages = installed_packages(path)[0]
+    generations: dict[str, list[tuple[Package, set[Path]]]] = {}
+    for each in packages:
+        if found := re.fullmatch(r"(nvidia-.+)-cu\d+", each.name):
+            generations.setdefault(found[1], []).append((each, each.libraries()))
+    return CudaPackages(
+        overwritten=tuple(
+            tuple(str(each) for each, _ in same)
+            for same in generations.values()
+            if len(same) > 1 and set.intersection(*(libraries for _, libraries in same))
+        ),
+        jax={each.name: each.version for each in packages if re.fullmatch(r"jaxlib|jax-cuda\d+-plugin", each.name)},
+    )
+
+
 def main(*paths: str) -> Iterator[tuple[str, dict[str, str | None]]]:
-    """Load each library, in the child, and yield its error."""
+    """Load each library, in the child, and yield its error, or its file and what version it says it is of."""
     for path in paths:
         try:
-            ctypes.CDLL(path, mode=ctypes.RTLD_GLOBAL)
+            library = ctypes.CDLL(path, mode=ctypes.RTLD_GLOBAL)
         except OSError as error:
             yield path, {"error": str(error)}
         else:
-            yield path, {"error": None, "file": _mapped(Path(path).name)}
+            yield path, {"error": None, "file": _mapped(Path(path).name), "version": _cudnn_version(path, library)}
+
+
+def _cudnn_version(path: str, library: ctypes.CDLL) -> str:
+    """Return cuDNN's version, of the part that has it: `libcudnn.so` would end the process where that is missing."""
+    if not Path(path).name.startswith("libcudnn_graph.so") or not hasattr(library, "cudnnGetVersion"):
+        return ""
+    library.cudnnGetVersion.restype = ctypes.c_size_t
+    number: int = library.cudnnGetVersion()
+    return f"{number // 10_000}.{number // 100 % 100}.{number % 100}"
 
 
 def _mapped(name: str) -> str:

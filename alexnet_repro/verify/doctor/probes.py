@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from alexnet_repro.verify.doctor.device_probe import BACKENDS
+from alexnet_repro.verify.doctor.device_probe import BACKEND_NAMES
 
 Array = np.ndarray[Any, Any]
 Layer = tuple[Array, Array, Array, Array]  # x, kernel, bias and dy
@@ -98,7 +98,7 @@ class _Jax:
 
     def devices(self) -> dict[str, Any]:
         try:
-            return {"gpus": [str(gpu.device_kind) for gpu in self.jax.devices("gpu")]}
+            return {"gpus": [str(gpu.device_kind) for gpu in self._devices("gpu")]}
         except RuntimeError as error:  # there is no such platform, or it can't be started
             return {"gpus": [], "reason": str(error)}
 
@@ -126,9 +126,15 @@ class _Jax:
 
         return self._compiled(step, *(each.astype(jax.numpy.dtype(DTYPES[precision])) for each in layer))
 
+    def _devices(self, kind: str) -> Any:
+        try:
+            return self.jax.devices(kind)
+        except AssertionError:  # JAX's, which says nothing, where none of these platforms is there
+            raise RuntimeError(f"Unknown backend: '{kind}', of JAX_PLATFORMS={self.jax.config.jax_platforms}") from None
+
     def _compiled(self, function: Any, *arrays: Array) -> Any:
         kind = self.device.partition(":")[0]
-        there = self.jax.device_put(arrays, self.jax.devices(kind)[0])
+        there = self.jax.device_put(arrays, self._devices(kind)[0])
         return self.jax.device_get(self.jax.jit(function)(*there))
 
 
@@ -188,7 +194,7 @@ def run(backend: str, device: str, check: str) -> dict[str, Any]:
     if check == "devices":
         found = probed.devices()
         if device.startswith("gpu") and not found["gpus"]:
-            raise RuntimeError(f"{BACKENDS[backend]} doesn't see this GPU; {found.get('reason', '')}".strip("; "))
+            raise RuntimeError(f"{BACKEND_NAMES[backend]} doesn't see this GPU; {found.get('reason', '')}".strip("; "))
         return found
     if check == "operations":
         _try_operations(probed)
@@ -203,7 +209,7 @@ def _try_operations(probed: Backend) -> None:
     x = np.random.default_rng(0).integers(-7, 8, 256).astype("float32")
     indices = np.arange(255, -1, -2)
     sine, total, taken = probed.operations(x, indices)
-    _compare("sine", sine, np.sin(x), 1e-3)  # the approximations of GPUs are off by 2**-21 at the most
+    _compare("sine", sine, np.sin(x), 1e-3)  # the approximations of GPUs are off by 2**-21 at most
     _compare("sum", total, x.sum())
     _compare("gather", taken, x[indices])
 

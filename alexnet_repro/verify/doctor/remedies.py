@@ -2,6 +2,7 @@
 
 from alexnet_repro.verify.doctor.environment import Environment
 
+WITH_CUDA = "pip install 'tensorflow[and-cuda]'"
 INSTALL_DRIVER = "sudo ubuntu-drivers install --gpgpu && sudo reboot (elsewhere: the driver from nvidia.com/drivers)"
 GIVE_GPUS = {  # to a container; to one of another kind as to Docker's
     "docker": "docker run --gpus all …",
@@ -56,6 +57,15 @@ def install_driver(here: Environment) -> str:
     if here.unlisted.jetson:
         return "install the newest JetPack: docs.nvidia.com/jetson"
     return INSTALL_DRIVER
+
+
+def with_cuda(here: Environment) -> str:
+    """Return how the backend is installed with CUDA's libraries, of a CUDA that the driver supports."""
+    if here.backend == "jax":
+        return f"pip install --upgrade 'jax[cuda{13 if here.nvidia.cuda and here.nvidia.cuda >= (13, 0) else 12}]'"
+    if here.backend == "torch":
+        return "pip uninstall -y torch; then install it with CUDA, by the command of pytorch.org/get-started"
+    return WITH_CUDA
 
 
 def on_the_path(folder: str) -> str:

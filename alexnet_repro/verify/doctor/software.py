@@ -1,4 +1,4 @@
-"""Can TensorFlow use this machine? Pure functions from the environment to findings."""
+"""Can the backend use this machine? Pure functions from the environment to findings."""
 
 import shlex
 from collections.abc import Iterable, Iterator
@@ -6,16 +6,17 @@ from dataclasses import replace
 from functools import partial
 
 from alexnet_repro.verify.doctor.causes import HANGS, NVCC
-from alexnet_repro.verify.doctor.device_probe import BACKENDS, ProbeResult
+from alexnet_repro.verify.doctor.cuda_software import libcuda, older_cudnn, older_driver
+from alexnet_repro.verify.doctor.device_probe import BACKEND_NAMES, ProbeResult
 from alexnet_repro.verify.doctor.endings import default_fix, find_ending
 from alexnet_repro.verify.doctor.environment import GIB, Environment
-from alexnet_repro.verify.doctor.installation import DRIVER, LIBRARIES, OUR_OWN, Requirement
-from alexnet_repro.verify.doctor.remedies import CAPABILITIES, give_gpus, install_driver, lacks, on_the_path
+from alexnet_repro.verify.doctor.gpus import kernels
+from alexnet_repro.verify.doctor.installation import OUR_OWN, Requirement
+from alexnet_repro.verify.doctor.remedies import WITH_CUDA, install_driver, with_cuda
 from alexnet_repro.verify.doctor.resources import host_memory
 from alexnet_repro.verify.doctor.settings import KERAS, doubts
 from alexnet_repro.verify.finding import Finding, Status
 
-WITH_CUDA = "pip install 'tensorflow[and-cuda]'"
 SHARED_MEMORY = "/dev/shm"  # noqa: S108 - only its size is read
 MIN_FREE_DISK = GIB  # the data, and two copies of the weights while the new ones are written
 MIN_SHARED_MEMORY = GIB  # what NCCL's users end up with; Docker gives 64 MiB
@@ -30,9 +31,6 @@ ELSEWHERE = {
     "data": "export KERAS_HOME=FOLDER, or ALEXNET_REPRO_DATA=FOLDER that has the data",
     "temporary files": "export TMPDIR=FOLDER",
 }
-
-# The oldest driver for each CUDA: docs.nvidia.com/deploy/cuda-compatibility
-OLDEST_DRIVER = {11: (450, 80, 2), 12: (525, 60, 13), 13: (580,)}
 
 
 def installed(here: Environment) -> Iterator[Finding]:
@@ -143,58 +141,10 @@ def shared_memory(here: Environment) -> Iterator[Finding]:
         yield Finding("shared memory", "PASS", f"{SHARED_MEMORY} {_size(size)}")
 
 
-def cuda_build(here: Environment) -> Iterator[Finding]:
-    """A TensorFlow with CUDA."""
-    if here.gpus_in_machine and here.tensorflow is not None and here.tensorflow.cuda_build is False:
-        name = here.tensorflow.distributions[0]
-        message = f"{name} is built without CUDA: it can't use a GPU"
-        evidence = f"is_cuda_build is False in its build_info; {here.system}"
-        yield Finding("cuda build", "FAIL", message, evidence, f"pip uninstall -y {name.split()[0]} && {WITH_CUDA}")
-
-
-def driver_version(here: Environment) -> Iterator[Finding]:
-    """The driver's version beside the CUDA that TensorFlow was built for; whether it is enough, the probes measure."""
-    if here.tensorflow is None or not here.tensorflow.cuda_build or not here.nvidia.driver:
-        return
-    if older := _older_driver(here):
-        message = f"{older}: it takes CUDA's compatibility package"
-        yield Finding("driver version", "PASS", message, _libcuda(here), install_driver(here))
-    elif here.tensorflow.cuda:
-        built = ".".join(map(str, here.tensorflow.cuda))
-        message = f"{here.nvidia.driver}; {here.tensorflow.distributions[0]} was built for CUDA {built}"
-        yield Finding("driver version", "PASS", message, _libcuda(here))
-
-
-def with_cuda(here: Environment) -> str:
-    """Return how the backend is installed with CUDA."""
-    if here.backend == "jax":
-        return f"pip install 'jax[cuda{13 if here.nvidia.cuda and here.nvidia.cuda >= (13, 0) else 12}]'"
-    if here.backend == "torch":
-        return "pip uninstall -y torch; then install it with CUDA, as pytorch.org/get-started has it"
-    return WITH_CUDA
-
-
-def _older_driver(here: Environment) -> str:
-    """Return that the driver is older than TensorFlow's CUDA, in words; empty: it isn't, or isn't known."""
-    cuda = here.tensorflow.cuda if here.tensorflow else None
-    driver = tuple(int(part) for part in (here.nvidia.driver or "").split(".") if part.isdecimal())
-    if not cuda or not driver:
-        return ""
-    oldest = OLDEST_DRIVER.get(cuda[0])
-    if not (oldest and driver < oldest) and not (here.nvidia.cuda and here.nvidia.cuda[0] < cuda[0]):
-        return ""
-    needed = ".".join(map(str, oldest)) if oldest else f"one for CUDA {cuda[0]}"
-    return f"driver {here.nvidia.driver} is older than CUDA {'.'.join(map(str, cuda))}, which needs at least {needed}"
-
-
-def _libcuda(here: Environment) -> str:
-    found = (each.path for each in here.libraries if each.wheel == DRIVER and not each.error and "/" in each.path)
-    return "".join(f"libcuda.so.1 is {path}" for path in found)
-
-
 def _beside_versions(failed: Finding, here: Environment, error: str) -> Finding:
     """Return a failure with the versions beside it that could be its cause, and with the package's own name."""
-    if here.tensorflow is None or failed.data.get("cause") not in (None, "old driver"):
+    cause, doubtful = failed.data.get("cause"), (None, "old driver", "no kernels", "convolution kernels")
+    if here.tensorflow is None or cause not in doubtful:
         return failed  # it is known to be something else
     name = here.tensorflow.distributions[0].split()[0]
     doubts, fixes = [], [failed.fix.replace("reinstall tensorflow", f"reinstall {name}")]
@@ -202,35 +152,16 @@ def _beside_versions(failed: Finding, here: Environment, error: str) -> Finding:
     named = [each for each in unmet if each.name in error or each.name.replace("-", "_") in error]
     if named := named or (unmet if failed.check == "import" else []):
         doubts, fixes = [_doubt(each) for each in named], [_pip(named), *fixes]
-    if not failed.device.startswith("cpu") and (older := _older_driver(here)):
-        doubts, fixes = [*doubts, older, _libcuda(here)], [install_driver(here), *fixes]
+    if not failed.device.startswith("cpu") and (older := older_driver(here)):
+        doubts, fixes = [*doubts, older, libcuda(here)], [install_driver(here), *fixes]
+    elif cause == "old driver" and here.nvidia.cuda and here.tensorflow.cuda:
+        built, knows = (".".join(map(str, each[:2])) for each in (here.tensorflow.cuda, here.nvidia.cuda))
+        doubts = [*doubts, f"driver {here.nvidia.driver} knows CUDA up to {knows}, and {name} was built for {built}"]
+    if failed.check == "xla" and not failed.device.startswith("cpu") and (cudnn := older_cudnn(here)):
+        doubts, fixes = [*doubts, cudnn[0]], [cudnn[1], *(() if cause else fixes)]
+    if cause == "no kernels" and (lacking := [each for each in kernels(here) if each.fix]):
+        doubts, fixes = [*doubts, lacking[0].evidence], [lacking[0].fix]
     return replace(failed, evidence="; ".join(filter(None, (*doubts, failed.evidence))), fix="; then: ".join(fixes))
-
-
-def libraries(here: Environment) -> Iterator[Finding]:
-    """Every library that TensorFlow opens can be opened."""
-    if not here.gpus_in_machine or here.tensorflow is None or not here.tensorflow.cuda_build:
-        return
-    major = here.tensorflow.cuda[0] if here.tensorflow.cuda else None
-    if major not in LIBRARIES:
-        message = f"CUDA {major}'s libraries aren't known to this version: not checked"
-        known = f"known: CUDA {', '.join(map(str, LIBRARIES))}"
-        yield Finding("libraries", "INCONCLUSIVE", message, known, "pip install --upgrade alexnet-repro")
-        return
-    broken = [each for each in here.libraries if each.error]
-    for each in broken:
-        found = f" (found as {each.path})" if each.path != each.name else ""
-        fix = f"pip install --force-reinstall '{here.tensorflow.wheels.get(each.wheel, each.wheel)}'"
-        message = f"{each.name} can't be loaded; {each.wheel} brings it"
-        if each.wheel == DRIVER and here.unlisted.wsl:
-            fix = on_the_path(here.unlisted.wsl)
-        elif each.wheel == DRIVER:
-            fix = give_gpus(here) if here.container else f"{install_driver(here)}; in a container: {give_gpus(here)}"
-            if lacks(here, "compute"):
-                message, fix = f"{message}; {CAPABILITIES}={here.settings[CAPABILITIES]} leaves it out", give_gpus(here)
-        yield Finding(f"library {each.name}", "FAIL", message, f"{each.error}{found}", fix)
-    if here.libraries and not broken:
-        yield Finding("libraries", "PASS", f"all {len(here.libraries)} can be loaded")
 
 
 def device_result(here: Environment, result: ProbeResult) -> Iterator[Finding]:
@@ -241,7 +172,7 @@ def device_result(here: Environment, result: ProbeResult) -> Iterator[Finding]:
 
 def _device_result(here: Environment, result: ProbeResult) -> Iterator[Finding]:
     check = result.check
-    name, seen = BACKENDS[here.backend], tuple(result.data.get("gpus", ()))
+    name, seen = BACKEND_NAMES[here.backend], tuple(result.data.get("gpus", ()))
     if result.error:
         found = _failed(here, result)
         yield beside_settings(found, here)
@@ -263,7 +194,7 @@ def _device_result(here: Environment, result: ProbeResult) -> Iterator[Finding]:
 
 def _failed(here: Environment, result: ProbeResult) -> Finding:
     """Return a failed probe's finding; INCONCLUSIVE if an earlier one failed for the same cause."""
-    names = {"import": f"importing {BACKENDS[here.backend]}", "devices": "listing the devices"}
+    names = {"import": f"importing {BACKEND_NAMES[here.backend]}", "devices": "listing the devices"}
     names |= {"operations": "a sine, a sum or a gather", "xla": "compiling with XLA"}
     what = f"{names.get(result.check, f'a {result.check}')} failed"
     look = IMPORT_LOOK.format(here.backend)

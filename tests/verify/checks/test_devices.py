@@ -105,7 +105,7 @@ def test_other_backends_run_the_doctor(machine, lines, backend):
     with pytest.raises(MachineNotReadyError, match="fix the machine first"):
         diagnose_machine(("gpu:0",), lines.append, require_gpu=False)
     assert orders == [(180.0, {"require_gpu": False, "backend": backend, "wanted": ("gpu:0",)})]
-    assert lines[-1] == "doctor: FAIL, 2 checks (none of them uses a GPU)"
+    assert lines[-1] == "doctor: FAIL, 2 checks (python -m alexnet_repro doctor shows them all)"
 
 
 def test_faulty_cpu_is_no_way_out(machine, lines):

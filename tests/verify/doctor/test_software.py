@@ -8,125 +8,24 @@ from alexnet_repro.backend.memory_limits import MemoryLimit
 from alexnet_repro.verify.doctor import software
 from alexnet_repro.verify.doctor.device_probe import ProbeResult
 from alexnet_repro.verify.doctor.environment import Volume
-from alexnet_repro.verify.doctor.installation import LIBRARIES
-from alexnet_repro.verify.doctor.unlisted import Unlisted
 from tests.helpers.machines import (
     A100,
     CPU,
     MIB,
-    NO_DRIVER,
     SYNTHETIC,
     TENSORFLOW,
     TF,
     TWO,
-    UNSEEN,
     Case,
     box,
-    driver,
     requirement,
     results,
-    without,
 )
 
 IMPORT = results("cpu:0")[0]
 CASES = {
-    "tensorflow-cpu": Case(
-        "github.com/undertherain/benchmarker/pull/54: Tensorflow not compiled with GPU support",
-        box(
-            A100,
-            tensorflow=replace(TENSORFLOW, distributions=("tensorflow-cpu 2.21.0",), cuda_build=False, cuda=None),
-            libraries=(),
-            results=UNSEEN,
-        ),
-        "cuda build, devices",
-        "FAIL",
-        ("tensorflow-cpu 2.21.0 is built without CUDA", "pip uninstall -y tensorflow-cpu", "'tensorflow[and-cuda]'"),
-    ),
-    "cuDNN missing": Case(
-        f"{TF}66987: the module system removed cuDNN from LD_LIBRARY_PATH, and TensorFlow named no library",
-        box(A100, libraries=without("libcudnn.so.9"), results=UNSEEN),
-        "library libcudnn.so.9, devices",
-        "FAIL",
-        (
-            "libcudnn.so.9 can't be loaded",
-            "cannot open",
-            "install --force-reinstall 'nvidia-cudnn-cu12<10.0,>=9.3.0.75'",
-        ),
-    ),
-    "no CUDA libraries": Case(
-        f"{TF}63362: Cannot dlopen some GPU libraries, after pip install tensorflow[and-cuda]",
-        box(A100, libraries=without(*list(LIBRARIES[12])[1:]), results=UNSEEN),
-        ", ".join(f"library {name}" for name in list(LIBRARIES[12])[1:]) + ", devices",
-        "FAIL",
-        ("nvidia-cuda-runtime-cu12", "nvidia-cublas-cu12", "nvidia-cusolver-cu12", "nvidia-nccl-cu12"),
-    ),
-    "a library's own library missing": Case(
-        "github.com/NVIDIA/tensorflow/issues/110: libcusolver: dlerror: libnvJitLink.so.12: cannot open",
-        box(A100, libraries=without("libnvJitLink.so.12", "libcusolver.so.11"), results=UNSEEN),
-        "library libnvJitLink.so.12, library libcusolver.so.11, devices",
-        "FAIL",
-        ("nvidia-nvjitlink-cu12",),
-    ),
-    "libraries well, GPU skipped": Case(
-        f"{TF}110956: Skipping registering GPU devices on an A100",
-        box(A100, results=UNSEEN),
-        "devices",
-        "FAIL",
-        ("sees 0 of 1 GPUs", "would compute on the CPU", "'tensorflow[and-cuda]'"),
-    ),
-    "CUDA of another generation": Case(
-        SYNTHETIC,
-        box(A100, tensorflow=replace(TENSORFLOW, cuda=(14, 0)), nvidia=driver("700.1", (14, 0), A100), libraries=()),
-        "libraries",
-        "INCONCLUSIVE",
-        ("CUDA 14",),
-    ),
-    "driver too old": Case(
-        "docs.nvidia.com/deploy/cuda-compatibility: CUDA 12 needs a driver of 525 or newer",
-        box(A100, nvidia=driver("470.57.02", (11, 4), A100), results=UNSEEN),
-        "devices",
-        "FAIL",
-        ("older than CUDA 12.5.1", "470.57.02", "525.60.13", "ubuntu-drivers"),
-    ),
-    "driver too old for a kernel": Case(
-        SYNTHETIC,
-        box(
-            A100,
-            nvidia=driver("470.57.02", (11, 4), A100),
-            results=results("cpu:0", ("A100",)) + results("gpu:0", matmul="InternalError: cudaErrorInsufficientDriver"),
-        ),
-        "matmul",
-        "FAIL",
-        ("driver 470.57.02 is older", "InsufficientDriver", "ubuntu-drivers"),
-    ),
-    "capabilities without CUDA": Case(
-        "docs.nvidia.com/datacenter/cloud-native/container-toolkit: utility gives NVML, compute CUDA",
-        box(
-            A100,
-            container="docker",
-            settings={"NVIDIA_DRIVER_CAPABILITIES": "utility"},
-            libraries=without("libcuda.so.1"),
-            results=UNSEEN,
-        ),
-        "library libcuda.so.1, devices",
-        "FAIL",
-        ("NVIDIA_DRIVER_CAPABILITIES=utility leaves it out", "-e NVIDIA_DRIVER_CAPABILITIES=compute,utility"),
-    ),
-    "WSL's libraries off the path": Case(
-        "github.com/NVIDIA/nvidia-container-toolkit/issues/1739: /usr/lib/wsl/lib",
-        box(
-            A100,
-            unlisted=Unlisted(wsl="/usr/lib/wsl/lib"),
-            nvidia=NO_DRIVER,
-            libraries=without("libcuda.so.1"),
-            results=UNSEEN,
-        ),
-        "driver, library libcuda.so.1, devices",
-        "FAIL",
-        ("/usr/lib/wsl/lib aren't found", "export LD_LIBRARY_PATH=/usr/lib/wsl/lib:$LD_LIBRARY_PATH"),
-    ),
     "GPU held in an exclusive mode": Case(
-        SYNTHETIC,
+        "github.com/google-research/pix2struct/issues/53: CUDA-capable device(s) is/are busy or unavailable",
         box(
             replace(A100, compute_mode=3, processes=("pid 42 (python, 512 MiB)",)),
             results=results("cpu:0", ("A100",))
@@ -280,14 +179,14 @@ CASES = {
         ("gpu:0", "1 of 65536 wrong"),
     ),
     "GPU memory runs out": Case(
-        SYNTHETIC,
+        f"{TF}12237: failed to allocate 1.51G from device: CUDA_ERROR_OUT_OF_MEMORY",
         box(A100, results=results("cpu:0", ("A100",)) + results("gpu:0", matmul="ResourceExhaustedError: OOM")),
         "matmul",
         "FAIL",
         ("end the processes that hold the GPU's memory",),
     ),
     "XLA without libdevice": Case(
-        SYNTHETIC,
+        f"{TF}60790: libdevice not found at ./libdevice.10.bc",
         box(
             A100,
             results=results("cpu:0", ("A100",))
