@@ -72,7 +72,7 @@ def _probe(here: Environment, deadline: float) -> Iterator[tuple[Environment, Fi
     if here.backend == "tensorflow" and here.tensorflow is None:
         return
     if here.tensorflow and here.tensorflow.cuda and here.wants_gpus and here.gpus_in_machine:
-        found = tuple(read_libraries(here.tensorflow.folder, here.tensorflow.cuda[0], deadline))
+        found = tuple(read_libraries(here.tensorflow, deadline))
         here = dataclasses.replace(here, libraries=found)
         yield from _apply((cuda_software.driver_version, cuda_software.libraries), here)
     # The CPU, then each wanted GPU alone, so that a faulty one doesn't hold up the others.

@@ -25,6 +25,7 @@ from alexnet_repro.packages import Package, find_package, installed_packages, mo
 from alexnet_repro.verify.subprocesses import answer_each
 
 DRIVER = "the NVIDIA driver"
+CUDNN = "nvidia-cudnn-cu12"
 OUR_OWN = ("h5py", "keras", "numpy")  # of TensorFlow's requirements: nothing here runs without them
 
 # By CUDA's major version: the libraries that TensorFlow opens (its *_stub.cc), those that they open
@@ -40,14 +41,16 @@ LIBRARIES = {
         "libcusparse.so.12": "nvidia-cusparse-cu12",
         "libcusolver.so.11": "nvidia-cusolver-cu12",
         "libnvrtc.so.12": "nvidia-cuda-nvrtc-cu12",
-        "libcudnn.so.9": "nvidia-cudnn-cu12",
-        "libcudnn_graph.so.9": "nvidia-cudnn-cu12",
-        "libcudnn_ops.so.9": "nvidia-cudnn-cu12",
-        "libcudnn_cnn.so.9": "nvidia-cudnn-cu12",
+        "libcudnn.so.9": CUDNN,
+        "libcudnn_graph.so.9": CUDNN,
+        "libcudnn_ops.so.9": CUDNN,
+        "libcudnn_cnn.so.9": CUDNN,
         "libnccl.so.2": "nvidia-nccl-cu12",
         "libcupti.so.12": "nvidia-cuda-cupti-cu12",
     }
 }
+# TensorFlow 2.17 opens cuDNN 8: its parts; its version 8.9.7 is 8907, and 9.5.1 is 90501.
+OLD_CUDNN, OLD_CUDNN_PARTS = 8, ("", "_ops_infer", "_cnn_infer", "_ops_train", "_cnn_train")
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,7 @@ class TensorFlow:
     folder: str
     cuda_build: bool | None = None
     cuda: tuple[int, ...] | None = None
+    cudnn: int | None = None  # its major version
     capabilities: tuple[str, ...] = ()  # sm_80: kernels; compute_90: PTX
     requirements: tuple[Requirement, ...] = ()
     wheels: Mapping[str, str] = field(default_factory=dict)  # CUDA's wheels, as pip's requirements, by name
@@ -136,6 +140,7 @@ def read_tensorflow(path: Sequence[str] | None = None) -> TensorFlow | None:
         folder=str(folder),
         cuda_build=bool(build["is_cuda_build"]) if "is_cuda_build" in build else None,
         cuda=tuple(int(part) for part in cuda.split(".") if part.isdecimal()) or None,
+        cudnn=int(major) if (major := str(build.get("cudnn_version", "")).partition(".")[0]).isdecimal() else None,
         capabilities=tuple(map(str, build.get("cuda_compute_capabilities") or ())),
         requirements=tuple(
             _requirement(each, versions.get(canonicalize_name(each.name)) or find_package(each.name, path))
@@ -174,10 +179,19 @@ def _requirement(wanted: Parsed, found: Package | None) -> Requirement:
     return Requirement(wanted.name, str(wanted.specifier), found.version if found else None, met)
 
 
-def read_libraries(tensorflow_folder: str, cuda_major: int, deadline: float) -> Iterator[Library]:
+def libraries_of(tensorflow: TensorFlow) -> dict[str, str]:
+    """Return the wheels of the libraries that this TensorFlow opens, by the libraries' names; empty: unknown."""
+    wheels = LIBRARIES.get(tensorflow.cuda[0] if tensorflow.cuda else 0, {})
+    if tensorflow.cudnn != OLD_CUDNN or not wheels:
+        return wheels
+    parts = dict.fromkeys((f"libcudnn{part}.so.{OLD_CUDNN}" for part in OLD_CUDNN_PARTS), CUDNN)
+    return {name: wheel for name, wheel in wheels.items() if wheel != CUDNN} | parts
+
+
+def read_libraries(tensorflow: TensorFlow, deadline: float) -> Iterator[Library]:
     """Load each library as TensorFlow does, in a child process."""
-    wheels = LIBRARIES.get(cuda_major, {})
-    paths = [str(find(name, wheel, Path(tensorflow_folder))) for name, wheel in wheels.items()]
+    wheels = libraries_of(tensorflow)
+    paths = [str(find(name, wheel, Path(tensorflow.folder))) for name, wheel in wheels.items()]
     answers = answer_each(__name__, [], paths, deadline)
     for (name, wheel), (path, answer) in zip(wheels.items(), answers, strict=True):
         yield Library(name, wheel, answer.get("file") or path, answer.get("error"), answer.get("version") or "")
@@ -224,11 +238,13 @@ def main(*paths: str) -> Iterator[tuple[str, dict[str, str | None]]]:
 
 def _cudnn_version(path: str, library: ctypes.CDLL) -> str:
     """Return cuDNN's version, of the part that has it: `libcudnn.so` would end the process where that is missing."""
-    if not Path(path).name.startswith("libcudnn_graph.so") or not hasattr(library, "cudnnGetVersion"):
+    part = Path(path).name.startswith(("libcudnn_graph.so", "libcudnn_ops_infer.so"))
+    if not part or not hasattr(library, "cudnnGetVersion"):
         return ""
     library.cudnnGetVersion.restype = ctypes.c_size_t
     number: int = library.cudnnGetVersion()
-    return f"{number // 10_000}.{number // 100 % 100}.{number % 100}"
+    of_major = 1_000 if number // 1_000 == OLD_CUDNN else 10_000
+    return f"{number // of_major}.{number % of_major // 100}.{number % 100}"
 
 
 def _mapped(name: str) -> str:

@@ -219,6 +219,7 @@ def test_this_tensorflow_is_found_without_importing_it():
     build = tf.sysconfig.get_build_info()
     assert found.cuda_build == build["is_cuda_build"]
     assert ".".join(map(str, found.cuda or ())) == build.get("cuda_version", "")
+    assert str(found.cudnn or "") == build.get("cudnn_version", "").partition(".")[0]
     assert list(found.capabilities) == build.get("cuda_compute_capabilities", [])
     installed = {each.name: each.installed for each in found.requirements}
     assert (installed["numpy"], installed["protobuf"]) == (version("numpy"), version("protobuf"))

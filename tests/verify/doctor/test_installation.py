@@ -1,12 +1,13 @@
 """What metadata and libraries say of CUDA: packages that overwrote each other's files, JAX's parts, cuDNN's version."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
 from alexnet_repro.verify.doctor import installation
-from alexnet_repro.verify.doctor.installation import CudaPackages, read_cuda_packages
-from tests.helpers.machines import distribution, write
+from alexnet_repro.verify.doctor.installation import LIBRARIES, CudaPackages, libraries_of, read_cuda_packages
+from tests.helpers.machines import TENSORFLOW, distribution, write
 
 CUDNN = "cudnn/lib/libcudnn.so.9"
 
@@ -67,14 +68,16 @@ def test_parts_of_jax(tmp_path):
     assert read_cuda_packages(folders).jax == {"jaxlib": "9.1", "jax-cuda12-plugin": "9.1"}
 
 
-@pytest.mark.parametrize(("number", "version"), [(90_300, "9.3.0"), (90_501, "9.5.1"), (92_400, "9.24.0"), (None, "")])
+@pytest.mark.parametrize(
+    ("number", "version"), [(90_300, "9.3.0"), (90_501, "9.5.1"), (92_400, "9.24.0"), (8_907, "8.9.7"), (None, "")]
+)
 def test_cudnn_says_its_version(monkeypatch, number, version):
-    """It is asked of the library that has it; another, which would have to load that first, isn't asked."""
-    asked = []
+    """The library that has it gives it; another, which would have to load that one first, isn't called."""
+    called = []
 
     def load(path, **_mode):
         def get():
-            asked.append(path)
+            called.append(path)
             return number
 
         return SimpleNamespace(cudnnGetVersion=get) if number else SimpleNamespace()
@@ -83,4 +86,18 @@ def test_cudnn_says_its_version(monkeypatch, number, version):
     paths = ("/a/libcudnn.so.9", "/a/libcudnn_graph.so.9", "/a/libnccl.so.2")
     found = dict(installation.main(*paths))
     assert [found[path]["version"] for path in paths] == ["", version, ""]
-    assert asked == ([paths[1]] if number else [])
+    assert called == ([paths[1]] if number else [])
+
+
+def test_cudnn_is_of_the_version_that_tensorflow_opens():
+    """TensorFlow 2.17 opens cuDNN 8, whose parts have other names, and later ones cuDNN 9; what isn't known is 9."""
+    of = {
+        cudnn: [each for each in libraries_of(replace(TENSORFLOW, cudnn=cudnn)) if "cudnn" in each] for cudnn in (8, 9)
+    }
+    assert of[9] == ["libcudnn.so.9", "libcudnn_graph.so.9", "libcudnn_ops.so.9", "libcudnn_cnn.so.9"]
+    assert of[8] == [
+        *("libcudnn.so.8", "libcudnn_ops_infer.so.8", "libcudnn_cnn_infer.so.8", "libcudnn_ops_train.so.8"),
+        "libcudnn_cnn_train.so.8",
+    ]
+    assert libraries_of(TENSORFLOW) == LIBRARIES[12]
+    assert libraries_of(replace(TENSORFLOW, cuda=(14, 0), cudnn=8)) == {}

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pynvml
@@ -10,7 +11,7 @@ import pytest
 from alexnet_repro.verify.doctor import installation, nvidia
 from alexnet_repro.verify.doctor.installation import find, read_libraries
 from alexnet_repro.verify.doctor.nvidia import Gpu, read_nvidia
-from tests.helpers.machines import distribution, write
+from tests.helpers.machines import TENSORFLOW, distribution, write
 
 
 @pytest.mark.parametrize(
@@ -34,7 +35,7 @@ def test_library_that_cant_be_loaded_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv("LD_LIBRARY_PATH", str(write(tmp_path, {"libdamaged.so.1": "no library"})))
     names = ("libm.so.6" if sys.platform == "linux" else "libm.dylib", "libdamaged.so.1", "libmissing.so.1")
     monkeypatch.setattr(installation, "LIBRARIES", {12: dict.fromkeys(names, "nvidia-none-cu12")})
-    good, damaged, missing = read_libraries("/nowhere/tensorflow", 12, 60)
+    good, damaged, missing = read_libraries(replace(TENSORFLOW, folder="/nowhere/tensorflow"), 60)
     assert (good.error, good.wheel) == (None, "nvidia-none-cu12")
     assert "libdamaged.so.1" in damaged.error
     assert damaged.path == str(tmp_path / "libdamaged.so.1")
@@ -223,5 +224,5 @@ def test_library_in_use_is_named(monkeypatch):
     """Of a library that the linker finds, the file that it took is named."""
     name = "libm.so.6" if sys.platform == "linux" else "libm.dylib"
     monkeypatch.setattr(installation, "LIBRARIES", {12: {name: "nvidia-none-cu12"}})
-    (found,) = read_libraries("/nowhere/tensorflow", 12, 60)
+    (found,) = read_libraries(replace(TENSORFLOW, folder="/nowhere/tensorflow"), 60)
     assert Path(found.path).is_absolute() == (sys.platform == "linux")
