@@ -14,9 +14,10 @@ BACKENDS = ("tensorflow", "jax", "torch")
 
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_this_processor_computes(backend):
+def test_this_processor_computes(monkeypatch, backend):
     """A backend, in its own process, starts, lists its devices, and computes right on the CPU."""
     pytest.importorskip(backend)
+    monkeypatch.setenv("KERAS_BACKEND", backend)  # or TensorFlow imports another one as well
     found = list(probe_device(backend, "cpu:0", 180))
     assert [(result.check, result.error) for result in found] == [(check, None) for check in CHECKS[backend]]
     assert found[0].data["version"].partition("+")[0] == version(backend).partition("+")[0]
@@ -95,7 +96,8 @@ def test_backend_starts_without_a_gpu(monkeypatch, backend, check):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_backend_starts(backend):
+def test_backend_starts(monkeypatch, backend):
     """A sound backend starts."""
     pytest.importorskip(backend)
+    monkeypatch.setenv("KERAS_BACKEND", backend)
     assert probe_start(backend, 180).error is None

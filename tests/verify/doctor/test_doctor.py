@@ -258,7 +258,7 @@ def test_command_without_tensorflow(tmp_path):
     done = subprocess.run(
         command,
         cwd=Path(doctor.__file__).parents[3],
-        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        env={**os.environ, "PYTHONPATH": str(tmp_path), "KERAS_BACKEND": "tensorflow"},
         capture_output=True,
         text=True,
         check=False,
