@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from alexnet_repro.verify.doctor.device_probe import ProbeResult
 from alexnet_repro.verify.doctor.environment import CONTROL_FILES, Environment, Volume, read_machine
 from alexnet_repro.verify.doctor.gpus import presence
 from alexnet_repro.verify.doctor.installation import Requirement, read_tensorflow
@@ -85,6 +86,15 @@ def test_gpus_of_others(closed, listed, counts):
     assert (here.gpus_in_machine, len(here.withheld)) == counts
     failed = [each for each in presence(here) if each.status == "FAIL"]
     assert len(failed) == (0 if here.withheld else closed)
+
+
+def test_gpus_are_those_that_a_child_lists():
+    """The backend's GPUs are what the CPU's child, which hides none, has listed; where it hasn't, none are known."""
+    listed = ProbeResult("cpu:0", "devices", data={"gpus": ["A", "B"]})
+    alone = ProbeResult("gpu:0", "devices", data={"gpus": ["A"]})
+    assert Environment(results=(listed, alone)).seen_gpus == ("A", "B")
+    for results in ((), (alone,), (ProbeResult("cpu:0", "devices", "ended by SIGSEGV"),)):
+        assert Environment(results=results).seen_gpus == ()
 
 
 def test_settings_hold_no_secrets(tmp_path):
