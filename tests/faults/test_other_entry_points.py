@@ -54,7 +54,7 @@ def test_wrong_element_of_the_doctors_matmul(monkeypatch):
         return product + np.eye(1, 256 * 256, 4711, dtype=np.float32).reshape(256, 256)
 
     after(tf.linalg, "matmul", one_off)(monkeypatch)
-    [(_, answer)] = device_probe.main("cpu:0", "matmul", "convolution")
+    [(_, answer)] = device_probe.main("tensorflow", "cpu:0", "matmul", "convolution")
     assert "1 of 65536 products are wrong" in answer["error"]
 
 
