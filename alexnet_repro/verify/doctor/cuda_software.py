@@ -6,7 +6,9 @@ Versions and metadata explain. Whether a device computes, its probes show.
 import re
 from collections.abc import Iterator
 
+from alexnet_repro.verify.doctor.causes import HANGS
 from alexnet_repro.verify.doctor.environment import Environment
+from alexnet_repro.verify.doctor.gpus import kernels
 from alexnet_repro.verify.doctor.installation import DRIVER, LIBRARIES
 from alexnet_repro.verify.doctor.remedies import (
     CAPABILITIES,
@@ -58,16 +60,16 @@ def driver_version(here: Environment) -> Iterator[Finding]:
     """The driver's version beside the CUDA that TensorFlow was built for; whether it is enough, the probes measure."""
     if here.tensorflow is None or not here.tensorflow.cuda_build or not here.nvidia.driver:
         return
-    if older := older_driver(here):
+    if older := _older_driver(here):
         message = f"{older}: it takes CUDA's compatibility package"
-        yield Finding("driver version", "PASS", message, libcuda(here), install_driver(here))
+        yield Finding("driver version", "PASS", message, _libcuda(here), install_driver(here))
     elif here.tensorflow.cuda:
         built = ".".join(map(str, here.tensorflow.cuda))
         message = f"{here.nvidia.driver}; {here.tensorflow.distributions[0]} was built for CUDA {built}"
-        yield Finding("driver version", "PASS", message, libcuda(here))
+        yield Finding("driver version", "PASS", message, _libcuda(here))
 
 
-def older_driver(here: Environment) -> str:
+def _older_driver(here: Environment) -> str:
     """Return that the driver is older than TensorFlow's CUDA, in words; empty: it isn't, or isn't known."""
     cuda = here.tensorflow.cuda if here.tensorflow else None
     driver = tuple(int(part) for part in (here.nvidia.driver or "").split(".") if part.isdecimal())
@@ -80,8 +82,7 @@ def older_driver(here: Environment) -> str:
     return f"driver {here.nvidia.driver} is older than CUDA {'.'.join(map(str, cuda))}, which needs at least {needed}"
 
 
-def libcuda(here: Environment) -> str:
-    """Return the driver's library that was loaded, in words; empty: none was, or it isn't known."""
+def _libcuda(here: Environment) -> str:
     found = (each.path for each in here.libraries if each.wheel == DRIVER and not each.error and "/" in each.path)
     return "".join(f"libcuda.so.1 is {path}" for path in found)
 
@@ -109,7 +110,7 @@ def libraries(here: Environment) -> Iterator[Finding]:
                 message, fix = f"{message}; {CAPABILITIES}={here.settings[CAPABILITIES]} leaves it out", give_gpus(here)
         yield Finding(f"library {each.name}", "FAIL", message, f"{each.error}{found}", fix)
     if here.libraries and not broken:
-        version, older = next((each.version for each in here.libraries if each.version), ""), older_cudnn(here)
+        version, older = next((each.version for each in here.libraries if each.version), ""), _older_cudnn(here)
         message = f"all {len(here.libraries)} can be loaded{f'; cuDNN {version}' if version else ''}"
         yield Finding("libraries", "PASS", message, *older)
 
@@ -120,7 +121,7 @@ def libraries(here: Environment) -> Iterator[Finding]:
 FUSED, SURE_CUDNN = "2.21", "9.24"
 
 
-def older_cudnn(here: Environment) -> tuple[str, str] | tuple[()]:
+def _older_cudnn(here: Environment) -> tuple[str, str] | tuple[()]:
     """Return that cuDNN may lack kernels, and the fix; nothing where it is new enough, or not known."""
     found = next((each for each in here.libraries if each.version), None)
     ours = (here.tensorflow.distributions[0].split() if here.tensorflow else [""])[-1]
@@ -132,3 +133,21 @@ def older_cudnn(here: Environment) -> tuple[str, str] | tuple[()]:
 
 def _order(version: str) -> list[int]:
     return [int(number) for number in _numbers(version)]
+
+
+def explain_gpu(here: Environment, check: str, cause: str | None, fixes: list[str]) -> tuple[list[str], list[str]]:
+    """Return which versions here may be why TensorFlow failed this check on a GPU, and the fixes with theirs."""
+    doubts: list[str] = []
+    if cause in (None, "old driver") and (older := _older_driver(here)):
+        doubts, fixes = [older, _libcuda(here)], [install_driver(here), *fixes]
+    elif cause == "old driver" and here.nvidia.cuda and here.tensorflow and here.tensorflow.cuda:
+        built, knows = (".".join(map(str, each[:2])) for each in (here.tensorflow.cuda, here.nvidia.cuda))
+        doubts = [f"driver {here.nvidia.driver} knows CUDA up to {knows}, and TensorFlow was built for {built}"]
+    if check == "xla" and cause in (None, "convolution kernels") and (cudnn := _older_cudnn(here)):
+        doubts, fixes = [*doubts, cudnn[0]], [cudnn[1], *(() if cause else fixes)]
+    lacking = next((each for each in kernels(here) if each.fix), None)
+    if lacking and cause == "no kernels":
+        doubts, fixes = [*doubts, lacking.evidence], [lacking.fix]
+    elif lacking and cause == HANGS:
+        doubts, fixes = [*doubts, f"{lacking.message}: {lacking.evidence}"], ["run it with --deadline=1800", *fixes]
+    return doubts, fixes

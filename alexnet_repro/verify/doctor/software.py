@@ -6,13 +6,12 @@ from dataclasses import replace
 from functools import partial
 
 from alexnet_repro.verify.doctor.causes import HANGS, NVCC
-from alexnet_repro.verify.doctor.cuda_software import libcuda, older_cudnn, older_driver
+from alexnet_repro.verify.doctor.cuda_software import explain_gpu
 from alexnet_repro.verify.doctor.device_probe import BACKEND_NAMES, ProbeResult
 from alexnet_repro.verify.doctor.endings import default_fix, find_ending
 from alexnet_repro.verify.doctor.environment import GIB, Environment
-from alexnet_repro.verify.doctor.gpus import kernels
 from alexnet_repro.verify.doctor.installation import OUR_OWN, Requirement
-from alexnet_repro.verify.doctor.remedies import WITH_CUDA, install_driver, with_cuda
+from alexnet_repro.verify.doctor.remedies import WITH_CUDA, with_cuda
 from alexnet_repro.verify.doctor.resources import host_memory
 from alexnet_repro.verify.doctor.settings import KERAS, doubts
 from alexnet_repro.verify.finding import Finding, Status
@@ -143,24 +142,18 @@ def shared_memory(here: Environment) -> Iterator[Finding]:
 
 def _beside_versions(failed: Finding, here: Environment, error: str) -> Finding:
     """Return a failure with the versions beside it that could be its cause, and with the package's own name."""
-    cause, doubtful = failed.data.get("cause"), (None, "old driver", "no kernels", "convolution kernels")
-    if here.tensorflow is None or cause not in doubtful:
-        return failed  # it is known to be something else
+    if here.tensorflow is None:
+        return failed
+    cause = failed.data.get("cause")
     name = here.tensorflow.distributions[0].split()[0]
     doubts, fixes = [], [failed.fix.replace("reinstall tensorflow", f"reinstall {name}")]
-    unmet = [each for each in here.tensorflow.requirements if not each.met]
+    unmet = [each for each in here.tensorflow.requirements if not each.met] if cause in (None, "old driver") else []
     named = [each for each in unmet if each.name in error or each.name.replace("-", "_") in error]
     if named := named or (unmet if failed.check == "import" else []):
         doubts, fixes = [_doubt(each) for each in named], [_pip(named), *fixes]
-    if not failed.device.startswith("cpu") and (older := older_driver(here)):
-        doubts, fixes = [*doubts, older, libcuda(here)], [install_driver(here), *fixes]
-    elif cause == "old driver" and here.nvidia.cuda and here.tensorflow.cuda:
-        built, knows = (".".join(map(str, each[:2])) for each in (here.tensorflow.cuda, here.nvidia.cuda))
-        doubts = [*doubts, f"driver {here.nvidia.driver} knows CUDA up to {knows}, and {name} was built for {built}"]
-    if failed.check == "xla" and not failed.device.startswith("cpu") and (cudnn := older_cudnn(here)):
-        doubts, fixes = [*doubts, cudnn[0]], [cudnn[1], *(() if cause else fixes)]
-    if cause == "no kernels" and (lacking := [each for each in kernels(here) if each.fix]):
-        doubts, fixes = [*doubts, lacking[0].evidence], [lacking[0].fix]
+    if not failed.device.startswith("cpu"):
+        of_gpu, fixes = explain_gpu(here, failed.check, cause, fixes)
+        doubts += of_gpu
     return replace(failed, evidence="; ".join(filter(None, (*doubts, failed.evidence))), fix="; then: ".join(fixes))
 
 
@@ -186,9 +179,10 @@ def _device_result(here: Environment, result: ProbeResult) -> Iterator[Finding]:
     else:
         message = f"{name} sees {len(seen)} of {here.expected_gpus} GPUs; it would compute on the CPU without a warning"
         fix = f"fix what failed above; if nothing did: {with_cuda(here)}"
-        if "Ignoring visible" in result.log:
-            fix = "leave that GPU out: export CUDA_VISIBLE_DEVICES=… # the others' UUIDs, from nvidia-smi -L"
         reason = "; ".join(filter(None, (result.data.get("reason"), result.log)))
+        # One GPU takes all others from JAX: its backend "failed to initialize". TensorFlow ignores that one.
+        if "Ignoring visible" in reason or (here.expected_gpus > 1 and "initialize" in reason):
+            fix = "leave that GPU out: export CUDA_VISIBLE_DEVICES=… # the others' UUIDs, from nvidia-smi -L"
         yield Finding(check, "FAIL", message, reason or f"{name} gave no reason", fix)
 
 

@@ -177,7 +177,7 @@ CASES = {
         "FAIL",
         (
             "the driver is older",
-            "driver 535.161.7 knows CUDA up to 12.2, and tensorflow was built for 12.5",
+            "driver 535.161.7 knows CUDA up to 12.2, and TensorFlow was built for 12.5",
             "newer driver",
         ),
     ),
@@ -192,6 +192,13 @@ CASES = {
         "operations",
         "FAIL",
         ("no kernels for this GPU", "12.0; built for sm_60", "tensorflow:25.02", "a TensorFlow built for sm_120"),
+    ),
+    "PTX that isn't compiled in time": Case(
+        "tensorflow/core/common_runtime/gpu/gpu_device.cc: jit-compiled from PTX, which could take 30 minutes",
+        box(RTX_5080, results=tried(RTX_5080, convolution="no answer within 180 s")),
+        "convolution",
+        "FAIL",
+        ("compiles what TensorFlow brings as PTX", "12.0; built for sm_60", "run it with --deadline=1800; then: "),
     ),
     "two CUDAs' cuDNN": Case(
         "github.com/jax-ml/jax: jax_plugins/cuda/__init__.py loads both from nvidia.cudnn",
@@ -254,6 +261,18 @@ CASES = {
         "devices",
         "FAIL",
         ("PyTorch sees 0 of 1 GPUs", "Torch not compiled with CUDA enabled", "pip uninstall -y torch; then install it"),
+    ),
+    "one of two GPUs that JAX can't start": Case(
+        "jax/_src/xla_bridge.py: Backend '{platform}' failed to initialize",
+        on(
+            "jax",
+            A100,
+            replace(A100, index=1, uuid="GPU-b"),
+            reason="Backend 'cuda' failed to initialize: INTERNAL: failed to create StreamExecutor for CUDA:0",
+        ),
+        "devices",
+        "FAIL",
+        ("JAX sees 0 of 2 GPUs", "failed to create StreamExecutor", "leave that GPU out: export CUDA_VISIBLE_DEVICES"),
     ),
     "one GPU of two isn't seen": Case(
         SYNTHETIC,
