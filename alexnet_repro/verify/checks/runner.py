@@ -5,9 +5,10 @@
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
+from itertools import takewhile
 from typing import Any
 
 import keras
@@ -22,16 +23,19 @@ from alexnet_repro.verify.doctor.software import beside_settings
 from alexnet_repro.verify.finding import Finding
 from alexnet_repro.verify.subprocesses import answer_each
 
+Findings = Generator[Finding, None, None]
+
 
 class CheckRunner:
-    """Runs the planned checks, in one child per device and kind of check; keeps every finding."""
+    """Runs the planned checks, in one child per device and kind of check, one child at a time; keeps every finding."""
 
     def __init__(
         self, config: CheckConfig, planned: Mapping[str, Sequence[CheckId]], here: Environment, deadline: float
     ) -> None:
         """Start nothing yet. `planned` are the checks of each device, in order; each may take `deadline` seconds."""
         self.config, self.here, self.deadline, self._planned = config, here, deadline, planned
-        self._children: dict[tuple[str, bool, bool], Iterator[Finding]] = {}
+        self._child: Findings | None = None
+        self._left: list[tuple[str, CheckId]] = []  # what the child is yet to answer, by device and check
         self._results: dict[tuple[str, CheckId], Finding] = {}
 
     @property
@@ -41,23 +45,36 @@ class CheckRunner:
 
     def result(self, device: str, check: CheckId) -> Finding:
         """Return a check's finding on a device, waiting for it if need be."""
-        key = self._child_key(device, check)
         while (device, check) not in self._results:
-            if key not in self._children:
-                same = [other for other in self._planned.get(device, ()) if self._child_key(device, other) == key]
-                left = [other for other in same if (device, other) not in self._results]
-                left = left if check in left else [check]
-                self._children[key] = self._run(device, left, deterministic=key[1])
-            finding = next(self._children[key], None)
-            if finding is None:  # it wasn't planned, or is by now another child's
-                del self._children[key]
-            else:
-                finding = beside_settings(attributed(finding, self.results), self.here)
-                self._results[device, CheckId(finding.check, finding.precision)] = finding
+            left = [each for each in self._planned.get(device, ()) if (device, each) not in self._results]
+            left = left if check in left else [check]
+            finding = beside_settings(attributed(self._next(device, left), self.results), self.here)
+            self._results[device, left[0]] = finding
         return self._results[device, check]
+
+    def close(self) -> None:
+        """End the child, which has the device until then."""
+        if self._child:
+            self._child.close()
+        self._child, self._left = None, []
+
+    def _next(self, device: str, left: Sequence[CheckId]) -> Finding:
+        """Return the finding of the first check that is left, by a child that goes on as far as it may."""
+        if self._child is None or self._left[0] != (device, left[0]):
+            self.close()
+            key = self._child_key(device, left[0])
+            own = list(takewhile(lambda each: self._child_key(device, each) == key, left))
+            self._child = self._run(device, own, deterministic=key[1])
+            self._left = [(device, each) for each in own]
+        finding = next(self._child)
+        del self._left[0]
+        if not self._left:
+            self.close()
+        return finding
 
     def digests(self, devices: Sequence[str]) -> dict[str, dict[str, Finding]]:
         """Return another run's digests by device and precision: each device in a new process, all at the same time."""
+        self.close()
 
         def run(device: str) -> dict[str, Finding]:
             found = self._run(device, expand(["digest"], device), deterministic=True)
@@ -68,11 +85,13 @@ class CheckRunner:
 
     def between_gpus(self) -> Finding:
         """Return whether copies between all GPUs arrive, from a child that sees them all."""
+        self.close()
         config = replace(self.config, device="gpu:0")
         return next(run_in_child(config, [CheckId("gpu_to_gpu_copies")], deterministic=False, deadline=self.deadline))
 
     def matrix(self, device: str) -> dict[tuple[str, str, str], Finding]:
         """Return the step time of each cell: by determinism (`off`, `on`), precision and XLA (`off`, `on`)."""
+        self.close()
         checks = expand(["overhead xla=off", "overhead xla=on"], device)
         return {
             (determinism, finding.precision, finding.check.removeprefix("overhead xla=")): finding
@@ -80,19 +99,13 @@ class CheckRunner:
             for finding in self._run(device, checks, deterministic=determinism == "on")
         }
 
-    def environ(self, device: str) -> dict[str, str]:
-        """Return the environment variables that show a child this device alone."""
-        kind, _, number = device.partition(":")
-        named = self.here.named_gpus
-        return {"CUDA_VISIBLE_DEVICES": "-1" if kind == "cpu" else named[int(number)] if named else number}
-
     def _child_key(self, device: str, check: CheckId) -> tuple[str, bool, bool]:
         """Return what has a child of its own: device, determinism, and whether XLA chooses no kernels by timing."""
         no_autotuning = check.check == "layers" and device.startswith("gpu") and keras.backend.backend() == "jax"
         return device, check.check in ("replay", "digest"), no_autotuning
 
-    def _run(self, device: str, checks: Sequence[CheckId], *, deterministic: bool) -> Iterator[Finding]:
-        environ = {"TF_CPP_MIN_LOG_LEVEL": os.environ.get("TF_CPP_MIN_LOG_LEVEL", "0"), **self.environ(device)}
+    def _run(self, device: str, checks: Sequence[CheckId], *, deterministic: bool) -> Findings:
+        environ = {"TF_CPP_MIN_LOG_LEVEL": os.environ.get("TF_CPP_MIN_LOG_LEVEL", "0"), **self.here.only(device)}
         if deterministic:
             environ |= determinism_variables()
         if any(check.check == "layers" for check in checks):
@@ -114,7 +127,7 @@ def run_in_child(
     deterministic: bool,
     deadline: float,
     environ: Mapping[str, str] | None = None,
-) -> Iterator[Finding]:
+) -> Findings:
     """Yield each check's finding as it comes; after one that crashed or timed out, a new process runs the rest.
 
     The device has its name in this process; `environ`, the variables to change, must show the child this device alone
