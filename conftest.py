@@ -6,7 +6,7 @@ import math
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -28,10 +28,13 @@ SECONDS = {"s": 1, "m": 60, "h": 3600}
 LONGEST = 366 * 24 * 3600  # seconds
 
 
-def _at_least_two(text: str) -> int:
-    if not text.isdecimal() or int(text) < 2:  # noqa: PLR2004 - of one, there is nothing to compare
-        raise argparse.ArgumentTypeError(f"expected 2 or more, got {text!r}")
-    return int(text)
+def _at_least(least: int) -> Callable[[str], int]:
+    def number(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"expected {least} or more, got {text!r}")
+        return int(text)
+
+    return number
 
 
 def _duration(text: str) -> float:
@@ -73,12 +76,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     full = "time all batch sizes, and XLA on and off (default: a few batch sizes, XLA as Keras decides)"
     add("--full", action="store_true", help=full)
     replays = "runs of the same steps that are compared (default: 3)"
-    add("--replays", type=_at_least_two, default=3, metavar="N", help=replays)
+    add("--replays", type=_at_least(2), default=3, metavar="N", help=replays)
     burn_in = "stress every device for this long (90s, 10m, 2h): memory patterns, copies, replays; a line per minute"
     add("--burn-in", type=_duration, default=0.0, metavar="TIME", help=burn_in)
     deadline = "time limit of a check, after which it fails (default: 10m)"
     add("--deadline", type=_duration, default=600.0, metavar="TIME", help=deadline)
-    add("--cpu-replicas", type=_at_least_two, default=0, metavar="N", help=argparse.SUPPRESS)
+    add("--cpu-replicas", type=_at_least(2), default=0, metavar="N", help=argparse.SUPPRESS)
     distribute = "verify the machines of a cluster together; start it on each, with TF_CONFIG set or under Slurm"
     add("--distribute", choices=("multiworker",), help=distribute)
     timeout = "time limit for the other workers to start (default: 60s)"
@@ -86,8 +89,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     link = "speed of the network between two machines in Gb/s, as iperf3 measures it: with --distribute, the all-reduce"
     add("--link-gbps", type=_positive, metavar="N", help=f"{link} is compared with it (default: no bound)")
     add("--fail-inconclusive", action="store_true", help="let inconclusive checks fail, too")
-    update = "write this machine's digests and, from eight fresh processes, its timings to benchmarks/references"
+    update = "write this machine's digests and timings, of several processes, to benchmarks/references"
     add("--update-reference", action="store_true", help=update)
+    processes = "processes that --update-reference times in, from 5 on (default: 8, the fewest that others can fail by)"
+    add("--reference-processes", type=_at_least(5), default=8, metavar="N", help=processes)
     add("--report", metavar="DIR", help="folder of results.json and junit.xml (default: reports/TIME)")
     add("--require-gpu", action="store_true", help="fail on a machine without a usable GPU")
 
@@ -183,11 +188,3 @@ def pytest_cmdline_main(config: pytest.Config) -> Iterator[int | None]:
         if session := config.pluginmanager.get_plugin("verification"):
             session.broke(error)
         raise
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _memory_growth() -> None:
-    """Let GPUs' memory be taken as it is needed, before anything uses a GPU."""
-    from alexnet_repro import enable_memory_growth
-
-    enable_memory_growth()

@@ -13,6 +13,13 @@ from alexnet_repro.verify.checks.registry import DEVICE_PRECISIONS, CheckId, exp
 
 JIT_COMPILE = {"default": "auto", "on": True, "off": False}  # by default Keras decides
 FOR_XLA = {"default": None, "on": True, "off": False}  # what the model is built for
+# What XLA can be set to other than its default, by backend and kind of device; PyTorch has none. Keras decides by the
+# GPUs that TensorFlow sees: a process that times a CPU sees none.
+OTHER_XLA: dict[str, dict[str, tuple[str, ...]]] = {
+    "tensorflow": {"cpu": ("on",), "gpu": ("off",)},
+    "jax": {"cpu": ("off",), "gpu": ("off",)},
+    "torch": {"cpu": (), "gpu": ()},
+}
 ARGUMENTS = ("device", "check", "batch", "precision", "xla", "side", "kind")  # in the order of an id
 
 
@@ -31,7 +38,7 @@ def grid(names: Sequence[str], devices: Sequence[str], module: ModuleType, *, fu
         if "batch" in names:
             values["batch"] = getattr(module, "ALL_BATCHES" if full else "BATCHES", module.BATCHES)[kind]
         if "xla" in names:
-            values["xla"] = ("default", *(other_than_default() if full else ()))
+            values["xla"] = ("default", *(OTHER_XLA[keras.backend.backend()][kind] if full else ()))
         values |= {"side": getattr(module, "SIDES", ()), "kind": getattr(module, "KINDS", ())}
         found += [dict(zip(names, case, strict=True)) for case in itertools.product(*(values[name] for name in names))]
     return found
@@ -54,13 +61,6 @@ def case_id(case: dict[str, Any]) -> str:
     if isinstance(check := case.get("check"), CheckId) and check.precision:
         case = {**case, "check": check.check, "precision": check.precision}
     return "-".join(f"{name}={value}" for name, value in case.items() if (name, value) != ("xla", "default"))
-
-
-def other_than_default() -> tuple[str, ...]:
-    """Return what XLA can be set to other than its default; nothing on PyTorch, which has no XLA."""
-    if keras.backend.backend() == "torch":
-        return ()
-    return ("off",) if keras.Sequential([keras.Input((1,))]).jit_compile else ("on",)
 
 
 def skip_if_refused(network: keras.Model, xla: str) -> None:

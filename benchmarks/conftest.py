@@ -1,15 +1,12 @@
 """Hooks and fixtures of the benchmarks; what they share is in `benchmarks.session.VerificationSession`."""
 
-import functools
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 # The rest is imported where it is used: pytest loads this file before it parses its options, and a wrong one's message
 # need not wait for Keras.
 if TYPE_CHECKING:
-    from alexnet_repro import DataLoader
     from alexnet_repro.verify.checks.registry import CheckId
     from alexnet_repro.verify.checks.runner import CheckRunner
     from benchmarks.session import VerificationSession
@@ -41,13 +38,15 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip(why)
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Iterator[None]:
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Have a timed test's function called by a process of its device, rather than by this one."""
     if "measure" not in pyfuncitem.fixturenames:
-        return (yield)
-    from benchmarks.timed import unless_too_large
+        return None
+    from benchmarks.timed import time_case
 
-    return (yield from unless_too_large(pyfuncitem, _session_of(pyfuncitem.config)))
+    time_case(_session_of(pyfuncitem.config), pyfuncitem)
+    return True
 
 
 @pytest.fixture(scope="session")
@@ -57,11 +56,8 @@ def verification(request: pytest.FixtureRequest) -> "VerificationSession":
 
 
 @pytest.fixture(scope="session")
-def loader() -> "DataLoader":
-    """As many images as Fashion-MNIST has; generated ones, so that every machine computes the same."""
-    from alexnet_repro import DataLoader, synthetic_fashion
-
-    return DataLoader.from_arrays(*synthetic_fashion(), seed=0)
+def loader() -> None:
+    """Stands for `benchmarks.timing_process.loader`, by which a timed test is called there."""
 
 
 @pytest.fixture(scope="session")
@@ -80,17 +76,5 @@ def runner(request: pytest.FixtureRequest, verification: "VerificationSession") 
 
 
 @pytest.fixture
-def measure(verification: "VerificationSession", benchmark: Any, request: pytest.FixtureRequest) -> Callable[..., None]:
-    """Time the work of this test, record the timing, then judge it."""
-    from benchmarks.timed import measure_case
-
-    return functools.partial(measure_case, verification, benchmark, request.node)
-
-
-@pytest.fixture(autouse=True)
-def _free_memory() -> Iterator[None]:
-    """No case finds the models of those before it in memory."""
-    yield
-    from alexnet_repro.backend.memory import free_memory
-
-    free_memory()
+def measure(benchmark: object) -> None:
+    """Stands for `benchmarks.timing_process.TimingProcess.measure`, whose rounds go into pytest-benchmark's fixture."""

@@ -100,17 +100,22 @@ def arguments_of(function: Callable[..., Any]) -> list[str]:
     return [name for name in ARGUMENTS if name in names]
 
 
-def place(stem: str) -> int:
-    """Return the place of a test's module, by its name, among all."""
+def turn(stem: str, device: str, asked: Asked) -> tuple[int, ...]:
+    """Return what tests are sorted by, from their module's name; a device's rates and timings are one after the other.
+
+    They are a process's, and two devices at a time would be in each other's way.
+    """
     name = stem.removeprefix("test_")
-    return ORDER.index(name) if name in ORDER else len(ORDER)
+    own, timed = (ORDER.index(name) if name in ORDER else len(ORDER)), ORDER.index("calibration")
+    devices = list(asked.devices)
+    return (min(own, timed), devices.index(device) if own >= timed and device in devices else 0, own)
 
 
 def plan(asked: Asked) -> list[Planned]:
     """Return every check and case of every device at this level, in the order in which they run."""
-    stems = sorted(sorted(path.stem for path in FOLDER.glob("test_*.py")), key=place)
-    modules = [importlib.import_module(f"benchmarks.{stem}") for stem in stems]
-    return [planned for module in modules for planned in _of_module(module, asked)]
+    modules = [importlib.import_module(f"benchmarks.{path.stem}") for path in sorted(FOLDER.glob("test_*.py"))]
+    every = [planned for module in modules for planned in _of_module(module, asked)]
+    return sorted(every, key=lambda each: turn(each.name.partition(".py")[0], each.device, asked))
 
 
 def _of_module(module: ModuleType, asked: Asked) -> Iterator[Planned]:

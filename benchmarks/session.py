@@ -1,24 +1,18 @@
 """The verification of this machine as a pytest plugin: devices, findings, timings, and the verdict at the end."""
 
 import contextlib
-import os
 import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
 import pytest
 
-from alexnet_repro import enable_memory_growth
-from alexnet_repro.backend.devices import gpu_models, thread_counts, usable_devices
+from alexnet_repro.backend.devices import thread_counts
 from alexnet_repro.training.distributed.cluster import ClusterError
-from alexnet_repro.verify.benchmark import reference
-from alexnet_repro.verify.benchmark.gate import MIN_PROCESSES_TO_FAIL
-from alexnet_repro.verify.benchmark.regression import places_of, speed_findings
 from alexnet_repro.verify.benchmark.scaling_run import GATHER_DEADLINES, lost_worker
-from alexnet_repro.verify.benchmark.telemetry import cpu_time, share_of_others
 from alexnet_repro.verify.benchmark.timing import gpu_speed_parity
 from alexnet_repro.verify.checks.devices import MachineNotReadyError, choose_devices, diagnose_machine
 from alexnet_repro.verify.doctor import fingerprint
@@ -33,9 +27,11 @@ from benchmarks.folder import RESULTS, claim, own_name, run_identity
 from benchmarks.junit_file import add_case, add_verdict, write_again, write_none
 from benchmarks.keeper import PlanKeeper
 from benchmarks.level import in_quick_level
-from benchmarks.plan import FOLDER, Asked, place, plan, why_not
+from benchmarks.plan import FOLDER, Asked, plan, turn, why_not
 from benchmarks.refused import refused
 from benchmarks.signals import ended_by_signals
+from benchmarks.speed_references import compare_with_references
+from benchmarks.timed import timing_runner
 from benchmarks.watcher import Watcher
 from benchmarks.workers import WorkerGroup
 
@@ -69,8 +65,6 @@ class VerificationSession:
         self.not_ready = ""
         """Why this machine can't be verified; empty if it can."""
         self.node_ids: dict[str, str] = {}  # by benchmark case
-        self.too_large: dict[tuple[str, ...], int] = {}
-        """The batch size that didn't fit into memory, by series of benchmark cases."""
         self.lines: list[str] = []  # printed at the end
         self.report = ""
         self._printed = self._claimed = False
@@ -108,9 +102,9 @@ class VerificationSession:
         """
         wanted = self.config.getoption("device") or ()
         if self.collect_only:
-            enable_memory_growth()
-            self.devices = tuple(device for device in usable_devices() if not wanted or device in wanted)
-            self.asked = self.asked.of(self.devices, gpu_models())
+            here = ("cpu:0", *self.machine.gpu_names)
+            self.devices = tuple(device for device in here if not wanted or device in wanted)
+            self.asked = self.asked.of(self.devices, {})
             return
         try:
             self._claim()
@@ -156,28 +150,34 @@ class VerificationSession:
     def _begin(self, planned: Planned, item: pytest.Item) -> None:
         """Let the watcher know what runs, and for how long at most.
 
-        A test that waits for children, which have deadlines of their own, may have to wait for all that is planned.
+        Children have deadlines of their own. A timed test waits for one answer, others perhaps for all that is planned.
         """
         option = self.config.getoption
-        by_itself = "runner" not in item.fixturenames and planned.group == "fast"
         several = option("deadline") * (GATHER_DEADLINES + len(self.record.plan)) + option("burn_in")
-        limit = max(option("deadline"), 2 * float(option("benchmark_max_time"))) if by_itself else several
+        one = 2 * max(option("deadline"), 2 * float(option("benchmark_max_time")))
         if self.watcher:
+            limit = one if "measure" in item.fixturenames else several
             self.watcher.begin(planned.name, None if option("usepdb", False) else limit)
+
+    @property
+    def models(self) -> dict[str, str]:
+        """The GPUs' product names, by device."""
+        return {f"gpu:{number}": name for number, name in enumerate(self.machine.seen_gpus)}
+
+    def _usable(self) -> tuple[str, ...]:
+        return ("cpu:0", *self.models)
 
     def _choose_devices(self, wanted: Sequence[str], *, require_gpu: bool) -> None:
         try:
-            # First: JAX takes hold of GPUs when it counts them, which the doctor would take for another process.
             limit = max(180.0, 0.3 * self.config.getoption("deadline"))  # a probe takes less than a check
             self.machine, found = diagnose_machine(wanted, self.say, require_gpu=require_gpu, deadline=limit)
         except MachineNotReadyError as error:
             self.record.add("doctor", *error.findings)
             raise
         self.record.add("doctor", *found)
-        enable_memory_growth()
-        usable = usable_devices()
+        usable = self._usable()
         self.devices = choose_devices(self.machine, wanted, usable, require_gpu=require_gpu)
-        self.asked = self.asked.of(dict.fromkeys((*usable, *self.machine.gpu_names)), gpu_models())
+        self.asked = self.asked.of(dict.fromkeys((*usable, *self.machine.gpu_names)), self.models)
         software = fingerprint.speed_environment("cpu:0", self.machine)
         self.record.machine = {
             "level": self.config.getoption("level"),
@@ -200,9 +200,13 @@ class VerificationSession:
         left_out = [item for item in items if item.path.parent == FOLDER and self._left_out(item)]
         self.config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
-        items.sort(
-            key=lambda item: (place(item.path.stem), collected.get(item, 0)) if item.path.parent == FOLDER else (-1, 0)
-        )
+
+        def key(item: pytest.Item) -> tuple[int, ...]:
+            own = item.path.parent == FOLDER
+            device = _parameters(item).get("device", "cpu:0")
+            return (*turn(item.path.stem, device, self.asked), collected.get(item, 0)) if own else (-1,)
+
+        items.sort(key=key)
 
     def _left_out(self, item: pytest.Item) -> bool:
         device = _parameters(item).get("device", "")
@@ -217,6 +221,8 @@ class VerificationSession:
             return
         names = {item.nodeid: f"{item.path.name}::{item.name}" for item in session.items if item.path.parent == FOLDER}
         self.keeper.collected(session.items, self.devices, names)
+        self.timings = timing_runner(self, session.items)
+        self._ending.callback(self.timings.close)
         if self.workers and not self.not_ready:
             try:
                 self.workers.check_collected([item.nodeid for item in session.items])
@@ -279,8 +285,8 @@ class VerificationSession:
         if self.watcher:
             self.watcher.end()
         if self.record.timings and not self.keeper.ended:
-            self.record.add("fast", *gpu_speed_parity(self.record.timings, gpu_models()))
-            self.record.add("reference", *self._compare_with_references())
+            self.record.add("fast", *gpu_speed_parity(self.record.timings, self.models))
+            self.record.add("reference", *compare_with_references(self))
         self.keeper.finish(self.not_ready or str(session.shouldfail or session.shouldstop or ""), status)
         status = session.exitstatus = self._state(self.keeper.signal[1] if self.keeper.signal else status)
         if not self.record.run.get("ended"):
@@ -308,44 +314,12 @@ class VerificationSession:
             self.record.findings["doctor"].append(Finding("disk", "FAIL", "results can't be written", str(error)))
         self.report = report_line(self.record if self.whole.path == self.record.path else self.whole)
 
-    def _compare_with_references(self) -> list[Finding]:
-        """Return how timings compare with the references on file; with --update-reference, write new ones first."""
-        devices = dict.fromkeys((*self.devices, *(timing.device for timing in self.record.timings)))
-        places = places_of(devices, self.machine)
-        if reference.COLLECTING in os.environ:
-            speed = {device: {"kind": each.kind, "environment": each.environment} for device, each in places.items()}
-            self.record.machine["speed"] = {"devices": speed, "machine": fingerprint.machine_of(self.machine)}
-            return []
-        root, option = self.config.rootpath, self.config.getoption
-        times = (f"{name}={option(name)}" for name in ("--benchmark-max-time", "--benchmark-min-rounds"))
-        options = [*(f"--device={each}" for each in self.devices), *times, *(["--full"] if option("full") else [])]
-
-        def remeasure(cases: Sequence[str]) -> tuple[Mapping[str, Sequence[float]], float]:
-            self.say(f"\nre-measuring in a fresh process: {', '.join(cases)}")
-            before = cpu_time()
-            chosen = [*options, *(self.node_ids[case] for case in cases)]
-            (run,) = reference.run_processes(root, 1, chosen, limit=option("deadline") * (1 + len(cases)))
-            return reference.rounds_by_case(run), share_of_others(before, cpu_time(), os.cpu_count() or 1)
-
-        if option("update_reference"):
-            self.say(f"\n{MIN_PROCESSES_TO_FAIL} processes for the reference:")
-            command = f"pytest {' '.join(map(str, self.config.invocation_params.args))}"
-            chosen = [*options, *self.node_ids.values()]
-            try:
-                limit = option("deadline") * (1 + len(self.node_ids))  # for the start, too
-                runs = reference.run_processes(root, MIN_PROCESSES_TO_FAIL, chosen, self.say, limit)
-                reference.keep_references(root, runs, command)
-            except ValueError as error:
-                return [Finding("speed", "FAIL", "no reference is made of a device that isn't right", str(error))]
-        return speed_findings(self.record.timings, places, FOLDER / "references", remeasure)
-
     @pytest.hookimpl(optionalhook=True)
     def pytest_benchmark_update_machine_info(self, machine_info: dict[str, Any]) -> None:
         """Add what timings depend on; remove the momentary clock, by which a machine would differ from itself."""
         for name in ("hz_actual", "hz_actual_friendly"):
             machine_info["cpu"].pop(name, None)
-        enable_memory_growth()
-        speed = {each: fingerprint.speed_environment(each, self.machine) for each in usable_devices()}
+        speed = {each: fingerprint.speed_environment(each, self.machine) for each in self._usable()}
         machine_info |= {"backend": keras.backend.backend(), "devices": speed}
 
     @pytest.hookimpl(wrapper=True, trylast=True)

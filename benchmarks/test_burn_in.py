@@ -27,7 +27,7 @@ def burning_in(verification: VerificationSession, runner: CheckRunner) -> Iterat
 
     def run(device: str) -> Finding:
         config, precisions = replace(runner.config, device=device), DEVICE_PRECISIONS[device.partition(":")[0]]
-        environ = runner.environ(device)
+        environ = runner.here.only(device)
         return burn_in(config, precisions, seconds, say, deadline=runner.deadline, environ=environ, stop=stop)
 
     stop = threading.Event()

@@ -2,7 +2,6 @@
 
 import pytest
 
-from alexnet_repro.backend.devices import gpu_models
 from alexnet_repro.verify.checks.registry import REPEATABLE, CheckId
 from alexnet_repro.verify.checks.repeatability import agreement, reference_gpu
 from alexnet_repro.verify.checks.runner import CheckRunner
@@ -55,7 +54,7 @@ def test_gpu_bitwise_parity(
     device: str, precision: str, runner: CheckRunner, once_more: Digests, verification: VerificationSession
 ) -> None:
     """So they do on the first GPU of the same model."""
-    reference = reference_gpu(device, verification.devices, gpu_models())
+    reference = reference_gpu(device, verification.devices, verification.models)
     first = runner.result(reference, CheckId("replay", precision))
     name, again = f"{device}, beside {reference},", once_more[device][precision]
     found = agreement("gpu_bitwise_parity", first, again, name)

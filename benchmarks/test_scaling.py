@@ -18,7 +18,7 @@ def scaling_run(verification: VerificationSession) -> ScalingRun:
     gpus = [device for device in verification.devices if device.startswith("gpu")]
     chosen = [f"cpu:{index}" for index in range(parts)] or gpus
     seconds = float(config.getoption("benchmark_max_time"))
-    return ScalingRun(chosen, parts, deadline=config.getoption("deadline"), seconds=seconds)
+    return ScalingRun(chosen, parts, deadline=config.getoption("deadline"), seconds=seconds, models=verification.models)
 
 
 def test_stragglers(scaling_run: ScalingRun, verification: VerificationSession) -> None:

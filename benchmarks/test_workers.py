@@ -6,6 +6,7 @@ The tests are those of the devices of one machine, on the measurements of all wo
 import pytest
 
 from alexnet_repro.verify.benchmark.scaling_run import ClusterScalingRun
+from alexnet_repro.verify.doctor.fingerprint import kind_of
 from benchmarks import test_scaling as local
 from benchmarks.session import VerificationSession
 
@@ -19,13 +20,14 @@ def scaling_run(verification: VerificationSession) -> ClusterScalingRun:
     """The measurements of all workers."""
     config, group = verification.config, verification.workers
     assert group is not None  # or the tests don't apply
-    devices = verification.devices
+    devices = [device for device in verification.devices if device.startswith("gpu")] or verification.devices
     return ClusterScalingRun(
         group.cluster,
         group.gather,
-        [device for device in devices if device.startswith("gpu")] or devices,
+        devices,
         deadline=config.getoption("deadline"),
         seconds=float(config.getoption("benchmark_max_time")),
+        models={device: kind_of(device, verification.machine.seen_gpus) for device in devices},
         doubt=group.doubt,
         link_gbps=config.getoption("link_gbps"),
     )

@@ -1,108 +1,178 @@
-"""A benchmark case: timed, recorded, then judged; and what becomes of one that doesn't fit into memory."""
+"""Timed tests, in pytest's own process: each is timed in a process of its device, then recorded and judged here."""
 
-import math
-import statistics
-from collections.abc import Callable, Iterator
-from contextlib import closing
-from typing import Any
+import json
+import os
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from alexnet_repro.backend.memory import peak_memory, reset_peak_memory
-from alexnet_repro.verify.benchmark.calibration import calibrate
-from alexnet_repro.verify.benchmark.roofline import Work, bottleneck
-from alexnet_repro.verify.benchmark.telemetry import Sampler, conditions_of, heat_during
-from alexnet_repro.verify.benchmark.timer import measure
-from alexnet_repro.verify.benchmark.timing import Timing, judge
-from alexnet_repro.verify.checks.memory import is_out_of_memory
-from alexnet_repro.verify.doctor.endings import find_ending
+from alexnet_repro.verify.benchmark.telemetry import Conditions
+from alexnet_repro.verify.benchmark.timing import Calibration, Timing, judge
+from alexnet_repro.verify.checks.registry import crashed
+from alexnet_repro.verify.doctor.environment import Environment
+from alexnet_repro.verify.doctor.software import beside_settings
 from alexnet_repro.verify.finding import Finding
-from benchmarks.session import VerificationSession
+from alexnet_repro.verify.subprocesses import answer_each
+from benchmarks.timing_process import CALIBRATION, TimedCase
+
+if TYPE_CHECKING:
+    from benchmarks.session import VerificationSession
+
+Answer = dict[str, Any]
+Answers = Generator[tuple[str, Answer], None, None]
 
 
-def measure_case(
-    session: VerificationSession,
-    benchmark: Any,
-    item: pytest.Function,
-    work: Callable[[], Any],
-    fault: Callable[[Any], str | None],
-    *,
-    images: int,
-    todo: Work | None = None,
-    largest: bool = False,
-) -> None:
-    """Time a benchmark case, record it, and only then judge it.
+class TimingRunner:
+    """Times cases in a child process that sees their device alone; one child at a time, as all share this machine."""
 
-    A round is a call of `work`, on `images` images; `fault` returns what is wrong with its result, or None. `todo` is
-    its arithmetic and memory traffic, None where they aren't what is measured; the `largest` batch should come near the
-    roofline.
-    """
-    params = item.callspec.params
-    device, precision = params.get("device", "cpu:0"), params.get("precision", "")
-    benchmark.group = item.originalname
-    rates = None
-    if todo and not benchmark.disabled:
-        rates = calibrate(device)
-        session.record.add_calibration(rates)
-    reset_peak_memory(device)
-    option = session.config.getoption
-    with closing(Sampler(device)) as sampler:
-        seconds = float(option("benchmark_max_time"))
-        done = measure(benchmark, work, min_rounds=option("benchmark_min_rounds"), seconds=seconds)
-    wrong = fault(done.result)
-    case = item.name.removeprefix("test_")
-    if not done.rounds:
-        if wrong is not None:
-            message = f"{case}: the result is wrong, so its speed would mean nothing"
-            session.report_findings("fast", Finding("valid", "FAIL", message, wrong, device=device, case=case))
-        pytest.skip("timing is off: --benchmark-disable")
-    conditions = conditions_of(device)
-    samples = sampler.between(done.began, done.began + sum(done.rounds))
-    limits: dict[str, Any] = {}
-    if todo and rates:
-        limits = {"flop": todo.flop, "bytes": todo.bytes, "peak": rates.matmul[precision]}
-        most = bottleneck(todo, statistics.median(done.rounds), precision, rates)
-        limits |= {"bandwidth": rates.memory, "bottleneck": most}
-    timing = Timing(
-        case,
-        device,
-        precision,
-        **{name: getattr(done, name) for name in ("rounds", "read_back", "first", "pipelined")},
-        **limits,
-        images=images,
-        heat=heat_during(samples) or conditions.heat,
-        fault=wrong,
-        largest=largest,
-        peak_memory=peak_memory(device),
-        conditions=conditions,
-        samples=samples,
+    def __init__(
+        self,
+        here: Environment,
+        planned: Mapping[str, Mapping[str, TimedCase | None]],
+        *,
+        deadline: float,
+        min_rounds: int,
+        seconds: float,
+        disabled: bool = False,
+    ) -> None:
+        """Start nothing yet. `planned` are the cases by device and name, in their order; None: the device's own rates.
+
+        Each may take `deadline` seconds, and is timed for `seconds`.
+        """
+        self._here, self._planned, self._deadline = here, planned, max(deadline, 2 * seconds)
+        self._options = {"min_rounds": min_rounds, "seconds": seconds, "disabled": disabled}
+        self._child: Answers | None = None
+        self._left: list[tuple[str, str]] = []  # what the child is yet to answer, by device and name
+
+    def answer(self, device: str, name: str) -> Answer:
+        """Return what became of a case, as `TimingProcess.answer` has it, or its `error`.
+
+        Cases in their order are timed by one process; a case that comes again is timed again.
+        """
+        if self._child is None or self._left[:1] != [(device, name)]:
+            self.close()
+            names = list(self._planned[device])
+            self._left = [(device, each) for each in names[names.index(name) :]]
+            self._child = self._run(device, [each for _, each in self._left])
+        _, answer = next(self._child)
+        del self._left[0]
+        if not self._left:
+            self.close()
+        return answer
+
+    def close(self) -> None:
+        """End the child, which has the device until then."""
+        if self._child:
+            self._child.close()
+        self._child = None
+
+    def fresh(self, device: str, names: Sequence[str]) -> dict[str, Timing]:
+        """Return the timings of a device's cases by a new process; ValueError: one isn't timed, or its result wrong."""
+        self.close()
+        found = {}
+        for name, answer in self._run(device, names):
+            if "timing" not in answer:
+                raise ValueError(f"{name} wasn't timed: {answer.get('error') or ' '.join(map(str, answer.values()))}")
+            timing = _timing(answer)
+            if timing.fault:
+                raise ValueError(f"{name} is invalid: {timing.fault}")
+            found[timing.case] = timing
+        return found
+
+    def _run(self, device: str, names: Sequence[str]) -> Answers:
+        cases = {name: asdict(case) for name in names if (case := self._planned[device][name])}
+        options = json.dumps({**self._options, "device": device, "cases": cases})
+        environ = {"TF_CPP_MIN_LOG_LEVEL": os.environ.get("TF_CPP_MIN_LOG_LEVEL", "0"), **self._here.only(device)}
+        return answer_each("benchmarks.timing_process", [options], names, self._deadline, environ)
+
+
+def timing_runner(session: "VerificationSession", items: Iterable[pytest.Item]) -> TimingRunner:
+    """Return what times those of the items that are to be, and the rates of their devices first."""
+    option, planned = session.config.getoption, dict[str, dict[str, TimedCase | None]]()
+    for item in items:
+        if item.path.stem == "test_calibration" and isinstance(item, pytest.Function):
+            planned.setdefault(item.callspec.params["device"], {})[CALIBRATION] = None
+        elif "measure" in getattr(item, "fixturenames", ()) and not session.why_not(item):
+            case = _case_of(item)
+            planned.setdefault(_device_of(case), {})[item.nodeid] = case
+    return TimingRunner(
+        session.machine,
+        planned,
+        deadline=option("deadline"),
+        min_rounds=option("benchmark_min_rounds"),
+        seconds=float(option("benchmark_max_time")),
+        disabled=bool(option("benchmark_disable")),
     )
-    constants = {name: getattr(timing, name) for name in ("images", "flop", "peak", "bottleneck", "pipelined")}
-    benchmark.extra_info.update({**params, **constants})
+
+
+def time_case(session: "VerificationSession", item: pytest.Function) -> None:
+    """Have a timed test timed, record the timing, and only then judge it."""
+    case, benchmark = _case_of(item), item.funcargs["benchmark"]
+    device = _device_of(case)
+    answer = session.timings.answer(device, item.nodeid)
+    if "timing" not in answer:
+        session.report_findings("fast", *_untimed(session, case, device, answer))
+        pytest.skip(answer.get("skipped", "timing is off: --benchmark-disable"))
+    if "calibration" in answer:
+        session.record.add_calibration(Calibration(**answer["calibration"]))
+    timing = _timing(answer)
+    benchmark.group = case.function
+    benchmark.extra_info |= case.params
+    _fill(benchmark, timing)
     session.node_ids[timing.case] = item.nodeid
     session.record.add_timing(timing)
     session.report_findings("fast", *judge(timing))
 
 
-def unless_too_large(item: pytest.Function, session: VerificationSession) -> Iterator[None]:
-    """Run a timed test at the `yield`; one that doesn't fit into memory is inconclusive, and larger ones aren't run."""
-    params = item.callspec.params
-    device, batch = params.get("device", "cpu:0"), params.get("batch", 0)
-    series = (item.originalname, *(str(params.get(name)) for name in ("device", "precision", "xla")))
-    smaller, ending = session.too_large.get(series, math.inf), None
-    if batch > smaller:
-        message = f"{item.name} isn't run: a batch of {smaller} didn't fit into the device's memory"
-    else:
-        try:
-            return (yield)
-        except Exception as error:
-            if not is_out_of_memory(error):
-                raise
-            ending = find_ending(device, f"{type(error).__name__}: {error}")
-        session.too_large[series] = batch
-        message = f"{item.name} doesn't fit into the device's memory"
-    # Not while the error is handled: it holds all that the test had in memory.
-    because = ("", f"make {smaller} fit first")
-    if ending:
-        because = ("; ".join(filter(None, (ending.message, ending.evidence))), ending.fix)
-    return session.report_findings("fast", Finding("fits", "INCONCLUSIVE", message, *because, device=device))
+def rates_of(session: "VerificationSession", device: str) -> Calibration:
+    """Return a device's own rates, recorded; where they can't be had the test that asks has failed."""
+    answer = session.timings.answer(device, CALIBRATION)
+    if "error" in answer:
+        session.report_findings("fast", _crashed(session, "calibration", device, answer))
+    rates = Calibration(**answer["calibration"])
+    session.record.add_calibration(rates)
+    return rates
+
+
+def _case_of(item: pytest.Function) -> TimedCase:
+    callspec = getattr(item, "callspec", None)
+    given = (dict(callspec.params), callspec.id) if callspec else ()
+    return TimedCase(item.path.stem, item.originalname, *given)
+
+
+def _device_of(case: TimedCase) -> str:
+    return str(case.params.get("device", "cpu:0"))
+
+
+def _timing(answer: Answer) -> Timing:
+    found = answer["timing"]
+    return Timing(**{**found, "conditions": Conditions(**found["conditions"])})
+
+
+def _untimed(session: "VerificationSession", case: TimedCase, device: str, answer: Answer) -> Iterator[Finding]:
+    """Yield what a process's answer says of a case that wasn't timed, if it says anything."""
+    if "error" in answer:
+        yield replace(_crashed(session, case.function.removeprefix("test_"), device, answer), case=case.name)
+    if "too_large" in answer:
+        message, evidence, fix = answer["too_large"]
+        yield Finding("fits", "INCONCLUSIVE", message, evidence, fix, device=device, case=case.name)
+    if wrong := answer.get("untimed"):
+        message = f"{case.name}: the result is wrong, so its speed would mean nothing"
+        yield Finding("valid", "FAIL", message, wrong, device=device, case=case.name)
+
+
+def _crashed(session: "VerificationSession", check: str, device: str, answer: Answer) -> Finding:
+    found = replace(crashed(check, answer["error"], answer["log"], device), device=device)
+    return beside_settings(found, session.machine)
+
+
+def _fill(benchmark: Any, timing: Timing) -> None:
+    """Give pytest-benchmark's fixture the rounds of a timing, as if it had timed them; it has no public way to."""
+    benchmark._mode = "another process"  # or it warns that it wasn't used  # noqa: SLF001
+    stats = benchmark._make_stats(1)  # noqa: SLF001
+    for seconds in timing.rounds:
+        stats.update(seconds)
+    named = ("device", "precision", "images", "flop", "peak", "bottleneck", "pipelined")
+    benchmark.extra_info |= {name: getattr(timing, name) for name in named}

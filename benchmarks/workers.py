@@ -48,14 +48,15 @@ class WorkerGroup:
 
     def meet(self, record: RunRecord, machine: Environment) -> None:
         """Wait until all workers are there, with the same software, options and number of GPUs; or a ClusterError."""
-        from alexnet_repro.training.distributed.strategy import num_gpus, worker_versions
+        from alexnet_repro.training.distributed.strategy import worker_versions
 
         cluster, say = self.cluster, self._config.get_terminal_writer().line
-        if num_gpus():
+        gpus = len(machine.seen_gpus)
+        if gpus:
             record.machine["gpu_environment"] = environment_of("gpu:0", machine)
         own = {
             "versions": worker_versions(),
-            "devices": {"GPUs": num_gpus()},
+            "devices": {"GPUs": gpus},
             "options": {name: self._config.getoption(name) for name in SAME_OPTIONS},
         }
         say(f"{cluster.name(cluster.task)} is ready; waiting for all {len(cluster.addresses)}")

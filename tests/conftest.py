@@ -24,7 +24,7 @@ with reported("pytest", pytest.ExitCode.USAGE_ERROR):
     import keras
     import numpy as np
 
-    from alexnet_repro import MissingDataError, build_alexnet, load_fashion_mnist
+    from alexnet_repro import MissingDataError, build_alexnet, enable_memory_growth, load_fashion_mnist
     from alexnet_repro.backend.precision import precision
     from alexnet_repro.data import download
     from alexnet_repro.data import fashion_mnist as module
@@ -80,7 +80,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _full_float32() -> Iterator[None]:
-    """Correctness is checked with all 24 bits: TensorFloat-32 off."""
+    """Correctness is checked with all 24 bits: TensorFloat-32 off; GPUs' memory is taken as it is needed."""
+    enable_memory_growth()
     with precision("float32"):
         yield
 

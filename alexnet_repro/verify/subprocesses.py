@@ -17,7 +17,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from multiprocessing.connection import Connection, Pipe, wait
 from pathlib import Path
 from typing import IO, Any
@@ -109,11 +109,12 @@ def answer_each(
     names: Sequence[str],
     deadline: float,
     environ: Mapping[str, str] | None = None,
-) -> Iterator[tuple[str, dict[str, Any]]]:
+) -> Generator[tuple[str, dict[str, Any]], None, None]:
     """Yield the child's answer for each name, in their order; a name that kills the child has an `error`.
 
     The child gives one answer per name, in their order, and may stop early: another one continues with the names left.
-    An answer to anything else is the error of the name whose turn it was.
+    It has ended after the last one, or when this is closed. An answer to anything else is the error of the name whose
+    turn it was.
     """
     left = list(names)
     while left:

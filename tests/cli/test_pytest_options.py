@@ -33,6 +33,7 @@ def test_defaults(parse):
         "cpu_replicas": 0,
         "fail_inconclusive": False,
         "update_reference": False,
+        "reference_processes": 8,
         "report": None,
         "require_gpu": False,
         "distribute": None,

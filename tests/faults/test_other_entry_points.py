@@ -67,24 +67,6 @@ def test_bit_in_memory(monkeypatch):
     assert "pattern 0x00" in finding.evidence
 
 
-class Benchmark:
-    """As pytest-benchmark's fixture: calls and times."""
-
-    disabled = False
-
-    def pedantic(self, function, arguments, setup, rounds, warmup_rounds):
-        for _ in range(warmup_rounds):
-            function(*arguments)
-        seconds = []
-        for _ in range(rounds):
-            setup()
-            start = time.perf_counter()
-            result = function(*arguments)
-            seconds.append(time.perf_counter() - start)
-        self.stats = type("Stats", (), {"stats": type("Data", (), {"data": seconds})})
-        return result
-
-
 class Late:
     """A device's answer: reading it waits until the device, which does one thing after the other, is done."""
 
@@ -107,7 +89,7 @@ def test_timing_without_synchronisation(monkeypatch, broken, failed):
     monkeypatch.setattr(ops, "convert_to_numpy", Late.wait)
     monkeypatch.setattr(timer, "WARM_UP_SECONDS", 0.0)
     monkeypatch.setattr(timer, "gc", Mock())
-    done = timer.measure(Benchmark(), lambda: Late(0.02), min_rounds=5, seconds=0.1)
+    done = timer.measure(lambda: Late(0.02), min_rounds=5, seconds=0.1)
     timing = Timing("train_step[…]", "gpu:0", "float32", done.rounds, done.read_back)
     assert [finding.check for finding in judge(timing) if finding.status == "FAIL"] == failed
 

@@ -10,7 +10,7 @@ PLACES = {"cpu:0": Place("AMD EPYC, 2 processors", HERE)}
 PROCESSES = [[1.0 + i / 1000] * 6 for i in range(8)]
 FROM = {
     "recorded": "2026-11-24",
-    "command": "python -m benchmarks.tools.make_reference",
+    "command": "pytest benchmarks --update-reference",
     "revision": "486c04f",
     "seed": "0",
 }

@@ -36,7 +36,7 @@ POWER = 0.95
 CONFIDENCE = 0.95  # of the interval around a ratio
 SHARED_SHIFT = 0.5  # of a case's own slowdown: if the others moved by as much, this case isn't the cause
 MIN_SHARED = 3
-MAKE = "python -m benchmarks.tools.make_reference # on a quiet machine that is known to be right; then commit the file"
+MAKE = "pytest benchmarks --benchmark-only --update-reference # on a quiet machine that is right; then commit the file"
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""References: timings on file, a JSON file per kind of device and framework, and how fresh processes make them.
+"""References: timings on file, a JSON file per kind of device and framework, and how processes' timings become one.
 
 A file is one JSON object: `schema` (1), `device` (the kind's name, as in the file's name), `environment` (all that is
 known to decide speed; a run in another is never compared), `machine` (where it was recorded), and `cases`: by name,
@@ -6,31 +6,24 @@ known to decide speed; a run in another is never compared), `machine` (where it 
 through the run) and `provenance` (`recorded`, the day; `command`, `revision` of the code, `seed`).
 """
 
-import contextlib
 import datetime as dt
 import json
-import os
 import re
-import signal
-import subprocess
-import sys
-import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import IO, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
-import psutil
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from alexnet_repro.files import atomic_write, nested_differences
 from alexnet_repro.verify.benchmark.gate import MIN_PROCESSES
 from alexnet_repro.verify.benchmark.noise import MAX_ROUNDS, thinned
+from alexnet_repro.verify.benchmark.timing import Timing
 from alexnet_repro.verify.benchmark.tolerances import first_error
 from alexnet_repro.verify.doctor.fingerprint import boot_of
 from alexnet_repro.verify.doctor.installation import revision
 
-COLLECTING = "ALEXNET_REPRO_COLLECTING"  # set in a process that records timings: it compares nothing, starts no others
 _Seconds = Annotated[float, Field(gt=0, strict=True, allow_inf_nan=False)]
 _Rounds = Annotated[Sequence[_Seconds], Field(min_length=1, max_length=MAX_ROUNDS)]
 
@@ -109,126 +102,42 @@ def write_reference(path: Path, reference: Reference) -> None:
     atomic_write(path, json.dumps(content, indent=1) + "\n")
 
 
-def run_processes(
-    root: Path,
-    processes: int,
-    options: Sequence[str],
-    say: Callable[[str], None] = lambda _: None,
-    limit: float | None = None,
-) -> list[dict[str, Any]]:
-    """Run `pytest benchmarks --benchmark-only` in fresh processes one after the other; return their results files.
+def references_of(
+    runs: Sequence[Mapping[str, Timing]],
+    devices: Mapping[str, Mapping[str, Any]],
+    machine: Mapping[str, Any],
+    provenance: Mapping[str, str],
+) -> list[Reference]:
+    """Return one reference per kind of device, of processes' timings by case.
 
-    `root` is the checkout; `options` are pytest's, such as `-k`, or tests instead of all benchmarks; `say` logs a line
-    per process, each of which has `limit` seconds. Errors are those of `run_to_end` and `process_results`.
+    `devices` have the `kind` and the `environment` of each device by name. ValueError: nothing was timed, a timing is
+    invalid, or the processes' cases differ.
     """
-    runs = []
-    for number in range(1, processes + 1):
-        with tempfile.TemporaryDirectory() as folder:
-            where = [] if any("::" in each for each in options) else ["benchmarks"]
-            pytest = [sys.executable, "-Xfaulthandler", "-m", "pytest", "-p", "no:cacheprovider", "--benchmark-only"]
-            command = [*pytest, *where, *options, f"--report={folder}"]
-            status, output = run_to_end(command, root, limit)
-            runs.append(process_results(Path(folder) / "results.json", status, output))
-        say(f"process {number} of {processes}: {len(runs[-1]['timings'])} cases")
-    return runs
-
-
-def run_to_end(command: Sequence[str], root: Path, limit: float | None = None) -> tuple[int, str]:
-    """Run a process that records timings; return its exit status and its output.
-
-    It ends within `limit` seconds, or else with its children, and a ValueError has the stack of where it hangs.
-    """
-    with tempfile.TemporaryFile() as log:  # not a pipe, which a child that hangs would keep open
-        streams: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": subprocess.STDOUT}
-        process = subprocess.Popen(command, cwd=root, env={**os.environ, COLLECTING: "1"}, **streams)  # noqa: S603
-        try:
-            status = process.wait(limit)
-        except subprocess.TimeoutExpired:
-            _end(process)
-            why = f"nothing is kept of a process that isn't done within {limit:g} s"
-            raise ValueError(f"{why}:\n{_last_lines(_written(log), 40)}") from None
-        except BaseException:
-            _end(process)
-            raise
-        return status, _written(log)
-
-
-def _end(process: "subprocess.Popen[bytes]") -> None:
-    """End a process, which first writes its stack, and its children, which may lead process groups of their own."""
-    with contextlib.suppress(psutil.Error):
-        children = psutil.Process(process.pid).children(recursive=True)
-        for each in (signal.SIGABRT, signal.SIGKILL):  # by the first, faulthandler writes the stack
-            process.send_signal(each)
-            with contextlib.suppress(subprocess.TimeoutExpired):  # stuck in the driver, where no signal reaches it
-                process.wait(5)
-        for child in children:
-            with contextlib.suppress(psutil.Error):
-                child.kill()
-
-
-def _written(log: IO[bytes]) -> str:
-    log.seek(0)
-    return log.read().decode(errors="replace")
-
-
-def _last_lines(output: str, count: int) -> str:
-    return "\n".join(output.strip().splitlines()[-count:])
-
-
-def process_results(results: Path, status: int, output: str) -> dict[str, Any]:
-    """Return a process's results file; ValueError, with the end of its output: it failed, or timed nothing right."""
-    end = _last_lines(output, 15)
-    if status:
-        raise ValueError(f"nothing is kept of a process that fails (exit status {status}):\n{end}")
-    try:
-        content: dict[str, Any] = json.loads(results.read_text())
-    except (OSError, ValueError) as error:
-        raise ValueError(f"the process left no results ({error}):\n{end}") from error
-    if not content.get("complete") or not content.get("timings"):
-        raise ValueError(f"the process didn't complete its timings:\n{end}")
-    if invalid := [each["case"] for each in content["timings"] if each["fault"]]:
+    first = runs[0]
+    if not first:
+        raise ValueError("nothing was timed")
+    if invalid := sorted({case for run in runs for case, timing in run.items() if timing.fault}):
         raise ValueError(f"nothing is kept of invalid timings: {', '.join(invalid)}")
-    return content
-
-
-def rounds_by_case(run: Mapping[str, Any]) -> dict[str, list[float]]:
-    """Return each case's rounds in one process."""
-    return {each["case"]: each["rounds"] for each in run["timings"]}
-
-
-def references_of(runs: Sequence[Mapping[str, Any]], provenance: Mapping[str, str]) -> list[Reference]:
-    """Return one reference per kind of device; ValueError: the processes' environments or cases differ."""
-    first, speed = runs[0], runs[0]["machine"]["speed"]
-    if any(run["machine"]["speed"] != speed for run in runs):
-        raise ValueError("the processes ran in different environments")
-    if partly := {case for run in runs for case in rounds_by_case(run).keys() ^ rounds_by_case(first).keys()}:
+    if partly := {case for run in runs for case in run.keys() ^ first.keys()}:
         raise ValueError(f"not timed in each process: {', '.join(sorted(partly))}")
     cases: dict[str, dict[str, Baseline]] = {}
-    for each in first["timings"]:
-        rounds = [thinned(rounds_by_case(run)[each["case"]]) for run in runs]
+    for case, timing in first.items():
+        rounds = [thinned(run[case].rounds) for run in runs]
         processes = [[float(f"{seconds:.6g}") for seconds in process] for process in rounds]
-        kind, boot = speed["devices"][each["device"]]["kind"], boot_of(each["device"])
+        kind, boot = devices[timing.device]["kind"], boot_of(timing.device)
         origin = {**provenance, "boot": boot} if boot else provenance
-        cases.setdefault(kind, {})[each["case"]] = Baseline(each["device"], each["precision"], processes, origin)
-    environments = {each["kind"]: each["environment"] for each in speed["devices"].values()}
-    return [Reference(kind, environments[kind], speed["machine"], found, schema=1) for kind, found in cases.items()]
+        cases.setdefault(kind, {})[case] = Baseline(timing.device, timing.precision, processes, origin)
+    environments = {each["kind"]: each["environment"] for each in devices.values()}
+    return [Reference(kind, environments[kind], machine, found, schema=1) for kind, found in cases.items()]
 
 
-def keep_references(
-    root: Path, runs: Sequence[Mapping[str, Any]], command: str, note: str = "", into: Path | None = None
-) -> list[Path]:
-    """Write runs as references, a file per device and framework, or `into` one; ValueError: they can't be kept."""
-    found = references_of(runs, provenance(root, command, note))
-    if into and len(found) > 1:
-        kinds = ", ".join(each.device for each in found)
-        raise ValueError(f"--into: {into} would hold one device of several ({kinds}); choose one: --device=gpu:0")
-    paths = [into or path_of(root / "benchmarks" / "references", each.device, each.environment) for each in found]
-    for path, each in zip(paths, found, strict=True):
+def keep_references(folder: Path, references: Sequence[Reference]) -> None:
+    """Write a file per device and framework; ValueError: they can't be kept."""
+    for each in references:
+        path = path_of(folder, each.device, each.environment)
         write_reference(path, merge_references(read_reference(path), each))
-    return paths
 
 
-def provenance(root: Path, command: str, note: str = "") -> dict[str, str]:
+def provenance(root: Path, command: str) -> dict[str, str]:
     """Return where timings come from: day, command, revision of the code, and the seed, which is always 0."""
-    origin = {"recorded": dt.date.today().isoformat(), "command": command, "revision": revision(root), "seed": "0"}
-    return {**origin, **({"note": note} if note else {})}
+    return {"recorded": dt.date.today().isoformat(), "command": command, "revision": revision(root), "seed": "0"}

@@ -5,7 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from alexnet_repro.backend.devices import gpu_names
 from alexnet_repro.verify.benchmark.gate import GateCase, cases_to_remeasure, judge_speeds, no_reference
 from alexnet_repro.verify.benchmark.noise import level
 from alexnet_repro.verify.benchmark.reference import environment_differences, framework_of, path_of, read_reference
@@ -30,8 +29,9 @@ class Place(NamedTuple):
 
 def places_of(devices: Iterable[str], here: Environment) -> dict[str, Place]:
     """Return what references are looked up by, for each device of this machine."""
-    names = gpu_names()
-    return {each: Place(kind_of(each, names), speed_environment(each, here), boot_of(each)) for each in devices}
+    return {
+        each: Place(kind_of(each, here.seen_gpus), speed_environment(each, here), boot_of(each)) for each in devices
+    }
 
 
 def speed_findings(

@@ -7,14 +7,12 @@ from dataclasses import asdict, dataclass, replace
 from statistics import median
 from typing import Any
 
-from alexnet_repro.backend.devices import gpu_models, gpu_names
 from alexnet_repro.training.distributed.cluster import Cluster, ClusterError
 from alexnet_repro.training.distributed.coordination import AllGather
 from alexnet_repro.verify.benchmark import scaling
 from alexnet_repro.verify.benchmark.calibration import calibrate
 from alexnet_repro.verify.benchmark.replicas import Request, RequestKind, answers_to, rounds_within
 from alexnet_repro.verify.benchmark.scaling import GRADIENT_BYTES, Point, inconclusive_speed, invalid_result
-from alexnet_repro.verify.doctor.fingerprint import kind_of
 from alexnet_repro.verify.finding import Finding
 
 IMAGES = {"cpu": 4, "gpu": 512}  # per device in weak scaling, in all in strong; rounded up so that all can share
@@ -41,13 +39,22 @@ class ScalingRun:
     """Measurements of several devices of this machine, kept once made.
 
     Devices are as `gpu:0`, or `cpu:0` to the last of `cpu_replicas` parts of the CPU. Each measurement takes `seconds`
-    at least, each answer `deadline` seconds at most. `workers` is how many have the devices; 0: all are this process's.
+    at least, each answer `deadline` seconds at most. `models` are the product names of this machine's devices.
+    `workers` is how many have the devices; 0: all are this process's.
     """
 
     def __init__(
-        self, devices: Sequence[str], cpu_replicas: int = 0, *, deadline: float, seconds: float, workers: int = 0
+        self,
+        devices: Sequence[str],
+        cpu_replicas: int = 0,
+        *,
+        deadline: float,
+        seconds: float,
+        models: Mapping[str, str] | None = None,
+        workers: int = 0,
     ) -> None:
         """Measure nothing yet."""
+        self._models = dict(models or {})
         kind = devices[0].rpartition("/")[2].partition(":")[0]  # among workers, after a machine's name
         self.devices, self.cpu_replicas = devices, cpu_replicas
         self.network = False  # whether GPUs of several machines take part
@@ -60,8 +67,8 @@ class ScalingRun:
         self._failures: list[Finding] = []
 
     def models(self) -> dict[str, str]:
-        """Return the GPUs' product names, by device."""
-        return gpu_models()
+        """Return the devices' product names, as far as they are known, by device."""
+        return self._models
 
     def alone(self, count: int) -> Mapping[str, Sequence[float]]:
         """Return the seconds of each round of each device by itself, measured in turns with the first `count`."""
@@ -145,19 +152,19 @@ class ClusterScalingRun(ScalingRun):
         *,
         deadline: float,
         seconds: float,
+        models: Mapping[str, str],
         doubt: tuple[str, str] | None = None,
         link_gbps: float | None = None,
     ) -> None:
         """Measure nothing yet."""
         devices = [f"{machine}/{device}" for machine in cluster.machines for device in local]
-        super().__init__(devices, deadline=deadline, seconds=seconds, workers=len(cluster.addresses))
+        super().__init__(devices, deadline=deadline, seconds=seconds, models=models, workers=len(cluster.addresses))
         self._cluster, self._all_gather, self._local = cluster, all_gather, local
         self._doubt, self._link_gbps, self.network = doubt, link_gbps, not self.on_cpu
 
     def models(self) -> dict[str, str]:
         """Return all devices' product names, by device, from each worker's own."""
-        own = {device: kind_of(device, gpu_names()) for device in self._local}
-        every = zip(self._cluster.machines, self._gather("the models", own), strict=True)
+        every = zip(self._cluster.machines, self._gather("the models", self._models), strict=True)
         return {f"{machine}/{device}": model for machine, each in every for device, model in each.items()}
 
     def simple_all_reduce_seconds(self, count: int) -> float | None:

@@ -21,41 +21,30 @@ class Measured(NamedTuple):
     """A timing as it was measured: in seconds, as `alexnet_repro.verify.benchmark.timing.Timing` has them."""
 
     result: Any  # of the very last round
-    rounds: list[float]  # none where timing was off
+    rounds: list[float]
     read_back: float
     first: float
     pipelined: float | None = None
-    began: float = 0.0  # when the first timed round did, as `time.perf_counter` has it
+    began: float = 0.0  # when the timed rounds did, and
+    ended: float = 0.0  # when they were over, as `time.perf_counter` has it
 
 
-def measure(benchmark: Any, work: Callable[[], Any], *, min_rounds: int, seconds: float) -> Measured:
-    """Time rounds of `work`, which returns tensors, arrays or numbers, with pytest-benchmark's fixture.
+def measure(work: Callable[[], Any], *, min_rounds: int, seconds: float) -> Measured:
+    """Time rounds of `work`, which returns tensors, arrays or numbers.
 
     There are at least `MIN_ROUNDS` and `min_rounds`, and as many as fill `seconds`.
     """
-
-    def one_round(work: Callable[[], Any]) -> Any:
-        result = work()
-        devices.synchronize(result)
-        return result
-
-    def before_round() -> None:
-        gc.collect()  # quick: only what the last round has left
-        devices.synchronize()
-        starts.append(time.perf_counter())
-
-    if benchmark.disabled:
-        return Measured(benchmark.pedantic(one_round, (work,)), [], 0.0, 0.0)
-    start = time.perf_counter()
-    one_round(work)
-    first = time.perf_counter() - start
+    result, first = one_round(work)
     read_back = read_back_seconds(work)
-    rounds, starts = max(MIN_ROUNDS, min_rounds, ceil(seconds / read_back)), list[float]()
+    rounds, times = max(MIN_ROUNDS, min_rounds, ceil(seconds / read_back)), list[float]()
     with uncollected():
-        # `setup` is outside the timed region: nothing is under way when a round starts, nor when it ends.
-        warm_up = ceil(WARM_UP_SECONDS / read_back)
-        result = benchmark.pedantic(one_round, (work,), setup=before_round, rounds=rounds, warmup_rounds=warm_up)
-    times, began = list(benchmark.stats.stats.data), starts[-rounds]
+        for _ in range(ceil(WARM_UP_SECONDS / read_back)):
+            one_round(work)
+        began = time.perf_counter()
+        for _ in range(rounds):
+            result, taken = one_round(work)
+            times.append(taken)
+        ended = time.perf_counter()
     for _ in range(3):  # the machine may have been busy with something else the first time
         if sorted(times)[len(times) // 2] >= read_back / 2:
             break
@@ -64,8 +53,23 @@ def measure(benchmark: Any, work: Callable[[], Any], *, min_rounds: int, seconds
     # A device may still be computing tensors when they are returned; arrays and numbers it has finished.
     if any(map(ops.is_tensor, keras.tree.flatten(result))):
         with uncollected():
-            result, pipelined = pipelined_rounds(work, rounds, before_round)
-    return Measured(result, times, read_back, first, pipelined, began)
+            result, pipelined = pipelined_rounds(work, rounds)
+    return Measured(result, times, read_back, first, pipelined, began, ended)
+
+
+def one_round(work: Callable[[], Any]) -> tuple[Any, float]:
+    """Return the result of `work` and its seconds; nothing is under way when it starts, nor when it ends."""
+    before_round()
+    start = time.perf_counter()
+    result = work()
+    devices.synchronize(result)
+    return result, time.perf_counter() - start
+
+
+def before_round() -> None:
+    """Leave nothing for a round to collect, or to wait for."""
+    gc.collect()  # quick: only what the last round has left
+    devices.synchronize()
 
 
 @contextmanager
@@ -83,17 +87,17 @@ def uncollected() -> Iterator[None]:
             gc.enable()
 
 
-def pipelined_rounds(work: Callable[[], Any], rounds: int, before: Callable[[], None]) -> tuple[Any, float]:
+def pipelined_rounds(work: Callable[[], Any], rounds: int) -> tuple[Any, float]:
     """Dispatch rounds of `work` one after the other, and synchronize once, at the end of each pipeline.
 
-    A quarter of the `rounds` that were timed one by one are repeated, at least two; `before` is called before each
-    pipeline. Returns the last round's result, and the seconds per round: the median of the pipelines.
+    A quarter of the `rounds` that were timed one by one are repeated, at least two. Returns the last round's result,
+    and the seconds per round: the median of the pipelines.
     """
     number = max(2, rounds // 4)
     pipelines = min(3, max(1, number // 8))  # rather one of 8 than several shorter: the wait at its end weighs less
     length, seconds = number // pipelines, []
     for _ in range(pipelines):
-        before()
+        before_round()
         start = time.perf_counter()
         for _ in range(length):
             result = work()

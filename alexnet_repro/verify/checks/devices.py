@@ -49,7 +49,7 @@ def diagnose_machine(
 def choose_devices(
     here: Environment, wanted: Sequence[str], usable: Sequence[str], *, require_gpu: bool
 ) -> tuple[str, ...]:
-    """Return the devices that are wanted, all if none is named, of a machine's `usable_devices`.
+    """Return the devices that are wanted, all if none is named, of those that the backend can use, `usable`.
 
     Raises:
         MachineNotReadyError: a GPU that should be usable isn't.

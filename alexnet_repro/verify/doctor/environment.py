@@ -128,6 +128,21 @@ class Environment:
         names = self.named_gpus or tuple(map(str, range(self.expected_gpus)))
         return {f"gpu:{number}": name for number, name in enumerate(names[: self.expected_gpus])}
 
+    @property
+    def seen_gpus(self) -> tuple[str, ...]:
+        """Return the product names of the GPUs that the backend sees, in its order, as a child process listed them."""
+        listed = (
+            each.data.get("gpus", ()) for each in self.results if (each.device, each.check) == ("cpu:0", "devices")
+        )
+        return tuple(next(listed, ()))
+
+    def only(self, device: str) -> dict[str, str]:
+        """Return the environment variables by which a child process sees one device alone; a GPU is its `gpu:0`."""
+        number = device.partition(":")[2]
+        names = self.named_gpus or ()
+        gpu = names[int(number)] if names else number
+        return {"CUDA_VISIBLE_DEVICES": "-1" if device.startswith("cpu") else gpu}
+
     def _named(self, named: tuple[str, ...] | None) -> tuple[Gpu, ...]:
         gpus = self.nvidia.gpus
         if named is None:

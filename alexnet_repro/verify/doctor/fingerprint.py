@@ -1,6 +1,6 @@
 """What identifies this machine and its software: bits and speed are compared only where it is the same.
 
-Unlike the rest of the doctor it imports Keras, whose backend numbers the GPUs.
+Unlike the rest of the doctor it imports Keras.
 """
 
 import contextlib
@@ -13,7 +13,7 @@ from typing import Any
 
 import keras
 
-from alexnet_repro.backend.devices import gpu_names, thread_counts
+from alexnet_repro.backend.devices import thread_counts
 from alexnet_repro.packages import installed_packages, package_version
 from alexnet_repro.verify.doctor.environment import Environment
 from alexnet_repro.verify.doctor.settings import KERAS, SETTINGS, recorded_settings
@@ -56,7 +56,7 @@ def cpu_identity(cpuinfo: Path = CPUINFO) -> dict[str, Any]:
 
 
 def kind_of(device: str, names: Sequence[str], cpuinfo: Path = CPUINFO) -> str:
-    """Return a device's name: the GPU's among those of `gpu_names`, or the CPU's model and number of processors."""
+    """Return a device's name: a GPU's among the backend's `names`, or the CPU's model and number of processors."""
     kind, _, number = device.partition(":")
     if kind == "gpu":
         return names[int(number)]
@@ -94,7 +94,7 @@ def environment_of(device: str, here: Environment) -> dict[str, Any]:
         if keras.backend.backend() == "tensorflow":
             threads["inter_op"] = 0  # the order of whole operations decides no bits
         return {**common, "cpu": cpu_identity(), "threads": threads}
-    name = gpu_names()[int(device.partition(":")[2])]
+    name = here.seen_gpus[int(device.partition(":")[2])]
     capability = next((gpu.capability for gpu in here.nvidia.gpus if gpu.name == name), None)
     return {**common, "gpu": name, "capability": list(capability or ()), "driver": here.nvidia.driver}
 
@@ -121,9 +121,8 @@ def _settings(device: str, here: Environment, *, speed: bool) -> dict[str, str]:
 
 def machine_of(here: Environment) -> dict[str, Any]:
     """Return what else is worth knowing of this machine, beside a result; no name of it."""
-    names = gpu_names()
-    cpu = {"cpu": kind_of("cpu:0", names), **_quota(here)}
-    return {"system": here.system, "container": here.container, **cpu, "gpus": names}
+    cpu = {"cpu": kind_of("cpu:0", ()), **_quota(here)}
+    return {"system": here.system, "container": here.container, **cpu, "gpus": list(here.seen_gpus)}
 
 
 def _quota(here: Environment) -> dict[str, float]:

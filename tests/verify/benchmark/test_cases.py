@@ -1,4 +1,4 @@
-"""Which cases the benchmarks have, by default and in full; and what becomes of a batch that doesn't fit."""
+"""Which cases the benchmarks have, by default and in full."""
 
 from types import SimpleNamespace
 
@@ -7,10 +7,8 @@ import numpy as np
 import pytest
 
 from alexnet_repro import Evaluation
-from alexnet_repro.backend.devices import usable_devices
 from benchmarks import cases as module
 from benchmarks import test_evaluate, test_training
-from benchmarks.timed import unless_too_large
 
 MODULE = SimpleNamespace(
     BATCHES={"cpu": (1, 32), "gpu": (32,)}, ALL_BATCHES={"cpu": (1, 8), "gpu": (32, 64)}, CHECKS=("shapes", "layers")
@@ -39,7 +37,7 @@ def test_default_cases():
 
 def test_full_cases(monkeypatch):
     """In full there are all batches, and each once more with XLA other than it is by itself, which is named."""
-    monkeypatch.setattr(module, "other_than_default", lambda: ("on",))
+    monkeypatch.setattr(keras.backend, "backend", lambda: "tensorflow")
     assert ids(module.cases(TIMED, ["cpu:0"], MODULE, full=True)) == [
         "device=cpu:0-batch=1-precision=float32",
         "device=cpu:0-batch=1-precision=float32-xla=on",
@@ -63,71 +61,29 @@ def test_checks_are_the_same_in_full(full):
 
 
 def test_other_xla():
-    """By itself, TensorFlow uses XLA where there is a GPU, JAX always; PyTorch has none."""
-    gpu = len(usable_devices()) > 1
-    right = {"tensorflow": ("off",) if gpu else ("on",), "jax": ("off",), "torch": ()}
-    assert module.other_than_default() == right[keras.backend.backend()]
+    """By itself, TensorFlow uses XLA where a process sees a GPU, JAX always; PyTorch has none."""
+    assert module.OTHER_XLA == {
+        "tensorflow": {"cpu": ("on",), "gpu": ("off",)},
+        "jax": {"cpu": ("off",), "gpu": ("off",)},
+        "torch": {"cpu": (), "gpu": ()},
+    }
 
 
-class Reported(BaseException):
-    """Ends a test, as skipping does."""
-
-
-@pytest.fixture
-def call():
-    """A function that runs a stand-in for a timed test with a batch, and returns the finding and whether it ran."""
-    ran = []
-
-    def report_findings(group, finding):
-        raise Reported(group, finding)
-
-    session = SimpleNamespace(too_large={}, report_findings=report_findings)
-
-    def call(batch, error=None, precision="float32"):
-        params = {"device": "gpu:0", "batch": batch, "precision": precision, "xla": "default"}
-        item = SimpleNamespace(
-            name=f"test_forward[batch={batch}]",
-            originalname="test_forward",
-            callspec=SimpleNamespace(params=params),
-        )
-        ran.clear()
-        test = unless_too_large(item, session)
-        try:
-            next(test)
-            ran.append(batch)
-            test.throw(error) if error else test.send(True)
-        except StopIteration as end:
-            return end.value
-        except Reported as reported:
-            ended = reported
-        group, finding = ended.args
-        assert ended.__context__ is None  # or the error would hold what the test had in memory
-        assert (group, finding.check, finding.status, finding.device) == ("fast", "fits", "INCONCLUSIVE", "gpu:0")
-        assert ("nvidia-smi" if ran else "make 256 fit first") in finding.fix
-        return finding.message, bool(ran)
-
-    return call
-
-
-def test_larger_batches_than_one_that_didnt_fit_arent_run(call):
-    """A batch that doesn't fit is reported; larger ones of its series are reported, not run; other precisions run."""
-    assert call(128) is True
-    assert call(256, MemoryError("out of memory")) == (
-        "test_forward[batch=256] doesn't fit into the device's memory",
-        True,
-    )
-    assert call(512) == (
-        "test_forward[batch=512] isn't run: a batch of 256 didn't fit into the device's memory",
-        False,
-    )
-    assert call(512, precision="mixed_bfloat16") is True
-
-
-def test_other_errors_are_raised(call):
-    """What isn't a lack of memory is a failure of the test."""
-    with pytest.raises(ValueError, match="another"):
-        call(128, ValueError("another"))
-    assert call(256) is True
+@pytest.mark.parametrize(
+    ("kind", "gpus"),
+    [
+        pytest.param("cpu", [], id="device=cpu"),
+        pytest.param("gpu", [SimpleNamespace(device_type="GPU")], id="device=gpu"),
+    ],
+)
+def test_xla_is_what_keras_decides(monkeypatch, kind, gpus):
+    """Keras compiles by default exactly what has "off" for its other case, by the GPUs that TensorFlow lists."""
+    if (backend := keras.backend.backend()) == "tensorflow":
+        monkeypatch.setattr("tensorflow.config.list_physical_devices", lambda *_: gpus)
+    elif gpus:
+        pytest.skip("it doesn't depend on GPUs there")
+    compiled = bool(keras.Sequential([keras.Input((1,))]).jit_compile)
+    assert compiled == (module.OTHER_XLA[backend][kind] == ("off",))
 
 
 OUTPUTS = np.array([[0.5, 0.25], [0.75, 0.25], [0.2, 0.8], [0.4, 0.6]])

@@ -53,17 +53,17 @@ def test_run_that_ends_early(tmp_path, name):
 @pytest.mark.parametrize(
     ("fixtures", "group", "options", "limit"),
     [
-        pytest.param(("measure", "device"), "fast", {}, 5.0, id="test=timing"),
-        pytest.param(("measure", "device"), "fast", {"benchmark_max_time": "4"}, 8.0, id="test=long timing"),
+        pytest.param(("measure", "device"), "fast", {}, 10.0, id="test=timing"),
+        pytest.param(("measure", "device"), "fast", {"benchmark_max_time": "4"}, 16.0, id="test=long timing"),
         pytest.param(("runner", "device"), "correct", {"burn_in": 60.0}, 5.0 * (10 + 3) + 60, id="test=check"),
         pytest.param(("runner", "device"), "fast", {"burn_in": 60.0}, 5.0 * (10 + 3) + 60, id="test=overhead"),
         pytest.param(("measure", "device"), "fast", {"usepdb": True}, None, id="test=debugged"),
     ],
 )
 def test_time_limit(tmp_path, fixtures, group, options, limit):
-    """A timing has --deadline, or twice the time that it was given; what waits for children has one for each of them.
+    """A timing has as long as its process, which ends first; a test of checks may wait for each that is planned.
 
-    In a debugger nothing has.
+    A process has --deadline, or twice the time that a timing was given. In a debugger nothing has a limit.
     """
     began = []
     session = session_of(tmp_path, **{"deadline": 5.0, "burn_in": 0.0, **options})

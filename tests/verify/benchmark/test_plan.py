@@ -54,6 +54,18 @@ def test_size(asked, groups):
     assert len({each.name for each in planned}) == len(planned)
 
 
+def test_timings_of_a_device_follow_each_other():
+    """One process of a device times them; checks go from device to device, module by module."""
+    devices = [(each.name.partition("::")[0], each.device) for each in plan(TWO)]
+    first = next(number for number, (name, _) in enumerate(devices) if name == "test_calibration.py")
+    order = list(dict.fromkeys(device or "cpu:0" for _, device in devices[first:]))
+    assert order == ["cpu:0", "gpu:0", "gpu:1"]
+    by_device = [device or "cpu:0" for _, device in devices[first:]]
+    assert by_device == sorted(by_device)
+    assert [device for name, device in devices[:first] if name == "test_repeatable.py"][:2] == ["cpu:0", "cpu:0"]
+    assert {name for name, _ in devices[:first]} >= {"test_correct.py", "test_overhead.py", "test_scaling.py"}
+
+
 APPLIES = [
     (TWO, "test_correct", "test_copies_between_gpus", {}, ""),
     (ONE, "test_correct", "test_copies_between_gpus", {}, "needs two GPUs"),

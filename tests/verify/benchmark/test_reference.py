@@ -1,17 +1,12 @@
 """References: what is kept of processes' timings, what is refused, and what identifies their code."""
 
-import contextlib
 import json
 import os
-import re
-import signal
 import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
 
-import psutil
 import pytest
 
 from alexnet_repro.verify.benchmark import reference as module
@@ -24,6 +19,7 @@ from alexnet_repro.verify.benchmark.reference import (
     write_reference,
 )
 from alexnet_repro.verify.benchmark.regression import speed_findings
+from alexnet_repro.verify.benchmark.timing import Timing
 from tests.helpers.paths import ROOT
 from tests.helpers.references import FROM, HERE, PLACES, PROCESSES, STORED, stored_in, timing
 
@@ -196,17 +192,18 @@ def test_recorded_noise():
     assert NOISE.stat().st_size < 300_000
 
 
+DEVICES = {"cpu:0": {"kind": "AMD EPYC", "environment": HERE}}
+
+
 def run(seconds=1.0, **changes):
-    """Return what a process recorded."""
-    speed = {"devices": {"cpu:0": {"kind": "AMD EPYC", "environment": HERE}}, "machine": {"system": "Linux"}}
-    timings = [{"case": "resize", "device": "cpu:0", "precision": "", "rounds": [seconds] * 99, "fault": None}]
-    return {"complete": True, "machine": {"speed": speed}, "timings": timings} | changes
+    """Return what a process timed."""
+    return {"resize": Timing("resize", "cpu:0", "", [seconds] * 99, **changes)}
 
 
 def test_processes_become_a_reference(monkeypatch):
     """At most fifty rounds of each process are kept, in six digits, with where they come from."""
     monkeypatch.setattr(module, "boot_of", {"cpu:0": "2c26b46b68ff"}.get)
-    (found,) = module.references_of([run(1 / (3 + i)) for i in range(5)], FROM)
+    (found,) = module.references_of([run(1 / (3 + i)) for i in range(5)], DEVICES, {"system": "Linux"}, FROM)
     assert (found.device, found.environment, found.machine) == ("AMD EPYC", HERE, {"system": "Linux"})
     case = found.cases["resize"]
     assert [len(each) for each in case.processes] == [50] * 5
@@ -215,133 +212,28 @@ def test_processes_become_a_reference(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("other", "message"),
+    ("runs", "message"),
     [
-        pytest.param(run(machine={"speed": {}}), "in different environments", id="other=environment"),
-        pytest.param(run(timings=[]), "not timed in each process: resize", id="other=cases"),
+        pytest.param([{}, {}], "nothing was timed", id="runs=empty"),
+        pytest.param([run(), {}], "not timed in each process: resize", id="runs=of other cases"),
+        pytest.param([run(), run(fault="0.5")], "nothing is kept of invalid timings: resize", id="runs=invalid"),
     ],
 )
-def test_unlike_processes_make_no_reference(other, message):
-    """One environment, and the same cases in each."""
+def test_processes_of_no_use(runs, message):
+    """All timed the same cases, at least one, and computed right: or no reference is made of them."""
     with pytest.raises(ValueError, match=message):
-        module.references_of([run(), other], FROM)
+        module.references_of(runs, DEVICES, {}, FROM)
 
 
-@pytest.mark.parametrize(
-    ("status", "text", "message"),
-    [
-        pytest.param(1, json.dumps(run()), "fails .exit status 1.:\nthe end", id="status=1"),
-        pytest.param(0, "", "left no results", id="results=none"),
-        pytest.param(0, json.dumps(run(complete=False)), "didn't complete its timings", id="results=half"),
-        pytest.param(0, json.dumps(run(timings=[])), "didn't complete its timings", id="timings=none"),
-        pytest.param(
-            0,
-            json.dumps(run(timings=[{"case": "resize", "fault": "0.5"}])),
-            "invalid timings: resize",
-            id="timing=invalid",
-        ),
-    ],
-)
-def test_process_of_no_use(tmp_path, status, text, message):
-    """Nothing is kept of a process that failed, timed nothing or computed wrongly; the end of its output is shown."""
-    (tmp_path / "results.json").write_text(text)
-    with pytest.raises(ValueError, match=message):
-        module.process_results(tmp_path / "results.json", status, "the end")
-
-
-def test_process_of_use(tmp_path):
-    """What it recorded is returned, and each case's rounds are found in it."""
-    (tmp_path / "results.json").write_text(json.dumps(run()))
-    assert module.rounds_by_case(module.process_results(tmp_path / "results.json", 0, "")) == {"resize": [1.0] * 99}
+def test_file_of_each_kind(tmp_path):
+    """Each kind's file is written anew, with the cases of the same environment that weren't timed this time."""
+    stored_in(tmp_path)
+    new = replace(STORED, cases={"forward": Baseline("cpu:0", "float32", PROCESSES)})
+    module.keep_references(tmp_path, [new, replace(new, device="NVIDIA H100")])
+    assert list(read_reference(path_of(tmp_path, STORED.device, HERE)).cases) == ["resize", "forward"]
+    assert list(read_reference(path_of(tmp_path, "NVIDIA H100", HERE)).cases) == ["forward"]
 
 
 def test_provenance_is_whole():
-    """Day, command, revision and seed; a note where there is one."""
-    found = module.provenance(ROOT, "make", "busy")
-    assert set(found) == {"recorded", "command", "revision", "seed", "note"}
-    assert set(module.provenance(ROOT, "make")) == {"recorded", "command", "revision", "seed"}
-
-
-def test_command_of_a_process(monkeypatch):
-    """A process runs the benchmarks alone, with the options given and a folder of its own, for as long as it may."""
-    commands = []
-
-    def started(command, root, limit):
-        commands.append((command[1:], root, limit))
-        results = Path(command[-1].removeprefix("--report=")) / "results.json"
-        results.write_text(json.dumps(run()))
-        return 0, ""
-
-    monkeypatch.setattr(module, "run_to_end", started)
-    lines = []
-    assert len(module.run_processes(ROOT, 2, ["-k", "test_resize"], lines.append, 600.0)) == 2
-    module.run_processes(ROOT, 1, ["benchmarks/test_resize.py::test_resize[side=28]"])
-    assert lines == ["process 1 of 2: 1 cases", "process 2 of 2: 1 cases"]
-    shown = [" ".join(command[:-1]) for command, _, _ in commands]
-    always = "-Xfaulthandler -m pytest -p no:cacheprovider --benchmark-only"
-    assert shown[:2] == [f"{always} benchmarks -k test_resize"] * 2
-    assert shown[2] == f"{always} benchmarks/test_resize.py::test_resize[side=28]"
-    assert all(command[-1].startswith("--report=") for command, _, _ in commands)
-    assert [(root, limit) for _, root, limit in commands] == [(ROOT, 600.0), (ROOT, 600.0), (ROOT, None)]
-
-
-def test_process_that_ends(tmp_path):
-    """Status and output, of both streams, are returned; the process knows that it compares nothing, and where it is."""
-    code = "import os, sys; print(os.environ['ALEXNET_REPRO_COLLECTING'], os.getcwd()); sys.exit('end')"
-    assert module.run_to_end([sys.executable, "-u", "-c", code], tmp_path, 60.0) == (1, f"1 {tmp_path}\nend\n")
-
-
-HANGS = """
-import pathlib, subprocess, sys, time
-child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
-def stuck():
-    pathlib.Path("ready").write_text(str(child.pid))
-    time.sleep(600)
-stuck()
-"""
-
-
-def test_process_that_hangs(tmp_path, monkeypatch):
-    """It is ended in time, with its children of other process groups, and the error has the stack of where it hung."""
-    ready, limit = tmp_path / "ready", 60.0
-
-    class Hanging(subprocess.Popen):
-        def wait(self, timeout=None):
-            if timeout == limit:
-                while not (ready.exists() and ready.read_text()):
-                    time.sleep(0.01)
-                raise subprocess.TimeoutExpired(self.args, timeout)
-            return super().wait(timeout)
-
-    monkeypatch.setattr(module.subprocess, "Popen", Hanging)
-    with pytest.raises(ValueError, match="nothing is kept of a process that isn't done within 60 s") as error:
-        module.run_to_end([sys.executable, "-Xfaulthandler", "-c", HANGS], tmp_path, limit)
-    assert re.search(r'File "<string>", line \d+ in stuck', str(error.value))
-    end = time.monotonic() + limit
-    with contextlib.suppress(psutil.NoSuchProcess):
-        while psutil.Process(int(ready.read_text())).status() != psutil.STATUS_ZOMBIE:  # of the container's init
-            assert time.monotonic() < end
-            time.sleep(0.01)
-
-
-def test_process_that_takes_too_long(tmp_path):
-    """The limit is in seconds."""
-    with pytest.raises(ValueError, match=r"isn't done within 0\.1 s"):
-        module.run_to_end([sys.executable, "-c", "import time; time.sleep(600)"], tmp_path, 0.1)
-
-
-def test_interrupted_process_is_ended(tmp_path, monkeypatch):
-    """Whatever ends the wait for it ends the process."""
-    started = []
-
-    class Interrupted(subprocess.Popen):
-        def wait(self, timeout=None):
-            if self not in started:
-                started.append(self)
-                raise KeyboardInterrupt
-            return super().wait(timeout)
-
-    monkeypatch.setattr(module.subprocess, "Popen", Interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        module.run_to_end([sys.executable, "-c", "import time; time.sleep(600)"], tmp_path)
-    assert started[0].returncode in (-signal.SIGABRT, -signal.SIGKILL)
+    """Day, command, revision and seed."""
+    assert set(module.provenance(ROOT, "pytest")) == {"recorded", "command", "revision", "seed"}

@@ -108,7 +108,7 @@ def test_unlike_is_never_compared(folder, places, case, message):
     (found,) = speed_findings([timing(9.0, case)], places, folder)
     assert (found.status, found.number) == ("INCONCLUSIVE", None)
     assert found.message == f"{case}: {message}"
-    assert found.fix.startswith("python -m benchmarks.tools.make_reference")
+    assert found.fix.startswith("pytest benchmarks --benchmark-only --update-reference")
 
 
 def test_invalid_timings_are_left_out(folder):

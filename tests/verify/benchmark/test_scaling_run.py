@@ -114,7 +114,13 @@ def three_workers(monkeypatch, others=(), **options):
 
     monkeypatch.setattr(module, "answers_to", Answers())
     return module.ClusterScalingRun(
-        Cluster(ADDRESSES, 0), all_gather, ["gpu:0", "gpu:1"], deadline=60.0, seconds=1.0, **options
+        Cluster(ADDRESSES, 0),
+        all_gather,
+        ["gpu:0", "gpu:1"],
+        deadline=60.0,
+        seconds=1.0,
+        models=dict.fromkeys(("gpu:0", "gpu:1"), "NVIDIA H100"),
+        **options,
     )
 
 

@@ -2,6 +2,8 @@
 
 import contextlib
 import json
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import NamedTuple
@@ -24,8 +26,8 @@ from tests.helpers.sessions import session_of
 
 
 @pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
-def test_doctor_comes_before_a_gpu_is_used(monkeypatch, tmp_path, backend):
-    """Counting GPUs takes hold of them on JAX, and devices are chosen by what the doctor found."""
+def test_devices_are_those_that_the_doctor_found(monkeypatch, tmp_path, backend):
+    """Devices are chosen by what the doctor's children found: counting GPUs takes hold of them on JAX."""
     here, well, calls = box(A100), Finding("gpu", "PASS", "1 in this machine"), []
 
     def diagnose(*_, **__):
@@ -39,25 +41,22 @@ def test_doctor_comes_before_a_gpu_is_used(monkeypatch, tmp_path, backend):
     monkeypatch.setattr(keras.backend, "backend", lambda: backend)
     monkeypatch.setattr(module, "diagnose_machine", diagnose)
     monkeypatch.setattr(module, "choose_devices", choose)
-    monkeypatch.setattr(module, "enable_memory_growth", lambda: calls.append("memory growth"))
-    monkeypatch.setattr(module, "usable_devices", lambda: ("cpu:0", "gpu:0"))
     session = session_of(tmp_path, device=["gpu:0"], require_gpu=True)
     session.pytest_collection()
     session.pytest_unconfigure()
-    assert calls == ["the doctor", "memory growth", (here, ["gpu:0"], ("cpu:0", "gpu:0"))]
+    assert calls == ["the doctor", (here, ["gpu:0"], ("cpu:0", "gpu:0"))]
     assert session.record.findings["doctor"] == [well, Finding("devices", "FAIL", "that was all")]
     assert (session.machine, session.not_ready) == (here, "that was all")
 
 
 def test_machine_that_isnt_ready(monkeypatch, tmp_path):
-    """What the doctor found is recorded, no GPU is touched, and the first benchmark ends the run; tests don't."""
+    """What the doctor found is recorded, and the first benchmark ends the run; tests don't."""
     ill = Finding("driver", "FAIL", "no driver")
 
     def diagnose(*_, **__):
         raise MachineNotReadyError("fix the machine first", [ill])
 
     monkeypatch.setattr(module, "diagnose_machine", diagnose)
-    monkeypatch.delattr(module, "usable_devices")
     session = session_of(tmp_path)
     session.pytest_collection()
     assert session.devices == ("cpu:0",)
@@ -150,6 +149,29 @@ def test_run_is_recorded(checked):
         "test_correct[device=cpu:0-check=resize]": "passed",
         "verdict": "skipped",
     }
+
+
+OWN_DEVICES = {
+    "tensorflow": "from tensorflow.python.eager import context; print('began', context.context()._initialized)",
+    "jax": "from jax._src import xla_bridge; print('began', xla_bridge.backends_are_initialized())",
+    "torch": "import torch; print('began', torch.cuda.is_initialized())",
+}
+
+
+@pytest.mark.slow
+def test_pytest_uses_no_device(tmp_path):
+    """Checks and timings run in processes of their own: in pytest's own the backend never gets as far as a device."""
+    options = ("benchmarks", "-k", "shapes or resize", "--benchmark-max-time=0.01", f"--report={tmp_path}")
+    code = f"import pytest; print(pytest.main([*{options!r}, '-p', 'no:cacheprovider', '--device=cpu:0'])); "
+    command = [sys.executable, "-c", code + OWN_DEVICES[keras.backend.backend()]]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines()[-2:] == ["0", "began False"], done.stdout
+    assert [
+        each["case"].partition("[")[0] for each in json.loads((tmp_path / "results.json").read_text())["timings"]
+    ] == [
+        "resize",
+        "resize",
+    ]
 
 
 @pytest.mark.slow

@@ -1,121 +1,234 @@
-"""A benchmark case: recorded as it was timed and only then judged; a wrong result is a FAIL, timed or not."""
+"""Timed tests in pytest's own process: who times them, and what becomes of each answer."""
 
+import json
+from dataclasses import asdict
 from types import SimpleNamespace
 
 import pytest
 
-from alexnet_repro.verify.benchmark.roofline import Work
-from alexnet_repro.verify.benchmark.telemetry import Conditions
-from alexnet_repro.verify.benchmark.timer import Measured
-from alexnet_repro.verify.benchmark.timing import Calibration
+from alexnet_repro.verify.benchmark.timing import Calibration, Timing
 from alexnet_repro.verify.report.run_record import RunRecord
 from benchmarks import timed as module
+from benchmarks.timed import TimingRunner
+from benchmarks.timing_process import TimedCase
+from tests.helpers.machines import A100, box
 
-CASE = "forward[device=cpu:0-batch=32-precision=float32]"
-NODE = f"benchmarks/test_forward.py::test_{CASE}"
-PARAMS = {"device": "cpu:0", "batch": 32, "precision": "float32"}
-RATES = Calibration("cpu:0", {"float32": 100.0, "mixed_bfloat16": 1.0}, memory=50.0)
-# As NVML has it: 0x20 is a slowdown by heat, 0x04 the power limit.
-HOT = {"seconds": [0.0, 0.25], "temperature": [80, 93], "throttle_reasons": [0x04, 0x20]}
-COOL = {"seconds": [0.0, 0.25], "temperature": [60, 61], "throttle_reasons": [0x04, 0x04]}
-HOT_DURING = "its clocks were throttled by heat (software slowdown) in 1 of 2 samples, up to 93 °C"
-HOT_AFTER = "its clocks are throttled by heat (software slowdown), 91 °C"
+CASE = TimedCase("test_forward", "test_forward", {"device": "gpu:1", "batch": 32}, "device=gpu:1-batch=32")
+NODE = "benchmarks/test_forward.py::test_forward[device=gpu:1-batch=32]"
+NAME = "forward[device=gpu:1-batch=32]"
+RATES = Calibration("gpu:1", {"float32": 100.0})
+UUIDS = {"CUDA_VISIBLE_DEVICES": "GPU-aaaa,GPU-bbbb"}
 
 
-class Case:
-    """A case that a stand-in of the timer measures, and what was reported of it; `asked` is what it was called with."""
+class Children:
+    """Stand-ins for child processes: which began, with which device and names, and which were ended."""
 
-    def __init__(self, monkeypatch, folder):
-        self.record, self.node_ids, self.reported = RunRecord(folder / "results.json"), {}, []
-        self.samples, self.after, self.rounds, self.asked = {}, Conditions(load=0.5), [2.0] * 5, {}
-        options = {"benchmark_max_time": "0.5", "benchmark_min_rounds": 7}
-        self.config = SimpleNamespace(getoption=options.__getitem__)
-        monkeypatch.setattr(module, "Sampler", lambda _: self)
-        monkeypatch.setattr(module, "conditions_of", lambda _: self.after)
-        monkeypatch.setattr(module, "calibrate", lambda _: RATES)
-        monkeypatch.setattr(module, "measure", self._measure)
+    def __init__(self, monkeypatch):
+        self.began, self.options, self.ended, self.answers = [], [], 0, {}
+        monkeypatch.setattr(module, "answer_each", self)
 
-    def between(self, start, end):
-        """Return samples, as telemetry does; the rounds began at 10 s."""
-        assert (start, end) == (10.0, 20.0)
-        return self.samples
+    def __call__(self, program, arguments, names, deadline, environ):
+        """Answer as a child does."""
+        assert (program, deadline) == ("benchmarks.timing_process", 60.0)
+        self.began.append((environ["CUDA_VISIBLE_DEVICES"], list(names)))
+        self.options.append(json.loads(*arguments))
+        return self._answer(names)
 
-    def close(self):
-        """End sampling."""
-
-    def report_findings(self, group, *findings):
-        """Keep what is reported, and the cases that are recorded by then."""
-        kept = [each.case for each in self.record.timings]
-        self.reported += [(group, each.check, each.status, kept) for each in findings]
-
-    def _measure(self, _benchmark, work, **asked):
-        self.asked = asked
-        return Measured(work(), self.rounds, read_back=2.0, first=9.0, pipelined=1.5, began=10.0)
-
-    def run(self, fault=lambda _: None, **options):
-        """Measure it; its result is "a result"."""
-        item = SimpleNamespace(
-            callspec=SimpleNamespace(params=PARAMS), originalname="test_forward", name=f"test_{CASE}", nodeid=NODE
-        )
-        benchmark = SimpleNamespace(disabled=not self.rounds, group=None, extra_info={})
-        module.measure_case(self, benchmark, item, lambda: "a result", fault, images=32, **options)
-        (found,) = self.record.timings
-        return found
+    def _answer(self, names):
+        try:
+            for name in names:
+                yield name, self.answers.get(name, {"name": name})
+        finally:
+            self.ended += 1
 
 
 @pytest.fixture
-def case(monkeypatch, tmp_path):
-    """A case whose result is right and whose rounds are all alike."""
-    return Case(monkeypatch, tmp_path)
+def children(monkeypatch):
+    """No child process is started."""
+    return Children(monkeypatch)
 
 
-def test_what_is_recorded(case):
-    """Seconds, images and rates are the case's own, as measured for as long as the options say."""
-    found = case.run(todo=Work(flop=160, bytes=20, kernels=1), largest=True)
-    assert (found.case, found.device, found.precision, found.images) == (CASE, "cpu:0", "float32", 32)
-    assert (found.rounds, found.read_back, found.first, found.pipelined) == ([2.0] * 5, 2.0, 9.0, 1.5)
-    assert (found.flop, found.bytes, found.peak, found.bandwidth) == (160, 20, 100.0, 50.0)
-    assert (found.bottleneck, found.largest, found.conditions.load) == ("compute", True, 0.5)
-    assert case.record.calibrations == [RATES]
-    assert case.node_ids == {CASE: NODE}
-    assert case.asked == {"min_rounds": 7, "seconds": 0.5}
+def runner(planned, **options):
+    """Return a runner on a machine of two GPUs that are named by their UUIDs."""
+    options = {"deadline": 60.0, "min_rounds": 7, "seconds": 0.5} | options
+    return TimingRunner(box(A100, A100, settings=UUIDS), planned, **options)
+
+
+def test_a_device_is_one_process(children):
+    """Asked in their order, a device's cases are timed by one process, which sees it alone; then by another's."""
+    planned = {"cpu:0": {"a": CASE, "b": CASE}, "gpu:1": {"calibration": None, "c": CASE}}
+    timings = runner(planned)
+    for device, names in planned.items():
+        for name in names:
+            assert timings.answer(device, name) == {"name": name}
+    assert children.began == [("-1", ["a", "b"]), ("GPU-bbbb", ["calibration", "c"])]
+    assert children.ended == 2
+    assert children.options[1] == {
+        "device": "gpu:1",
+        "min_rounds": 7,
+        "seconds": 0.5,
+        "disabled": False,
+        "cases": {"c": asdict(CASE)},
+    }
 
 
 @pytest.mark.parametrize(
-    ("samples", "after", "heat"),
+    ("asked", "began"),
     [
-        pytest.param(HOT, "", HOT_DURING, id="heat=during its rounds"),
-        pytest.param(COOL, HOT_AFTER, HOT_AFTER, id="heat=right after"),
-        pytest.param(HOT, HOT_AFTER, HOT_DURING, id="heat=both"),
-        pytest.param(COOL, "", "", id="heat=none"),
+        pytest.param("aabc", [["a", "b", "c"], ["a", "b", "c"]], id="asked=once more"),
+        pytest.param("ca", [["c"], ["a", "b", "c"]], id="asked=in another order"),
+        pytest.param("ac", [["a", "b", "c"], ["c"]], id="asked=not all"),
     ],
 )
-def test_heat(case, samples, after, heat):
-    """A device that was throttled by heat during the rounds was so, though it isn't any more."""
-    case.samples, case.after = samples, Conditions(heat=after)
-    assert case.run().heat == heat
+def test_out_of_turn(children, asked, began):
+    """A case out of turn is timed, anew if need be, by a new process that begins with it; the other one ends."""
+    timings = runner({"cpu:0": dict.fromkeys("abc", CASE)})
+    for number, name in enumerate(asked):
+        timings.answer("cpu:0", name)
+        assert len(children.began) - children.ended <= 1, number
+    timings.close()
+    assert [names for _, names in children.began] == began
+    assert children.ended == len(began)
+
+
+def timed(rounds, **changes):
+    """Return a process's answer to a case."""
+    return {"timing": asdict(Timing(NAME, "gpu:1", "float32", rounds, read_back=1.0, **changes)), "log": ""}
+
+
+def test_fresh_timings(children):
+    """They are another process's, and nothing else runs at that time."""
+    children.answers = {NODE: timed([1.0, 2.0])}
+    timings = runner({"gpu:1": {"a": CASE, NODE: CASE}})
+    timings.answer("gpu:1", "a")
+    assert timings.fresh("gpu:1", [NODE])[NAME].rounds == [1.0, 2.0]
+    assert children.began == [("GPU-bbbb", ["a", NODE]), ("GPU-bbbb", [NODE])]
+    assert children.ended == 2
 
 
 @pytest.mark.parametrize(
-    ("wrong", "status"),
-    [pytest.param("it is off", "FAIL", id="result=wrong"), pytest.param(None, "PASS", id="result=right")],
-)
-def test_timed_result(case, wrong, status):
-    """The result is looked at; the timing says what is wrong with it, and is judged once it is recorded."""
-    assert case.run(lambda result: wrong if result == "a result" else "another's").fault == wrong
-    assert case.reported[0] == ("fast", "valid", status, [CASE])
-
-
-@pytest.mark.parametrize(
-    ("wrong", "reported"),
+    ("answer", "message"),
     [
-        pytest.param("it is off", [("fast", "valid", "FAIL", [])], id="result=wrong"),
-        pytest.param(None, [], id="result=right"),
+        pytest.param({"error": "SIGSEGV", "log": ""}, "wasn't timed: SIGSEGV", id="answer=error"),
+        pytest.param({"too_large": ["it doesn't fit", "", ""]}, "wasn't timed: .*it doesn't fit", id="answer=large"),
+        pytest.param(timed([1.0], fault="off by 2"), "is invalid: off by 2", id="answer=wrong"),
     ],
 )
-def test_untimed_result(case, wrong, reported):
-    """With --benchmark-disable a wrong result fails all the same, and a right one says nothing of speed."""
-    case.rounds = []
-    with pytest.raises(pytest.skip.Exception, match="timing is off: --benchmark-disable"):
-        case.run(lambda _: wrong)
-    assert (case.reported, case.record.timings) == (reported, [])
+def test_fresh_timing_of_no_use(children, answer, message):
+    """It is an error, which says why."""
+    children.answers = {NODE: answer}
+    with pytest.raises(ValueError, match=message):
+        runner({"gpu:1": {NODE: CASE}}).fresh("gpu:1", [NODE])
+
+
+class ReportedError(Exception):
+    """What ends a test that failed or was skipped for a finding."""
+
+
+@pytest.fixture
+def report(tmp_path):
+    """A function that returns the session, and what it reports, for an answer of a device's process."""
+
+    def report(answer):
+        def report_findings(group, *findings):
+            kept = [each.case for each in session.record.timings]
+            session.reported += [(group, each.check, each.status, kept) for each in findings]
+            session.findings += findings
+            if any(each.status != "PASS" for each in findings):
+                raise ReportedError
+
+        session = SimpleNamespace(
+            record=RunRecord(tmp_path / "results.json"),
+            node_ids={},
+            reported=[],
+            findings=[],
+            report_findings=report_findings,
+            machine=box(A100, A100, settings={"TF_ENABLE_ONEDNN_OPTS": "0"}),
+            timings=SimpleNamespace(answer=lambda *asked: {("gpu:1", NODE): answer}[asked]),
+        )
+        return session
+
+    return report
+
+
+class Benchmark:
+    """pytest-benchmark's fixture, as far as it is used."""
+
+    def __init__(self):
+        self.extra_info, self.group, self._mode, self.rounds = {}, None, None, []
+
+    def _make_stats(self, iterations):
+        assert iterations == 1
+        return SimpleNamespace(update=self.rounds.append)
+
+
+def item_of():
+    """Return the test."""
+    return SimpleNamespace(
+        path=SimpleNamespace(stem="test_forward"),
+        originalname="test_forward",
+        nodeid=NODE,
+        callspec=SimpleNamespace(params=CASE.params, id=CASE.id),
+        funcargs={"benchmark": Benchmark()},
+    )
+
+
+def test_timing_is_recorded_then_judged(report):
+    """The record, and pytest-benchmark's fixture, have the rounds and what they were measured by."""
+    item = item_of()
+    session = report({**timed([2.0] * 5, images=32), "calibration": asdict(RATES)})
+    module.time_case(session, item)
+    assert session.record.calibrations == [RATES]
+    assert session.node_ids == {NAME: NODE}
+    assert session.reported[0] == ("fast", "valid", "PASS", [NAME])
+    benchmark = item.funcargs["benchmark"]
+    assert (benchmark.group, benchmark.rounds) == ("test_forward", [2.0] * 5)
+    assert {name: benchmark.extra_info[name] for name in ("device", "batch", "images")} == {
+        "device": "gpu:1",
+        "batch": 32,
+        "images": 32,
+    }
+
+
+@pytest.mark.parametrize(
+    ("answer", "found"),
+    [
+        pytest.param({"error": "SIGSEGV", "log": ""}, ("forward", "FAIL", "crash"), id="answer=error"),
+        pytest.param({"too_large": ["too large", "", "less"]}, ("fits", "INCONCLUSIVE", "result"), id="answer=large"),
+        pytest.param({"untimed": "off by 2"}, ("valid", "FAIL", "result"), id="answer=wrong"),
+    ],
+)
+def test_case_that_wasnt_timed(report, answer, found):
+    """It is a finding of its case and its device, and no timing."""
+    session = report(answer)
+    with pytest.raises(ReportedError):
+        module.time_case(session, item_of())
+    (only,) = session.findings
+    assert (only.check, only.status, only.kind) == found
+    assert (only.device, only.case, session.record.timings) == ("gpu:1", NAME, [])
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        pytest.param({"untimed": None}, "timing is off: --benchmark-disable", id="answer=right"),
+        pytest.param({"skipped": "not on PyTorch"}, "not on PyTorch", id="answer=skipped"),
+    ],
+)
+def test_case_without_a_finding_is_skipped(report, answer, why):
+    """A right result that isn't timed says nothing of speed, nor does a case that doesn't apply."""
+    session = report(answer)
+    with pytest.raises(pytest.skip.Exception, match=why):
+        module.time_case(session, item_of())
+    assert session.findings == []
+
+
+def test_rates_that_cant_be_had(report):
+    """A process that dies as it calibrates is a failure, with the cause that it died of."""
+    session = report({})
+    session.timings.answer = lambda *_: {"error": "SIGILL", "log": ""}
+    with pytest.raises(ReportedError):
+        module.rates_of(session, "gpu:1")
+    (found,) = session.findings
+    assert (found.check, found.status, found.device) == ("calibration", "FAIL", "gpu:1")
+    assert "this processor lacks an instruction" in found.message

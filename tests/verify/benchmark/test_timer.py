@@ -3,15 +3,12 @@
 import contextlib
 import gc
 import time
-from inspect import signature
 from types import SimpleNamespace
 from unittest.mock import Mock
 
 import keras
 import numpy as np
 import pytest
-from pytest_benchmark.fixture import BenchmarkFixture
-from pytest_benchmark.utils import NameWrapper
 
 from alexnet_repro.verify.benchmark import timer as module
 from alexnet_repro.verify.benchmark.timer import measure, pipelined_rounds, read_back_seconds, uncollected
@@ -25,14 +22,6 @@ def _quick(monkeypatch):
     """Half a second of warm-up is for GPUs, and all the garbage of the tests so far for those about it."""
     monkeypatch.setattr(module, "WARM_UP_SECONDS", 0.0)
     monkeypatch.setattr(module, "gc", Mock())
-
-
-@pytest.fixture
-def make(request):
-    """A function that returns the plugin's own fixture, which leaves no row in the table of this run."""
-    options = dict.fromkeys(signature(BenchmarkFixture).parameters)  # None, but for those that bear on `pedantic`
-    options |= {"node": request.node, "max_time": 1, "min_time": 1, "timer": NameWrapper(time.perf_counter)}
-    return lambda **changes: BenchmarkFixture(**options | {"add_stats": lambda _: None} | changes)
 
 
 class Work:
@@ -62,42 +51,35 @@ def judged(done):
 
 
 @pytest.mark.parametrize(("least", "rounds"), [(1, 5), (5, 5), (9, 9)])
-def test_at_least_five_rounds(make, least, rounds):
+def test_at_least_five_rounds(least, rounds):
     """As many as wanted, and never fewer than five; what is returned is the last one's result."""
     work = Work(seconds=0.001)
-    done = measure(make(), work, min_rounds=least, seconds=0.0)
+    done = measure(work, min_rounds=least, seconds=0.0)
     assert len(done.rounds) == rounds
     assert done.result >= 1 + rounds  # the first one compiles, and isn't timed
 
 
-def test_rounds_and_warm_up_fill_their_times(make, monkeypatch):
+def test_rounds_and_warm_up_fill_their_times(monkeypatch):
     """At an eighth of a second a round, half a second of warm-up is 4 rounds, and 1.1 seconds of timing are 9."""
     monkeypatch.setattr(module, "WARM_UP_SECONDS", 0.5)
     monkeypatch.setattr(module, "read_back_seconds", lambda _: 0.125)
     work = Work()
-    done = measure(make(), work, min_rounds=5, seconds=1.1)
+    done = measure(work, min_rounds=5, seconds=1.1)
     assert len(done.rounds) == 9
     assert work.calls == 1 + 4 + 9  # the first one compiles
 
 
-def test_honest_work_is_timed_as_long_as_it_takes(make):
+def test_honest_work_is_timed_as_long_as_it_takes():
     """Each round takes at least its time, reading back no less, and the timing is believed."""
-    done = measure(make(), Work(MOMENT), min_rounds=5, seconds=0.0)
+    done = measure(Work(MOMENT), min_rounds=5, seconds=0.0)
     assert min(done.rounds) >= MOMENT * 0.99
     assert done.read_back >= MOMENT * 0.99
     assert judged(done) == "PASS"
 
 
-def test_timing_that_is_off_calls_the_work_once(make):
-    """With --benchmark-disable, the work is done once for its result, and nothing is timed."""
-    work = Work()
-    done = measure(make(disabled=True), work, min_rounds=5, seconds=1.0)
-    assert (done.result, done.rounds, done.read_back, work.calls) == (1, [], 0.0, 1)
-
-
-def test_work_that_isnt_done_is_found_out(make):
+def test_work_that_isnt_done_is_found_out():
     """A result whose reading takes its time was timed too soon, as the time until it is read shows."""
-    done = measure(make(), Promise, min_rounds=5, seconds=0.0)
+    done = measure(Promise, min_rounds=5, seconds=0.0)
     assert isinstance(done.result, Promise)
     assert sorted(done.rounds)[2] < 0.1 * done.read_back
     assert done.read_back >= MOMENT / 2 * 0.99  # of two rounds one was read
@@ -105,7 +87,7 @@ def test_work_that_isnt_done_is_found_out(make):
 
 
 @pytest.mark.parametrize(("waits", "status"), [(True, "PASS"), (False, "FAIL")])
-def test_device_is_waited_for(make, monkeypatch, waits, status):
+def test_device_is_waited_for(monkeypatch, waits, status):
     """With a device that works in the background, a `synchronize` that waits is believed, one that doesn't is not."""
     until = [0.0]
 
@@ -123,22 +105,22 @@ def test_device_is_waited_for(make, monkeypatch, waits, status):
     result = np.zeros(3)
     monkeypatch.setattr(module.devices, "synchronize", wait if waits else lambda *_: None)
     monkeypatch.setattr(module.ops, "convert_to_numpy", read)
-    done = measure(make(), start, min_rounds=5, seconds=0.0)
+    done = measure(start, min_rounds=5, seconds=0.0)
     assert judged(done) == status
     if waits:
         assert min(done.rounds) >= MOMENT * 0.99
 
 
-def test_each_round_begins_and_ends_with_a_wait(make, monkeypatch):
+def test_each_round_begins_and_ends_with_a_wait(monkeypatch):
     """Nothing is under way when the clock is started, nor when it is stopped."""
     events = []
     monkeypatch.setattr(module, "read_back_seconds", lambda _: 1e-9)  # in no doubt, so never measured again
     monkeypatch.setattr(module.devices, "synchronize", lambda *_: events.append("wait"))
-    measure(make(), lambda: events.append("work"), min_rounds=5, seconds=0.0)
+    measure(lambda: events.append("work"), min_rounds=5, seconds=0.0)
     assert events[-15:] == ["wait", "work", "wait"] * 5
 
 
-def test_disturbance_is_measured_again(make):
+def test_disturbance_is_measured_again():
     """Where only the reading back was slow, once, it is measured again before the rounds are doubted."""
     sleeps = iter([0.0, 5 * MOMENT, 5 * MOMENT])  # the call that compiles, then the two that are read back
     work = Work()
@@ -147,7 +129,7 @@ def test_disturbance_is_measured_again(make):
         time.sleep(next(sleeps, MOMENT / 10))
         return work()
 
-    done = measure(make(), disturbed, min_rounds=5, seconds=0.0)
+    done = measure(disturbed, min_rounds=5, seconds=0.0)
     assert done.read_back < 4 * MOMENT
     assert judged(done) == "PASS"
 
@@ -210,13 +192,13 @@ def littering(monkeypatch):
     gc.callbacks.remove(work.collecting)
 
 
-def test_no_garbage_is_collected_within_a_round(make, littering):
+def test_no_garbage_is_collected_within_a_round(littering):
     """Neither in the five timed rounds nor in the two pipelined; before each of the five, and the pipeline, it is."""
     before = []
     for _ in range(3):  # while another thread collects, which is rare, this one's calls for it do nothing
         littering.calls = 0
         littering.collections.clear()
-        measure(make(), littering, min_rounds=5, seconds=0.0)
+        measure(littering, min_rounds=5, seconds=0.0)
         assert littering.calls == 1 + 5 + 2
         assert {call for call, working in littering.collections if working} <= {1}  # the round that compiles
         before.append({call for call, working in littering.collections if not working} >= {1, 2, 3, 4, 5, 6})
@@ -252,9 +234,9 @@ def test_collection_is_what_it_was(monkeypatch, before, fails):
         pytest.param(lambda: (keras.ops.ones(2), 1.0), True, id="result=tensor"),
     ],
 )
-def test_only_asynchronous_work_is_pipelined(make, work, pipelined):
+def test_only_asynchronous_work_is_pipelined(work, pipelined):
     """A number or an array has been waited for already, so that pipelined rounds would be no faster."""
-    done = measure(make(), work, min_rounds=5, seconds=0.0)
+    done = measure(work, min_rounds=5, seconds=0.0)
     assert (done.pipelined is not None) == pipelined
 
 
@@ -289,5 +271,5 @@ def test_pipeline_is_synchronized_once(monkeypatch, rounds, waits, seconds):
     device = Device()
     monkeypatch.setattr(module.devices, "synchronize", device.wait)
     monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: device.now))
-    assert pipelined_rounds(device.work, rounds, device.wait) == (waits[-1], seconds)
+    assert pipelined_rounds(device.work, rounds) == (waits[-1], seconds)
     assert device.waits == waits

@@ -10,7 +10,6 @@ import time
 import keras
 import pytest
 
-from alexnet_repro.verify.benchmark.reference import COLLECTING
 from tests.helpers.paths import ROOT
 from tests.helpers.workers import free_addresses
 
@@ -27,7 +26,7 @@ class Worker:
         self.report, self.out = folder / f"disk{task}", folder / f"{task}.out"
         cluster = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": task}}
         command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "benchmarks", "--distribute=multiworker"]
-        quiet = {"CUDA_VISIBLE_DEVICES": "-1", "TF_CONFIG": json.dumps(cluster), COLLECTING: "1"}
+        quiet = {"CUDA_VISIBLE_DEVICES": "-1", "TF_CONFIG": json.dumps(cluster)}
         with self.out.open("w") as out:
             self.process = subprocess.Popen(
                 [*command, f"--report={self.report}", "--benchmark-max-time=0.1", *options],

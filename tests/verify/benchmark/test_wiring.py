@@ -4,18 +4,15 @@ from types import SimpleNamespace
 
 import pytest
 
-from alexnet_repro.verify.benchmark import reference
 from alexnet_repro.verify.checks.config import CheckConfig
 from alexnet_repro.verify.checks.devices import MachineNotReadyError
 from alexnet_repro.verify.checks.runner import CheckRunner
-from alexnet_repro.verify.finding import Finding
 from benchmarks import conftest, test_burn_in
 from benchmarks import session as module
-from tests.helpers.machines import A100, box
+from tests.helpers.machines import A100, UNSEEN, box, results
 from tests.helpers.sessions import session_of
 
 DEVICE = "cpu:0"
-CASE = "resize[device=cpu:0-side=28]"
 
 
 @pytest.fixture(autouse=True)
@@ -105,16 +102,15 @@ def test_burn_in_ends_with_its_tests(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("usable", "gpus"),
+    "here",
     [
-        pytest.param(("cpu:0", "gpu:0", "gpu:1"), (), id="gpus=used"),
-        pytest.param(("cpu:0",), (A100, A100), id="gpus=unused"),  # the driver has them, and the backend doesn't
+        pytest.param(box(results=results("cpu:0", ("A100", "A100"))), id="gpus=used"),
+        pytest.param(box(A100, A100, results=UNSEEN), id="gpus=unused"),  # the driver has them, and the backend doesn't
     ],
 )
-def test_devices_of_the_plan(monkeypatch, tmp_path, usable, gpus):
+def test_devices_of_the_plan(monkeypatch, tmp_path, here):
     """All of the machine is planned, whether it is chosen, and whether the backend takes it."""
-    monkeypatch.setattr(module, "diagnose_machine", lambda *_, **__: (box(*gpus), []))
-    monkeypatch.setattr(module, "usable_devices", lambda: usable)
+    monkeypatch.setattr(module, "diagnose_machine", lambda *_, **__: (here, []))
     monkeypatch.setattr(module, "choose_devices", lambda *_, **__: ("cpu:0",))
     session = session_of(tmp_path, device=["cpu:0"], level="quick")
     session.pytest_collection()
@@ -136,31 +132,3 @@ def test_devices_of_the_plan(monkeypatch, tmp_path, usable, gpus):
 def test_option_of_the_plan(tmp_path, option, attribute, value):
     """What the options ask for is planned."""
     assert getattr(session_of(tmp_path, **option).asked, attribute) == value
-
-
-def test_slow_cases_are_measured_again(monkeypatch, tmp_path):
-    """The comparison with a reference may time cases again: those, on the same devices, for as long as the run did."""
-    asked, well = [], Finding("speed", "PASS", "as before")
-
-    def compare(timings, _places, folder, remeasure):
-        assert (timings, folder) == ([], module.FOLDER / "references")
-        found, _ = remeasure([CASE])
-        return [well] if found == {CASE: [1.0, 2.0]} else []
-
-    monkeypatch.setattr(module, "places_of", lambda *_: {})
-    monkeypatch.setattr(module, "speed_findings", compare)
-    monkeypatch.setattr(reference, "run_processes", lambda *given, limit: asked.append((*given, limit)) or [{"run": 1}])
-    monkeypatch.setattr(reference, "rounds_by_case", lambda run: {CASE: [1.0, 2.0]} if run == {"run": 1} else {})
-    options = {"--benchmark-max-time": "0.5", "--benchmark-min-rounds": 5, "full": True, "deadline": 600.0}
-    session = session_of(tmp_path, **options)
-    session.node_ids = {CASE: f"benchmarks/test_resize.py::test_{CASE}", "another": "benchmarks/another"}
-    assert session._compare_with_references() == [well]
-    ((root, processes, given, limit),) = asked
-    assert (root, processes, limit) == (tmp_path, 1, 1200.0)  # once for the start, once for the case
-    assert given == [
-        "--device=cpu:0",
-        "--benchmark-max-time=0.5",
-        "--benchmark-min-rounds=5",
-        "--full",
-        "benchmarks/test_resize.py::test_resize[device=cpu:0-side=28]",
-    ]

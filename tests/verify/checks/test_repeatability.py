@@ -148,14 +148,14 @@ class Runs:
     ],
     ids=lambda value: None if isinstance(value, str) else f"asked={len(value)}",
 )
-def test_other_runs_are_compared(monkeypatch, test, fixture, asked, run):
+def test_other_runs_are_compared(test, fixture, asked, run):
     """Each test of repeatability asks for runs of its own, of one device or of all at once, and compares their bits.
 
     A setting by which bits may differ is named before the hardware.
     """
-    monkeypatch.setattr(benchmarks, "gpu_models", lambda: {"gpu:0": "NVIDIA H100", "gpu:1": "NVIDIA H100"})
-    runs, reported = Runs(), []
-    session = SimpleNamespace(devices=("gpu:0", "gpu:1"), report_findings=lambda *found: reported.append(found))
+    runs, reported, devices = Runs(), [], ("gpu:0", "gpu:1")
+    models = dict.fromkeys(devices, "NVIDIA H100")
+    session = SimpleNamespace(devices=devices, models=models, report_findings=lambda *found: reported.append(found))
     others = getattr(benchmarks, fixture).__wrapped__(session, runs)
     getattr(benchmarks, test)("gpu:1", "tf32", runs, others, session)
     assert runs.asked == asked

@@ -10,7 +10,7 @@ import pytest
 
 from alexnet_repro.verify.benchmark.reference import environment_differences
 from alexnet_repro.verify.doctor import fingerprint
-from tests.helpers.machines import CPU, T4, TWO, box, distribution, write
+from tests.helpers.machines import CPU, T4, TWO, box, distribution, results, write
 
 
 def test_environment_of_a_cpu():
@@ -30,13 +30,12 @@ def test_environment_of_a_cpu():
     [
         ("gpu:0", box(T4), {"gpu": "Tesla T4", "capability": [7, 5]}),
         ("gpu:1", box(*TWO), {"gpu": "NVIDIA A100-SXM4-80GB", "capability": [8, 0]}),
-        ("gpu:0", CPU, {"gpu": "AMD Instinct", "capability": []}),
+        ("gpu:0", replace(CPU, results=results("cpu:0", ["AMD Instinct"])), {"gpu": "AMD Instinct", "capability": []}),
     ],
     ids=["device=gpu:0", "device=gpu:1", "device=not the driver's"],
 )
-def test_environment_of_a_gpu(device, here, gpu, monkeypatch):
+def test_environment_of_a_gpu(device, here, gpu):
     """A GPU's bits depend on its kind and driver, not on which of its kind it is, nor on the processor."""
-    monkeypatch.setattr(fingerprint, "gpu_names", lambda: [gpu["gpu"]] * 2)  # as the backend numbers them
     found = fingerprint.environment_of(device, here)
     assert found == {"packages": found["packages"], "settings": {}, **gpu, "driver": here.nvidia.driver}
     assert json.loads(json.dumps(found)) == found
@@ -179,7 +178,6 @@ def test_start_of_a_virtual_machine(tmp_path, device, flags, boot):
 )  # fmt: skip
 def test_environment_that_decides_speed(device, here, names, monkeypatch):
     """Packages, settings, threads and processor, for a GPU its driver too; as a file gives it back."""
-    monkeypatch.setattr(fingerprint, "gpu_names", lambda: ["Tesla T4"])
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("KERAS_BACKEND", backend := keras.backend.backend())
     found = fingerprint.speed_environment(device, here)
@@ -189,9 +187,8 @@ def test_environment_that_decides_speed(device, here, names, monkeypatch):
     assert json.loads(json.dumps(found)) == found
 
 
-def test_quota_is_another_environment(monkeypatch):
+def test_quota_is_another_environment():
     """A reference of two processors isn't one of half of one: the quota is what differs, and is recorded."""
-    monkeypatch.setattr(fingerprint, "gpu_names", list)
     whole, half = (replace(CPU, processors=2, cpu_quota=quota) for quota in (None, 0.5))
     ours, theirs = (fingerprint.speed_environment("cpu:0", here) for here in (half, whole))
     assert environment_differences(ours, theirs) == ["cpu_quota 0.5 (was none)"]

@@ -1,0 +1,63 @@
+"""A run's timings beside the references on file: cases that are slower are timed again, and new references made."""
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from alexnet_repro.verify.benchmark.reference import keep_references, provenance, references_of
+from alexnet_repro.verify.benchmark.regression import Place, places_of, speed_findings
+from alexnet_repro.verify.benchmark.telemetry import cpu_time, share_of_others
+from alexnet_repro.verify.benchmark.timing import Timing
+from alexnet_repro.verify.doctor.fingerprint import machine_of
+from alexnet_repro.verify.finding import Finding
+from benchmarks.plan import FOLDER
+
+if TYPE_CHECKING:
+    from benchmarks.session import VerificationSession
+
+REFERENCES = FOLDER / "references"
+
+
+def compare_with_references(session: "VerificationSession") -> list[Finding]:
+    """Return how timings compare with the references on file; with --update-reference, write new ones first."""
+    timings = session.record.timings
+    places = places_of(dict.fromkeys((*session.devices, *(each.device for each in timings))), session.machine)
+
+    def remeasure(cases: Sequence[str]) -> tuple[Mapping[str, Sequence[float]], float]:
+        session.say(f"\nre-measuring in a fresh process: {', '.join(cases)}")
+        before = cpu_time()
+        rounds = {case: timing.rounds for case, timing in _timed_again(session, cases).items()}
+        return rounds, share_of_others(before, cpu_time(), os.cpu_count() or 1)
+
+    if session.config.getoption("update_reference"):
+        try:
+            _update(session, places)
+        except ValueError as error:
+            return [Finding("speed", "FAIL", "no reference is made of a device that isn't right", str(error))]
+    return speed_findings(timings, places, REFERENCES, remeasure)
+
+
+def _update(session: "VerificationSession", places: Mapping[str, Place]) -> None:
+    """Write references of this run's timings and of those of fresh processes; ValueError: they aren't right."""
+    processes = session.config.getoption("reference_processes")
+    session.say(f"\n{processes} processes for the reference, of which this run's is the first:")
+    runs = [{each.case: each for each in session.record.timings}]
+    for number in range(2, processes + 1):
+        runs.append(_timed_again(session, runs[0]))
+        session.say(f"process {number} of {processes}: {len(runs[-1])} cases")
+    command = f"pytest {' '.join(map(str, session.config.invocation_params.args))}"
+    origin = provenance(session.config.rootpath, command)
+    devices = {device: {"kind": each.kind, "environment": each.environment} for device, each in places.items()}
+    keep_references(REFERENCES, references_of(runs, devices, machine_of(session.machine), origin))
+
+
+def _timed_again(session: "VerificationSession", cases: Iterable[str]) -> dict[str, Timing]:
+    """Return the timings of cases from a fresh process of each device; ValueError: one isn't timed, or wrong."""
+    by_device: dict[str, list[str]] = {}
+    device_of = {each.case: each.device for each in session.record.timings}
+    for case in cases:
+        by_device.setdefault(device_of[case], []).append(session.node_ids[case])
+    found: dict[str, Timing] = {}
+    for device, nodes in by_device.items():
+        found |= session.timings.fresh(device, nodes)
+    return found

@@ -1,0 +1,174 @@
+"""The process that times one device: it calls the timed tests' functions, which pytest's own process never does.
+
+So that process uses no GPU, and none sees another's models, settings or memory.
+"""
+
+import functools
+import importlib
+import json
+import math
+import statistics
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import pytest
+
+from alexnet_repro import DataLoader, enable_memory_growth, synthetic_fashion
+from alexnet_repro.backend.memory import free_memory, peak_memory, reset_peak_memory
+from alexnet_repro.verify.benchmark import timer
+from alexnet_repro.verify.benchmark.calibration import calibrate
+from alexnet_repro.verify.benchmark.roofline import Work, bottleneck
+from alexnet_repro.verify.benchmark.telemetry import Sampler, conditions_of, heat_during
+from alexnet_repro.verify.benchmark.timing import Timing
+from alexnet_repro.verify.checks.memory import is_out_of_memory
+from alexnet_repro.verify.doctor.endings import find_ending
+
+CALIBRATION = "calibration"  # the name of what is no test's: the device's own rates
+
+
+@dataclass(frozen=True)
+class TimedCase:
+    """A timed test: its module in `benchmarks`, its function, and the parameters that pytest would give it."""
+
+    module: str
+    function: str
+    params: Mapping[str, Any] = field(default_factory=dict)
+    id: str = ""
+
+    @property
+    def name(self) -> str:
+        """The case's name in records and references."""
+        return self.function.removeprefix("test_") + (f"[{self.id}]" if self.id else "")
+
+    @property
+    def series(self) -> tuple[str, ...]:
+        """What it shares with the same at other batch sizes."""
+        return (self.function, *(str(self.params.get(name)) for name in ("precision", "xla")))
+
+
+@dataclass
+class TimingProcess:
+    """Times the cases of the only device that this process sees, which its parent calls `device`."""
+
+    device: str
+    min_rounds: int
+    seconds: float
+    disabled: bool  # each result is looked at, and nothing is timed
+    too_large: dict[tuple[str, ...], int] = field(default_factory=dict)
+    """The batch size that didn't fit into memory, by series."""
+
+    @property
+    def here(self) -> str:
+        """The device's name in this process."""
+        return f"{self.device.partition(':')[0]}:0"
+
+    def calibration(self) -> dict[str, Any]:
+        """Return the device's rates, as the parent names it."""
+        return asdict(replace(calibrate(self.here), device=self.device))
+
+    def answer(self, case: TimedCase) -> dict[str, Any]:
+        """Return what became of a case, under a name that says it.
+
+        `timing`, with the `calibration` that it was compared with; `untimed`, what is wrong with a result where timing
+        is disabled; `skipped`, why it doesn't apply; or `too_large`, a message with its evidence and fix.
+        """
+        smaller, batch = self.too_large.get(case.series, math.inf), case.params.get("batch", 0)
+        if batch > smaller:
+            message = f"{case.name} isn't run: a batch of {smaller} didn't fit into the device's memory"
+            return {"too_large": [message, "", f"make {smaller} fit first"]}
+        try:
+            return self._call(case)
+        except pytest.skip.Exception as skipped:
+            return {"skipped": str(skipped)}
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            ending = find_ending(self.device, f"{type(error).__name__}: {error}")
+        self.too_large[case.series] = batch
+        because = ("; ".join(filter(None, (ending.message, ending.evidence))), ending.fix) if ending else ("", "")
+        return {"too_large": [f"{case.name} doesn't fit into the device's memory", *because]}
+
+    def _call(self, case: TimedCase) -> dict[str, Any]:
+        answer: dict[str, Any] = {}
+        function = getattr(importlib.import_module(f"benchmarks.{case.module}"), case.function)
+        given = {"loader": loader, "measure": lambda: functools.partial(self.measure, case, answer)}
+        arguments = function.__code__.co_varnames[: function.__code__.co_argcount]
+        params = {**case.params, "device": self.here}
+        function(**{name: given[name]() if name in given else params[name] for name in arguments})
+        return answer
+
+    def measure(
+        self,
+        case: TimedCase,
+        answer: dict[str, Any],
+        work: Callable[[], Any],
+        fault: Callable[[Any], str | None],
+        *,
+        images: int,
+        todo: Work | None = None,
+        largest: bool = False,
+    ) -> None:
+        """Time a case, and put the timing into the answer.
+
+        A round is a call of `work`, on `images` images; `fault` returns what is wrong with its result, or None. `todo`
+        is its arithmetic and memory traffic, None where they aren't what is measured; the `largest` batch should come
+        near the roofline.
+        """
+        device, precision = self.here, str(case.params.get("precision", ""))
+        if self.disabled:
+            answer["untimed"] = fault(timer.one_round(work)[0])
+            return
+        rates = calibrate(device) if todo else None
+        reset_peak_memory(device)
+        with closing(Sampler(device)) as sampler:
+            done = timer.measure(work, min_rounds=self.min_rounds, seconds=self.seconds)
+        wrong = fault(done.result)
+        conditions = conditions_of(device)
+        samples = sampler.between(done.began, done.ended)
+        limits: dict[str, Any] = {}
+        if todo and rates:
+            limits = {"flop": todo.flop, "bytes": todo.bytes, "peak": rates.matmul[precision]}
+            most = bottleneck(todo, statistics.median(done.rounds), precision, rates)
+            limits |= {"bandwidth": rates.memory, "bottleneck": most}
+            answer["calibration"] = self.calibration()
+        timing = Timing(
+            case.name,
+            self.device,
+            precision,
+            **{name: getattr(done, name) for name in ("rounds", "read_back", "first", "pipelined")},
+            **limits,
+            images=images,
+            heat=heat_during(samples) or conditions.heat,
+            fault=wrong,
+            largest=largest,
+            peak_memory=peak_memory(device),
+            conditions=conditions,
+            samples=samples,
+        )
+        answer["timing"] = asdict(timing)
+
+
+@functools.cache
+def loader() -> DataLoader:
+    """As many images as Fashion-MNIST has; generated ones, so that every machine computes the same."""
+    return DataLoader.from_arrays(*synthetic_fashion(), seed=0)
+
+
+def main(options: str, *names: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Time the named cases, and yield what became of each; stop after an error, since one of CUDA's sticks."""
+    enable_memory_growth()
+    given = json.loads(options)
+    cases = {name: TimedCase(**each) for name, each in given.pop("cases").items()}
+    process = TimingProcess(**given)
+    for name in names:
+        try:
+            answer = {"calibration": process.calibration()} if name == CALIBRATION else process.answer(cases[name])
+        except Exception as error:  # noqa: BLE001 - it is the answer
+            traceback.print_exc()
+            yield name, {"error": f"{type(error).__name__}: {error}"}
+            return
+        yield name, answer
+        free_memory()  # no case finds the models of those before it in memory
