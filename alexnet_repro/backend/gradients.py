@@ -1,4 +1,4 @@
-"""Vector-Jacobian products (pullbacks) of a function, on each backend."""
+"""Vector-Jacobian products (pullbacks) of a function, on each backend, and as XLA compiles them for training."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,12 +8,15 @@ import keras
 Pullback = Callable[[Any], tuple[Any, list[Any]]]
 
 
-def with_pullback(function: Callable[[Any], Any], x: Any) -> tuple[Any, Pullback]:
+def with_pullback(function: Callable[[Any], Any], x: Any, *, compiled: bool = False) -> tuple[Any, Pullback]:
     """Return `function(x)`, and its pullback: from dy to dx and the gradients of its trainable variables.
 
-    `function` is a Keras layer, or a function of one tensor that has no variables; `x` is a tensor.
+    `function` is a Keras layer, or a function of one tensor that has no variables; `x` is a tensor. `compiled` has XLA
+    compile both directions as one program, as it does in training: its forward pass is computed again for the pullback.
     """
     backends = {"tensorflow": _tensorflow, "jax": _jax, "torch": _torch}
+    if compiled:
+        backends = {"tensorflow": _tensorflow_compiled, "jax": _jax_compiled}  # PyTorch has no XLA
     return backends[keras.backend.backend()](function, list(getattr(function, "trainable_variables", [])), x)
 
 
@@ -31,17 +34,47 @@ def _tensorflow(function: Callable[[Any], Any], variables: list[Any], x: Any) ->
     return y, pullback
 
 
+def _tensorflow_compiled(function: Callable[[Any], Any], variables: list[Any], x: Any) -> tuple[Any, Pullback]:
+    import tensorflow as tf
+
+    def both(x: Any, dy: Any) -> tuple[Any, Any]:
+        y, pullback = _tensorflow(function, variables, x)
+        return y, pullback(dy)
+
+    program = tf.function(both, jit_compile=True, autograph=False)
+    output = tf.function(function, autograph=False).get_concrete_function(x).structured_outputs
+    return program(x, tf.zeros(output.shape, output.dtype))[0], lambda dy: program(x, dy)[1]
+
+
 def _jax(function: Callable[[Any], Any], variables: list[Any], x: Any) -> tuple[Any, Pullback]:
     import jax
 
+    # Compiled, too, but as two programs: compiling each operation by itself takes a GPU most of a minute.
+    y, vjp = jax.vjp(jax.jit(_stateless(function, variables)), [variable.value for variable in variables], x)
+    return y, lambda dy: vjp(dy)[::-1]
+
+
+def _jax_compiled(function: Callable[[Any], Any], variables: list[Any], x: Any) -> tuple[Any, Pullback]:
+    import jax
+
+    stateless, values = _stateless(function, variables), [variable.value for variable in variables]
+
+    def both(values: list[Any], x: Any, dy: Any) -> tuple[Any, Any]:
+        y, vjp = jax.vjp(stateless, values, x)
+        return y, vjp(dy)[::-1]
+
+    output = jax.eval_shape(stateless, values, x)
+    program, zeros = jax.jit(both), jax.numpy.zeros(output.shape, output.dtype)
+    return program(values, x, zeros)[0], lambda dy: program(values, x, dy)[1]
+
+
+def _stateless(function: Callable[[Any], Any], variables: list[Any]) -> Callable[[list[Any], Any], Any]:
     def stateless(values: list[Any], x: Any) -> Any:
         # Not `stateless_call`, which leaves out the casts of the dtype policy.
         with keras.StatelessScope(state_mapping=list(zip(variables, values, strict=True))):
             return function(x)
 
-    # Compiled whole, as in training: compiling each operation by itself takes a GPU most of a minute.
-    y, vjp = jax.vjp(jax.jit(stateless), [variable.value for variable in variables], x)
-    return y, lambda dy: vjp(dy)[::-1]
+    return stateless
 
 
 def _torch(function: Callable[[Any], Any], variables: list[Any], x: Any) -> tuple[Any, Pullback]:

@@ -33,9 +33,11 @@ from tests.faults.tools import (
     in_weights,
     instead,
     on_call,
+    output_gradient_times,
     plus,
     shifted,
     sum_in_another_order_each_time,
+    when_compiled,
 )
 
 # Of float32's 32 bits: the sign, a middle one of the exponent, the highest and the lowest of the mantissa.
@@ -249,6 +251,12 @@ FAULTS = [
     Fault("gradient-sign", "layers", ("dense_1 input gradient",), in_layer("dense_1", gradient_times(-1.0))),
     Fault("gradient-exponent", "layers", ("conv2d_3 input gradient",), in_layer("conv2d_3", gradient_times(2.0**16))),
     Fault("gradient-mantissa", "layers", ("dense_1 input gradient",), in_layer("dense_1", gradient_times(1.5))),
+    Fault(
+        "gradient-compiled",
+        "compiled_layers",
+        ("conv2d_3 kernel gradient",),
+        in_layer("conv2d_3", when_compiled(output_gradient_times(1.3))),
+    ),
     Fault("update-sign", "update", ("dense_1/kernel at", "old weight plus its update"), update_flipped(SIGN)),
     Fault("update-exponent", "update", ("dense_1/kernel at", "old weight plus its update"), update_flipped(EXPONENT)),
     Fault("update-mantissa", "update", ("dense_1/kernel at", "old weight plus its update"), update_flipped(1)),

@@ -145,6 +145,28 @@ def gradient_times(factor):
     return fault
 
 
+def output_gradient_times(factor):
+    """Return a layer's fault that leaves its values and multiplies the gradient by its output."""
+
+    def fault(call, x):
+        y = call(x)
+        return y + (factor - 1) * (y - ops.stop_gradient(y))
+
+    return fault
+
+
+def when_compiled(fault):
+    """Return a layer's fault that is there in what XLA compiles alone."""
+
+    def compiled(call, x):
+        import tensorflow as tf
+        from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext
+
+        return fault(call, x) if GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph()) else call(x)
+
+    return compiled
+
+
 def plus(delta):
     """Return a layer's fault that adds something to one element of its output."""
 

@@ -1,12 +1,13 @@
-"""Checks of the model: it is the documented one, and the device computes each of its layers right."""
+"""Checks of the model: it is the documented one, and the device computes each of its layers right, compiled or not."""
 
+from dataclasses import replace
 from itertools import zip_longest
 
 from keras import ops
 
 from alexnet_repro import documented
 from alexnet_repro.data.resize import resize_with_pad
-from alexnet_repro.model import build_alexnet, layer_rows
+from alexnet_repro.model import SMALLEST_SIDE, build_alexnet, layer_rows
 from alexnet_repro.verify.checks.config import CheckConfig
 from alexnet_repro.verify.finding import Finding
 from alexnet_repro.verify.numerics.layers import layer_comparisons
@@ -31,17 +32,34 @@ def shapes(config: CheckConfig) -> Finding:
 
 
 def layers(config: CheckConfig) -> Finding:
-    """Every layer's output and gradients are the float64 oracle's, within rounding."""
+    """Every layer's output and gradients are the float64 oracle's, within rounding; on TensorFlow uncompiled."""
+    return _compared(config, "layers", compiled=False)
+
+
+def compiled_layers(config: CheckConfig) -> Finding:
+    """So they are where XLA compiles a layer, both directions as one program, from the operations that it trains with.
+
+    On a CPU, where nothing else is compiled on TensorFlow, images are small.
+    """
+    if config.device.startswith("cpu"):
+        config = replace(config, side=SMALLEST_SIDE)
+    return _compared(config, "compiled_layers", compiled=True)
+
+
+def _compared(config: CheckConfig, check: str, *, compiled: bool) -> Finding:
     images, labels = config.loader().draw_train(config.batch)
     with config.running():
-        model, weights = config.model()
+        model, weights = config.model(for_xla=compiled or None)
         pixels = ops.convert_to_numpy(resize_with_pad(images.astype("float32") / 255, config.side, config.side))
         rows = []
-        for row in layer_comparisons(model, weights, pixels, labels, precision=config.precision, device=config.device):
+        found = layer_comparisons(
+            *(model, weights, pixels, labels), precision=config.precision, device=config.device, compiled=compiled
+        )
+        for row in found:
             if not row.ok:
-                return Finding("layers", "FAIL", str(row), fix=row.fix, number=row.error, bound=row.bound)
+                return Finding(check, "FAIL", str(row), fix=row.fix, number=row.error, bound=row.bound)
             rows.append(row)
     # Of the sums: rounding a result alone often reaches its bound, and says less.
     closest = max((row for row in rows if row.terms), key=lambda row: row.ratio)
     message = f"{len(rows)} arrays within their bounds; the closest sum, at {closest.ratio:.0%}: {closest}"
-    return Finding("layers", "PASS", message, number=closest.error, bound=closest.bound)
+    return Finding(check, "PASS", message, number=closest.error, bound=closest.bound)

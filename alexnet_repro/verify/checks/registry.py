@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple, Self
 
+import keras
+
 from alexnet_repro.backend.memory import free_memory
 from alexnet_repro.verify.checks import data, layers, learning, memory, overhead, repeatability, train_step
 from alexnet_repro.verify.checks.config import CheckConfig
@@ -29,8 +31,10 @@ class DeviceCheck(NamedTuple):
     run: Callable[[CheckConfig], Finding]
     depends_on: tuple[str, ...] = ()
     in_each_precision: bool = False
+    needs_xla: bool = False
 
 
+LAYERS = ("layers", "compiled_layers")
 CORRECT: dict[str, DeviceCheck] = {
     "shapes": DeviceCheck(layers.shapes),
     "image_labels": DeviceCheck(data.image_labels),
@@ -38,10 +42,13 @@ CORRECT: dict[str, DeviceCheck] = {
     "resize": DeviceCheck(data.resize),
     "copies": DeviceCheck(memory.copies),
     "layers": DeviceCheck(layers.layers, ("shapes",), in_each_precision=True),
-    "update": DeviceCheck(train_step.update, ("shapes", "resize", "layers"), in_each_precision=True),
-    "dropout": DeviceCheck(train_step.dropout, ("shapes", "resize", "layers", "update")),
+    "compiled_layers": DeviceCheck(
+        layers.compiled_layers, ("shapes", "layers"), in_each_precision=True, needs_xla=True
+    ),
+    "update": DeviceCheck(train_step.update, ("shapes", "resize", *LAYERS), in_each_precision=True),
+    "dropout": DeviceCheck(train_step.dropout, ("shapes", "resize", *LAYERS, "update")),
     "learning": DeviceCheck(
-        learning.learning, ("shapes", "image_labels", "layers", "update", "dropout"), in_each_precision=True
+        learning.learning, ("shapes", "image_labels", *LAYERS, "update", "dropout"), in_each_precision=True
     ),
     "checkpoint": DeviceCheck(data.checkpoint, ("shapes", "layers")),
 }
@@ -76,11 +83,16 @@ class CheckId:
 
 
 def expand(checks: Iterable[str], device: str) -> list[CheckId]:
-    """Return the checks of these names, in each precision that is checked on the device."""
+    """Return the checks of these names, in each precision that is checked on the device; on PyTorch without XLA's.
+
+    Keras trains there without a compiler, in the operations of `layers`, but by `jit_compile=True`.
+    """
+    without_xla = keras.backend.backend() == "torch"
     precisions = DEVICE_PRECISIONS[device.partition(":")[0]]
     return [
         CheckId(check, precision)
         for check in checks
+        if not (ALL_CHECKS[check].needs_xla and without_xla)
         for precision in (precisions if ALL_CHECKS[check].in_each_precision else ("",))
     ]
 

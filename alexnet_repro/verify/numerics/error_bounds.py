@@ -6,7 +6,8 @@ The computed sum z of K products, whose squares sum to S, added in any order, di
 
 in all elements of an array, but with probability `FALSE_ALARM`. b is the bias; u, v and w are the relative rounding
 errors of additions, operands and results; the last two terms are for tensor cores, which truncate. A GPU may convolve
-by Fourier transforms in float32, which have a bound of their own. Derivations, sources: docs/method/numerics.md.
+by Fourier transforms in float32, which have a bound of their own; XLA may leave out roundings. Derivations and sources:
+docs/method/numerics.md.
 """
 
 import math
@@ -36,16 +37,20 @@ class Arithmetic:
     operand_unit: float = 0.0  # v
     truncates: bool = False  # whether it may run on tensor cores
     may_use_fft: bool = False  # whether convolutions may be computed by Fourier transforms
+    by_xla: bool = False  # whether XLA compiles it, which may leave operands and biases as they were before rounding
 
 
-def arithmetics(precision: str, device: str) -> tuple[Arithmetic, Arithmetic]:
-    """Return how the hidden layers and the head are computed, by a name in `PRECISIONS` and one of `usable_devices`."""
+def arithmetics(precision: str, device: str, *, by_xla: bool = False) -> tuple[Arithmetic, Arithmetic]:
+    """Return how the hidden layers and the head are computed, by a name in `PRECISIONS` and one of `usable_devices`.
+
+    `by_xla` is whether XLA compiles them.
+    """
     on_cpu = device.startswith("cpu")
     if precision.startswith("mixed_"):
         dtype = precision.removeprefix("mixed_")
         # Kernels for a CPU keep float16's sums in float16, as seen with TensorFlow 2.21 and PyTorch 2.13.
         unit = UNIT[dtype] if on_cpu and dtype == "float16" else FLOAT32
-        return Arithmetic(dtype, unit, truncates=not on_cpu), Arithmetic("float32")
+        return Arithmetic(dtype, unit, truncates=not on_cpu, by_xla=by_xla), Arithmetic("float32")
     if precision == "tf32" and not on_cpu:
         return (Arithmetic("float32", operand_unit=2.0**-11, truncates=True),) * 2
     return (Arithmetic("float32", may_use_fft=precision == "float32" and not on_cpu),) * 2
@@ -136,8 +141,8 @@ class DotProducts:
             bound += 2 * v * np.abs(self.z)
         if self.arithmetic.truncates:
             bound += u * self.terms / 4 * np.sqrt(partial)
-            if self.arithmetic.dtype != "float32":
-                bound += confidence(self.z.size) * UNIT[self.arithmetic.dtype] * np.sqrt(partial)
+        if self.arithmetic.dtype != "float32" and (self.arithmetic.truncates or self.arithmetic.by_xla):
+            bound += confidence(self.z.size) * UNIT[self.arithmetic.dtype] * np.sqrt(partial)
         return np.asarray(np.maximum(bound, self.fourier))
 
 

@@ -83,20 +83,23 @@ def layer_comparisons(
     precision: str = "float32",
     loss: str = "normalised_sigmoid",
     device: str = "cpu:0",
+    compiled: bool = False,
 ) -> Iterator[LayerComparison]:
     """Yield the comparison of each array with the oracle: of the layers forward, the loss, and the layers backward.
 
     `model` is `build_alexnet`'s, built on the device and under the precision; `weights` are what its `get_weights`
     should return, but not read from the device; `images` are float32 `(n, h, w, c)`, `labels` integers `(n,)`: two are
     enough, for each layer sums thousands of terms per image. `loss` is a name in `alexnet_repro.model.LOSSES`.
+    `compiled` has XLA compile each layer, by itself: across layers it would leave out roundings that nothing bounds.
     """
     *body, head = model.layers
-    hidden, last = error_bounds.arithmetics(precision, device)
+    by_xla = compiled or keras.backend.backend() == "jax"
+    hidden, last = error_bounds.arithmetics(precision, device, by_xla=by_xla)
     pairs = zip(weights[::2], weights[1::2], strict=True)
     tensor = ops.convert_to_tensor(images, "float32")
     steps: list[_ProductLayer | _ExactLayer] = []
     for layer, exact in zip([*body, Logits(head)], oracle.EXACT_LAYERS, strict=True):
-        output, pullback = with_pullback(layer, tensor)
+        output, pullback = with_pullback(layer, tensor, compiled=compiled)
         computed = (precision, tensor, output, pullback)
         if isinstance(exact, oracle.Convolution | oracle.Dense):
             arithmetic = hidden if exact.relu else last
@@ -110,7 +113,7 @@ def layer_comparisons(
             yield step.probabilities(head(tensor))
         tensor = output
 
-    losses, pullback = with_pullback(lambda logits: LOSSES[loss](labels, logits), tensor)
+    losses, pullback = with_pullback(lambda logits: LOSSES[loss](labels, logits), tensor, compiled=compiled)
     # As in training, gradients are kept in float16's range.
     scale = (2.0**10 if precision == "mixed_float16" else 1.0) / len(labels)
     gradient, _ = pullback(ops.full((len(labels),), scale, "float32"))
@@ -241,6 +244,8 @@ class _ProductLayer(_LayerPass):
         )
         z, dtype = products.z, self.arithmetic.dtype
         bound = replace(products, bias=bias).bound() + half_ulp(z, dtype) + half_ulp(z + bias, dtype)
+        if self.arithmetic.by_xla:
+            bound += half_ulp(bias, dtype)  # it may not have been rounded
         return products, z + bias, bound
 
     def _dot_products(self, fourier: Callable[[np.ndarray], np.ndarray], *arguments: Any, terms: int) -> DotProducts:

@@ -53,6 +53,18 @@ def test_names(check, precision, name):
     assert str(CheckId(check, precision)) == name
 
 
+@pytest.fixture
+def backend(monkeypatch):
+    """A function that sets Keras's backend; until it is called, TensorFlow, whatever runs here."""
+
+    def choose(name):
+        monkeypatch.setattr(registry.keras.backend, "backend", lambda: name)
+
+    choose("tensorflow")
+    return choose
+
+
+@pytest.mark.usefixtures("backend")
 def test_checks_of_a_cpu():
     """A CPU is checked in float32 and bfloat16, each check after those it depends on."""
     assert list(map(str, expand(CORRECT, "cpu:0"))) == [
@@ -63,6 +75,8 @@ def test_checks_of_a_cpu():
         "copies",
         "layers float32",
         "layers mixed_bfloat16",
+        "compiled_layers float32",
+        "compiled_layers mixed_bfloat16",
         "update float32",
         "update mixed_bfloat16",
         "dropout",
@@ -72,11 +86,21 @@ def test_checks_of_a_cpu():
     ]
 
 
+@pytest.mark.usefixtures("backend")
 def test_checks_of_a_gpu():
     """A GPU is checked in TensorFloat-32 and float16 too."""
-    names = [f"{check} {precision}" for check in ("layers", "update", "learning") for precision in ON_GPU]
+    checks = ("layers", "compiled_layers", "update", "learning")
+    names = [f"{check} {precision}" for check in checks for precision in ON_GPU]
     assert [str(each) for each in expand(CORRECT, "gpu:7") if each.precision] == names
     assert list(map(str, expand(REPEATABLE, "gpu:0"))) == [f"replay {precision}" for precision in ON_GPU]
+
+
+@pytest.mark.parametrize(("name", "compiled"), [("tensorflow", True), ("jax", True), ("torch", False)])
+def test_what_is_compiled_is_checked(backend, name, compiled):
+    """Layers are compiled and checked where training has a compiler: not on PyTorch."""
+    backend(name)
+    found = {each.check for each in expand(CORRECT, "gpu:0")}
+    assert found == set(CORRECT) - (set() if compiled else {"compiled_layers"})
 
 
 def test_dependencies_come_first():
@@ -89,7 +113,9 @@ def test_dependencies_come_first():
     ("finding", "message"),
     [
         pytest.param(failed("layers", "float32"), "shapes", id="finding=layers"),
+        pytest.param(failed("compiled_layers", "tf32"), "layers tf32", id="finding=compiled_layers"),
         pytest.param(failed("update", "mixed_bfloat16"), "layers mixed_bfloat16", id="finding=update"),
+        pytest.param(failed("update", "tf32"), "compiled_layers tf32", id="finding=update-earlier=compiled"),
         pytest.param(failed("dropout"), "layers float32", id="finding=dropout"),
     ],
 )

@@ -122,7 +122,7 @@ def test_one_child_per_device_and_kind(children):
 @pytest.mark.parametrize("device", ["cpu:0", "gpu:0"])
 @pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
 def test_layers_on_jax(children, monkeypatch, backend, device):
-    """XLA doesn't choose kernels of single layers by timing; what is compiled for training has a child that does."""
+    """XLA doesn't choose kernels of single layers by timing there; what else is compiled has a child that does."""
     monkeypatch.setattr(module.keras.backend, "backend", lambda: backend)
     monkeypatch.setenv("XLA_FLAGS", "--xla_dump_to=/here")
     runner = CheckRunner(CONFIG, {device: [SHAPES, LAYERS, IMAGE_LABELS]}, HERE, 30)
@@ -137,6 +137,24 @@ def test_layers_on_jax(children, monkeypatch, backend, device):
         }
     else:
         assert flags == {("shapes", "layers tf32", "image_labels"): None}
+
+
+@pytest.mark.parametrize(
+    ("device", "precision", "flags"),
+    [
+        pytest.param("gpu:0", "float32", "--xla_gpu_autotune_level=0", id="device=gpu:0-precision=float32"),
+        pytest.param("gpu:0", "tf32", "--xla_gpu_autotune_level=0", id="device=gpu:0-precision=tf32"),
+        pytest.param("gpu:0", "mixed_bfloat16", None, id="device=gpu:0-precision=mixed_bfloat16"),
+        pytest.param("cpu:0", "float32", None, id="device=cpu:0-precision=float32"),
+    ],
+)
+def test_compiled_layers(children, monkeypatch, device, precision, flags):
+    """XLA chooses kernels of compiled layers by timing in bfloat16 alone, as in training; transforms are off."""
+    monkeypatch.delenv("XLA_FLAGS", raising=False)
+    CheckRunner(CONFIG, {}, HERE, 30).result(device, CheckId("compiled_layers", precision))
+    ((_, _, deterministic, environ),) = children.started
+    assert not deterministic
+    assert (environ.get("XLA_FLAGS"), environ["TF_ENABLE_WINOGRAD_NONFUSED"]) == (flags, "0")
 
 
 def test_each_check_runs_once_and_when_needed(children):

@@ -1,5 +1,7 @@
 """The bounds hold for sums added up in the simplest ways, and are not far from what those reach."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from keras import ops
@@ -52,6 +54,28 @@ def test_bounds_hold_and_are_near(terms, mean, arithmetic, compute):
     )
     ratio = np.abs(compute(a, b) - sums.z) / sums.bound()
     assert 1 / 50 < ratio.max() < 1
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_what_xla_leaves_unrounded_is_within_its_bound(dtype):
+    """Operands that stay as they were before rounding are off by more than is allowed elsewhere."""
+    a, b = (np.random.RandomState(seed).standard_normal((2304, 400)).astype(np.float32) for seed in (0, 1))
+    rounded = [error_bounds.round_to(each, dtype) for each in (a, b)]
+    ratios = []
+    for by_xla in (False, True):
+        arithmetic, _ = error_bounds.arithmetics(f"mixed_{dtype}", "cpu:0", by_xla=by_xla)
+        arithmetic = replace(arithmetic, unit=error_bounds.FLOAT32)
+        sums = error_bounds.dot_products(lambda a, b: (a * b).sum(axis=0), *rounded, terms=2304, arithmetic=arithmetic)
+        ratios.append((np.abs((a.astype(float) * b).sum(axis=0) - sums.z) / sums.bound()).max())
+    assert ratios[0] > 10
+    assert 1 / 10 < ratios[1] < 1
+
+
+@pytest.mark.parametrize("device", ["cpu:0", "gpu:0"])
+def test_xla_rounds_float32_as_others_do(device):
+    """Nothing is rounded before it is computed with in float32: there XLA changes nothing."""
+    for precision in ("float32", "tf32"):
+        assert error_bounds.arithmetics(precision, device, by_xla=True) == error_bounds.arithmetics(precision, device)
 
 
 @pytest.mark.parametrize(("dtype", "half_unit"), [("bfloat16", 2**-8), ("float16", 2**-11)])

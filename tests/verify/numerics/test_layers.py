@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 from contextlib import nullcontext
 
+import keras
 import numpy as np
 import pytest
 from keras import ops
@@ -14,7 +15,7 @@ from alexnet_repro.backend.gradients import with_pullback
 from alexnet_repro.backend.precision import precision
 from alexnet_repro.data.resize import resize_with_pad
 from alexnet_repro.data.synthetic import synthetic_fashion
-from alexnet_repro.verify.numerics import oracle
+from alexnet_repro.verify.numerics import error_bounds, oracle
 from alexnet_repro.verify.numerics.layers import LayerComparison, layer_comparisons
 from tests.helpers.models import narrow_layers
 
@@ -24,10 +25,10 @@ ARRAYS = 49
 LABELS = np.array([0, 9])
 
 
-def new_model(side, name="float32"):
+def new_model(side, name="float32", for_xla=None):
     """Return a model in the named precision, and the He-normal weights and small biases it was given."""
     with precision(name):
-        model = build_alexnet((side, side, 1), kernel_initializer="zeros")
+        model = build_alexnet((side, side, 1), kernel_initializer="zeros", for_xla=for_xla)
     random, weights = np.random.RandomState(0), []
     for variable in model.trainable_variables:
         scale = np.sqrt(2 / np.prod(variable.shape[:-1])) if len(variable.shape) > 1 else 0.05
@@ -123,6 +124,16 @@ def test_right_device_passes_small(images):
         model = new_model(SMALL, "mixed_float16")
     rows = layer_comparisons(*model, images, LABELS, **options)
     assert [str(row) for row in rows if not row.ok] == []
+
+
+@pytest.mark.skipif(keras.backend.backend() == "torch", reason="PyTorch has no XLA")
+def test_right_device_passes_compiled(images):
+    """So it is where XLA compiles each layer, in the operations for it, and may leave out roundings."""
+    with narrow_layers():
+        model = new_model(SMALL, "mixed_bfloat16", for_xla=True)
+    rows = list(layer_comparisons(*model, images, LABELS, precision="mixed_bfloat16", compiled=True))
+    assert [str(row) for row in rows if not row.ok] == []
+    assert len(rows) == ARRAYS
 
 
 def one_element(delta):
@@ -230,21 +241,23 @@ def gradients_off(small_model, images, monkeypatch):
     """
 
     def compare(layers, fault, device):
-        def with_fault(layer, x):
-            y, pullback = with_pullback(layer, x)
+        def with_fault(layer, x, **how):
+            y, pullback = with_pullback(layer, x, **how)
 
             def back(dy):
                 dx, by_weights = pullback(dy)
                 if getattr(layer, "name", "") in layers:
                     given, passed, dz = (ops.convert_to_numpy(each) for each in (x, y, dy))
                     kernel = fault(given, dz * (passed > 0), ops.convert_to_numpy(by_weights[0]).copy())
-                    by_weights = [kernel, by_weights[1]]
+                    by_weights = [ops.convert_to_tensor(kernel), by_weights[1]]
                 return dx, by_weights
 
             return y, back
 
         monkeypatch.setattr("alexnet_repro.verify.numerics.layers.with_pullback", with_fault)
-        rows = layer_comparisons(*small_model, images, LABELS, device=device)
+        bounds = error_bounds.arithmetics("float32", device)
+        monkeypatch.setattr(error_bounds, "arithmetics", lambda *_, **__: bounds)
+        rows = layer_comparisons(*small_model, images, LABELS)
         return [(row.layer, row.array, row.rounded_to) for row in rows if not row.ok]
 
     return compare
