@@ -93,6 +93,18 @@ def on_device(name: str) -> AbstractContextManager[Any]:
     return cast("AbstractContextManager[Any]", keras.device("cpu" if torch_cpu else name))
 
 
+def device_of(tensor: Any) -> str:
+    """Return the device in whose memory a backend's tensor or variable lies, by the names `on_device` takes."""
+    if keras.backend.backend() == "tensorflow":
+        place = getattr(tensor, "backing_device", None) or tensor.device  # /job:localhost/replica:0/task:0/device:GPU:0
+        kind, number = place.rsplit(":", 2)[1:]
+        return f"{kind.lower()}:{number}"
+    if keras.backend.backend() == "jax":
+        (device,) = tensor.devices()
+        return f"{device.platform}:{device.id}"
+    return f"gpu:{tensor.device.index}" if tensor.device.type == "cuda" else "cpu:0"
+
+
 def moved(tensor: Any, device: str) -> Any:
     """Return a copy of `tensor` on the named device."""
     if keras.backend.backend() == "tensorflow":

@@ -1,11 +1,21 @@
 """The devices that the backend can use, their names, predictions on them, and waiting for them."""
 
+from types import SimpleNamespace
+
 import keras
 import numpy as np
 import pytest
 from keras import ops
 
-from alexnet_repro.backend.devices import gpu_names, predictor, synchronize, thread_counts, usable_devices
+from alexnet_repro.backend.devices import (
+    device_of,
+    gpu_names,
+    on_device,
+    predictor,
+    synchronize,
+    thread_counts,
+    usable_devices,
+)
 
 
 def test_usable_devices_are_named_as_keras_names_them() -> None:
@@ -20,6 +30,27 @@ def test_waiting_for_the_devices_passes_nothing_on() -> None:
     """`synchronize` can stand before and after any work, with or without results."""
     assert synchronize() is None
     assert synchronize(keras.ops.ones(3)) is None
+
+
+def test_tensors_and_variables_lie_on_the_processor():
+    """What this processor computed lies on it, an array or a weight."""
+    with on_device("cpu:0"):
+        assert device_of(ops.ones(3)) == "cpu:0"
+        assert device_of(keras.Variable(np.ones(3)).value) == "cpu:0"
+
+
+PLACES = {
+    "tensorflow": SimpleNamespace(backing_device="/job:localhost/replica:0/task:0/device:GPU:1"),
+    "jax": SimpleNamespace(devices=lambda: [SimpleNamespace(platform="gpu", id=1)]),
+    "torch": SimpleNamespace(device=SimpleNamespace(type="cuda", index=1)),
+}
+
+
+@pytest.mark.parametrize("backend", PLACES)
+def test_tensors_lie_on_a_gpu(monkeypatch, backend):
+    """Each backend's own name of a GPU is read."""
+    monkeypatch.setattr(keras.backend, "backend", lambda: backend)
+    assert device_of(PLACES[backend]) == "gpu:1"
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="KERAS_BACKEND isn't tensorflow")

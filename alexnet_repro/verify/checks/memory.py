@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from alexnet_repro.backend.devices import moved, on_device, usable_devices
+from alexnet_repro.backend.devices import device_of, moved, on_device, usable_devices
 from alexnet_repro.backend.memory_limits import memory_limits
 from alexnet_repro.verify.checks.config import CheckConfig
 from alexnet_repro.verify.doctor.causes import NO_MEMORY
@@ -38,6 +38,9 @@ def memory(config: CheckConfig, budget: int | None = None, block: int | None = N
     block = block or max(1, min(1 << 28, budget // 100))
     filled = 0
     with on_device(config.device):
+        if (place := device_of(ops.zeros((1,), "uint8"))) != config.device:
+            message, fix = f"what is written to {config.device} lies on {place}", "python -m alexnet_repro doctor"
+            return Finding("memory", "FAIL", message, fix=fix)
         for name, values in PASSES.items():
             blocks = _fill(values, budget, block)
             filled = sum(size for size, _ in blocks)

@@ -8,6 +8,7 @@ import numpy as np
 from keras import ops
 
 from alexnet_repro import documented
+from alexnet_repro.backend.devices import device_of
 from alexnet_repro.data.loader import DataLoader
 from alexnet_repro.training.evaluate import evaluate
 from alexnet_repro.training.train_step import best_train_step
@@ -39,6 +40,12 @@ def update(config: CheckConfig) -> Finding:
             if any(velocity.any() for velocity in velocities):
                 break
         after = [_array(variable) for variable in model.trainable_variables]
+        variables = (*model.trainable_variables, *optimizer.momentums)
+        places = {variable.path: device_of(variable.value) for variable in variables}
+    for path, where in places.items():
+        if where != config.device:
+            fix = "python -m alexnet_repro doctor # is this device usable?"
+            return Finding("update", "FAIL", f"{path} lies on {where}, should be updated on {config.device}", fix=fix)
     names = [variable.path for variable in model.trainable_variables]
     expected, loss_bound, gradients = _exact_step(config, before, images, labels)
 

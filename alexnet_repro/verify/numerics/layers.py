@@ -7,7 +7,7 @@ What can't be seen this way is left to comparing digests: docs/method/numerics.m
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,6 +15,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from alexnet_repro.backend.devices import device_of
 from alexnet_repro.backend.gradients import Pullback, with_pullback
 from alexnet_repro.model import LOSSES, Logits
 from alexnet_repro.verify.numerics import error_bounds, oracle
@@ -42,6 +43,7 @@ class LayerComparison:
     ratio: float  # error divided by bound; infinite where the device's value isn't a number
     rounded_to: str | None = None  # if it is off: what rounding of its operands explains most of the errors
     shapes: tuple[tuple[int, ...], tuple[int, ...]] | None = None  # if they differ: the device's and the right one
+    places: tuple[str, str] | None = None  # if they differ: the device that it lies on, and the right one
 
     @property
     def ok(self) -> bool:
@@ -51,6 +53,10 @@ class LayerComparison:
     @property
     def fix(self) -> str:
         """What to do next if it is off."""
+        if self.places:
+            return (
+                "python -m alexnet_repro doctor # is this device usable? then report the layer: it has no kernel there"
+            )
         if self.shapes:
             return "The model isn't the documented one: check how this layer was built"
         if self.rounded_to == "TensorFloat-32":
@@ -67,6 +73,8 @@ class LayerComparison:
 
     def __str__(self) -> str:
         """Return the array with its error and its bound."""
+        if self.places:
+            return f"{self.layer} {self.array}: lies on {self.places[0]}, should be computed on {self.places[1]}"
         if self.shapes:
             return f"{self.layer} {self.array}: has shape {self.shapes[0]}, should have {self.shapes[1]}"
         terms = f", {self.terms:,} terms" if self.terms else ""
@@ -90,7 +98,8 @@ def layer_comparisons(
     `model` is `build_alexnet`'s, built on the device and under the precision; `weights` are what its `get_weights`
     should return, but not read from the device; `images` are float32 `(n, h, w, c)`, `labels` integers `(n,)`: two are
     enough, for each layer sums thousands of terms per image. `loss` is a name in `alexnet_repro.model.LOSSES`.
-    `compiled` has XLA compile each layer, by itself: across layers it would leave out roundings that nothing bounds.
+    `compiled` has XLA compile each layer, by itself: across layers it would leave out roundings that nothing bounds. An
+    array that doesn't lie on the device fails, and ends the comparisons.
     """
     *body, head = model.layers
     by_xla = compiled or keras.backend.backend() == "jax"
@@ -100,6 +109,9 @@ def layer_comparisons(
     steps: list[_ProductLayer | _ExactLayer] = []
     for layer, exact in zip([*body, Logits(head)], oracle.EXACT_LAYERS, strict=True):
         output, pullback = with_pullback(layer, tensor, compiled=compiled)
+        if off := _elsewhere((exact.name, precision), {"output": output}, device):
+            yield off
+            return
         computed = (precision, tensor, output, pullback)
         if isinstance(exact, oracle.Convolution | oracle.Dense):
             arithmetic = hidden if exact.relu else last
@@ -117,6 +129,9 @@ def layer_comparisons(
     # As in training, gradients are kept in float16's range.
     scale = (2.0**10 if precision == "mixed_float16" else 1.0) / len(labels)
     gradient, _ = pullback(ops.full((len(labels),), scale, "float32"))
+    if off := _elsewhere((loss, precision), {"loss": losses, "gradient": gradient}, device):
+        yield off
+        return
     values, slope = oracle.EXACT_LOSSES[loss](labels, _float64(tensor))
     values_bound, slope_bound = error_bounds.loss_error_bound(loss, labels, _float64(tensor))
     yield _compare_arrays((loss, "loss", precision), _float64(losses), values, values_bound)
@@ -126,8 +141,22 @@ def layer_comparisons(
         step = steps.pop()
         incoming = _float64(gradient)
         gradient, by_weights = step.pullback(gradient)
+        names = ("kernel gradient", "bias gradient", "input gradient")[-1 - len(by_weights) :]
+        arrays = dict(zip(names, (*by_weights, gradient), strict=True))
+        if off := _elsewhere((step.exact.name, precision), arrays, device):
+            yield off
+            return
         # The gradient by the images isn't needed.
         yield from step.backward(incoming, gradient if steps else None, by_weights)
+
+
+def _elsewhere(name: tuple[str, str], arrays: Mapping[str, Any], device: str) -> LayerComparison | None:
+    """Return the failure of the first array that doesn't lie on the device; `name` is layer and precision."""
+    layer, precision = name
+    for array, tensor in arrays.items():
+        if (place := device_of(tensor)) != device:
+            return LayerComparison(layer, array, precision, 0, np.inf, 0.0, (), np.inf, places=(place, device))
+    return None
 
 
 def _compare_arrays(

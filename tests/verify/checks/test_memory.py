@@ -2,6 +2,8 @@
 
 import resource
 import weakref
+from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
 
@@ -60,6 +62,14 @@ def test_sound_memory_passes():
     """Memory that keeps five patterns passes, with how much was filled."""
     found = memory.memory(CONFIG, 64 * MIB, 16 * MIB)
     assert (found.status, found.message) == ("PASS", "64 MiB filled and read back, 5 patterns")
+
+
+def test_memory_of_another_device(monkeypatch):
+    """What is written to another device's memory fails before that is filled."""
+    monkeypatch.setattr(memory, "on_device", lambda _: nullcontext())
+    monkeypatch.setattr(memory, "_fill", None)
+    found = memory.memory(replace(CONFIG, device="gpu:0"), 4096, 1024)
+    assert (found.status, found.message) == ("FAIL", "what is written to gpu:0 lies on cpu:0")
 
 
 def test_patterns_differ_in_bits_and_blocks(monkeypatch):

@@ -136,6 +136,27 @@ def test_right_device_passes_compiled(images):
     assert len(rows) == ARRAYS
 
 
+@pytest.mark.parametrize(
+    ("elsewhere", "named"),
+    [
+        pytest.param(lambda _: True, "conv2d output", id="elsewhere=all"),
+        pytest.param(lambda shape: shape == (2,), "normalised_sigmoid loss", id="elsewhere=loss"),
+        pytest.param(lambda shape: shape == (512, 10), "dense_2 kernel gradient", id="elsewhere=kernel gradient"),
+        pytest.param(lambda shape: shape == (10,), "dense_2 bias gradient", id="elsewhere=bias gradient"),
+        pytest.param(lambda shape: shape == (2, 67, 67, 1), "conv2d input gradient", id="elsewhere=input gradient"),
+    ],
+)
+def test_what_another_device_computed_is_named(elsewhere, named, small_model, images, monkeypatch):
+    """An array that doesn't lie on the device fails by its name, however right it is, and is the last."""
+    place = lambda tensor: "cpu:0" if elsewhere(tuple(tensor.shape)) else "gpu:0"  # noqa: E731
+    monkeypatch.setattr("alexnet_repro.verify.numerics.layers.device_of", place)
+    *right, last = layer_comparisons(*small_model, images, LABELS, device="gpu:0")
+    assert all(row.ok for row in right)
+    assert str(last) == f"{named}: lies on cpu:0, should be computed on gpu:0"
+    assert not last.ok
+    assert "doctor" in last.fix
+
+
 def one_element(delta):
     """Return a fault that changes one element of a layer's output."""
 
