@@ -76,8 +76,10 @@ def _number(variable: str) -> int:
 
 
 def split_cpu(parts: int) -> None:
-    """Make `cpu:0`, `cpu:1` … of the CPU for TensorFlow; before any other call of TensorFlow's."""
+    """Make `cpu:0`, `cpu:1` … of the CPU for TensorFlow, and GPUs unseen; before any other call of TensorFlow's."""
     import tensorflow as tf
+
+    tf.config.set_visible_devices([], "GPU")  # or what asks whether there is one takes the parts for it
 
     (cpu,) = tf.config.list_physical_devices("CPU")
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * parts)

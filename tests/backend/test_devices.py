@@ -12,6 +12,7 @@ from alexnet_repro.backend.devices import (
     gpu_names,
     on_device,
     predictor,
+    split_cpu,
     synchronize,
     thread_counts,
     usable_devices,
@@ -51,6 +52,19 @@ def test_tensors_lie_on_a_gpu(monkeypatch, backend):
     """Each backend's own name of a GPU is read."""
     monkeypatch.setattr(keras.backend, "backend", lambda: backend)
     assert device_of(PLACES[backend]) == "gpu:1"
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="KERAS_BACKEND isn't tensorflow")
+def test_parts_of_the_processor_are_beside_no_gpu(monkeypatch):
+    """Where the CPU is split for TensorFlow, no GPU is seen: what asks for one would take the parts for it."""
+    import tensorflow as tf
+
+    done = []
+    for name in ("set_visible_devices", "set_logical_device_configuration"):
+        monkeypatch.setattr(tf.config, name, lambda *arguments: done.append(arguments))
+    split_cpu(2)
+    assert done[0] == ([], "GPU")
+    assert len(done[1][1]) == 2
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="KERAS_BACKEND isn't tensorflow")
