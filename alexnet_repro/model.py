@@ -75,6 +75,10 @@ def build_alexnet(
     def dense(name: str, units: int, activation: str, dtype: str | None = None) -> keras.layers.Layer:
         return keras.layers.Dense(units, activation, kernel_initializer=kernel_initializer, dtype=dtype, name=name)
 
+    def dropout(name: str) -> keras.layers.Layer:
+        layer = keras.layers.Dropout(0.5, name=name)
+        return xla_layers.same_masks(layer) if for_xla else layer
+
     return keras.Sequential(
         [
             keras.Input((height, width, channels), name="images"),
@@ -88,9 +92,9 @@ def build_alexnet(
             pool("max_pooling2d_2"),
             keras.layers.Flatten(data_format="channels_last", name="flatten"),
             dense("dense", HIDDEN_UNITS, "relu"),
-            keras.layers.Dropout(0.5, name="dropout"),
+            dropout("dropout"),
             dense("dense_1", HIDDEN_UNITS, "relu"),
-            keras.layers.Dropout(0.5, name="dropout_1"),
+            dropout("dropout_1"),
             dense("dense_2", num_classes, "sigmoid", dtype="float32"),
         ],
         name="alexnet",

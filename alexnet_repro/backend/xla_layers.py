@@ -1,12 +1,13 @@
-"""The model's convolutions and max poolings in operations that XLA compiles well, with the same results.
+"""The model's layers in operations that XLA compiles well, with the same results.
 
 XLA runs a strided convolution of few channels in a library's slowest kernels, keeps what goes into a ReLU for its
-gradient, and searches the windows of max pooling a second time. The layers stay Keras's own: saved models load
-without this package.
+gradient, searches the windows of max pooling a second time, and draws other dropout masks. The layers stay Keras's own:
+saved models load without this package.
 """
 
 import functools
 import itertools
+import math
 from typing import Any
 
 import keras
@@ -50,6 +51,16 @@ def kept_winners(layer: keras.layers.MaxPooling2D) -> keras.layers.MaxPooling2D:
     return layer
 
 
+def same_masks(layer: keras.layers.Dropout) -> keras.layers.Dropout:
+    """Have dropout on TensorFlow drop the same units whether XLA compiles it or not; return it.
+
+    XLA makes other fractions of the same random bits: of the highest, where TensorFlow's own kernels take the lowest.
+    """
+    if keras.backend.backend() == "tensorflow":
+        layer.call = functools.partial(_dropout, layer)
+    return layer
+
+
 def _convolution(layer: keras.layers.Conv2D, inputs: Any, kernel: Any) -> Any:
     """Return `(n, rows, columns, filters)` from inputs `(n, height, width, c)`."""
     inputs, kernel = ops.convert_to_tensor(inputs), ops.convert_to_tensor(kernel)
@@ -83,6 +94,18 @@ def _rectified_convolution(layer: keras.layers.Conv2D, inputs: Any) -> Any:
         return y, gradient
 
     return ops.custom_gradient(relu)(ops.add(layer.convolution_op(inputs, layer.kernel), layer.bias))
+
+
+def _dropout(layer: keras.layers.Dropout, inputs: Any, training: bool = False) -> Any:
+    import tensorflow as tf
+
+    if not training or layer.rate == 0:
+        return inputs
+    seed = tf.cast(layer.seed_generator.next() % (tf.int32.max - 1), tf.int32)  # as Keras's
+    shape, values = tf.shape(inputs), 2 ** {"float32": 23, "float16": 10, "bfloat16": 7}[inputs.dtype.name]
+    bits = tf.random.stateless_uniform(shape, seed, minval=None, maxval=None, dtype=tf.int32, alg="philox")
+    keep = tf.bitwise.bitwise_and(bits, values - 1) >= math.ceil(layer.rate * values)
+    return tf.where(keep, inputs * tf.cast(1 / (1 - layer.rate), inputs.dtype), tf.zeros((), inputs.dtype))
 
 
 def _max_pooling(layer: keras.layers.MaxPooling2D, inputs: Any) -> Any:

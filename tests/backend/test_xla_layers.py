@@ -1,5 +1,6 @@
 """The layers in operations for XLA compute what Keras's own do, forward and backward."""
 
+import functools
 import re
 import subprocess
 import sys
@@ -185,6 +186,27 @@ def test_other_poolings_stay(options):
 
 
 @XLA
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="dropout on other backends is Keras's own")
+@pytest.mark.parametrize("rate", [0.25, 0.3, 0.5])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_dropout(dtype, rate):
+    """Call by call the same units are dropped as by Keras's own, compiled or not, and where nothing trains none."""
+    own, eager, compiled = (keras.layers.Dropout(rate, seed=3, dtype=dtype) for _ in range(3))
+    eager, compiled = (
+        xla_layers.same_masks(eager),
+        jit(functools.partial(xla_layers.same_masks(compiled), training=True)),
+    )
+    x = ops.cast(whole_numbers((8, 512), seed=0) + 9, dtype)
+    for _ in range(2):
+        right, *found = (
+            ops.cast(y, "float32").numpy() for y in (own(x, training=True), eager(x, training=True), compiled(x))
+        )
+        assert 0 < (right == 0).mean() < 1
+        for each in found:
+            np.testing.assert_array_equal(each, right)
+    assert eager(x) is x
+
+
 @pytest.mark.parametrize(
     ("layer", "barriers"),
     [
@@ -273,7 +295,9 @@ def test_as_keras_decides(monkeypatch):
     """Unasked, a model is for XLA where Keras would compile it with XLA, and Keras's own elsewhere."""
     for compiles in (True, False):
         monkeypatch.setattr(keras.Sequential, "jit_compile", property(lambda _, compiles=compiles: compiles))
-        layers = build_alexnet().layers[:8]
+        *layers, _, _, dropped, _, dropped_1, _ = build_alexnet().layers
         assert ["convolution_op" in vars(layer) for layer in layers] == [compiles] + [False] * 7
         ours = compiles and keras.backend.backend() != "torch"
         assert ["call" in vars(layer) for layer in layers] == [ours] * 8
+        ours = compiles and keras.backend.backend() == "tensorflow"
+        assert ["call" in vars(layer) for layer in (dropped, dropped_1)] == [ours] * 2
