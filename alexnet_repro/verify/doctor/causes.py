@@ -9,7 +9,10 @@ HANGS = "deadline"  # a cause's name
 NVCC = "nvidia-cuda-nvcc-cu12"
 TEMPORARY = "df -h /tmp /dev/shm; then delete files there, or: export TMPDIR=FOLDER"
 RESET_GPU = "sudo dmesg | grep -i xid; then: sudo nvidia-smi -r, or: sudo reboot"
-NEWER_DRIVER = "install a newer driver, from nvidia.com/drivers; then: sudo reboot"
+# What each CUDA's kernels need: docs.nvidia.com/cuda/cuda-toolkit-release-notes, table of driver versions
+NEWER_DRIVER = (
+    "install a newer driver, from nvidia.com/drivers: 555 or newer for CUDA 12.5, 580 for CUDA 13; then: sudo reboot"
+)
 NO_MEMORY = (  # as TensorFlow, JAX and PyTorch say it of a GPU, NumPy and PyTorch of a host, and the linker
     r"out.?of.?memory|resource.?exhausted|MemoryError|bad_alloc|allocate memory|unable to allocate|\bOOM\b|"
     r"failed to map segment|static TLS block"
@@ -24,7 +27,7 @@ class Cause(NamedTuple):
     name: str
     pattern: str  # of how the process ended, or of a line that it wrote; upper and lower case are alike
     message: str
-    fix: str  # `{default}`: that of an unknown cause on this device
+    fix: str  # `{default}`: that of an unknown cause on this device; `{cu}`: the CUDA of the packages here, as `cu12`
     limits: str = ""  # it is the cause only where one of these is set; for these letters see `limits.py`
     # "nvidia": only where NVIDIA's GPUs or driver are; "gpu": only of a device that is a GPU. Those, and a "check"'s,
     # are each failure's own; any other cause is the machine's, and once it has failed the rest follows. A "setting" is
@@ -99,6 +102,13 @@ CAUSES = (
         of="nvidia",
     ),
     Cause(
+        "display",
+        r"LAUNCH_TIMEOUT|LaunchTimeout|launch timed out and was terminated",
+        "the driver ended a kernel that kept the display waiting for seconds",
+        "use a GPU without a display; or without a desktop: sudo systemctl isolate multi-user.target",
+        of="nvidia",
+    ),
+    Cause(
         "gpu error",
         r"NVRM: Xid|CUDA_ERROR_(ILLEGAL_|MISALIGNED_|LAUNCH_FAILED|HARDWARE_|INVALID_PC|INVALID_ADDRESS_SPACE|"
         r"MCA_|CONTAINED)|cudaError(IllegalAddress|HardwareStackError|LaunchFailure|EccUncorrectable)|"
@@ -109,6 +119,21 @@ CAUSES = (
         of="nvidia",
     ),
     # The driver, and CUDA's libraries
+    Cause(
+        "uvm",
+        r"cuInit.*(?:CUDA_ERROR_UNKNOWN|UNKNOWN ERROR \(999\))|CUDA unknown error",
+        "CUDA doesn't start: the kernel module nvidia-uvm is missing, or was lost when the machine was suspended",
+        "sudo modprobe -r nvidia_uvm && sudo modprobe nvidia_uvm; in a container: docker run --gpus all …",
+        of="nvidia",
+    ),
+    Cause(
+        "mps",
+        r"CUDA_ERROR_MPS_|cudaErrorMps|MPS (?:client|server)",
+        "CUDA's Multi-Process Service (MPS) doesn't answer, or takes no more processes",
+        "nvidia-cuda-mps-control -d; or do without it: echo quit | nvidia-cuda-mps-control; in a container: "
+        "docker run --ipc=host …",
+        of="nvidia",
+    ),
     Cause(
         "driver mismatch",
         r"SYSTEM_DRIVER_MISMATCH|Driver/library version mismatch|does not match DSO version",
@@ -136,14 +161,15 @@ CAUSES = (
     ),
     Cause(
         "old driver",
-        r"UNSUPPORTED_PTX_VERSION|UnsupportedPtxVersion|unsupported toolchain|driver version is insufficient",
+        r"UNSUPPORTED_PTX_VERSION|UnsupportedPtxVersion|unsupported toolchain|driver version is insufficient|"
+        r"NVIDIA driver on your system is too old",
         "the driver is older than the CUDA that the kernels were compiled by",
         NEWER_DRIVER,
     ),
     Cause(
         "no kernels",
         r"no kernel image is available|NO_BINARY_FOR_GPU|INVALID_PTX|PTX version [\d.]+ does not support target|"
-        r"Value '\w+' is not defined for option 'gpu-name'",
+        r"Value '\w+' is not defined for option 'gpu-name'|(?:CUDNN|CUBLAS)_STATUS_ARCH_MISMATCH",
         "there are no kernels for this GPU: it is newer, or older, than what was built",
         "use a TensorFlow that is built for this GPU, as the finding 'kernels' has it; or a newer JAX or PyTorch",
         of="nvidia",
@@ -158,7 +184,16 @@ CAUSES = (
         "cudnn version",
         r"Loaded runtime CuDNN library: ([\d.]*\d).*? but source was compiled with:? ([\d.]*\d)",
         r"cuDNN \1 is loaded, and this version was compiled with \2",
-        r"take that file's folder out of LD_LIBRARY_PATH; or: pip install 'nvidia-cudnn-cu12>=\2'",
+        r"take that file's folder out of LD_LIBRARY_PATH; or: pip install 'nvidia-cudnn-{cu}>=\2'",
+    ),
+    Cause(  # 9.3 and 9.5 fail with TensorFlow 2.21, 9.24 works: the reports in `endings.toml`
+        "convolution kernels",
+        r"could not find any supported configs for HLO:?\s*%?\S*conv|"
+        r"Failed to determine best cudnn convolution algorithm",
+        "cuDNN has no kernel for a convolution as XLA compiles it: it is too old",
+        "pip install 'nvidia-cudnn-{cu}>=9.24', and take an older one's folder out of LD_LIBRARY_PATH; or: "
+        "export XLA_FLAGS=--xla_gpu_force_conv_nhwc=true",
+        of="nvidia",
     ),
     # Memory, and other limits
     Cause("address space", f"{NO_MEMORY}|{NO_THREAD}|failed to mmap|mmap\\w* failed", "{limit}", "{lift}", limits="vd"),
@@ -196,11 +231,20 @@ CAUSES = (
     Cause(
         "cudnn",
         r"DNN library is not found|DNN library initialization failed|Could not create cudnn handle|"
-        r"cuDNN launch failure|Failed to get convolution algorithm|"
+        r"cuDNN launch failure|Failed to get convolution algorithm|No algorithm(?: \w+ scratch)? worked|"
+        r"unable to find an engine to execute this computation|Unable to load any of \{libcudnn|"
+        r"Cannot load symbol cudnn|"
         r"CUDNN_STATUS_(?:NOT_INITIALIZED|INTERNAL_ERROR|\w*MISMATCH|\w*LOADING_FAILED|RUNTIME_PREREQUISITE)",
         "cuDNN doesn't start: another version of it is loaded, or the GPU's memory is full",
-        "nvidia-smi, and end what holds its memory; then: LD_LIBRARY_PATH= pip install --force-reinstall "
-        "nvidia-cudnn-cu12",
+        "nvidia-smi, and end what holds its memory; then take other cuDNN's folders out of LD_LIBRARY_PATH, and: "
+        "pip install --force-reinstall nvidia-cudnn-{cu}",
+        of="nvidia",
+    ),
+    Cause(
+        "cublas",
+        r"CUBLAS_STATUS_(?:NOT_INITIALIZED|INTERNAL_ERROR)|failed to create cublas handle",
+        "cuBLAS doesn't start: the GPU's memory is full, or another version of it is loaded",
+        "nvidia-smi, and end what holds its memory; then take other cuBLAS's folders out of LD_LIBRARY_PATH",
         of="nvidia",
     ),
     Cause(

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from alexnet_repro.backend.limits import limit_in_words
 from alexnet_repro.backend.memory_limits import MemoryLimit, memory_limits
+from alexnet_repro.packages import package_version
 from alexnet_repro.verify.doctor.causes import CAUSES, RESET_GPU, Cause
 from alexnet_repro.verify.doctor.nvidia import read_nvidia
 from alexnet_repro.verify.doctor.unlisted import NVIDIA, PCI, text_of
@@ -102,7 +103,7 @@ def _text(line: str) -> str:
 
 def _ending(cause: Cause, found: "re.Match[str]", words: dict[str, str]) -> Ending:
     evidence = ""
-    if cause.name.startswith("cudnn"):
+    if "nvidia-cudnn" in cause.fix:
         evidence = f"found as {', '.join(_cudnn())}; LD_LIBRARY_PATH={os.environ.get('LD_LIBRARY_PATH', '')}"
     if cause.name == "instructions":
         evidence = _instructions()
@@ -112,6 +113,7 @@ def _ending(cause: Cause, found: "re.Match[str]", words: dict[str, str]) -> Endi
         tightest = next((each for each in memory_limits() if not each.virtual), MemoryLimit("RAM", 0, 0, ""))
         evidence = f"{tightest.name}: {tightest.left / 1e9:.1f} of {tightest.size / 1e9:.1f} GB are left"
         words = {**words, "{free}": f"free -m; {tightest.fix}"}
+    words = {**words, "{cu}": "cu13" if package_version("nvidia-cudnn-cu13") else "cu12"}
     message, fix = found.expand(cause.message), found.expand(cause.fix)
     for name, text in words.items():
         message, fix = message.replace(name, text), fix.replace(name, text)

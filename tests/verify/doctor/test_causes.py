@@ -254,6 +254,20 @@ def test_library_is_evidence(monkeypatch, tmp_path):
     assert f"LD_LIBRARY_PATH=/nonexistent:{tmp_path}" in found.evidence
 
 
+@pytest.mark.parametrize(
+    ("installed", "package"),
+    [
+        pytest.param({}, "nvidia-cudnn-cu12>=9.3.0'", id="cuda=unknown"),
+        pytest.param({"nvidia-cudnn-cu12": "9.1"}, "nvidia-cudnn-cu12>=9.3.0'", id="cuda=12"),
+        pytest.param({"nvidia-cudnn-cu13": "9.1"}, "nvidia-cudnn-cu13>=9.3.0'", id="cuda=13"),
+    ],
+)
+def test_package_is_of_the_cuda_here(monkeypatch, installed, package):
+    """CUDA 12's cuDNN isn't installed over CUDA 13's, whose files have the same names."""
+    monkeypatch.setattr(endings, "package_version", installed.get)
+    assert package in find_ending("gpu:0", LINES["cudnn version"]["how"], LINES["cudnn version"]["log"]).fix
+
+
 def test_table_is_whole():
     """Each cause has a name of its own, and a fix."""
     names = [cause.name for cause in causes.CAUSES]
