@@ -35,6 +35,12 @@ LESSER: dict[str, tuple[int | None, ...]] = {
     r"\bH20\b": (128, 128, 256, 512, 512),
     r"\bGTX 16\d\d\b": (64, 64, None, None, None),
 }
+# Cards whose tensor cores are twice those of the least: their data sheets. A10G and L40 aren't among them.
+TWICE = re.compile(r"\b(T4|T10|L4|A2|A10|A16|A40|L40S|TITAN RTX|RTX (A|PRO )?\d000)\b")
+# Those of them of which a sound one is known to reach the floors below: 0.8, 0.7 and 0.7, in the table named there. Of
+# the others many can't: their power limit holds their clock down, and their floors are half as high. A T4 reaches 0.37
+# of 65 TFLOP/s (forums.developer.nvidia.com/t/264462), an L4 0.45 of 121.
+HIGH_POWER = re.compile(r"\b(A40|RTX A6000|L40S)\b")
 DATASHEET_PRECISIONS = ("float32", "tf32", "mixed_float16", "mixed_bfloat16")
 PCIE_BYTES = {1: 0.25e9, 2: 0.5e9, 3: 0.985e9, 4: 1.969e9, 5: 3.938e9, 6: 7.563e9}  # per lane, each way
 # Operations (two per multiply-add) per clock and core in float32: the least of what has the instructions.
@@ -47,11 +53,19 @@ CPU_BFLOAT16 = frozenset({"amx_bf16", "avx512_bf16"})
 # the other thread.
 VIRTUAL_CORES = 0.5
 # A good kernel reaches 70 to 95 % of a GPU's nominal rates, at the clock it holds: a laptop's, or one with a low power
-# limit, holds half of its highest. So below the first floor it is inconclusive, below the second it fails. Copies from
-# pageable memory reach a third of the link's rate, and of the fastest links no more than the host's own copies; in
-# virtual machines 1 to 3 GB/s whatever the link (1.8 GB/s to a sound H100 whose link has 63). What is below that is
-# inconclusive. A link that lost lanes may still be as fast: the doctor checks those.
-FLOORS = {"matmul": (0.5, 0.25), "memory": (0.5, 0.25), "copy": (0.05, 0.03)}
+# limit, holds half of its highest. So below the first floor it is inconclusive, below the second it fails. In float32
+# sound cards reach less: an L4 0.41, a laptop's RTX 5090 0.44, an RTX 4090 0.46 to 0.55, an L40S and a T4 0.51
+# (github.com/zzc0721/torch-performance-test-data, database.md and issue 120, by their drivers' highest clocks).
+# Copies from pageable memory reach a third of the link's rate, and of the fastest links no more than the host's own
+# copies; in virtual machines 1 to 3 GB/s whatever the link (1.8 GB/s to a sound H100 whose link has 63). What is below
+# that is inconclusive. A link that lost lanes may still be as fast: the doctor checks those.
+FLOORS = {
+    "float32": (0.35, 0.25),
+    "low power": (0.25, 0.125),
+    "matmul": (0.5, 0.25),
+    "memory": (0.5, 0.25),
+    "copy": (0.05, 0.03),
+}
 PAGEABLE = 16e9  # bytes/s
 GPU_FIX = "end what else runs on it; then: nvidia-smi -q -d CLOCK,POWER,PERFORMANCE, lspci -vv | grep LnkSta"
 CPU_FIX = "end what else runs on it: top; then see its clock: lscpu"
@@ -64,6 +78,7 @@ class Nominal:
     matmul: dict[str, float] = field(default_factory=dict)  # by precision, FLOP/s
     memory: float | None = None  # bytes/s
     copy: float | None = None  # bytes/s, one way
+    low_power: bool = False  # whether its products in fewer bits than float32 have lower floors
     quota: float | None = None  # how many processors' time a CPU's rates are of; None: of all
 
 
@@ -74,6 +89,8 @@ def of_gpu(gpu: Gpu) -> Nominal:
     matmul = {}
     lesser = next((each for name, each in LESSER.items() if re.search(name, gpu.name)), None)
     cores, *wide = lesser or MULTIPROCESSORS.get(gpu.capability or (), (None,))
+    if twice := not lesser and TWICE.search(gpu.name):
+        wide[1:] = (each and 2 * each for each in wide[1:])
     if cores and gpu.cores and gpu.max_clock:
         rate = 2 * gpu.cores / cores * gpu.max_clock * 1e6
         matmul = {name: rate * each for name, each in zip(DATASHEET_PRECISIONS, wide, strict=True) if each}
@@ -83,7 +100,8 @@ def of_gpu(gpu: Gpu) -> Nominal:
     # The most that card and slot can: what they have negotiated may be what is wrong.
     lane = PCIE_BYTES.get(gpu.max_pcie_generation or gpu.pcie_generation or 0)
     width = gpu.max_pcie_width or gpu.pcie_width
-    return Nominal(matmul, memory, lane * width if lane and width else None)
+    copy = lane * width if lane and width else None
+    return Nominal(matmul, memory, copy, low_power=bool(twice) and not HIGH_POWER.search(gpu.name))
 
 
 def of_cpu(processors: int, quota: float | None = None, cpuinfo: Path = CPUINFO) -> Nominal:
@@ -111,7 +129,10 @@ def compare_with_datasheet(found: Calibration, nominal: Nominal) -> list[Finding
     on_cpu = found.device.startswith("cpu")  # whose clock and neighbours aren't known: inconclusive, not a failure
     link = nominal.copy and min(nominal.copy, PAGEABLE)
     rows: list[tuple[str, str, float | None, float | None]] = [
-        *((f"products in {name}", "matmul", found.matmul.get(name), rate) for name, rate in nominal.matmul.items()),
+        *(
+            (f"products in {name}", "matmul" if on_cpu else _kind(name, nominal), found.matmul.get(name), rate)
+            for name, rate in nominal.matmul.items()
+        ),
         ("memory", "memory", found.memory, nominal.memory),
         ("copies to it", "copy", found.to_device, link),
         ("copies from it", "copy", found.to_host, link),
@@ -120,7 +141,7 @@ def compare_with_datasheet(found: Calibration, nominal: Nominal) -> list[Finding
     for what, kind, reached, rate in rows:
         if reached and rate:
             share, (floor, fault) = reached / rate, FLOORS[kind]
-            unit, scale = ("TFLOP/s", 1e12) if kind == "matmul" else ("GB/s", 1e9)
+            unit, scale = ("TFLOP/s", 1e12) if what.startswith("products") else ("GB/s", 1e9)
             status: Status = "PASS" if share >= floor else "INCONCLUSIVE" if on_cpu or share >= fault else "FAIL"
             message = f"{what}: {reached / scale:.3g} {unit}, {share:.0%} of the nominal {rate / scale:.3g}"
             message += f" of a quota of {nominal.quota:g} processors" if nominal.quota else ""
@@ -134,3 +155,8 @@ def compare_with_datasheet(found: Calibration, nominal: Nominal) -> list[Finding
         fix = "compare it with others of its model, or its data sheet"
         findings.append(Finding("nominal", "INCONCLUSIVE", message, fix=fix))
     return [replace(finding, device=found.device) for finding in findings]
+
+
+def _kind(precision: str, nominal: Nominal) -> str:
+    """Return which floors a GPU's products have."""
+    return "float32" if precision == "float32" else "low power" if nominal.low_power else "matmul"
