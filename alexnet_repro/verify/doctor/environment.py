@@ -32,7 +32,7 @@ RECORDED_SETTINGS = (
     *(name for name in SETTINGS if not name.startswith(KERAS)),
     *("CUDA_CACHE_DISABLE", "CUDA_CACHE_MAXSIZE", "CUDA_DEVICE_ORDER", "CUDA_VISIBLE_DEVICES"),
     *("KERAS_BACKEND", "KERAS_HOME", "LD_LIBRARY_PATH", "NVIDIA_DRIVER_CAPABILITIES", "NVIDIA_VISIBLE_DEVICES"),
-    *("TF_FORCE_GPU_ALLOW_GROWTH", "TF_GPU_ALLOCATOR", "TF_NUM_INTEROP_THREADS"),
+    "TF_NUM_INTEROP_THREADS",
 )
 # Of which TensorFlow's oneDNN is on by default: its DefaultOneDnnPolicy; on ARM a Neoverse V1.
 ONEDNN_FLAGS = frozenset(("avx512_vnni", "avx512_bf16", "avx_vnni", "amx_tile", "amx_int8", "amx_bf16"))

@@ -4,14 +4,28 @@ Found in the sources and by recording what the libraries ask for: `docs/method/s
 backend.
 """
 
-import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import groupby
 
-from alexnet_repro.backend.variables import read_int32, xla_flags
-
-Meaning = Callable[[str], str | None]  # from the text to its meaning, as recorded; None: not understood
+from alexnet_repro.verify.doctor.setting_texts import (
+    ISA,
+    JAX_BOOL,
+    KERAS_BOOL,
+    MATH_MODE,
+    TF_BOOL,
+    TF_XLA,
+    TORCH_BOOL,
+    XLA,
+    Meaning,
+    any_text,
+    exactly_one_of,
+    int32_number,
+    leading_number,
+    one_of,
+    openmp_threads,
+    real_number,
+    yes_or_no,
+)
 
 EVERY = ("tensorflow", "jax", "torch")
 KERAS = "keras."  # before the names of what keras.json holds
@@ -26,10 +40,12 @@ class Setting:
     parse: Meaning
     default: str = ""  # the meaning where it isn't set; what depends on the machine is in `Environment.defaults`
     readers: tuple[str, ...] = ("tensorflow",)  # backends of Keras
-    records: str = "settings"  # where environments have it: "settings", "threads", or "speed" where bits don't change
+    # Where environments have it: "settings", "threads", "speed" where bits don't change, or "nothing".
+    records: str = "settings"
     instead_of: str = ""  # the variable that comes before this one, by whose name this one is recorded
     fatal: bool = False  # whether the backend ends the process where it doesn't understand the text
     gpu: bool = False  # whether only a GPU's numbers change
+    several: bool = False  # whether only those of several GPUs together
 
 
 @dataclass(frozen=True)
@@ -42,127 +58,10 @@ class Doubt:
     setting: Setting
 
 
-def _words(true: str, false: str, *, fold: bool = True) -> Meaning:
-    meanings = dict.fromkeys(true.split(), "1") | dict.fromkeys(false.split(), "0")
-    return lambda text: meanings.get(text.lower() if fold else text)
-
-
-def _one_of(*choices: str, aliases: Mapping[str, str] | None = None) -> Meaning:
-    return lambda text: (aliases or {}).get(text.lower(), text.lower() if text.lower() in choices else None)
-
-
-def _exactly(*choices: str) -> Meaning:
-    return lambda text: text if text in choices else None
-
-
-def _whole(text: str) -> str | None:
-    return None if (number := read_int32(text)) is None else str(number)
-
-
-def _openmp(text: str) -> str | None:
-    """Return the threads of the outermost level, of a number above 0 for each."""
-    found = re.fullmatch(r"\s*0*([1-9]\d*)\s*(,\s*\d+\s*)*", text, re.ASCII)
-    return found[1] if found else None
-
-
-def _leading(text: str) -> str | None:
-    """Return the number above 0 that the text begins with, as MKL does."""
-    found = re.match(r"\s*\+?0*([1-9]\d*)", text, re.ASCII)
-    return found[1] if found else None
-
-
-def _real(text: str) -> str | None:
-    try:
-        return str(float(text))
-    except ValueError:
-        return None
-
-
-def _any(text: str) -> str | None:
-    return text
-
-
-def _flags(harmless: tuple[str, ...], defaults: str) -> Meaning:
-    """Return a parser of XLA's flags.
-
-    Of a flag given twice the last counts; of lists, whose default is none, and of flags that aren't known, all do.
-    `defaults` are those that are the same in TensorFlow 2.21 and JAX 0.10, as `XLA_FLAGS=--help` and the source have
-    them.
-    """
-    own = dict(flag.split("=", 1) for flag in defaults.split())
-
-    def parse(text: str) -> str | None:
-        if (flags := xla_flags(text)) is None:
-            return None
-        found: dict[str, list[str]] = {}
-        for flag in flags:
-            name, valued, value = flag.lstrip("-").partition("=")
-            default = own.get(name, "")
-            value = value if valued else "true"
-            if default in ("true", "false"):
-                value = {"1": "true", "0": "false"}.get(value, value.lower())
-            elif default:
-                value = _whole(value) or value
-            found[name] = [value] if default else [*found.get(name, []), value]
-        return " ".join(
-            f"--{name}={value}"
-            for name, values in sorted(found.items())
-            for value, _ in groupby(values)
-            if not name.startswith(harmless) and not (name in own and value in own[name].split("|"))
-        )
-
-    return parse
-
-
-# TensorFlow's ReadBoolFromEnvVar; JAX's bool_env; PyTorch's check_env; Keras's config.py.
-TF_BOOL = _words("1 true", "0 false")
-JAX_BOOL = _words("y yes t true on 1", "n no f false off 0")
-TORCH_BOOL = _words("1", "0", fold=False)
-KERAS_BOOL = _words("1 true", "0 false")
-
-ISA = _one_of(
-    *("default", "sse41", "avx", "avx2", "avx2_vnni", "avx2_vnni_2", "avx512_core", "avx512_core_vnni"),
-    *("avx512_core_bf16", "avx10_1_512", "avx10_1_512_amx", "avx10_1_512_amx_fp16", "avx10_2", "avx10_2_amx_2"),
-    *("advanced_simd", "sve_128", "sve_256", "sve_512"),
-    aliases={
-        "all": "default",
-        "avx512_core_fp16": "avx10_1_512",
-        "avx512_core_amx": "avx10_1_512_amx",
-        "avx512_core_amx_fp16": "avx10_1_512_amx_fp16",
-        "avx10_2_512": "avx10_2",
-        "avx10_2_512_amx_2": "avx10_2_amx_2",
-    },
-)
-MATH_MODE = _one_of("strict", "bf16", "f16", "tf32", "any")
-
-XLA = _flags(
-    ("xla_dump", "xla_gpu_dump", "xla_gpu_cuda_data_dir", "xla_hlo_profile"),
-    """
-    xla_allow_excess_precision=true xla_backend_extra_options= xla_backend_optimization_level=3
-    xla_cpu_enable_fast_math=false xla_cpu_enable_fast_min_max=true xla_cpu_enable_platform_dependent_math=true
-    xla_cpu_fast_math_honor_division=true xla_cpu_fast_math_honor_functions=true xla_cpu_fast_math_honor_infs=true
-    xla_cpu_fast_math_honor_nans=true xla_cpu_multi_thread_eigen=true xla_cpu_prefer_vector_width=256
-    xla_cpu_use_onednn=false xla_cpu_use_xnnpack=true xla_disable_all_hlo_passes=false xla_disable_hlo_passes=
-    xla_enable_fast_math=false xla_force_host_platform_device_count=1 xla_gpu_autotune_level=4
-    xla_gpu_autotune_max_solutions=0
-    xla_gpu_deterministic_ops=false xla_gpu_enable_cublaslt=false xla_gpu_enable_fast_min_max=false
-    xla_gpu_enable_latency_hiding_scheduler=false xla_gpu_enable_triton_gemm=true
-    xla_gpu_exclude_nondeterministic_ops=false xla_gpu_ftz=false xla_llvm_disable_expensive_passes=false
-    """,
-)
-TF_XLA = _flags(
-    ("tf_xla_clustering_debug", "tf_xla_print_cluster_outputs", "tf_dump_graphs", "tf_xla_persistent_cache"),
-    """
-    tf_mlir_enable_mlir_bridge=false tf_xla_async_compilation=false tf_xla_auto_jit=0|-1 tf_xla_compile_on_demand=false
-    tf_xla_cpu_global_jit=false tf_xla_disable_constant_folding=false tf_xla_enable_lazy_compilation=true
-    tf_xla_enable_xla_devices=false tf_xla_max_cluster_size=2147483647 tf_xla_min_cluster_size=4
-    tf_xla_ops_to_cluster=
-    """,
-)
-
 LAST_BITS = "float32 results differ in the last bits"
 CONVOLUTIONS = "changes which convolution kernels are chosen"
 OTHER_PRODUCTS = "changes which matrix product kernels are chosen"
+BETWEEN_GPUS = "changes how GPUs send each other gradients, and how they sum them"
 DETERMINISM = "turns deterministic kernels on or off, whatever is requested"
 RANDOM = "draws other random numbers"
 XLA_READERS = ("tensorflow", "jax")
@@ -184,32 +83,36 @@ ONEDNN = (
     ),
     (
         *("CPU_ISA_HINTS", f"changes which of oneDNN's kernels are chosen: {LAST_BITS}"),
-        *(_one_of("prefer_ymm", "no_hints"), "no_hints", ("torch",)),
+        *(one_of("prefer_ymm", "no_hints"), "no_hints", ("torch",)),
     ),
 )
 
 SETTINGS = {
     # Threads
-    "TF_NUM_INTRAOP_THREADS": Setting(THREADS, _whole, "0", records="threads"),
-    "PJRT_NPROC": Setting(THREADS, _whole, readers=("jax",)),
-    "NPROC": Setting(THREADS, _whole, readers=("jax",), instead_of="PJRT_NPROC"),
-    "JAX_NUM_CPU_DEVICES": Setting(THREADS, _whole, readers=("jax",)),
-    "OMP_NUM_THREADS": Setting(THREADS, _openmp, readers=("torch",), records="threads"),
-    "OMP_THREAD_LIMIT": Setting(THREADS, _openmp, readers=("torch",)),
+    "TF_NUM_INTRAOP_THREADS": Setting(THREADS, int32_number, "0", records="threads"),
+    "PJRT_NPROC": Setting(THREADS, int32_number, readers=("jax",)),
+    "NPROC": Setting(THREADS, int32_number, readers=("jax",), instead_of="PJRT_NPROC"),
+    "JAX_NUM_CPU_DEVICES": Setting(THREADS, int32_number, readers=("jax",)),
+    "OMP_NUM_THREADS": Setting(THREADS, openmp_threads, readers=("torch",), records="threads"),
+    "OMP_THREAD_LIMIT": Setting(THREADS, openmp_threads, readers=("torch",)),
     "OMP_DYNAMIC": Setting(
         f"lets the number of threads depend on the machine's load: {LAST_BITS} from run to run",
-        *(_words("true", "false"), "0", ("torch",)),
+        *(yes_or_no("true", "false"), "0", ("torch",)),
     ),
     "OMP_MAX_ACTIVE_LEVELS": Setting(
-        *(f"may leave one thread to compute: {LAST_BITS}", lambda text: {"0": "0", None: None}.get(_whole(text), "")),
+        *(
+            f"may leave one thread to compute: {LAST_BITS}",
+            lambda text: {"0": "0", None: None}.get(int32_number(text), ""),
+        ),
         readers=("torch",),
     ),
     **dict.fromkeys(
-        ("GOMP_CPU_AFFINITY", "OMP_PLACES"), Setting("binds threads to processors: fewer may run", _any, "", ("torch",))
+        ("GOMP_CPU_AFFINITY", "OMP_PLACES"),
+        Setting("binds threads to processors: fewer may run", any_text, "", ("torch",)),
     ),
     "OMP_PROC_BIND": Setting("binds threads to processors: fewer may run", str.lower, "false", ("torch",)),
-    "MKL_NUM_THREADS": Setting(THREADS, _leading, readers=("torch",), records="threads"),
-    "MKL_DOMAIN_NUM_THREADS": Setting(THREADS, _any, readers=("torch",)),
+    "MKL_NUM_THREADS": Setting(THREADS, leading_number, readers=("torch",), records="threads"),
+    "MKL_DOMAIN_NUM_THREADS": Setting(THREADS, any_text, readers=("torch",)),
     # oneDNN
     "TF_ENABLE_ONEDNN_OPTS": Setting(f"turns oneDNN's kernels on or off: {LAST_BITS}", TF_BOOL, "1"),
     "TF_DISABLE_MKL": Setting(f"turns oneDNN's kernels off: {LAST_BITS}", TF_BOOL, "0"),
@@ -229,7 +132,7 @@ SETTINGS = {
     # XLA and Eigen
     "TENSORFLOW_USE_CUSTOM_CONTRACTION_KERNEL": Setting(
         f"turns oneDNN off in Eigen's products: {LAST_BITS}",
-        _words("1 true", "0 false", fold=False),
+        yes_or_no("1 true", "0 false", fold=False),
         *("1", XLA_READERS),
     ),
     "TF_XLA_FLAGS": Setting(
@@ -243,25 +146,89 @@ SETTINGS = {
     ),
     # GPUs
     "NVIDIA_TF32_OVERRIDE": Setting(
-        "forces TensorFloat-32 on or off, whatever precision is requested", _any, readers=EVERY, gpu=True
+        "forces TensorFloat-32 on or off, whatever precision is requested", any_text, readers=EVERY, gpu=True
     ),
-    "CUBLAS_WORKSPACE_CONFIG": Setting("changes which cuBLAS kernels are chosen", _any, readers=XLA_READERS, gpu=True),
+    "CUBLAS_WORKSPACE_CONFIG": Setting(
+        "changes which cuBLAS kernels are chosen", any_text, readers=XLA_READERS, gpu=True
+    ),
+    "CUBLAS_EMULATE_SINGLE_PRECISION": Setting(
+        "lets float32 products be sums of bfloat16 ones", any_text, "0", EVERY, gpu=True
+    ),
+    **dict.fromkeys(
+        ("CUBLAS_EMULATION_STRATEGY", "CUBLASLT_HEURISTICS_LUT_FILE"),
+        Setting(OTHER_PRODUCTS, any_text, readers=EVERY, gpu=True),
+    ),
+    **dict.fromkeys(
+        ("CUDNN_ERRATA_JSON_FILE", "CUDNN_UNFUSE_FMA"), Setting(CONVOLUTIONS, any_text, readers=EVERY, gpu=True)
+    ),
+    **dict.fromkeys(
+        ("CUDA_FORCE_PTX_JIT", "CUDA_DISABLE_PTX_JIT"),
+        Setting("decides which kernels the driver compiles: there may be none", any_text, "0", EVERY, gpu=True),
+    ),
+    **dict.fromkeys(
+        (
+            *("NCCL_ALGO", "NCCL_PROTO", "NCCL_NVLS_ENABLE", "NCCL_COLLNET_ENABLE", "NCCL_TUNER_PLUGIN"),
+            *("NCCL_P2P_DISABLE", "NCCL_P2P_LEVEL", "NCCL_SHM_DISABLE", "NCCL_IB_DISABLE", "NCCL_NET_GDR_LEVEL"),
+            *("NCCL_MAX_NCHANNELS", "NCCL_MIN_NCHANNELS", "NCCL_MAX_CTAS", "NCCL_MIN_CTAS"),
+            *("NCCL_NTHREADS", "NCCL_BUFFSIZE", "NCCL_GRAPH_FILE"),
+        ),
+        Setting(BETWEEN_GPUS, any_text, records="nothing", gpu=True, several=True),
+    ),
     "TF_DETERMINISTIC_OPS": Setting(DETERMINISM, TF_BOOL, "0", records="speed", fatal=True, gpu=True),
     "TF_CUDNN_DETERMINISTIC": Setting(DETERMINISM, TF_BOOL, "0", records="speed", fatal=True, gpu=True),
     "CUDA_LAUNCH_BLOCKING": Setting(
-        *("lets the host wait for each kernel: every timing is longer", _whole, "0", EVERY),
+        *("lets the host wait for each kernel: every timing is longer", int32_number, "0", EVERY),
         records="speed",
         gpu=True,
     ),
+    "CUDA_INJECTION64_PATH": Setting(
+        *("loads a profiler: every timing is longer", any_text, "", EVERY), records="speed", gpu=True
+    ),
+    "CUDA_DEVICE_MAX_CONNECTIONS": Setting(
+        *("changes how many queues a GPU has: fewer let copies and kernels wait", int32_number, "8", EVERY),
+        records="speed",
+        gpu=True,
+    ),
+    "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE": Setting(
+        *("gives each process a part of the GPU", real_number, "100.0", EVERY), records="speed", gpu=True
+    ),
+    "TF_CUDA_PLATFORM_GPU_DEVICE_SCHEDULE": Setting(
+        *("changes how the host waits for a GPU", exactly_one_of("spin", "yield", "blocking_sync"), "", XLA_READERS),
+        records="speed",
+        fatal=True,
+        gpu=True,
+    ),
+    "TF_FORCE_GPU_ALLOW_GROWTH": Setting(
+        "lets each process take all of a GPU's memory: the next one has none",
+        *(yes_or_no("true", "false", fold=False), "1"),
+        records="speed",
+        gpu=True,
+    ),
+    "TF_FORCE_UNIFIED_MEMORY": Setting(
+        *("moves a GPU's memory to the host and back: timings, and checks of memory, aren't the GPU's", TF_BOOL, "0"),
+        readers=XLA_READERS,
+        records="speed",
+        gpu=True,
+    ),
+    **{
+        name: Setting("replaces the allocator of a GPU's memory", parse, default, (reader,), "speed", gpu=True)
+        for name, parse, default, reader in (
+            ("TF_GPU_ALLOCATOR", any_text, "", "tensorflow"),
+            ("XLA_PYTHON_CLIENT_ALLOCATOR", one_of("default", "bfc", "platform", "cuda_async"), "default", "jax"),
+            ("PYTORCH_NO_CUDA_MEMORY_CACHING", any_text, "", "torch"),
+        )
+    },
     "TF_GPU_THREAD_MODE": Setting(
-        *("changes which threads start kernels", _one_of("global", "gpu_private", "gpu_shared"), "global"),
+        *("changes which threads start kernels", one_of("global", "gpu_private", "gpu_shared"), "global"),
         records="speed",
         fatal=True,
         gpu=True,
     ),
     "TF_CUDNN_USE_AUTOTUNE": Setting(CONVOLUTIONS, TF_BOOL, "1", gpu=True),
     "TF_CUDNN_USE_RUNTIME_FUSION": Setting(CONVOLUTIONS, TF_BOOL, "0", gpu=True),
-    "TF_CUDNN_WORKSPACE_LIMIT_IN_MB": Setting(CONVOLUTIONS, _whole, gpu=True),
+    "TF_CUDNN_WORKSPACE_LIMIT_IN_MB": Setting(CONVOLUTIONS, int32_number, gpu=True),
+    "TF_CUBLAS_WORKSPACE_LIMIT_IN_MB": Setting(OTHER_PRODUCTS, int32_number, gpu=True),
+    "TF_ENABLE_FFT_TILING_FORWARD": Setting(CONVOLUTIONS, TF_BOOL, "1", readers=XLA_READERS, gpu=True),
     "TF_ENABLE_WINOGRAD_NONFUSED": Setting(CONVOLUTIONS, TF_BOOL, "1", readers=XLA_READERS, gpu=True),
     "TF_USE_DEFAULT_CONV_ALGO": Setting(CONVOLUTIONS, TF_BOOL, "0", readers=XLA_READERS, fatal=True, gpu=True),
     "TF_ENABLE_CUBLAS_TENSOR_OP_MATH_FP32": Setting("lets float32 products lose bits", TF_BOOL, "0", gpu=True),
@@ -269,31 +236,37 @@ SETTINGS = {
     "TF_MATMUL_AUTOTUNE_ENABLE": Setting(OTHER_PRODUCTS, TF_BOOL, "0", gpu=True),
     "TF_FP16_CONV_USE_FP32_COMPUTE": Setting("lets float16 convolutions lose bits", TF_BOOL, "1", gpu=True),
     "TF_FP16_MATMUL_USE_FP32_COMPUTE": Setting("lets float16 products lose bits", TF_BOOL, "1", gpu=True),
-    "TF_CONV2D_USE_FP16_ACCUMULATE": Setting("lets float16 convolutions lose bits", _words("1", "0 false true"), "0"),
+    "TF_CONV2D_USE_FP16_ACCUMULATE": Setting(
+        "lets float16 convolutions lose bits", yes_or_no("1", "0 false true"), "0"
+    ),
     "TF_ENABLE_MAXPOOL_NANPROP": Setting("lets max pooling keep NaN", TF_BOOL, "0"),
     # JAX
     "JAX_ENABLE_X64": Setting("makes float64 of what is float32", JAX_BOOL, "0", ("jax",), fatal=True),
-    "JAX_DEFAULT_PRNG_IMPL": Setting(RANDOM, _any, "threefry2x32", ("jax",)),
+    "JAX_DEFAULT_PRNG_IMPL": Setting(RANDOM, any_text, "threefry2x32", ("jax",)),
     "JAX_THREEFRY_PARTITIONABLE": Setting(RANDOM, JAX_BOOL, "1", ("jax",), fatal=True),
-    "JAX_RANDOM_SEED_OFFSET": Setting(RANDOM, _whole, "0", ("jax",)),
+    "JAX_RANDOM_SEED_OFFSET": Setting(RANDOM, int32_number, "0", ("jax",)),
     "JAX_NUMPY_DTYPE_PROMOTION": Setting(
-        "changes the precision of mixed operations", _exactly("standard", "strict"), "standard", ("jax",)
+        "changes the precision of mixed operations", exactly_one_of("standard", "strict"), "standard", ("jax",)
     ),
     "JAX_DISABLE_JIT": Setting(f"compiles nothing: {LAST_BITS}", JAX_BOOL, "0", ("jax",), fatal=True),
     "JAX_DISABLE_MOST_OPTIMIZATIONS": Setting(
         f"turns most of XLA's optimizations off: {LAST_BITS}", JAX_BOOL, "0", ("jax",), fatal=True
     ),
-    "JAX_OPTIMIZATION_LEVEL": Setting(f"changes XLA's optimizations: {LAST_BITS}", _any, "UNKNOWN", ("jax",)),
-    "JAX_EXEC_TIME_OPTIMIZATION_EFFORT": Setting(f"changes XLA's optimizations: {LAST_BITS}", _real, "0.0", ("jax",)),
+    "JAX_OPTIMIZATION_LEVEL": Setting(f"changes XLA's optimizations: {LAST_BITS}", any_text, "UNKNOWN", ("jax",)),
+    "JAX_EXEC_TIME_OPTIMIZATION_EFFORT": Setting(
+        f"changes XLA's optimizations: {LAST_BITS}", real_number, "0.0", ("jax",)
+    ),
     # PyTorch
     "ATEN_CPU_CAPABILITY": Setting(
-        *(f"limits the instructions of PyTorch's kernels: {LAST_BITS}", _exactly("default", "avx2", "avx512")),
+        *(f"limits the instructions of PyTorch's kernels: {LAST_BITS}", exactly_one_of("default", "avx2", "avx512")),
         readers=("torch",),
     ),
-    "MKL_CBWR": Setting(f"changes which of MKL's kernels are chosen: {LAST_BITS}", _any, readers=("torch",)),
+    "MKL_CBWR": Setting(f"changes which of MKL's kernels are chosen: {LAST_BITS}", any_text, readers=("torch",)),
     "MKL_ENABLE_INSTRUCTIONS": Setting(
-        f"limits the instructions of MKL's kernels: {LAST_BITS}", _any, readers=("torch",)
+        f"limits the instructions of MKL's kernels: {LAST_BITS}", any_text, readers=("torch",)
     ),
+    "CUBLASLT_WORKSPACE_SIZE": Setting(OTHER_PRODUCTS, int32_number, readers=("torch",), gpu=True),
+    "TORCH_CUBLASLT_UNIFIED_WORKSPACE": Setting(OTHER_PRODUCTS, any_text, readers=("torch",), gpu=True),
     "TORCH_BLAS_PREFER_CUBLASLT": Setting(OTHER_PRODUCTS, TORCH_BOOL, "0", ("torch",), gpu=True),
     "DISABLE_ADDMM_CUDA_LT": Setting(OTHER_PRODUCTS, TORCH_BOOL, "0", ("torch",), gpu=True),
     "PYTORCH_TUNABLEOP_ENABLED": Setting(
@@ -305,18 +278,23 @@ SETTINGS = {
     "KERAS_USE_BACKEND_AGNOSTIC_OPS": Setting(
         f"replaces the backend's operations by Keras's own: {LAST_BITS}", KERAS_BOOL, "0", EVERY
     ),
-    f"{KERAS}floatx": Setting("changes the precision of what names none", _any, "float32", EVERY),
-    f"{KERAS}epsilon": Setting("changes what denominators are kept from 0 by", _any, "1e-07", EVERY),
+    f"{KERAS}floatx": Setting("changes the precision of what names none", any_text, "float32", EVERY),
+    f"{KERAS}epsilon": Setting("changes what denominators are kept from 0 by", any_text, "1e-07", EVERY),
 }
 
 
 def doubts(
-    settings: Mapping[str, str], backend: str, defaults: Mapping[str, str] | None = None, *, gpu: bool = True
+    settings: Mapping[str, str],
+    backend: str,
+    defaults: Mapping[str, str] | None = None,
+    *,
+    gpu: bool = True,
+    several: bool = True,
 ) -> Iterator[Doubt]:
     """Yield what is set for a backend of Keras's, not to its default: what changes numbers, and what isn't understood.
 
     `defaults`: those that depend on the machine, by name, several as `a|b`. `gpu`: also what changes a GPU's numbers
-    alone. What is empty counts as not set, but where it is fatal.
+    alone; `several`: those of several GPUs together. What is empty counts as not set, but where it is fatal.
     """
     machine = defaults or {}
     for name, setting in SETTINGS.items():
@@ -326,6 +304,8 @@ def doubts(
         meaning = setting.parse(text)
         ends_all = meaning is None and setting.fatal
         if _overruled(setting, settings) or (setting.gpu and not gpu and not ends_all):
+            continue
+        if setting.several and not several:
             continue
         if meaning and name in COUNTED_AGAINST:
             meaning = _in_effect(name, meaning, settings, backend, machine)
@@ -342,7 +322,7 @@ def _without(flags: str, prefix: str) -> str:
 def _overruled(setting: Setting, settings: Mapping[str, str]) -> bool:
     """Return whether another variable counts: oneDNN's first that says anything, XLA's first that is a number."""
     other = settings.get(setting.instead_of, "")
-    return bool(other) and (setting.parse is not _whole or _whole(other) is not None)
+    return bool(other) and (setting.parse is not int32_number or int32_number(other) is not None)
 
 
 def _in_effect(name: str, meaning: str, settings: Mapping[str, str], backend: str, machine: Mapping[str, str]) -> str:

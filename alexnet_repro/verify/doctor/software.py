@@ -76,7 +76,8 @@ def settings(here: Environment) -> Iterator[Finding]:
     failed = [each for each in here.results if each.error]
     endings = filter(None, (find_ending(each.device, each.error or "", each.log) for each in failed))
     blamed = {name for ending in endings for name in ending.variables}
-    set_here = doubts(here.settings, here.backend, here.defaults, gpu=here.wants_gpus)
+    several = here.expected_gpus > 1
+    set_here = doubts(here.settings, here.backend, here.defaults, gpu=here.wants_gpus, several=several)
     found = [each for each in set_here if each.name not in blamed]
     for each in found:
         evidence, fix = f"{each.name}={each.text}", f"unset {each.name}"
@@ -101,7 +102,8 @@ def settings(here: Environment) -> Iterator[Finding]:
 
 def beside_settings(finding: Finding, here: Environment) -> Finding:
     """Return a failure with the settings beside it that change numbers, or end processes: they come before hardware."""
-    found = doubts(here.settings, here.backend, here.defaults, gpu=not finding.device.startswith("cpu"))
+    gpu = not finding.device.startswith("cpu")
+    found = doubts(here.settings, here.backend, here.defaults, gpu=gpu, several=False)
     names = [each.name for each in found if each.meaning is not None or each.setting.fatal]
     if finding.status != "FAIL" or not names or finding.data.get("cause", HANGS) != HANGS:
         return finding

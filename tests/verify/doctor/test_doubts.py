@@ -7,7 +7,7 @@ import pytest
 from alexnet_repro.verify.doctor import software
 from alexnet_repro.verify.doctor.device_probe import ProbeResult
 from alexnet_repro.verify.finding import Finding
-from tests.helpers.machines import A100, CPU, SYNTHETIC, Case, box, results
+from tests.helpers.machines import A100, CPU, SYNTHETIC, T4, TWO, Case, box, results
 
 CASES = {
     "TF32 forced": Case(
@@ -89,6 +89,15 @@ def test_settings_of_gpus(setting, wanted, status):
     assert found.status == status
     failed = software.beside_settings(Finding("update", "FAIL", "wrong", device="cpu:0"), here)
     assert (name in failed.fix) == ("cpu" in text or text == "maybe")
+
+
+@pytest.mark.parametrize(("gpus", "status"), [((T4,), "PASS"), (TWO, "INCONCLUSIVE")], ids=["gpus=1", "gpus=2"])
+def test_settings_between_gpus(gpus, status):
+    """How GPUs exchange gradients is doubted where there are several, not beside a failure of one of them."""
+    here = replace(box(*gpus), settings={"NCCL_P2P_DISABLE": "1"})
+    (found,) = software.settings(here)
+    assert found.status == status
+    assert "NCCL" not in software.beside_settings(Finding("update", "FAIL", "wrong", device="gpu:0"), here).fix
 
 
 @pytest.mark.parametrize(

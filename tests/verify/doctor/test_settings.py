@@ -39,6 +39,15 @@ DEFAULTS = {
         ("DNNL_DEFAULT_FPMATH_MODE=strict", "tensorflow"),
         ("XLA_FLAGS=--xla_dump_to=/tmp/x --xla_dump_hlo_as_text", "tensorflow"),
         ("XLA_FLAGS=--xla_gpu_autotune_level=4", "tensorflow"),
+        ("XLA_FLAGS=--xla_gpu_force_conv_nhwc=false --xla_gpu_force_compilation_parallelism=2", "tensorflow"),
+        ("CUDA_DEVICE_MAX_CONNECTIONS=8", "tensorflow"),
+        ("CUDA_MPS_ACTIVE_THREAD_PERCENTAGE=100", "torch"),
+        ("CUBLAS_EMULATE_SINGLE_PRECISION=0", "jax"),
+        ("TF_FORCE_GPU_ALLOW_GROWTH=true", "tensorflow"),
+        ("TF_FORCE_UNIFIED_MEMORY=0", "jax"),
+        ("TF_ENABLE_FFT_TILING_FORWARD=1", "tensorflow"),
+        ("XLA_PYTHON_CLIENT_ALLOCATOR=default", "jax"),
+        ("XLA_PYTHON_CLIENT_ALLOCATOR=platform", "torch"),
         ("XLA_FLAGS=--xla_cpu_multi_thread_eigen", "jax"),
         ("XLA_FLAGS=--xla_cpu_enable_fast_math=0", "jax"),
         ("XLA_FLAGS=--xla_gpu_autotune_level=04", "jax"),
@@ -129,6 +138,51 @@ def test_bits_are_recorded_by_meaning(settings, backend, recorded):
     """What is one to a library has one name and one spelling; what replays have anyway parts no digests."""
     environ = dict(each.split("=", 1) for each in settings.split(";"))
     assert recorded_settings(environ, backend, DEFAULTS) == recorded
+
+
+BITS = {
+    *("NVIDIA_TF32_OVERRIDE=1", "CUBLAS_WORKSPACE_CONFIG=:16:8", "CUBLAS_EMULATE_SINGLE_PRECISION=1"),
+    *("CUBLAS_EMULATION_STRATEGY=eager", "CUBLASLT_HEURISTICS_LUT_FILE=/x", "CUDNN_ERRATA_JSON_FILE=/x"),
+    *("CUDNN_UNFUSE_FMA=1", "CUDA_FORCE_PTX_JIT=1", "CUDA_DISABLE_PTX_JIT=1", "TF_FP16_CONV_USE_FP32_COMPUTE=0"),
+    *("TF_FP16_MATMUL_USE_FP32_COMPUTE=0", "TF_ENABLE_WINOGRAD_NONFUSED=0", "TF_ENABLE_FFT_TILING_FORWARD=0"),
+    *("TF_CUDNN_WORKSPACE_LIMIT_IN_MB=64", "TF_CUBLAS_WORKSPACE_LIMIT_IN_MB=64"),
+}
+SPEED = {
+    *("CUDA_LAUNCH_BLOCKING=1", "CUDA_DEVICE_MAX_CONNECTIONS=1", "CUDA_INJECTION64_PATH=/x.so"),
+    *("CUDA_MPS_ACTIVE_THREAD_PERCENTAGE=50.0", "TF_CUDA_PLATFORM_GPU_DEVICE_SCHEDULE=blocking_sync"),
+    *("TF_FORCE_UNIFIED_MEMORY=1", "TF_GPU_ALLOCATOR=cuda_malloc_async", "TF_GPU_THREAD_MODE=gpu_private"),
+}
+BETWEEN = {"NCCL_ALGO=Ring", "NCCL_PROTO=LL", "NCCL_P2P_DISABLE=1", "NCCL_NVLS_ENABLE=0", "NCCL_MAX_NCHANNELS=1"}
+
+
+@pytest.mark.parametrize("setting", sorted(BITS | SPEED | BETWEEN))
+def test_what_changes_a_gpus_numbers(setting):
+    """Each makes the doctor inconclusive on a GPU, none on a CPU alone; bits, speed or neither have it recorded."""
+    name, _, text = setting.partition("=")
+    (found,) = doubts({name: text}, "tensorflow")
+    assert (found.meaning, found.setting.several) == (text, setting in BETWEEN)
+    assert list(doubts({name: text}, "tensorflow", gpu=False)) == []
+    assert recorded_settings({name: text}, "tensorflow") == ({name: text} if setting in BITS else {})
+    assert recorded_settings({name: text}, "tensorflow", speed=True) == ({} if setting in BETWEEN else {name: text})
+
+
+@pytest.mark.parametrize(
+    ("setting", "backend"),
+    [
+        ("PYTORCH_NO_CUDA_MEMORY_CACHING=1", "torch"),
+        ("CUBLASLT_WORKSPACE_SIZE=1024", "torch"),
+        ("TORCH_CUBLASLT_UNIFIED_WORKSPACE=0", "torch"),
+        ("XLA_PYTHON_CLIENT_ALLOCATOR=platform", "jax"),
+        ("TF_FORCE_UNIFIED_MEMORY=1", "jax"),
+        ("TF_FORCE_GPU_ALLOW_GROWTH=false", "tensorflow"),
+    ],
+)
+def test_what_changes_it_elsewhere(setting, backend):
+    """What one backend alone reads counts there alone."""
+    name, _, text = setting.partition("=")
+    assert [each.name for each in doubts({name: text}, backend)] == [name]
+    others = {"tensorflow", "jax", "torch"} - {*SETTINGS[name].readers}
+    assert [each for other in others for each in doubts({name: text}, other)] == []
 
 
 def test_flags_of_a_file(tmp_path):
