@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 
 import keras
+import numpy as np
 import pytest
 
 from alexnet_repro.verify.benchmark import calibration as calibrate
@@ -101,6 +102,31 @@ def test_chain_of_kernels():
     """Each kernel of a chain takes what the one before it has made."""
     half = keras.ops.convert_to_tensor([0.5])
     assert float(calibrate._chain(3)(half)[0]) == 0.0625
+
+
+def test_chain_is_launched_as_a_train_step(monkeypatch):
+    """TensorFlow and JAX trace the chain once, and launch its kernels without Python; PyTorch by each operation."""
+    calls, multiply = [], calibrate.ops.multiply
+    monkeypatch.setattr(calibrate.ops, "multiply", lambda a, b: calls.append(1) or multiply(a, b))
+    chain, half = calibrate._chain(3), keras.ops.convert_to_tensor([0.5])
+    for _ in range(4):
+        chain(half)
+    assert len(calls) == (12 if keras.backend.backend() == "torch" else 3)
+
+
+@pytest.mark.parametrize(("kind", "shared"), [("cpu", False), ("gpu", True)])
+def test_one_copy_on_the_host(kind, shared):
+    """What came from a GPU isn't copied once more on the host; a CPU's own array is."""
+    kept = np.zeros(3, np.uint8)
+
+    class OnDevice:
+        __array_interface__ = kept.__array_interface__
+        base = kept
+
+        def cpu(self):
+            return self
+
+    assert np.shares_memory(calibrate._on_host(OnDevice(), kind), kept) == shared
 
 
 @pytest.mark.usefixtures("small")

@@ -1,12 +1,13 @@
 """Which cases the benchmarks have, by default and in full."""
 
+import contextlib
 from types import SimpleNamespace
 
 import keras
 import numpy as np
 import pytest
 
-from alexnet_repro import Evaluation
+from alexnet_repro import DataLoader, Evaluation, synthetic_fashion
 from benchmarks import cases as module
 from benchmarks import test_evaluate, test_training
 
@@ -106,6 +107,24 @@ def test_evaluation_is_compared_with_outputs(evaluation, expected):
     np.testing.assert_array_equal(labels, [0, 0, 0, 0])
     fault = test_evaluate.differs(evaluation, OUTPUTS, labels, drift=1e-4)
     assert (fault is None) if expected is None else expected in fault
+
+
+def test_evaluation_is_compiled_once(monkeypatch):
+    """Rounds time evaluating, not compiling: each is given what was compiled before the first."""
+    compiled, given = [], []
+    images = DataLoader.from_arrays(*synthetic_fashion(4, 4), seed=0)
+    model = SimpleNamespace(predict_on_batch=lambda images: OUTPUTS[: len(images)])
+    config = SimpleNamespace(running=contextlib.nullcontext, model=lambda: (model, []))
+    for name, stand_in in {
+        "IMAGES": {"cpu": 4},
+        "PREDICTED": 4,
+        "CheckConfig": lambda *_: config,
+        "evaluation_classifier": lambda *_: compiled.append("compiled") or compiled[-1],
+        "evaluate": lambda *_, classifier=None, **__: given.append(classifier),
+    }.items():
+        monkeypatch.setattr(test_evaluate, name, stand_in)
+    test_evaluate.test_evaluate("cpu:0", "float32", images, lambda work, *_, **__: [work() for _ in range(3)])
+    assert (compiled, given) == (["compiled"], ["compiled"] * 3)
 
 
 @pytest.mark.usefixtures("narrow")
