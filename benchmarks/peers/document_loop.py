@@ -63,5 +63,6 @@ for _ in range(1 + ITERATIONS):  # the first traces
     net.fit(x_batch, y_batch, verbose=0)
     seconds.append(time.perf_counter() - start)
 case = {"what": "the document's loop, an iteration of 128 images", "tensorflow": tf.__version__}
+case["device"] = "GPU" if tf.config.experimental.list_physical_devices("GPU") else "CPU"
 case.update({"python": platform.python_version(), "seconds": seconds[1:], "of which drawing and resizing": draws[1:]})
 print(json.dumps(case))

@@ -1,9 +1,10 @@
-"""How much memory training takes beyond its compiled step: peak resident memory, each in a fresh process, in turns.
+"""How much memory training takes beyond its compiled step: the peak, each in a fresh process, in turns.
 
     python -m benchmarks.peers.memory [TIMES] [BATCH]
 
 `train` with 60,000 images loaded, compared with its train step alone on a data set of one batch: five updates each.
-Prints a line of JSON per precision: the peaks in MB (1e6 bytes), and the ratio of their medians.
+Prints a line of JSON per precision: the peaks in MB (1e6 bytes), and the ratio of their medians. On a GPU they are of
+its memory, as the backend counts it; on a CPU of all that is resident of the process.
 """
 
 import argparse
@@ -20,15 +21,16 @@ PRECISIONS = ("float32", "mixed_bfloat16")
 UPDATES = 5
 
 
-def peak(what: str, precision: str, batch: int) -> int:
-    """Make the updates of `training` or of the `step`; return this process's peak resident memory in bytes."""
+def peak(what: str, precision: str, batch: int) -> tuple[str, int]:
+    """Make the updates of `training` or of the `step`; return their device, and its peak memory in bytes."""
     import keras
     import numpy as np
 
     from alexnet_repro import DataLoader, Recipe, best_train_step, build_alexnet, synthetic_fashion, train
-    from alexnet_repro.backend.memory import peak_memory
+    from alexnet_repro.backend.memory import enable_memory_growth, peak_memory
     from alexnet_repro.backend.precision import precision as numerics
 
+    device = (*enable_memory_growth(), "cpu:0")[0]
     one_epoch = {"epochs": 1, "draws_per_epoch": UPDATES, "preliminary_draws": 0, "save_every": None}
     recipe = dataclasses.replace(Recipe.documented(), draw_size=batch, batch_size=batch, **one_epoch)
     keras.utils.set_random_seed(0)
@@ -40,7 +42,7 @@ def peak(what: str, precision: str, batch: int) -> int:
             step = best_train_step(model, DataLoader.from_arrays(*synthetic_fashion(batch, 1), seed=0), recipe)
             for _ in range(UPDATES):
                 step(np.arange(batch).reshape(1, batch))
-    return peak_memory("cpu:0")
+    return device, peak_memory(device)
 
 
 def main() -> None:
@@ -53,9 +55,16 @@ def main() -> None:
         peaks: dict[str, list[float]] = {"training": [], "step": []}
         for what in options.times * tuple(peaks):
             with ProcessPoolExecutor(1, get_context("spawn")) as fresh:
-                peaks[what].append(fresh.submit(peak, what, precision, options.batch).result() / 1e6)
+                device, found = fresh.submit(peak, what, precision, options.batch).result()
+            peaks[what].append(found / 1e6)
         ratio = statistics.median(peaks["training"]) / statistics.median(peaks["step"])
-        case = {"what": "peak resident memory, MB", "precision": precision, "batch": options.batch, "updates": UPDATES}
+        case = {
+            "what": "peak memory, MB",
+            "device": device,
+            "precision": precision,
+            "batch": options.batch,
+            "updates": UPDATES,
+        }
         print(json.dumps({**case, **peaks, "ratio": round(ratio, 3)}), flush=True)
 
 

@@ -3,7 +3,8 @@
     KERAS_BACKEND=tensorflow python -m benchmarks.peers.our_step [--what "train step"] [--batch 128 512]
         [--precision mixed_bfloat16] [--xla auto off]
 
-Prints one line of JSON per case, on Keras's JAX and PyTorch backends too. XLA `auto` is as Keras decides. Forward takes
+Prints one line of JSON per case, on Keras's JAX and PyTorch backends too. XLA `auto` is as Keras decides. Memory is the
+device's, at its peak; on JAX, and on a CPU, that of all cases so far, which one case alone doesn't share. Forward takes
 images at the network's own size. The train step, the one that `train` uses, takes 28x28 images by their indices,
 resizes them and reports accuracy, which PyTorch's here doesn't.
 """

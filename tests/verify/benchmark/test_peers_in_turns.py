@@ -9,7 +9,8 @@ from unittest.mock import Mock
 
 import pytest
 
-from benchmarks.peers import in_turns, timed
+from alexnet_repro import synthetic_fashion
+from benchmarks.peers import in_turns, memory, timed
 from tests.helpers.paths import ROOT
 
 
@@ -111,3 +112,15 @@ def test_help(peer):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.startswith("usage: ")
     assert " tensorflow" not in done.stderr
+
+
+@pytest.mark.parametrize(("gpus", "device"), [([], "cpu:0"), (["gpu:0", "gpu:1"], "gpu:0")], ids=["gpus=0", "gpus=2"])
+def test_memory_is_of_the_device_that_trains(monkeypatch, gpus, device):
+    """On a GPU a training's memory is the GPU's, not the host's beside it."""
+    peaks, module = {"cpu:0": 7, "gpu:0": 5}, "alexnet_repro.backend.memory"
+    monkeypatch.setattr(f"{module}.enable_memory_growth", lambda: gpus)
+    monkeypatch.setattr(f"{module}.peak_memory", peaks.get)
+    monkeypatch.setattr("alexnet_repro.build_alexnet", lambda: None)
+    monkeypatch.setattr("alexnet_repro.train", lambda *_, **__: None)
+    monkeypatch.setattr("alexnet_repro.synthetic_fashion", lambda: synthetic_fashion(1, 1))
+    assert memory.peak("training", "float32", 1) == (device, peaks[device])
