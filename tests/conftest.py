@@ -15,6 +15,11 @@ from typing import Any
 if "numpy" not in sys.modules:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
+# What is tested here is the program, and how it computes on a CPU. What a GPU rounds otherwise, or sums in another
+# order, `pytest benchmarks` verifies, by bounds that are made for it.
+if (VISIBLE := os.environ.get("CUDA_VISIBLE_DEVICES")) != "-1":
+    os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # before TensorFlow, JAX or PyTorch looks for GPUs
+
 import pytest
 
 from alexnet_repro.startup import reported
@@ -50,6 +55,13 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 
 gc.disable()  # until all tests are collected: what is imported stays
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Where benchmarks run beside the tests, GPUs are to be seen."""
+    if config.pluginmanager.has_plugin("verification"):
+        del os.environ["CUDA_VISIBLE_DEVICES"]
+        os.environ |= {} if VISIBLE is None else {"CUDA_VISIBLE_DEVICES": VISIBLE}
 
 
 def pytest_collection_finish():

@@ -1,4 +1,4 @@
-"""The tests themselves pass behind a proxy, with a company's certificates, and in a cluster's job."""
+"""The tests themselves pass behind a proxy, with a company's certificates, in a cluster's job, and where GPUs are."""
 
 import os
 from types import SimpleNamespace
@@ -46,3 +46,13 @@ def test_surroundings_are_for_the_network(monkeypatch, network):
     next(run, None)
     assert there == (NAMES if network else [])
     assert {os.environ[name] for name in NAMES} == {"elsewhere"}
+
+
+@pytest.mark.parametrize("visible", [None, "0,3"], ids=lambda value: f"visible={value}")
+@pytest.mark.parametrize("benchmarks", [False, True])
+def test_gpus_are_hidden(monkeypatch, benchmarks, visible):
+    """Tests, and what they start, compute on the CPU; where benchmarks run as well, GPUs are as visible as before."""
+    monkeypatch.setattr(conftest, "VISIBLE", visible)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+    conftest.pytest_configure(SimpleNamespace(pluginmanager=SimpleNamespace(has_plugin=lambda _: benchmarks)))
+    assert os.environ.get("CUDA_VISIBLE_DEVICES") == (visible if benchmarks else "-1")

@@ -38,8 +38,9 @@ def collected(*options):
 
 
 def benchmarks_apart(*arguments, paths=("benchmarks",), environ=()):
-    """Run the benchmarks, with these environment variables changed, and return what became of them."""
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *paths, *arguments]
+    """Run the benchmarks, with these environment variables changed, and return what became of them: on the CPU."""
+    device = () if any(each.startswith("--device") for each in arguments) else ("--device=cpu:0",)
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *paths, *device, *arguments]
     # One thread, as of the slow tests, is a setting that the doctor finds.
     environ = {name: value for name, value in os.environ.items() if name != "TF_NUM_INTRAOP_THREADS"} | dict(environ)
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=environ)
