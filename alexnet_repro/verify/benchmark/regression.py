@@ -81,7 +81,7 @@ def _with_remeasurements(
     cases: Sequence[GateCase], tolerances: Tolerances, remeasure: Remeasure | None
 ) -> list[Finding]:
     """Return the findings after as many re-measurements as are needed."""
-    failed = ""
+    failed = fix = ""
     while remeasure and not failed and (names := [case.name for case in cases_to_remeasure(cases, tolerances)]):
         try:
             rounds, busy = remeasure(names)
@@ -92,9 +92,12 @@ def _with_remeasurements(
                 for case in cases
             ]
         except (KeyError, ValueError) as error:
-            ending = find_ending(cases[0].device, "", str(error))
-            failed = f"; re-measurement failed: {ending.message if ending else error}"
+            device = next(case.device for case in cases if case.name in names)
+            ending = find_ending(device, "", str(error))
+            failed, fix = (ending.message, f"{ending.fix}; then: ") if ending else (str(error).partition("\n")[0], "")
     return [
-        replace(each, evidence=each.evidence + failed) if each.status == "INCONCLUSIVE" and failed else each
+        replace(each, message=f"{each.message}; it couldn't be measured again: {failed}", fix=fix + each.fix)
+        if each.status == "INCONCLUSIVE" and failed
+        else each
         for each in judge_speeds(cases, tolerances)
     ]

@@ -59,25 +59,30 @@ def test_slower_is_measured_again(folder, again, busy, status, measurements):
 
 
 @pytest.mark.parametrize(
-    ("output", "why"),
+    ("output", "why", "fix"),
     [
-        pytest.param("", "nothing is kept of a process that fails", id="output=none"),
+        pytest.param("", "nothing is kept of a process that fails", "run it again", id="output=none"),
         pytest.param(
             "\nF0000 00:00:1 2 x.cc:1] Unknown flag in XLA_FLAGS: --bogus\n",
-            *("XLA_FLAGS has --bogus, which this version doesn't know",),
+            *(
+                "XLA_FLAGS has --bogus, which this version doesn't know",
+                "take it out of XLA_FLAGS, or: unset XLA_FLAGS",
+            ),
             id="output=flag",
         ),
     ],
 )
-def test_failed_remeasurement_is_inconclusive(folder, output, why):
-    """Where another process can't be had, what is slower is inconclusive, and says why."""
+def test_failed_remeasurement_is_inconclusive(folder, output, why, fix):
+    """Where another process can't be had, what is slower is inconclusive, says why, and has the fix of that first."""
 
     def broken(_):
         raise ValueError(f"nothing is kept of a process that fails{output}")
 
     (found,) = speed_findings([timing(1.2)], PLACES, folder, broken)
     assert found.status == "INCONCLUSIVE"
-    assert found.evidence.endswith(f"re-measurement failed: {why}")
+    assert found.message.endswith(f"; it couldn't be measured again: {why}")
+    assert found.fix.startswith(fix)
+    assert ("; then: " in found.fix) == bool(output)
 
 
 @pytest.mark.parametrize(
