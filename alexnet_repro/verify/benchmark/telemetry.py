@@ -6,15 +6,16 @@ import resource
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import psutil
 
 from alexnet_repro.backend.limits import cpu_quota
-from alexnet_repro.verify.doctor.environment import is_named, read_machine
+from alexnet_repro.verify.doctor.environment import read_machine
 from alexnet_repro.verify.doctor.gpus import HEAT, THROTTLE_REASONS, describe_throttling
-from alexnet_repro.verify.doctor.nvidia import Gpu, open_nvml, read_nvidia
+from alexnet_repro.verify.doctor.handles import gpu_handle
+from alexnet_repro.verify.doctor.nvidia import read_nvidia
 
 MAX_SAMPLES = 200  # then every other one is dropped, and the interval doubles
 MAX_CPU_SHARE = 0.01  # of a processor, for sampling: the clocks of hundreds of processors are slow to read
@@ -24,7 +25,8 @@ Samples = Mapping[str, Sequence[float | None]]
 """Columns of equal length, sampled while something ran; what was never available has no column.
 
 `seconds` since the start; `load`, `cpu_mhz`, `gpu_mhz` and `temperature` as in `Conditions`; `throttle_reasons`: NVML's
-throttle reasons, bits that are the keys of `alexnet_repro.verify.doctor.gpus.THROTTLE_REASONS`.
+throttle reasons, bits that are the keys of `alexnet_repro.verify.doctor.gpus.THROTTLE_REASONS`; `pcie_generation` and
+`pcie_width` of its link, as negotiated by then.
 """
 
 
@@ -44,8 +46,8 @@ def conditions_of(device: str) -> Conditions:
     """Return a device's conditions now."""
     gpu = None
     if not device.startswith("cpu"):
-        name, deadline = _cuda_name(device), 30  # seconds
-        gpu = next((gpu for gpu in read_nvidia((), deadline).gpus if is_named(gpu, name)), None)
+        deadline = 30  # seconds
+        gpu = replace(read_machine(), nvidia=read_nvidia((), deadline)).gpu_of(device)
     if gpu is None:
         return Conditions(_load(), _cpu_mhz(), cpu_quota=cpu_quota())
     reasons = describe_throttling((gpu.throttle_reasons or 0) & HEAT)
@@ -110,7 +112,7 @@ def _cpu_mhz() -> float | None:
 
 
 def _gpu_reader(device: str) -> Callable[[], dict[str, int | None]]:
-    """Return a function that reads a GPU's clock, temperature and throttle reasons in microseconds; nothing on a CPU.
+    """Return a function that reads a GPU's clock, temperature, throttle reasons and link; nothing on a CPU.
 
     It calls NVML in this process, where a driver that hangs blocks the caller: a thread that nobody waits for.
     """
@@ -118,10 +120,7 @@ def _gpu_reader(device: str) -> Callable[[], dict[str, int | None]]:
         return dict
     handle = None
     with contextlib.suppress(Exception):  # a lost GPU, an old driver, none at all, another's name: no telemetry
-        nvml, name = open_nvml(), _cuda_name(device)
-        handles = [nvml.nvmlDeviceGetHandleByIndex(index) for index in range(nvml.nvmlDeviceGetCount())]
-        uuids = [nvml.nvmlDeviceGetUUID(each) for each in handles]
-        handle = next(handles[index] for index, uuid in enumerate(uuids) if is_named(Gpu(index, uuid=uuid), name))
+        nvml, handle = gpu_handle(device)
 
     def query(function: str, *arguments: str) -> int | None:
         with contextlib.suppress(Exception):
@@ -135,15 +134,11 @@ def _gpu_reader(device: str) -> Callable[[], dict[str, int | None]]:
             "gpu_mhz": query("nvmlDeviceGetClockInfo", "NVML_CLOCK_SM"),
             "temperature": query("nvmlDeviceGetTemperature", "NVML_TEMPERATURE_GPU"),
             "throttle_reasons": query("nvmlDeviceGetCurrentClocksThrottleReasons"),  # a name that old drivers have too
+            "pcie_generation": query("nvmlDeviceGetCurrPcieLinkGeneration"),
+            "pcie_width": query("nvmlDeviceGetCurrPcieLinkWidth"),
         }
 
     return read
-
-
-def _cuda_name(device: str) -> str:
-    """Return what CUDA_VISIBLE_DEVICES calls a GPU: an index or a UUID."""
-    named, number = read_machine().named_gpus, device.partition(":")[2]
-    return named[int(number)] if named else number
 
 
 class CpuTime(NamedTuple):

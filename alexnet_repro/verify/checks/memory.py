@@ -12,8 +12,7 @@ from alexnet_repro.backend.devices import device_of, moved, on_device, usable_de
 from alexnet_repro.backend.memory_limits import memory_limits
 from alexnet_repro.verify.checks.config import CheckConfig
 from alexnet_repro.verify.doctor.causes import NO_MEMORY
-from alexnet_repro.verify.doctor.environment import read_machine
-from alexnet_repro.verify.doctor.nvidia import open_nvml
+from alexnet_repro.verify.doctor.handles import slice_handle
 from alexnet_repro.verify.finding import Finding, Status
 
 # In the first four passes each block is filled with all zeros, all ones, 0x55 and 0xAA in turn; in the fifth with a
@@ -56,8 +55,11 @@ def memory(config: CheckConfig, budget: int | None = None, block: int | None = N
         fix = "free -m" if config.device.startswith("cpu") else "nvidia-smi"
         return Finding("memory", "INCONCLUSIVE", "there was no memory to fill", fix=fix)
     message = f"{filled >> 20:,} MiB filled and read back, {len(PASSES)} patterns"
-    if total is None:
+    if total is None and config.device.startswith("cpu"):
         return Finding("memory", "PASS", message, number=0, bound=0)
+    if total is None:
+        fix = "python -m alexnet_repro doctor; or, of several models: export CUDA_DEVICE_ORDER=PCI_BUS_ID"
+        return Finding("memory", "INCONCLUSIVE", f"{message}; the driver doesn't tell of how many", fix=fix)
     share = filled / total
     enough = share >= MIN_FILLED or total - filled <= min(RESERVED_BYTES, total / 4)
     status: Status = "PASS" if enough else "INCONCLUSIVE"
@@ -118,9 +120,7 @@ def _budget(device: str, budget: int | None) -> tuple[int | None, int]:
 
 
 def _gpu_memory(device: str) -> int | None:
-    named, number = read_machine().named_gpus, int(device.partition(":")[2])
     with contextlib.suppress(Exception):  # a lost GPU, an old driver, none at all, another's name: unknown
-        nvml, name = open_nvml(), named[number] if named else str(number)
-        by_number, by_name = nvml.nvmlDeviceGetHandleByIndex, nvml.nvmlDeviceGetHandleByUUID
-        return int(nvml.nvmlDeviceGetMemoryInfo(by_number(int(name)) if name.isdecimal() else by_name(name)).total)
+        nvml, handle = slice_handle(device)
+        return int(nvml.nvmlDeviceGetMemoryInfo(handle).total)
     return None

@@ -116,6 +116,26 @@ class Environment:
             return self._named(self.named_gpus)
         return self._named(tuple(name for device, name in self.gpu_names.items() if device in self.wanted))
 
+    def cuda_name(self, device: str) -> str:
+        """Return what CUDA_VISIBLE_DEVICES calls a GPU of the backend: an index, or a UUID, maybe abbreviated.
+
+        Raises:
+            IndexError: it doesn't name as many.
+        """
+        number = device.partition(":")[2]
+        return self.named_gpus[int(number)] if self.named_gpus else number
+
+    def gpu_of(self, device: str) -> Gpu | None:
+        """Return the driver's GPU that a device of the backend is, or is a slice of.
+
+        None where it isn't known: among different models CUDA numbers the fastest first, unless CUDA_DEVICE_ORDER says
+        otherwise; and it takes no abbreviated UUID that several have.
+        """
+        with contextlib.suppress(IndexError):
+            found = self._named((self.cuda_name(device),))
+            return found[0] if len(found) == 1 else None
+        return None
+
     @property
     def seen_gpus(self) -> tuple[str, ...]:
         """Return the product names of the GPUs that the backend sees, as a child listed them; none where none did."""
@@ -160,9 +180,9 @@ class Environment:
 
 
 def is_named(gpu: Gpu, name: str) -> bool:
-    """Return whether CUDA_VISIBLE_DEVICES may mean this GPU by a name; a MIG slice's name has no GPU in it."""
+    """Return whether CUDA_VISIBLE_DEVICES may mean this GPU, or a slice of it, by a name that may be abbreviated."""
     if name.startswith("MIG-"):
-        return bool(gpu.mig)
+        return any(uuid.startswith(name) for uuid in gpu.mig_uuids) if gpu.mig_uuids else bool(gpu.mig)
     return int(name) == gpu.index if name.isdecimal() else gpu.uuid.startswith(name)
 
 

@@ -39,6 +39,7 @@ class Gpu:
     persistence: bool | None = _query("GetPersistenceMode", convert=bool)
     mig: bool | None = _query("GetMigMode", convert=lambda modes: bool(modes[0]))  # now, and after a reset
     mig_slices: int = 0
+    mig_uuids: tuple[str, ...] = ()  # of its slices, as far as the driver tells them
     ecc: bool | None = _query("GetEccMode", convert=lambda modes: bool(modes[0]))
     ecc_uncorrected: int | None = _ecc_errors("UNCORRECTED")  # since the driver was loaded
     ecc_corrected: int | None = _ecc_errors("CORRECTED")
@@ -196,20 +197,33 @@ def _gpu(nvml: Any, index: int, handle: Any, faults: list[Exception]) -> Gpu:
         memory_total=memory and memory.total,
         memory_used=memory and memory.used,
         processes=tuple(_process(nvml, each) for each in ask("GetComputeRunningProcesses") or ()),
-        mig_slices=_slices(nvml, handle),
+        mig_slices=len(mig_handles(nvml, handle)),
+        mig_uuids=mig_uuids(nvml, handle),
         retired_pages=None if None in retired else sum(map(len, retired)),
         **answers_by_field,
     )
 
 
-def _slices(nvml: Any, handle: Any) -> int:
-    count = 0
+def mig_handles(nvml: Any, handle: Any) -> list[Any]:
+    """Return NVML's handles of a GPU's slices."""
+    found = []
     with contextlib.suppress(nvml.NVMLError, AttributeError):
         for number in range(nvml.nvmlDeviceGetMaxMigDeviceCount(handle)):
             with contextlib.suppress(nvml.NVMLError_NotFound):
-                nvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, number)
-                count += 1
-    return count
+                found.append(nvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, number))
+    return found
+
+
+def mig_uuids(nvml: Any, handle: Any) -> tuple[str, ...]:
+    """Return the UUIDs of a GPU's slices, as far as the driver tells them."""
+    return tuple(filter(None, (uuid_of(nvml, each) for each in mig_handles(nvml, handle))))
+
+
+def uuid_of(nvml: Any, handle: Any) -> str:
+    """Return a GPU's or a slice's UUID; empty where the driver doesn't tell it."""
+    with contextlib.suppress(nvml.NVMLError, AttributeError):
+        return str(_text(nvml.nvmlDeviceGetUUID(handle)))
+    return ""
 
 
 def _process(nvml: Any, process: Any) -> str:

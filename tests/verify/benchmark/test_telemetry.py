@@ -19,8 +19,10 @@ from alexnet_repro.verify.benchmark.telemetry import (
 )
 from alexnet_repro.verify.doctor.nvidia import Nvidia
 from tests.helpers.machines import A100, TWO, box
+from tests.helpers.nvml import nvml_of, refusing, show
 
 HOT = replace(A100, index=1, uuid="GPU-b", throttle_reasons=0x20, temperature=91)
+OF_GPU = {"gpu_mhz", "temperature", "throttle_reasons", "pcie_generation", "pcie_width"}
 HELD = "its clocks are throttled by heat (software slowdown), 91 °C"
 
 
@@ -120,30 +122,16 @@ def test_conditions(machine, monkeypatch):
         assert conditions_of("cpu:0").cpu_mhz is None
 
 
-class NotSupportedError(Exception):
-    """As NVML's."""
-
-
-def refusing(*_):
-    """Answer as NVML does where a GPU has no sensor, or is lost."""
-    raise NotSupportedError
-
-
 def nvml(**functions):
     """Return an NVML of two GPUs, whose temperature is 60 and 61 degrees, but for the functions named."""
-    return SimpleNamespace(
-        **{
-            "NVML_CLOCK_SM": "sm",
-            "NVML_TEMPERATURE_GPU": "gpu",
-            "nvmlDeviceGetCount": lambda: 2,
-            "nvmlDeviceGetHandleByIndex": lambda index: index,
-            "nvmlDeviceGetUUID": lambda handle: TWO[handle].uuid,
-            "nvmlDeviceGetClockInfo": lambda _, kind: {"sm": 1410}[kind],
-            "nvmlDeviceGetTemperature": lambda handle, kind: {"gpu": 60 + handle}[kind],
-            "nvmlDeviceGetCurrentClocksThrottleReasons": lambda _: 0x4,
-            **functions,
-        }
-    )
+    answers = {
+        "nvmlDeviceGetClockInfo": lambda _, kind: {"sm": 1410}[kind],
+        "nvmlDeviceGetTemperature": lambda handle, kind: {"gpu": 60 + handle}[kind],
+        "nvmlDeviceGetCurrentClocksThrottleReasons": lambda _: 0x4,
+        "nvmlDeviceGetCurrPcieLinkGeneration": lambda _: 4,
+        "nvmlDeviceGetCurrPcieLinkWidth": lambda handle: 16 - 8 * handle,
+    }
+    return nvml_of(*TWO, **{**answers, **functions})
 
 
 @pytest.fixture
@@ -152,9 +140,7 @@ def sampled(monkeypatch):
 
     def sampled(device, nvml, *, visible=None, cpu_mhz=2500.0, least=3):
         monkeypatch.setattr(telemetry, "_cpu_mhz", lambda: cpu_mhz)
-        settings = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
-        monkeypatch.setattr(telemetry, "read_machine", lambda: box(*TWO, settings=settings))
-        monkeypatch.setattr(telemetry, "open_nvml", nvml if callable(nvml) else lambda: nvml)
+        show(monkeypatch, nvml, *TWO, visible=visible)
         start = time.perf_counter()
         sampler = Sampler(device, interval=0.001)
         while time.perf_counter() < start + 10 and len(sampler.between(start, start + 10).get("seconds", ())) < least:
@@ -168,11 +154,18 @@ def sampled(monkeypatch):
 def test_samples_of_a_gpu(sampled):
     """Seconds, load, the processors' mean clock, and the GPU's clock, temperature and clock limits, equally long."""
     found = sampled("gpu:1", nvml())
-    assert set(found) == {"seconds", "load", "cpu_mhz", "gpu_mhz", "temperature", "throttle_reasons"}
+    assert set(found) == {"seconds", "load", "cpu_mhz", *OF_GPU}
     assert len({len(column) for column in found.values()}) == 1
     assert list(found["seconds"]) == sorted(found["seconds"])
-    constant = {name: set(found[name]) for name in ("cpu_mhz", "gpu_mhz", "temperature", "throttle_reasons")}
-    assert constant == {"cpu_mhz": {2500.0}, "gpu_mhz": {1410}, "temperature": {61}, "throttle_reasons": {4}}
+    constant = {name: set(found[name]) for name in ("cpu_mhz", *OF_GPU)}
+    assert constant == {
+        "cpu_mhz": {2500.0},
+        "gpu_mhz": {1410},
+        "temperature": {61},
+        "throttle_reasons": {4},
+        "pcie_generation": {4},
+        "pcie_width": {8},
+    }
 
 
 @pytest.mark.parametrize(("visible", "degrees"), [(None, 60), ("1,0", 61), ("GPU-b", 61), ("0", 60)])
@@ -184,12 +177,10 @@ def test_gpu_is_the_one_in_question(sampled, visible, degrees):
 @pytest.mark.parametrize(
     ("broken", "columns"),
     [
-        pytest.param({"nvmlDeviceGetClockInfo": refusing}, {"temperature", "throttle_reasons"}, id="clock=refused"),
-        pytest.param({"nvmlDeviceGetTemperature": refusing}, {"gpu_mhz", "throttle_reasons"}, id="temperature=refused"),
+        pytest.param({"nvmlDeviceGetClockInfo": refusing}, OF_GPU - {"gpu_mhz"}, id="clock=refused"),
+        pytest.param({"nvmlDeviceGetTemperature": refusing}, OF_GPU - {"temperature"}, id="temperature=refused"),
         pytest.param({"nvmlDeviceGetCount": refusing}, set(), id="gpus=refused"),
-        pytest.param(
-            {"nvmlDeviceGetUUID": lambda _: "other"}, {"gpu_mhz", "temperature", "throttle_reasons"}, id="uuid=another"
-        ),
+        pytest.param({"nvmlDeviceGetUUID": lambda _: "other"}, OF_GPU, id="uuid=another"),
         pytest.param(None, set(), id="driver=absent"),
     ],
 )
@@ -259,7 +250,7 @@ def test_driver_that_hangs_holds_nothing_up(monkeypatch):
     """What is timed ends when it ends, whether the driver answers or not."""
     answer = threading.Event()
     monkeypatch.setattr(telemetry, "PATIENCE", 0.01)
-    monkeypatch.setattr(telemetry, "open_nvml", lambda: answer.wait(10) and refusing())
+    show(monkeypatch, lambda: answer.wait(10) and refusing(), *TWO)
     start = time.perf_counter()
     with closing(Sampler("gpu:0")) as sampler:
         pass

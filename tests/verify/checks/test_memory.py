@@ -15,7 +15,8 @@ from keras import ops
 from alexnet_repro.backend.memory_limits import memory_limits
 from alexnet_repro.verify.checks import memory
 from alexnet_repro.verify.checks.config import CheckConfig
-from tests.helpers.machines import write
+from tests.helpers.machines import TWO, write
+from tests.helpers.nvml import nvml_of, show
 
 MIB = 1 << 20
 CONFIG = CheckConfig(side=67, steps=2, replays=2)
@@ -208,27 +209,31 @@ def test_budgets(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("visible", "device", "total"),
+    ("visible", "total"),
     [
-        pytest.param("3", "gpu:0", 103, id="visible=3"),
-        pytest.param("2,5", "gpu:1", 105, id="visible=2,5"),
-        pytest.param("GPU-b", "gpu:0", 200, id="visible=GPU-b"),
-        pytest.param(None, "gpu:0", 100, id="visible=all"),
-        pytest.param("3", "gpu:1", None, id="visible=another"),
+        pytest.param("1", 81, id="visible=1"),
+        pytest.param("GPU-b", 81, id="visible=GPU-b"),
+        pytest.param(None, 80, id="visible=all"),
+        pytest.param("MIG-5a", 10, id="visible=slice"),
+        pytest.param("GPU-", None, id="visible=two"),
     ],
 )
-def test_memory_of_the_right_gpu(monkeypatch, visible, device, total):
-    """The driver reports on the GPU that this process sees under that number."""
-    pynvml = pytest.importorskip("pynvml")
-    if visible is None:
-        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    else:
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    monkeypatch.setattr(pynvml, "nvmlInit", lambda: None)
-    monkeypatch.setattr(pynvml, "nvmlDeviceGetHandleByIndex", lambda number: 100 + number)
-    monkeypatch.setattr(pynvml, "nvmlDeviceGetHandleByUUID", {"GPU-b": 200}.__getitem__)
-    monkeypatch.setattr(pynvml, "nvmlDeviceGetMemoryInfo", lambda handle: SimpleNamespace(total=handle))
-    assert memory._gpu_memory(device) == total
+def test_memory_of_the_right_gpu(monkeypatch, visible, total):
+    """The driver reports on the GPU, or slice, that this process sees under that number; abbreviations are allowed."""
+    slices = {1: ("MIG-5a6b",)} if visible == "MIG-5a" else {}
+    sizes = {0: 80, 1: 81, "MIG-5a6b": 10}
+    nvml = nvml_of(*TWO, slices=slices, nvmlDeviceGetMemoryInfo=lambda each: SimpleNamespace(total=sizes[each]))
+    show(monkeypatch, nvml, *TWO, visible=visible)
+    assert memory._gpu_memory("gpu:0") == total
+
+
+def test_unknown_memory_of_a_gpu(monkeypatch):
+    """Where the driver doesn't tell how much a GPU has, what was filled of it may be little: it doesn't pass."""
+    monkeypatch.setattr(memory, "_budget", lambda _device, _budget: (None, 4096))
+    monkeypatch.setattr(memory, "on_device", lambda _: nullcontext())
+    found = memory.memory(replace(CONFIG, device="gpu:0"), block=1024)
+    assert (found.status, "doesn't tell" in found.message) == ("INCONCLUSIVE", True)
+    assert "doctor" in found.fix
 
 
 @pytest.mark.parametrize(

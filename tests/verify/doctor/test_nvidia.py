@@ -94,7 +94,7 @@ def test_driver_that_reports_everything(driver):
     """Each of NVML's answers ends up in its own field."""
     found = driver(
         nvmlDeviceGetName=lambda _: "NVIDIA A100-SXM4-80GB",
-        nvmlDeviceGetUUID=lambda _: "GPU-a",
+        nvmlDeviceGetUUID=lambda handle: {"slice 0": "MIG-0", "slice 1": "MIG-1"}.get(handle, "GPU-a"),
         nvmlDeviceGetCudaComputeCapability=lambda _: (8, 0),
         nvmlDeviceGetMemoryInfo=lambda *_: _Memory,
         nvmlDeviceGetComputeRunningProcesses=lambda _: [_Process],
@@ -102,7 +102,9 @@ def test_driver_that_reports_everything(driver):
         nvmlDeviceGetPersistenceMode=lambda _: 0,
         nvmlDeviceGetMigMode=lambda _: [1, 1],
         nvmlDeviceGetMaxMigDeviceCount=lambda _: 7,
-        nvmlDeviceGetMigDeviceHandleByIndex=lambda _, i: i if i < 2 else refuse(pynvml.NVML_ERROR_NOT_FOUND)(),
+        nvmlDeviceGetMigDeviceHandleByIndex=lambda _, i: (
+            f"slice {i}" if i < 2 else refuse(pynvml.NVML_ERROR_NOT_FOUND)()
+        ),
         nvmlDeviceGetEccMode=lambda _: [1, 1],
         nvmlDeviceGetTotalEccErrors=lambda _, kind, __: {pynvml.NVML_MEMORY_ERROR_TYPE_UNCORRECTED: 3}.get(kind, 5),
         nvmlDeviceGetRetiredPages=lambda _, message: [1] * (1 + message),
@@ -124,6 +126,7 @@ def test_driver_that_reports_everything(driver):
             persistence=False,
             mig=True,
             mig_slices=2,
+            mig_uuids=("MIG-0", "MIG-1"),
             ecc=True,
             ecc_uncorrected=3,
             ecc_corrected=5,
