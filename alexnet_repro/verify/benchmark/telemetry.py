@@ -13,8 +13,8 @@ import psutil
 
 from alexnet_repro.backend.limits import cpu_quota
 from alexnet_repro.verify.doctor.environment import read_machine
-from alexnet_repro.verify.doctor.gpus import HEAT, THROTTLE_REASONS, describe_throttling
 from alexnet_repro.verify.doctor.handles import gpu_handle
+from alexnet_repro.verify.doctor.health import HEAT, THROTTLE_REASONS, describe_throttling
 from alexnet_repro.verify.doctor.nvidia import read_nvidia
 
 MAX_SAMPLES = 200  # then every other one is dropped, and the interval doubles
@@ -25,7 +25,7 @@ Samples = Mapping[str, Sequence[float | None]]
 """Columns of equal length, sampled while something ran; what was never available has no column.
 
 `seconds` since the start; `load`, `cpu_mhz`, `gpu_mhz` and `temperature` as in `Conditions`; `throttle_reasons`: NVML's
-throttle reasons, bits that are the keys of `alexnet_repro.verify.doctor.gpus.THROTTLE_REASONS`; `pcie_generation` and
+throttle reasons, bits that are the keys of `alexnet_repro.verify.doctor.health.THROTTLE_REASONS`; `pcie_generation` and
 `pcie_width` of its link, as negotiated by then.
 """
 

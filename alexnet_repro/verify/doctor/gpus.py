@@ -1,15 +1,14 @@
-"""Are the GPUs there, within TensorFlow's reach, and healthy? Pure functions from the environment to findings.
+"""Are the GPUs there, and within TensorFlow's reach? Pure functions from the environment to findings.
 
 A GPU is named as nvidia-smi names it (GPU 0) where the driver reports on it, and as TensorFlow does
 (gpu:0) where TensorFlow does; CUDA may number them in another order.
 """
 
 import re
-from collections import Counter
 from collections.abc import Iterator
 
-from alexnet_repro.verify.doctor.environment import CONTROL_FILES, GIB, Environment
-from alexnet_repro.verify.doctor.nvidia import Gpu, Nvidia
+from alexnet_repro.verify.doctor.environment import CONTROL_FILES, Environment
+from alexnet_repro.verify.doctor.nvidia import Nvidia
 from alexnet_repro.verify.doctor.remedies import (
     CAPABILITIES,
     INSTALL_DRIVER,
@@ -23,21 +22,8 @@ from alexnet_repro.verify.doctor.remedies import (
 )
 from alexnet_repro.verify.finding import Finding, Status
 
-MAX_RETIRED_PAGES = 60  # of the 64 that there is room for
-# NVML's clock event reasons: what each bit means, and whether it is a fault on a GPU that is idle now.
-THROTTLE_REASONS = {
-    0x04: ("its power limit", False),
-    0x08: ("a hardware slowdown", False),
-    0x20: ("heat (software slowdown)", False),
-    0x40: ("heat (hardware slowdown)", True),
-    0x80: ("the power supply's brake", True),
-    0x100: ("a setting for the display", False),
-}
-HEAT = 0x20 | 0x40
-
 JOIN_GPU_GROUPS = "sudo usermod -aG video,render $USER; then log in again"
 ASK_FOR_GPUS = "srun --gpus=1 …; or: sbatch --gpus=1 …"  # elsewhere in a like way
-MODES = {1: "exclusive", 2: "prohibited", 3: "exclusive"}  # NVML's compute modes, but for the default
 
 # As TensorFlow and vendors name it. `compute_90a` is for that GPU alone.
 PTX = re.compile(r"compute_\d+$|\d+\.\d+\+PTX$")
@@ -69,11 +55,6 @@ NVML_ERRORS: dict[str, Answer] = {
     ),
 }
 UNKNOWN_ERROR: Answer = ("the NVIDIA driver doesn't answer", "FAIL", "nvidia-smi; sudo dmesg | grep -i nvrm")
-
-
-def describe_throttling(reasons: int) -> str:
-    """Return the causes of throttling, by NVML's bits; empty if none is known."""
-    return " and ".join(what for bit, (what, _) in THROTTLE_REASONS.items() if reasons & bit)
 
 
 def presence(here: Environment) -> Iterator[Finding]:
@@ -238,95 +219,3 @@ def kernels(here: Environment) -> Iterator[Finding]:
 def _capability(name: str) -> tuple[int, int]:
     digits = re.sub(r"\D", "", name)  # of sm_80, compute_90a, or 9.0, as a vendor may have it
     return int(digits[:-1] or 0), int(digits[-1:] or 0)
-
-
-def mixed_gpu_models(here: Environment) -> Iterator[Finding]:
-    """GPUs that work together are of one model."""
-    models = Counter((gpu.name, gpu.memory_total) for gpu in here.chosen_gpus if not gpu.error)
-    if len(models) > 1:
-        [(commonest, _)] = models.most_common(1)
-        same = ",".join(gpu.uuid for gpu in here.chosen_gpus if (gpu.name, gpu.memory_total) == commonest)
-        message = "the GPUs differ: together they run at the slowest one's pace, and can't be compared with each other"
-        shown = (f"{count} × {name} ({(memory or 0) / GIB:.0f} GiB)" for (name, memory), count in models.items())
-        fix = f"export CUDA_VISIBLE_DEVICES={same}"
-        yield Finding("mixed_gpu_models", "INCONCLUSIVE", message, ", ".join(shown), fix)
-
-
-Problem = tuple[str, Status, str, str, str]  # a finding's check, status, message, evidence and fix
-
-
-def health(here: Environment) -> Iterator[Finding]:
-    """Each GPU's memory, link, clocks and modes."""
-    for gpu in here.chosen_gpus:
-        if gpu.error:
-            continue
-        problems = [*_memory(gpu), *_ecc(gpu), *_speed(gpu), *_modes(gpu)]
-        yield from (Finding(*each, device=f"GPU {gpu.index}") for each in problems)
-        if all(status == "PASS" for _, status, *_ in problems):
-            yield Finding("health", "PASS", f"{gpu.name}, {gpu.temperature} °C", device=f"GPU {gpu.index}")
-
-
-def _memory(gpu: Gpu) -> Iterator[Problem]:
-    if gpu.memory_used is None or gpu.memory_total is None:
-        return
-    if gpu.processes or gpu.memory_used > GIB:  # a desktop's windows hold less
-        enough = gpu.memory_total - gpu.memory_used >= 4 * GIB  # for a train step of batch 256 in float32
-        message = "another process holds memory of this GPU: speed can't be measured, and memory may run out"
-        held = f"{gpu.memory_used / GIB:.1f} of {gpu.memory_total / GIB:.1f} GiB in use by "
-        held += ", ".join(gpu.processes) or "a process that is not visible from here"
-        fix = f"sudo fuser -v /dev/nvidia{gpu.index}; then end those processes"
-        yield "memory", "INCONCLUSIVE" if enough else "FAIL", message, held, fix
-
-
-def _ecc(gpu: Gpu) -> Iterator[Problem]:
-    reset = f"sudo nvidia-smi -r -i {gpu.index} # with nothing running on it"
-    replace = "have the board replaced"
-    remapper = f"nvidia-smi -q -d ROW_REMAPPER -i {gpu.index}; then {replace}"
-    errors = f"{gpu.ecc_uncorrected} uncorrected, {gpu.ecc_corrected} corrected since the driver was loaded"
-    worn = (gpu.retired_pages or 0) >= MAX_RETIRED_PAGES
-    for present, message, evidence, fix in (
-        (gpu.ecc_uncorrected, "its memory had errors that couldn't be corrected", errors, reset),
-        (gpu.retirement_pending, "pages of its memory wait to be retired", f"{gpu.retired_pages} in all", reset),
-        (worn, "its memory wears out", f"{gpu.retired_pages} pages retired", replace),
-        (gpu.remap_failed, "a bad row of its memory couldn't be replaced", "row remapping failure", remapper),
-        (gpu.remap_pending, "a bad row of its memory waits to be replaced", "row remapping pending", reset),
-    ):
-        if present:
-            yield "ecc", "FAIL", message, evidence, fix
-
-
-def _speed(gpu: Gpu) -> Iterator[Problem]:
-    # The link's generation falls while the GPU is idle, its width doesn't.
-    width, widest = gpu.pcie_width, gpu.max_pcie_width
-    if width and widest and width < widest:
-        message = f"its PCIe link has {width} lanes of {widest}: copies are slower by the same factor"
-        fix = "reseat the card, or use another slot: sudo lspci -vv | grep -E 'LnkCap|LnkSta'"
-        yield "link", "INCONCLUSIVE", message, f"NVML's current and maximum link width: {width}, {widest}", fix
-    reasons = gpu.throttle_reasons or 0
-    if causes := describe_throttling(reasons):
-        fault = any(reasons & bit for bit, (_, is_fault) in THROTTLE_REASONS.items() if is_fault)
-        message = f"its clocks are throttled now, by {causes}: speed can't be measured"
-        evidence = f"NVML's clock event reasons {reasons:#x}, {gpu.temperature} °C"
-        fix = f"nvidia-smi -q -d PERFORMANCE,TEMPERATURE,POWER -i {gpu.index}; then see to fans, air and power"
-        yield "clocks", "FAIL" if fault else "INCONCLUSIVE", message, evidence, fix
-
-
-def _modes(gpu: Gpu) -> Iterator[Problem]:
-    mode, default = MODES.get(gpu.compute_mode or 0), f"sudo nvidia-smi -i {gpu.index} -c 0"
-    if mode == "prohibited":
-        yield "compute mode", "FAIL", "this GPU's compute mode lets nothing compute on it", mode, default
-    elif mode and gpu.processes:
-        message = f"only one process may compute on this GPU, and one holds it: {', '.join(gpu.processes)}"
-        yield "compute mode", "INCONCLUSIVE", message, f"compute mode {mode}", f"end that process; or: {default}"
-    elif mode:
-        yield "compute mode", "PASS", "only one process at a time may compute on it", f"compute mode {mode}", default
-    off = f"sudo nvidia-smi -i {gpu.index} -mig 0"
-    if gpu.mig and gpu.mig_slices:
-        message = "only a slice of this GPU can be used, one per process: its speed isn't the GPU's"
-        yield "mig", "INCONCLUSIVE", message, f"MIG on, {gpu.mig_slices} slices", off
-    elif gpu.mig:
-        fix = f"{off}, or: sudo nvidia-smi mig -i {gpu.index} -cgi 0 -C"
-        yield "mig", "FAIL", "this GPU is in MIG mode without a slice: nothing can run", "MIG on, 0 slices", fix
-    if gpu.persistence is False:
-        message = "off: the driver starts anew, and forgets its error counts, for every program"
-        yield "persistence", "PASS", message, "persistence mode disabled", f"sudo nvidia-smi -pm 1 -i {gpu.index}"

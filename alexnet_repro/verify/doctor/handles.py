@@ -12,7 +12,7 @@ from alexnet_repro.verify.doctor.nvidia import Gpu, Nvidia, mig_handles, mig_uui
 def gpu_handle(device: str) -> tuple[Any, Any]:
     """Return NVML, initialised in this process, and its handle of a device's GPU, of which that may be a slice.
 
-    A GPU that has a number alone, among different models, is asked for by its PCI bus, which CUDA knows.
+    Among different models, one that has a number alone is found by its PCI bus, which CUDA knows.
 
     Raises:
         LookupError: there is none of that name, or several may be meant.

@@ -12,17 +12,29 @@ from alexnet_repro.packages import installed_packages
 from alexnet_repro.verify.subprocesses import NoAnswerError, answers
 
 
-def _query(name: str, *constants: str, convert: Callable[[Any], Any] | None = None) -> Any:
-    """Return a field that `nvmlDevice{name}` reports, called with NVML's constants of these names."""
-    return field(default=None, metadata={"query": name, "constants": constants, "convert": convert})
+def _query(
+    name: str, *constants: str | Sequence[int], convert: Callable[[Any], Any] | None = None, optional: bool = False
+) -> Any:
+    """Return a field that `nvmlDevice{name}` reports, called with NVML's constants of these names, or these numbers.
+
+    An error of an optional one, which fewer drivers answer, is no fault of the GPU.
+    """
+    metadata = {"query": name, "constants": constants, "convert": convert, "optional": optional}
+    return field(default=None, metadata=metadata)
 
 
-def _ecc_errors(kind: str) -> Any:
-    return _query("GetTotalEccErrors", f"NVML_MEMORY_ERROR_TYPE_{kind}", "NVML_VOLATILE_ECC")
+def _ecc_errors(kind: str, counter: str = "VOLATILE") -> Any:
+    names = f"NVML_MEMORY_ERROR_TYPE_{kind}", f"NVML_{counter}_ECC"
+    return _query("GetTotalEccErrors", *names, optional=counter != "VOLATILE")
 
 
 def _remapping(column: int) -> Any:
     return _query("GetRemappedRows", convert=lambda row: bool(row[column]))
+
+
+def _number(values: Any) -> int | None:
+    """Return the number in the one field of an answer; None where the driver doesn't know it."""
+    return None if values[0].nvmlReturn else int(values[0].value.uiVal)
 
 
 @dataclass(frozen=True)
@@ -36,19 +48,35 @@ class Gpu:
     memory_total: int | None = None
     memory_used: int | None = None  # without what the driver reserves for itself
     processes: tuple[str, ...] = ()  # that compute on it
+    desktop_memory: int = 0  # bytes, of those that draw on it
     persistence: bool | None = _query("GetPersistenceMode", convert=bool)
     mig: bool | None = _query("GetMigMode", convert=lambda modes: bool(modes[0]))  # now, and after a reset
     mig_slices: int = 0
     mig_uuids: tuple[str, ...] = ()  # of its slices, as far as the driver tells them
     ecc: bool | None = _query("GetEccMode", convert=lambda modes: bool(modes[0]))
+    default_ecc: bool | None = _query("GetDefaultEccMode", convert=lambda modes: bool(modes[0]), optional=True)
     ecc_uncorrected: int | None = _ecc_errors("UNCORRECTED")  # since the driver was loaded
     ecc_corrected: int | None = _ecc_errors("CORRECTED")
+    all_uncorrected: int | None = _ecc_errors("UNCORRECTED", "AGGREGATE")  # in its life
+    all_corrected: int | None = _ecc_errors("CORRECTED", "AGGREGATE")
     retired_pages: int | None = None
     retirement_pending: bool | None = _query("GetRetiredPagesPendingStatus", convert=bool)
     remap_pending: bool | None = _remapping(2)
     remap_failed: bool | None = _remapping(3)
+    remapped_rows: int | None = _query("GetRemappedRows", convert=lambda row: row[0] + row[1])
+    full_banks: int | None = _query(  # of its memory: without spare rows
+        "GetRowRemapperHistogram", convert=lambda banks: banks.none, optional=True
+    )
+    recovery: int | None = _query(  # NVML_FI_DEV_GET_GPU_RECOVERY_ACTION: what the driver asks for after an error
+        "GetFieldValues", (230,), convert=_number, optional=True
+    )
     throttle_reasons: int | None = _query("GetCurrentClocksThrottleReasons")  # bits; a name that old drivers have too
     temperature: int | None = _query("GetTemperature", "NVML_TEMPERATURE_GPU")
+    throttled_by_heat: int | None = _query(  # nanoseconds since the driver was loaded
+        "GetViolationStatus", "NVML_PERF_POLICY_THERMAL", convert=lambda time: time.violationTime, optional=True
+    )
+    power_limit: int | None = _query("GetEnforcedPowerLimit", optional=True)  # mW
+    default_power_limit: int | None = _query("GetPowerManagementDefaultLimit", optional=True)
     compute_mode: int | None = _query("GetComputeMode")  # 0: any process may compute on it
     cores: int | None = _query("GetNumGpuCores")  # CUDA's, of all multiprocessors
     clock: int | None = _query("GetClockInfo", "NVML_CLOCK_SM")  # MHz of the multiprocessors now
@@ -59,6 +87,9 @@ class Gpu:
     pcie_width: int | None = _query("GetCurrPcieLinkWidth")
     max_pcie_generation: int | None = _query("GetMaxPcieLinkGeneration")  # that card and slot support
     max_pcie_width: int | None = _query("GetMaxPcieLinkWidth")
+    pcie_replays: int | None = _query(
+        "GetPcieReplayCounter", optional=True
+    )  # since it was reset: packets that were sent again
     error: str | None = None
 
 
@@ -173,17 +204,29 @@ def _gpu(nvml: Any, index: int, handle: Any, faults: list[Exception]) -> Gpu:
     kinds = ("NotSupported", "FunctionNotFound", "NoPermission", "InvalidArgument")
     unknown = tuple(filter(None, (getattr(nvml, f"NVMLError_{kind}", None) for kind in kinds)))
 
-    def ask(query: str, *constants: str, convert: Callable[[Any], Any] | None = None) -> Any:
+    def ask(
+        query: str,
+        *constants: str | Sequence[int],
+        convert: Callable[[Any], Any] | None = None,
+        optional: bool = False,
+    ) -> Any:
+        unasked = nvml.NVMLError if optional else UnicodeDecodeError  # some of Windows' drivers have no text for a name
         try:
-            with contextlib.suppress(*unknown, UnicodeDecodeError):  # some of Windows' drivers have no text for a name
-                answer = getattr(nvml, f"nvmlDevice{query}")(handle, *(getattr(nvml, each) for each in constants))
+            with contextlib.suppress(*unknown, unasked):
+                given = (getattr(nvml, each) if isinstance(each, str) else each for each in constants)
+                answer = getattr(nvml, f"nvmlDevice{query}")(handle, *given)
                 return _text(convert(answer) if convert and answer is not None else answer)
         except (AttributeError, TypeError) as error:
             faults.append(error)
         return None
 
     answers_by_field = {
-        each.name: ask(each.metadata["query"], *each.metadata["constants"], convert=each.metadata["convert"])
+        each.name: ask(
+            each.metadata["query"],
+            *each.metadata["constants"],
+            convert=each.metadata["convert"],
+            optional=each.metadata["optional"],
+        )
         for each in fields(Gpu)
         if each.metadata
     }
@@ -197,6 +240,7 @@ def _gpu(nvml: Any, index: int, handle: Any, faults: list[Exception]) -> Gpu:
         memory_total=memory and memory.total,
         memory_used=memory and memory.used,
         processes=tuple(_process(nvml, each) for each in ask("GetComputeRunningProcesses") or ()),
+        desktop_memory=sum(each.usedGpuMemory or 0 for each in ask("GetGraphicsRunningProcesses", optional=True) or ()),
         mig_slices=len(mig_handles(nvml, handle)),
         mig_uuids=mig_uuids(nvml, handle),
         retired_pages=None if None in retired else sum(map(len, retired)),

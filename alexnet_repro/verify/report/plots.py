@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 from pydantic import TypeAdapter, ValidationError
 
 from alexnet_repro.verify.benchmark.timing import Calibration, Timing
-from alexnet_repro.verify.doctor.gpus import describe_throttling
+from alexnet_repro.verify.doctor.health import describe_throttling
 from alexnet_repro.verify.finding import Finding, Number
 from alexnet_repro.verify.report import text as wording
 

@@ -234,7 +234,7 @@ def test_report_as_text(machine):
 
 def test_report_as_json(machine):
     """As JSON, each line is an object: the findings with all their fields, then the verdict with the record."""
-    machine(box(replace(A100, throttle_reasons=0x4)))
+    machine(box(replace(A100, throttle_reasons=0x8)))
     out = io.StringIO()
     assert doctor.report(out, as_json=True, deadline=1, require_gpu=False) == 3
     *findings, last = map(json.loads, out.getvalue().splitlines())
@@ -245,7 +245,7 @@ def test_report_as_json(machine):
     assert {tuple(sorted(finding)) for finding in findings} == {fields}
     assert [finding["check"] for finding in findings if finding["status"] != "PASS"] == ["clocks"]
     assert last["verdict"] == "INCONCLUSIVE"
-    assert last["environment"]["nvidia"]["gpus"][0]["throttle_reasons"] == 4
+    assert last["environment"]["nvidia"]["gpus"][0]["throttle_reasons"] == 8
     assert len(last["environment"]["results"]) == 2 * len(CHECKS["tensorflow"])
 
 

@@ -90,7 +90,7 @@ class Cuda:
 
 
 def test_pci_bus(monkeypatch):
-    """CUDA is asked for a number's bus; where it doesn't answer, the GPU isn't known."""
+    """CUDA knows a number's bus; where it doesn't answer, the GPU isn't known."""
     monkeypatch.setattr(handles.ctypes, "CDLL", lambda _: Cuda())
     assert handles._pci_bus(0) == b"0000:65:00.0"
     monkeypatch.setattr(handles.ctypes, "CDLL", lambda _: Cuda(error=999))

@@ -4,6 +4,7 @@ import json
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pynvml
 import pytest
@@ -106,7 +107,24 @@ def test_driver_that_reports_everything(driver):
             f"slice {i}" if i < 2 else refuse(pynvml.NVML_ERROR_NOT_FOUND)()
         ),
         nvmlDeviceGetEccMode=lambda _: [1, 1],
-        nvmlDeviceGetTotalEccErrors=lambda _, kind, __: {pynvml.NVML_MEMORY_ERROR_TYPE_UNCORRECTED: 3}.get(kind, 5),
+        nvmlDeviceGetTotalEccErrors=lambda _, kind, counter: (
+            {pynvml.NVML_MEMORY_ERROR_TYPE_UNCORRECTED: 3}.get(kind, 5) + (counter == pynvml.NVML_AGGREGATE_ECC)
+        ),
+        nvmlDeviceGetDefaultEccMode=lambda _: [1],
+        nvmlDeviceGetRowRemapperHistogram=lambda _: SimpleNamespace(none=7),
+        nvmlDeviceGetFieldValues=lambda _, fields: [
+            SimpleNamespace(nvmlReturn=0, value=SimpleNamespace(uiVal={230: 2}[fields[0]]))
+        ],
+        nvmlDeviceGetViolationStatus=lambda _, policy: SimpleNamespace(
+            violationTime={pynvml.NVML_PERF_POLICY_THERMAL: 8}[policy]
+        ),
+        nvmlDeviceGetEnforcedPowerLimit=lambda _: 150_000,
+        nvmlDeviceGetPowerManagementDefaultLimit=lambda _: 400_000,
+        nvmlDeviceGetPcieReplayCounter=lambda _: 9,
+        nvmlDeviceGetGraphicsRunningProcesses=lambda _: [
+            SimpleNamespace(usedGpuMemory=600),
+            SimpleNamespace(usedGpuMemory=None),
+        ],
         nvmlDeviceGetRetiredPages=lambda _, message: [1] * (1 + message),
         nvmlDeviceGetRetiredPagesPendingStatus=lambda _: 1,
         nvmlDeviceGetRemappedRows=lambda _: (1, 2, 1, 0),
@@ -130,14 +148,38 @@ def test_driver_that_reports_everything(driver):
             ecc=True,
             ecc_uncorrected=3,
             ecc_corrected=5,
+            default_ecc=True,
+            all_uncorrected=4,
+            all_corrected=6,
             retired_pages=3,
             retirement_pending=True,
             remap_pending=True,
             remap_failed=False,
+            remapped_rows=3,
+            full_banks=7,
+            recovery=2,
             throttle_reasons=0x40,
             temperature=91,
+            throttled_by_heat=8,
+            power_limit=150_000,
+            default_power_limit=400_000,
+            pcie_replays=9,
+            desktop_memory=600,
         ),
     )
+
+
+@pytest.mark.parametrize("error", [pynvml.NVML_ERROR_UNKNOWN, pynvml.NVML_ERROR_GPU_IS_LOST])
+def test_error_of_an_optional_answer(driver, error):
+    """What few drivers answer may fail in any way: the GPU isn't lost by that, nor by a field it doesn't know."""
+    unknown = SimpleNamespace(nvmlReturn=pynvml.NVML_ERROR_NOT_SUPPORTED, value=SimpleNamespace(uiVal=5))
+    found = driver(
+        nvmlDeviceGetViolationStatus=refuse(error),
+        nvmlDeviceGetPcieReplayCounter=refuse(error),
+        nvmlDeviceGetFieldValues=lambda *_: [unknown],
+    )
+    assert found.gpus == (Gpu(index=0),)
+    assert driver(nvmlDeviceGetTemperature=refuse(error)).gpus[0].error
 
 
 def test_driver_that_reports_little(driver):
