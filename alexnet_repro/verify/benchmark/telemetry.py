@@ -3,6 +3,7 @@
 import contextlib
 import os
 import resource
+import statistics
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -14,11 +15,11 @@ import psutil
 from alexnet_repro.backend.limits import cpu_quota
 from alexnet_repro.verify.doctor.environment import read_machine
 from alexnet_repro.verify.doctor.handles import gpu_handle
-from alexnet_repro.verify.doctor.health import HEAT, THROTTLE_REASONS, describe_throttling
+from alexnet_repro.verify.doctor.health import HEAT, POWER, THROTTLE_REASONS, describe_throttling
 from alexnet_repro.verify.doctor.nvidia import read_nvidia
 
 MAX_SAMPLES = 200  # then every other one is dropped, and the interval doubles
-MAX_CPU_SHARE = 0.01  # of a processor, for sampling: the clocks of hundreds of processors are slow to read
+MAX_CPU_SHARE = 0.01  # of a processor, for sampling the host: the clocks of hundreds of processors are slow to read
 PATIENCE = 1.0  # seconds that a sample under way is waited for
 
 Samples = Mapping[str, Sequence[float | None]]
@@ -40,6 +41,7 @@ class Conditions:
     temperature: int | None = None  # degrees Celsius, of the GPU
     heat: str = ""  # thermal throttling as the driver reports it; empty: none
     cpu_quota: float | None = None  # how many processors' time a cgroup's quota leaves; None: there is none
+    gpu: str = ""  # its model
 
 
 def conditions_of(device: str) -> Conditions:
@@ -52,18 +54,35 @@ def conditions_of(device: str) -> Conditions:
         return Conditions(_load(), _cpu_mhz(), cpu_quota=cpu_quota())
     reasons = describe_throttling((gpu.throttle_reasons or 0) & HEAT)
     heat = f"its clocks are throttled by {reasons}, {gpu.temperature} °C" if reasons else ""
-    return Conditions(_load(), _cpu_mhz(), gpu.clock, gpu.temperature, heat, cpu_quota())
+    return Conditions(_load(), _cpu_mhz(), gpu.clock, gpu.temperature, heat, cpu_quota(), gpu.name)
 
 
 def heat_during(samples: Samples) -> str:
     """Return the thermal throttling in any of the samples; empty if there was none."""
-    limits = [int(each or 0) & HEAT for each in samples.get("throttle_reasons", ())]
+    return throttling_during(samples, HEAT)
+
+
+def throttling_during(samples: Samples, bits: int) -> str:
+    """Return the throttling for these of NVML's reasons in any of the samples; empty if there was none."""
+    limits = [each & bits for each in throttle_reasons(samples)]
     if not any(limits):
         return ""
     reasons = describe_throttling(sum(bit for bit in THROTTLE_REASONS if any(each & bit for each in limits)))
     warmest = max((each for each in samples.get("temperature", ()) if each is not None), default=None)
     degrees = "" if warmest is None else f", up to {warmest:g} °C"
     return f"its clocks were throttled by {reasons} in {sum(map(bool, limits))} of {len(limits)} samples{degrees}"
+
+
+def throttle_reasons(samples: Samples) -> list[int]:
+    """Return NVML's throttle reasons of each sample; 0 where they weren't available, none where they never were."""
+    return [int(each or 0) for each in samples.get("throttle_reasons", ())]
+
+
+def held_clock(samples: Samples) -> float | None:
+    """Return the median clock in MHz of the samples in which its power limit held a GPU; None where it never did."""
+    rows = zip(samples.get("gpu_mhz", ()), throttle_reasons(samples), strict=False)
+    clocks = [mhz for mhz, reasons in rows if mhz and reasons & POWER]
+    return statistics.median(clocks) if clocks else None
 
 
 class Sampler:
@@ -90,14 +109,17 @@ class Sampler:
         return {"seconds": [round(at - start, 3) for at, _ in rows], **found} if found else {}
 
     def _take(self) -> None:
-        interval, gpu = self._interval, _gpu_reader(self._device)
+        interval, gpu, due = self._interval, _gpu_reader(self._device), 0.0
         while True:
             start, busy = time.perf_counter(), time.thread_time()
-            self._rows.append((start, {"load": _load(), "cpu_mhz": _cpu_mhz(), **gpu()}))
+            host = (_load(), _cpu_mhz()) if start >= due else (None, None)
+            due = max(due, start + (time.thread_time() - busy) / MAX_CPU_SHARE)
+            self._rows.append((start, {"load": host[0], "cpu_mhz": host[1], **gpu()}))
             if len(self._rows) >= MAX_SAMPLES:
                 del self._rows[1::2]
                 interval *= 2
-            if self._stop.wait(max(interval, (time.thread_time() - busy) / MAX_CPU_SHARE)):
+            # A GPU's own part is quick: it is read at each interval, however slow the host's.
+            if self._stop.wait(interval if self._device.startswith("gpu") else max(interval, due - start)):
                 return
 
 

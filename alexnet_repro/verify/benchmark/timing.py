@@ -1,13 +1,21 @@
 """Validity, synchronization, drift, noise and speed of a timing: pure functions from seconds to findings."""
 
 import math
+import re
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from alexnet_repro.verify.benchmark.telemetry import Conditions, Samples
+from alexnet_repro.verify.benchmark.telemetry import (
+    Conditions,
+    Samples,
+    held_clock,
+    throttle_reasons,
+    throttling_during,
+)
+from alexnet_repro.verify.doctor.health import BRAKES, HEAT, POWER, SLOWDOWN
 from alexnet_repro.verify.doctor.resources import QUOTA_FIX
 from alexnet_repro.verify.finding import CaseName, Finding, Number, Status
 
@@ -20,6 +28,8 @@ MAX_DECAY = 1.1
 MAX_NOISE = 0.25  # of the median, between the quartiles
 MAX_ROUND = 1e9  # seconds
 MIN_PEAK_FRACTION = 0.25  # of the roofline, at the largest batch
+# Of which NVIDIA's diagnosis expects throttling (DCGM, `Allowlist::UpdateGlobalsForDeviceId`).
+THROTTLING_CARDS = r"\bK80\b|\bT4\b|\bV100S\b|Quadro RTX [68]000"
 ALONE = "run it again with nothing else on the machine"
 
 
@@ -89,8 +99,10 @@ def relative_iqr(rounds: Sequence[float]) -> float:
 
 
 def judge(timing: Timing) -> list[Finding]:
-    """Return one case's findings: is it valid, synchronized, without drift or noise, and near its peak?"""
+    """Return one case's findings: is it valid, synchronized, without drift, noise or brakes, and near its peak?"""
     found = [valid(timing), synchronized(timing), no_thermal_drift(timing), low_noise(timing)]
+    if "throttle_reasons" in timing.samples:
+        found.append(no_throttling(timing))
     if timing.peak and timing.bandwidth and timing.flop and timing.largest:
         found.append(peak_fraction(timing, timing.peak, timing.bandwidth))
     return [replace(finding, device=timing.device, precision=timing.precision, case=timing.case) for finding in found]
@@ -136,11 +148,47 @@ def no_thermal_drift(timing: Timing) -> Finding:
         return found
     message = f"{timing.case} grew slower by {decay - 1:.0%} while it was timed"
     found = replace(found, evidence=f"{first:.3g} s per round at first, {last:.3g} s at last")
+    if decay <= MAX_DECAY * (fall := _fall_for_power(timing)):
+        message += f", as its power limit lowered its clock by {1 - 1 / fall:.0%}"
+        return replace(found, message=message, fix="nvidia-smi -q -d POWER,CLOCK")
     if not timing.heat:
         message = f"{message}; no throttling was reported{_quota(timing)}"
         return replace(found, status="INCONCLUSIVE", message=message, fix=_alone(timing))
     fix = "check fans, air flow and power limit: nvidia-smi -q -d TEMPERATURE,POWER,PERFORMANCE"
     return replace(found, status="FAIL", message=f"{message}: {timing.heat}", fix=fix)
+
+
+def _fall_for_power(timing: Timing) -> float:
+    """Return the clock of the first third of the samples over the last's, if a power limit held that; else 1."""
+    clocks, reasons = timing.samples.get("gpu_mhz", ()), throttle_reasons(timing.samples)
+    third = max(1, len(clocks) // 3)
+    first, last = ([mhz for mhz in part if mhz] for part in (clocks[:third], clocks[-third:]))
+    held = any(each & POWER for each in reasons[-third:]) and not any(each & HEAT for each in reasons)
+    return max(1.0, statistics.median(first) / statistics.median(last)) if held and first and last else 1.0
+
+
+def no_throttling(timing: Timing) -> Finding:
+    """Nothing but its power limit lowered the GPU's clocks while it was timed.
+
+    NVIDIA's diagnosis fails a GPU for the same reasons in any sample (DCGM, `DcgmRecorder::CheckForThrottling`), except
+    for the cards in `THROTTLING_CARDS`. Yet a hardware slowdown "may be also reported during PState or clock change"
+    (`nvml.h`), and heat that the driver sees to by itself makes speed uncertain, not the GPU ill.
+    """
+    reasons = throttle_reasons(timing.samples)
+    found = Finding("no_throttling", "PASS", timing.case)
+    words = throttling_during(timing.samples, BRAKES | SLOWDOWN | HEAT)
+    if not words:
+        note = throttling_during(timing.samples, POWER)
+        return replace(found, evidence=f"{note}, at {held_clock(timing.samples) or 0:g} MHz" if note else "")
+    fault = any(each & BRAKES for each in reasons) or sum(bool(each & SLOWDOWN) for each in reasons) > 1
+    fault = fault and not re.search(THROTTLING_CARDS, timing.conditions.gpu)
+    return replace(
+        found,
+        status="FAIL" if fault else "INCONCLUSIVE",
+        message=f"{timing.case} was timed at lowered clocks: {words}",
+        evidence=f"clocks in MHz: {', '.join(f'{each or 0:g}' for each in timing.samples.get('gpu_mhz', ())[:8])}",
+        fix="nvidia-smi -q -d PERFORMANCE,TEMPERATURE,POWER; then see to fans, air, and the supply's cables and power",
+    )
 
 
 def low_noise(timing: Timing) -> Finding:
@@ -172,6 +220,8 @@ def peak_fraction(timing: Timing, peak: float, bandwidth: float) -> Finding:
     if reached >= MIN_PEAK_FRACTION:
         return found
     message = f"{timing.case} reaches {reached:.0%} of the device's own roofline, of products and memory"
+    if clock := held_clock(timing.samples):
+        message += f", at {clock:g} MHz, where its power limit held it"
     fix = f"{_alone(timing)}; then compare with one of its kind"
     return replace(found, status="INCONCLUSIVE", message=message, fix=fix)
 

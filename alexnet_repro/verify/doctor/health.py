@@ -23,6 +23,8 @@ THROTTLE_REASONS = {
 }
 POWER = 0x04  # no fault, idle or under load: so a card keeps within its limit
 HEAT = 0x20 | 0x40
+BRAKES = 0x40 | 0x80  # that are a fault under load, too
+SLOWDOWN = 0x08  # which a change of clocks may report as well
 MODES = {1: "exclusive", 2: "prohibited", 3: "exclusive"}  # NVML's compute modes, but for the default
 # What a field of NVML's says that the driver needs after an error, as Xid 154 says in the kernel's log.
 RECOVERIES = {

@@ -87,9 +87,7 @@ class Gpu:
     pcie_width: int | None = _query("GetCurrPcieLinkWidth")
     max_pcie_generation: int | None = _query("GetMaxPcieLinkGeneration")  # that card and slot support
     max_pcie_width: int | None = _query("GetMaxPcieLinkWidth")
-    pcie_replays: int | None = _query(
-        "GetPcieReplayCounter", optional=True
-    )  # since it was reset: packets that were sent again
+    pcie_replays: int | None = _query("GetPcieReplayCounter", optional=True)  # packets sent again since a reset
     error: str | None = None
 
 

@@ -20,7 +20,8 @@ from alexnet_repro.verify.verdict import Planned, overall, verdicts
 RESULTS_SCHEMA = 3
 RERUN = "make a new one: pytest benchmarks"
 LARGEST_RESULTS = 1 << 25  # bytes; a run's are a few hundred thousand
-INVALIDATING = ("valid", "synchronized", "no_thermal_drift")  # a timing that fails one is no measurement
+# A timing that fails one is no measurement.
+INVALIDATING = ("valid", "synchronized", "no_thermal_drift", "no_throttling")
 # Control characters except tab and new line, surrogates, and Unicode's noncharacters.
 UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 

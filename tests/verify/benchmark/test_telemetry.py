@@ -116,6 +116,7 @@ def test_conditions(machine, monkeypatch):
     monkeypatch.setattr(telemetry.psutil, "cpu_freq", lambda: SimpleNamespace(current=2500.04))
     found = conditions_of("gpu:0")
     assert (found.cpu_mhz, found.gpu_mhz, found.temperature, found.heat) == (2500.0, 1410, 91, HELD)
+    assert found.gpu == "NVIDIA A100-SXM4-80GB"
     assert found.load >= 0
     for silent in (lambda: None, lambda: 1 / 0):
         monkeypatch.setattr(telemetry.psutil, "cpu_freq", silent)
@@ -157,7 +158,7 @@ def test_samples_of_a_gpu(sampled):
     assert set(found) == {"seconds", "load", "cpu_mhz", *OF_GPU}
     assert len({len(column) for column in found.values()}) == 1
     assert list(found["seconds"]) == sorted(found["seconds"])
-    constant = {name: set(found[name]) for name in ("cpu_mhz", *OF_GPU)}
+    constant = {name: set(found[name]) - {None} for name in ("cpu_mhz", *OF_GPU)}
     assert constant == {
         "cpu_mhz": {2500.0},
         "gpu_mhz": {1410},
@@ -244,6 +245,28 @@ def test_slow_samples_are_rare(idle, monkeypatch):
     _, waited, take = idle(waits=1)
     take()
     assert 0.5 <= waited[0] < 2
+
+
+def test_slow_host_delays_no_gpu(idle, monkeypatch):
+    """While a host whose clocks are slow to read rests, a GPU is sampled at each interval all the same."""
+    monkeypatch.setattr(telemetry, "MAX_CPU_SHARE", 1e-9)
+    monkeypatch.setattr(telemetry, "_gpu_reader", lambda _: lambda: {"throttle_reasons": 0x80})
+    sampler, waited, take = idle(waits=4, interval=0.25)
+    sampler._device = "gpu:0"
+    start = time.perf_counter()
+    take()
+    assert waited == [0.25] * 4
+    found = sampler.between(start, start + 10)
+    assert found["throttle_reasons"] == [0x80] * 4
+    assert [each is None for each in found["load"]] == [False, True, True, True]
+
+
+def test_held_clock():
+    """The clock at which a power limit held a GPU is the middle one of the samples in which it did."""
+    reasons, clocks = [0x0, 0x4, 0x5, 0x4, 0x4], [1980, 1400, 1500, None, 1425]
+    assert telemetry.held_clock({"throttle_reasons": reasons, "gpu_mhz": clocks}) == 1425
+    assert telemetry.held_clock({"throttle_reasons": [0x0], "gpu_mhz": [1980]}) is None
+    assert telemetry.held_clock({"throttle_reasons": [0x4]}) is None
 
 
 def test_driver_that_hangs_holds_nothing_up(monkeypatch):

@@ -12,6 +12,7 @@ from alexnet_repro.verify.benchmark.timing import (
     judge,
     low_noise,
     no_thermal_drift,
+    no_throttling,
     peak_fraction,
     synchronized,
     valid,
@@ -129,6 +130,75 @@ def test_falling_speed_is_seen(count, heat, status, message):
 def test_other_courses_are_no_fall(rounds):
     """Little, the other way, once, for a while, or too few: none is taken for heat."""
     assert no_thermal_drift(timing(rounds, heat=HOT)).status == "PASS"
+
+
+def sampled(*reasons, mhz=None):
+    """Return samples of a GPU with these throttle reasons, and clocks."""
+    count = len(reasons)
+    return {"seconds": list(range(count)), "throttle_reasons": reasons, "gpu_mhz": mhz or [1410] * count}
+
+
+@pytest.mark.parametrize(
+    ("reasons", "status", "words"),
+    [
+        ((0x0, 0x1, 0x0), "PASS", ""),
+        ((0x4, 0x4, 0x4), "PASS", "its power limit in 3 of 3 samples, at 1410 MHz"),
+        ((0x80, 0x80, 0x80), "FAIL", "the power supply's brake in 3 of 3"),
+        ((0x0, 0x80, 0x0), "FAIL", "the power supply's brake in 1 of 3"),
+        ((0x4, 0x48, None), "FAIL", "a hardware slowdown and heat (hardware slowdown) in 1 of 3"),
+        ((0x8, 0x8, 0x0), "FAIL", "a hardware slowdown in 2 of 3"),
+        ((0x8, 0x4, 0x0), "INCONCLUSIVE", "a hardware slowdown in 1 of 3"),
+        ((0x0, 0x24, 0x0), "INCONCLUSIVE", "heat (software slowdown) in 1 of 3"),
+    ],
+)
+def test_throttling_while_it_was_timed(reasons, status, words):
+    """Brakes fail from the first round on, though it is steady; a power limit is noted, the rest is inconclusive."""
+    case = timing(samples=sampled(*reasons))
+    assert no_thermal_drift(case).status == "PASS"
+    (found,) = (each for each in judge(case) if each.check == "no_throttling")
+    assert found.status == status
+    assert words in f"{found.message} {found.evidence}"
+    assert bool(found.fix) == (status != "PASS")
+
+
+@pytest.mark.parametrize(
+    ("model", "status"),
+    [
+        ("Tesla T4", "INCONCLUSIVE"),
+        ("NVIDIA T4G", "FAIL"),
+        ("Quadro RTX 6000", "INCONCLUSIVE"),
+        ("NVIDIA RTX 6000 Ada Generation", "FAIL"),
+        ("Tesla V100S-PCIE-32GB", "INCONCLUSIVE"),
+        ("NVIDIA H100 80GB HBM3", "FAIL"),
+    ],
+)
+def test_cards_that_throttle_soundly(model, status):
+    """On a card of which NVIDIA's diagnosis expects throttling it is no fault, though no measure of speed either."""
+    case = timing(samples=sampled(0x80, 0x80), conditions=Conditions(gpu=model))
+    assert no_throttling(case).status == status
+
+
+def test_unknown_throttling_is_not_passed():
+    """Where the driver has no throttle reasons, as a CPU, there is no such finding; without clocks there still is."""
+    assert "no_throttling" not in [each.check for each in judge(timing(device="cpu:0"))]
+    assert no_throttling(timing(samples={"seconds": [0], "throttle_reasons": [0x80]})).status == "FAIL"
+
+
+@pytest.mark.parametrize(
+    ("reasons", "mhz", "status"),
+    [
+        pytest.param(0x4, (1980, 1700, 1425), "PASS", id="limit=power"),
+        pytest.param(0x4, (1980, 1980, 1980), "INCONCLUSIVE", id="limit=power, clock as before"),
+        pytest.param(0x4, (1980, None, None), "INCONCLUSIVE", id="limit=power, clock unknown"),
+        pytest.param(0x0, (1980, 1700, 1425), "INCONCLUSIVE", id="limit=none"),
+        pytest.param(0x24, (1980, 1700, 1425), "INCONCLUSIVE", id="limit=power and heat"),
+    ],
+)
+def test_clock_that_power_lowers(reasons, mhz, status):
+    """Rounds that get slower as much as a power limit lowers the clock, as of an H100's products, are no drift."""
+    found = no_thermal_drift(timing(rising(48, 1.4), samples=sampled(*[reasons] * 3, mhz=mhz)))
+    assert found.status == status
+    assert ("power limit lowered its clock by 28%" in found.message) == (status == "PASS")
 
 
 def test_noise_is_never_taken_for_a_fall():

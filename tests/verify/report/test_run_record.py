@@ -101,6 +101,7 @@ def test_timing_is_written_at_once(record):
                 "temperature": None,
                 "heat": "",
                 "cpu_quota": None,
+                "gpu": "",
             },
             "bytes": 0,
             "samples": {},
