@@ -2,6 +2,8 @@
 
 import time
 from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
 from functools import cache
 from typing import Any, cast
 
@@ -12,6 +14,7 @@ from keras import ops, random
 from alexnet_repro.backend.devices import on_device, synchronize
 from alexnet_repro.backend.precision import PRECISIONS
 from alexnet_repro.backend.precision import precision as numerics
+from alexnet_repro.verify.benchmark.telemetry import Sampler, held_clock
 from alexnet_repro.verify.benchmark.timing import Calibration
 from alexnet_repro.verify.checks.registry import DEVICE_PRECISIONS
 
@@ -23,15 +26,39 @@ PRODUCTS = {
 WARM_UP, TIMED = 1, 4
 MEMORY_BYTES = {"cpu": 1 << 28, "gpu": 1 << 30}  # far more than any cache holds
 COPIED_BYTES = 1 << 26
+SAMPLED_EVERY = 0.02  # seconds
+LINK = ("pcie_generation", "pcie_width")
 KERNELS = 200  # in the chain, and calls of the shortest one
 
 
 @cache
 def calibrate(device: str) -> Calibration:
-    """Return the rates of a device, as `on_device` takes it, in each of its precisions; measured once."""
-    kind = device.partition(":")[0]
-    precisions = DEVICE_PRECISIONS[kind]
-    matmul = {name: max(matmul_rate(device, name, shape) for shape in PRODUCTS[kind]) for name in precisions}
+    """Return the rates of a device, as `on_device` takes it, in each of its precisions; measured once.
+
+    A GPU is sampled meanwhile: at what clocks its power limit holds it, and what its link to the host has come to.
+    """
+    ended: dict[str, float] = {}
+    if device.startswith("cpu"):
+        return _rates(device, ended)
+    with closing(Sampler(device, SAMPLED_EVERY)) as sampler:
+        began = start = time.perf_counter()
+        found = _rates(device, ended)
+        samples = sampler.between(began, time.perf_counter())
+    clocks = {}
+    for precision, end in ended.items():
+        if clock := held_clock(sampler.between(start, end)):
+            clocks[precision] = clock
+        start = end
+    link = [max((int(each or 0) for each in samples.get(name, ())), default=0) for name in LINK]
+    return replace(found, clocks=clocks, pcie_generation=link[0] or None, pcie_width=link[1] or None)
+
+
+def _rates(device: str, ended: dict[str, float]) -> Calibration:
+    """Return the rates alone; `ended` gets when the products of each precision did, in their order."""
+    kind, matmul = device.partition(":")[0], {}
+    for name in DEVICE_PRECISIONS[kind]:
+        matmul[name] = max(matmul_rate(device, name, shape) for shape in PRODUCTS[kind])
+        ended[name] = time.perf_counter()
     with on_device(device):
         host = np.random.default_rng(0).integers(0, 256, COPIED_BYTES, np.uint8)
         tensor = ops.tile(random.uniform((1024,), dtype="float32", seed=0), MEMORY_BYTES[kind] // 4096)

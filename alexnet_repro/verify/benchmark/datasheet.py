@@ -68,6 +68,7 @@ FLOORS = {
 }
 PAGEABLE = 16e9  # bytes/s
 GPU_FIX = "end what else runs on it; then: nvidia-smi -q -d CLOCK,POWER,PERFORMANCE, lspci -vv | grep LnkSta"
+LINK_FIX = "reseat the card, or use another slot; see the firmware's speed of that slot: sudo lspci -vv | grep LnkSta"
 CPU_FIX = "end what else runs on it: top; then see its clock: lscpu"
 
 
@@ -80,6 +81,8 @@ class Nominal:
     copy: float | None = None  # bytes/s, one way
     low_power: bool = False  # whether its products in fewer bits than float32 have lower floors
     quota: float | None = None  # how many processors' time a CPU's rates are of; None: of all
+    clock: int | None = None  # a GPU's highest, MHz, which its products are of
+    link: tuple[int, int] | None = None  # PCIe generation and width, the most that card and slot can
 
 
 def of_gpu(gpu: Gpu) -> Nominal:
@@ -101,7 +104,10 @@ def of_gpu(gpu: Gpu) -> Nominal:
     lane = PCIE_BYTES.get(gpu.max_pcie_generation or gpu.pcie_generation or 0)
     width = gpu.max_pcie_width or gpu.pcie_width
     copy = lane * width if lane and width else None
-    return Nominal(matmul, memory, copy, low_power=bool(twice) and not HIGH_POWER.search(gpu.name))
+    most = gpu.max_pcie_generation, gpu.max_pcie_width
+    link = (most[0], most[1]) if most[0] and most[1] else None
+    low_power = bool(twice) and not HIGH_POWER.search(gpu.name)
+    return Nominal(matmul, memory, copy, low_power=low_power, clock=gpu.max_clock, link=link)
 
 
 def of_cpu(processors: int, quota: float | None = None, cpuinfo: Path = CPUINFO) -> Nominal:
@@ -142,9 +148,12 @@ def compare_with_datasheet(found: Calibration, nominal: Nominal) -> list[Finding
         if reached and rate:
             share, (floor, fault) = reached / rate, FLOORS[kind]
             unit, scale = ("TFLOP/s", 1e12) if what.startswith("products") else ("GB/s", 1e9)
+            if held := _held(found, nominal, what):  # its share of the highest clock
+                floor = min(floor, max(fault, FLOORS["matmul"][0] * held))
             status: Status = "PASS" if share >= floor else "INCONCLUSIVE" if on_cpu or share >= fault else "FAIL"
             message = f"{what}: {reached / scale:.3g} {unit}, {share:.0%} of the nominal {rate / scale:.3g}"
             message += f" of a quota of {nominal.quota:g} processors" if nominal.quota else ""
+            message += f", {share / held:.0%} at the clock where its power limit held it" if held else ""
             fix = ""
             if status != "PASS":
                 message += f"; at least {floor:.0%} should be reached"
@@ -154,9 +163,32 @@ def compare_with_datasheet(found: Calibration, nominal: Nominal) -> list[Finding
         message = f"no nominal rate is known for {'its products' if findings else 'this device'}"
         fix = "compare it with others of its model, or its data sheet"
         findings.append(Finding("nominal", "INCONCLUSIVE", message, fix=fix))
+    findings += _link(found, nominal)
     return [replace(finding, device=found.device) for finding in findings]
 
 
 def _kind(precision: str, nominal: Nominal) -> str:
     """Return which floors a GPU's products have."""
     return "float32" if precision == "float32" else "low power" if nominal.low_power else "matmul"
+
+
+def _held(found: Calibration, nominal: Nominal, what: str) -> float | None:
+    """Return the clock where a power limit held a GPU's products, over its highest; None where none did.
+
+    It held an H100 at 1,425 of 1,980 MHz (docs/gpu.md), and a T4 below its highest, too (Jia et al., arXiv 1903.07486).
+    So half of the nominal rate at that clock is enough, but for what fails at the highest.
+    """
+    clock = found.clocks.get(what.removeprefix("products in "))
+    return clock / nominal.clock if clock and nominal.clock and clock < nominal.clock else None
+
+
+def _link(found: Calibration, nominal: Nominal) -> list[Finding]:
+    """Return whether a GPU's link was, while all was measured, as card and slot can; nothing where it isn't known."""
+    if not (nominal.link and found.pcie_generation and found.pcie_width):
+        return []
+    (generation, width), words = nominal.link, f"its PCIe link ran at generation {found.pcie_generation}"
+    words += f" with {found.pcie_width} lanes"
+    if found.pcie_generation >= generation and found.pcie_width >= width:
+        return [Finding("link", "PASS", words)]
+    message = f"{words} under load, of generation {generation} with {width} that card and slot can"
+    return [Finding("link", "INCONCLUSIVE", message, "as sampled while its rates were measured", LINK_FIX)]

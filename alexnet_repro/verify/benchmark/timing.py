@@ -45,6 +45,9 @@ class Calibration:
     call_overhead: Number = 0.0  # seconds of a call of a compiled function of one tiny kernel, until it is waited for
     # Seconds of each further tiny kernel in it; on PyTorch, which compiles none, with Keras's own call.
     kernel_launch: Number = 0.0
+    clocks: Mapping[str, Number] = field(default_factory=dict)  # MHz, by precision, where a power limit held a GPU's
+    pcie_generation: int | None = None  # of a GPU's link, as negotiated while all this was measured
+    pcie_width: int | None = None
 
 
 @dataclass(frozen=True)

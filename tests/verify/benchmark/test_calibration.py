@@ -1,5 +1,6 @@
 """Calibration: the best rate of matrix products in each precision, and the other rates."""
 
+from itertools import count
 from types import SimpleNamespace
 
 import keras
@@ -8,6 +9,7 @@ import pytest
 
 from alexnet_repro.verify.benchmark import calibration as calibrate
 from alexnet_repro.verify.benchmark.calibration import matmul_rate
+from alexnet_repro.verify.benchmark.timing import Calibration
 
 
 @pytest.fixture
@@ -66,6 +68,33 @@ def test_best_product_counts(monkeypatch, device):
     assert found.matmul == {"float32": 15, "tf32": 30}
     assert min(found.memory, found.to_device, found.to_host, found.call_overhead) > 0
     assert found.kernel_launch >= 0
+
+
+def test_gpu_is_sampled_meanwhile(monkeypatch):
+    """Of each precision's products the clock is kept that a power limit held, and of all the fastest link."""
+    now = count(100)
+    monkeypatch.setattr(calibrate, "time", SimpleNamespace(perf_counter=lambda: next(now)))
+    monkeypatch.setattr(calibrate, "DEVICE_PRECISIONS", {"gpu": ("float32", "tf32")})
+    monkeypatch.setattr(calibrate, "PRODUCTS", {"gpu": ((1, 2, 3),)})
+    monkeypatch.setattr(calibrate, "matmul_rate", lambda *_: 1.0)
+    monkeypatch.setattr(calibrate, "on_device", lambda _: pytest.fail("all else"))
+    of_time = {
+        (100, 101): {"gpu_mhz": [1980, 1400], "throttle_reasons": [0x0, 0x4]},
+        (101, 102): {"gpu_mhz": [1980], "throttle_reasons": [0x0]},
+        (100, 103): {"pcie_generation": [1, 4, 4], "pcie_width": [None, 8, 16]},
+    }
+    sampler = SimpleNamespace(between=lambda *times: of_time[times], close=lambda: None)
+    monkeypatch.setattr(calibrate, "Sampler", lambda *_: sampler)
+    rates = calibrate._rates
+
+    def products_alone(device, ended):
+        with pytest.raises(pytest.fail.Exception):
+            rates(device, ended)
+        return Calibration(device, {})
+
+    monkeypatch.setattr(calibrate, "_rates", products_alone)
+    found = calibrate.calibrate.__wrapped__("gpu:0")
+    assert (found.clocks, found.pcie_generation, found.pcie_width) == ({"float32": 1400}, 4, 16)
 
 
 @pytest.mark.parametrize(("precision", "different"), [("float32", 1), ("mixed_bfloat16", 0.5)])

@@ -261,6 +261,52 @@ def test_link_that_fell_back():
     assert of_gpu(fallen).copy == pytest.approx(63e9, rel=0.01)
 
 
+@pytest.mark.parametrize(
+    ("reached", "clocks", "status", "words"),
+    [
+        pytest.param(
+            0.30, {"tf32": 860}, "PASS", "30% of the nominal 16.3, 55% at the clock where its", id="limit=held"
+        ),
+        pytest.param(0.30, {}, "INCONCLUSIVE", "30% of the nominal 16.3; at least 50%", id="limit=none"),
+        pytest.param(0.30, {"float32": 860}, "INCONCLUSIVE", "30% of the nominal 16.3; at", id="limit=elsewhere"),
+        pytest.param(0.30, {"tf32": 1500}, "INCONCLUSIVE", "32% at the clock", id="limit=held, and slow"),
+        pytest.param(
+            0.23, {"tf32": 300}, "FAIL", "23% of the nominal 16.3, 122% at the clock", id="limit=held too low"
+        ),
+        pytest.param(0.52, {"tf32": 1600}, "PASS", "52% of the nominal 16.3", id="limit=above its highest clock"),
+    ],
+)
+def test_power_limit(reached, clocks, status, words):
+    """A card that its power limits is compared at the clock where it was held, in words; a fault stays one."""
+    found = Calibration("gpu:0", {"tf32": reached * 16.3e12}, clocks=clocks)
+    (products,) = compare_with_datasheet(found, Nominal({"tf32": 16.3e12}, clock=1590))
+    assert products.status == status
+    assert words in products.message
+    assert ("power limit" in products.message) == bool(clocks.get("tf32", 2000) < 1590)
+
+
+@pytest.mark.parametrize(
+    ("generation", "width", "status", "words"),
+    [
+        (5, 16, "PASS", "generation 5 with 16 lanes"),
+        (3, 16, "INCONCLUSIVE", "generation 3 with 16 lanes under load, of generation 5 with 16"),
+        (5, 4, "INCONCLUSIVE", "generation 5 with 4 lanes"),
+        (None, 16, None, ""),
+    ],
+)
+def test_link_under_load(generation, width, status, words):
+    """A link that is slower than card and slot can while copies run is inconclusive, however fast the copies seem."""
+    most = of_gpu(replace(H100, max_pcie_generation=5, max_pcie_width=16)).link
+    found = compare_with_datasheet(
+        replace(FOUND, pcie_generation=generation, pcie_width=width), replace(NOMINAL, link=most)
+    )
+    links = [each for each in found if each.check == "link"]
+    assert [each.status for each in links] == ([status] if status else [])
+    assert all(words in each.message and each.device == "gpu:0" for each in links)
+    assert [bool(each.fix) for each in links if each.status != "PASS"] == ([True] if status == "INCONCLUSIVE" else [])
+    assert of_gpu(H100).link is None
+
+
 def test_products_that_are_not_known():
     """A GPU of which only memory and link are known isn't passed by those alone."""
     found = compare_with_datasheet(FOUND, Nominal(memory=3.35e12))
