@@ -5,7 +5,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -16,7 +16,8 @@ from alexnet_repro.backend.memory import enable_memory_growth, free_memory
 from alexnet_repro.verify.checks import repeatability
 from alexnet_repro.verify.checks.config import CheckConfig
 from alexnet_repro.verify.checks.registry import CheckId, crashed, run_check, with_log
-from alexnet_repro.verify.finding import Finding
+from alexnet_repro.verify.doctor.after_load import after_load, read_gpus
+from alexnet_repro.verify.finding import Finding, worst
 from alexnet_repro.verify.numerics.replay import StepDigest, first_divergence
 from alexnet_repro.verify.subprocesses import NoAnswerError, answers
 
@@ -45,6 +46,7 @@ def burn_in(
     if keras.backend.backend() == "jax" and not any(name in os.environ for name in JAX_MEMORY):
         environ[JAX_MEMORY[0]] = ".95"
     finding = crashed("burn-in", "it ended without an answer")
+    before, began = None if config.device.startswith("cpu") else read_gpus(), time.monotonic()
     try:
         for name, answer in answers(__name__, [options], PROGRESS_SECONDS + deadline, environ, stop):
             log = answer.pop("log")
@@ -54,7 +56,21 @@ def burn_in(
                 finding = with_log(Finding(**answer), log, config.device)
     except NoAnswerError as error:
         finding = crashed("burn-in", str(error), error.log, config.device)
+    if before:
+        finding = _with_counts(finding, after_load(before, (time.monotonic() - began) / 60, config.device))
     return replace(finding, check="burn-in", device=config.device)
+
+
+def _with_counts(finding: Finding, counted: Sequence[Finding]) -> Finding:
+    """Return a burn-in's finding, with what the driver counted meanwhile: that may be worse."""
+    said = [each for each in counted if each.fix]
+    ill = [each.fix for each in said if each.status != "PASS"]
+    return replace(
+        finding,
+        status=worst([finding, *said]),
+        message="; ".join([finding.message, *(each.message for each in said)]),
+        fix="; ".join(filter(None, [finding.fix, *ill])),
+    )
 
 
 def soak(

@@ -12,6 +12,7 @@ from alexnet_repro.verify.checks.config import CheckConfig
 from alexnet_repro.verify.finding import Finding
 from alexnet_repro.verify.numerics.replay import StepDigest
 from alexnet_repro.verify.subprocesses import NoAnswerError
+from tests.helpers.machines import A100, TWO, box
 
 CONFIG = CheckConfig(side=67, steps=2, replays=2)
 BOTH = ("float32", "mixed_bfloat16")
@@ -149,6 +150,8 @@ def answered(monkeypatch, *lines, error=None):
 
 def test_child_soaks_the_device_it_sees(monkeypatch):
     """The child's one GPU is its first; lines and finding have the name that the device has here."""
+    monkeypatch.setattr(module, "read_gpus", lambda: box(A100))
+    monkeypatch.setattr(module, "after_load", lambda *_: [Finding("after load", "PASS", "no error")])
     passed = {"check": "memory", "status": "PASS", "message": "1.0 minutes", "device": "gpu:0", "data": {"steps": 6}}
     given = answered(monkeypatch, {"line": "1 of 1 minutes"}, passed)
     lines = []
@@ -158,6 +161,32 @@ def test_child_soaks_the_device_it_sees(monkeypatch):
     ((options, deadline, environ),) = given
     assert (options["config"]["device"], options["precisions"], options["seconds"]) == ("gpu:0", list(BOTH), 60)
     assert (deadline, environ["A"]) == (90, "b")  # a line per minute, and what a check may take
+
+
+CORRECTED = Finding("after load", "PASS", "3 errors of its memory were corrected under load", fix="nvidia-smi -q")
+LOST = Finding("after load", "FAIL", "the driver lost this GPU under load", fix="sudo reboot")
+
+
+@pytest.mark.parametrize(
+    ("soaked", "counted", "expected"),
+    [
+        ("PASS", [CORRECTED], ("PASS", "1.0 minutes; 3 errors of its memory were corrected under load", "")),
+        ("PASS", [CORRECTED, LOST], ("FAIL", f"1.0 minutes; {CORRECTED.message}; {LOST.message}", "sudo reboot")),
+        ("FAIL", [LOST], ("FAIL", f"1.0 minutes; {LOST.message}", "run it again; sudo reboot")),
+    ],
+)
+def test_what_the_driver_counted_meanwhile(monkeypatch, soaked, counted, expected):
+    """Errors that the driver counted of that very GPU are in the finding, which is no better than they are."""
+    before, asked = box(*TWO), []
+    monkeypatch.setattr(module, "read_gpus", lambda: before)
+    monkeypatch.setattr(module, "after_load", lambda *given: asked.append(given) or counted)
+    fixed = {"fix": "run it again"} if soaked == "FAIL" else {}
+    answered(monkeypatch, {"check": "memory", "status": soaked, "message": "1.0 minutes", **fixed})
+    found = burn_in(replace(CONFIG, device="gpu:1"), BOTH, 60, print, deadline=30, environ={})
+    assert (found.status, found.message, found.fix) == expected
+    ((machine, minutes, device),) = asked
+    assert (machine, device) == (before, "gpu:1")
+    assert 0 <= minutes < 1
 
 
 @pytest.mark.parametrize(

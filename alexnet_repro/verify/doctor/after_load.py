@@ -1,0 +1,102 @@
+"""What the driver counts of a GPU, compared before and after load: errors that a run brought out are its findings.
+
+What asks the driver here needs no rights. The kernel's log, which has each Xid, often may not be read; of what an Xid
+leaves behind the driver says what it asks for (`Gpu.recovery`), and errors, rows and pages are counted.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from alexnet_repro.verify.doctor import gpus
+from alexnet_repro.verify.doctor.environment import Environment, read_machine
+from alexnet_repro.verify.doctor.health import RECOVERIES
+from alexnet_repro.verify.doctor.nvidia import Gpu, read_nvidia
+from alexnet_repro.verify.finding import Finding, Status, worst
+
+CHECK = "after load"
+DEADLINE = 60.0  # seconds
+MAX_REPLAYS = 8  # of PCIe packets per minute: DCGM's limit, `DCGM_LIMIT_MAX_PCIREPLAY_RATE`
+
+Change = tuple[bool, Status, str, str]  # whether it is there, the finding's status, message and fix
+
+
+def read_gpus() -> Environment:
+    """Return the machine with what its driver reports now, in a child process."""
+    return replace(read_machine(), nvidia=read_nvidia((), DEADLINE))
+
+
+def after_load(before: Environment, minutes: float, device: str = "") -> list[Finding]:
+    """Read the driver again, and return what changed in `minutes` on the GPUs that are checked, or on one device's.
+
+    No finding where the driver reported no GPU before, or it isn't known which one the device is.
+    """
+    own = before.gpu_of(device) if device else None
+    known = [gpu for gpu in before.chosen_gpus if not gpu.error and gpu.uuid and own in (None, gpu)]
+    if not known or (device and own is None):
+        return []
+    now = replace(before, nvidia=read_nvidia((), DEADLINE))
+    if now.nvidia.error or now.nvidia.helper:
+        return [replace(each, check=CHECK) for each in gpus.driver(now) if each.status != "PASS"]
+    later = {gpu.uuid: gpu for gpu in now.nvidia.gpus}
+    found = [each for gpu in known for each in changes(gpu, later.get(gpu.uuid), minutes)]
+    if worst(found) == "PASS":
+        found.insert(0, Finding(CHECK, "PASS", f"no error was counted in {minutes:.0f} minutes on {len(known)} GPUs"))
+    return found
+
+
+def changes(before: Gpu, after: Gpu | None, minutes: float) -> Iterator[Finding]:
+    """Yield what a GPU's counts say that happened in between; what isn't known of both is no change.
+
+    NVIDIA replaces boards for what can't be corrected, and leaves what is corrected out of account ("NVIDIA GPU Memory
+    Error Management"): that is a note.
+    """
+    name = f"GPU {before.index}"
+    if after is None or after.error:
+        fix = f"sudo dmesg | grep -i xid; sudo nvidia-smi -r -i {before.index}; if it is still lost: sudo reboot"
+        evidence = after.error or "" if after else "the driver doesn't list it any more"
+        yield Finding(CHECK, "FAIL", "the driver lost this GPU under load", evidence, fix, name)
+        return
+    reset = f"sudo dmesg | grep -i xid; then: sudo nvidia-smi -r -i {before.index} # with nothing running on it"
+    replace_board = f"nvidia-smi -q -d ROW_REMAPPER -i {before.index}; then have the board replaced"
+    uncorrected = max(_more(before, after, each) for each in ("ecc_uncorrected", "all_uncorrected"))
+    corrected = max(_more(before, after, each) for each in ("ecc_corrected", "all_corrected"))
+    rows, pages = _more(before, after, "remapped_rows"), _more(before, after, "retired_pages")
+    replays = _more(before, after, "pcie_replays") / max(minutes, 1.0)
+    seconds = _more(before, after, "throttled_by_heat") / 1e9
+    recovery = RECOVERIES.get(after.recovery or 0, "a recovery")
+    found: tuple[Change, ...] = (
+        (uncorrected > 0, "FAIL", f"{uncorrected} errors of its memory couldn't be corrected", reset),
+        (_new(before, after, "remap_failed"), "FAIL", "a bad row of its memory couldn't be replaced", replace_board),
+        (_new(before, after, "remap_pending"), "FAIL", "a bad row of its memory waits to be replaced", reset),
+        (_new(before, after, "retirement_pending"), "FAIL", "pages of its memory wait to be retired", reset),
+        (_new(before, after, "recovery"), "FAIL", f"after an error the driver asks for {recovery}", reset),
+        (rows > 0, "FAIL", f"{rows} bad rows of its memory were marked", reset),
+        (pages > 0, "FAIL", f"{pages} pages of its memory were retired", reset),
+        (
+            replays > MAX_REPLAYS,
+            "INCONCLUSIVE",
+            f"its PCIe link sent packets again {replays:.0f} times per minute, of {MAX_REPLAYS} that are usual at most",
+            "sudo dmesg | grep -iE 'aer|pcie'; then reseat the card, or use another slot",
+        ),
+        (
+            corrected > 0,
+            "PASS",
+            f"{corrected} errors of its memory were corrected",
+            "nvidia-smi -q -d ECC # now and then",
+        ),
+        (seconds > 0, "PASS", f"heat lowered its clocks for {seconds:.1f} s", "see to fans and air"),
+    )
+    for there, status, message, fix in found:
+        if there:
+            evidence = f"in {minutes:.0f} minutes, of {before.name}"
+            yield Finding(CHECK, status, f"{message} under load", evidence, fix, name)
+
+
+def _more(before: Gpu, after: Gpu, name: str) -> int:
+    """Return by how much a count grew; 0 where it isn't known, or fell, as of a driver that was loaded anew."""
+    first, last = getattr(before, name), getattr(after, name)
+    return 0 if first is None or last is None else max(0, last - first)
+
+
+def _new(before: Gpu, after: Gpu, name: str) -> bool:
+    return bool(getattr(after, name)) and not getattr(before, name)
