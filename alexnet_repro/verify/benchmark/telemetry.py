@@ -15,7 +15,7 @@ import psutil
 from alexnet_repro.backend.limits import cpu_quota
 from alexnet_repro.verify.doctor.environment import read_machine
 from alexnet_repro.verify.doctor.handles import gpu_handle
-from alexnet_repro.verify.doctor.health import HEAT, POWER, THROTTLE_REASONS, describe_throttling
+from alexnet_repro.verify.doctor.health import HEAT, POWER_CAP, THROTTLE_REASONS, describe_throttling
 from alexnet_repro.verify.doctor.nvidia import read_nvidia
 
 MAX_SAMPLES = 200  # then every other one is dropped, and the interval doubles
@@ -81,7 +81,7 @@ def throttle_reasons(samples: Samples) -> list[int]:
 def held_clock(samples: Samples) -> float | None:
     """Return the median clock in MHz of the samples in which its power limit held a GPU; None where it never did."""
     rows = zip(samples.get("gpu_mhz", ()), throttle_reasons(samples), strict=False)
-    clocks = [mhz for mhz, reasons in rows if mhz and reasons & POWER]
+    clocks = [mhz for mhz, reasons in rows if mhz and reasons & POWER_CAP]
     return statistics.median(clocks) if clocks else None
 
 

@@ -15,7 +15,7 @@ from alexnet_repro.verify.benchmark.telemetry import (
     throttle_reasons,
     throttling_during,
 )
-from alexnet_repro.verify.doctor.health import BRAKES, HEAT, POWER, SLOWDOWN
+from alexnet_repro.verify.doctor.health import BRAKES, HEAT, POWER_CAP, SLOWDOWN
 from alexnet_repro.verify.doctor.resources import QUOTA_FIX
 from alexnet_repro.verify.finding import CaseName, Finding, Number, Status
 
@@ -166,7 +166,7 @@ def _fall_for_power(timing: Timing) -> float:
     clocks, reasons = timing.samples.get("gpu_mhz", ()), throttle_reasons(timing.samples)
     third = max(1, len(clocks) // 3)
     first, last = ([mhz for mhz in part if mhz] for part in (clocks[:third], clocks[-third:]))
-    held = any(each & POWER for each in reasons[-third:]) and not any(each & HEAT for each in reasons)
+    held = any(each & POWER_CAP for each in reasons[-third:]) and not any(each & HEAT for each in reasons)
     return max(1.0, statistics.median(first) / statistics.median(last)) if held and first and last else 1.0
 
 
@@ -181,7 +181,7 @@ def no_throttling(timing: Timing) -> Finding:
     found = Finding("no_throttling", "PASS", timing.case)
     words = throttling_during(timing.samples, BRAKES | SLOWDOWN | HEAT)
     if not words:
-        note = throttling_during(timing.samples, POWER)
+        note = throttling_during(timing.samples, POWER_CAP)
         return replace(found, evidence=f"{note}, at {held_clock(timing.samples) or 0:g} MHz" if note else "")
     fault = any(each & BRAKES for each in reasons) or sum(bool(each & SLOWDOWN) for each in reasons) > 1
     fault = fault and not re.search(THROTTLING_CARDS, timing.conditions.gpu)

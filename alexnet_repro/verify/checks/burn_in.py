@@ -16,7 +16,7 @@ from alexnet_repro.backend.memory import enable_memory_growth, free_memory
 from alexnet_repro.verify.checks import repeatability
 from alexnet_repro.verify.checks.config import CheckConfig
 from alexnet_repro.verify.checks.registry import CheckId, crashed, run_check, with_log
-from alexnet_repro.verify.doctor.after_load import after_load, read_gpus
+from alexnet_repro.verify.doctor.after_load import LoadWatch, read_gpus
 from alexnet_repro.verify.finding import Finding, worst
 from alexnet_repro.verify.numerics.replay import StepDigest, first_divergence
 from alexnet_repro.verify.subprocesses import NoAnswerError, answers
@@ -46,7 +46,7 @@ def burn_in(
     if keras.backend.backend() == "jax" and not any(name in os.environ for name in JAX_MEMORY):
         environ[JAX_MEMORY[0]] = ".95"
     finding = crashed("burn-in", "it ended without an answer")
-    before, began = None if config.device.startswith("cpu") else read_gpus(), time.monotonic()
+    watch = None if config.device.startswith("cpu") else LoadWatch(read_gpus(), config.device)
     try:
         for name, answer in answers(__name__, [options], PROGRESS_SECONDS + deadline, environ, stop):
             log = answer.pop("log")
@@ -56,8 +56,8 @@ def burn_in(
                 finding = with_log(Finding(**answer), log, config.device)
     except NoAnswerError as error:
         finding = crashed("burn-in", str(error), error.log, config.device)
-    if before:
-        finding = _with_counts(finding, after_load(before, (time.monotonic() - began) / 60, config.device))
+    if watch:
+        finding = _with_counts(finding, watch.findings())
     return replace(finding, check="burn-in", device=config.device)
 
 

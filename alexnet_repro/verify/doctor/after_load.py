@@ -1,16 +1,18 @@
 """What the driver counts of a GPU, compared before and after load: errors that a run brought out are its findings.
 
-What asks the driver here needs no rights. The kernel's log, which has each Xid, often may not be read; of what an Xid
-leaves behind the driver says what it asks for (`Gpu.recovery`), and errors, rows and pages are counted.
+NVML's documents name no rights that this takes. Of the Xids in the kernel's log, which often may not be read, it hands
+out those that come while somebody waits, and what the driver asks for after one (`Gpu.recovery`).
 """
 
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from alexnet_repro.verify.doctor import gpus
 from alexnet_repro.verify.doctor.environment import Environment, read_machine
 from alexnet_repro.verify.doctor.health import RECOVERIES
 from alexnet_repro.verify.doctor.nvidia import Gpu, read_nvidia
+from alexnet_repro.verify.doctor.xids import OF_PROGRAMS, XidWatch
 from alexnet_repro.verify.finding import Finding, Status, worst
 
 CHECK = "after load"
@@ -25,23 +27,43 @@ def read_gpus() -> Environment:
     return replace(read_machine(), nvidia=read_nvidia((), DEADLINE))
 
 
-def after_load(before: Environment, minutes: float, device: str = "") -> list[Finding]:
-    """Read the driver again, and return what changed in `minutes` on the GPUs that are checked, or on one device's.
+class LoadWatch:
+    """What the driver reports of GPUs before a load and during it, until `findings` compares that with after it."""
 
-    No finding where the driver reported no GPU before, or it isn't known which one the device is.
-    """
-    own = before.gpu_of(device) if device else None
-    known = [gpu for gpu in before.chosen_gpus if not gpu.error and gpu.uuid and own in (None, gpu)]
-    if not known or (device and own is None):
-        return []
-    now = replace(before, nvidia=read_nvidia((), DEADLINE))
-    if now.nvidia.error or now.nvidia.helper:
-        return [replace(each, check=CHECK) for each in gpus.driver(now) if each.status != "PASS"]
-    later = {gpu.uuid: gpu for gpu in now.nvidia.gpus}
-    found = [each for gpu in known for each in changes(gpu, later.get(gpu.uuid), minutes)]
-    if worst(found) == "PASS":
-        found.insert(0, Finding(CHECK, "PASS", f"no error was counted in {minutes:.0f} minutes on {len(known)} GPUs"))
-    return found
+    def __init__(self, before: Environment, device: str = "") -> None:
+        """Begin, with the driver's report before the load; of all GPUs that are checked, or of one device's."""
+        own = before.gpu_of(device) if device else None
+        known = () if device and own is None else before.chosen_gpus
+        self._before, self._began = before, time.monotonic()
+        self._gpus = [gpu for gpu in known if not gpu.error and gpu.uuid and own in (None, gpu)]
+        self._xids = XidWatch([gpu.uuid for gpu in self._gpus]) if self._gpus else None
+
+    def findings(self) -> list[Finding]:
+        """End, read the driver again, and return what is new; nothing where no GPU was known."""
+        if self._xids is None:
+            return []
+        xids, minutes = self._xids.stop(), (time.monotonic() - self._began) / 60
+        now = replace(self._before, nvidia=read_nvidia((), DEADLINE))
+        if now.nvidia.error or now.nvidia.helper:
+            return [replace(each, check=CHECK) for each in gpus.driver(now) if each.status != "PASS"]
+        later = {gpu.uuid: gpu for gpu in now.nvidia.gpus}
+        found = []
+        for gpu in self._gpus:
+            found += [*changes(gpu, later.get(gpu.uuid), minutes), *errors_in_the_log(gpu, xids.get(gpu.uuid, {}))]
+        if worst(found) == "PASS":
+            message = f"no new fault in {minutes:.0f} minutes on {len(self._gpus)} GPUs"
+            found.insert(0, Finding(CHECK, "PASS", message))
+        return found
+
+
+def errors_in_the_log(gpu: Gpu, xids: Mapping[int, int]) -> Iterator[Finding]:
+    """Yield what a GPU's Xids say, by how often each came: programs' own errors are a note, others a fault."""
+    for xid, count in sorted(xids.items()):
+        status: Status = "PASS" if xid in OF_PROGRAMS else "FAIL"
+        of_what = "of a program" if status == "PASS" else "of the hardware, or of its driver"
+        message = f"the driver reported Xid {xid}, an error {of_what}, {count} times under load"
+        fix = "see docs.nvidia.com/deploy/xid-errors, and: sudo dmesg | grep -i xid"
+        yield Finding(CHECK, status, message, gpu.name, fix, f"GPU {gpu.index}")
 
 
 def changes(before: Gpu, after: Gpu | None, minutes: float) -> Iterator[Finding]:

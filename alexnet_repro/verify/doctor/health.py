@@ -21,7 +21,7 @@ THROTTLE_REASONS = {
     0x80: ("the power supply's brake", True),
     0x100: ("a setting for the display", False),
 }
-POWER = 0x04  # no fault, idle or under load: so a card keeps within its limit
+POWER_CAP = 0x04  # no fault, idle or under load: so a card keeps within its limit
 HEAT = 0x20 | 0x40
 BRAKES = 0x40 | 0x80  # that are a fault under load, too
 SLOWDOWN = 0x08  # which a change of clocks may report as well
@@ -132,7 +132,7 @@ def _speed(gpu: Gpu) -> Iterator[Problem]:
         yield "link", "INCONCLUSIVE", message, f"NVML's current and maximum link width: {width}, {widest}", fix
     reasons = gpu.throttle_reasons or 0
     evidence = f"NVML's clock event reasons {reasons:#x}, {gpu.temperature} °C"
-    if describe_throttling(reasons & ~POWER):
+    if describe_throttling(reasons & ~POWER_CAP):
         fault = any(reasons & bit for bit, (_, is_fault) in THROTTLE_REASONS.items() if is_fault)
         message = f"its clocks are throttled now, by {describe_throttling(reasons)}: speed can't be measured"
         fix = f"nvidia-smi -q -d PERFORMANCE,TEMPERATURE,POWER -i {gpu.index}; then see to fans, air and power"

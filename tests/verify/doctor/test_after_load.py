@@ -1,11 +1,12 @@
 """What the driver counts between two readings is a finding, by NVIDIA's limits; what it doesn't count is none."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
 from alexnet_repro.verify.doctor import after_load as module
-from alexnet_repro.verify.doctor.after_load import after_load, changes, read_gpus
+from alexnet_repro.verify.doctor.after_load import LoadWatch, changes, errors_in_the_log, read_gpus
 from alexnet_repro.verify.doctor.nvidia import Nvidia
 from tests.helpers.machines import A100, CPU, T4, TWO, box
 
@@ -57,14 +58,40 @@ def test_what_was_there_before_is_no_change():
     assert list(changes(ill, ill, 10.0)) == []
 
 
+@pytest.mark.parametrize(
+    ("xids", "found"),
+    [
+        ({}, []),
+        ({31: 2}, [("PASS", "Xid 31, an error of a program, 2 times")]),
+        ({79: 1, 13: 1}, [("PASS", "Xid 13, an error of a program"), ("FAIL", "Xid 79, an error of the hardware")]),
+        ({48: 1}, [("FAIL", "Xid 48")]),
+    ],
+)
+def test_errors_in_the_log(xids, found):
+    """A program's error leaves the GPU well by NVIDIA's list; any other is a fault."""
+    said = list(errors_in_the_log(KNOWN, xids))
+    assert [each.status for each in said] == [status for status, _ in found]
+    assert all(words in each.message and each.fix for each, (_, words) in zip(said, found, strict=True))
+
+
 @pytest.fixture
 def now(monkeypatch):
-    """Return a function that has the driver report this from now on."""
+    """Return a function that has the driver report this from now on, and these Xids by UUID."""
 
-    def become(nvidia):
+    def become(nvidia, **xids):
         monkeypatch.setattr(module, "read_nvidia", lambda _files, _deadline: nvidia)
+        of_uuid = {uuid.replace("_", "-"): {xid: 1} for uuid, xid in xids.items()}
+        watch = lambda uuids: SimpleNamespace(  # noqa: E731
+            stop=lambda: {uuid: found for uuid, found in of_uuid.items() if uuid in uuids}
+        )
+        monkeypatch.setattr(module, "XidWatch", watch)
 
     return become
+
+
+def statuses(here, device=""):
+    """Return what a load is found to have done, with the GPUs named."""
+    return [(each.status, each.device) for each in LoadWatch(here, device).findings()]
 
 
 @pytest.mark.parametrize(
@@ -80,19 +107,24 @@ def now(monkeypatch):
     ],
 )
 def test_whole_machine(now, later, found):
-    """Each GPU is compared with itself, and one that is gone has failed; where nothing is wrong, that is said."""
+    """Each GPU is compared with itself, and one that is gone has failed; where nothing is wrong, it passes."""
     now(Nvidia(gpus=later))
-    assert [(each.status, each.device) for each in after_load(box(*TWO), 10.0)] == found
+    assert statuses(box(*TWO)) == found
 
 
 def test_one_device(now):
     """A device's own GPU alone is compared, by CUDA's names; where it isn't known which it is, none."""
-    now(Nvidia(gpus=(replace(TWO[0], remap_pending=True), TWO[1])))
-    assert [each.status for each in after_load(box(*TWO), 1.0, "gpu:0")] == ["FAIL"]
-    assert [each.status for each in after_load(box(*TWO), 1.0, "gpu:1")] == ["PASS"]
-    swapped = box(*TWO, settings={"CUDA_VISIBLE_DEVICES": "1,0"})
-    assert [each.status for each in after_load(swapped, 1.0, "gpu:1")] == ["FAIL"]
-    assert after_load(box(T4, TWO[1]), 1.0, "gpu:0") == []
+    now(Nvidia(gpus=(replace(TWO[0], remap_pending=True), TWO[1])), GPU_b=31)
+    assert statuses(box(*TWO), "gpu:0") == [("FAIL", "GPU 0")]
+    assert statuses(box(*TWO), "gpu:1") == [("PASS", ""), ("PASS", "GPU 1")]
+    assert statuses(box(*TWO, settings={"CUDA_VISIBLE_DEVICES": "1,0"}), "gpu:1") == [("FAIL", "GPU 0")]
+    assert statuses(box(T4, TWO[1]), "gpu:0") == []
+
+
+def test_xid_under_load(now):
+    """An Xid of the hardware is a fault, though the driver counts nothing."""
+    now(Nvidia(gpus=TWO), GPU_b=79)
+    assert statuses(box(*TWO)) == [("FAIL", "GPU 1")]
 
 
 @pytest.mark.parametrize(
@@ -101,7 +133,7 @@ def test_one_device(now):
 def test_driver_that_no_longer_answers(now, error, status):
     """A driver that hangs by now has failed; a process that only couldn't ask is inconclusive."""
     now(Nvidia(error=error))
-    (found,) = after_load(box(A100), 1.0)
+    (found,) = LoadWatch(box(A100)).findings()
     assert (found.check, found.status) == ("after load", status)
     assert found.fix
 
@@ -109,8 +141,8 @@ def test_driver_that_no_longer_answers(now, error, status):
 def test_no_gpu(now):
     """Without a GPU, or of one that the driver had lost before, there is nothing to compare."""
     now(Nvidia(error="must not matter"))
-    assert after_load(CPU, 1.0) == []
-    assert after_load(box(replace(A100, error="GPU is lost")), 1.0) == []
+    assert statuses(CPU) == []
+    assert statuses(box(replace(A100, error="GPU is lost"))) == []
 
 
 def test_reading(now):
