@@ -166,7 +166,7 @@ def _fall_for_power(timing: Timing) -> float:
     clocks, reasons = timing.samples.get("gpu_mhz", ()), throttle_reasons(timing.samples)
     third = max(1, len(clocks) // 3)
     first, last = ([mhz for mhz in part if mhz] for part in (clocks[:third], clocks[-third:]))
-    held = any(each & POWER_CAP for each in reasons[-third:]) and not any(each & HEAT for each in reasons)
+    held = any(each & POWER_CAP for each in reasons[-third:]) and not timing.heat
     return max(1.0, statistics.median(first) / statistics.median(last)) if held and first and last else 1.0
 
 

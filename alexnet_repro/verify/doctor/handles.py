@@ -23,8 +23,9 @@ def gpu_handle(device: str) -> tuple[Any, Any]:
     for index in range(nvml.nvmlDeviceGetCount()):
         with contextlib.suppress(nvml.NVMLError):  # another one is lost
             handles[index] = handle = nvml.nvmlDeviceGetHandleByIndex(index)
-            uuids = mig_uuids(nvml, handle)
-            name = str(nvml.nvmlDeviceGetName(handle))
+            name, uuids = "", mig_uuids(nvml, handle)
+            with contextlib.suppress(UnicodeDecodeError):  # some of Windows' drivers have no text for a name
+                name = str(nvml.nvmlDeviceGetName(handle))
             gpus.append(Gpu(index, name, uuid_of(nvml, handle), mig=bool(uuids), mig_uuids=uuids))
     here = replace(read_machine(), nvidia=Nvidia(gpus=tuple(gpus)))
     if gpu := here.gpu_of(device):

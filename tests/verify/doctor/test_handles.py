@@ -57,6 +57,12 @@ def test_another_gpu_is_lost(monkeypatch):
     assert gpu_handle("gpu:1")[1] == 1
 
 
+def test_name_that_is_no_text(monkeypatch):
+    """A GPU whose name is no text, as under Windows, is found all the same."""
+    show(monkeypatch, nvml_of(*TWO, nvmlDeviceGetName=lambda _: b"\xf8".decode()), *TWO)
+    assert gpu_handle("gpu:1")[1] == 1
+
+
 @pytest.mark.parametrize(
     ("visible", "handle"),
     [("MIG-5c", "MIG-5c7d-2"), ("MIG-5a6b-1", "MIG-5a6b-1"), ("MIG-5", None), ("1", None), ("0", 0)],
