@@ -15,7 +15,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from alexnet_repro import documented
-from alexnet_repro.verify.benchmark.timing import ALONE, MAX_NOISE, MAX_PARITY_GAP, relative_iqr
+from alexnet_repro.verify.benchmark.timing import (
+    ALONE,
+    MAX_NOISE,
+    MAX_PARITY_GAP,
+    SOUND_GAP,
+    WITHIN_SOUND,
+    relative_iqr,
+)
 from alexnet_repro.verify.finding import Finding
 
 GRADIENT_BYTES = 4 * documented.TOTAL_PARAMETERS  # float32, in every precision
@@ -187,7 +194,10 @@ def _straggler(alone: Mapping[str, Sequence[float]], images: int, model: str, pr
         return replace(found, status="INCONCLUSIVE", message=message, fix=ALONE, device=slowest)
     number = slowest.rpartition(":")[2]
     fix = f"nvidia-smi -q -i {number} -d CLOCK,POWER,TEMPERATURE,PERFORMANCE # and of another; then reseat it"
-    return replace(found, status="FAIL", message=f"{message}; all wait for it", fix=fix, device=slowest)
+    found = replace(found, status="FAIL", message=f"{message}; all wait for it", fix=fix, device=slowest)
+    if behind[slowest] > SOUND_GAP:
+        return found
+    return replace(found, status="INCONCLUSIVE", message=f"{found.message}; {WITHIN_SOUND}")
 
 
 def invalid_result(check: str, fault: str) -> Finding:

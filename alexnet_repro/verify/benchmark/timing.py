@@ -22,7 +22,12 @@ from alexnet_repro.verify.finding import CaseName, Finding, Number, Status
 # The two rounds that end in reading a result back overlap by at most one: a timing below half of their seconds per
 # round would have been done before the device was.
 MIN_READ_BACK_RATIO = 0.5
+# How much slower an equal GPU may be: up to the first it passes, over the second it fails. Of five clusters' equal GPUs
+# the times of an application spread over 8 % on average and over at most 22 %; outliers took up to 1.5 times the
+# median (Sinha et al., "Not All GPUs Are Created Equal", SC'22, arXiv 2208.11035). docs/method/noise.md has more.
 MAX_PARITY_GAP = 0.05
+SOUND_GAP = 0.22
+WITHIN_SOUND = f"sound GPUs of one model differ by up to {SOUND_GAP:.0%}"
 MAX_TREND_CHANCE = 1 / 30_000  # by which a trend is seen in timings without one; of fewer than 8 rounds none is
 MAX_DECAY = 1.1
 MAX_NOISE = 0.25  # of the median, between the quartiles
@@ -263,6 +268,8 @@ def _equally_fast(case: str, model: str, group: Sequence[Timing]) -> Finding:
     elif best.bottleneck not in {"compute", "memory"}:  # the slow one's own time may be explained by nothing
         why = "isn't limited by the GPU itself" if best.bottleneck else "may not be limited by the GPU itself"
         status, message = "INCONCLUSIVE", f"{message}, which {why}: its host's socket may be why"
+    elif slower <= SOUND_GAP:
+        status, message = "INCONCLUSIVE", f"{message}; {WITHIN_SOUND}"
     return Finding(
         "gpu_speed_parity",
         status,

@@ -107,9 +107,10 @@ def test_all_reduce_that_sums_wrongly_is_invalid():
 STRAGGLERS = [
     pytest.param((1.0, 1.0), "PASS", "", [], id="alone=1.0 1.0"),
     pytest.param((1.0, 1.04), "PASS", "", [], id="alone=1.0 1.04"),
-    pytest.param((1.0, 1.06), "FAIL", "gpu:1", ["gpu:1"], id="alone=1.0 1.06"),  # two: against the faster
-    pytest.param((1.06, 1.0), "FAIL", "gpu:0", ["gpu:0"], id="alone=1.06 1.0"),
-    pytest.param((1.0, 1.0, 1.0, 1.2), "FAIL", "gpu:3", ["gpu:3"], id="alone=1.0 1.0 1.0 1.2"),
+    pytest.param((1.0, 1.06), "INCONCLUSIVE", "gpu:1", ["gpu:1"], id="alone=1.0 1.06"),  # two: against the faster
+    pytest.param((1.06, 1.0), "INCONCLUSIVE", "gpu:0", ["gpu:0"], id="alone=1.06 1.0"),
+    pytest.param((1.0, 1.0, 1.0, 1.21), "INCONCLUSIVE", "gpu:3", ["gpu:3"], id="alone=1.0 1.0 1.0 1.21"),
+    pytest.param((1.0, 1.0, 1.0, 1.23), "FAIL", "gpu:3", ["gpu:3"], id="alone=1.0 1.0 1.0 1.23"),
     pytest.param((0.8, 1.0, 1.0, 1.0), "PASS", "", [], id="alone=0.8 1.0 1.0 1.0"),  # a fast one is no fault
     pytest.param((1.0, 1.3, 1.2, 1.0), "FAIL", "gpu:1", ["gpu:1", "gpu:2"], id="alone=1.0 1.3 1.2 1.0"),
 ]
@@ -117,19 +118,19 @@ STRAGGLERS = [
 
 @pytest.mark.parametrize(("alone", "status", "device", "slow"), STRAGGLERS)
 def test_stragglers_are_named(alone, status, device, slow):
-    """A device over 5 % behind the median fails by name, the slowest first."""
+    """A device over 5 % behind the median is named, the slowest first; over 22 %, which sound ones aren't, it fails."""
     by_device = {f"gpu:{number}": rounds(each) for number, each in enumerate(alone)}
     (found,) = scaling.find_stragglers(by_device, 64, dict.fromkeys(by_device, MODEL), "float32")
     assert (found.check, found.status, found.device, found.data["slow"]) == ("stragglers", status, device, slow)
     assert f"× {MODEL}" in found.message
     assert all(each in found.message for each in slow)
     assert found.number == pytest.approx(max(alone) / 1.0 - 1)
-    assert bool(found.fix) is (status == "FAIL")
+    assert bool(found.fix) is (status != "PASS")
 
 
 def test_noise_accuses_no_straggler():
     """Where rounds spread too widely, the slowest is named, inconclusively."""
-    alone = {"gpu:0": rounds(1.0), "gpu:1": rounds(1.2, NOISY)}
+    alone = {"gpu:0": rounds(1.0), "gpu:1": rounds(1.3, NOISY)}
     (found,) = scaling.find_stragglers(alone, 64, {})
     assert (found.status, found.device) == ("INCONCLUSIVE", "gpu:1")
     assert "too noisy to judge" in found.message

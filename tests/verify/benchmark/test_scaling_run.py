@@ -30,7 +30,7 @@ def test_numbers_of_devices(devices, counts, batch):
 
 
 class Answers:
-    """A stand-in for the children: two devices, of which gpu:1 takes a tenth longer; `broken` is never answered."""
+    """A stand-in for the children: two devices, of which gpu:1 takes a quarter longer; `broken` is never answered."""
 
     def __init__(self, broken=""):
         self.broken, self.requests = broken, []
@@ -42,8 +42,8 @@ class Answers:
         if request.kind == "all-reduce":
             small = {"bytes": 10**6, "tensors": 1, "devices": 2, "seconds": [0.001] * 5, "fault": None}
             return [small, {**small, "bytes": 10**8, "seconds": [0.02] * 5}]
-        alone = {device: [0.1 if device == "gpu:0" else 0.11] * 5 for device in request.devices}
-        return [{"together": [0.12] * 5 if len(alone) > 1 else [], "alone": alone, "fault": None}]
+        alone = {device: [0.1 if device == "gpu:0" else 0.125] * 5 for device in request.devices}
+        return [{"together": [0.13] * 5 if len(alone) > 1 else [], "alone": alone, "fault": None}]
 
 
 def two_devices(monkeypatch, answers, cpu_replicas=0):

@@ -288,7 +288,9 @@ def gpus(*models):
     [
         (1.0, "compute", "PASS"),
         (1.04, "compute", "PASS"),
-        (1.06, "compute", "FAIL"),
+        (1.06, "compute", "INCONCLUSIVE"),
+        (1.21, "compute", "INCONCLUSIVE"),
+        (1.23, "compute", "FAIL"),
         (2.0, "memory", "FAIL"),
         (1.04, "launch", "PASS"),
         (1.06, "launch", "INCONCLUSIVE"),
@@ -297,7 +299,7 @@ def gpus(*models):
     ],
 )
 def test_gpus_of_one_model_are_equally_fast(slower, bottleneck, status):
-    """GPUs of one model differ by at most five percent in what they limit themselves, one case at a time."""
+    """Up to 5 % slower in what GPUs limit themselves passes, over 22 % fails, which sound ones don't reach."""
     timings = [timing([1.0] * 5, bottleneck=bottleneck), timing([slower] * 5, device="gpu:1", bottleneck="other")]
     (finding,) = gpu_speed_parity(timings, gpus(A100, A100))
     assert (finding.check, finding.status, finding.bound) == ("gpu_speed_parity", status, 0.05)
@@ -319,9 +321,10 @@ def test_slow_gpu_is_named():
         timing([each] * 5, device=f"gpu:{i}", precision="tf32", bottleneck="compute") for i, each in enumerate(seconds)
     ]
     (finding,) = gpu_speed_parity(timings, gpus(*[A100] * 4))
-    assert (finding.status, finding.device, finding.precision) == ("FAIL", "gpu:2", "tf32")
+    assert (finding.status, finding.device, finding.precision) == ("INCONCLUSIVE", "gpu:2", "tf32")
     assert finding.message == (
-        "gpu:2 is 6.0% slower than gpu:1, the best NVIDIA A100-SXM4-80GB, in forward[device=gpu-precision=tf32]"
+        "gpu:2 is 6.0% slower than gpu:1, the best NVIDIA A100-SXM4-80GB, in forward[device=gpu-precision=tf32]; "
+        "sound GPUs of one model differ by up to 22%"
     )
     assert finding.fix.startswith("nvidia-smi -q -i 2 ")
 
@@ -345,7 +348,7 @@ def test_unlike_is_never_compared(timings, models):
 
 def test_each_model_is_compared_by_itself():
     """Two of one model and two of another: two comparisons, of which the slower model's is no fault."""
-    seconds = [1.0, 5.0, 1.01, 5.5]
+    seconds = [1.0, 5.0, 1.01, 6.5]
     timings = [timing([each] * 5, device=f"gpu:{i}", bottleneck="compute") for i, each in enumerate(seconds)]
     found = gpu_speed_parity(timings, gpus(A100, T4, A100, T4))
     assert [(finding.status, finding.device) for finding in found] == [("PASS", ""), ("FAIL", "gpu:3")]
