@@ -9,6 +9,11 @@ HANGS = "deadline"  # a cause's name
 NVCC = "nvidia-cuda-nvcc-cu12"
 TEMPORARY = "df -h /tmp /dev/shm; then delete files there, or: export TMPDIR=FOLDER"
 RESET_GPU = "sudo dmesg | grep -i xid; then: sudo nvidia-smi -r, or: sudo reboot"
+# It runs where NVSwitches are: on the host of a container, and often on that of a virtual machine.
+FABRIC_MANAGER = (
+    "systemctl status nvidia-fabricmanager # on the host; it must have the driver's version; then: "
+    "sudo systemctl restart nvidia-fabricmanager"
+)
 # What each CUDA's kernels need: docs.nvidia.com/cuda/cuda-toolkit-release-notes, table of driver versions
 NEWER_DRIVER = (
     "install a newer driver, from nvidia.com/drivers: 555 or newer for CUDA 12.5, 580 for CUDA 13; then: sudo reboot"
@@ -79,19 +84,20 @@ CAUSES = (
         "unset TF_NUM_INTRAOP_THREADS TF_NUM_INTEROP_THREADS",
         of="setting",
     ),
-    Cause(
-        "platform",
-        r"Unknown backend:? '?(\w+)'?|Unable to initialize backend '(\w+)'|no platforms that are instances of (\w+)",
-        "JAX is to use a kind of device that it can't",
-        "unset JAX_PLATFORMS JAX_PLATFORM_NAME; or install JAX for that device: pip install 'jax[cuda12]'",
-        of="setting",
-    ),
     # The GPU itself
     Cause(
         "ecc",
         r"ECC_UNCORRECTABLE|uncorrectable ECC|double.bit ECC",
         "the GPU's memory had an error that couldn't be corrected",
         "nvidia-smi -q -d ECC,ROW_REMAPPER; then: sudo nvidia-smi -r; if it comes again, have the board replaced",
+        of="nvidia",
+    ),
+    Cause(
+        "nvlink",
+        r"NVLINK_UNCORRECTABLE|NvlinkUncorrectable|uncorrectable NVLink error",
+        "an NVLink between GPUs had an error that couldn't be corrected",
+        "nvidia-smi nvlink -e; sudo dmesg | grep -iE 'xid|nvlink'; then: sudo nvidia-smi -r; if it comes again, reseat "
+        "the bridge, or have the board replaced",
         of="nvidia",
     ),
     Cause(
@@ -144,7 +150,7 @@ CAUSES = (
         "fabric manager",
         r"SYSTEM_NOT_READY|system not yet initialized",
         "NVIDIA's Fabric Manager, which GPUs behind NVSwitch need, isn't running",
-        "sudo systemctl start nvidia-fabricmanager; it must have the driver's version",
+        FABRIC_MANAGER,
     ),
     Cause(
         "cuda-compat",
@@ -272,6 +278,14 @@ CAUSES = (
         r"SIGILL|Illegal instruction|built using AVX|to use (?:AVX|SSE|FMA)\S* instructions, but these aren't",
         "this processor lacks an instruction that the program uses: it was built for another one",
         "grep -o -w avx /proc/cpuinfo # TensorFlow's wheels need a processor, or a virtual one, with AVX",
+    ),
+    # After what is more particular: JAX has the device's own reason behind these words.
+    Cause(
+        "platform",
+        r"Unknown backend:? '?(\w+)'?|Unable to initialize backend '(\w+)'|no platforms that are instances of (\w+)",
+        "JAX is to use a kind of device that it can't",
+        "unset JAX_PLATFORMS JAX_PLATFORM_NAME; or install JAX for that device: pip install 'jax[cuda12]'",
+        of="setting",
     ),
     Cause(
         HANGS,

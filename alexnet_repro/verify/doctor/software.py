@@ -185,6 +185,8 @@ def _device_result(here: Environment, result: ProbeResult) -> Iterator[Finding]:
         # One GPU takes all others from JAX: its backend "failed to initialize". TensorFlow ignores that one.
         if "Ignoring visible" in reason or (here.expected_gpus > 1 and "initialize" in reason):
             fix = "leave that GPU out: export CUDA_VISIBLE_DEVICES=… # the others' UUIDs, from nvidia-smi -L"
+        elif ending := find_ending("gpu:0", "", reason):  # what CUDA said when it didn't start
+            message, fix = f"{message}: {ending.message}", ending.fix
         yield Finding(check, "FAIL", message, reason or f"{name} gave no reason", fix)
 
 
