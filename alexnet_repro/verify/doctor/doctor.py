@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Container, Iterator, Sequence
 from typing import TextIO
 
-from alexnet_repro.verify.doctor import cuda_software, gpus, health, resources, software
+from alexnet_repro.verify.doctor import cuda_software, gpus, health, nvlink, resources, software
 from alexnet_repro.verify.doctor.device_probe import NO_GPU, probe_device
 from alexnet_repro.verify.doctor.environment import Environment, read_machine
 from alexnet_repro.verify.doctor.installation import read_cuda_packages, read_libraries, read_tensorflow
@@ -31,6 +31,7 @@ DRIVER_CHECKS: tuple[EnvironmentCheck, ...] = (
     gpus.kernels,
     health.mixed_gpu_models,
     health.health,
+    nvlink.nvlink,
 )
 LAST_CHECKS: tuple[EnvironmentCheck, ...] = (software.settings,)
 

@@ -1,6 +1,7 @@
 """NVIDIA's GPUs as the driver reports them: device files and NVML, queried in a child process with a deadline."""
 
 import contextlib
+import ctypes
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -89,6 +90,15 @@ class Gpu:
     max_pcie_width: int | None = _query("GetMaxPcieLinkWidth")
     pcie_replays: int | None = _query("GetPcieReplayCounter", optional=True)  # packets sent again since a reset
     error: str | None = None
+    pci_bus_id: str | None = _query("GetPciInfo", convert=lambda info: _text(info.busId))
+    # Of each NVLink, where it leads: "switch", "cpu", "unknown", or another GPU's PCI bus; "down" if it is inactive.
+    nvlinks: tuple[str, ...] = ()
+    nvlink_replays: int | None = None  # of all links, since the driver was loaded
+    nvlink_recoveries: int | None = None
+    nvlink_crc_errors: int | None = None
+    fabric_state: int | None = None  # NVML_GPU_FABRIC_STATE; 0: the GPU has none, as all before Hopper
+    fabric_status: int | None = None  # NVML's return code; it counts where the state is completed
+    fabric_health: int | None = None  # NVML_GPU_FABRIC_HEALTH_MASK
 
 
 @dataclass(frozen=True)
@@ -204,7 +214,7 @@ def _gpu(nvml: Any, index: int, handle: Any, faults: list[Exception]) -> Gpu:
 
     def ask(
         query: str,
-        *constants: str | Sequence[int],
+        *constants: Any,
         convert: Callable[[Any], Any] | None = None,
         optional: bool = False,
     ) -> Any:
@@ -243,7 +253,57 @@ def _gpu(nvml: Any, index: int, handle: Any, faults: list[Exception]) -> Gpu:
         mig_uuids=mig_uuids(nvml, handle),
         retired_pages=None if None in retired else sum(map(len, retired)),
         **answers_by_field,
+        **_nvlinks(nvml, ask),
+        **_fabric(nvml, ask),
     )
+
+
+def _nvlinks(nvml: Any, ask: Callable[..., Any]) -> dict[str, Any]:
+    """Return the fields of a GPU's NVLinks; none where it has no link, or the module knows none."""
+    kinds = {getattr(nvml, f"NVML_NVLINK_DEVICE_TYPE_{kind}", None): kind for kind in ("GPU", "IBMNPU", "SWITCH")}
+    every = range(getattr(nvml, "NVML_NVLINK_MAX_LINKS", 0)) if hasattr(nvml, "nvmlDeviceGetNvLinkState") else ()
+    leads: dict[int, str] = {}
+    for link in every:
+        active = ask("GetNvLinkState", link)
+        if active is None:  # this model has no such link
+            continue
+        leads[link] = "unknown" if active else "down"
+        if active and hasattr(nvml, "nvmlDeviceGetNvLinkRemoteDeviceType"):
+            kind = kinds.get(ask("GetNvLinkRemoteDeviceType", link))
+            if kind == "GPU":
+                leads[link] = ask("GetNvLinkRemotePciInfo", link, convert=lambda info: _text(info.busId)) or "unknown"
+            elif kind:
+                leads[link] = "switch" if kind == "SWITCH" else "cpu"
+
+    def errors(*names: str) -> int | None:
+        counts = [
+            ask("GetNvLinkErrorCounter", link, f"NVML_NVLINK_ERROR_DL_{name}")
+            for link, lead in leads.items()
+            if lead != "down"
+            for name in names
+        ]
+        return None if not counts or None in counts else sum(counts)
+
+    return {
+        "nvlinks": tuple(leads.values()),
+        "nvlink_replays": errors("REPLAY"),
+        "nvlink_recoveries": errors("RECOVERY"),
+        "nvlink_crc_errors": errors("CRC_FLIT", "CRC_DATA"),
+    }
+
+
+def _fabric(nvml: Any, ask: Callable[..., Any]) -> dict[str, Any]:
+    """Return what Fabric Manager has made of the GPU; nothing where neither driver nor module can say."""
+    for query, kind in (
+        ("GetGpuFabricInfoV", "c_nvmlGpuFabricInfo_v2_t"),
+        ("GetGpuFabricInfo", "c_nvmlGpuFabricInfo_t"),
+    ):
+        if hasattr(nvml, f"nvmlDevice{query}"):
+            info = getattr(nvml, kind)()
+            if ask(query, ctypes.byref(info)) is not None:
+                health = getattr(info, "healthMask", None)
+                return {"fabric_state": info.state, "fabric_status": info.status, "fabric_health": health}
+    return {}
 
 
 def mig_handles(nvml: Any, handle: Any) -> list[Any]:

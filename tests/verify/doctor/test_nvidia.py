@@ -182,6 +182,61 @@ def test_error_of_an_optional_answer(driver, error):
     assert driver(nvmlDeviceGetTemperature=refuse(error)).gpus[0].error
 
 
+class _Pci:
+    busId = b"00000000:1B:00.0"  # noqa: N815 - NVML's name
+
+
+def fabric(_, info):
+    """Fill in NVML's structure, as its function does."""
+    info._obj.state, info._obj.status, info._obj.healthMask = pynvml.NVML_GPU_FABRIC_STATE_COMPLETED, 0, 0x1AA
+    return pynvml.NVML_SUCCESS
+
+
+def only(*links):
+    """Return a function of a GPU and a link that answers for links in turn; an exception's number is raised."""
+
+    def answer(_, link, *__):
+        if link >= len(links):
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_INVALID_ARGUMENT)
+        return links[link]
+
+    return answer
+
+
+def test_links_of_a_driver(driver):
+    """Where each link leads, the errors of those that are up, and the fabric; more links don't count."""
+    (gpu,) = driver(
+        nvmlDeviceGetPciInfo=lambda _: _Pci,
+        nvmlDeviceGetNvLinkState=only(1, 0, 1, 1, 1),
+        nvmlDeviceGetNvLinkRemoteDeviceType=only(
+            pynvml.NVML_NVLINK_DEVICE_TYPE_GPU,
+            None,
+            pynvml.NVML_NVLINK_DEVICE_TYPE_SWITCH,
+            pynvml.NVML_NVLINK_DEVICE_TYPE_IBMNPU,
+            pynvml.NVML_NVLINK_DEVICE_TYPE_UNKNOWN,
+        ),
+        nvmlDeviceGetNvLinkRemotePciInfo=lambda *_: _Pci,
+        nvmlDeviceGetNvLinkErrorCounter=lambda _, link, kind: 10**kind if link else 0,
+        nvmlDeviceGetGpuFabricInfoV=fabric,
+    ).gpus
+    assert gpu.pci_bus_id == "00000000:1B:00.0"
+    assert gpu.nvlinks == ("00000000:1B:00.0", "down", "switch", "cpu", "unknown")
+    assert (gpu.nvlink_replays, gpu.nvlink_recoveries, gpu.nvlink_crc_errors) == (3, 30, 3300)
+    assert (gpu.fabric_state, gpu.fabric_status, gpu.fabric_health) == (3, 0, 0x1AA)
+
+
+def test_older_driver_knows_an_older_fabric(driver):
+    """Where the driver lacks the newer function the older one answers, which knows no health."""
+
+    def older(_, info):
+        info._obj.state = pynvml.NVML_GPU_FABRIC_STATE_IN_PROGRESS
+        return pynvml.NVML_SUCCESS
+
+    missing = refuse(pynvml.NVML_ERROR_FUNCTION_NOT_FOUND)
+    (gpu,) = driver(nvmlDeviceGetGpuFabricInfoV=missing, nvmlDeviceGetGpuFabricInfo=older).gpus
+    assert (gpu.fabric_state, gpu.fabric_health) == (2, None)
+
+
 def test_driver_that_reports_little(driver):
     """What isn't supported is unknown, not an error; a lost GPU is one, and the next is still queried."""
     lost = {
