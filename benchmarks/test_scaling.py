@@ -18,7 +18,8 @@ def scaling_run(verification: VerificationSession) -> ScalingRun:
     gpus = [device for device in verification.devices if device.startswith("gpu")]
     chosen = [f"cpu:{index}" for index in range(parts)] or gpus
     seconds = float(config.getoption("benchmark_max_time"))
-    return ScalingRun(chosen, parts, deadline=config.getoption("deadline"), seconds=seconds, models=verification.models)
+    given = {"models": verification.models, "records": verification.machine.gpu_records}
+    return ScalingRun(chosen, parts, deadline=config.getoption("deadline"), seconds=seconds, **given)
 
 
 def test_stragglers(scaling_run: ScalingRun, verification: VerificationSession) -> None:
@@ -32,11 +33,11 @@ def test_stragglers(scaling_run: ScalingRun, verification: VerificationSession) 
 
 
 def test_all_reduce(scaling_run: ScalingRun, verification: VerificationSession) -> None:
-    """The gradients are summed up right, and faster than through the host and once around links of --link-gbps."""
+    """The gradients are summed up right, faster than through the host, and as NVLink, PCIe or --link-gbps have it."""
 
     def find(count: int) -> list[Finding]:
-        simple = scaling_run.simple_all_reduce_seconds(count)
-        return [judge_all_reduce(scaling_run.all_reduces(count), simple, network=scaling_run.network)]
+        simple, way = scaling_run.simple_all_reduce_seconds(count), scaling_run.way(count)
+        return [judge_all_reduce(scaling_run.all_reduces(count), simple, way, network=scaling_run.network)]
 
     verification.report_findings("fast", *scaling_run.findings("all-reduce", find, scaling_run.counts[1:]))
 

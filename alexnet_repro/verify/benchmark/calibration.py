@@ -59,19 +59,25 @@ def _rates(device: str, ended: dict[str, float]) -> Calibration:
     for name in DEVICE_PRECISIONS[kind]:
         matmul[name] = max(matmul_rate(device, name, shape) for shape in PRODUCTS[kind])
         ended[name] = time.perf_counter()
+    to_device, to_host = copy_rates(device)
     with on_device(device):
-        host = np.random.default_rng(0).integers(0, 256, COPIED_BYTES, np.uint8)
         tensor = ops.tile(random.uniform((1024,), dtype="float32", seed=0), MEMORY_BYTES[kind] // 4096)
         memory = 2 * MEMORY_BYTES[kind] / _best(lambda: ops.add(tensor, 1.0))
-        to_device = COPIED_BYTES / _best(lambda: _moved(host))
-        # Each round has a tensor of its own: a backend may keep the host's copy with what it was copied from.
-        there = iter([_moved(host) for _ in range(WARM_UP + TIMED)])
-        to_host = COPIED_BYTES / _best(lambda: _on_host(next(there), kind))
         tiny, one, many = random.uniform((1,), seed=0), _chain(1), _chain(KERNELS)
         call_overhead = _best(lambda: one(tiny), KERNELS)
         # Not below 0: XLA fuses the chain on a CPU, where the launch is lost in noise.
         kernel_launch = max(0.0, (_best(lambda: many(tiny)) - call_overhead) / (KERNELS - 1))
     return Calibration(device, matmul, memory, to_device, to_host, call_overhead, kernel_launch)
+
+
+def copy_rates(device: str) -> tuple[float, float]:
+    """Return the best rates of copies from NumPy to a device, and from it to NumPy, in bytes/s."""
+    host = np.random.default_rng(0).integers(0, 256, COPIED_BYTES, np.uint8)
+    with on_device(device):
+        to_device = COPIED_BYTES / _best(lambda: _moved(host))
+        # Each round has a tensor of its own: a backend may keep the host's copy with what it was copied from.
+        there = iter([_moved(host) for _ in range(WARM_UP + TIMED)])
+        return to_device, COPIED_BYTES / _best(lambda: _on_host(next(there), device.partition(":")[0]))
 
 
 def matmul_rate(device: str, precision: str, shape: tuple[int, int, int]) -> float:

@@ -19,6 +19,7 @@ from alexnet_repro.backend.memory import enable_memory_growth
 from alexnet_repro.backend.precision import precision as numerics
 from alexnet_repro.training.distributed.cluster import Cluster
 from alexnet_repro.training.weights import weights_digest
+from alexnet_repro.verify.benchmark.calibration import copy_rates
 from alexnet_repro.verify.checks.config import CheckConfig
 from alexnet_repro.verify.checks.learning import LEARNABLE
 from alexnet_repro.verify.checks.registry import crashed, with_log
@@ -28,7 +29,7 @@ from alexnet_repro.verify.subprocesses import NoAnswerError, answers
 
 SIZES = (1 << 12, 1 << 16, 1 << 20, 1 << 24)  # bytes of an all-reduce, beside the gradients' own
 ALL_REDUCE_ROUNDS = 5  # as many on each worker: they wait for each other
-RequestKind = Literal["steps", "all-reduce"]
+RequestKind = Literal["steps", "all-reduce", "copies"]
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,8 @@ def answers_to(
     Each may take `deadline` seconds; `environ` are variables to change. To `steps` the one answer is `together` and, by
     device, `alone`, the seconds per update of each round; `fault`, what is wrong with what was computed; and `digest`,
     of the weights at the end. To `all-reduce` each answer is `bytes`, `tensors`, `devices`, `seconds` (of each round)
-    and `fault`, the gradients' own last.
+    and `fault`, the gradients' own last. To `copies` the one answer is `rates`, by device, to it and from it in
+    bytes/s; and `fault`, which is None.
     """
     try:
         for name, answer in answers(__name__, [json.dumps(asdict(request))], deadline, environ):
@@ -225,6 +227,11 @@ def _time_all_reduce(strategy: Any, shapes: Sequence[tuple[int, ...]]) -> dict[s
     return {"bytes": size, "tensors": len(shapes), "devices": replicas, "seconds": seconds, "fault": wrong}
 
 
+def _time_copies(request: Request) -> Iterator[dict[str, Any]]:
+    """Time copies between the host and each device, one device after the other."""
+    yield {"rates": {device: copy_rates(device) for device in request.devices}, "fault": None}
+
+
 def main(text: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield the answers in the child; an error is a finding."""
     import keras
@@ -237,7 +244,8 @@ def main(text: str) -> Iterator[tuple[str, dict[str, Any]]]:
     keras.utils.set_random_seed(0)
     try:
         with numerics(request.precision):
-            for answer in (_time_steps if request.kind == "steps" else _time_all_reduces)(request):
+            time_it = {"steps": _time_steps, "all-reduce": _time_all_reduces, "copies": _time_copies}[request.kind]
+            for answer in time_it(request):
                 yield request.kind, answer
     except Exception as error:  # noqa: BLE001 - it is the answer
         yield "crash", asdict(crashed(request.kind, error, device=request.device))

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from alexnet_repro import documented
+from alexnet_repro.verify.benchmark.interconnect import Interconnect
 from alexnet_repro.verify.benchmark.timing import (
     ALONE,
     MAX_NOISE,
@@ -23,9 +24,15 @@ from alexnet_repro.verify.benchmark.timing import (
     WITHIN_SOUND,
     relative_iqr,
 )
-from alexnet_repro.verify.finding import Finding
+from alexnet_repro.verify.finding import Finding, Status
 
 GRADIENT_BYTES = 4 * documented.TOTAL_PARAMETERS  # float32, in every precision
+
+
+FALLEN_BACK = (
+    "nvidia-smi topo -m; nvidia-smi nvlink -s; NCCL_DEBUG=INFO # is it 'via P2P'? if it is SHM or NET: unset "
+    "NCCL_P2P_DISABLE NCCL_P2P_LEVEL NCCL_SHM_DISABLE; systemctl status nvidia-fabricmanager; docker run --ipc=host"
+)
 
 
 class Link(NamedTuple):
@@ -111,32 +118,42 @@ def judge_scaling(point: Point) -> Finding:
 
 
 def judge_all_reduce(
-    measured: Sequence[Mapping[str, Any]], simple_seconds: float | None, *, network: bool = False
+    measured: Sequence[Mapping[str, Any]],
+    simple_seconds: float | None,
+    way: Interconnect | None = None,
+    *,
+    network: bool = False,
 ) -> Finding:
-    """The gradients are summed up faster than in the simplest way there is, which takes `simple_seconds` if known.
+    """The gradients are summed up faster than in the simplest way there is, and as fast as the way between GPUs has it.
 
-    On one machine: copied to the host and back by one device by itself, at its calibrated rates; devices that send to
-    each other have less to do. Across machines (`network`) also around a ring of links. `measured` are the answers of
-    `alexnet_repro.verify.benchmark.replicas.answers_to`, the gradients' own last.
+    The simplest takes `simple_seconds`, if known. On one machine: copied to the host and back by one device by itself;
+    devices that send to each other have less to do. Across machines (`network`) also around a ring of links. With what
+    `way` carries is compared what is on the bus, or what was fitted to all sizes, without the time of launching,
+    whichever is more. `measured` are the answers of `alexnet_repro.verify.benchmark.replicas.answers_to`, the
+    gradients' own last.
     """
     if faults := [each["fault"] for each in measured if each["fault"]]:
         return invalid_result("all-reduce", faults[0])
     rows = [(each["devices"], each["bytes"], statistics.median(each["seconds"])) for each in measured]
     (devices, size, own), link = rows[-1], fit_link(rows)
     rate = size / own  # nccl-tests' algbw; on the bus it is busbw (its doc/PERFORMANCE.md)
-    message = (
-        f"{size / 1e6:.0f} MB of gradients among {devices} devices: {rate / 1e9:.3g} GB/s, "
-        f"{2 * (devices - 1) / devices * rate / 1e9:.3g} GB/s on the bus"
-    )
+    bus = 2 * (devices - 1) / devices * rate
+    message = f"{size / 1e6:.0f} MB of gradients among {devices} devices: {rate / 1e9:.3g} GB/s, "
+    message += f"{bus / 1e9:.3g} GB/s on the bus"
     found = Finding(
         "all-reduce",
         "PASS",
         message,
         f"{own * 1e3:.4g} ms; fitted to all sizes: {link.bandwidth / 1e9:.3g} GB/s, "
-        f"{link.latency * 1e6:.3g} µs per hop",
+        f"{link.latency * 1e6:.3g} µs per hop{_carries(way)}",
         number=rate,
         bound=size / simple_seconds if simple_seconds else None,
-        data={"devices": devices, "measured": [[size, time] for _, size, time in rows], **link._asdict()},
+        data={
+            "devices": devices,
+            "measured": [[size, time] for _, size, time in rows],
+            **link._asdict(),
+            **({"way": way._asdict()} if way else {}),
+        },
     )
     if found.bound is None and network:
         fix = "--link-gbps=N # Gb/s between two machines, as measured by iperf3 -c HOST -J"
@@ -144,14 +161,23 @@ def judge_all_reduce(
     if found.bound is None:
         fix = "run it where there are GPUs"
         return replace(found, status="INCONCLUSIVE", message=f"{message}; no bound is known between CPUs", fix=fix)
+    carried = max(bus, link.bandwidth) if math.isfinite(link.bandwidth) else bus
+    if way and carried < way.doubt * way.bandwidth:
+        share = f"{carried / way.bandwidth:.1%} of what {way.way} carry; at least {way.doubt:.0%} should be reached"
+        status: Status = "FAIL" if carried < way.fault * way.bandwidth or rate < found.bound else "INCONCLUSIVE"
+        return replace(found, status=status, message=f"{message}: {share}", fix=FALLEN_BACK)
     if rate >= found.bound:
         return found
-    way = "copies through the host"
+    simplest = "copies through the host"
     fix = "nvidia-smi topo -m; NCCL_DEBUG=INFO # does it go by NVLink or P2P? if not: virtualisation, ACS, cables"
     if network:
-        way = "copies to the host, once around a ring at the link's speed, and back"
+        simplest = "copies to the host, once around a ring at the link's speed, and back"
         fix = "iperf3 -c HOST -J; NCCL_DEBUG=INFO # which interface? NCCL_SOCKET_IFNAME and NCCL_IB_HCA choose another"
-    return replace(found, status="FAIL", message=f"{message}; {way} would be faster", fix=fix)
+    return replace(found, status="FAIL", message=f"{message}; {simplest} would be faster", fix=fix)
+
+
+def _carries(way: Interconnect | None) -> str:
+    return f"; {way.way} carry {way.bandwidth / 1e9:.3g} GB/s, as NCCL reckons" if way else ""
 
 
 def find_stragglers(

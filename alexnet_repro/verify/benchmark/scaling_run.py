@@ -10,9 +10,10 @@ from typing import Any
 from alexnet_repro.training.distributed.cluster import Cluster, ClusterError
 from alexnet_repro.training.distributed.coordination import AllGather
 from alexnet_repro.verify.benchmark import scaling
-from alexnet_repro.verify.benchmark.calibration import calibrate
+from alexnet_repro.verify.benchmark.interconnect import Interconnect, interconnect
 from alexnet_repro.verify.benchmark.replicas import Request, RequestKind, answers_to, rounds_within
 from alexnet_repro.verify.benchmark.scaling import GRADIENT_BYTES, Point, inconclusive_speed, invalid_result
+from alexnet_repro.verify.doctor.nvidia import Gpu
 from alexnet_repro.verify.finding import Finding
 
 IMAGES = {"cpu": 4, "gpu": 512}  # per device in weak scaling, in all in strong; rounded up so that all can share
@@ -39,8 +40,8 @@ class ScalingRun:
     """Measurements of several devices of this machine, kept once made.
 
     Devices are as `gpu:0`, or `cpu:0` to the last of `cpu_replicas` parts of the CPU. Each measurement takes `seconds`
-    at least, each answer `deadline` seconds at most. `models` are the product names of this machine's devices.
-    `workers` is how many have the devices; 0: all are this process's.
+    at least, each answer `deadline` seconds at most. `models` are the product names of this machine's devices, `records`
+    the driver's, of those GPUs of which it is known. `workers` is how many have the devices; 0: all are this process's.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class ScalingRun:
         seconds: float,
         models: Mapping[str, str] | None = None,
         workers: int = 0,
+        records: Mapping[str, Gpu] | None = None,
     ) -> None:
         """Measure nothing yet."""
         self._models = dict(models or {})
@@ -62,7 +64,7 @@ class ScalingRun:
         self.counts = device_counts(workers or len(devices))  # of devices, or of workers, that are measured together
         self.images, self.precision = common_batch(IMAGES[kind], self.counts), PRECISION[kind]
         self.on_cpu, self._environ = kind == "cpu", CPU_ONLY if kind == "cpu" else {}
-        self._deadline, self._seconds = deadline, seconds
+        self._deadline, self._seconds, self._records = deadline, seconds, records or {}
         self._measured: dict[tuple[Any, ...], Answers | MeasurementError] = {}
         self._failures: list[Finding] = []
 
@@ -92,7 +94,17 @@ class ScalingRun:
 
     def simple_all_reduce_seconds(self, count: int) -> float | None:  # noqa: ARG002 - it counts among workers
         """Return the seconds of the gradients' copy to the host and back, by one device; None on parts of a CPU."""
-        return None if self.on_cpu else _host_copy_seconds(self.devices)
+        return None if self.on_cpu else self._through_host()
+
+    def _through_host(self) -> float:
+        """Return the seconds of the gradients' copy to the host and back, by the slowest device of all by itself."""
+        rates = [both for answer in self._once("copies", self.counts[-1], 0) for both in answer["rates"].values()]
+        return float(max(GRADIENT_BYTES / to_device + GRADIENT_BYTES / to_host for to_device, to_host in rates))
+
+    def way(self, count: int) -> Interconnect | None:
+        """Return the way between the first `count` GPUs; None if it isn't known, or goes through a network."""
+        gpus = [self._records[device] for device in self.devices[:count] if device in self._records]
+        return interconnect(gpus) if len(gpus) == count > 1 else None
 
     def findings(self, check: str, find: Callable[[int], list[Finding]], counts: Sequence[int]) -> Iterator[Finding]:
         """Yield the findings for each count; a measurement fails once, what else needs it is inconclusive."""
@@ -175,8 +187,9 @@ class ClusterScalingRun(ScalingRun):
         """
         if self.on_cpu or not self._link_gbps:
             return None
-        copies = float(max(self._gather("the copies", _host_copy_seconds(self._local))))
-        return copies + scaling.ring_seconds(count, GRADIENT_BYTES, scaling.Link(self._link_gbps * 1e9 / 8, 0.0))
+        return self._through_host() + scaling.ring_seconds(
+            count, GRADIENT_BYTES, scaling.Link(self._link_gbps * 1e9 / 8, 0.0)
+        )
 
     def _qualified(self, finding: Finding) -> Finding:
         shared = self._doubt == SHARED_MACHINE
@@ -188,6 +201,8 @@ class ClusterScalingRun(ScalingRun):
         workers = self._cluster.addresses[:count]
         if kind == "all-reduce":
             return self._request(count, Request(kind, workers=workers))[0]
+        if kind == "copies":
+            return [answer for (answer,) in self._request(count, Request(kind, self._local))]
         own = Request(kind, self._local, 0, images, self.precision, seconds=self._seconds)
         alone = [answer for (answer,) in self._request(count, own)]
         machines = zip(self._cluster.machines, alone, strict=False)
@@ -234,11 +249,6 @@ def lost_worker(error: ClusterError) -> Finding:
     """Return the finding of a worker that is gone."""
     fix = "see that worker's own output; then start all of them again"
     return Finding("workers", "FAIL", str(error), fix=fix, kind="crash", scope="cluster")
-
-
-def _host_copy_seconds(devices: Sequence[str]) -> float:
-    """Return the seconds of the gradients' copy to the host and back, by the slowest at its calibrated rates."""
-    return max(GRADIENT_BYTES / each.to_host + GRADIENT_BYTES / each.to_device for each in map(calibrate, devices))
 
 
 def device_counts(devices: int) -> list[int]:

@@ -27,7 +27,7 @@ MIN_READ_BACK_RATIO = 0.5
 # median (Sinha et al., "Not All GPUs Are Created Equal", SC'22, arXiv 2208.11035). docs/method/noise.md has more.
 MAX_PARITY_GAP = 0.05
 SOUND_GAP = 0.22
-WITHIN_SOUND = f"sound GPUs of one model differ by up to {SOUND_GAP:.0%}"
+WITHIN_SOUND = f"sound devices of one model differ by up to {SOUND_GAP:.0%}"
 MAX_TREND_CHANCE = 1 / 30_000  # by which a trend is seen in timings without one; of fewer than 8 rounds none is
 MAX_DECAY = 1.1
 MAX_NOISE = 0.25  # of the median, between the quartiles

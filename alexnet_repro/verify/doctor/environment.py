@@ -11,13 +11,13 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import takewhile
+from itertools import count, takewhile
 from pathlib import Path
 
 from alexnet_repro.backend.limits import cpu_quota, usable_processors
 from alexnet_repro.backend.memory_limits import MemoryLimit, memory_limits
 from alexnet_repro.files import keras_home, keras_json
-from alexnet_repro.verify.doctor.device_probe import ProbeResult
+from alexnet_repro.verify.doctor.device_probe import NO_GPU, ProbeResult
 from alexnet_repro.verify.doctor.installation import CudaPackages, Library, TensorFlow
 from alexnet_repro.verify.doctor.nvidia import Gpu, Nvidia
 from alexnet_repro.verify.doctor.settings import KERAS, SETTINGS
@@ -114,7 +114,7 @@ class Environment:
         """Return the driver's GPUs that are to be used; all, where CUDA may number them in another order."""
         if not self.wanted:
             return self._named(self.named_gpus)
-        return self._named(tuple(name for device, name in self.gpu_names.items() if device in self.wanted))
+        return self._named(tuple(self.wanted_gpus.values()))
 
     def cuda_name(self, device: str) -> str:
         """Return what CUDA_VISIBLE_DEVICES calls a GPU of the backend: an index, or a UUID, maybe abbreviated.
@@ -137,10 +137,20 @@ class Environment:
         return None
 
     @property
-    def seen_gpus(self) -> tuple[str, ...]:
-        """Return the product names of the GPUs that the backend sees, as a child listed them; none where none did."""
+    def seen_gpus(self) -> dict[str, str]:
+        """Return the product names of the GPUs that the backend sees, by device, as a child listed them.
+
+        None where none did; where GPUs are wanted by name, of those alone.
+        """
         listed = (each.data for each in self.results if (each.device, each.check) == ("cpu:0", "devices"))
-        return tuple(map(str, next(listed, {}).get("gpus", ())))
+        devices = self.wanted_gpus if self.wanted else ()
+        names = map(str, next(listed, {}).get("gpus", ()))
+        return dict(zip(devices or (f"gpu:{number}" for number in count()), names, strict=False))
+
+    @property
+    def wanted_gpus(self) -> dict[str, str]:
+        """Return those of `gpu_names` that are wanted: all, where no device is named."""
+        return {device: name for device, name in self.gpu_names.items() if not self.wanted or device in self.wanted}
 
     @property
     def gpu_names(self) -> dict[str, str]:
@@ -149,19 +159,13 @@ class Environment:
         return {f"gpu:{number}": name for number, name in enumerate(names[: self.expected_gpus])}
 
     @property
-    def seen_gpus(self) -> tuple[str, ...]:
-        """Return the product names of the GPUs that the backend sees, in its order, as a child process listed them."""
-        listed = (
-            each.data.get("gpus", ()) for each in self.results if (each.device, each.check) == ("cpu:0", "devices")
-        )
-        return tuple(next(listed, ()))
+    def gpu_records(self) -> dict[str, Gpu]:
+        """Return the driver's record of each GPU that the backend should see, by device, where it is known for sure."""
+        return {device: gpu for device in self.gpu_names if (gpu := self.gpu_of(device))}
 
     def only(self, device: str) -> dict[str, str]:
         """Return the environment variables by which a child process sees one device alone; a GPU is its `gpu:0`."""
-        number = device.partition(":")[2]
-        names = self.named_gpus or ()
-        gpu = names[int(number)] if names else number
-        return {"CUDA_VISIBLE_DEVICES": "-1" if device.startswith("cpu") else gpu}
+        return dict(NO_GPU) if device.startswith("cpu") else {"CUDA_VISIBLE_DEVICES": self.cuda_name(device)}
 
     def _named(self, named: tuple[str, ...] | None) -> tuple[Gpu, ...]:
         gpus = self.nvidia.gpus

@@ -41,8 +41,8 @@ def nvlink(here: Environment) -> Iterator[Finding]:
     """
     gpus = [gpu for gpu in here.chosen_gpus if not gpu.error and not gpu.mig]  # MIG turns a GPU's links off
     for gpu in gpus:
-        siblings = [each for each in gpus if each.name == gpu.name]
-        found = [*_fabric(gpu, len(gpus)), *_links(gpu, siblings)]
+        alike = [each for each in gpus if each.name == gpu.name]
+        found = [*_fabric(gpu, len(gpus)), *_links(gpu, alike)]
         if not found and up(gpu):
             found = [_well(gpu)]
         yield from found
@@ -69,9 +69,9 @@ def _fabric(gpu: Gpu, together: int) -> Iterator[Finding]:
             )
 
 
-def _links(gpu: Gpu, siblings: Sequence[Gpu]) -> Iterator[Finding]:
-    own, most = len(up(gpu)), max(len(up(each)) for each in siblings)
-    switched = any("switch" in each.nvlinks for each in siblings)  # then all are connected alike
+def _links(gpu: Gpu, alike: Sequence[Gpu]) -> Iterator[Finding]:
+    own, most = len(up(gpu)), max(len(up(each)) for each in alike)
+    switched = any("switch" in each.nvlinks for each in alike)  # then all are connected alike
     if own == most or not (own or switched):  # cards without a bridge beside bridged ones are as they were built
         return
     down = ", ".join(str(link) for link, lead in enumerate(gpu.nvlinks) if lead == "down")

@@ -38,6 +38,14 @@ def test_all_reduces_of_two_devices():
 
 
 @pytest.mark.slow
+def test_copies_of_two_devices():
+    """Each part of this CPU has both its rates, far from nothing and from what no memory reaches."""
+    (answer,) = answers_to(Request("copies", ("cpu:0", "cpu:1"), 2), 120, CPU_ONLY)
+    assert (list(answer["rates"]), answer["fault"]) == (["cpu:0", "cpu:1"], None)
+    assert all(1e7 < rate < 1e13 for both in answer["rates"].values() for rate in both)
+
+
+@pytest.mark.slow
 def test_device_that_isnt_there_is_a_finding():
     """A child that fails says so: one finding, no exception."""
     (found,) = answers_to(Request("steps", ("cpu:0", "cpu:7"), 2, images=2, side=67), 120, CPU_ONLY)

@@ -5,6 +5,7 @@ import math
 import pytest
 
 from alexnet_repro.verify.benchmark import scaling
+from alexnet_repro.verify.benchmark.interconnect import Interconnect
 from alexnet_repro.verify.benchmark.scaling import Link, Point, fit_link, judge_all_reduce, judge_scaling, ring_seconds
 from alexnet_repro.verify.finding import Finding
 
@@ -96,6 +97,46 @@ def test_all_reduce_is_compared_with_the_way_through_the_host(through_host, stat
     assert message in found.message
     assert found.bound == (pytest.approx(1e8 / through_host) if through_host else None)
     assert found.data["measured"] == [[10**6, pytest.approx(0.001)], [10**8, pytest.approx(0.010)]]
+
+
+H100S = Interconnect("18 NVLinks of each", 370.8e9, 0.25, 0.1)
+CARDS = Interconnect("PCIe 4.0 ×16", 6e9, 0.5, 0.0)
+WAYS = [
+    # 187 MB among eight: 2 × 7/8 of them in 109 ms are 3 GB/s on the bus, as sockets have it.
+    pytest.param(H100S, 0.109, "FAIL", "18 NVLinks of each carry", id="way=NVLink-bus=3"),
+    pytest.param(H100S, 0.0088, "INCONCLUSIVE", "at least 25% should be reached", id="way=NVLink-bus=37"),
+    pytest.param(H100S, 0.0089, "FAIL", "at least 25% should be reached", id="way=NVLink-bus=36.8"),
+    pytest.param(H100S, 0.0034, "PASS", "96.3 GB/s on the bus", id="way=NVLink-bus=96"),
+    pytest.param(CARDS, 0.109, "PASS", "3 GB/s on the bus", id="way=PCIe-bus=3"),
+    pytest.param(CARDS, 0.111, "INCONCLUSIVE", "what PCIe 4.0 ×16 carry", id="way=PCIe-bus=2.9"),
+    pytest.param(CARDS, 0.25, "FAIL", "what PCIe 4.0 ×16 carry", id="way=PCIe-slower than through the host"),
+    pytest.param(None, 0.109, "PASS", "3 GB/s on the bus", id="way=unknown-bus=3"),
+]
+
+
+@pytest.mark.parametrize(("way", "seconds", "status", "message"), WAYS)
+def test_all_reduce_is_compared_with_the_way_between_gpus(way, seconds, status, message):
+    """Though faster than through the host, which takes 0.2 s here, what isn't as fast as the links are is noticed."""
+    size = 187_058_984
+    rows = [{**each, "devices": 8} for each in measured(seconds)]
+    rows[0] |= {"bytes": size // 187, "seconds": rounds(seconds / 187)}  # no latency: what is fitted is on the bus
+    rows[1] |= {"bytes": size}
+    found = judge_all_reduce(rows, 0.2, way)
+    assert (found.status, message in found.message) == (status, True)
+    assert bool(found.fix) is (status != "PASS")
+    assert found.data.get("way") == (way and way._asdict())
+    assert ("as NCCL reckons" in found.evidence) is (way is not None)
+
+
+def test_launching_is_no_fault_of_the_links():
+    """An all-reduce that takes 5 ms to launch, and 1 ms per 211 MB on the bus, passes by what was fitted."""
+    sizes = (4096, 1 << 16, 1 << 20, 1 << 24, 187_058_984)
+    rows = [
+        {**measured()[0], "devices": 8, "bytes": size, "seconds": rounds(0.005 + 1.75 * size / 211e9)} for size in sizes
+    ]
+    found = judge_all_reduce(rows, 0.2, H100S)
+    assert found.status == "PASS"
+    assert "50.0 GB/s on the bus" in found.message.replace("50 GB/s", "50.0 GB/s")
 
 
 def test_all_reduce_that_sums_wrongly_is_invalid():

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 
 import keras
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from alexnet_repro.training.distributed.cluster import Cluster, ClusterError
 from alexnet_repro.verify.benchmark import scaling_run as module
 from alexnet_repro.verify.benchmark.scaling import find_stragglers, judge_scaling
-from alexnet_repro.verify.benchmark.timing import Calibration
+from alexnet_repro.verify.doctor.nvidia import Gpu
 from alexnet_repro.verify.finding import Finding
 from tests.helpers.paths import ROOT
 
@@ -42,8 +43,15 @@ class Answers:
         if request.kind == "all-reduce":
             small = {"bytes": 10**6, "tensors": 1, "devices": 2, "seconds": [0.001] * 5, "fault": None}
             return [small, {**small, "bytes": 10**8, "seconds": [0.02] * 5}]
+        if request.kind == "copies":
+            return [copied({"gpu:0": (10e9, 10e9), "gpu:1": (5e9, 10e9)})]
         alone = {device: [0.1 if device == "gpu:0" else 0.125] * 5 for device in request.devices}
         return [{"together": [0.13] * 5 if len(alone) > 1 else [], "alone": alone, "fault": None}]
+
+
+def copied(rates):
+    """Return the answer of a child that copied to devices, and from them, at these rates."""
+    return {"rates": rates, "fault": None}
 
 
 def two_devices(monkeypatch, answers, cpu_replicas=0):
@@ -90,6 +98,27 @@ def test_failed_measurement_fails_once(monkeypatch, broken, statuses):
     assert doubtful.message.startswith(f"caused by failed check '{broken}': ")
 
 
+def test_way_through_the_host_is_measured_by_the_child(monkeypatch):
+    """This process uses no GPU: a child copies, once for all numbers of devices; of parts of a CPU it means nothing."""
+    answers = Answers()
+    run = two_devices(monkeypatch, answers)
+    assert [run.simple_all_reduce_seconds(count) for count in (1, 2)] == pytest.approx(
+        [0.0561176952] * 2
+    )  # 37.4 + 18.7
+    assert answers.requests == [("copies", 2, 0)]
+    assert module.ScalingRun(["cpu:0", "cpu:1"], 2, deadline=60.0, seconds=1.0).simple_all_reduce_seconds(2) is None
+
+
+def test_way_between_gpus_is_of_those_that_take_part(monkeypatch):
+    """Two of four H100s have the 18 NVLinks of each; where a record is missing, and of one GPU, it isn't known."""
+    h100 = Gpu(0, capability=(9, 0), nvlinks=("switch",) * 18)
+    records = {f"gpu:{number}": replace(h100, index=number) for number in range(3)}
+    run = module.ScalingRun([f"gpu:{number}" for number in range(4)], deadline=60.0, seconds=1.0, records=records)
+    assert run.way(2).way == "18 NVLinks of each"
+    assert (run.way(4), run.way(1)) == (None, None)
+    assert three_workers(monkeypatch).way(3) is None
+
+
 def test_nothing_is_green_on_parts_of_a_cpu(monkeypatch):
     """There every finding is inconclusive."""
     found = measure_all(two_devices(monkeypatch, Answers(), cpu_replicas=2))
@@ -109,7 +138,7 @@ def three_workers(monkeypatch, others=(), **options):
     """
 
     def all_gather(point, own, _timeout):
-        alike = not others or point.startswith("before") or point == "the copies"
+        alike = not others or point.startswith("before")
         return [own] * 3 if alike else [own, *others]
 
     monkeypatch.setattr(module, "answers_to", Answers())
@@ -178,15 +207,15 @@ def test_lost_worker_is_a_finding(monkeypatch):
 @pytest.mark.parametrize(
     ("gbps", "seconds"),
     [
-        # 187,058,984 bytes: 18.7 ms at 10 GB/s and 37.4 at 5; 4/3 of them at 25 GB/s are 10.0 ms.
-        pytest.param(200.0, 0.0187058984 + 0.0374117968 + 4 / 3 * 187058984 / 25e9, id="gbps=200"),
+        # 187,058,984 bytes: 46.8 ms at 4 GB/s and 18.7 at 10; 4/3 of them at 25 GB/s are 10.0 ms.
+        pytest.param(200.0, 0.046764746 + 0.0187058984 + 4 / 3 * 187058984 / 25e9, id="gbps=200"),
         pytest.param(None, None, id="gbps=unknown"),
     ],
 )
 def test_bound_across_machines(monkeypatch, gbps, seconds):
-    """To the host at its calibrated rate, 2(n-1)/n of the bytes by the named link, and back; else no bound."""
-    monkeypatch.setattr(module, "calibrate", lambda device: Calibration(device, {}, to_host=10e9, to_device=5e9))
-    found = three_workers(monkeypatch, link_gbps=gbps).simple_all_reduce_seconds(3)
+    """To the host and back by the slowest worker, 2(n-1)/n of the bytes by the named link; else no bound."""
+    others = [[1.0, [copied({"gpu:0": (rate, 10e9)})]] for rate in (4e9, 6e9)]
+    found = three_workers(monkeypatch, others, link_gbps=gbps).simple_all_reduce_seconds(3)
     assert found == (seconds and pytest.approx(seconds))
 
 

@@ -324,7 +324,7 @@ def test_slow_gpu_is_named():
     assert (finding.status, finding.device, finding.precision) == ("INCONCLUSIVE", "gpu:2", "tf32")
     assert finding.message == (
         "gpu:2 is 6.0% slower than gpu:1, the best NVIDIA A100-SXM4-80GB, in forward[device=gpu-precision=tf32]; "
-        "sound GPUs of one model differ by up to 22%"
+        "sound devices of one model differ by up to 22%"
     )
     assert finding.fix.startswith("nvidia-smi -q -i 2 ")
 

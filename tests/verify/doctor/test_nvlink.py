@@ -109,7 +109,7 @@ SOUND = {
 
 @pytest.mark.parametrize("here", [pytest.param(here, id=f"machine={name}") for name, here in SOUND.items()])
 def test_sound_links(here):
-    """Where nothing is wrong, nothing is said but how many links are up; where there are none, nothing at all."""
+    """Where nothing is wrong, the finding is how many links are up; where there are none, there is none."""
     found = list(nvlink(here))
     assert {each.status for each in found} <= {"PASS"}
     linked = [gpu for gpu in here.nvidia.gpus if set(gpu.nvlinks) - {"down"}]
