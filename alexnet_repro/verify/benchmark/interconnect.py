@@ -13,11 +13,12 @@ BRIDGED_BYTES = {(8, 6): 12e9}
 # Of PCIe 3.0 x16, and of the slowest link between two processors (PCI_BW, QPI_BW and ARM_BW there).
 PCIE_BYTES, PROCESSORS_BYTES = 12e9, 6e9
 # Shares of that which an all-reduce should reach; below the first it is inconclusive, below the second it fails. Of
-# nccl-tests' bus bandwidth over NVLink are published: 96 % of eight A100s (github.com/NVIDIA/nccl/issues/527: 231 GB/s),
-# 83 % (nccl-tests/issues/149: 200), 55 % of two RTX 2080 Ti (nccl-tests/issues/44: 22), 47 % of two H100s on PCIe
-# (nccl/issues/1161: 116). TensorFlow packs the gradients before it and unpacks them after, hence half of the least. By
-# PCIe 3.0 to 5.0 in place of eight H100s' NVLinks it would be 3 to 13 %, by sockets at 3 GB/s 1 %. Cards without NVLink:
-# 28 GB/s of eight RTX 5090 (nccl/issues/1639); sockets may be as fast as the slowest, so that none fails by this.
+# nccl-tests' bus bandwidth over NVLink are published: 96 % of eight A100s (github.com/NVIDIA/nccl/issues/527: 231
+# GB/s), 83 % (nccl-tests/issues/149: 200), 55 % of two RTX 2080 Ti (nccl-tests/issues/44: 22), 47 % of two H100s on
+# PCIe (nccl/issues/1161: 116). TensorFlow packs the gradients before it and unpacks them after, hence half of the
+# least. By PCIe 3.0 to 5.0 in place of eight H100s' NVLinks it would be 3 to 13 %, by sockets at 3 GB/s 1 %. Cards
+# without NVLink: 28 GB/s of eight RTX 5090 (nccl/issues/1639); sockets may be as fast as the slowest of such, so that
+# none fails by this.
 NVLINK_SHARES, PCIE_SHARES = (0.25, 0.1), (0.5, 0.0)
 
 

@@ -220,6 +220,23 @@ def test_cuda_visible_devices_is_read_as_cuda_does(tmp_path, visible, named, exp
     assert (here.named_gpus, here.expected_gpus) == (named, expected)
 
 
+@pytest.mark.parametrize(
+    ("settings", "names", "expected"),
+    [
+        pytest.param({}, ("A", "A"), {"gpu:0": 0, "gpu:1": 1}, id="order=PCI's"),
+        pytest.param({"CUDA_VISIBLE_DEVICES": "GPU-1,GPU-0"}, ("A", "B"), {"gpu:0": 1, "gpu:1": 0}, id="order=named"),
+        pytest.param({"CUDA_VISIBLE_DEVICES": "1"}, ("A", "A"), {"gpu:0": 1}, id="order=numbered"),
+        pytest.param({"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}, ("A", "B"), {"gpu:0": 0, "gpu:1": 1}, id="order=set"),
+        pytest.param({}, ("A", "B"), {}, id="order=CUDA's own"),
+    ],
+)
+def test_records_of_gpus(settings, names, expected):
+    """Each GPU has its driver's record, but where CUDA may number different ones in another order."""
+    gpus = tuple(Gpu(index, name=name, uuid=f"GPU-{index}") for index, name in enumerate(names))
+    here = Environment(settings=settings, device_files=("/dev/nvidia0", "/dev/nvidia1"), nvidia=Nvidia(gpus=gpus))
+    assert {device: gpu.index for device, gpu in here.gpu_records.items()} == expected
+
+
 def test_this_tensorflow_is_found_without_importing_it():
     """Version, build and requirements are those of pip and of TensorFlow itself."""
     tf = pytest.importorskip("tensorflow")
