@@ -11,7 +11,7 @@ from alexnet_repro.verify.doctor.nvidia import Gpu
 NVLINK_BYTES = {(10, 0): 40.1e9, (9, 0): 20.6e9, (8, 0): 20e9, (7, 0): 20e9, (6, 0): 18e9}
 BRIDGED_BYTES = {(8, 6): 12e9}
 # Of PCIe 3.0 x16, and of the slowest link between two processors (PCI_BW, QPI_BW and ARM_BW there).
-PCIE_BYTES, PROCESSORS_BYTES = 12e9, 6e9
+PCIE_3_BYTES, PROCESSORS_BYTES = 12e9, 6e9
 # Shares of that which an all-reduce should reach; below the first it is inconclusive, below the second it fails. Of
 # nccl-tests' bus bandwidth over NVLink are published: 96 % of eight A100s (github.com/NVIDIA/nccl/issues/527: 231
 # GB/s), 83 % (nccl-tests/issues/149: 200), 55 % of two RTX 2080 Ti (nccl-tests/issues/44: 22), 47 % of two H100s on
@@ -77,6 +77,6 @@ def _by_pcie(gpus: Sequence[Gpu]) -> Interconnect | None:
         generation, width = gpu.max_pcie_generation or gpu.pcie_generation, gpu.pcie_width or gpu.max_pcie_width
         if not generation or not width:
             return None
-        ways.append((PCIE_BYTES * 2.0 ** (generation - 3) * width / 16, f"PCIe {generation}.0 ×{width}"))
+        ways.append((PCIE_3_BYTES * 2.0 ** (generation - 3) * width / 16, f"PCIe {generation}.0 ×{width}"))
     slowest, way = min(ways)
     return Interconnect(way, min(slowest, PROCESSORS_BYTES), *PCIE_SHARES)

@@ -12,6 +12,9 @@ from typing import Any
 from alexnet_repro.packages import installed_packages
 from alexnet_repro.verify.subprocesses import NoAnswerError, answers
 
+# NVML_NVLINK_DEVICE_TYPE: what an NVLink leads to.
+NVLINK_TO_GPU, NVLINK_TO_OTHERS = 0, {1: "cpu", 2: "switch"}
+
 
 def _query(
     name: str, *constants: str | Sequence[int], convert: Callable[[Any], Any] | None = None, optional: bool = False
@@ -228,6 +231,12 @@ def _gpu(nvml: Any, index: int, handle: Any, faults: list[Exception]) -> Gpu:
             faults.append(error)
         return None
 
+    def quietly(query: str, *constants: Any, convert: Callable[[Any], Any] | None = None) -> Any:
+        """Return None where a driver or a module can't answer, which is no fault of the GPU."""
+        with contextlib.suppress(*filter(None, [getattr(nvml, "NVMLError", None)])):
+            return ask(query, *constants, convert=convert) if hasattr(nvml, f"nvmlDevice{query}") else None
+        return None
+
     answers_by_field = {
         each.name: ask(
             each.metadata["query"],
@@ -253,27 +262,25 @@ def _gpu(nvml: Any, index: int, handle: Any, faults: list[Exception]) -> Gpu:
         mig_uuids=mig_uuids(nvml, handle),
         retired_pages=None if None in retired else sum(map(len, retired)),
         **answers_by_field,
-        **_nvlinks(nvml, ask),
-        **_fabric(nvml, ask),
+        **_nvlinks(nvml, quietly),
+        **_fabric(nvml, quietly),
     )
 
 
 def _nvlinks(nvml: Any, ask: Callable[..., Any]) -> dict[str, Any]:
     """Return the fields of a GPU's NVLinks; none where it has no link, or the module knows none."""
-    kinds = {getattr(nvml, f"NVML_NVLINK_DEVICE_TYPE_{kind}", None): kind for kind in ("GPU", "IBMNPU", "SWITCH")}
-    every = range(getattr(nvml, "NVML_NVLINK_MAX_LINKS", 0)) if hasattr(nvml, "nvmlDeviceGetNvLinkState") else ()
     leads: dict[int, str] = {}
-    for link in every:
+    for link in range(getattr(nvml, "NVML_NVLINK_MAX_LINKS", 0)):
         active = ask("GetNvLinkState", link)
         if active is None:  # this model has no such link
             continue
-        leads[link] = "unknown" if active else "down"
-        if active and hasattr(nvml, "nvmlDeviceGetNvLinkRemoteDeviceType"):
-            kind = kinds.get(ask("GetNvLinkRemoteDeviceType", link))
-            if kind == "GPU":
+        leads[link] = "down"
+        if active:
+            kind = ask("GetNvLinkRemoteDeviceType", link)
+            if kind == NVLINK_TO_GPU:
                 leads[link] = ask("GetNvLinkRemotePciInfo", link, convert=lambda info: _text(info.busId)) or "unknown"
-            elif kind:
-                leads[link] = "switch" if kind == "SWITCH" else "cpu"
+            else:
+                leads[link] = NVLINK_TO_OTHERS.get(kind, "unknown")
 
     def errors(*names: str) -> int | None:
         counts = [
@@ -298,11 +305,10 @@ def _fabric(nvml: Any, ask: Callable[..., Any]) -> dict[str, Any]:
         ("GetGpuFabricInfoV", "c_nvmlGpuFabricInfo_v2_t"),
         ("GetGpuFabricInfo", "c_nvmlGpuFabricInfo_t"),
     ):
-        if hasattr(nvml, f"nvmlDevice{query}"):
-            info = getattr(nvml, kind)()
-            if ask(query, ctypes.byref(info)) is not None:
-                health = getattr(info, "healthMask", None)
-                return {"fabric_state": info.state, "fabric_status": info.status, "fabric_health": health}
+        info: Any = getattr(nvml, kind, ctypes.c_int)()
+        if ask(query, ctypes.byref(info)) is not None:
+            health = getattr(info, "healthMask", None)
+            return {"fabric_state": info.state, "fabric_status": info.status, "fabric_health": health}
     return {}
 
 

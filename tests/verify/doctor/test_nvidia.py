@@ -225,6 +225,14 @@ def test_links_of_a_driver(driver):
     assert (gpu.fabric_state, gpu.fabric_status, gpu.fabric_health) == (3, 0, 0x1AA)
 
 
+@pytest.mark.parametrize("error", ["UNKNOWN", "NOT_SUPPORTED", "INVALID_ARGUMENT"])
+def test_links_that_a_driver_cant_tell_of(driver, error):
+    """A driver's error about links or their fabric is no fault of the GPU: they are unknown."""
+    fail = refuse(getattr(pynvml, f"NVML_ERROR_{error}"))
+    (gpu,) = driver(nvmlDeviceGetNvLinkState=fail, nvmlDeviceGetGpuFabricInfoV=fail).gpus
+    assert (gpu.nvlinks, gpu.nvlink_replays, gpu.fabric_state, gpu.error) == ((), None, None, None)
+
+
 def test_older_driver_knows_an_older_fabric(driver):
     """Where the driver lacks the newer function the older one answers, which knows no health."""
 
