@@ -16,6 +16,7 @@ from alexnet_repro.verify.benchmark.scaling_run import GATHER_DEADLINES, lost_wo
 from alexnet_repro.verify.benchmark.timing import gpu_speed_parity
 from alexnet_repro.verify.checks.devices import MachineNotReadyError, choose_devices, diagnose_machine
 from alexnet_repro.verify.doctor import fingerprint
+from alexnet_repro.verify.doctor.after_load import LoadWatch
 from alexnet_repro.verify.doctor.environment import read_machine
 from alexnet_repro.verify.finding import REFERENCE, Finding, worst
 from alexnet_repro.verify.report.page import report_line
@@ -69,6 +70,7 @@ class VerificationSession:
         self.report = ""
         self._printed = self._claimed = False
         self.watcher: Watcher | None = None
+        self.load: LoadWatch | None = None
         self._ending = contextlib.ExitStack()
         run = run_identity(config.rootpath, config.invocation_params.args)
         run["fail_inconclusive"] = self.fail_inconclusive
@@ -159,13 +161,8 @@ class VerificationSession:
             limit = one if "measure" in item.fixturenames else several
             self.watcher.begin(planned.name, None if option("usepdb", False) else limit)
 
-    @property
-    def models(self) -> dict[str, str]:
-        """The GPUs' product names, by device."""
-        return {f"gpu:{number}": name for number, name in enumerate(self.machine.seen_gpus)}
-
     def _usable(self) -> tuple[str, ...]:
-        return ("cpu:0", *self.models)
+        return ("cpu:0", *self.machine.seen_gpus)
 
     def _choose_devices(self, wanted: Sequence[str], *, require_gpu: bool) -> None:
         try:
@@ -175,9 +172,10 @@ class VerificationSession:
             self.record.add("doctor", *error.findings)
             raise
         self.record.add("doctor", *found)
+        self.load = LoadWatch(self.machine)
         usable = self._usable()
         self.devices = choose_devices(self.machine, wanted, usable, require_gpu=require_gpu)
-        self.asked = self.asked.of(dict.fromkeys((*usable, *self.machine.gpu_names)), self.models)
+        self.asked = self.asked.of(dict.fromkeys((*usable, *self.machine.gpu_names)), self.machine.seen_gpus)
         software = fingerprint.speed_environment("cpu:0", self.machine)
         self.record.machine = {
             "level": self.config.getoption("level"),
@@ -284,8 +282,10 @@ class VerificationSession:
         """Compare GPUs and references, write the record and its report; return the exit status by the verdict."""
         if self.watcher:
             self.watcher.end()
+        if self.load and not self.keeper.ended:
+            self.record.add("doctor", *self.load.findings())
         if self.record.timings and not self.keeper.ended:
-            self.record.add("fast", *gpu_speed_parity(self.record.timings, self.models))
+            self.record.add("fast", *gpu_speed_parity(self.record.timings, self.machine.seen_gpus))
             self.record.add("reference", *compare_with_references(self))
         self.keeper.finish(self.not_ready or str(session.shouldfail or session.shouldstop or ""), status)
         status = session.exitstatus = self._state(self.keeper.signal[1] if self.keeper.signal else status)

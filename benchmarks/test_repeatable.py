@@ -54,7 +54,7 @@ def test_gpu_bitwise_parity(
     device: str, precision: str, runner: CheckRunner, once_more: Digests, verification: VerificationSession
 ) -> None:
     """So they do on the first GPU of the same model."""
-    reference = reference_gpu(device, verification.devices, verification.models)
+    reference = reference_gpu(device, verification.devices, verification.machine.seen_gpus)
     first = runner.result(reference, CheckId("replay", precision))
     name, again = f"{device}, beside {reference},", once_more[device][precision]
     found = agreement("gpu_bitwise_parity", first, again, name)

@@ -18,7 +18,7 @@ def scaling_run(verification: VerificationSession) -> ScalingRun:
     gpus = [device for device in verification.devices if device.startswith("gpu")]
     chosen = [f"cpu:{index}" for index in range(parts)] or gpus
     seconds = float(config.getoption("benchmark_max_time"))
-    given = {"models": verification.models, "records": verification.machine.gpu_records}
+    given = {"models": verification.machine.seen_gpus, "records": verification.machine.gpu_records}
     return ScalingRun(chosen, parts, deadline=config.getoption("deadline"), seconds=seconds, **given)
 
 

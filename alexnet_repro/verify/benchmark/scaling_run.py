@@ -40,8 +40,9 @@ class ScalingRun:
     """Measurements of several devices of this machine, kept once made.
 
     Devices are as `gpu:0`, or `cpu:0` to the last of `cpu_replicas` parts of the CPU. Each measurement takes `seconds`
-    at least, each answer `deadline` seconds at most. `models` are the product names of this machine's devices, `records`
-    the driver's, of those GPUs of which it is known. `workers` is how many have the devices; 0: all are this process's.
+    at least, each answer `deadline` seconds at most. `models` are the product names of this machine's devices,
+    `records` the driver's, of those GPUs of which it is known. `workers` is how many have the devices; 0: all are this
+    process's.
     """
 
     def __init__(

@@ -72,7 +72,7 @@ def unusable_gpus(here: Environment, usable: int, backend: str) -> str | None:
     Where `CUDA_VISIBLE_DEVICES` names devices, only those are expected; where it hides all, that is the reason.
     """
     count, named, visible = here.gpus_in_machine, here.named_gpus, here.settings.get("CUDA_VISIBLE_DEVICES")
-    if usable >= (count if named == () else here.expected_gpus):
+    if usable >= (count if named == () else here.needed_gpus):
         return None
     if named == ():
         message = f"CUDA_VISIBLE_DEVICES={visible!r} hides every GPU: unset CUDA_VISIBLE_DEVICES"
@@ -83,6 +83,7 @@ def unusable_gpus(here: Environment, usable: int, backend: str) -> str | None:
             f"GPUs (docker run --gpus all); then install {package}"
         )
     only = f", {here.expected_gpus} named by CUDA_VISIBLE_DEVICES={visible}" if named else ""
+    only += f", {here.needed_gpus} wanted" if here.needed_gpus != here.expected_gpus else ""
     return (
         f"{count} NVIDIA GPU{'s' if count > 1 else ''} in this machine{only}, {usable} usable by {backend}. "
         f"{message}; or measure the CPU on purpose: --device=cpu:0. More: python -m alexnet_repro doctor"

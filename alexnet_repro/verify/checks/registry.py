@@ -21,7 +21,7 @@ from alexnet_repro.verify.finding import Finding
 
 DEVICE_PRECISIONS = {
     "cpu": ("float32", "mixed_bfloat16"),
-    "gpu": ("float32", "tf32", "mixed_bfloat16", "mixed_float16"),
+    "gpu": ("float32", "tf32", "mixed_float16", "mixed_bfloat16"),
 }
 
 
@@ -34,7 +34,7 @@ class DeviceCheck(NamedTuple):
     needs_xla: bool = False
 
 
-LAYERS = ("layers", "compiled_layers")
+LAYER_CHECKS = ("layers", "compiled_layers")
 CORRECT: dict[str, DeviceCheck] = {
     "shapes": DeviceCheck(layers.shapes),
     "image_labels": DeviceCheck(data.image_labels),
@@ -45,10 +45,10 @@ CORRECT: dict[str, DeviceCheck] = {
     "compiled_layers": DeviceCheck(
         layers.compiled_layers, ("shapes", "layers"), in_each_precision=True, needs_xla=True
     ),
-    "update": DeviceCheck(train_step.update, ("shapes", "resize", *LAYERS), in_each_precision=True),
-    "dropout": DeviceCheck(train_step.dropout, ("shapes", "resize", *LAYERS, "update")),
+    "update": DeviceCheck(train_step.update, ("shapes", "resize", *LAYER_CHECKS), in_each_precision=True),
+    "dropout": DeviceCheck(train_step.dropout, ("shapes", "resize", *LAYER_CHECKS, "update")),
     "learning": DeviceCheck(
-        learning.learning, ("shapes", "image_labels", *LAYERS, "update", "dropout"), in_each_precision=True
+        learning.learning, ("shapes", "image_labels", *LAYER_CHECKS, "update", "dropout"), in_each_precision=True
     ),
     "checkpoint": DeviceCheck(data.checkpoint, ("shapes", "layers")),
 }

@@ -17,13 +17,13 @@ from alexnet_repro.backend.determinism import determinism_variables, enable_dete
 from alexnet_repro.backend.memory import enable_memory_growth
 from alexnet_repro.backend.variables import with_xla_flag
 from alexnet_repro.verify.checks.config import CheckConfig
-from alexnet_repro.verify.checks.registry import LAYERS, CheckId, attributed, crashed, expand, run_check, with_log
+from alexnet_repro.verify.checks.registry import LAYER_CHECKS, CheckId, attributed, crashed, expand, run_check, with_log
 from alexnet_repro.verify.doctor.environment import Environment
 from alexnet_repro.verify.doctor.software import beside_settings
 from alexnet_repro.verify.finding import Finding
 from alexnet_repro.verify.subprocesses import answer_each
 
-Findings = Generator[Finding, None, None]
+ChildFindings = Generator[Finding, None, None]
 
 
 class CheckRunner:
@@ -34,7 +34,7 @@ class CheckRunner:
     ) -> None:
         """Start nothing yet. `planned` are the checks of each device, in order; each may take `deadline` seconds."""
         self.config, self.here, self.deadline, self._planned = config, here, deadline, planned
-        self._child: Findings | None = None
+        self._child: ChildFindings | None = None
         self._left: list[tuple[str, CheckId]] = []  # what the child is yet to answer, by device and check
         self._results: dict[tuple[str, CheckId], Finding] = {}
 
@@ -106,11 +106,11 @@ class CheckRunner:
         by_xla |= check.check == "compiled_layers" and check.precision != "mixed_bfloat16"
         return device, check.check in ("replay", "digest"), by_xla and device.startswith("gpu")
 
-    def _run(self, device: str, checks: Sequence[CheckId], *, deterministic: bool) -> Findings:
+    def _run(self, device: str, checks: Sequence[CheckId], *, deterministic: bool) -> ChildFindings:
         environ = {"TF_CPP_MIN_LOG_LEVEL": os.environ.get("TF_CPP_MIN_LOG_LEVEL", "0"), **self.here.only(device)}
         if deterministic:
             environ |= determinism_variables()
-        if any(check.check in LAYERS for check in checks):
+        if any(check.check in LAYER_CHECKS for check in checks):
             # cuDNN's fastest transforms add an error of their own, larger than rounding, which is no fault of a device.
             environ["TF_ENABLE_WINOGRAD_NONFUSED"] = os.environ.get("TF_ENABLE_WINOGRAD_NONFUSED", "0")
             # On JAX 0.11 on an H100 a 9x9 Winograd transform computed a kernel's gradient although that variable was
@@ -129,7 +129,7 @@ def run_in_child(
     deterministic: bool,
     deadline: float,
     environ: Mapping[str, str] | None = None,
-) -> Findings:
+) -> ChildFindings:
     """Yield each check's finding as it comes; after one that crashed or timed out, a new process runs the rest.
 
     The device has its name in this process; `environ`, the variables to change, must show the child this device alone

@@ -12,6 +12,7 @@ from alexnet_repro.verify.doctor import gpus
 from alexnet_repro.verify.doctor.environment import Environment, read_machine
 from alexnet_repro.verify.doctor.health import RECOVERIES
 from alexnet_repro.verify.doctor.nvidia import Gpu, read_nvidia
+from alexnet_repro.verify.doctor.nvlink import link_changes
 from alexnet_repro.verify.doctor.xids import OF_PROGRAMS, XidWatch
 from alexnet_repro.verify.finding import Finding, Status, worst
 
@@ -112,6 +113,7 @@ def changes(before: Gpu, after: Gpu | None, minutes: float) -> Iterator[Finding]
         if there:
             evidence = f"in {minutes:.0f} minutes, of {before.name}"
             yield Finding(CHECK, status, f"{message} under load", evidence, fix, name)
+    yield from link_changes(before, after, minutes)
 
 
 def _more(before: Gpu, after: Gpu, name: str) -> int:

@@ -77,10 +77,11 @@ def _probe(here: Environment, deadline: float) -> Iterator[tuple[Environment, Fi
         here = dataclasses.replace(here, libraries=found)
         yield from _apply((cuda_software.driver_version, cuda_software.libraries), here)
     # The CPU, then each wanted GPU alone, so that a faulty one doesn't hold up the others.
-    names = {gpu: name for gpu, name in here.gpu_names.items() if not here.wanted or gpu in here.wanted}
-    hidden = {} if here.wants_gpus else NO_GPU
+    names = here.wanted_gpus
+    listed = {"CUDA_VISIBLE_DEVICES": ",".join(names.values())} if here.wanted and names else {}
     for device in ("cpu:0", *names):
-        environ = {"CUDA_VISIBLE_DEVICES": names[device]} if device in names else hidden
+        all_of_them = listed if here.wants_gpus else NO_GPU
+        environ = {"CUDA_VISIBLE_DEVICES": names[device]} if device in names else all_of_them
         for result in probe_device(here.backend, device, deadline, environ):
             here = dataclasses.replace(here, results=(*here.results, result))
             yield from ((here, finding) for finding in software.device_result(here, result))

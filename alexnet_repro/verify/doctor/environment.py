@@ -167,6 +167,11 @@ class Environment:
         """Return the environment variables by which a child process sees one device alone; a GPU is its `gpu:0`."""
         return dict(NO_GPU) if device.startswith("cpu") else {"CUDA_VISIBLE_DEVICES": self.cuda_name(device)}
 
+    @property
+    def needed_gpus(self) -> int:
+        """Return the number of GPUs that the backend must see: those that are wanted by name, or all."""
+        return len(self.wanted_gpus) if self.wanted and self.wanted_gpus else self.expected_gpus
+
     def _named(self, named: tuple[str, ...] | None) -> tuple[Gpu, ...]:
         gpus = self.nvidia.gpus
         if named is None:

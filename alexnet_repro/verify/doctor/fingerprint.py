@@ -7,7 +7,7 @@ import contextlib
 import hashlib
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -55,11 +55,10 @@ def cpu_identity(cpuinfo: Path = CPUINFO) -> dict[str, Any]:
     return {**{name: fields[name] for name in CPU_FIELDS if name in fields}, "vectors": vectors}
 
 
-def kind_of(device: str, names: Sequence[str], cpuinfo: Path = CPUINFO) -> str:
-    """Return a device's name: a GPU's among the backend's `names`, or the CPU's model and number of processors."""
-    kind, _, number = device.partition(":")
-    if kind == "gpu":
-        return names[int(number)]
+def kind_of(device: str, names: Mapping[str, str], cpuinfo: Path = CPUINFO) -> str:
+    """Return a device's name: a GPU's among `names`, by device, or the CPU's model and number of processors."""
+    if device.startswith("gpu"):
+        return names[device]
     fields = cpu_fields(cpuinfo)
     family = " ".join(f"{name} {fields[name]}" for name in ("cpu family", "model") if name in fields)
     name = " ".join(filter(None, (fields.get("model name"), family))) or platform.processor() or platform.machine()
@@ -94,7 +93,7 @@ def environment_of(device: str, here: Environment) -> dict[str, Any]:
         if keras.backend.backend() == "tensorflow":
             threads["inter_op"] = 0  # the order of whole operations decides no bits
         return {**common, "cpu": cpu_identity(), "threads": threads}
-    name = here.seen_gpus[int(device.partition(":")[2])]
+    name = here.seen_gpus[device]
     capability = next((gpu.capability for gpu in here.nvidia.gpus if gpu.name == name), None)
     return {**common, "gpu": name, "capability": list(capability or ()), "driver": here.nvidia.driver}
 
@@ -121,8 +120,8 @@ def _settings(device: str, here: Environment, *, speed: bool) -> dict[str, str]:
 
 def machine_of(here: Environment) -> dict[str, Any]:
     """Return what else is worth knowing of this machine, beside a result; no name of it."""
-    cpu = {"cpu": kind_of("cpu:0", ()), **_quota(here)}
-    return {"system": here.system, "container": here.container, **cpu, "gpus": list(here.seen_gpus)}
+    cpu = {"cpu": kind_of("cpu:0", {}), **_quota(here)}
+    return {"system": here.system, "container": here.container, **cpu, "gpus": list(here.seen_gpus.values())}
 
 
 def _quota(here: Environment) -> dict[str, float]:

@@ -175,18 +175,19 @@ def _device_result(here: Environment, result: ProbeResult) -> Iterator[Finding]:
         yield Finding(check, "PASS", f"{result.seconds:.1f} s", device=result.device)
     elif not here.wants_gpus:
         yield Finding(check, "PASS", "the CPU; GPUs aren't asked for")
-    elif len(seen) >= here.expected_gpus:
-        more = "; the doctor examines NVIDIA's alone" if len(seen) > here.expected_gpus else ""
+    elif len(seen) >= here.needed_gpus:
+        more = "; the doctor examines NVIDIA's alone" if len(seen) > here.needed_gpus else ""
         yield Finding(check, "PASS", f"{name} sees {len(seen)} GPUs{': ' * bool(seen)}{', '.join(seen)}{more}")
     else:
-        message = f"{name} sees {len(seen)} of {here.expected_gpus} GPUs; it would compute on the CPU without a warning"
+        message = f"{name} sees {len(seen)} of {here.needed_gpus} GPUs; it would compute on the CPU without a warning"
         fix = f"fix what failed above; if nothing did: {with_cuda(here)}"
         reason = "; ".join(filter(None, (result.data.get("reason"), result.log)))
-        # One GPU takes all others from JAX: its backend "failed to initialize". TensorFlow ignores that one.
-        if "Ignoring visible" in reason or (here.expected_gpus > 1 and "initialize" in reason):
-            fix = "leave that GPU out: export CUDA_VISIBLE_DEVICES=… # the others' UUIDs, from nvidia-smi -L"
-        elif ending := find_ending("gpu:0", "", reason):  # what CUDA said when it didn't start
+        ending = find_ending("gpu:0", "", reason)
+        if ending and ending.name != "platform":  # what CUDA said when it didn't start
             message, fix = f"{message}: {ending.message}", ending.fix
+        # One GPU takes all others from JAX: its backend "failed to initialize". TensorFlow ignores that one.
+        elif "Ignoring visible" in reason or (here.needed_gpus > 1 and "initialize" in reason):
+            fix = "leave that GPU out: export CUDA_VISIBLE_DEVICES=… # the others' UUIDs, from nvidia-smi -L"
         yield Finding(check, "FAIL", message, reason or f"{name} gave no reason", fix)
 
 

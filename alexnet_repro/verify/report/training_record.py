@@ -165,7 +165,7 @@ def _environment() -> dict[str, Any]:
     names = gpu_names()
     settings = {name: os.environ.get(name, "") for name in sorted({*SPEED_SETTINGS, *SETTINGS})}
     return {
-        "cpu": kind_of("cpu:0", names),
+        "cpu": kind_of("cpu:0", {}),
         "threads": thread_counts(),
         "gpus": names,
         "system": f"{platform.system()} {platform.machine()}",

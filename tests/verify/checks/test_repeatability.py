@@ -154,8 +154,8 @@ def test_other_runs_are_compared(test, fixture, asked, run):
     A setting by which bits may differ is named before the hardware.
     """
     runs, reported, devices = Runs(), [], ("gpu:0", "gpu:1")
-    models = dict.fromkeys(devices, "NVIDIA H100")
-    session = SimpleNamespace(devices=devices, models=models, report_findings=lambda *found: reported.append(found))
+    machine = SimpleNamespace(seen_gpus=dict.fromkeys(devices, "NVIDIA H100"))
+    session = SimpleNamespace(devices=devices, machine=machine, report_findings=lambda *found: reported.append(found))
     others = getattr(benchmarks, fixture).__wrapped__(session, runs)
     getattr(benchmarks, test)("gpu:1", "tf32", runs, others, session)
     assert runs.asked == asked

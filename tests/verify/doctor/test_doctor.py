@@ -140,13 +140,18 @@ FAULTY = replace(A100, index=0, memory_total=40 * GIB, ecc_uncorrected=9, proces
 @pytest.mark.parametrize(
     ("wanted", "visible", "checked", "red"),
     [
-        ("gpu:1", None, [("cpu:0", None), ("gpu:1", "1")], []),
-        ("gpu:0", "1,0", [("cpu:0", None), ("gpu:0", "1")], []),
-        ("gpu:0", "GPU-b", [("cpu:0", None), ("gpu:0", "GPU-b")], []),
+        ("gpu:1", None, [("cpu:0", "1"), ("gpu:1", "1")], []),
+        ("gpu:0", "1,0", [("cpu:0", "1"), ("gpu:0", "1")], []),
+        ("gpu:0", "GPU-b", [("cpu:0", "GPU-b"), ("gpu:0", "GPU-b")], []),
         ("cpu:0", None, [("cpu:0", "-1")], []),
         ("gpu:7", None, [("cpu:0", None)], []),
-        ("gpu:0", None, [("cpu:0", None), ("gpu:0", "0")], ["memory", "ecc"]),
-        ("gpu:0 gpu:1", None, [("cpu:0", None), ("gpu:0", "0"), ("gpu:1", "1")], ["mixed_gpu_models", "memory", "ecc"]),
+        ("gpu:0", None, [("cpu:0", "0"), ("gpu:0", "0")], ["memory", "ecc"]),
+        (
+            "gpu:0 gpu:1",
+            None,
+            [("cpu:0", "0,1"), ("gpu:0", "0"), ("gpu:1", "1")],
+            ["mixed_gpu_models", "memory", "ecc"],
+        ),
         ("", None, [("cpu:0", None), ("gpu:0", "0"), ("gpu:1", "1")], ["mixed_gpu_models", "memory", "ecc"]),
     ],
 )
@@ -188,7 +193,7 @@ def test_other_backends_need_no_tensorflow(machine, monkeypatch, backend):
         "settings PASS",
     ]
     assert done == [("cpu:0", None), ("gpu:0", "0"), ("gpu:1", "1")]
-    assert known[-1].seen_gpus == (FAULTY.name, TWO[1].name)
+    assert known[-1].seen_gpus == {"gpu:0": FAULTY.name, "gpu:1": TWO[1].name}
     assert (known[-1].nvidia.driver, len(known[-1].nvidia.gpus), known[-1].tensorflow) == ("580.95.5", 2, None)
     assert "TensorFlow" not in "\n".join(map(str, findings))
 

@@ -92,9 +92,9 @@ def test_gpus_are_those_that_a_child_lists():
     """The backend's GPUs are what the CPU's child, which hides none, has listed; where it hasn't, none are known."""
     listed = ProbeResult("cpu:0", "devices", data={"gpus": ["A", "B"]})
     alone = ProbeResult("gpu:0", "devices", data={"gpus": ["A"]})
-    assert Environment(results=(listed, alone)).seen_gpus == ("A", "B")
+    assert Environment(results=(listed, alone)).seen_gpus == {"gpu:0": "A", "gpu:1": "B"}
     for results in ((), (alone,), (ProbeResult("cpu:0", "devices", "ended by SIGSEGV"),)):
-        assert Environment(results=results).seen_gpus == ()
+        assert Environment(results=results).seen_gpus == {}
 
 
 def test_settings_hold_no_secrets(tmp_path):

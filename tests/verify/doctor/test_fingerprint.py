@@ -150,7 +150,7 @@ def test_kind_of_device(tmp_path, monkeypatch, device, kind):
     cpuinfo = tmp_path / "cpuinfo"
     cpuinfo.write_text("processor\t: 0\ncpu family\t: 25\nmodel\t\t: 17\nmodel name\t: AMD EPYC\n\nprocessor\t: 1\n")
     monkeypatch.setattr(fingerprint, "thread_counts", lambda: {"processors": 6})
-    assert fingerprint.kind_of(device, ["Tesla T4", "NVIDIA A100-SXM4-80GB"], cpuinfo) == kind
+    assert fingerprint.kind_of(device, {"gpu:0": "Tesla T4", "gpu:1": "NVIDIA A100-SXM4-80GB"}, cpuinfo) == kind
 
 
 @pytest.mark.parametrize(
