@@ -39,7 +39,7 @@ def cuda_packages(here: Environment) -> Iterator[Finding]:
     if not here.gpus_in_machine:
         return
     for names in here.cuda_packages.overwritten:
-        message = "packages of several CUDAs have overwritten each other's libraries: which is loaded is chance"
+        message = "packages, as of two CUDAs, have overwritten each other's libraries: what is loaded is a mixture"
         gone = " ".join(name.split()[0] for name in names)
         again = with_cuda(here).replace("pip install", "pip install --force-reinstall", 1)
         fix = f"pip uninstall -y {gone} && {again}; and an environment of its own for each of TensorFlow, JAX, PyTorch"

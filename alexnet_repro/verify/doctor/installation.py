@@ -211,16 +211,12 @@ def find(name: str, wheel: str, tensorflow_folder: Path) -> Path:
 def read_cuda_packages(path: Sequence[str] | None = None) -> CudaPackages:
     """Return what the metadata in these folders, by default `sys.path`, say of CUDA's packages."""
     packages = installed_packages(path)[0]
-    generations: dict[str, list[tuple[Package, set[Path]]]] = {}
+    owners: dict[Path, list[str]] = {}
     for each in packages:
-        if found := re.fullmatch(r"(nvidia-.+)-cu\d+", each.name):
-            generations.setdefault(found[1], []).append((each, each.libraries()))
+        for library in each.libraries() if each.name.startswith("nvidia-") else ():
+            owners.setdefault(library, []).append(str(each))
     return CudaPackages(
-        overwritten=tuple(
-            tuple(str(each) for each, _ in same)
-            for same in generations.values()
-            if len(same) > 1 and set.intersection(*(libraries for _, libraries in same))
-        ),
+        overwritten=tuple(dict.fromkeys(tuple(sorted(names)) for names in owners.values() if len(names) > 1)),
         jax={each.name: each.version for each in packages if re.fullmatch(r"jaxlib|jax-cuda\d+-plugin", each.name)},
     )
 
