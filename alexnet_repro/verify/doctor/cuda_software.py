@@ -144,7 +144,7 @@ def explain_gpu(here: Environment, check: str, cause: str | None, fixes: list[st
         built, knows = (".".join(map(str, each[:2])) for each in (here.tensorflow.cuda, here.nvidia.cuda))
         doubts = [f"driver {here.nvidia.driver} knows CUDA up to {knows}, and TensorFlow was built for {built}"]
     if check == "xla" and cause in (None, "convolution kernels") and (cudnn := _older_cudnn(here)):
-        doubts, fixes = [*doubts, cudnn[0]], [cudnn[1], *(() if cause else fixes)]
+        doubts, fixes = [*doubts, cudnn[0]], fixes if cause else [cudnn[1], *fixes]  # a known cause has its own
     lacking = next((each for each in kernels(here) if each.fix), None)
     if lacking and cause == "no kernels":
         doubts, fixes = [*doubts, lacking.evidence], [lacking.fix]
