@@ -9,7 +9,7 @@ from alexnet_repro.verify.checks.config import CheckConfig
 from alexnet_repro.verify.checks.registry import (
     ALL_CHECKS,
     CORRECT,
-    LAYERS,
+    LAYER_CHECKS,
     REPEATABLE,
     CheckId,
     attributed,
@@ -90,7 +90,7 @@ def test_no_other_check_fails(fault, monkeypatch):
     """Of all checks that one alone fails; those that depend on it are inconclusive, others pass."""
     findings = []
     for check in (*CORRECT, *REPEATABLE):
-        if check == "compiled_layers" and fault.check not in LAYERS:
+        if check == "compiled_layers" and fault.check not in LAYER_CHECKS:
             continue  # it would compile, for seconds, what `layers` computes
         with monkeypatch.context() as patch:  # anew, for faults that strike once
             fault.inject(patch)
