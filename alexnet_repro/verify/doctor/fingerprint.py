@@ -16,6 +16,7 @@ import keras
 from alexnet_repro.backend.devices import thread_counts
 from alexnet_repro.packages import installed_packages, package_version
 from alexnet_repro.verify.doctor.environment import Environment
+from alexnet_repro.verify.doctor.installation import DRIVER
 from alexnet_repro.verify.doctor.settings import KERAS, SETTINGS, recorded_settings
 
 # Packages whose kernels, random numbers or choices decide bits; on a GPU, those of CUDA and of its compilers as well.
@@ -85,9 +86,18 @@ def packages(*, gpu: bool) -> dict[str, str]:
     return found | {name: every[name] for name in sorted(cuda)}
 
 
+def _libraries_of_no_package(here: Environment) -> list[str]:
+    """Return the file names, which end in versions, of CUDA's libraries that TensorFlow takes from the system."""
+    paths = [Path(each.path).resolve() for each in here.libraries if each.path.startswith("/") and each.wheel != DRIVER]
+    return sorted({path.name for path in paths if not {"site-packages", "dist-packages"} & {*path.parts}})
+
+
 def environment_of(device: str, here: Environment) -> dict[str, Any]:
     """Return all that is known to decide bits on a device."""
-    common = {"packages": packages(gpu=not device.startswith("cpu")), "settings": _settings(device, here, speed=False)}
+    gpu = not device.startswith("cpu")
+    common: dict[str, Any] = {"packages": packages(gpu=gpu), "settings": _settings(device, here, speed=False)}
+    if gpu and (names := _libraries_of_no_package(here)):
+        common["libraries"] = names
     if device.startswith("cpu"):
         threads = thread_counts()
         if keras.backend.backend() == "tensorflow":

@@ -10,6 +10,7 @@ import pytest
 
 from alexnet_repro.verify.benchmark.reference import environment_differences
 from alexnet_repro.verify.doctor import fingerprint
+from alexnet_repro.verify.doctor.installation import DRIVER, Library
 from tests.helpers.machines import CPU, T4, TWO, box, distribution, results, write
 
 
@@ -39,6 +40,27 @@ def test_environment_of_a_gpu(device, here, gpu):
     found = fingerprint.environment_of(device, here)
     assert found == {"packages": found["packages"], "settings": {}, **gpu, "driver": here.nvidia.driver}
     assert json.loads(json.dumps(found)) == found
+
+
+def test_libraries_of_no_package(monkeypatch, tmp_path):
+    """Where CUDA's libraries are the system's, a GPU's bits depend on those files; a package's are known by it."""
+    monkeypatch.setattr(fingerprint, "gpu_names", lambda: ["Tesla T4"])
+    system, ours = tmp_path / "cuda/libcublas.so.12.9.1.4", tmp_path / "site-packages/nvidia/libcudnn.so.9"
+    for each in (system, ours):
+        each.parent.mkdir(parents=True)
+        each.touch()
+    (tmp_path / "libcublas.so.12").symlink_to(system)
+    (tmp_path / "libcudnn.so.9").symlink_to(ours)
+    libraries = (
+        Library("libcublas.so.12", "nvidia-cublas-cu12", str(tmp_path / "libcublas.so.12")),
+        Library("libcudnn.so.9", "nvidia-cudnn-cu12", str(tmp_path / "libcudnn.so.9")),
+        Library("libcufft.so.11", "nvidia-cufft-cu12", "libcufft.so.11", "cannot open shared object file"),
+        Library("libcuda.so.1", DRIVER, "/usr/lib/libcuda.so.580.1"),
+    )
+    here = replace(box(T4), libraries=libraries)
+    assert fingerprint.environment_of("gpu:0", here)["libraries"] == ["libcublas.so.12.9.1.4"]
+    assert "libraries" not in fingerprint.environment_of("gpu:0", replace(here, libraries=libraries[1:]))
+    assert "libraries" not in fingerprint.environment_of("cpu:0", here)
 
 
 @pytest.mark.parametrize(("name", "value"), [("floatx", "float16"), ("epsilon", 0.001)])
