@@ -5,6 +5,7 @@
 
 import json
 import os
+import re
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
@@ -84,10 +85,14 @@ class CheckRunner:
             return dict(zip(devices, threads.map(run, devices), strict=True))
 
     def between_gpus(self) -> Finding:
-        """Return whether copies between all GPUs arrive, from a child that sees them all."""
+        """Return whether copies between all GPUs that are wanted arrive, from a child that sees them all."""
         self.close()
-        config = replace(self.config, device="gpu:0")
-        return next(run_in_child(config, [CheckId("gpu_to_gpu_copies")], deterministic=False, deadline=self.deadline))
+        config, wanted = replace(self.config, device="gpu:0"), self.here.wanted_gpus
+        environ = {"CUDA_VISIBLE_DEVICES": ",".join(wanted.values())} if self.here.wanted else {}
+        checks = [CheckId("gpu_to_gpu_copies")]
+        found = next(run_in_child(config, checks, deterministic=False, deadline=self.deadline, environ=environ))
+        names = dict(enumerate(wanted))  # in the child's order
+        return replace(found, message=re.sub(r"gpu:(\d+)", lambda its: names.get(int(its[1]), its[0]), found.message))
 
     def matrix(self, device: str) -> dict[tuple[str, str, str], Finding]:
         """Return the step time of each cell: by determinism (`off`, `on`), precision and XLA (`off`, `on`)."""

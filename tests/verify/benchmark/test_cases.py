@@ -31,8 +31,8 @@ def test_default_cases():
         "device=cpu:0-batch=32-precision=mixed_bfloat16",
         "device=gpu:1-batch=32-precision=float32",
         "device=gpu:1-batch=32-precision=tf32",
-        "device=gpu:1-batch=32-precision=mixed_bfloat16",
         "device=gpu:1-batch=32-precision=mixed_float16",
+        "device=gpu:1-batch=32-precision=mixed_bfloat16",
     ]
 
 

@@ -231,6 +231,7 @@ def test_unknown_memory_of_a_gpu(monkeypatch):
     """Where the driver doesn't tell how much a GPU has, what was filled of it may be little: it doesn't pass."""
     monkeypatch.setattr(memory, "_budget", lambda _device, _budget: (None, 4096))
     monkeypatch.setattr(memory, "on_device", lambda _: nullcontext())
+    monkeypatch.setattr(memory, "device_of", lambda _: "gpu:0")
     found = memory.memory(replace(CONFIG, device="gpu:0"), block=1024)
     assert (found.status, "doesn't tell" in found.message) == ("INCONCLUSIVE", True)
     assert "doctor" in found.fix

@@ -21,7 +21,7 @@ from alexnet_repro.verify.checks.registry import (
 from alexnet_repro.verify.finding import Finding
 
 CONFIG = CheckConfig(device="gpu:1", side=67, steps=2, replays=2)
-ON_GPU = ("float32", "tf32", "mixed_bfloat16", "mixed_float16")
+ON_GPU = ("float32", "tf32", "mixed_float16", "mixed_bfloat16")
 
 
 class ResourceExhaustedError(Exception):

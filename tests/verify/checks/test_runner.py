@@ -42,6 +42,7 @@ class Children:
 
     def __init__(self):
         self.started, self.answered, self.statuses, self.alive, self.most = [], [], {}, 0, 0
+        self.message = "well"
 
     def __call__(self, config, checks, *, deterministic, deadline, environ=None):
         self.started.append((config.device, list(map(str, checks)), deterministic, environ))
@@ -52,7 +53,7 @@ class Children:
             for check in checks:
                 self.answered.append((config.device, str(check)))
                 status = self.statuses.get(str(check), "PASS")
-                yield Finding(check.check, status, "well", device=config.device, precision=check.precision)
+                yield Finding(check.check, status, self.message, device=config.device, precision=check.precision)
         finally:
             self.alive -= 1
 
@@ -220,7 +221,7 @@ def test_devices_run_at_the_same_time(children, monkeypatch):
             for device, by_precision in found.items()} == {
         "cpu:0": [("digest", "cpu:0")] * 2, "gpu:1": [("digest", "gpu:1")] * 4,
     }  # fmt: skip
-    assert list(found["gpu:1"]) == ["float32", "tf32", "mixed_bfloat16", "mixed_float16"]
+    assert list(found["gpu:1"]) == ["float32", "tf32", "mixed_float16", "mixed_bfloat16"]
     assert {(each[0], each[2]) for each in children.started} == {("cpu:0", True), ("gpu:1", True)}
 
 
@@ -244,10 +245,21 @@ def test_matrix_has_every_cell(children):
     assert [(len(checks), deterministic) for _, checks, deterministic, _ in children.started] == [(4, False), (4, True)]
 
 
-def test_copies_between_gpus_see_all_of_them(children):
-    """The child that copies between GPUs is the one that is shown more than one."""
-    assert CheckRunner(CONFIG, PLANNED, HERE, 30).between_gpus().check == "gpu_to_gpu_copies"
-    assert children.started == [("gpu:0", ["gpu_to_gpu_copies"], False, None)]
+@pytest.mark.parametrize(
+    ("wanted", "visible", "message"),
+    [
+        pytest.param((), None, "gpu:1 to gpu:0 is well", id="wanted=all"),
+        pytest.param(("gpu:0", "gpu:2"), "0,2", "gpu:2 to gpu:0 is well", id="wanted=two of three"),
+    ],
+)
+def test_copies_between_gpus_see_all_of_them(children, wanted, visible, message):
+    """They have a child of their own, which sees every GPU that is wanted; the finding has their names here."""
+    children.message = "gpu:1 to gpu:0 is well"
+    here = replace(box(*TWO, replace(TWO[0], index=2)), wanted=wanted)
+    found = CheckRunner(CONFIG, PLANNED, here, 30).between_gpus()
+    assert (found.check, found.message) == ("gpu_to_gpu_copies", message)
+    environ = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
+    assert children.started == [("gpu:0", ["gpu_to_gpu_copies"], False, environ)]
 
 
 @pytest.mark.parametrize(
