@@ -90,7 +90,12 @@ def on_device(name: str) -> AbstractContextManager[Any]:
 
     On PyTorch the CPU has no number: Keras 3.15 takes `cpu:0` for another device than the `cpu`
     that a new variable is on, and the copy it makes is no parameter, so building a model fails.
+
+    Raises:
+        ValueError: there is no such device. Others raise errors of their own; TensorFlow would take the CPU.
     """
+    if keras.backend.backend() == "tensorflow" and name not in (devices := usable_devices()):
+        raise ValueError(f"there is no {name} for this process: it sees {', '.join(devices)}")
     torch_cpu = keras.backend.backend() == "torch" and name == "cpu:0"
     return cast("AbstractContextManager[Any]", keras.device("cpu" if torch_cpu else name))
 

@@ -40,6 +40,13 @@ def test_tensors_and_variables_lie_on_the_processor():
         assert device_of(keras.Variable(np.ones(3)).value) == "cpu:0"
 
 
+@pytest.mark.skipif(keras.backend.backend() == "jax", reason="JAX raises errors of its own")
+def test_a_device_that_is_not_there():
+    """TensorFlow's processor doesn't stand in for a GPU that isn't there; on PyTorch the first tensor fails."""
+    with pytest.raises((ValueError, AssertionError, RuntimeError)), on_device("gpu:7"):
+        ops.ones(3)
+
+
 PLACES = {
     "tensorflow": SimpleNamespace(backing_device="/job:localhost/replica:0/task:0/device:GPU:1"),
     "jax": SimpleNamespace(devices=lambda: [SimpleNamespace(platform="gpu", id=1)]),
