@@ -207,6 +207,7 @@ def test_dropout(dtype, rate):
     assert eager(x) is x
 
 
+@pytest.mark.skipif(keras.backend.backend() == "torch", reason="PyTorch has no XLA")
 @pytest.mark.parametrize(
     ("layer", "barriers"),
     [
