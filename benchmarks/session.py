@@ -1,6 +1,7 @@
 """The verification of this machine as a pytest plugin: devices, findings, timings, and the verdict at the end."""
 
 import contextlib
+import os
 import signal
 import time
 from collections.abc import Iterator, Sequence
@@ -172,6 +173,8 @@ class VerificationSession:
             self.record.add("doctor", *error.findings)
             raise
         self.record.add("doctor", *found)
+        # For this process, and for tests beside the benchmarks: children are shown what they are to use.
+        os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
         self.load = LoadWatch(self.machine)
         usable = self._usable()
         self.devices = choose_devices(self.machine, wanted, usable, require_gpu=require_gpu)

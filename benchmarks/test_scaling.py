@@ -18,7 +18,9 @@ def scaling_run(verification: VerificationSession) -> ScalingRun:
     gpus = [device for device in verification.devices if device.startswith("gpu")]
     chosen = [f"cpu:{index}" for index in range(parts)] or gpus
     seconds = float(config.getoption("benchmark_max_time"))
-    given = {"models": verification.machine.seen_gpus, "records": verification.machine.gpu_records}
+    here = verification.machine
+    environ = here.only(*([] if parts else here.gpu_names))
+    given = {"models": here.seen_gpus, "records": here.gpu_records, "environ": environ}
     return ScalingRun(chosen, parts, deadline=config.getoption("deadline"), seconds=seconds, **given)
 
 

@@ -20,6 +20,7 @@ def scaling_run(verification: VerificationSession) -> ClusterScalingRun:
     """The measurements of all workers."""
     config, group = verification.config, verification.workers
     assert group is not None  # or the tests don't apply
+    here = verification.machine
     devices = [device for device in verification.devices if device.startswith("gpu")] or verification.devices
     return ClusterScalingRun(
         group.cluster,
@@ -27,7 +28,8 @@ def scaling_run(verification: VerificationSession) -> ClusterScalingRun:
         devices,
         deadline=config.getoption("deadline"),
         seconds=float(config.getoption("benchmark_max_time")),
-        models={device: kind_of(device, verification.machine.seen_gpus) for device in devices},
+        models={device: kind_of(device, here.seen_gpus) for device in devices},
+        environ=here.only(*here.gpu_names),
         doubt=group.doubt,
         link_gbps=config.getoption("link_gbps"),
     )

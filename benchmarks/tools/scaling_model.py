@@ -25,7 +25,7 @@ from alexnet_repro import documented
 from alexnet_repro.verify.benchmark.replicas import Request, answers_to
 from alexnet_repro.verify.benchmark.roofline import STEP_WEIGHTS
 from alexnet_repro.verify.benchmark.scaling import GRADIENT_BYTES, Link, fit_link, ring_seconds
-from alexnet_repro.verify.benchmark.scaling_run import CPU_ONLY
+from alexnet_repro.verify.doctor.device_probe import NO_GPU
 from alexnet_repro.verify.finding import Finding
 from alexnet_repro.verify.report.run_record import read_results
 
@@ -139,7 +139,7 @@ def all_reduces_on_loopback(workers: int) -> list[tuple[int, int, float]]:
         addresses = [f"127.0.0.1:{each.getsockname()[1]}" for each in sockets]
     requests = [Request("all-reduce", workers=addresses, task=task) for task in range(workers)]
     with ThreadPoolExecutor(workers) as threads:
-        every = list(threads.map(lambda request: list(answers_to(request, 120, CPU_ONLY)), requests))
+        every = list(threads.map(lambda request: list(answers_to(request, 120, NO_GPU)), requests))
     for each in (answer for found in every for answer in found):
         if wrong := str(each) if isinstance(each, Finding) else each["fault"]:
             raise ValueError(wrong)

@@ -18,7 +18,6 @@ from alexnet_repro.verify.finding import Finding
 
 IMAGES = {"cpu": 4, "gpu": 512}  # per device in weak scaling, in all in strong; rounded up so that all can share
 PRECISION = {"cpu": "float32", "gpu": "mixed_bfloat16"}  # a GPU's fastest: there, communication weighs most
-CPU_ONLY = {"CUDA_VISIBLE_DEVICES": "-1"}
 GATHER_DEADLINES = 10  # deadlines of a check: a machine's own checks may end so much later than another's
 SHARED_MACHINE = (
     "workers on one machine share its cores and its network: speed means nothing",
@@ -41,8 +40,8 @@ class ScalingRun:
 
     Devices are as `gpu:0`, or `cpu:0` to the last of `cpu_replicas` parts of the CPU. Each measurement takes `seconds`
     at least, each answer `deadline` seconds at most. `models` are the product names of this machine's devices,
-    `records` the driver's, of those GPUs of which it is known. `workers` is how many have the devices; 0: all are this
-    process's.
+    `records` the driver's, of those GPUs of which it is known, `environ` the variables by which children see them.
+    `workers` is how many have the devices; 0: all are this process's.
     """
 
     def __init__(
@@ -55,6 +54,7 @@ class ScalingRun:
         models: Mapping[str, str] | None = None,
         workers: int = 0,
         records: Mapping[str, Gpu] | None = None,
+        environ: Mapping[str, str] | None = None,
     ) -> None:
         """Measure nothing yet."""
         self._models = dict(models or {})
@@ -64,7 +64,7 @@ class ScalingRun:
         self._devices_each = len(devices) // workers if workers else 1
         self.counts = device_counts(workers or len(devices))  # of devices, or of workers, that are measured together
         self.images, self.precision = common_batch(IMAGES[kind], self.counts), PRECISION[kind]
-        self.on_cpu, self._environ = kind == "cpu", CPU_ONLY if kind == "cpu" else {}
+        self.on_cpu, self._environ = kind == "cpu", environ or {}
         self._deadline, self._seconds, self._records = deadline, seconds, records or {}
         self._measured: dict[tuple[Any, ...], Answers | MeasurementError] = {}
         self._failures: list[Finding] = []
@@ -166,12 +166,15 @@ class ClusterScalingRun(ScalingRun):
         deadline: float,
         seconds: float,
         models: Mapping[str, str],
+        environ: Mapping[str, str],
         doubt: tuple[str, str] | None = None,
         link_gbps: float | None = None,
     ) -> None:
         """Measure nothing yet."""
         devices = [f"{machine}/{device}" for machine in cluster.machines for device in local]
-        super().__init__(devices, deadline=deadline, seconds=seconds, models=models, workers=len(cluster.addresses))
+        super().__init__(
+            devices, deadline=deadline, seconds=seconds, models=models, environ=environ, workers=len(cluster.addresses)
+        )
         self._cluster, self._all_gather, self._local = cluster, all_gather, local
         self._doubt, self._link_gbps, self.network = doubt, link_gbps, not self.on_cpu
 

@@ -88,7 +88,7 @@ class CheckRunner:
         """Return whether copies between all GPUs that are wanted arrive, from a child that sees them all."""
         self.close()
         config, wanted = replace(self.config, device="gpu:0"), self.here.wanted_gpus
-        environ = {"CUDA_VISIBLE_DEVICES": ",".join(wanted.values())} if self.here.wanted else {}
+        environ = self.here.only(*wanted)
         checks = [CheckId("gpu_to_gpu_copies")]
         found = next(run_in_child(config, checks, deterministic=False, deadline=self.deadline, environ=environ))
         names = dict(enumerate(wanted))  # in the child's order

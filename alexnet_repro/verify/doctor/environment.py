@@ -163,9 +163,10 @@ class Environment:
         """Return the driver's record of each GPU that the backend should see, by device, where it is known for sure."""
         return {device: gpu for device in self.gpu_names if (gpu := self.gpu_of(device))}
 
-    def only(self, device: str) -> dict[str, str]:
-        """Return the environment variables by which a child process sees one device alone; a GPU is its `gpu:0`."""
-        return dict(NO_GPU) if device.startswith("cpu") else {"CUDA_VISIBLE_DEVICES": self.cuda_name(device)}
+    def only(self, *devices: str) -> dict[str, str]:
+        """Return the environment variables by which a child process sees these devices alone, its `gpu:0` and so on."""
+        gpus = [self.cuda_name(device) for device in devices if device.startswith("gpu")]
+        return {"CUDA_VISIBLE_DEVICES": ",".join(gpus)} if gpus else dict(NO_GPU)
 
     @property
     def needed_gpus(self) -> int:

@@ -6,7 +6,7 @@ import pytest
 
 from alexnet_repro.verify.benchmark import replicas
 from alexnet_repro.verify.benchmark.replicas import Request, answers_to
-from alexnet_repro.verify.benchmark.scaling_run import CPU_ONLY
+from alexnet_repro.verify.doctor.device_probe import NO_GPU
 
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="KERAS_BACKEND isn't tensorflow")
 
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason=
 @pytest.mark.slow
 def test_steps_of_two_devices():
     """Two parts of this CPU, a small model: as many rounds of each alone as together, all right, none instantly."""
-    (answer,) = answers_to(Request("steps", ("cpu:0", "cpu:1"), 2, images=2, side=67, seconds=0.1), 120, CPU_ONLY)
+    (answer,) = answers_to(Request("steps", ("cpu:0", "cpu:1"), 2, images=2, side=67, seconds=0.1), 120, NO_GPU)
     assert answer["fault"] is None
     assert sorted(answer["alone"]) == ["cpu:0", "cpu:1"]
     every = [answer["together"], *answer["alone"].values()]
@@ -25,7 +25,7 @@ def test_steps_of_two_devices():
 @pytest.mark.slow
 def test_all_reduces_of_two_devices():
     """Their gradients and four sizes are summed up right; 86 MB in 16 tensors, slower than 4 kB."""
-    found = list(answers_to(Request("all-reduce", ("cpu:0", "cpu:1"), 2, side=67), 120, CPU_ONLY))
+    found = list(answers_to(Request("all-reduce", ("cpu:0", "cpu:1"), 2, side=67), 120, NO_GPU))
     assert [(each["bytes"], each["tensors"]) for each in found] == [
         (4096, 1),
         (65_536, 1),
@@ -40,7 +40,7 @@ def test_all_reduces_of_two_devices():
 @pytest.mark.slow
 def test_copies_of_two_devices():
     """Each part of this CPU has both its rates, far from nothing and from what no memory reaches."""
-    (answer,) = answers_to(Request("copies", ("cpu:0", "cpu:1"), 2), 120, CPU_ONLY)
+    (answer,) = answers_to(Request("copies", ("cpu:0", "cpu:1"), 2), 120, NO_GPU)
     assert (list(answer["rates"]), answer["fault"]) == (["cpu:0", "cpu:1"], None)
     assert all(1e7 < rate < 1e13 for both in answer["rates"].values() for rate in both)
 
@@ -48,7 +48,7 @@ def test_copies_of_two_devices():
 @pytest.mark.slow
 def test_device_that_isnt_there_is_a_finding():
     """A child that fails says so: one finding, no exception."""
-    (found,) = answers_to(Request("steps", ("cpu:0", "cpu:7"), 2, images=2, side=67), 120, CPU_ONLY)
+    (found,) = answers_to(Request("steps", ("cpu:0", "cpu:7"), 2, images=2, side=67), 120, NO_GPU)
     assert (found.check, found.status, found.kind) == ("steps", "FAIL", "crash")
     assert "cpu:7" in found.evidence.lower()
 

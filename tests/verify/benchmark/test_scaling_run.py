@@ -149,6 +149,7 @@ def three_workers(monkeypatch, others=(), **options):
         deadline=60.0,
         seconds=1.0,
         models=dict.fromkeys(("gpu:0", "gpu:1"), "NVIDIA H100"),
+        environ={},
         **options,
     )
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -42,8 +43,10 @@ def test_devices_are_those_that_the_doctor_found(monkeypatch, tmp_path, backend)
     monkeypatch.setattr(module, "diagnose_machine", diagnose)
     monkeypatch.setattr(module, "choose_devices", choose)
     session = session_of(tmp_path, device=["gpu:0"], require_gpu=True)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     session.pytest_collection()
     session.pytest_unconfigure()
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "-1"  # from here on: no test beside the benchmarks takes a GPU
     assert calls == ["the doctor", (here, ["gpu:0"], ("cpu:0", "gpu:0"))]
     assert session.record.findings["doctor"] == [well, Finding("devices", "FAIL", "that was all")]
     assert (session.machine, session.not_ready) == (here, "that was all")

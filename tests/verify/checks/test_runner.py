@@ -248,7 +248,7 @@ def test_matrix_has_every_cell(children):
 @pytest.mark.parametrize(
     ("wanted", "visible", "message"),
     [
-        pytest.param((), None, "gpu:1 to gpu:0 is well", id="wanted=all"),
+        pytest.param((), "0,1,2", "gpu:1 to gpu:0 is well", id="wanted=all"),
         pytest.param(("gpu:0", "gpu:2"), "0,2", "gpu:2 to gpu:0 is well", id="wanted=two of three"),
     ],
 )
@@ -258,7 +258,7 @@ def test_copies_between_gpus_see_all_of_them(children, wanted, visible, message)
     here = replace(box(*TWO, replace(TWO[0], index=2)), wanted=wanted)
     found = CheckRunner(CONFIG, PLANNED, here, 30).between_gpus()
     assert (found.check, found.message) == ("gpu_to_gpu_copies", message)
-    environ = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
+    environ = {"CUDA_VISIBLE_DEVICES": visible}
     assert children.started == [("gpu:0", ["gpu_to_gpu_copies"], False, environ)]
 
 
