@@ -9,8 +9,8 @@ from tests.verify.benchmark.test_plan import QUICK
 
 CASES = {
     "shapes": ("test_correct", {"device": "gpu:0", "check": CheckId("shapes")}, True),
-    "layers_gpu": ("test_correct", {"device": "gpu:0", "check": CheckId("layers", "mixed_bfloat16")}, True),
     "layers_other_precision": ("test_correct", {"device": "gpu:0", "check": CheckId("layers", "float32")}, False),
+    "compiled_cpu": ("test_correct", {"device": "cpu:0", "check": CheckId("compiled_layers", "float32")}, False),
     "layers_cpu": ("test_correct", {"device": "cpu:0", "check": CheckId("layers", "float32")}, True),
     "learning": ("test_correct", {"device": "cpu:0", "check": CheckId("learning", "float32")}, False),
     "replay": ("test_replay", {"device": "gpu:3", "check": CheckId("replay", "mixed_bfloat16")}, True),
@@ -32,6 +32,17 @@ CASES = {
 def test_what_it_runs(name, params, runs):
     """Shapes, layers, an update, a replay, rates and two timings, in one precision and batch of each kind of device."""
     assert in_quick_level(name, params) is runs
+
+
+@pytest.mark.parametrize(
+    ("backend", "layers"), [("tensorflow", "compiled_layers"), ("jax", "compiled_layers"), ("torch", "layers")]
+)
+def test_layers_of_a_gpu(monkeypatch, backend, layers):
+    """Its layers are asked for as it trains with them: compiled by XLA, where the backend is."""
+    monkeypatch.setattr("benchmarks.level.keras.backend.backend", lambda: backend)
+    checks = [CheckId(name, "mixed_bfloat16") for name in ("layers", "compiled_layers")]
+    asked = [each.check for each in checks if in_quick_level("test_correct", {"device": "gpu:0", "check": each})]
+    assert asked == [layers]
 
 
 def test_without_a_device():
