@@ -30,6 +30,7 @@ def machine(monkeypatch, tmp_path):
 
     monkeypatch.setattr(endings, "_nvidia_files", lambda _root: False)
     monkeypatch.setattr("os.geteuid", lambda: 1000)
+    monkeypatch.setattr(endings, "package_version", {}.get)  # CUDA's packages of another test environment
     monkeypatch.setattr("alexnet_repro.backend.limits.cgroup_folders", lambda _controller, _root: [])
     (tmp_path / "cpuinfo").write_text("flags\t: fpu sse4_2\n")
     monkeypatch.setattr(endings, "_CPUINFO", tmp_path / "cpuinfo")
