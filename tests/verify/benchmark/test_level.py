@@ -38,7 +38,7 @@ def test_what_it_runs(name, params, runs):
     ("backend", "layers"), [("tensorflow", "compiled_layers"), ("jax", "compiled_layers"), ("torch", "layers")]
 )
 def test_layers_of_a_gpu(monkeypatch, backend, layers):
-    """Its layers are asked for as it trains with them: compiled by XLA, where the backend is."""
+    """Its layers are those that it trains with: compiled by XLA, where the backend is."""
     monkeypatch.setattr("benchmarks.level.keras.backend.backend", lambda: backend)
     checks = [CheckId(name, "mixed_bfloat16") for name in ("layers", "compiled_layers")]
     asked = [each.check for each in checks if in_quick_level("test_correct", {"device": "gpu:0", "check": each})]
