@@ -23,7 +23,7 @@ def pytest_runtest_call(item):
     return (yield)
 """
 ENDINGS = {
-    "hang": ("time.sleep(60)", "2s", -signal.SIGKILL, "FAIL", "forward: it didn't return within 2 s"),
+    "hang": ("time.sleep(60)", "2s", -signal.SIGKILL, "FAIL", "forward: it didn't return within 4 s"),
     "SIGSEGV": ("ctypes.string_at(0)", "60s", -signal.SIGSEGV, "FAIL", "forward: the process died: Segmentation fault"),
     "SIGTERM": ("os.kill(os.getpid(), signal.SIGTERM)", "60s", 143, "INCONCLUSIVE", "interrupted by SIGTERM"),
 }

@@ -126,10 +126,10 @@ def test_run_ends_in_a_verdict(checked):
         "doctor PASS",
         "correct INCONCLUSIVE",
     ]
-    assert "correct     INCONCLUSIVE  2 of 2 passed, 11 of 13 not answered" in lines
+    assert "correct     INCONCLUSIVE  2 of 2 passed, 13 of 15 not answered" in lines
     assert "repeatable  INCONCLUSIVE  4 of 4 not answered" in lines
     assert "fast        INCONCLUSIVE  21 of 21 not answered" in lines
-    assert "INCONCLUSIVE: nothing failed, but 38 of 40 planned checks weren't answered" in lines
+    assert "INCONCLUSIVE: nothing failed, but 40 of 42 planned checks weren't answered" in lines
     assert "GPU: not run; this machine has none, or none was selected" in lines
     assert f"results: {folder / 'results.json'}" in lines
     assert lines[lines.index(f"results: {folder / 'results.json'}") + 1] == f"report: {folder / 'report.html'}"

@@ -43,6 +43,7 @@ KNOWN = replace(
         ({"throttled_by_heat": 17 * 10**9}, "PASS", ("heat lowered its clocks for 12.0 s",)),
         ({"all_uncorrected": None, "pcie_replays": 0, "remapped_rows": 0}, None, ()),
     ],
+    ids=lambda value: f"change={value}" if isinstance(value, dict) else None,
 )
 def test_changes(change, status, words):
     """What can't be corrected, or waits, fails; replays beyond DCGM's limit are inconclusive; the rest is a note."""
@@ -66,6 +67,7 @@ def test_what_was_there_before_is_no_change():
         ({79: 1, 13: 1}, [("PASS", "Xid 13, an error of a program"), ("FAIL", "Xid 79, an error of the hardware")]),
         ({48: 1}, [("FAIL", "Xid 48")]),
     ],
+    ids=lambda value: f"xids={' '.join(map(str, value))}" if isinstance(value, dict) else f"found={len(value)}",
 )
 def test_errors_in_the_log(xids, found):
     """A program's error leaves the GPU well by NVIDIA's list; any other is a fault."""
