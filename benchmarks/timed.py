@@ -15,6 +15,7 @@ from alexnet_repro.verify.doctor.environment import Environment
 from alexnet_repro.verify.doctor.software import beside_settings
 from alexnet_repro.verify.finding import Finding
 from alexnet_repro.verify.subprocesses import answer_each
+from benchmarks.plan import FOLDER
 from benchmarks.timing_process import CALIBRATION, TimedCase
 
 if TYPE_CHECKING:
@@ -92,6 +93,8 @@ def timing_runner(session: "VerificationSession", items: Iterable[pytest.Item]) 
     """Return what times those of the items that are to be, and the rates of their devices first."""
     option, planned = session.config.getoption, dict[str, dict[str, TimedCase | None]]()
     for item in items:
+        if item.path.parent != FOLDER:  # a test of the same name
+            continue
         if item.path.stem == "test_calibration" and isinstance(item, pytest.Function):
             planned.setdefault(item.callspec.params["device"], {})[CALIBRATION] = None
         elif "measure" in getattr(item, "fixturenames", ()) and not session.why_not(item):

@@ -12,6 +12,7 @@ from benchmarks import timed as module
 from benchmarks.timed import TimingRunner
 from benchmarks.timing_process import TimedCase
 from tests.helpers.machines import A100, box
+from tests.helpers.paths import ROOT
 
 CASE = TimedCase("test_forward", "test_forward", {"device": "gpu:1", "batch": 32}, "device=gpu:1-batch=32")
 NODE = "benchmarks/test_forward.py::test_forward[device=gpu:1-batch=32]"
@@ -232,3 +233,10 @@ def test_rates_that_cant_be_had(report):
     (found,) = session.findings
     assert (found.check, found.status, found.device) == ("calibration", "FAIL", "gpu:1")
     assert "this processor lacks an instruction" in found.message
+
+
+def test_tests_of_the_same_name_arent_timed(request, monkeypatch):
+    """A test beside the benchmarks may be in a file that is called as one of theirs, and asks for no device."""
+    monkeypatch.setattr(request.node, "path", ROOT / "tests/verify/benchmark/test_calibration.py")
+    session = SimpleNamespace(config=SimpleNamespace(getoption=lambda _: 1), machine=box())
+    assert module.timing_runner(session, [request.node])._planned == {}
