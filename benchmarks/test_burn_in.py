@@ -27,8 +27,8 @@ def burning_in(verification: VerificationSession, runner: CheckRunner) -> Iterat
 
     def run(device: str) -> Finding:
         config, precisions = replace(runner.config, device=device), DEVICE_PRECISIONS[device.partition(":")[0]]
-        environ = runner.here.only(device)
-        return burn_in(config, precisions, seconds, say, deadline=runner.deadline, environ=environ, stop=stop)
+        given = {"deadline": runner.deadline, "here": runner.here, "environ": runner.here.only(device), "stop": stop}
+        return burn_in(config, precisions, seconds, say, **given)
 
     stop = threading.Event()
     with ThreadPoolExecutor(len(verification.devices)) as threads:

@@ -17,6 +17,7 @@ from alexnet_repro.verify.checks import repeatability
 from alexnet_repro.verify.checks.config import CheckConfig
 from alexnet_repro.verify.checks.registry import CheckId, crashed, run_check, with_log
 from alexnet_repro.verify.doctor.after_load import LoadWatch, read_gpus
+from alexnet_repro.verify.doctor.environment import Environment
 from alexnet_repro.verify.finding import Finding, worst
 from alexnet_repro.verify.numerics.replay import StepDigest, first_divergence
 from alexnet_repro.verify.subprocesses import NoAnswerError, answers
@@ -33,12 +34,14 @@ def burn_in(
     say: Callable[[str], None],
     *,
     deadline: float,
+    here: Environment,
     environ: dict[str, str],
     stop: threading.Event | None = None,
 ) -> Finding:
     """Burn in one device in a child, as `run_in_child` takes it, until another thread sets `stop`, if it does.
 
-    `say` gets a line of progress per minute.
+    `say` gets a line of progress per minute. `here` is the machine as the doctor left it, whose devices have their
+    names from the user's CUDA_VISIBLE_DEVICES: this process may have another by now.
     """
     there = replace(config, device=f"{config.device.partition(':')[0]}:0")
     options = json.dumps({"config": asdict(there), "precisions": precisions, "seconds": seconds})
@@ -46,7 +49,7 @@ def burn_in(
     if keras.backend.backend() == "jax" and not any(name in os.environ for name in JAX_MEMORY):
         environ[JAX_MEMORY[0]] = ".95"
     finding = crashed("burn-in", "it ended without an answer")
-    watch = None if config.device.startswith("cpu") else LoadWatch(read_gpus(), config.device)
+    watch = None if config.device.startswith("cpu") else LoadWatch(read_gpus(here), config.device)
     try:
         for name, answer in answers(__name__, [options], PROGRESS_SECONDS + deadline, environ, stop):
             log = answer.pop("log")

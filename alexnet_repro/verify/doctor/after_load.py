@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from alexnet_repro.verify.doctor import gpus
-from alexnet_repro.verify.doctor.environment import Environment, read_machine
+from alexnet_repro.verify.doctor.environment import Environment
 from alexnet_repro.verify.doctor.health import RECOVERIES
 from alexnet_repro.verify.doctor.nvidia import Gpu, read_nvidia
 from alexnet_repro.verify.doctor.nvlink import link_changes
@@ -23,9 +23,9 @@ MAX_REPLAYS = 8  # of PCIe packets per minute: DCGM's limit, `DCGM_LIMIT_MAX_PCI
 Change = tuple[bool, Status, str, str]  # whether it is there, the finding's status, message and fix
 
 
-def read_gpus() -> Environment:
-    """Return the machine with what its driver reports now, in a child process."""
-    return replace(read_machine(), nvidia=read_nvidia((), DEADLINE))
+def read_gpus(here: Environment) -> Environment:
+    """Return the machine with what its driver reports now, to a child process."""
+    return replace(here, nvidia=read_nvidia((), DEADLINE))
 
 
 class LoadWatch:
@@ -44,7 +44,7 @@ class LoadWatch:
         if self._xids is None:
             return []
         xids, minutes = self._xids.stop(), (time.monotonic() - self._began) / 60
-        now = replace(self._before, nvidia=read_nvidia((), DEADLINE))
+        now = read_gpus(self._before)
         if now.nvidia.error or now.nvidia.helper:
             return [replace(each, check=CHECK) for each in gpus.driver(now) if each.status != "PASS"]
         later = {gpu.uuid: gpu for gpu in now.nvidia.gpus}

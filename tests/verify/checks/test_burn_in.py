@@ -13,7 +13,7 @@ from alexnet_repro.verify.checks.config import CheckConfig
 from alexnet_repro.verify.finding import Finding
 from alexnet_repro.verify.numerics.replay import StepDigest
 from alexnet_repro.verify.subprocesses import NoAnswerError
-from tests.helpers.machines import A100, TWO, box
+from tests.helpers.machines import A100, CPU, TWO, box
 
 CONFIG = CheckConfig(side=67, steps=2, replays=2)
 BOTH = ("float32", "mixed_bfloat16")
@@ -151,13 +151,14 @@ def answered(monkeypatch, *lines, error=None):
 
 def test_child_soaks_the_device_it_sees(monkeypatch):
     """The child's one GPU is its first; lines and finding have the name that the device has here."""
-    monkeypatch.setattr(module, "read_gpus", lambda: box(A100))
+    monkeypatch.setattr(module, "read_gpus", lambda here: here)
     nothing = [Finding("after load", "PASS", "no new fault")]
     monkeypatch.setattr(module, "LoadWatch", lambda *_: SimpleNamespace(findings=lambda: nothing))
     passed = {"check": "memory", "status": "PASS", "message": "1.0 minutes", "device": "gpu:0", "data": {"steps": 6}}
     given = answered(monkeypatch, {"line": "1 of 1 minutes"}, passed)
     lines = []
-    found = burn_in(replace(CONFIG, device="gpu:3"), BOTH, 60, lines.append, deadline=30, environ={"A": "b"})
+    given_here = {"deadline": 30, "here": box(A100), "environ": {"A": "b"}}
+    found = burn_in(replace(CONFIG, device="gpu:3"), BOTH, 60, lines.append, **given_here)
     assert lines == ["gpu:3 burn-in 1 of 1 minutes"]
     assert found == Finding("burn-in", "PASS", "1.0 minutes", device="gpu:3", data={"steps": 6})
     ((options, deadline, environ),) = given
@@ -180,12 +181,12 @@ LOST = Finding("after load", "FAIL", "the driver lost this GPU under load", fix=
 def test_what_the_driver_counted_meanwhile(monkeypatch, soaked, counted, expected):
     """Errors that the driver counted of that very GPU are in the finding, which is no better than they are."""
     before, watched = box(*TWO), []
-    monkeypatch.setattr(module, "read_gpus", lambda: before)
+    monkeypatch.setattr(module, "read_gpus", lambda here: here)
     watch = SimpleNamespace(findings=lambda: counted)
     monkeypatch.setattr(module, "LoadWatch", lambda *given: watched.append(given) or watch)
     fixed = {"fix": "run it again"} if soaked == "FAIL" else {}
     answered(monkeypatch, {"check": "memory", "status": soaked, "message": "1.0 minutes", **fixed})
-    found = burn_in(replace(CONFIG, device="gpu:1"), BOTH, 60, print, deadline=30, environ={})
+    found = burn_in(replace(CONFIG, device="gpu:1"), BOTH, 60, print, deadline=30, here=before, environ={})
     assert (found.status, found.message, found.fix) == expected
     assert watched == [(before, "gpu:1")]
 
@@ -208,7 +209,7 @@ def test_environment_of_the_child(monkeypatch, backend, set_by_user, added):
         monkeypatch.setenv(set_by_user, ".5")
     monkeypatch.setattr(module.keras.backend, "backend", lambda: backend)
     given = answered(monkeypatch, {"check": "memory", "status": "PASS", "message": "1.0 minutes"})
-    burn_in(CONFIG, BOTH, 60, print, deadline=30, environ={"CUDA_VISIBLE_DEVICES": "3"})
+    burn_in(CONFIG, BOTH, 60, print, deadline=30, here=CPU, environ={"CUDA_VISIBLE_DEVICES": "3"})
     ((_, _, environ),) = given
     assert environ == {"CUDA_VISIBLE_DEVICES": "3", **added}
 
@@ -225,7 +226,7 @@ def test_environment_of_the_child(monkeypatch, backend, set_by_user, added):
 def test_child_that_ends_early_fails(monkeypatch, error, evidence):
     """A child that reports progress and then is gone has failed."""
     answered(monkeypatch, {"line": "1 of 60 minutes"}, error=error)
-    found = burn_in(CONFIG, BOTH, 3600, lambda _: None, deadline=30, environ={})
+    found = burn_in(CONFIG, BOTH, 3600, lambda _: None, deadline=30, here=CPU, environ={})
     assert (found.check, found.status, found.device, found.evidence) == ("burn-in", "FAIL", "cpu:0", evidence)
 
 
@@ -253,6 +254,6 @@ def test_this_processor_holds_out(tmp_path):
     """A second's soak of this processor, in a real child, passes."""
     (tmp_path / "sitecustomize.py").write_text(SMALL_HOST)
     environ = {"CUDA_VISIBLE_DEVICES": "-1", "PYTHONPATH": str(tmp_path)}
-    found = burn_in(CONFIG, BOTH, 1, print, deadline=180, environ=environ)
+    found = burn_in(CONFIG, BOTH, 1, print, deadline=180, here=CPU, environ=environ)
     assert (found.check, found.status, found.device) == ("burn-in", "PASS", "cpu:0"), str(found)
     assert found.message.endswith("copies right; 4 MiB filled and read back, 5 patterns")

@@ -148,6 +148,7 @@ def test_no_gpu(now):
 
 
 def test_reading(now):
-    """What the driver reports now is the machine's."""
+    """What the driver reports now is the machine's, whose devices stay as they were named."""
     now(Nvidia(gpus=TWO))
-    assert read_gpus().nvidia.gpus == TWO
+    here = read_gpus(box(A100, settings={"CUDA_VISIBLE_DEVICES": "1"}))
+    assert here.gpu_records == {"gpu:0": TWO[1]}
