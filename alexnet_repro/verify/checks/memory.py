@@ -116,7 +116,7 @@ def copies_among(devices: Sequence[str], seed: int) -> Finding:
             wrong[f"from {source} to {target}"] = count
     each = f"{PAIR_BYTES >> 20} MiB from each of {len(devices)} GPUs to each other"
     if not wrong:
-        return Finding("copies", "PASS", each, f"{len(ways)} ways", number=0, bound=0)
+        return Finding("copies", "PASS", each, f"{len(ways)} ways", number=0, bound=0, data={"gpus": len(devices)})
     worst = max(wrong, key=lambda way: wrong[way])
     message = f"{wrong[worst]} of {PAIR_BYTES} bytes copied {worst} didn't arrive as they were sent"
     message += f", nor by {len(wrong) - 1} more of {len(ways)} ways" if len(wrong) > 1 else ""

@@ -91,8 +91,15 @@ class CheckRunner:
         environ = self.here.only(*wanted)
         checks = [CheckId("gpu_to_gpu_copies")]
         found = next(run_in_child(config, checks, deterministic=False, deadline=self.deadline, environ=environ))
+        if found.status == "PASS" and (seen := found.data.get("gpus")) != len(wanted):
+            message, fix = f"their process saw {seen} of {len(wanted)} GPUs", "sudo dmesg | grep -i xid; nvidia-smi -L"
+            found = replace(found, status="FAIL", message=message, fix=fix)
         names = dict(enumerate(wanted))  # in the child's order
-        return replace(found, message=re.sub(r"gpu:(\d+)", lambda its: names.get(int(its[1]), its[0]), found.message))
+
+        def named(text: str) -> str:
+            return re.sub(r"gpu:(\d+)", lambda its: names.get(int(its[1]), its[0]), text)
+
+        return replace(found, message=named(found.message), evidence=named(found.evidence))
 
     def matrix(self, device: str) -> dict[tuple[str, str, str], Finding]:
         """Return the step time of each cell: by determinism (`off`, `on`), precision and XLA (`off`, `on`)."""

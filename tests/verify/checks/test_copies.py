@@ -72,7 +72,7 @@ def test_copies_among_all_gpus(monkeypatch):
     copies = Copies(monkeypatch)
     found = memory.gpu_to_gpu_copies(CheckConfig(device="gpu:0"))
     assert copies.made == EVERY_WAY
-    assert (found.status, found.evidence) == ("PASS", "6 ways")
+    assert (found.status, found.evidence, found.data) == ("PASS", "6 ways", {"gpus": 3})
 
 
 @pytest.mark.parametrize(

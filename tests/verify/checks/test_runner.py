@@ -42,7 +42,7 @@ class Children:
 
     def __init__(self):
         self.started, self.answered, self.statuses, self.alive, self.most = [], [], {}, 0, 0
-        self.message = "well"
+        self.message, self.evidence, self.data = "well", "", {}
 
     def __call__(self, config, checks, *, deterministic, deadline, environ=None):
         self.started.append((config.device, list(map(str, checks)), deterministic, environ))
@@ -53,7 +53,8 @@ class Children:
             for check in checks:
                 self.answered.append((config.device, str(check)))
                 status = self.statuses.get(str(check), "PASS")
-                yield Finding(check.check, status, self.message, device=config.device, precision=check.precision)
+                named = {"device": config.device, "precision": check.precision}
+                yield Finding(check.check, status, self.message, self.evidence, data=self.data, **named)
         finally:
             self.alive -= 1
 
@@ -254,12 +255,22 @@ def test_matrix_has_every_cell(children):
 )
 def test_copies_between_gpus_see_all_of_them(children, wanted, visible, message):
     """They have a child of their own, which sees every GPU that is wanted; the finding has their names here."""
-    children.message = "gpu:1 to gpu:0 is well"
+    children.message = children.evidence = "gpu:1 to gpu:0 is well"
+    children.data = {"gpus": len(visible.split(","))}
     here = replace(box(*TWO, replace(TWO[0], index=2)), wanted=wanted)
     found = CheckRunner(CONFIG, PLANNED, here, 30).between_gpus()
-    assert (found.check, found.message) == ("gpu_to_gpu_copies", message)
+    assert (found.check, found.status, found.message, found.evidence) == ("gpu_to_gpu_copies", "PASS", message, message)
     environ = {"CUDA_VISIBLE_DEVICES": visible}
     assert children.started == [("gpu:0", ["gpu_to_gpu_copies"], False, environ)]
+
+
+@pytest.mark.parametrize("seen", [0, 1, 2])
+def test_copies_between_fewer_gpus_than_there_are(children, seen):
+    """Where the child sees fewer GPUs than are wanted, as of one that was lost, right copies among those don't pass."""
+    children.data = {"gpus": seen}
+    found = CheckRunner(CONFIG, PLANNED, box(*TWO, replace(TWO[0], index=2)), 30).between_gpus()
+    assert (found.status, found.message) == ("FAIL", f"their process saw {seen} of 3 GPUs")
+    assert found.fix
 
 
 @pytest.mark.parametrize(
