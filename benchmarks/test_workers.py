@@ -29,7 +29,7 @@ def scaling_run(verification: VerificationSession) -> ClusterScalingRun:
         deadline=config.getoption("deadline"),
         seconds=float(config.getoption("benchmark_max_time")),
         models={device: kind_of(device, here.seen_gpus) for device in devices},
-        environ=here.only(*here.gpu_names),
+        environ=here.only(*here.all_gpus),
         doubt=group.doubt,
         link_gbps=config.getoption("link_gbps"),
     )

@@ -87,7 +87,7 @@ class CheckRunner:
     def between_gpus(self) -> Finding:
         """Return whether copies between all GPUs that are wanted arrive, from a child that sees them all."""
         self.close()
-        config, wanted = replace(self.config, device="gpu:0"), self.here.wanted_gpus
+        config, wanted = replace(self.config, device="gpu:0"), tuple(self.here.seen_gpus)
         environ = self.here.only(*wanted)
         checks = [CheckId("gpu_to_gpu_copies")]
         found = next(run_in_child(config, checks, deterministic=False, deadline=self.deadline, environ=environ))

@@ -79,6 +79,8 @@ def _probe(here: Environment, deadline: float) -> Iterator[tuple[Environment, Fi
     # The CPU, then each wanted GPU alone, so that a faulty one doesn't hold up the others.
     names = here.wanted_gpus
     listed = {"CUDA_VISIBLE_DEVICES": ",".join(names.values())} if here.wanted and names else {}
+    if (platforms := here.settings.get("JAX_PLATFORMS", "")) and "cpu" not in platforms.split(","):
+        listed["JAX_PLATFORMS"] = f"{platforms},cpu"  # this child computes on the CPU, as those that check it do
     for device in ("cpu:0", *names):
         all_of_them = listed if here.wants_gpus else NO_GPU
         environ = {"CUDA_VISIBLE_DEVICES": names[device]} if device in names else all_of_them

@@ -32,7 +32,7 @@ RECORDED_SETTINGS = (
     *(name for name in SETTINGS if not name.startswith(KERAS)),
     *("CUDA_CACHE_DISABLE", "CUDA_CACHE_MAXSIZE", "CUDA_DEVICE_ORDER", "CUDA_VISIBLE_DEVICES"),
     *("KERAS_BACKEND", "KERAS_HOME", "LD_LIBRARY_PATH", "NVIDIA_DRIVER_CAPABILITIES", "NVIDIA_VISIBLE_DEVICES"),
-    "TF_NUM_INTEROP_THREADS",
+    *("JAX_PLATFORMS", "TF_NUM_INTEROP_THREADS"),
 )
 # Of which TensorFlow's oneDNN is on by default: its DefaultOneDnnPolicy; on ARM a Neoverse V1.
 ONEDNN_FLAGS = frozenset(("avx512_vnni", "avx512_bf16", "avx_vnni", "amx_tile", "amx_int8", "amx_bf16"))
@@ -157,6 +157,11 @@ class Environment:
         """Return the name in CUDA_VISIBLE_DEVICES of each GPU that the backend should see, by device."""
         names = self.named_gpus or tuple(map(str, range(self.expected_gpus)))
         return {f"gpu:{number}": name for number, name in enumerate(names[: self.expected_gpus])}
+
+    @property
+    def all_gpus(self) -> tuple[str, ...]:
+        """Return the devices that the backend should see, and those that it saw though no driver told of them."""
+        return tuple(dict.fromkeys((*self.gpu_names, *self.seen_gpus)))
 
     @property
     def gpu_records(self) -> dict[str, Gpu]:

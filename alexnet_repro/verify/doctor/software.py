@@ -183,8 +183,11 @@ def _device_result(here: Environment, result: ProbeResult) -> Iterator[Finding]:
         fix = f"fix what failed above; if nothing did: {with_cuda(here)}"
         reason = "; ".join(filter(None, (result.data.get("reason"), result.log)))
         ending = find_ending("gpu:0", "", reason)
+        platforms = here.settings.get("JAX_PLATFORMS", "") if here.backend == "jax" else ""
         if ending and ending.name != "platform":  # what CUDA said when it didn't start
             message, fix = f"{message}: {ending.message}", ending.fix
+        elif platforms and not {"cuda", "gpu"} & {*platforms.split(",")}:
+            message, fix = f"{message}: JAX_PLATFORMS={platforms} leaves them out", "unset JAX_PLATFORMS"
         # One GPU takes all others from JAX: its backend "failed to initialize". TensorFlow ignores that one.
         elif "Ignoring visible" in reason or (here.needed_gpus > 1 and "initialize" in reason):
             fix = "leave that GPU out: export CUDA_VISIBLE_DEVICES=… # the others' UUIDs, from nvidia-smi -L"

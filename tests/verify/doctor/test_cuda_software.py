@@ -249,6 +249,20 @@ CASES = {
         "FAIL",
         ("JAX sees 0 of 1 GPUs", "Unknown backend: 'gpu' requested", "pip install --upgrade 'jax[cuda13]'"),
     ),
+    "JAX that is to leave the GPUs out": Case(
+        SYNTHETIC,
+        on("jax", A100, reason="Unknown backend: 'gpu' requested", settings={"JAX_PLATFORMS": "cpu"}),
+        "devices",
+        "FAIL",
+        ("JAX_PLATFORMS=cpu leaves them out", "Unknown backend: 'gpu' requested", "fix: unset JAX_PLATFORMS"),
+    ),
+    "JAX for the CPU that is to use CUDA": Case(
+        SYNTHETIC,
+        on("jax", A100, reason="Unknown backend: 'gpu'", settings={"JAX_PLATFORMS": "cuda"}),
+        "devices",
+        "FAIL",
+        ("JAX sees 0 of 1 GPUs", "Unknown backend: 'gpu'", "pip install --upgrade 'jax[cuda13]'"),
+    ),
     "JAX for the CPU, and a driver of CUDA 12": Case(
         SYNTHETIC,
         on("jax", A100, nvidia=driver("550.54", (12, 4), A100)),

@@ -134,6 +134,24 @@ def test_each_device_is_checked_alone(machine, here, checked):
     assert done == checked
 
 
+@pytest.mark.parametrize(
+    ("platforms", "listing"),
+    [(None, None), ("cuda", "cuda,cpu"), ("cuda,cpu", None), ("cpu", None)],
+)
+def test_jax_that_is_to_use_gpus_alone(machine, monkeypatch, platforms, listing):
+    """The child that lists the GPUs computes on the CPU, too, whatever JAX_PLATFORMS names; a GPU's does as it says."""
+    machine(box(A100, settings={"JAX_PLATFORMS": platforms} if platforms else {}))
+    given = []
+
+    def probe_device(backend, device, _deadline, environ):
+        given.append((device, environ.get("JAX_PLATFORMS")))
+        yield from results(device, ("A100",), backend)
+
+    monkeypatch.setattr(doctor, "probe_device", probe_device)
+    list(doctor.examine(1, backend="jax"))
+    assert given == [("cpu:0", listing), ("gpu:0", None)]
+
+
 FAULTY = replace(A100, index=0, memory_total=40 * GIB, ecc_uncorrected=9, processes=("pid 1 (another's)",))
 
 

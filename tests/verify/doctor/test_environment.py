@@ -95,6 +95,9 @@ def test_gpus_are_those_that_a_child_lists():
     assert Environment(results=(listed, alone)).seen_gpus == {"gpu:0": "A", "gpu:1": "B"}
     for results in ((), (alone,), (ProbeResult("cpu:0", "devices", "ended by SIGSEGV"),)):
         assert Environment(results=results).seen_gpus == {}
+    named = Environment(results=(listed,), device_files=("/dev/nvidia0",))  # of one the driver tells
+    assert (named.gpu_names, named.all_gpus) == ({"gpu:0": "0"}, ("gpu:0", "gpu:1"))
+    assert named.only(*named.all_gpus) == {"CUDA_VISIBLE_DEVICES": "0,1"}
 
 
 def test_settings_hold_no_secrets(tmp_path):
