@@ -18,6 +18,7 @@ from alexnet_repro import documented
 from alexnet_repro.verify.benchmark.interconnect import Interconnect
 from alexnet_repro.verify.benchmark.timing import (
     ALONE,
+    COMPARE_GPUS,
     MAX_NOISE,
     MAX_PARITY_GAP,
     SOUND_GAP,
@@ -218,9 +219,7 @@ def _straggler(alone: Mapping[str, Sequence[float]], images: int, model: str, pr
     if max(map(relative_iqr, alone.values())) > MAX_NOISE:
         message = f"{message}; too noisy to judge"
         return replace(found, status="INCONCLUSIVE", message=message, fix=ALONE, device=slowest)
-    number = slowest.rpartition(":")[2]
-    fix = f"nvidia-smi -q -i {number} -d CLOCK,POWER,TEMPERATURE,PERFORMANCE # and of another; then reseat it"
-    found = replace(found, status="FAIL", message=f"{message}; all wait for it", fix=fix, device=slowest)
+    found = replace(found, status="FAIL", message=f"{message}; all wait for it", fix=COMPARE_GPUS, device=slowest)
     if behind[slowest] > SOUND_GAP:
         return found
     return replace(found, status="INCONCLUSIVE", message=f"{found.message}; {WITHIN_SOUND}")

@@ -35,6 +35,8 @@ MAX_ROUND = 1e9  # seconds
 MIN_PEAK_FRACTION = 0.25  # of the roofline, at the largest batch
 # Of which NVIDIA's diagnosis expects throttling (DCGM, `Allowlist::UpdateGlobalsForDeviceId`).
 THROTTLING_CARDS = r"\bK80\b|\bT4\b|\bV100S\b|Quadro RTX [68]000"
+# Of all GPUs: nvidia-smi may number them otherwise than the backend does.
+COMPARE_GPUS = "nvidia-smi -q -d CLOCK,POWER,TEMPERATURE,PERFORMANCE # compare it with the others; then reseat it"
 ALONE = "run it again with nothing else on the machine"
 
 
@@ -275,8 +277,7 @@ def _equally_fast(case: str, model: str, group: Sequence[Timing]) -> Finding:
         status,
         message,
         f"{worst.median:.4g} and {best.median:.4g} s per round",
-        f"nvidia-smi -q -i {worst.device.rpartition(':')[2]} -d CLOCK,POWER,TEMPERATURE,PERFORMANCE # and of the "
-        "other; then reseat it, or change its slot",
+        COMPARE_GPUS,
         device=worst.device,
         precision=worst.precision,
         number=slower,

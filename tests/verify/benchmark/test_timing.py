@@ -326,7 +326,7 @@ def test_slow_gpu_is_named():
         "gpu:2 is 6.0% slower than gpu:1, the best NVIDIA A100-SXM4-80GB, in forward[device=gpu-precision=tf32]; "
         "sound devices of one model differ by up to 22%"
     )
-    assert finding.fix.startswith("nvidia-smi -q -i 2 ")
+    assert finding.fix.startswith("nvidia-smi -q -d ")  # whose numbers may be others
 
 
 @pytest.mark.parametrize(
