@@ -24,6 +24,18 @@ def test_a_layer_is_compiled_whole_on_jax(caplog, compiled, programs):
     check(found)
 
 
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="KERAS_BACKEND isn't jax")
+def test_a_layer_is_compiled_though_jit_is_off(caplog):
+    """What is to be compiled is one program where JAX_DISABLE_JIT has each operation run by itself, too."""
+    import jax
+
+    layer, x, dy = one_layer()
+    with jax.disable_jit(), jax.log_compiles(), caplog.at_level(logging.WARNING):
+        found = both_ways(layer, x, dy, True)
+    assert sum("XLA compilation of jit(both)" in each.message for each in caplog.records) == 1
+    check(found)
+
+
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="KERAS_BACKEND isn't tensorflow")
 def test_a_layer_is_one_program_on_tensorflow(monkeypatch):
     """A layer's forward pass and pullback are one function, which XLA compiles."""
