@@ -105,6 +105,7 @@ class VerificationSession:
         """
         wanted = self.config.getoption("device") or ()
         if self.collect_only:
+            self.machine = read_machine()  # once more: tests hid the GPUs until pytest was configured
             here = ("cpu:0", *self.machine.gpu_names)
             self.devices = tuple(device for device in here if not wanted or device in wanted)
             self.asked = self.asked.of(self.devices, {})

@@ -52,6 +52,15 @@ def test_devices_are_those_that_the_doctor_found(monkeypatch, tmp_path, backend)
     assert (session.machine, session.not_ready) == (here, "that was all")
 
 
+def test_listed_devices_are_those_that_tests_hid(monkeypatch, tmp_path):
+    """Tests' conftest.py hides GPUs until pytest is configured: what is listed is of the devices after that."""
+    session = session_of(tmp_path)
+    session.collect_only = True
+    monkeypatch.setattr(module, "read_machine", lambda: box(A100))
+    session.pytest_collection()
+    assert session.devices == ("cpu:0", "gpu:0")
+
+
 def test_machine_that_isnt_ready(monkeypatch, tmp_path):
     """What the doctor found is recorded, and the first benchmark ends the run; tests don't."""
     ill = Finding("driver", "FAIL", "no driver")
