@@ -173,9 +173,10 @@ class VerificationSession:
         except MachineNotReadyError as error:
             self.record.add("doctor", *error.findings)
             raise
+        finally:
+            # For this process, and for tests beside the benchmarks: children are shown what they are to use.
+            os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
         self.record.add("doctor", *found)
-        # For this process, and for tests beside the benchmarks: children are shown what they are to use.
-        os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
         self.load = LoadWatch(self.machine)
         usable = self._usable()
         self.devices = choose_devices(self.machine, wanted, usable, require_gpu=require_gpu)

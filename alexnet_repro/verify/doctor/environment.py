@@ -160,7 +160,7 @@ class Environment:
 
     @property
     def all_gpus(self) -> tuple[str, ...]:
-        """Return the devices that the backend should see, and those that it saw though no driver told of them."""
+        """Return the devices that the backend should see, and those that it sees though no driver reports them."""
         return tuple(dict.fromkeys((*self.gpu_names, *self.seen_gpus)))
 
     @property

@@ -70,8 +70,10 @@ def test_machine_that_isnt_ready(monkeypatch, tmp_path):
 
     monkeypatch.setattr(module, "diagnose_machine", diagnose)
     session = session_of(tmp_path)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     session.pytest_collection()
     assert session.devices == ("cpu:0",)
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "-1"  # tests beside the benchmarks run all the same, and on the CPU
     with pytest.raises(pytest.exit.Exception, match="fix the machine first"):
         benchmarks_conftest.pytest_runtest_setup(
             SimpleNamespace(config=SimpleNamespace(pluginmanager=SimpleNamespace(get_plugin=lambda _: session)))
