@@ -1,12 +1,18 @@
-"""What of pytest's surroundings the verification doesn't go with: missing plugins, and those that run it elsewhere."""
+"""What of pytest's surroundings the verification doesn't go with: missing plugins, those that run it elsewhere.
+
+And options of pytest-benchmark's, which shows the rounds that our own timer has timed, in a process of their device. Two
+of its options decide how many those are: its maximum time, and its minimum number of rounds.
+"""
 
 import importlib.util
+import math
 import os
+import time
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from _pytest.mark import deselect_by_keyword, deselect_by_mark  # pytest has no public way to try -k and -m
-
-from alexnet_repro.verify.benchmark.options import refusal
 
 NO_AUTOLOAD = "PYTEST_DISABLE_PLUGIN_AUTOLOAD"
 
@@ -24,13 +30,13 @@ def refused(config: pytest.Config) -> str:
         try_expression([], config)
     elsewhere = option("dist", "no") != "no" or option("forked", False)
     if elsewhere and not config.option.collectonly:
-        how = "benchmarks are timed one at a time, in this process"
+        how = "benchmarks are timed one at a time"
         return f"{how}: leave out -n and --forked, or run `pytest tests -n …`"
     if option("full") and option("level") == "quick":
         return "--full is of the standard level: leave out --level=quick"
     from pytest_benchmark.utils import load_timer
 
-    return refusal(load_timer(option("benchmark_timer")).target, float(option("benchmark_max_time")))
+    return no_timing(load_timer(option("benchmark_timer")).target, float(option("benchmark_max_time")))
 
 
 def _missing(config: pytest.Config) -> str:
@@ -46,3 +52,16 @@ def _missing(config: pytest.Config) -> str:
     else:
         fix = "leave out -p no:benchmark"
     return f"benchmarks need the plugin pytest-benchmark: {fix}"
+
+
+def no_timing(timer: Callable[[], Any], max_time: float) -> str:
+    """Return why nothing is timed by this timer, for `max_time` seconds per case; empty if it is.
+
+    Others than `time.perf_counter` may stand still in a sleep, be adjusted, or tick in other units.
+    """
+    if not 0 <= max_time < math.inf:
+        return f"--benchmark-max-time={max_time}: expected seconds, 0 or more"
+    if timer is not time.perf_counter:
+        name = f"{getattr(timer, '__module__', '')}.{getattr(timer, '__qualname__', timer)}"
+        return f"--benchmark-timer={name}: timings are by time.perf_counter; leave the option out"
+    return ""

@@ -106,7 +106,7 @@ class VerificationSession:
         wanted = self.config.getoption("device") or ()
         if self.collect_only:
             self.machine = read_machine()  # once more: tests hid the GPUs until pytest was configured
-            here = ("cpu:0", *self.machine.gpu_names)
+            here = ("cpu:0", *self.machine.cuda_names)
             self.devices = tuple(device for device in here if not wanted or device in wanted)
             self.asked = self.asked.of(self.devices, {})
             return
@@ -163,9 +163,6 @@ class VerificationSession:
             limit = one if "measure" in item.fixturenames else several
             self.watcher.begin(planned.name, None if option("usepdb", False) else limit)
 
-    def _usable(self) -> tuple[str, ...]:
-        return ("cpu:0", *self.machine.seen_gpus)
-
     def _choose_devices(self, wanted: Sequence[str], *, require_gpu: bool) -> None:
         try:
             limit = max(180.0, 0.3 * self.config.getoption("deadline"))  # a probe takes less than a check
@@ -178,9 +175,9 @@ class VerificationSession:
             os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
         self.record.add("doctor", *found)
         self.load = LoadWatch(self.machine)
-        usable = self._usable()
-        self.devices = choose_devices(self.machine, wanted, usable, require_gpu=require_gpu)
-        self.asked = self.asked.of(dict.fromkeys((*usable, *self.machine.gpu_names)), self.machine.seen_gpus)
+        usable = self.machine.seen_devices
+        self.devices = choose_devices(self.machine, wanted, require_gpu=require_gpu)
+        self.asked = self.asked.of(dict.fromkeys((*usable, *self.machine.cuda_names)), self.machine.seen_gpus)
         software = fingerprint.speed_environment("cpu:0", self.machine)
         self.record.machine = {
             "level": self.config.getoption("level"),
@@ -324,7 +321,7 @@ class VerificationSession:
         """Add what timings depend on; remove the momentary clock, by which a machine would differ from itself."""
         for name in ("hz_actual", "hz_actual_friendly"):
             machine_info["cpu"].pop(name, None)
-        speed = {each: fingerprint.speed_environment(each, self.machine) for each in self._usable()}
+        speed = {each: fingerprint.speed_environment(each, self.machine) for each in self.machine.seen_devices}
         machine_info |= {"backend": keras.backend.backend(), "devices": speed}
 
     @pytest.hookimpl(wrapper=True, trylast=True)

@@ -47,11 +47,6 @@ def gpu_names() -> list[str]:
     return [str(tf.config.experimental.get_device_details(gpu).get("device_name")) for gpu in _gpus()]
 
 
-def gpu_models() -> dict[str, str]:
-    """Return the GPUs' product names, by device."""
-    return {f"gpu:{number}": name for number, name in enumerate(gpu_names())}
-
-
 def thread_counts() -> dict[str, int]:
     """Return the number of processors this process may use, and the backend's threads; 0: a thread per processor."""
     processors = usable_processors()

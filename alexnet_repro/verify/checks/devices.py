@@ -23,7 +23,6 @@ def diagnose_machine(
 ) -> tuple[Environment, list[Finding]]:
     """Run the doctor, a probe in `deadline` seconds, `say` what didn't pass, and return the machine and the findings.
 
-    To be called before this process uses a GPU: the memory that it holds would be taken for another process's.
     Of GPUs only the wanted ones are examined, all if none is named.
 
     Raises:
@@ -46,31 +45,30 @@ def diagnose_machine(
     return here, findings
 
 
-def choose_devices(
-    here: Environment, wanted: Sequence[str], usable: Sequence[str], *, require_gpu: bool
-) -> tuple[str, ...]:
-    """Return the devices that are wanted, all if none is named, of those that the backend can use, `usable`.
+def choose_devices(here: Environment, wanted: Sequence[str], *, require_gpu: bool) -> tuple[str, ...]:
+    """Return the devices that are wanted, all if none is named, of those that the backend can use.
 
     Raises:
         MachineNotReadyError: a GPU that should be usable isn't.
         ValueError: there is no device of a name that was given.
     """
-    backend, usable_count = keras.backend.backend(), len(usable) - 1
-    reason = None if set(wanted) == {"cpu:0"} else unusable_gpus(here, usable_count, backend)
-    if reason is None and require_gpu and not usable_count:
-        reason = f"--require-gpu: {backend} can use {', '.join(usable)} only"
+    usable = here.seen_devices
+    reason = None if set(wanted) == {"cpu:0"} else unusable_gpus(here)
+    if reason is None and require_gpu and not here.seen_gpus:
+        reason = f"--require-gpu: {here.backend} can use {', '.join(usable)} only"
     if reason:
         raise MachineNotReadyError(reason)
     if absent := [device for device in wanted if device not in usable]:
-        raise ValueError(f"--device={absent[0]}: no such device; {backend} can use {', '.join(usable)}")
+        raise ValueError(f"--device={absent[0]}: no such device; {here.backend} can use {', '.join(usable)}")
     return tuple(device for device in usable if not wanted or device in wanted)
 
 
-def unusable_gpus(here: Environment, usable: int, backend: str) -> str | None:
-    """Return why a GPU of the machine isn't among the `usable` ones, and what to do; None if all are.
+def unusable_gpus(here: Environment) -> str | None:
+    """Return why the backend can't use a GPU of the machine, and what to do; None if it can use all.
 
     Where `CUDA_VISIBLE_DEVICES` names devices, only those are expected; where it hides all, that is the reason.
     """
+    backend, usable = here.backend, len(here.seen_gpus)
     count, named, visible = here.gpus_in_machine, here.named_gpus, here.settings.get("CUDA_VISIBLE_DEVICES")
     if usable >= (count if named == () else here.needed_gpus):
         return None

@@ -148,12 +148,17 @@ class Environment:
         return dict(zip(devices or (f"gpu:{number}" for number in count()), names, strict=False))
 
     @property
-    def wanted_gpus(self) -> dict[str, str]:
-        """Return those of `gpu_names` that are wanted: all, where no device is named."""
-        return {device: name for device, name in self.gpu_names.items() if not self.wanted or device in self.wanted}
+    def seen_devices(self) -> tuple[str, ...]:
+        """Return the devices that the backend can use."""
+        return ("cpu:0", *self.seen_gpus)
 
     @property
-    def gpu_names(self) -> dict[str, str]:
+    def wanted_gpus(self) -> dict[str, str]:
+        """Return those of `cuda_names` that are wanted: all, where no device is named."""
+        return {device: name for device, name in self.cuda_names.items() if not self.wanted or device in self.wanted}
+
+    @property
+    def cuda_names(self) -> dict[str, str]:
         """Return the name in CUDA_VISIBLE_DEVICES of each GPU that the backend should see, by device."""
         names = self.named_gpus or tuple(map(str, range(self.expected_gpus)))
         return {f"gpu:{number}": name for number, name in enumerate(names[: self.expected_gpus])}
@@ -166,7 +171,7 @@ class Environment:
     @property
     def gpu_records(self) -> dict[str, Gpu]:
         """Return the driver's record of each GPU that the backend should see, by device, where it is known for sure."""
-        return {device: gpu for device in self.gpu_names if (gpu := self.gpu_of(device))}
+        return {device: gpu for device in self.cuda_names if (gpu := self.gpu_of(device))}
 
     def only(self, *devices: str) -> dict[str, str]:
         """Return the environment variables by which a child process sees these devices alone, its `gpu:0` and so on."""

@@ -53,7 +53,7 @@ class _TensorFlow:
         config = self.tf.config
         gpus = config.list_physical_devices("GPU")
         names = [str(config.experimental.get_device_details(gpu).get("device_name")) for gpu in gpus]
-        return {"gpus": names, "tf32": config.experimental.tensor_float_32_execution_enabled()}
+        return {"gpus": names}
 
     def operations(self, x: Array, indices: Array) -> Any:
         tf = self._only()

@@ -1,13 +1,20 @@
 """What surrounds a verification: plugins without which nothing can be timed, and options that don't go with it."""
 
+import math
+import time
+
 import pytest
 
+from benchmarks.refused import no_timing
+from tests.helpers.pytest_here import benchmarks_here
 from tests.helpers.sessions import session_of
 
 BOTH = ("benchmark", "skipping")
-ALONE = "benchmarks are timed one at a time, in this process: leave out -n and --forked, or run `pytest tests -n …`"
+ALONE = "benchmarks are timed one at a time: leave out -n and --forked, or run `pytest tests -n …`"
 WITHOUT = "benchmarks need the plugin pytest-benchmark: "
 NOT_LOADED = f"{WITHOUT}unset PYTEST_DISABLE_PLUGIN_AUTOLOAD, or add -p pytest_benchmark.plugin"
+SECONDS = "expected seconds, 0 or more"
+TIMER = "timings are by time.perf_counter; leave the option out"
 
 
 @pytest.mark.parametrize(
@@ -29,3 +36,30 @@ def test_what_benchmarks_need(tmp_path, monkeypatch, plugins, options, autoload,
         session_of(tmp_path, plugins=plugins, **options)
     assert str(error.value).startswith(message)
     assert len(str(error.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("timer", "max_time", "message"),
+    [
+        pytest.param(time.perf_counter, 1.0, "", id="options=default"),
+        pytest.param(time.perf_counter, 0.0, "", id="seconds=0"),
+        pytest.param(time.perf_counter, math.inf, f"--benchmark-max-time=inf: {SECONDS}", id="seconds=inf"),
+        pytest.param(time.perf_counter, math.nan, f"--benchmark-max-time=nan: {SECONDS}", id="seconds=nan"),
+        pytest.param(time.perf_counter, -1.0, f"--benchmark-max-time=-1.0: {SECONDS}", id="seconds=-1"),
+        pytest.param(time.process_time, 1.0, f"--benchmark-timer=time.process_time: {TIMER}", id="timer=process_time"),
+        pytest.param(str, 1.0, f"--benchmark-timer=builtins.str: {TIMER}", id="timer=no clock"),
+        pytest.param(None, 1.0, f"--benchmark-timer=.None: {TIMER}", id="timer=no function"),
+    ],
+)
+def test_what_is_timed_by(timer, max_time, message):
+    """What is refused is named in one line, with what is taken instead; the default is taken."""
+    assert no_timing(timer, max_time) == message
+
+
+@pytest.mark.parametrize("option", ["--benchmark-timer=time.process_time", "--benchmark-max-time=inf"])
+def test_benchmarks_are_refused(tmp_path, option):
+    """`pytest benchmarks` ends at once by a usage error of one line, and leaves no results."""
+    status, printed = benchmarks_here("--device=cpu:0", f"--report={tmp_path / 'report'}", option)
+    assert status == 4
+    assert f"ERROR: {option}" in printed
+    assert not (tmp_path / "report").exists()

@@ -47,7 +47,7 @@ def test_devices_are_those_that_the_doctor_found(monkeypatch, tmp_path, backend)
     session.pytest_collection()
     session.pytest_unconfigure()
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "-1"  # from here on: no test beside the benchmarks takes a GPU
-    assert calls == ["the doctor", (here, ["gpu:0"], ("cpu:0", "gpu:0"))]
+    assert calls == ["the doctor", (here, ["gpu:0"])]
     assert session.record.findings["doctor"] == [well, Finding("devices", "FAIL", "that was all")]
     assert (session.machine, session.not_ready) == (here, "that was all")
 

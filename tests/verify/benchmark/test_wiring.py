@@ -29,8 +29,8 @@ def start(monkeypatch, folder, **options):
         asked.append((wanted, options))
         return box(), []
 
-    def choose(_machine, *arguments, **options):
-        diagnose(*arguments, **options)
+    def choose(_machine, wanted, **options):
+        diagnose(wanted, None, **options)
         raise MachineNotReadyError("that was all")
 
     monkeypatch.setattr(module, "diagnose_machine", diagnose)

@@ -9,7 +9,7 @@ from alexnet_repro.verify.checks.devices import MachineNotReadyError, choose_dev
 from alexnet_repro.verify.doctor.environment import Environment
 from alexnet_repro.verify.doctor.nvidia import Nvidia
 from alexnet_repro.verify.finding import Finding
-from tests.helpers.machines import A100, CPU, TWO, box
+from tests.helpers.machines import A100, CPU, TWO, UNSEEN, box, results
 
 EIGHT = tuple(f"/dev/nvidia{index}" for index in range(8))
 PASSED = Finding("gpu", "PASS", "1 in this machine")
@@ -17,10 +17,11 @@ FAILED = Finding("ecc", "FAIL", "errors", "2 uncorrected", "reset it", device="G
 INCONCLUSIVE = Finding("clocks", "INCONCLUSIVE", "throttled", device="GPU 0")
 
 
-def machine_with(gpus: int, visible: str | None) -> Environment:
-    """Return the record of a machine with this many GPUs, some of them named by CUDA_VISIBLE_DEVICES."""
+def machine_with(gpus: int, usable: int, visible: str | None, backend: str = "tensorflow") -> Environment:
+    """Return a machine with this many GPUs, of which a backend sees some, some named by CUDA_VISIBLE_DEVICES."""
     settings = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
-    return Environment(device_files=tuple(f"/dev/nvidia{i}" for i in range(gpus)), settings=settings)
+    files, seen = tuple(f"/dev/nvidia{i}" for i in range(gpus)), results("cpu:0", ("A100",) * usable)
+    return Environment(device_files=files, settings=settings, backend=backend, results=seen)
 
 
 @pytest.mark.parametrize(
@@ -39,7 +40,7 @@ def machine_with(gpus: int, visible: str | None) -> Environment:
 )
 def test_usable_gpus_are_no_complaint(in_machine: int, usable: int, visible: str | None) -> None:
     """Nothing is reported where every GPU that should be usable is."""
-    assert unusable_gpus(machine_with(in_machine, visible), usable, "tensorflow") is None
+    assert unusable_gpus(machine_with(in_machine, usable, visible)) is None
 
 
 @pytest.mark.parametrize(
@@ -58,7 +59,7 @@ def test_unusable_gpu_is_named_with_its_fix(
     in_machine: int, usable: int, visible: str | None, backend: str, words: tuple[str, ...]
 ) -> None:
     """The message has how many there are, how many work, what to do, and how to measure the CPU on purpose."""
-    message = unusable_gpus(machine_with(in_machine, visible), usable, backend)
+    message = unusable_gpus(machine_with(in_machine, usable, visible, backend))
     assert message is not None
     assert [text for text in (*words, "--device=cpu:0") if text not in message] == []
 
@@ -145,31 +146,27 @@ def test_what_is_found_of_the_cpu_counts(machine, lines, wanted):
 
 
 @pytest.mark.parametrize(
-    ("wanted", "usable", "chosen"),
+    ("gpus", "wanted", "chosen"),
     [
-        ("", "cpu:0", ("cpu:0",)),
-        ("", "cpu:0 gpu:0 gpu:1", ("cpu:0", "gpu:0", "gpu:1")),
-        ("gpu:1", "cpu:0 gpu:0 gpu:1", ("gpu:1",)),
-        ("gpu:1 cpu:0", "cpu:0 gpu:0 gpu:1", ("cpu:0", "gpu:1")),
-        ("gpu:0 gpu:0", "cpu:0 gpu:0 gpu:1", ("gpu:0",)),
-        ("cpu:0", "cpu:0 gpu:0 gpu:1", ("cpu:0",)),
+        (0, "", ("cpu:0",)),
+        (2, "", ("cpu:0", "gpu:0", "gpu:1")),
+        (2, "gpu:1", ("gpu:1",)),
+        (2, "gpu:1 cpu:0", ("cpu:0", "gpu:1")),
+        (2, "gpu:0 gpu:0", ("gpu:0",)),
+        (2, "cpu:0", ("cpu:0",)),
     ],
 )
-def test_devices_are_chosen(machine, wanted, usable, chosen):
+def test_devices_are_chosen(gpus, wanted, chosen):
     """All that are usable, or those that are named: each once, in the machine's order."""
-    usable = usable.split()
-    here = box(*TWO) if len(usable) > 1 else CPU
-    machine(here)
-    assert choose_devices(here, wanted.split(), usable, require_gpu=False) == chosen
+    assert choose_devices(box(*TWO[:gpus]), wanted.split(), require_gpu=False) == chosen
 
 
 @pytest.mark.parametrize("wanted", ["", "gpu:0", "gpu:1"])
-def test_gpu_that_cant_be_used_is_no_silent_absence(machine, wanted):
+def test_gpu_that_cant_be_used_is_no_silent_absence(wanted):
     """One of two GPUs that TensorFlow can't use makes the machine not ready, whichever was named."""
-    here = box(*TWO)
-    machine(here)
+    here = box(*TWO, results=results("cpu:0", ("A100",)))
     with pytest.raises(MachineNotReadyError, match="2 NVIDIA GPUs in this machine, 1 usable by tensorflow"):
-        choose_devices(here, wanted.split(), ("cpu:0", "gpu:0"), require_gpu=False)
+        choose_devices(here, wanted.split(), require_gpu=False)
 
 
 @pytest.mark.parametrize(
@@ -179,35 +176,32 @@ def test_gpu_that_cant_be_used_is_no_silent_absence(machine, wanted):
             box(A100, device_files=EIGHT, nvidia=Nvidia(closed=dict.fromkeys(EIGHT[1:], "refused"), gpus=(A100,))),
             id="machine=seven withheld",
         ),
-        pytest.param(box(*(replace(A100, index=index, mig=True) for index in range(8))), id="machine=slices"),
+        pytest.param(
+            box(*(replace(A100, index=index, mig=True) for index in range(8)), results=results("cpu:0", ("A100",))),
+            id="machine=slices",
+        ),
     ],
 )
-def test_expected_gpus_are_the_doctors(machine, here):
+def test_expected_gpus_are_the_doctors(here):
     """Of GPUs that were given to other jobs, or of slices, one that can be used is all that is expected."""
-    machine(here)
-    assert choose_devices(here, (), ("cpu:0", "gpu:0"), require_gpu=True) == ("cpu:0", "gpu:0")
+    assert choose_devices(here, (), require_gpu=True) == ("cpu:0", "gpu:0")
 
 
-def test_cpu_is_chosen_on_purpose_beside_an_unusable_gpu(machine):
+def test_cpu_is_chosen_on_purpose_beside_an_unusable_gpu():
     """Where only the CPU is wanted, GPUs that can't be used are no error."""
-    machine(box(*TWO))
-    assert choose_devices(box(*TWO), ("cpu:0",), ("cpu:0",), require_gpu=False) == ("cpu:0",)
+    assert choose_devices(box(*TWO, results=UNSEEN), ("cpu:0",), require_gpu=False) == ("cpu:0",)
 
 
 @pytest.mark.parametrize("wanted", ["", "cpu:0"])
-def test_gpu_that_is_required_is_missed(machine, wanted):
+def test_gpu_that_is_required_is_missed(wanted):
     """With --require-gpu a machine without a GPU isn't ready, even for its CPU; one with a GPU is."""
-    here = CPU
-    machine(here)
     with pytest.raises(MachineNotReadyError, match="--require-gpu: tensorflow can use cpu:0 only"):
-        choose_devices(here, wanted.split(), ("cpu:0",), require_gpu=True)
-    here = box(A100)
-    assert "cpu:0" in choose_devices(here, wanted.split(), ("cpu:0", "gpu:0"), require_gpu=True)
+        choose_devices(CPU, wanted.split(), require_gpu=True)
+    assert "cpu:0" in choose_devices(box(A100), wanted.split(), require_gpu=True)
 
 
 @pytest.mark.parametrize("wanted", ["gpu:7", "cpu:1", "GPU:0", "tpu"])
-def test_device_that_isnt_there_is_named(machine, wanted):
+def test_device_that_isnt_there_is_named(wanted):
     """A name of no device is an error that lists the devices."""
-    machine(box(A100))
     with pytest.raises(ValueError, match=f"--device={wanted}: no such device; tensorflow can use cpu:0, gpu:0"):
-        choose_devices(box(A100), ("gpu:0", wanted), ("cpu:0", "gpu:0"), require_gpu=False)
+        choose_devices(box(A100), ("gpu:0", wanted), require_gpu=False)
