@@ -1,7 +1,7 @@
 """What of pytest's surroundings the verification doesn't go with: missing plugins, those that run it elsewhere.
 
-And options of pytest-benchmark's, which shows the rounds that our own timer has timed, in a process of their device. Two
-of its options decide how many those are: its maximum time, and its minimum number of rounds.
+And options of pytest-benchmark's, which shows the rounds that our own timer timed, in a process of their device. Two of
+its options decide how many those are: its maximum time, and its minimum number of rounds.
 """
 
 import importlib.util

@@ -20,7 +20,7 @@ def nvml_of(*gpus, slices=None, **functions):
 
     A GPU's `slices` are the UUIDs of those, by its number; a slice's handle is its UUID.
     """
-    of_gpu = slices or {}
+    of_gpu, numbers = slices or {}, {gpu.uuid: number for number, gpu in enumerate(gpus)}
     return SimpleNamespace(
         **{
             "NVMLError": NVMLError,
@@ -30,6 +30,7 @@ def nvml_of(*gpus, slices=None, **functions):
             "nvmlDeviceGetCount": lambda: len(gpus),
             "nvmlDeviceGetHandleByIndex": lambda index: index,
             "nvmlDeviceGetHandleByPciBusId": lambda bus: int(bus.split(b":")[1], 16),
+            "nvmlDeviceGetHandleByUUID": lambda uuid: numbers[uuid] if uuid in numbers else refusing(),
             "nvmlDeviceGetName": lambda handle: gpus[handle].name,
             "nvmlDeviceGetUUID": lambda handle: handle if isinstance(handle, str) else gpus[handle].uuid,
             "nvmlDeviceGetMaxMigDeviceCount": lambda handle: len(of_gpu.get(handle, ())),

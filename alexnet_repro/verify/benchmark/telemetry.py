@@ -7,16 +7,15 @@ import statistics
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import psutil
 
 from alexnet_repro.backend.limits import cpu_quota
-from alexnet_repro.verify.doctor.environment import read_machine
+from alexnet_repro.verify.doctor.environment import read_gpus
 from alexnet_repro.verify.doctor.handles import gpu_handle
 from alexnet_repro.verify.doctor.health import HEAT, POWER_CAP, THROTTLE_REASONS, describe_throttling
-from alexnet_repro.verify.doctor.nvidia import read_nvidia
 
 MAX_SAMPLES = 200  # then every other one is dropped, and the interval doubles
 MAX_CPU_SHARE = 0.01  # of a processor, for sampling the host: the clocks of hundreds of processors are slow to read
@@ -46,10 +45,7 @@ class Conditions:
 
 def conditions_of(device: str) -> Conditions:
     """Return a device's conditions now."""
-    gpu = None
-    if not device.startswith("cpu"):
-        deadline = 30  # seconds
-        gpu = replace(read_machine(), nvidia=read_nvidia((), deadline)).gpu_of(device)
+    gpu = None if device.startswith("cpu") else read_gpus().gpu_of(device)
     if gpu is None:
         return Conditions(_load(), _cpu_mhz(), cpu_quota=cpu_quota())
     reasons = describe_throttling((gpu.throttle_reasons or 0) & HEAT)

@@ -16,8 +16,8 @@ from alexnet_repro.backend.memory import enable_memory_growth, free_memory
 from alexnet_repro.verify.checks import repeatability
 from alexnet_repro.verify.checks.config import CheckConfig
 from alexnet_repro.verify.checks.registry import CheckId, crashed, run_check, with_log
-from alexnet_repro.verify.doctor.after_load import LoadWatch, read_gpus
-from alexnet_repro.verify.doctor.environment import Environment
+from alexnet_repro.verify.doctor.after_load import LoadWatch
+from alexnet_repro.verify.doctor.environment import Environment, read_gpus
 from alexnet_repro.verify.finding import Finding, worst
 from alexnet_repro.verify.numerics.replay import StepDigest, first_divergence
 from alexnet_repro.verify.subprocesses import NoAnswerError, answers

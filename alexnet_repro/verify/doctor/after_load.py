@@ -9,23 +9,17 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from alexnet_repro.verify.doctor import gpus
-from alexnet_repro.verify.doctor.environment import Environment
+from alexnet_repro.verify.doctor.environment import Environment, read_gpus
 from alexnet_repro.verify.doctor.health import RECOVERIES
-from alexnet_repro.verify.doctor.nvidia import Gpu, read_nvidia
+from alexnet_repro.verify.doctor.nvidia import Gpu
 from alexnet_repro.verify.doctor.nvlink import link_changes
 from alexnet_repro.verify.doctor.xids import OF_PROGRAMS, XidWatch
 from alexnet_repro.verify.finding import Finding, Status, worst
 
 CHECK = "after load"
-DEADLINE = 60.0  # seconds
 MAX_REPLAYS = 8  # of PCIe packets per minute: DCGM's limit, `DCGM_LIMIT_MAX_PCIREPLAY_RATE`
 
 Change = tuple[bool, Status, str, str]  # whether it is there, the finding's status, message and fix
-
-
-def read_gpus(here: Environment) -> Environment:
-    """Return the machine with what its driver reports now, to a child process."""
-    return replace(here, nvidia=read_nvidia((), DEADLINE))
 
 
 class LoadWatch:

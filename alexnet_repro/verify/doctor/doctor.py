@@ -6,7 +6,7 @@ from collections.abc import Callable, Container, Iterator, Sequence
 from typing import TextIO
 
 from alexnet_repro.verify.doctor import cuda_software, gpus, health, nvlink, resources, software
-from alexnet_repro.verify.doctor.device_probe import NO_GPU, probe_device
+from alexnet_repro.verify.doctor.device_probe import probe_device
 from alexnet_repro.verify.doctor.environment import Environment, read_machine
 from alexnet_repro.verify.doctor.installation import read_cuda_packages, read_libraries, read_tensorflow
 from alexnet_repro.verify.doctor.nvidia import read_nvidia
@@ -77,13 +77,12 @@ def _probe(here: Environment, deadline: float) -> Iterator[tuple[Environment, Fi
         here = dataclasses.replace(here, libraries=found)
         yield from _apply((cuda_software.driver_version, cuda_software.libraries), here)
     # The CPU, then each wanted GPU alone, so that a faulty one doesn't hold up the others.
-    names = here.wanted_gpus
-    listed = {"CUDA_VISIBLE_DEVICES": ",".join(names.values())} if here.wanted and names else {}
-    if (platforms := here.settings.get("JAX_PLATFORMS", "")) and "cpu" not in platforms.split(","):
+    listed = here.only(*here.wanted_gpus) if here.wanted and (here.wanted_gpus or not here.wants_gpus) else {}
+    platforms = here.settings.get("JAX_PLATFORMS", "")
+    if here.wants_gpus and platforms and "cpu" not in platforms.split(","):
         listed["JAX_PLATFORMS"] = f"{platforms},cpu"  # this child computes on the CPU, as those that check it do
-    for device in ("cpu:0", *names):
-        all_of_them = listed if here.wants_gpus else NO_GPU
-        environ = {"CUDA_VISIBLE_DEVICES": names[device]} if device in names else all_of_them
+    for device in ("cpu:0", *here.wanted_gpus):
+        environ = here.only(device) if device.startswith("gpu") else listed
         for result in probe_device(here.backend, device, deadline, environ):
             here = dataclasses.replace(here, results=(*here.results, result))
             yield from ((here, finding) for finding in software.device_result(here, result))

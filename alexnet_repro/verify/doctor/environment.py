@@ -10,7 +10,7 @@ import platform
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count, takewhile
 from pathlib import Path
 
@@ -19,11 +19,12 @@ from alexnet_repro.backend.memory_limits import MemoryLimit, memory_limits
 from alexnet_repro.files import keras_home, keras_json
 from alexnet_repro.verify.doctor.device_probe import NO_GPU, ProbeResult
 from alexnet_repro.verify.doctor.installation import CudaPackages, Library, TensorFlow
-from alexnet_repro.verify.doctor.nvidia import Gpu, Nvidia
+from alexnet_repro.verify.doctor.nvidia import Gpu, Nvidia, read_nvidia
 from alexnet_repro.verify.doctor.settings import KERAS, SETTINGS
 from alexnet_repro.verify.doctor.unlisted import Unlisted, read_unlisted
 
 GIB = 2**30
+DRIVER_DEADLINE = 60.0  # seconds
 
 CONTROL_FILES = ("nvidiactl", "nvidia-uvm")  # which CUDA needs beside each GPU's own
 
@@ -166,7 +167,7 @@ class Environment:
     @property
     def all_gpus(self) -> tuple[str, ...]:
         """Return the devices that the backend should see, and those that it sees though no driver reports them."""
-        return tuple(dict.fromkeys((*self.gpu_names, *self.seen_gpus)))
+        return tuple(dict.fromkeys((*self.cuda_names, *self.seen_gpus)))
 
     @property
     def gpu_records(self) -> dict[str, Gpu]:
@@ -181,7 +182,7 @@ class Environment:
     @property
     def needed_gpus(self) -> int:
         """Return the number of GPUs that the backend must see: those that are wanted by name, or all."""
-        return len(self.wanted_gpus) if self.wanted and self.wanted_gpus else self.expected_gpus
+        return len(self.wanted_gpus) or self.expected_gpus
 
     def _named(self, named: tuple[str, ...] | None) -> tuple[Gpu, ...]:
         gpus = self.nvidia.gpus
@@ -231,6 +232,11 @@ def read_machine(root: Path = Path("/"), environ: Mapping[str, str] = os.environ
         cpu_quota=cpu_quota(root),
         volumes=tuple(_volumes(environ)),
     )
+
+
+def read_gpus(here: Environment | None = None) -> Environment:
+    """Return a machine, or this one, with what the driver reports now to a child process."""
+    return replace(here or read_machine(), nvidia=read_nvidia((), DRIVER_DEADLINE))
 
 
 def _keras_json(environ: Mapping[str, str]) -> dict[str, str]:

@@ -5,6 +5,7 @@ import ctypes
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from functools import partial
 from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
@@ -16,15 +17,9 @@ from alexnet_repro.verify.subprocesses import NoAnswerError, answers
 NVLINK_TO_GPU, NVLINK_TO_OTHERS = 0, {1: "cpu", 2: "switch"}
 
 
-def _query(
-    name: str, *constants: str | Sequence[int], convert: Callable[[Any], Any] | None = None, optional: bool = False
-) -> Any:
-    """Return a field that `nvmlDevice{name}` reports, called with NVML's constants of these names, or these numbers.
-
-    An error of an optional one, which fewer drivers answer, is no fault of the GPU.
-    """
-    metadata = {"query": name, "constants": constants, "convert": convert, "optional": optional}
-    return field(default=None, metadata=metadata)
+def _query(*query: str | Sequence[int], **options: Any) -> Any:
+    """Return a field that NVML reports: `_gpu` has its arguments for `ask`."""
+    return field(default=None, metadata={"query": query, "options": options})
 
 
 def _ecc_errors(kind: str, counter: str = "VOLATILE") -> Any:
@@ -215,15 +210,17 @@ def _gpu(nvml: Any, index: int, handle: Any, faults: list[Exception]) -> Gpu:
     kinds = ("NotSupported", "FunctionNotFound", "NoPermission", "InvalidArgument")
     unknown = tuple(filter(None, (getattr(nvml, f"NVMLError_{kind}", None) for kind in kinds)))
 
-    def ask(
-        query: str,
-        *constants: Any,
-        convert: Callable[[Any], Any] | None = None,
-        optional: bool = False,
-    ) -> Any:
-        unasked = nvml.NVMLError if optional else UnicodeDecodeError  # some of Windows' drivers have no text for a name
+    def ask(query: str, *constants: Any, convert: Callable[[Any], Any] | None = None, optional: bool = False) -> Any:
+        """Return what `nvmlDevice{query}` reports, called with NVML's constants of these names, or with other values.
+
+        That an optional one fails, or isn't there, is no fault: fewer drivers and modules answer it.
+        """
+        if optional and not hasattr(nvml, f"nvmlDevice{query}"):
+            return None
+        # Some of Windows' drivers have no text for a name.
+        unasked = (UnicodeDecodeError, nvml.NVMLError) if optional else (UnicodeDecodeError,)
         try:
-            with contextlib.suppress(*unknown, unasked):
+            with contextlib.suppress(*unknown, *unasked):
                 given = (getattr(nvml, each) if isinstance(each, str) else each for each in constants)
                 answer = getattr(nvml, f"nvmlDevice{query}")(handle, *given)
                 return _text(convert(answer) if convert and answer is not None else answer)
@@ -231,21 +228,8 @@ def _gpu(nvml: Any, index: int, handle: Any, faults: list[Exception]) -> Gpu:
             faults.append(error)
         return None
 
-    def quietly(query: str, *constants: Any, convert: Callable[[Any], Any] | None = None) -> Any:
-        """Return None where a driver or a module can't answer, which is no fault of the GPU."""
-        with contextlib.suppress(*filter(None, [getattr(nvml, "NVMLError", None)])):
-            return ask(query, *constants, convert=convert) if hasattr(nvml, f"nvmlDevice{query}") else None
-        return None
-
     answers_by_field = {
-        each.name: ask(
-            each.metadata["query"],
-            *each.metadata["constants"],
-            convert=each.metadata["convert"],
-            optional=each.metadata["optional"],
-        )
-        for each in fields(Gpu)
-        if each.metadata
+        each.name: ask(*each.metadata["query"], **each.metadata["options"]) for each in fields(Gpu) if each.metadata
     }
     memory = ask("GetMemoryInfo", "nvmlMemory_v2") or ask("GetMemoryInfo")
     causes = ("MULTIPLE_SINGLE_BIT_ECC_ERRORS", "DOUBLE_BIT_ECC_ERROR")
@@ -262,8 +246,8 @@ def _gpu(nvml: Any, index: int, handle: Any, faults: list[Exception]) -> Gpu:
         mig_uuids=mig_uuids(nvml, handle),
         retired_pages=None if None in retired else sum(map(len, retired)),
         **answers_by_field,
-        **_nvlinks(nvml, quietly),
-        **_fabric(nvml, quietly),
+        **_nvlinks(nvml, partial(ask, optional=True)),
+        **_fabric(nvml, partial(ask, optional=True)),
     )
 
 

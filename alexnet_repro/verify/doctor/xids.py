@@ -43,11 +43,10 @@ class XidWatch:
     def _events(self) -> Iterator[tuple[str, int]]:
         nvml = open_nvml()
         events = nvml.nvmlEventSetCreate()
-        for index in range(nvml.nvmlDeviceGetCount()):
-            with contextlib.suppress(nvml.NVMLError):  # another one is lost
-                handle = nvml.nvmlDeviceGetHandleByIndex(index)
-                if uuid_of(nvml, handle) in self._uuids:
-                    nvml.nvmlDeviceRegisterEvents(handle, nvml.nvmlEventTypeXidCriticalError, events)
+        for uuid in self._uuids:
+            with contextlib.suppress(nvml.NVMLError):  # it is lost by now
+                handle = nvml.nvmlDeviceGetHandleByUUID(uuid)
+                nvml.nvmlDeviceRegisterEvents(handle, nvml.nvmlEventTypeXidCriticalError, events)
         self.ready.set()
         stopping = False
         while not stopping:

@@ -32,8 +32,8 @@ def machine(monkeypatch):
 
     def become(*gpus, visible=None, nvidia=None):
         settings = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
-        monkeypatch.setattr(telemetry, "read_machine", lambda: box(*gpus, settings=settings))
-        monkeypatch.setattr(telemetry, "read_nvidia", lambda _files, _deadline: nvidia or Nvidia(gpus=gpus))
+        here = box(*gpus, settings=settings, nvidia=nvidia or Nvidia(gpus=gpus))
+        monkeypatch.setattr(telemetry, "read_gpus", lambda: here)
 
     return become
 
@@ -106,7 +106,7 @@ def test_silent_driver_is_no_heat(machine, nvidia):
 
 def test_cpu_calls_no_driver(monkeypatch):
     """A CPU has no heat, and the driver isn't called."""
-    monkeypatch.setattr(telemetry, "read_nvidia", lambda *_: pytest.fail("the driver was called"))
+    monkeypatch.setattr(telemetry, "read_gpus", lambda: pytest.fail("the driver was called"))
     assert conditions_of("cpu:0").heat == ""
 
 

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from alexnet_repro.verify.doctor import after_load as module
-from alexnet_repro.verify.doctor.after_load import LoadWatch, changes, errors_in_the_log, read_gpus
+from alexnet_repro.verify.doctor.after_load import LoadWatch, changes, errors_in_the_log
 from alexnet_repro.verify.doctor.nvidia import Nvidia
 from tests.helpers.machines import A100, CPU, T4, TWO, box
 
@@ -81,7 +81,7 @@ def now(monkeypatch):
     """Return a function that has the driver report this from now on, and these Xids by UUID."""
 
     def become(nvidia, **xids):
-        monkeypatch.setattr(module, "read_nvidia", lambda _files, _deadline: nvidia)
+        monkeypatch.setattr(module, "read_gpus", lambda here: replace(here, nvidia=nvidia))
         of_uuid = {uuid.replace("_", "-"): {xid: 1} for uuid, xid in xids.items()}
         watch = lambda uuids: SimpleNamespace(  # noqa: E731
             stop=lambda: {uuid: found for uuid, found in of_uuid.items() if uuid in uuids}
@@ -145,10 +145,3 @@ def test_no_gpu(now):
     now(Nvidia(error="must not matter"))
     assert statuses(CPU) == []
     assert statuses(box(replace(A100, error="GPU is lost"))) == []
-
-
-def test_reading(now):
-    """What the driver reports now is the machine's, whose devices stay as they were named."""
-    now(Nvidia(gpus=TWO))
-    here = read_gpus(box(A100, settings={"CUDA_VISIBLE_DEVICES": "1"}))
-    assert here.gpu_records == {"gpu:0": TWO[1]}

@@ -5,13 +5,14 @@ from pathlib import Path
 
 import pytest
 
+from alexnet_repro.verify.doctor import environment
 from alexnet_repro.verify.doctor.device_probe import ProbeResult
-from alexnet_repro.verify.doctor.environment import CONTROL_FILES, Environment, Volume, read_machine
+from alexnet_repro.verify.doctor.environment import CONTROL_FILES, Environment, Volume, read_gpus, read_machine
 from alexnet_repro.verify.doctor.gpus import presence
 from alexnet_repro.verify.doctor.installation import Requirement, read_tensorflow
 from alexnet_repro.verify.doctor.nvidia import Gpu, Nvidia
 from alexnet_repro.verify.doctor.settings import doubts
-from tests.helpers.machines import distribution, write
+from tests.helpers.machines import TWO, distribution, write
 
 PCI = "sys/bus/pci/devices/0000:3b:00.0"
 EIGHT = {
@@ -86,6 +87,13 @@ def test_gpus_of_others(closed, listed, counts):
     assert (here.gpus_in_machine, len(here.withheld)) == counts
     failed = [each for each in presence(here) if each.status == "FAIL"]
     assert len(failed) == (0 if here.withheld else closed)
+
+
+def test_driver_of_this_machine(monkeypatch):
+    """What the driver reports now is beside the machine's settings."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    monkeypatch.setattr(environment, "read_nvidia", lambda _files, _deadline: Nvidia(gpus=TWO))
+    assert read_gpus().chosen_gpus == (TWO[1],)
 
 
 def test_gpus_are_those_that_a_child_lists():

@@ -49,7 +49,7 @@ def driver(monkeypatch):
     [
         (["GPU-a", "GPU-b"], {"GPU-a": {31: 2}, "GPU-b": {79: 1}}),
         (["GPU-b"], {"GPU-b": {79: 1}}),
-        (["GPU-c"], {}),
+        (["GPU-c", "GPU-b"], {"GPU-b": {79: 1}}),  # the first is lost
     ],
 )
 def test_each_is_counted(driver, uuids, found):
@@ -66,9 +66,9 @@ def test_each_is_counted(driver, uuids, found):
         {"nvmlEventSetCreate": refusing},
         {"nvmlDeviceRegisterEvents": refusing},
         {"nvmlEventSetWait": refusing},
-        {"nvmlDeviceGetCount": refusing},
+        {"nvmlDeviceGetHandleByUUID": refusing},
     ],
-    ids=["refused=set", "refused=events", "refused=waiting", "refused=count"],
+    ids=["refused=set", "refused=events", "refused=waiting", "refused=handle"],
 )
 def test_no_events(driver, broken):
     """Where NVML refuses, as an old driver does, there are no Xids, and no error."""
