@@ -47,15 +47,18 @@ class Package:
 
     def is_gone(self) -> bool:
         """Return whether none of the files that it installed is there; not where it has no list of them, or none."""
-        paths = (line.rsplit(",", 2)[0].strip('"') for line in (self.text("RECORD") or "").splitlines())
-        files = [path for path in paths if path and ".dist-info/" not in path and not path.startswith(("..", "/"))]
+        files = [each for each in self._files() if ".dist-info/" not in each and not each.startswith(("..", "/"))]
         locate: Any = self.distribution.locate_file if self.distribution else Path
         return bool(files) and not any(locate(path).exists() for path in files)
 
     def libraries(self) -> set[Path]:
         """Return the shared libraries that it installed, as its list of files has them."""
-        names = (line.rsplit(",", 2)[0].strip('"') for line in (self.text("RECORD") or "").splitlines())
-        return {self.locate(name).resolve() for name in names if ".so" in Path(name).name}
+        return {self.locate(path).resolve() for path in self._files() if ".so" in Path(path).name}
+
+    def _files(self) -> list[str]:
+        """Return the paths in its list of files."""
+        paths = (line.rsplit(",", 2)[0].strip('"') for line in (self.text("RECORD") or "").splitlines())
+        return [path for path in paths if path]
 
     def locate(self, module: str) -> Path:
         """Return the folder of a module that it brings."""

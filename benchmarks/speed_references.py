@@ -4,8 +4,8 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from alexnet_repro.verify.benchmark.reference import keep_references, provenance, references_of
-from alexnet_repro.verify.benchmark.regression import Place, places_of, speed_findings
+from alexnet_repro.verify.benchmark.reference import Place, keep_references, places_of, provenance, references_of
+from alexnet_repro.verify.benchmark.regression import speed_findings
 from alexnet_repro.verify.benchmark.telemetry import cpu_time, share_of_others
 from alexnet_repro.verify.benchmark.timing import Timing
 from alexnet_repro.verify.doctor.fingerprint import machine_of
@@ -47,8 +47,7 @@ def _update(session: "VerificationSession", places: Mapping[str, Place]) -> None
         session.say(f"process {number} of {processes}: {len(runs[-1])} cases")
     command = f"pytest {' '.join(map(str, session.config.invocation_params.args))}"
     origin = provenance(session.config.rootpath, command)
-    devices = {device: {"kind": each.kind, "environment": each.environment} for device, each in places.items()}
-    keep_references(REFERENCES, references_of(runs, devices, machine_of(session.machine), origin))
+    keep_references(REFERENCES, references_of(runs, places, machine_of(session.machine), origin))
 
 
 def _timed_again(session: "VerificationSession", cases: Iterable[str]) -> dict[str, Timing]:

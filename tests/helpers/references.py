@@ -1,8 +1,7 @@
 """A reference that is on file in tests, and timings to compare with it."""
 
 from alexnet_repro.verify.benchmark import reference as speed_reference
-from alexnet_repro.verify.benchmark.reference import Baseline, Reference, path_of
-from alexnet_repro.verify.benchmark.regression import Place
+from alexnet_repro.verify.benchmark.reference import Baseline, Place, Reference, path_of
 from alexnet_repro.verify.benchmark.timing import Timing
 
 HERE = {"packages": {"numpy": "2.4.6", "tensorflow": "2.21.0"}, "settings": {}, "threads": {"processors": 2}}

@@ -9,10 +9,10 @@ through the run) and `provenance` (`recorded`, the day; `command`, `revision` of
 import datetime as dt
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -21,8 +21,18 @@ from alexnet_repro.verify.benchmark.gate import MIN_PROCESSES
 from alexnet_repro.verify.benchmark.noise import MAX_ROUNDS, thinned
 from alexnet_repro.verify.benchmark.timing import Timing
 from alexnet_repro.verify.benchmark.tolerances import first_error
-from alexnet_repro.verify.doctor.fingerprint import boot_of
+from alexnet_repro.verify.doctor.environment import Environment
+from alexnet_repro.verify.doctor.fingerprint import boot_of, kind_of, speed_environment
 from alexnet_repro.verify.doctor.installation import revision
+
+
+class Place(NamedTuple):
+    """A device, as its references are found."""
+
+    kind: str
+    environment: Mapping[str, Any]
+    boot: str = ""  # from `alexnet_repro.verify.doctor.fingerprint.boot_of`
+
 
 _Seconds = Annotated[float, Field(gt=0, strict=True, allow_inf_nan=False)]
 _Rounds = Annotated[Sequence[_Seconds], Field(min_length=1, max_length=MAX_ROUNDS)]
@@ -52,6 +62,13 @@ class Reference:
 
 
 _REFERENCE = TypeAdapter(Reference)
+
+
+def places_of(devices: Iterable[str], here: Environment) -> dict[str, Place]:
+    """Return what references are looked up by, for each device of this machine."""
+    return {
+        each: Place(kind_of(each, here.seen_gpus), speed_environment(each, here), boot_of(each)) for each in devices
+    }
 
 
 def framework_of(environment: Mapping[str, Any]) -> str:
@@ -104,14 +121,13 @@ def write_reference(path: Path, reference: Reference) -> None:
 
 def references_of(
     runs: Sequence[Mapping[str, Timing]],
-    devices: Mapping[str, Mapping[str, Any]],
+    places: Mapping[str, Place],
     machine: Mapping[str, Any],
     provenance: Mapping[str, str],
 ) -> list[Reference]:
     """Return one reference per kind of device, of processes' timings by case.
 
-    `devices` have the `kind` and the `environment` of each device by name. ValueError: nothing was timed, a timing is
-    invalid, or the processes' cases differ.
+    `places` are by device. ValueError: nothing was timed, a timing is invalid, or the processes' cases differ.
     """
     first = runs[0]
     if not first:
@@ -124,10 +140,10 @@ def references_of(
     for case, timing in first.items():
         rounds = [thinned(run[case].rounds) for run in runs]
         processes = [[float(f"{seconds:.6g}") for seconds in process] for process in rounds]
-        kind, boot = devices[timing.device]["kind"], boot_of(timing.device)
-        origin = {**provenance, "boot": boot} if boot else provenance
-        cases.setdefault(kind, {})[case] = Baseline(timing.device, timing.precision, processes, origin)
-    environments = {each["kind"]: each["environment"] for each in devices.values()}
+        place = places[timing.device]
+        origin = {**provenance, "boot": place.boot} if place.boot else provenance
+        cases.setdefault(place.kind, {})[case] = Baseline(timing.device, timing.precision, processes, origin)
+    environments = {place.kind: place.environment for place in places.values()}
     return [Reference(kind, environments[kind], machine, found, schema=1) for kind, found in cases.items()]
 
 

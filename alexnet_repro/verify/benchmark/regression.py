@@ -1,37 +1,25 @@
 """Performance regressions: a run's timings, and re-measurements in fresh processes, against the device's reference."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
 
 from alexnet_repro.verify.benchmark.gate import GateCase, cases_to_remeasure, judge_speeds, no_reference
 from alexnet_repro.verify.benchmark.noise import level
-from alexnet_repro.verify.benchmark.reference import environment_differences, framework_of, path_of, read_reference
+from alexnet_repro.verify.benchmark.reference import (
+    Place,
+    environment_differences,
+    framework_of,
+    path_of,
+    read_reference,
+)
 from alexnet_repro.verify.benchmark.timing import Timing
 from alexnet_repro.verify.benchmark.tolerances import Tolerances, read_tolerances
 from alexnet_repro.verify.doctor.endings import find_ending
-from alexnet_repro.verify.doctor.environment import Environment
-from alexnet_repro.verify.doctor.fingerprint import boot_of, kind_of, speed_environment
 from alexnet_repro.verify.finding import Finding
 
 Remeasure = Callable[[Sequence[str]], tuple[Mapping[str, Sequence[float]], float]]
 """From cases to their rounds in a fresh process, and others' share of the processors; ValueError: not timed."""
-
-
-class Place(NamedTuple):
-    """A device, as its references are found."""
-
-    kind: str
-    environment: Mapping[str, Any]
-    boot: str = ""  # from `alexnet_repro.verify.doctor.fingerprint.boot_of`
-
-
-def places_of(devices: Iterable[str], here: Environment) -> dict[str, Place]:
-    """Return what references are looked up by, for each device of this machine."""
-    return {
-        each: Place(kind_of(each, here.seen_gpus), speed_environment(each, here), boot_of(each)) for each in devices
-    }
 
 
 def speed_findings(

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from alexnet_repro.verify.doctor import gpus
 from alexnet_repro.verify.doctor.environment import Environment, read_gpus
-from alexnet_repro.verify.doctor.health import RECOVERIES
+from alexnet_repro.verify.doctor.health import reset_gpu, standing_faults
 from alexnet_repro.verify.doctor.nvidia import Gpu
 from alexnet_repro.verify.doctor.nvlink import link_changes
 from alexnet_repro.verify.doctor.xids import OF_PROGRAMS, XidWatch
@@ -73,20 +73,15 @@ def changes(before: Gpu, after: Gpu | None, minutes: float) -> Iterator[Finding]
         evidence = after.error or "" if after else "the driver doesn't list it any more"
         yield Finding(CHECK, "FAIL", "the driver lost this GPU under load", evidence, fix, name)
         return
-    reset = f"sudo dmesg | grep -i xid; then: sudo nvidia-smi -r -i {before.index} # with nothing running on it"
-    replace_board = f"nvidia-smi -q -d ROW_REMAPPER -i {before.index}; then have the board replaced"
+    reset, faults = f"sudo dmesg | grep -i xid; then: {reset_gpu(before)}", standing_faults(after)
     uncorrected = max(_more(before, after, each) for each in ("ecc_uncorrected", "all_uncorrected"))
     corrected = max(_more(before, after, each) for each in ("ecc_corrected", "all_corrected"))
     rows, pages = _more(before, after, "remapped_rows"), _more(before, after, "retired_pages")
     replays = _more(before, after, "pcie_replays") / max(minutes, 1.0)
     seconds = _more(before, after, "throttled_by_heat") / 1e9
-    recovery = RECOVERIES.get(after.recovery or 0, "a recovery")
     found: tuple[Change, ...] = (
+        *((field not in standing_faults(before), "FAIL", message, fix) for field, (message, _, fix) in faults.items()),
         (uncorrected > 0, "FAIL", f"{uncorrected} errors of its memory couldn't be corrected", reset),
-        (_new(before, after, "remap_failed"), "FAIL", "a bad row of its memory couldn't be replaced", replace_board),
-        (_new(before, after, "remap_pending"), "FAIL", "a bad row of its memory waits to be replaced", reset),
-        (_new(before, after, "retirement_pending"), "FAIL", "pages of its memory wait to be retired", reset),
-        (_new(before, after, "recovery"), "FAIL", f"after an error the driver asks for {recovery}", reset),
         (rows > 0, "FAIL", f"{rows} bad rows of its memory were marked", reset),
         (pages > 0, "FAIL", f"{pages} pages of its memory were retired", reset),
         (
@@ -114,7 +109,3 @@ def _more(before: Gpu, after: Gpu, name: str) -> int:
     """Return by how much a count grew; 0 where it isn't known, or fell, as of a driver that was loaded anew."""
     first, last = getattr(before, name), getattr(after, name)
     return 0 if first is None or last is None else max(0, last - first)
-
-
-def _new(before: Gpu, after: Gpu, name: str) -> bool:
-    return bool(getattr(after, name)) and not getattr(before, name)

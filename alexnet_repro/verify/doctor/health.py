@@ -96,23 +96,33 @@ def _memory(gpu: Gpu) -> Iterator[Problem]:
         yield "memory", "INCONCLUSIVE" if enough else "FAIL", message, held, fix
 
 
+def reset_gpu(gpu: Gpu) -> str:
+    """Return how a GPU is reset."""
+    return f"sudo nvidia-smi -r -i {gpu.index} # with nothing running on it"
+
+
+def standing_faults(gpu: Gpu) -> dict[str, tuple[str, str, str]]:
+    """Return what the driver reports until the GPU is reset or replaced: message, evidence and fix, by its field."""
+    reset, action = reset_gpu(gpu), RECOVERIES.get(gpu.recovery or 0, "a recovery")
+    asks = f"after an error the driver asks for {action}"
+    board = f"nvidia-smi -q -d ROW_REMAPPER -i {gpu.index}; then have the board replaced"
+    every = {
+        "recovery": (asks, f"recovery action {gpu.recovery}", f"sudo dmesg | grep -i xid; then: {reset}"),
+        "retirement_pending": ("pages of its memory wait to be retired", f"{gpu.retired_pages} in all", reset),
+        "remap_failed": ("a bad row of its memory couldn't be replaced", "row remapping failure", board),
+        "remap_pending": ("a bad row of its memory waits to be replaced", "row remapping pending", reset),
+    }
+    return {name: each for name, each in every.items() if getattr(gpu, name)}
+
+
 def _ecc(gpu: Gpu) -> Iterator[Problem]:
-    reset = f"sudo nvidia-smi -r -i {gpu.index} # with nothing running on it"
-    replace = "have the board replaced"
-    remapper = f"nvidia-smi -q -d ROW_REMAPPER -i {gpu.index}; then {replace}"
-    errors = f"{gpu.ecc_uncorrected} uncorrected, {gpu.ecc_corrected} corrected since the driver was loaded"
-    worn = (gpu.retired_pages or 0) >= MAX_RETIRED_PAGES
-    recovery = f"it had an error, after which the driver asks for {RECOVERIES.get(gpu.recovery or 0, 'a recovery')}"
-    for present, message, evidence, fix in (
-        (gpu.recovery, recovery, f"recovery action {gpu.recovery}", f"sudo dmesg | grep -i xid; then: {reset}"),
-        (gpu.ecc_uncorrected, "its memory had errors that couldn't be corrected", errors, reset),
-        (gpu.retirement_pending, "pages of its memory wait to be retired", f"{gpu.retired_pages} in all", reset),
-        (worn, "its memory wears out", f"{gpu.retired_pages} pages retired", replace),
-        (gpu.remap_failed, "a bad row of its memory couldn't be replaced", "row remapping failure", remapper),
-        (gpu.remap_pending, "a bad row of its memory waits to be replaced", "row remapping pending", reset),
-    ):
-        if present:
-            yield "ecc", "FAIL", message, evidence, fix
+    for message, evidence, fix in standing_faults(gpu).values():
+        yield "ecc", "FAIL", message, evidence, fix
+    if gpu.ecc_uncorrected:
+        errors = f"{gpu.ecc_uncorrected} uncorrected, {gpu.ecc_corrected} corrected since the driver was loaded"
+        yield "ecc", "FAIL", "its memory had errors that couldn't be corrected", errors, reset_gpu(gpu)
+    if (gpu.retired_pages or 0) >= MAX_RETIRED_PAGES:
+        yield "ecc", "FAIL", "its memory wears out", f"{gpu.retired_pages} pages retired", "have the board replaced"
     if gpu.full_banks:
         # No ground for a replacement: that is the failure of a remapping, which the next bad row there would be.
         message = f"{gpu.full_banks} of its memory's banks have no spare rows left: the next bad one can't be replaced"

@@ -12,6 +12,7 @@ import pytest
 from alexnet_repro.verify.benchmark import reference as module
 from alexnet_repro.verify.benchmark.reference import (
     Baseline,
+    Place,
     environment_differences,
     merge_references,
     path_of,
@@ -192,7 +193,7 @@ def test_recorded_noise():
     assert NOISE.stat().st_size < 300_000
 
 
-DEVICES = {"cpu:0": {"kind": "AMD EPYC", "environment": HERE}}
+HOSTS = {"cpu:0": Place("AMD EPYC", HERE, "2c26b46b68ff")}
 
 
 def run(seconds=1.0, **changes):
@@ -200,10 +201,9 @@ def run(seconds=1.0, **changes):
     return {"resize": Timing("resize", "cpu:0", "", [seconds] * 99, **changes)}
 
 
-def test_processes_become_a_reference(monkeypatch):
+def test_processes_become_a_reference():
     """At most fifty rounds of each process are kept, in six digits, with where they come from."""
-    monkeypatch.setattr(module, "boot_of", {"cpu:0": "2c26b46b68ff"}.get)
-    (found,) = module.references_of([run(1 / (3 + i)) for i in range(5)], DEVICES, {"system": "Linux"}, FROM)
+    (found,) = module.references_of([run(1 / (3 + i)) for i in range(5)], HOSTS, {"system": "Linux"}, FROM)
     assert (found.device, found.environment, found.machine) == ("AMD EPYC", HERE, {"system": "Linux"})
     case = found.cases["resize"]
     assert [len(each) for each in case.processes] == [50] * 5
@@ -222,7 +222,7 @@ def test_processes_become_a_reference(monkeypatch):
 def test_processes_of_no_use(runs, message):
     """All timed the same cases, at least one, and computed right: or no reference is made of them."""
     with pytest.raises(ValueError, match=message):
-        module.references_of(runs, DEVICES, {}, FROM)
+        module.references_of(runs, HOSTS, {}, FROM)
 
 
 def test_file_of_each_kind(tmp_path):

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from alexnet_repro.verify.benchmark.reference import Baseline, path_of, write_reference
-from alexnet_repro.verify.benchmark.regression import Place, speed_findings
+from alexnet_repro.verify.benchmark.reference import Baseline, Place, path_of, write_reference
+from alexnet_repro.verify.benchmark.regression import speed_findings
 from tests.helpers.references import FROM, HERE, PLACES, PROCESSES, STORED, stored_in, timing
 
 

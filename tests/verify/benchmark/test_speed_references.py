@@ -4,8 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from alexnet_repro.verify.benchmark.reference import path_of, read_reference
-from alexnet_repro.verify.benchmark.regression import Place
+from alexnet_repro.verify.benchmark.reference import Place, path_of, read_reference
 from alexnet_repro.verify.benchmark.timing import Timing
 from alexnet_repro.verify.finding import Finding
 from benchmarks import speed_references as module
