@@ -49,8 +49,7 @@ def probe_device(
     first = device.partition(":")[0] + ":0"
     variables = {**PROBE_VARIABLES, **(environ or {})}
     for check, answer in answer_each(__name__, [backend, first], CHECKS[backend], deadline, variables):
-        result = ProbeResult(device, check, **{**answer, "log": error_lines(answer.get("log", ""), device)})
-        yield result
+        yield (result := _result(device, check, answer))
         if check in ("import", "devices") and result.error:
             return
 
@@ -58,7 +57,11 @@ def probe_device(
 def probe_start(backend: str, deadline: float) -> ProbeResult:
     """Return whether a backend starts, compiles and computes on the CPU, in `deadline` seconds."""
     ((check, answer),) = answer_each(__name__, [backend, "cpu:0"], [STARTS[backend]], deadline, NO_GPU)
-    return ProbeResult("cpu:0", check, **{**answer, "log": error_lines(answer.get("log", ""), "cpu:0")})
+    return _result("cpu:0", check, answer)
+
+
+def _result(device: str, check: str, answer: Mapping[str, Any]) -> ProbeResult:
+    return ProbeResult(device, check, **{**answer, "log": error_lines(answer.get("log", ""), device)})
 
 
 def main(backend: str, device: str, *checks: str) -> Iterator[tuple[str, dict[str, Any]]]:

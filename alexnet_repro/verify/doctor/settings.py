@@ -177,20 +177,16 @@ SETTINGS = {
     "TF_DETERMINISTIC_OPS": Setting(DETERMINISM, TF_BOOL, "0", records="speed", fatal=True, gpu=True),
     "TF_CUDNN_DETERMINISTIC": Setting(DETERMINISM, TF_BOOL, "0", records="speed", fatal=True, gpu=True),
     "CUDA_LAUNCH_BLOCKING": Setting(
-        *("lets the host wait for each kernel: every timing is longer", int32_number, "0", EVERY),
-        records="speed",
-        gpu=True,
+        "lets the host wait for each kernel: every timing is longer", int32_number, "0", EVERY, "speed", gpu=True
     ),
     "CUDA_INJECTION64_PATH": Setting(
-        *("loads a profiler: every timing is longer", any_text, "", EVERY), records="speed", gpu=True
+        "loads a profiler: every timing is longer", any_text, "", EVERY, "speed", gpu=True
     ),
     "CUDA_DEVICE_MAX_CONNECTIONS": Setting(
-        *("changes how many queues a GPU has: fewer let copies and kernels wait", int32_number, "8", EVERY),
-        records="speed",
-        gpu=True,
+        "gives a GPU other queues: with fewer, copies and kernels wait", int32_number, "8", EVERY, "speed", gpu=True
     ),
     "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE": Setting(
-        *("gives each process a part of the GPU", real_number, "100.0", EVERY), records="speed", gpu=True
+        "gives each process a part of the GPU", real_number, "100.0", EVERY, "speed", gpu=True
     ),
     "TF_CUDA_PLATFORM_GPU_DEVICE_SCHEDULE": Setting(
         *("changes how the host waits for a GPU", exactly_one_of("spin", "yield", "blocking_sync"), "", XLA_READERS),
@@ -200,14 +196,12 @@ SETTINGS = {
     ),
     "TF_FORCE_GPU_ALLOW_GROWTH": Setting(
         "lets each process take all of a GPU's memory: the next one has none",
-        *(yes_or_no("true", "false", fold=False), "1"),
-        records="speed",
+        *(yes_or_no("true", "false", fold=False), "1", ("tensorflow",), "speed"),
         gpu=True,
     ),
     "TF_FORCE_UNIFIED_MEMORY": Setting(
-        *("moves a GPU's memory to the host and back: timings, and checks of memory, aren't the GPU's", TF_BOOL, "0"),
-        readers=XLA_READERS,
-        records="speed",
+        "moves a GPU's memory to the host and back: timings, and checks of memory, aren't the GPU's",
+        *(TF_BOOL, "0", XLA_READERS, "speed"),
         gpu=True,
     ),
     **{

@@ -99,7 +99,7 @@ def layer_comparisons(
     should return, but not read from the device; `images` are float32 `(n, h, w, c)`, `labels` integers `(n,)`: two are
     enough, for each layer sums thousands of terms per image. `loss` is a name in `alexnet_repro.model.LOSSES`.
     `compiled` has XLA compile each layer, by itself: across layers it would leave out roundings that nothing bounds. An
-    array that doesn't lie on the device fails, and ends the comparisons.
+    array that doesn't lie on the device fails, before its layer is compared.
     """
     *body, head = model.layers
     by_xla = compiled or keras.backend.backend() == "jax"
@@ -109,9 +109,7 @@ def layer_comparisons(
     steps: list[_ProductLayer | _ExactLayer] = []
     for layer, exact in zip([*body, Logits(head)], oracle.EXACT_LAYERS, strict=True):
         output, pullback = with_pullback(layer, tensor, compiled=compiled)
-        if off := _elsewhere((exact.name, precision), {"output": output}, device):
-            yield off
-            return
+        yield from _elsewhere((exact.name, precision), {"output": output}, device)
         computed = (precision, tensor, output, pullback)
         if isinstance(exact, oracle.Convolution | oracle.Dense):
             arithmetic = hidden if exact.relu else last
@@ -129,9 +127,7 @@ def layer_comparisons(
     # As in training, gradients are kept in float16's range.
     scale = (2.0**10 if precision == "mixed_float16" else 1.0) / len(labels)
     gradient, _ = pullback(ops.full((len(labels),), scale, "float32"))
-    if off := _elsewhere((loss, precision), {"loss": losses, "gradient": gradient}, device):
-        yield off
-        return
+    yield from _elsewhere((loss, precision), {"loss": losses, "gradient": gradient}, device)
     values, slope = oracle.EXACT_LOSSES[loss](labels, _float64(tensor))
     values_bound, slope_bound = error_bounds.loss_error_bound(loss, labels, _float64(tensor))
     yield _compare_arrays((loss, "loss", precision), _float64(losses), values, values_bound)
@@ -143,20 +139,17 @@ def layer_comparisons(
         gradient, by_weights = step.pullback(gradient)
         names = ("kernel gradient", "bias gradient", "input gradient")[-1 - len(by_weights) :]
         arrays = dict(zip(names, (*by_weights, gradient), strict=True))
-        if off := _elsewhere((step.exact.name, precision), arrays, device):
-            yield off
-            return
+        yield from _elsewhere((step.exact.name, precision), arrays, device)
         # The gradient by the images isn't needed.
         yield from step.backward(incoming, gradient if steps else None, by_weights)
 
 
-def _elsewhere(name: tuple[str, str], arrays: Mapping[str, Any], device: str) -> LayerComparison | None:
-    """Return the failure of the first array that doesn't lie on the device; `name` is layer and precision."""
+def _elsewhere(name: tuple[str, str], arrays: Mapping[str, Any], device: str) -> Iterator[LayerComparison]:
+    """Yield the failure of each array that doesn't lie on the device; `name` is layer and precision."""
     layer, precision = name
     for array, tensor in arrays.items():
         if (place := device_of(tensor)) != device:
-            return LayerComparison(layer, array, precision, 0, np.inf, 0.0, (), np.inf, places=(place, device))
-    return None
+            yield LayerComparison(layer, array, precision, 0, np.inf, 0.0, (), np.inf, places=(place, device))
 
 
 def _compare_arrays(
