@@ -29,7 +29,7 @@ with reported("pytest", pytest.ExitCode.USAGE_ERROR):
     import keras
     import numpy as np
 
-    from alexnet_repro import MissingDataError, build_alexnet, enable_memory_growth, load_fashion_mnist
+    from alexnet_repro import MissingDataError, build_alexnet, load_fashion_mnist
     from alexnet_repro.backend.precision import precision
     from alexnet_repro.data import download
     from alexnet_repro.data import fashion_mnist as module
@@ -58,7 +58,7 @@ gc.disable()  # until all tests are collected: what is imported stays
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Where benchmarks run beside the tests, GPUs are to be seen."""
+    """Where benchmarks run beside the tests, the doctor's processes see the GPUs; then the session hides them here."""
     if config.pluginmanager.has_plugin("verification"):
         del os.environ["CUDA_VISIBLE_DEVICES"]
         os.environ |= {} if VISIBLE is None else {"CUDA_VISIBLE_DEVICES": VISIBLE}
@@ -92,8 +92,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _full_float32() -> Iterator[None]:
-    """Correctness is checked with all 24 bits: TensorFloat-32 off; GPUs' memory is taken as it is needed."""
-    enable_memory_growth()
+    """Correctness is checked with all 24 bits: TensorFloat-32 off."""
     with precision("float32"):
         yield
 

@@ -51,7 +51,7 @@ def test_surroundings_are_for_the_network(monkeypatch, network):
 @pytest.mark.parametrize("visible", [None, "0,3"], ids=lambda value: f"visible={value}")
 @pytest.mark.parametrize("benchmarks", [False, True])
 def test_gpus_are_hidden(monkeypatch, benchmarks, visible):
-    """Tests, and what they start, compute on the CPU; where benchmarks run as well, GPUs are as visible as before."""
+    """Tests, and what they start, compute on the CPU; where benchmarks run as well, the doctor sees what it would."""
     monkeypatch.setattr(conftest, "VISIBLE", visible)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
     conftest.pytest_configure(SimpleNamespace(pluginmanager=SimpleNamespace(has_plugin=lambda _: benchmarks)))
