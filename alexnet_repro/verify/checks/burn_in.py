@@ -15,7 +15,7 @@ from alexnet_repro.backend.determinism import determinism_variables, enable_dete
 from alexnet_repro.backend.memory import enable_memory_growth, free_memory
 from alexnet_repro.verify.checks import repeatability
 from alexnet_repro.verify.checks.config import CheckConfig
-from alexnet_repro.verify.checks.registry import CheckId, crashed, run_check, with_log
+from alexnet_repro.verify.checks.registry import CheckId, crashed, in_names_of, run_check, with_log
 from alexnet_repro.verify.doctor.after_load import LoadWatch
 from alexnet_repro.verify.doctor.environment import Environment, read_gpus
 from alexnet_repro.verify.finding import Finding, worst
@@ -56,7 +56,7 @@ def burn_in(
             if name == "progress":
                 say(f"{config.device} burn-in {answer['line']}")
             else:
-                finding = with_log(Finding(**answer), log, config.device)
+                finding = in_names_of([config.device], with_log(Finding(**answer), log, config.device))
     except NoAnswerError as error:
         finding = crashed("burn-in", str(error), error.log, config.device)
     if watch:

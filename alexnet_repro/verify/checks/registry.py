@@ -6,6 +6,7 @@ benchmarks/test_repeatable.py) or `ON_REQUEST`, after the checks that it depends
 and no other check, to tests/faults/catalogue.py. Everything else (children, precisions, attribution) follows.
 """
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -124,6 +125,16 @@ def with_log(finding: Finding, log: str, device: str) -> Finding:
     if finding.kind != "crash":
         return finding
     return replace(crashed(finding.check, finding.data["error"], log, device), precision=finding.precision)
+
+
+def in_names_of(devices: Sequence[str], finding: Finding) -> Finding:
+    """Return a child's finding, by the names here of the GPUs that it sees: `devices`, in its order."""
+    names = {f"gpu:{number}": device for number, device in enumerate(devices) if device.startswith("gpu")}
+    message, evidence = (
+        re.sub(r"\bgpu:\d+", lambda found: names.get(found[0], found[0]), text)
+        for text in (finding.message, finding.evidence)
+    )
+    return replace(finding, message=message, evidence=evidence)
 
 
 def attributed(finding: Finding, earlier: Sequence[Finding]) -> Finding:

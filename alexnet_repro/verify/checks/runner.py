@@ -5,7 +5,6 @@
 
 import json
 import os
-import re
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
@@ -18,7 +17,16 @@ from alexnet_repro.backend.determinism import determinism_variables, enable_dete
 from alexnet_repro.backend.memory import enable_memory_growth
 from alexnet_repro.backend.variables import with_xla_flag
 from alexnet_repro.verify.checks.config import CheckConfig
-from alexnet_repro.verify.checks.registry import LAYER_CHECKS, CheckId, attributed, crashed, expand, run_check, with_log
+from alexnet_repro.verify.checks.registry import (
+    LAYER_CHECKS,
+    CheckId,
+    attributed,
+    crashed,
+    expand,
+    in_names_of,
+    run_check,
+    with_log,
+)
 from alexnet_repro.verify.doctor.environment import Environment
 from alexnet_repro.verify.doctor.software import beside_settings
 from alexnet_repro.verify.finding import Finding
@@ -94,12 +102,7 @@ class CheckRunner:
         if found.status == "PASS" and (seen := found.data.get("gpus")) != len(wanted):
             message, fix = f"their process saw {seen} of {len(wanted)} GPUs", "sudo dmesg | grep -i xid; nvidia-smi -L"
             found = replace(found, status="FAIL", message=message, fix=fix)
-        names = dict(enumerate(wanted))  # in the child's order
-
-        def named(text: str) -> str:
-            return re.sub(r"gpu:(\d+)", lambda its: names.get(int(its[1]), its[0]), text)
-
-        return replace(found, message=named(found.message), evidence=named(found.evidence))
+        return in_names_of(list(wanted), found)
 
     def matrix(self, device: str) -> dict[tuple[str, str, str], Finding]:
         """Return the step time of each cell: by determinism (`off`, `on`), precision and XLA (`off`, `on`)."""
@@ -153,7 +156,7 @@ def run_in_child(
     for name, answer in answer_each(__name__, [options], [str(check) for check in checks], deadline, environ):
         check, log = CheckId.parse(name), answer.pop("log", "")
         if "status" in answer:
-            finding = with_log(Finding(**answer), log, config.device)
+            finding = in_names_of([config.device], with_log(Finding(**answer), log, config.device))
         else:
             finding = crashed(check.check, answer["error"], log, config.device)
         yield replace(finding, check=check.check, device=config.device, precision=check.precision)

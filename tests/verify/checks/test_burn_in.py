@@ -154,13 +154,13 @@ def test_child_soaks_the_device_it_sees(monkeypatch):
     monkeypatch.setattr(module, "read_gpus", lambda here: here)
     nothing = [Finding("after load", "PASS", "no new fault")]
     monkeypatch.setattr(module, "LoadWatch", lambda *_: SimpleNamespace(findings=lambda: nothing))
-    passed = {"check": "memory", "status": "PASS", "message": "1.0 minutes", "device": "gpu:0", "data": {"steps": 6}}
+    passed = {"check": "memory", "status": "PASS", "message": "well on gpu:0", "device": "gpu:0", "data": {"steps": 6}}
     given = answered(monkeypatch, {"line": "1 of 1 minutes"}, passed)
     lines = []
     given_here = {"deadline": 30, "here": box(A100), "environ": {"A": "b"}}
     found = burn_in(replace(CONFIG, device="gpu:3"), BOTH, 60, lines.append, **given_here)
     assert lines == ["gpu:3 burn-in 1 of 1 minutes"]
-    assert found == Finding("burn-in", "PASS", "1.0 minutes", device="gpu:3", data={"steps": 6})
+    assert found == Finding("burn-in", "PASS", "well on gpu:3", device="gpu:3", data={"steps": 6})
     ((options, deadline, environ),) = given
     assert (options["config"]["device"], options["precisions"], options["seconds"]) == ("gpu:0", list(BOTH), 60)
     assert (deadline, environ["A"]) == (90, "b")  # a line per minute, and what a check may take

@@ -15,6 +15,7 @@ from alexnet_repro.verify.checks.registry import (
     attributed,
     crashed,
     expand,
+    in_names_of,
     run_check,
     with_log,
 )
@@ -175,6 +176,21 @@ def test_what_a_child_logged_explains_its_error():
     )
     assert found.evidence.startswith(f"ValueError: DNN library is not found.; {log}; found as ")
     assert with_log(failed("layers"), log, "gpu:0") == failed("layers")
+
+
+@pytest.mark.parametrize(
+    ("devices", "text", "named"),
+    [
+        (["gpu:3"], "lies on cpu:0, should be on gpu:0", "lies on cpu:0, should be on gpu:3"),
+        (["gpu:0", "gpu:2"], "from gpu:1 to gpu:0", "from gpu:2 to gpu:0"),
+        (["gpu:1"], "on gpu:10, gpu:7", "on gpu:10, gpu:7"),
+        (["cpu:0"], "on gpu:0", "on gpu:0"),
+    ],
+)
+def test_names_of_a_child_are_those_here(devices, text, named):
+    """A GPU that a child sees as its first has the name that it has here, in message and evidence."""
+    found = in_names_of(devices, Finding("copies", "FAIL", text, text))
+    assert found == Finding("copies", "FAIL", named, named)
 
 
 @pytest.mark.parametrize(

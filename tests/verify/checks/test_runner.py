@@ -32,7 +32,8 @@ def main(options, *names):
         if name == "image_labels":
             print("E0000 00:00:1795527018.296294 10993 x.cc:52] failed call to cuInit", file=sys.stderr, flush=True)
             os.kill(os.getpid(), signal.SIGKILL)
-        message = f"{given['config']['device']} {given['deterministic']}"
+        device = given["config"]["device"]
+        message = f"sees {device.replace(':', ' ')}, {given['deterministic']}, on {device}"
         yield name, {"check": name.split()[0], "status": "PASS", "message": message}
 """
 
@@ -306,7 +307,9 @@ def test_child_that_is_killed_is_one_failure(monkeypatch, tmp_path):
         ("image_labels", "", "gpu:3", "FAIL"),
         ("layers", "tf32", "gpu:3", "PASS"),
     ]
-    assert {found[0].message, found[2].message} == {"gpu:0 True"}  # the one GPU that it sees is its first
+    assert {found[0].message, found[2].message} == {
+        "sees gpu 0, True, on gpu:3"
+    }  # the one GPU that it sees is its first
     assert found[1].evidence.startswith("ended by SIGKILL; failed call to cuInit; ")
     assert (found[1].kind, found[1].data["cause"]) == ("crash", "killed")
 
