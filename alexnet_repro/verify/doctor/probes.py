@@ -5,7 +5,7 @@ algorithm's own rounding is left, as that of a Fourier transform.
 """
 
 from importlib import import_module
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -19,26 +19,10 @@ DTYPES = {"float32": "float32", "tf32": "float32", "bfloat16": "bfloat16", "floa
 PARTS = ("output", "input's gradient", "kernel's gradient", "bias's gradient")
 
 
-class Backend(Protocol):
-    """A backend in a child: names of the GPUs it sees, and what it computes on one device, with none to fall back on.
-
-    `x`, `kernel` and `dy` are as TensorFlow has them (NHWC, HWIO), `bias` one number per channel.
-    """
-
-    def __init__(self, device: str) -> None:
-        """Import it, and say which device is to compute."""
-
-    def devices(self) -> dict[str, Any]:
-        """Return the product names of its GPUs, and why there are none if it says so."""
-
-    def operations(self, x: Array, indices: Array) -> Any:
-        """Return the sine of x, its sum, and its elements at these indices."""
-
-    def matmul(self, a: Array, b: Array) -> Any:
-        """Return the product in float32."""
-
-    def convolution(self, layer: Layer, precision: str, xla: bool, /) -> Any:
-        """Return relu(convolution + bias), and the gradients of x, kernel and bias for this dy, in a precision."""
+# Each of these classes imports a backend, and computes on one device, with none to fall back on. `devices` returns the
+# product names of the GPUs that it sees, and why there are none if it says so; `operations` a sine, a sum and a gather;
+# `matmul` a product in float32; `convolution` relu(convolution + bias), and the gradients of x, kernel and bias for dy.
+# `x`, `kernel` and `dy` are as TensorFlow has them (NHWC, HWIO), `bias` one number per channel.
 
 
 class _TensorFlow:
@@ -66,7 +50,7 @@ class _TensorFlow:
         with tf.device(self.device):
             return tf.linalg.matmul(tf.constant(a), tf.constant(b)).numpy()
 
-    def convolution(self, layer: Layer, precision: str, xla: bool, /) -> Any:
+    def convolution(self, layer: Layer, precision: str, *, xla: bool) -> Any:
         tf = self._only()
 
         def step(x: Any, kernel: Any, bias: Any, dy: Any) -> Any:
@@ -109,7 +93,7 @@ class _Jax:
     def matmul(self, a: Array, b: Array) -> Any:
         return self._compiled(self.jax.numpy.matmul, a, b)
 
-    def convolution(self, layer: Layer, precision: str, _xla: bool, /) -> Any:
+    def convolution(self, layer: Layer, precision: str, **_: bool) -> Any:
         jax = self.jax
 
         def forward(x: Any, kernel: Any, bias: Any) -> Any:
@@ -164,7 +148,7 @@ class _Torch:
         there = (self.torch.from_numpy(each).to(self.device) for each in (a, b))
         return self.torch.matmul(*there).cpu().numpy()
 
-    def convolution(self, layer: Layer, precision: str, _xla: bool, /) -> Any:
+    def convolution(self, layer: Layer, precision: str, **_: bool) -> Any:
         torch = self.torch
         torch.backends.cudnn.allow_tf32 = precision == "tf32"
         dtype = getattr(torch, DTYPES[precision])
@@ -178,7 +162,7 @@ class _Torch:
         return [y.transpose(0, 2, 3, 1), dx.transpose(0, 2, 3, 1), dkernel.transpose(2, 3, 1, 0), dbias]
 
 
-CLASSES: dict[str, type[Backend]] = {"tensorflow": _TensorFlow, "jax": _Jax, "torch": _Torch}
+CLASSES: dict[str, Any] = {"tensorflow": _TensorFlow, "jax": _Jax, "torch": _Torch}
 
 
 def run(backend: str, device: str, check: str) -> dict[str, Any]:
@@ -192,7 +176,7 @@ def run(backend: str, device: str, check: str) -> dict[str, Any]:
         return {"version": import_module(backend).__version__}
     probed = CLASSES[backend](device)
     if check == "devices":
-        found = probed.devices()
+        found: dict[str, Any] = probed.devices()
         if device.startswith("gpu") and not found["gpus"]:
             raise RuntimeError(f"{BACKEND_NAMES[backend]} doesn't see this GPU; {found.get('reason', '')}".strip("; "))
         return found
@@ -205,7 +189,7 @@ def run(backend: str, device: str, check: str) -> dict[str, Any]:
     return {}
 
 
-def _try_operations(probed: Backend) -> None:
+def _try_operations(probed: Any) -> None:
     x = np.random.default_rng(0).integers(-7, 8, 256).astype("float32")
     indices = np.arange(255, -1, -2)
     sine, total, taken = probed.operations(x, indices)
@@ -214,14 +198,14 @@ def _try_operations(probed: Backend) -> None:
     _compare("gather", taken, x[indices])
 
 
-def _try_matmul(probed: Backend) -> None:
+def _try_matmul(probed: Any) -> None:
     a, b = (np.random.default_rng(seed).integers(-7, 8, (256, 256)) for seed in (0, 1))
     product = probed.matmul(a.astype("float32"), b.astype("float32"))  # small whole numbers: exact in every precision
     if wrong := int((product != a @ b).sum()):
         raise ArithmeticError(f"{wrong} of {product.size} products are wrong")
 
 
-def _try_convolution(probed: Backend, device: str, *, xla: bool) -> None:
+def _try_convolution(probed: Any, device: str, *, xla: bool) -> None:
     """Try a layer and its gradients in every precision that the backend trains in on this device by these kernels."""
     layer = convolution_numbers()
     expected = expected_convolution(*layer)
@@ -230,7 +214,7 @@ def _try_convolution(probed: Backend, device: str, *, xla: bool) -> None:
         precisions = ["float32"]  # there it trains by its own kernels: is XLA there at all?
     for precision in precisions:
         try:
-            for name, got, want in zip(PARTS, probed.convolution(layer, precision, xla), expected, strict=True):
+            for name, got, want in zip(PARTS, probed.convolution(layer, precision, xla=xla), expected, strict=True):
                 _compare(name, got, want)
         except Exception as error:
             error.add_note(f"in {precision}")

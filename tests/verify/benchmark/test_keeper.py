@@ -131,8 +131,8 @@ def test_failure_that_is_only_reported(keeper, when):
         ),
     ],
 )
-def test_error_of_a_timing_is_explained(tmp_path, error, cause, fix):
-    """What a timing in pytest's own process dies of is named as in a child, with the fix that fits it."""
+def test_error_of_a_test_is_explained(tmp_path, error, cause, fix):
+    """What a test dies of is named as what a child dies of, with the fix that fits it."""
     keeper = PlanKeeper(RunRecord(tmp_path / "results.json", plan=[Planned(NAME, "fast", "gpu:0")]))
     keeper.collected([ITEM], ["gpu:0"], {NODE: NAME})
     failed = report("failed")

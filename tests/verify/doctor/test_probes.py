@@ -132,7 +132,7 @@ def test_layer_of_tensorflow_is_what_training_compiles(monkeypatch):
     monkeypatch.setattr(tf, "function", lambda step, jit_compile: compiled.append(jit_compile) or step)
     layer = probes._TensorFlow("cpu:0")
     for precision in ("float32", "tf32"):
-        found = layer.convolution(probes.convolution_numbers(), precision, True)
+        found = layer.convolution(probes.convolution_numbers(), precision, xla=True)
         assert [each.shape for each in found] == [(2, 12, 12, 32), (2, 12, 12, 32), (3, 3, 32, 32), (32,)]
     assert (compiled, tf32) == ([True, True], [False, True])
 
