@@ -13,7 +13,8 @@ import pytest
 from alexnet_repro.verify.doctor import doctor
 from alexnet_repro.verify.doctor.device_probe import CHECKS
 from alexnet_repro.verify.finding import Finding, exit_status, worst
-from tests.helpers.machines import A100, CPU, GIB, MIB, T4, TWO, box, diagnose, results
+from tests.helpers.machines import A100, CPU, GIB, MIB, SYNTHETIC, T4, TWO, box, diagnose, results
+from tests.verify.doctor import test_cuda_software, test_doubts, test_gpus, test_health, test_software
 
 
 @pytest.mark.parametrize(
@@ -292,3 +293,17 @@ def test_command_without_tensorflow(tmp_path):
     failed = [finding["message"] for finding in findings if finding.get("check") == "import"]
     shadow = tmp_path / "tensorflow.py"
     assert failed == [f"importing TensorFlow failed: tensorflow is imported from {shadow}, not from the installed one"]
+
+
+@pytest.mark.parametrize(
+    "module",
+    [test_cuda_software, test_doubts, test_gpus, test_health, test_software],
+    ids=lambda module: f"cases={module.__name__.rpartition('test_')[2]}",
+)
+def test_every_case_has_a_source(module):
+    """Each faulty machine is taken from a public report or document, or marked synthetic, as few are."""
+    sources = [case.source for case in module.CASES.values()]
+    assert [
+        each for each in sources if each != SYNTHETIC and not any(word in each for word in ("/", "log", "RTX"))
+    ] == []
+    assert sources.count(SYNTHETIC) <= len(sources) / 2

@@ -196,10 +196,3 @@ def test_what_is_no_fault(here, checks, words):
 def test_desktop_excuses_nothing_else(changes, status):
     """Memory that isn't the desktop's, processes that compute, and too little that is left count as before."""
     assert worst(health(one(**changes))) == status
-
-
-def test_every_case_has_a_source():
-    """Each case is taken from a public report or document, or marked synthetic."""
-    sources = [case.source for case in CASES.values()]
-    assert [source for source in sources if source != SYNTHETIC and "/" not in source and "RTX" not in source] == []
-    assert sources.count(SYNTHETIC) < len(sources) / 2
