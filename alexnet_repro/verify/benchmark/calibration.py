@@ -2,8 +2,7 @@
 
 import time
 from collections.abc import Callable
-from contextlib import closing
-from dataclasses import replace
+from contextlib import closing, nullcontext
 from functools import cache
 from typing import Any, cast
 
@@ -37,28 +36,26 @@ def calibrate(device: str) -> Calibration:
 
     A GPU is sampled meanwhile: at what clocks its power limit holds it, and what its link to the host has come to.
     """
-    ended: dict[str, float] = {}
-    if device.startswith("cpu"):
-        return _rates(device, ended)
-    with closing(Sampler(device, SAMPLED_EVERY)) as sampler:
+    kind = device.partition(":")[0]
+    matmul: dict[str, float] = {}
+    clocks: dict[str, float] = {}
+    with closing(Sampler(device, SAMPLED_EVERY)) if kind == "gpu" else nullcontext() as sampler:
         began = start = time.perf_counter()
-        found = _rates(device, ended)
-        samples = sampler.between(began, time.perf_counter())
-    clocks = {}
-    for precision, end in ended.items():
-        if clock := held_clock(sampler.between(start, end)):
-            clocks[precision] = clock
-        start = end
-    link = [max((int(each or 0) for each in samples.get(name, ())), default=0) for name in LINK]
-    return replace(found, clocks=clocks, pcie_generation=link[0] or None, pcie_width=link[1] or None)
+        for name in DEVICE_PRECISIONS[kind]:
+            matmul[name] = max(matmul_rate(device, name, shape) for shape in PRODUCTS[kind])
+            end = time.perf_counter()
+            if sampler and (clock := held_clock(sampler.between(start, end))):
+                clocks[name] = clock
+            start = end
+        others = _other_rates(device)
+        samples = sampler.between(began, time.perf_counter()) if sampler else {}
+    generation, width = (max((int(each or 0) for each in samples.get(name, ())), default=0) or None for name in LINK)
+    return Calibration(device, matmul, *others, clocks, generation, width)
 
 
-def _rates(device: str, ended: dict[str, float]) -> Calibration:
-    """Return the rates alone; `ended` gets when the products of each precision did, in their order."""
-    kind, matmul = device.partition(":")[0], {}
-    for name in DEVICE_PRECISIONS[kind]:
-        matmul[name] = max(matmul_rate(device, name, shape) for shape in PRODUCTS[kind])
-        ended[name] = time.perf_counter()
+def _other_rates(device: str) -> tuple[float, float, float, float, float]:
+    """Return the rates of memory and of copies to the device and from it, and the seconds of a call and of a launch."""
+    kind = device.partition(":")[0]
     to_device, to_host = copy_rates(device)
     with on_device(device):
         tensor = ops.tile(random.uniform((1024,), dtype="float32", seed=0), MEMORY_BYTES[kind] // 4096)
@@ -67,7 +64,7 @@ def _rates(device: str, ended: dict[str, float]) -> Calibration:
         call_overhead = _best(lambda: one(tiny), KERNELS)
         # Not below 0: XLA fuses the chain on a CPU, where the launch is lost in noise.
         kernel_launch = max(0.0, (_best(lambda: many(tiny)) - call_overhead) / (KERNELS - 1))
-    return Calibration(device, matmul, memory, to_device, to_host, call_overhead, kernel_launch)
+    return memory, to_device, to_host, call_overhead, kernel_launch
 
 
 def copy_rates(device: str) -> tuple[float, float]:

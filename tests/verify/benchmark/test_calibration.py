@@ -9,7 +9,6 @@ import pytest
 
 from alexnet_repro.verify.benchmark import calibration as calibrate
 from alexnet_repro.verify.benchmark.calibration import matmul_rate
-from alexnet_repro.verify.benchmark.timing import Calibration
 
 
 @pytest.fixture
@@ -77,7 +76,7 @@ def test_gpu_is_sampled_meanwhile(monkeypatch):
     monkeypatch.setattr(calibrate, "DEVICE_PRECISIONS", {"gpu": ("float32", "tf32")})
     monkeypatch.setattr(calibrate, "PRODUCTS", {"gpu": ((1, 2, 3),)})
     monkeypatch.setattr(calibrate, "matmul_rate", lambda *_: 1.0)
-    monkeypatch.setattr(calibrate, "on_device", lambda _: pytest.fail("all else"))
+    monkeypatch.setattr(calibrate, "_other_rates", lambda _: (1.0,) * 5)
     of_time = {
         (100, 101): {"gpu_mhz": [1980, 1400], "throttle_reasons": [0x0, 0x4]},
         (101, 102): {"gpu_mhz": [1980], "throttle_reasons": [0x0]},
@@ -85,14 +84,6 @@ def test_gpu_is_sampled_meanwhile(monkeypatch):
     }
     sampler = SimpleNamespace(between=lambda *times: of_time[times], close=lambda: None)
     monkeypatch.setattr(calibrate, "Sampler", lambda *_: sampler)
-    rates = calibrate._rates
-
-    def products_alone(device, ended):
-        with pytest.raises(pytest.fail.Exception):
-            rates(device, ended)
-        return Calibration(device, {})
-
-    monkeypatch.setattr(calibrate, "_rates", products_alone)
     found = calibrate.calibrate.__wrapped__("gpu:0")
     assert (found.clocks, found.pcie_generation, found.pcie_width) == ({"float32": 1400}, 4, 16)
 
