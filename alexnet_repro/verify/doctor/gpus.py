@@ -7,7 +7,7 @@ A GPU is named as nvidia-smi names it (GPU 0) where the driver reports on it, an
 import re
 from collections.abc import Iterator
 
-from alexnet_repro.verify.doctor.environment import CONTROL_FILES, Environment
+from alexnet_repro.verify.doctor.environment import CONTROL_FILES, Environment, is_named
 from alexnet_repro.verify.doctor.nvidia import Nvidia
 from alexnet_repro.verify.doctor.remedies import (
     CAPABILITIES,
@@ -162,8 +162,7 @@ def visibility(here: Environment) -> Iterator[Finding]:
     if named is None or not count:
         return
     setting = f"CUDA_VISIBLE_DEVICES={here.settings['CUDA_VISIBLE_DEVICES']}"
-    uuids = tuple(gpu.uuid for gpu in here.nvidia.gpus)
-    wrong = ", ".join(name for name in named if not _exists(name, count, uuids))
+    wrong = ", ".join(name for name in named if not _exists(name, here))
     check = "visible devices"
     if not named:
         message = f"CUDA_VISIBLE_DEVICES hides all {count} GPUs"
@@ -177,10 +176,11 @@ def visibility(here: Environment) -> Iterator[Finding]:
         yield Finding(check, "PASS", f"{len(named)} of {count} GPUs named; the others aren't checked", setting)
 
 
-def _exists(name: str, count: int, uuids: tuple[str, ...]) -> bool:
+def _exists(name: str, here: Environment) -> bool:
     if name.isdecimal():
-        return int(name) < count
-    return name.startswith("MIG-") or not uuids or any(uuid.startswith(name) for uuid in uuids)
+        return int(name) < here.gpus_in_machine
+    gpus = here.nvidia.gpus  # which may not tell of their slices
+    return name.startswith("MIG-") or not gpus or any(is_named(gpu, name) for gpu in gpus)
 
 
 def kernels(here: Environment) -> Iterator[Finding]:
