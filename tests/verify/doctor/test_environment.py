@@ -94,6 +94,7 @@ def test_driver_of_this_machine(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
     monkeypatch.setattr(environment, "read_nvidia", lambda _files, _deadline: Nvidia(gpus=TWO))
     assert read_gpus().chosen_gpus == (TWO[1],)
+    assert read_gpus(Environment(settings={"CUDA_VISIBLE_DEVICES": "0"})).chosen_gpus == (TWO[0],)  # as it was named
 
 
 def test_gpus_are_those_that_a_child_lists():
@@ -104,7 +105,7 @@ def test_gpus_are_those_that_a_child_lists():
     for results in ((), (alone,), (ProbeResult("cpu:0", "devices", "ended by SIGSEGV"),)):
         assert Environment(results=results).seen_gpus == {}
     named = Environment(results=(listed,), device_files=("/dev/nvidia0",))  # of one the driver tells
-    assert (named.gpu_names, named.all_gpus) == ({"gpu:0": "0"}, ("gpu:0", "gpu:1"))
+    assert (named.cuda_names, named.all_gpus) == ({"gpu:0": "0"}, ("gpu:0", "gpu:1"))
     assert named.only(*named.all_gpus) == {"CUDA_VISIBLE_DEVICES": "0,1"}
 
 
