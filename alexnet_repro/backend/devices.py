@@ -51,11 +51,11 @@ def thread_counts() -> dict[str, int]:
     """Return the number of processors this process may use, and the backend's threads; 0: a thread per processor."""
     processors = usable_processors()
     if keras.backend.backend() == "tensorflow":
-        from tensorflow.config import threading
+        from tensorflow.python.eager.context import context  # `tf.config.threading` would look for GPUs, and log errors
 
         # As TensorFlow's local_device.cc and process_util.cc have it: set by the program, by a variable, or by neither.
-        intra_op = threading.get_intra_op_parallelism_threads() or _number("TF_NUM_INTRAOP_THREADS")
-        inter_op = threading.get_inter_op_parallelism_threads() or _number("TF_NUM_INTEROP_THREADS")
+        intra_op = context()._intra_op_parallelism_threads or _number("TF_NUM_INTRAOP_THREADS")  # noqa: SLF001
+        inter_op = context()._inter_op_parallelism_threads or _number("TF_NUM_INTEROP_THREADS")  # noqa: SLF001
         own = {"intra_op": intra_op, "inter_op": inter_op}
         return {"processors": processors, **{name: count * (count != processors) for name, count in own.items()}}
     if keras.backend.backend() == "torch":

@@ -119,13 +119,13 @@ def test_predictions_are_those_of_predict_on_batch():
 @pytest.mark.parametrize("pool", ["intra_op", "inter_op"])
 def test_threads_are_those_that_tensorflow_ends_up_with(monkeypatch, pool, variable, set_by_program, expected):
     """What the program set, else the variable; a thread for each of six processors is TensorFlow's default, 0."""
-    from tensorflow.config import threading
+    from tensorflow.python.eager.context import context
 
     for name in ("intra_op", "inter_op"):
         monkeypatch.delenv(f"TF_NUM_{name.upper().replace('_', '')}_THREADS", raising=False)
-        monkeypatch.setattr(threading, f"get_{name}_parallelism_threads", lambda: 0)
+        monkeypatch.setattr(context(), f"_{name}_parallelism_threads", None)
     monkeypatch.setattr("os.sched_getaffinity", lambda _: range(6), raising=False)
     if variable is not None:
         monkeypatch.setenv(f"TF_NUM_{pool.upper().replace('_', '')}_THREADS", variable)
-    monkeypatch.setattr(threading, f"get_{pool}_parallelism_threads", lambda: set_by_program)
+    monkeypatch.setattr(context(), f"_{pool}_parallelism_threads", set_by_program)
     assert thread_counts() == {"processors": 6, "intra_op": 0, "inter_op": 0} | {pool: expected}
