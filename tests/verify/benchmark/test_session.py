@@ -166,7 +166,7 @@ def test_run_is_recorded(checked):
 
 
 OWN_DEVICES = {
-    "tensorflow": "from tensorflow.python.eager import context; print('began', context.context()._physical_devices is not None)",
+    "tensorflow": "from tensorflow.python.eager.context import context; print('began', bool(context()._physical_devices))",
     "jax": "from jax._src import xla_bridge; print('began', xla_bridge.backends_are_initialized())",
     "torch": "import torch; print('began', torch.cuda.is_initialized())",
 }
