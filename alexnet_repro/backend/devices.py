@@ -87,10 +87,10 @@ def on_device(name: str) -> AbstractContextManager[Any]:
     that a new variable is on, and the copy it makes is no parameter, so building a model fails.
 
     Raises:
-        ValueError: there is no such GPU. Other backends raise errors of their own; TensorFlow would take the CPU.
+        ValueError: there is no such GPU. Others raise errors of their own; TensorFlow would take the CPU.
     """
-    of_gpu = keras.backend.backend() == "tensorflow" and name.startswith("gpu")
-    if of_gpu and name not in (devices := usable_devices()):
+    gpu = keras.backend.backend() == "tensorflow" and name.startswith("gpu")  # a CPU may be in parts, by `split_cpu`
+    if gpu and name not in (devices := usable_devices()):
         raise ValueError(f"there is no {name} for this process: it sees {', '.join(devices)}")
     torch_cpu = keras.backend.backend() == "torch" and name == "cpu:0"
     return cast("AbstractContextManager[Any]", keras.device("cpu" if torch_cpu else name))
