@@ -19,7 +19,7 @@ def scaling_run(verification: VerificationSession) -> ScalingRun:
     chosen = [f"cpu:{index}" for index in range(parts)] or gpus
     seconds = float(config.getoption("benchmark_max_time"))
     here = verification.machine
-    environ = here.only(*([] if parts else here.all_gpus))
+    environ = here.only(*([] if parts else gpus))
     given = {"models": here.seen_gpus, "records": here.gpu_records, "environ": environ}
     return ScalingRun(chosen, parts, deadline=config.getoption("deadline"), seconds=seconds, **given)
 

@@ -13,6 +13,7 @@ from alexnet_repro.verify.benchmark import scaling
 from alexnet_repro.verify.benchmark.interconnect import Interconnect, interconnect
 from alexnet_repro.verify.benchmark.replicas import Request, RequestKind, answers_to, rounds_within
 from alexnet_repro.verify.benchmark.scaling import GRADIENT_BYTES, Point, inconclusive_speed, invalid_result
+from alexnet_repro.verify.checks.registry import in_names_of
 from alexnet_repro.verify.doctor.nvidia import Gpu
 from alexnet_repro.verify.finding import Finding
 
@@ -40,8 +41,8 @@ class ScalingRun:
 
     Devices are as `gpu:0`, or `cpu:0` to the last of `cpu_replicas` parts of the CPU. Each measurement takes `seconds`
     at least, each answer `deadline` seconds at most. `models` are the product names of this machine's devices,
-    `records` the driver's, of those GPUs of which it is known, `environ` the variables by which children see them.
-    `workers` is how many have the devices; 0: all are this process's.
+    `records` the driver's, of those GPUs of which it is known, `environ` the variables by which children see these GPUs
+    alone, in this order. `workers` is how many have the devices; 0: all are this machine's.
     """
 
     def __init__(
@@ -58,7 +59,7 @@ class ScalingRun:
     ) -> None:
         """Measure nothing yet."""
         self._models = dict(models or {})
-        kind = devices[0].rpartition("/")[2].partition(":")[0]  # among workers, after a machine's name
+        self._kind = kind = devices[0].rpartition("/")[2].partition(":")[0]  # among workers, after a machine's name
         self.devices, self.cpu_replicas = devices, cpu_replicas
         self.network = False  # whether GPUs of several machines take part
         self._devices_each = len(devices) // workers if workers else 1
@@ -137,15 +138,17 @@ class ScalingRun:
         return found
 
     def _measure(self, kind: RequestKind, count: int, images: int) -> Answers:
-        devices = self.devices[:count]
-        request = Request(kind, devices, self.cpu_replicas, images, self.precision, seconds=self._seconds)
+        names = {f"{self._kind}:{number}": device for number, device in enumerate(self.devices[:count])}
+        request = Request(kind, list(names), self.cpu_replicas, images, self.precision, seconds=self._seconds)
         found = []
         for answer in answers_to(request, self._deadline, self._environ):
             if isinstance(answer, Finding):
-                raise MeasurementError(answer)
+                raise MeasurementError(in_names_of(self.devices, answer))
             if answer["fault"]:
                 raise MeasurementError(invalid_result(kind, answer["fault"]))
-            found.append(answer)
+            by_device = {name: each for name, each in answer.items() if isinstance(each, dict)}
+            by_device = {name: {names[device]: of for device, of in each.items()} for name, each in by_device.items()}
+            found.append({**answer, **by_device})
         return found
 
 

@@ -98,6 +98,26 @@ def test_failed_measurement_fails_once(monkeypatch, broken, statuses):
     assert doubtful.message.startswith(f"caused by failed check '{broken}': ")
 
 
+def test_child_sees_the_chosen_gpus_alone(monkeypatch):
+    """There they are its first ones; what comes of it has the names that they have here."""
+    asked = []
+
+    def answers(request, _deadline, environ):
+        asked.append((request.devices, environ))
+        if request.kind == "steps":
+            return [{"together": [0.1], "alone": {"gpu:0": [0.1], "gpu:1": [0.2]}, "fault": None}]
+        return [Finding(request.kind, "FAIL", "gpu:1 is lost", kind="crash")]
+
+    monkeypatch.setattr(module, "answers_to", answers)
+    environ = {"CUDA_VISIBLE_DEVICES": "1,3"}
+    run = module.ScalingRun(["gpu:1", "gpu:3"], deadline=60.0, seconds=1.0, environ=environ)
+    assert run.alone(2) == {"gpu:1": [0.1], "gpu:3": [0.2]}
+    with pytest.raises(module.MeasurementError) as error:
+        run.all_reduces(2)
+    assert error.value.finding.message == "gpu:3 is lost"
+    assert asked == [(["gpu:0", "gpu:1"], environ)] * 2
+
+
 def test_way_through_the_host_is_measured_by_the_child(monkeypatch):
     """This process uses no GPU: a child copies, once for all numbers of devices; of parts of a CPU it means nothing."""
     answers = Answers()
