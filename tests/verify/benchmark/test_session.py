@@ -166,7 +166,7 @@ def test_run_is_recorded(checked):
 
 
 OWN_DEVICES = {
-    "tensorflow": "from tensorflow.python.eager import context as c; print('began', bool(c.context()._physical_devices))",
+    "tensorflow": "import tensorflow.python.eager.context as c; print('began', bool(c.context()._physical_devices))",
     "jax": "from jax._src import xla_bridge; print('began', xla_bridge.backends_are_initialized())",
     "torch": "import torch; print('began', torch.cuda.is_initialized())",
 }
