@@ -59,6 +59,10 @@ def refuse(error):
     return raises
 
 
+# Older modules have but an older function.
+FABRIC = next(name for name in ("nvmlDeviceGetGpuFabricInfoV", "nvmlDeviceGetGpuFabricInfo") if hasattr(pynvml, name))
+
+
 @pytest.fixture
 def driver(monkeypatch):
     """Return a function that has NVML give these answers, nothing else supported, and reads what the child answers."""
@@ -217,7 +221,7 @@ def test_links_of_a_driver(driver):
         ),
         nvmlDeviceGetNvLinkRemotePciInfo=lambda *_: _Pci,
         nvmlDeviceGetNvLinkErrorCounter=lambda _, link, kind: 10**kind if link else 0,
-        nvmlDeviceGetGpuFabricInfoV=fabric,
+        **{FABRIC: fabric},
     ).gpus
     assert gpu.pci_bus_id == "00000000:1B:00.0"
     assert gpu.nvlinks == ("00000000:1B:00.0", "down", "switch", "cpu", "unknown")
@@ -229,7 +233,7 @@ def test_links_of_a_driver(driver):
 def test_links_that_a_driver_cant_tell_of(driver, error):
     """A driver's error about links or their fabric is no fault of the GPU: they are unknown."""
     fail = refuse(getattr(pynvml, f"NVML_ERROR_{error}"))
-    (gpu,) = driver(nvmlDeviceGetNvLinkState=fail, nvmlDeviceGetGpuFabricInfoV=fail).gpus
+    (gpu,) = driver(**{"nvmlDeviceGetNvLinkState": fail, FABRIC: fail}).gpus
     assert (gpu.nvlinks, gpu.nvlink_replays, gpu.fabric_state, gpu.error) == ((), None, None, None)
 
 
@@ -241,7 +245,7 @@ def test_older_driver_knows_an_older_fabric(driver):
         return pynvml.NVML_SUCCESS
 
     missing = refuse(pynvml.NVML_ERROR_FUNCTION_NOT_FOUND)
-    (gpu,) = driver(nvmlDeviceGetGpuFabricInfoV=missing, nvmlDeviceGetGpuFabricInfo=older).gpus
+    (gpu,) = driver(**{FABRIC: missing, "nvmlDeviceGetGpuFabricInfo": older}).gpus
     assert (gpu.fabric_state, gpu.fabric_health) == (2, None)
 
 
