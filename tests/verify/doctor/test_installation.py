@@ -1,12 +1,21 @@
-"""What metadata and libraries say of CUDA: packages that overwrote each other's files, JAX's parts, cuDNN's version."""
+"""What metadata and files say of TensorFlow, CUDA's packages, JAX's parts, and cuDNN's version."""
 
 from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from alexnet_repro.verify.doctor import installation
-from alexnet_repro.verify.doctor.installation import LIBRARIES, CudaPackages, libraries_of, read_cuda_packages
+from alexnet_repro.verify.doctor.installation import (
+    LIBRARIES,
+    CudaPackages,
+    Requirement,
+    libraries_of,
+    read_cuda_packages,
+    read_tensorflow,
+)
 from tests.helpers.machines import TENSORFLOW, distribution, write
 
 CUDNN = "cudnn/lib/libcudnn.so.9"
@@ -108,3 +117,159 @@ def test_cudnn_is_of_the_version_that_tensorflow_opens():
     ]
     assert libraries_of(TENSORFLOW) == LIBRARIES[12]
     assert libraries_of(replace(TENSORFLOW, cuda=(14, 0), cudnn=8)) == {}
+
+
+def test_this_tensorflow_is_found_without_importing_it():
+    """Version, build and requirements are those of pip and of TensorFlow itself."""
+    tf = pytest.importorskip("tensorflow")
+    found = read_tensorflow()
+    assert [each.partition(" ")[2] for each in found.distributions] == [tf.__version__]
+    assert found.folder == str(Path(tf.__file__).parent)
+    build = tf.sysconfig.get_build_info()
+    assert found.cuda_build == build["is_cuda_build"]
+    assert ".".join(map(str, found.cuda or ())) == build.get("cuda_version", "")
+    assert str(found.cudnn or "") == build.get("cudnn_version", "").partition(".")[0]
+    assert list(found.capabilities) == build.get("cuda_compute_capabilities", [])
+    installed = {each.name: each.installed for each in found.requirements}
+    assert (installed["numpy"], installed["protobuf"]) == (version("numpy"), version("protobuf"))
+
+
+@pytest.mark.parametrize(
+    ("files", "found"),
+    [
+        pytest.param({}, None, id="installed=none"),
+        pytest.param(
+            distribution("tensorflow-datasets", "4.9", record="tensorflow_datasets/__init__.py,,\n"),
+            None,
+            id="installed=other",
+        ),
+        pytest.param(distribution("tensorflow", "2.21.0"), ["tensorflow 2.21.0"], id="installed=one"),
+        pytest.param(distribution("tensorflow", "2.21.0", record=None), ["tensorflow 2.21.0"], id="installed=by conda"),
+        pytest.param(
+            distribution("tensorflow", "2.21.0") | distribution("tensorflow-cpu", "2.20.0"),
+            ["tensorflow 2.21.0", "tensorflow-cpu 2.20.0"],
+            id="installed=two",
+        ),
+        pytest.param(
+            distribution("tensorflow", "2.21.0") | distribution("tf-nightly", "2.22.0.dev1"),
+            ["tensorflow 2.21.0", "tf-nightly 2.22.0.dev1"],
+            id="installed=nightly too",
+        ),
+        *(
+            pytest.param(distribution(name, release), [f"{name} {release}"], id=f"installed={name}")
+            for name, release in (
+                ("tensorflow-cpu", "2.18.1"),
+                ("tensorflow-rocm", "2.18.1"),
+                ("tensorflow-macos", "2.16.2"),
+                ("intel-extension-for-tensorflow-lib", "2.15.0"),
+                ("tensorflow", "2.17.0+nv24.8"),
+                ("acme-tensorflow", "2.21.0"),
+            )
+        ),
+        pytest.param(
+            distribution("tensorflow", "2.17.0", record="tensorflow-2.17.0.dist-info/METADATA,,\n")
+            | distribution("tensorflow-intel", "2.17.0"),
+            ["tensorflow-intel 2.17.0"],
+            id="installed=a package that only requires it",
+        ),
+        pytest.param(
+            distribution("acme-tf", "2.21.0", record=None) | {"acme_tf-2.21.0.dist-info/top_level.txt": "tensorflow\n"},
+            ["acme-tf 2.21.0"],
+            id="installed=with its top level alone",
+        ),
+        pytest.param({"tensorflow/__init__.py": ""}, ["tensorflow of an unknown version"], id="installed=no metadata"),
+        pytest.param({"tensorflow/python/x": ""}, None, id="installed=rest of a folder"),
+        pytest.param(
+            {"tensorflow/__init__.py": "", "~ensorflow-2.20.0.dist-info/METADATA": "Name: tensorflow\nVersion: 2.20\n"},
+            ["tensorflow of an unknown version"],
+            id="installed=leftover alone",
+        ),
+        pytest.param(
+            distribution("tensorflow", "2.21.0")
+            | {"~ensorflow-2.20.0.dist-info/METADATA": "Name: tensorflow\nVersion: 2.20.0\n",
+               "~ensorflow-2.20.0.dist-info/RECORD": "tensorflow/__init__.py,,\n"},
+            ["tensorflow 2.21.0"],
+            id="installed=with a leftover",
+        ),
+        pytest.param(
+            distribution("tensorflow", "2.21.0") | {"foo-1.dist-info/METADATA": b"\xff", "bar.egg-info": ""},
+            ["tensorflow 2.21.0"],
+            id="installed=beside broken metadata",
+        ),
+    ],
+)  # fmt: skip
+def test_distributions_are_identified_by_their_files(tmp_path, files, found):
+    """Each package that brought the folder `tensorflow` counts, under any name; add-ons don't."""
+    here = read_tensorflow([str(write(tmp_path, files))])
+    assert (here and sorted(here.distributions)) == found
+
+
+def test_shadowed_tensorflow_is_no_mixture(tmp_path):
+    """Of two in different folders, the first on the path is it."""
+    folders = [tmp_path / name for name in ("first", "second")]
+    for folder, release in zip(folders, ("2.21.0", "2.20.0"), strict=True):
+        write(folder, distribution("tensorflow", release))
+    assert read_tensorflow([str(folder) for folder in folders]).distributions == ("tensorflow 2.21.0",)
+
+
+def test_requirements_are_compared_with_what_is_installed(tmp_path):
+    """In range, out of range, missing; others' platforms and extras don't count, but name CUDA's wheels."""
+    wanted = (
+        "numpy<2.0.0,>=1.23.5",
+        "protobuf>=3.20",
+        "absent>1",
+        'wheel; sys_platform == "no-such"',
+        'nvidia-cudnn-cu12<10.0,>=9.3; extra == "and-cuda"',
+    )
+    files = distribution("tensorflow", "2.16.1", *wanted)
+    files |= distribution("numpy", "2.1.2", record="") | distribution("protobuf", "4.25.3", record="")
+    here = read_tensorflow([str(write(tmp_path, files))])
+    assert here.requirements == (
+        Requirement("numpy", "<2.0.0,>=1.23.5", "2.1.2", met=False),
+        Requirement("protobuf", ">=3.20", "4.25.3", met=True),
+        Requirement("absent", ">1", None, met=False),
+        Requirement("h5py", "", None, met=False),  # which this suite needs, whatever TensorFlow does
+        Requirement("keras", "", None, met=False),
+    )
+    assert here.wheels == {"nvidia-cudnn-cu12": "nvidia-cudnn-cu12<10.0,>=9.3"}
+    assert (here.cuda_build, here.cuda, here.capabilities) == (None, None, ())  # no build_info here
+
+
+@pytest.mark.parametrize(
+    ("requires", "files", "found"),
+    [
+        ("keras>=3.5", distribution("keras-nightly", "3.9.dev1", record="keras/__init__.py,,\n"), ("3.9.dev1", True)),
+        ("keras>=3.5", {}, ("of an unknown version", True)),
+        ("numpy>=1.26", distribution("numpy", "2.1-system-3", record=None), ("2.1-system-3", True)),
+        ("numpy>=1.26", distribution("numpy", "1.25.4", record=None), ("1.25.4", False)),
+        ("numpy>=1.26; nonsense == '1'", {}, None),
+        ("%%%", {}, None),
+        ("numpy>=1.26; python_version > 'a'", {}, None),
+        ("tensorboard~=2.21.0", {}, (None, False)),
+    ],
+)
+def test_requirement_that_is_met_or_not(tmp_path, requires, files, found):
+    """By a package of its name or of its module's; what can't be read or compared is no fault."""
+    files = files | distribution("tensorflow", "2.21.0", requires) | {"keras/__init__.py": ""}
+    got = {each.name: each for each in read_tensorflow([str(write(tmp_path, files))]).requirements if each.wanted}
+    assert [(each.installed, each.met) for each in got.values()] == ([] if found is None else [found])
+
+
+@pytest.mark.parametrize(
+    ("text", "known"),
+    [
+        ("build_info = {'is_cuda_build': True, 'cuda_version': '12.5.1'}", (True, (12, 5, 1), ())),
+        ("build_info = {'is_cuda_build': False, 'is_rocm_build': True}", (False, None, ())),
+        ("build_info = {'is_cuda_build': True, 'cuda_compute_capabilities': None}", (True, None, ())),
+        ("build_info = {'is_cuda_build': True, 'cuda_version': '12.x.'}", (True, (12,), ())),
+        ("build_info = 7", (None, None, ())),
+        ("raise RuntimeError('a vendor')", (None, None, ())),
+        ("import absent", (None, None, ())),
+        ("\0", (None, None, ())),
+    ],
+)
+def test_build_is_read_or_unknown(tmp_path, text, known):
+    """What a vendor's file doesn't say, or says in a way of its own, isn't known."""
+    files = distribution("tensorflow", "2.21.0") | {"tensorflow/python/platform/build_info.py": text}
+    here = read_tensorflow([str(write(tmp_path, files))])
+    assert (here.cuda_build, here.cuda, here.capabilities) == known
