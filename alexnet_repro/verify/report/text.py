@@ -4,10 +4,10 @@ import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from alexnet_repro.verify.benchmark.fast_by import fast_by
-from alexnet_repro.verify.finding import Finding, Status
+from alexnet_repro.verify.finding import Finding, Status, worst
 from alexnet_repro.verify.report.run_record import RunRecord
 from alexnet_repro.verify.verdict import verdicts
 
@@ -100,6 +100,26 @@ def problems(record: RunRecord) -> list[Finding]:
     """Return every finding that isn't PASS: failures first, then inconclusive ones, each in their order."""
     every = [each for found in record.findings.values() for each in found if each.status != "PASS"]
     return sorted(every, key=lambda finding: finding.status != "FAIL")
+
+
+class Task(NamedTuple):
+    """One thing to do, and the findings that it would settle."""
+
+    fix: str  # empty where nothing is known to help
+    findings: Sequence[Finding]
+
+    @property
+    def status(self) -> Status:
+        """The worst of the findings'."""
+        return worst(self.findings)
+
+
+def tasks(record: RunRecord) -> list[Task]:
+    """Return each distinct thing to do once, failures first; findings without a fix go by check and message."""
+    by_fix: defaultdict[tuple[str, ...], list[Finding]] = defaultdict(list)
+    for each in problems(record):
+        by_fix[(each.fix,) if each.fix else ("", each.check, each.message)].append(each)
+    return [Task(key[0], found) for key, found in by_fix.items()]
 
 
 def suggestions(record: RunRecord) -> list[Finding]:
