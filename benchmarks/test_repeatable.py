@@ -35,7 +35,7 @@ def test_replay(device: str, check: CheckId, runner: CheckRunner, verification: 
 def test_processes(
     device: str, precision: str, runner: CheckRunner, once_more: Digests, verification: VerificationSession
 ) -> None:
-    """So they do in another process."""
+    """Another process gives the same bits."""
     first, again = runner.result(device, CheckId("replay", precision)), once_more[device][precision]
     found = agreement("processes", first, again, "another process")
     verification.report_findings("repeatable", beside_settings(found, runner.here))
@@ -44,7 +44,7 @@ def test_processes(
 def test_busy(
     device: str, precision: str, runner: CheckRunner, all_at_once: Digests, verification: VerificationSession
 ) -> None:
-    """So they do with all GPUs busy."""
+    """With all GPUs busy the bits are the same."""
     first, again = runner.result(device, CheckId("replay", precision)), all_at_once[device][precision]
     found = agreement("busy", first, again, "the run with all GPUs busy")
     verification.report_findings("repeatable", beside_settings(found, runner.here))
@@ -53,7 +53,7 @@ def test_busy(
 def test_gpu_bitwise_parity(
     device: str, precision: str, runner: CheckRunner, once_more: Digests, verification: VerificationSession
 ) -> None:
-    """So they do on the first GPU of the same model."""
+    """The bits are those of the first GPU of the same model."""
     reference = reference_gpu(device, verification.devices, verification.machine.seen_gpus)
     first = runner.result(reference, CheckId("replay", precision))
     name, again = f"{device}, beside {reference},", once_more[device][precision]

@@ -37,7 +37,7 @@ def layers(config: CheckConfig) -> Finding:
 
 
 def compiled_layers(config: CheckConfig) -> Finding:
-    """So they are where XLA compiles a layer, both directions as one program, from the operations that it trains with.
+    """So are those of a layer that XLA compiles, both directions as one program, from the operations it trains with.
 
     On a CPU, where nothing else is compiled on TensorFlow, images are small.
     """
