@@ -1,10 +1,12 @@
 """The README: short, and every command in it and in the documents is one that exists."""
 
+import ast
 import re
 import shlex
 
 import pytest
 
+import alexnet_repro
 from alexnet_repro.cli.parser import parser
 from docs import tables
 from docs.tables import pages
@@ -28,6 +30,20 @@ def test_readme_says_early_what_has_not_run():
     """Its status comes before its first command, and says that no whole run has ended on a GPU."""
     status = README[README.index("## Status") : README.index("python3 -m venv")]
     assert "No whole run has ended in a verdict on a GPU" in " ".join(status.split())
+
+
+@pytest.mark.parametrize("ending", ["pip install --quiet tox", "tox -e py"])
+def test_ci_finds_its_commands(ending):
+    """CI takes each of these two lines from here: there is one, and it is a command in a block."""
+    assert [line[:4] for line in README.splitlines() if line.endswith(ending)] == ["    "]
+
+
+def test_python_example_imports_what_exists():
+    """The example in Python is Python, and each name that it imports from the package is there."""
+    (code,) = re.findall(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+    imported = [node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.ImportFrom)]
+    assert [node.module for node in imported] == ["alexnet_repro"]
+    assert {alias.name for node in imported for alias in node.names} <= set(dir(alexnet_repro))
 
 
 def commands(text, program):
