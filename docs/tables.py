@@ -111,11 +111,13 @@ def _row(option: dict[str, Any], names: Iterable[str]) -> list[str] | None:
     name, meaning = next(iter(names), ""), option.get("help") or ""
     if meaning == argparse.SUPPRESS or name == "-h":
         return None
-    choices = ",".join(map(str, option.get("choices") or ()))
-    takes = option.get("metavar") or (f"{{{choices}}}" if "," in choices else choices)
-    default = str(option.get("default"))
-    meaning = meaning.replace("%(default)s", default).replace("%%", "%")
-    return [f"`{name}={takes}`" if name and takes else f"`{name or takes}`", meaning]
+    choices = [f"`{each}`" for each in option.get("choices") or ()]
+    takes = option.get("metavar") or ("…" if choices else "")
+    meaning = meaning.replace("%(default)s", str(option.get("default"))).replace("%%", "%")
+    return [
+        f"`{name}={takes}`" if name and takes else f"`{name or takes}`",
+        "; ".join(filter(None, (", ".join(choices), meaning))),
+    ]
 
 
 def correct() -> str:
