@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from alexnet_repro.quiet import kept_output
 from alexnet_repro.startup import configured_backend, explained, prepare, reported, unusable_backend
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow is imported
@@ -25,6 +26,7 @@ if refusal := unusable_backend():
     sys.exit(pytest.ExitCode.USAGE_ERROR)
 
 SECONDS = {"s": 1, "m": 60, "h": 3600}
+LIBRARY_OUTPUT = 20_000  # characters that a record has of it
 LONGEST = 366 * 24 * 3600  # seconds
 
 
@@ -156,14 +158,17 @@ def pytest_configure(config: pytest.Config) -> None:
         for arguments in (config.args, config.getoption("ignore") or ())
     )
     if folder not in ignored and any(folder in (path, *path.parents) or path in folder.parents for path in paths):
-        try:
-            from benchmarks.session import NAME, VerificationSession
+        with kept_output(pythons_too=True) as kept:
+            try:
+                from benchmarks.session import NAME, VerificationSession
 
-            session = VerificationSession(config)
-        except Exception as error:
-            if found := explained(error):
-                raise pytest.UsageError("; ".join(filter(None, found))) from None
-            raise
+                session = VerificationSession(config)
+            except Exception as error:
+                kept.explains_an_error = True
+                if found := explained(error):
+                    raise pytest.UsageError("; ".join(filter(None, found))) from None
+                raise
+            session.record.run["library_output"] = kept.text()[-LIBRARY_OUTPUT:]
         config.pluginmanager.register(session, NAME)
         config.pluginmanager.register(session.keeper, f"{NAME}'s plan")
     elif why := unknown_flags(configured_backend()):  # of a verification, the doctor says so

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 from alexnet_repro import __version__
 from alexnet_repro.cli.commands import DEFAULT_WEIGHTS, run_doctor, run_evaluate, run_report, run_shapes, run_train
 from alexnet_repro.cli.flags import unknown_flags
+from alexnet_repro.quiet import KeptOutput, kept_output
 from alexnet_repro.startup import configured_backend, explained, prepare, unusable_backend
 from alexnet_repro.training.distributed.cluster import launch_help
 
@@ -248,6 +249,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     A signal that ended it gives 128 plus its number; so does a reader of its output that is gone.
     """
     prepare()
+    with kept_output() as kept:
+        return _main(argv, kept)
+
+
+def _main(argv: Sequence[str] | None, kept: KeptOutput) -> int:
+    """Run the command line; where it ends in an error, show what libraries wrote of it."""
     try:
         try:
             return _run(sys.argv[1:] if argv is None else list(argv))
@@ -262,11 +269,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _failed(f"not enough memory{f': {error}' * bool(str(error))}")
     except BaseException as error:
         if found := explained(error):
+            kept.explains_an_error = True
             return _failed("; ".join(found))
         if isinstance(error, OSError | ArithmeticError | ImportError):  # data, weights and disks; a loss that diverged
             _drop_output()
             gone = isinstance(error, FileNotFoundError) and error.errno and not error.filename  # as os.getcwd says
             return _failed("the working folder is gone; start in another" if gone else str(error))
+        kept.explains_an_error = True
         raise
 
 
