@@ -171,6 +171,8 @@ def pytest_configure(config: pytest.Config) -> None:
             session.record.run["library_output"] = kept.text()[-LIBRARY_OUTPUT:]
         config.pluginmanager.register(session, NAME)
         config.pluginmanager.register(session.keeper, f"{NAME}'s plan")
+        config.pluginmanager.register(session.terminal, f"{NAME}'s terminal")
+        session.terminal.quieten_benchmark()
     elif why := unknown_flags(configured_backend()):  # of a verification, the doctor says so
         raise pytest.UsageError(why)
 

@@ -40,7 +40,25 @@ class PlanKeeper:
         self._skipped: dict[str, str] = {}
         self._uncollected = False  # whether a file could not be collected
         self._noted: object = None  # the last report of a failure
+        self._told: set[str] = set()  # tests that failed for their findings
         self._raised = ""  # the test whose failure `report` has just recorded
+
+    @property
+    def count(self) -> int:
+        """The number of planned parts that run."""
+        return len(self._by_node)
+
+    def planned_of(self, node: str) -> Planned | None:
+        """Return the part of the plan that a test is; None if it is none."""
+        return self._by_node.get(node)
+
+    def found(self, planned: Planned) -> list[Finding]:
+        """Return the findings of a part of the plan so far."""
+        return [each for _, each in self._findings.get(planned.name, ())]
+
+    def failed_by_finding(self, node: str) -> bool:
+        """Whether a test failed for findings that are recorded, and not by an error of its own."""
+        return node in self._by_node and self._by_node[node].name in self._told
 
     def signalled(self, reason: str, status: int) -> None:
         """Note that a signal is to end the run."""
@@ -60,6 +78,7 @@ class PlanKeeper:
     def fail(self, text: str) -> None:
         """Fail the test that runs, for findings that are recorded."""
         self._raised = self._current.name if self._current else ""
+        self._told.add(self._raised)
         pytest.fail(text, pytrace=False)
 
     def collected(self, items: Sequence[pytest.Item], chosen: Sequence[str], names: Mapping[str, str]) -> None:

@@ -22,8 +22,6 @@ from alexnet_repro.verify.doctor.environment import read_machine
 from alexnet_repro.verify.finding import REFERENCE, Finding, worst
 from alexnet_repro.verify.report.page import report_line
 from alexnet_repro.verify.report.run_record import RunRecord
-from alexnet_repro.verify.report.tables import LEGEND, cost_table, device_table, scaling_table, throughput_table
-from alexnet_repro.verify.report.text import summary
 from alexnet_repro.verify.verdict import Planned, pytest_exit_status
 from benchmarks.folder import RESULTS, claim, own_name, run_identity
 from benchmarks.junit_file import add_case, add_verdict, write_again, write_none
@@ -33,6 +31,7 @@ from benchmarks.plan import FOLDER, Asked, plan, turn, why_not
 from benchmarks.refused import refused
 from benchmarks.signals import ended_by_signals
 from benchmarks.speed_references import compare_with_references
+from benchmarks.terminal import Terminal
 from benchmarks.timed import timing_runner
 from benchmarks.watcher import Watcher
 from benchmarks.workers import WorkerGroup
@@ -69,7 +68,7 @@ class VerificationSession:
         self.node_ids: dict[str, str] = {}  # by benchmark case
         self.lines: list[str] = []  # printed at the end
         self.report = ""
-        self._printed = self._claimed = False
+        self.claimed = False  # its folder: something is to be written, and printed
         self.watcher: Watcher | None = None
         self.load: LoadWatch | None = None
         self._ending = contextlib.ExitStack()
@@ -83,15 +82,13 @@ class VerificationSession:
         self._folders = [folder, own] if self.workers and self.workers.cluster.chief else [own]
         self.record = self.whole = RunRecord(own / RESULTS, run=run, began=time.monotonic())
         self.keeper = PlanKeeper(self.record)
+        self.terminal = Terminal(self)
         if not self.collect_only and getattr(config.option, "xmlpath", "") is None:
             config.option.xmlpath = str(own / "junit.xml")
 
     def say(self, line: str) -> None:
         """Print a line at once."""
-        if self.config.pluginmanager.has_plugin("terminalreporter"):
-            self.config.get_terminal_writer().line(line)
-        else:  # -p no:terminal
-            print(line, flush=True)
+        self.terminal.say(line, indent=14)
 
     def say_at_end(self, line: str) -> None:
         """Print a line at the end, once."""
@@ -124,10 +121,10 @@ class VerificationSession:
             self._lose_worker(error)
         except (ValueError, OSError) as error:
             write_none(self.config)  # the folder may be another run's
-            if self._claimed:
+            if self.claimed:
                 self.record.run["ended"] = f"it was started wrongly: {error}"
                 self.record.write()
-            self._claimed = False  # no more is written, or printed
+            self.claimed = False  # no more is written, or printed
             raise pytest.UsageError(str(error)) from error
         self.record.plan = plan(self.asked)
         self.record.write()
@@ -135,7 +132,7 @@ class VerificationSession:
     def _claim(self) -> None:
         for folder in self._folders:
             claim(folder, self.record.run)
-        self._claimed = True
+        self.claimed = True
         self.record.write()
 
     def _watch(self) -> None:
@@ -166,7 +163,8 @@ class VerificationSession:
     def _choose_devices(self, wanted: Sequence[str], *, require_gpu: bool) -> None:
         try:
             limit = max(180.0, 0.3 * self.config.getoption("deadline"))  # a probe takes less than a check
-            self.machine, found = diagnose_machine(wanted, self.say, require_gpu=require_gpu, deadline=limit)
+            with self.terminal.live.showing("doctor"):
+                self.machine, found = diagnose_machine(wanted, self.say, require_gpu=require_gpu, deadline=limit)
         except MachineNotReadyError as error:
             self.record.add("doctor", *error.findings)
             raise
@@ -259,7 +257,7 @@ class VerificationSession:
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> Iterator[None]:
         """Finish the record; what pytest and plugins do then, such as the last tear-downs, may fail, too."""
-        if not self._claimed:
+        if not self.claimed:
             return (yield)  # nothing is to be run, or the folder is another run's
         try:
             decided = self._finish(session, int(exitstatus))
@@ -275,7 +273,7 @@ class VerificationSession:
     def _end_by(self, error: BaseException, status: int = 0) -> int:
         """Write what the run has come to by an error after its last test; return its exit status, `status` without."""
         self.keeper.ended_by(error)
-        self._printed = False
+        self.terminal.begin_again()
         status = self._state(getattr(error, "returncode", None) or STATUSES.get(type(error), status))
         write_again(self.config, self.whole)
         return status
@@ -324,46 +322,18 @@ class VerificationSession:
         speed = {each: fingerprint.speed_environment(each, self.machine) for each in self.machine.seen_devices}
         machine_info |= {"backend": keras.backend.backend(), "devices": speed}
 
-    @pytest.hookimpl(wrapper=True, trylast=True)
-    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> Iterator[None]:
-        """Print throughput and verdict below pytest-benchmark's table, which may end in an error when it compares."""
-        try:
-            return (yield)
-        finally:
-            self._printed = True
-            for title, lines in self._sections():
-                if title and lines:
-                    terminalreporter.section(title)
-                for line in lines:
-                    terminalreporter.write_line(line)
-
+    @pytest.hookimpl(trylast=True)
     def pytest_unconfigure(self) -> None:
-        """Print the verdict where pytest prints no summary, as after a signal or an error of its own."""
+        """Print the verdict as the last line; all of it where pytest prints no summary, as after a signal."""
         self._ending.close()
-        if self._claimed and not self._printed:
-            self._printed = True
-            for line in (*summary(self.whole), f"results: {self.whole.path}", self.report):
-                self.say(line)
+        if self.claimed:
+            self.terminal.last_words()
 
     def broke(self, error: BaseException) -> None:
         """Write, and print, what an error has made of the run that came when all was over, as another plugin's."""
-        if self._claimed and not isinstance(error, pytest.UsageError):
+        if self.claimed and not isinstance(error, pytest.UsageError):
             self._end_by(error)
             self.pytest_unconfigure()
-
-    def _sections(self) -> Iterator[tuple[str, Sequence[str]]]:
-        timings, found = self.record.timings, self.whole.findings
-        if timings:
-            tables = (throughput_table(timings, self.record.invalid), cost_table(timings, conditions=False))
-            yield "throughput, on synthetic images", ["\n\n".join([*filter(None, map(str, tables)), LEGEND])]
-        yield "", self.lines
-        together = (str(table(found["fast"])) for table in (device_table, scaling_table))
-        yield "devices together", list(filter(None, together))
-        if self._claimed:
-            yield "verdict", summary(self.whole)
-            if self.devices == ("cpu:0",) and not self.not_ready:
-                yield "", ["GPU: not run; this machine has none, or none was selected"]
-            yield "", [f"results: {self.whole.path}", *filter(None, [self.report])]
 
 
 def _parameters(item: pytest.Item) -> dict[str, Any]:

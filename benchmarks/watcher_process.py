@@ -240,7 +240,7 @@ def finish(end: End, results: Path, junit: Path, began: float) -> None:
     from alexnet_repro.verify.report.junit import write_junit
     from alexnet_repro.verify.report.page import report_line
     from alexnet_repro.verify.report.run_record import UnreadableError, read_results
-    from alexnet_repro.verify.report.text import summary
+    from alexnet_repro.verify.report.text import summary, verdict_line
 
     _print(f"\n{end.output.rstrip()}")
     try:
@@ -271,12 +271,14 @@ def finish(end: End, results: Path, junit: Path, began: float) -> None:
             write()
         except OSError as error:
             _print(str(error))
-    _print("\n".join([*summary(record), f"results: {results}", report_line(record)]))
+    _print("\n".join([*summary(record), "", f"results: {results}", report_line(record), verdict_line(record)]))
 
 
 def _print(text: str) -> None:
     if text:
         with contextlib.suppress(OSError, ValueError):  # a terminal that was closed
+            if sys.stderr.isatty():
+                text = f"\r{text}"  # the run may have left a line there that says what runs
             print(text, file=sys.stderr, flush=True)
 
 

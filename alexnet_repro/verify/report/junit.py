@@ -7,7 +7,7 @@ from pathlib import Path
 from alexnet_repro.files import atomic_write
 from alexnet_repro.verify.finding import Finding, Status
 from alexnet_repro.verify.report.run_record import UNPRINTABLE, RunRecord
-from alexnet_repro.verify.report.text import summary
+from alexnet_repro.verify.report.text import summary, verdict_line
 from alexnet_repro.verify.verdict import Planned, fails_the_run
 
 PROPERTIES = ("host", "version", "command", "started")
@@ -32,7 +32,7 @@ def write_junit(record: RunRecord, path: Path) -> None:
         _add_case(suite, node, _status(planned), planned.why or first, list(map(str, found)))
     lines = summary(record)
     fails = fails_the_run(record.verdict, fail_inconclusive=bool(record.run.get("fail_inconclusive")))
-    _add_case(suite, "benchmarks::verdict", "FAIL" if fails else record.verdict, lines[-1], lines)
+    _add_case(suite, "benchmarks::verdict", "FAIL" if fails else record.verdict, verdict_line(record), lines)
     for counted, of in {"tests": "testcase", "failures": "testcase/failure", "skipped": "testcase/skipped"}.items():
         suite.set(counted, str(len(suite.findall(of))))
     suites = ET.Element("testsuites", name="pytest tests")

@@ -14,10 +14,10 @@ from alexnet_repro.verify.finding import Finding, Status
 from alexnet_repro.verify.report import text as wording
 from alexnet_repro.verify.report.compare_runs import Comparison
 from alexnet_repro.verify.report.run_record import RunRecord
-from alexnet_repro.verify.report.text import NONE, percent, quantity, seconds
+from alexnet_repro.verify.report.text import NONE, TERMINAL_WIDTH, percent, quantity, seconds
 from alexnet_repro.verify.verdict import verdicts
 
-TERMINAL_WIDTH = 100  # characters of a terminal
+NAME_WIDTH, GAP = 20, 2  # characters: of a row's name at least, and between columns
 # Headings of columns that aren't numbers, besides the first.
 WORDS = ("output shape", "verdict", "checks", "note", "bottleneck", "B is")
 CONDITIONS = {
@@ -40,16 +40,26 @@ class TextTable(NamedTuple):
 
     def __str__(self) -> str:
         """Return aligned lines of at most `TERMINAL_WIDTH` characters, without colours; long names are wrapped."""
+        return self.fitted(TERMINAL_WIDTH)
+
+    def fitted(self, width: int) -> str:
+        """Return lines of at most `width` characters: names are wrapped, and the last columns left out, not cut."""
         if not self.rows:
             return ""
-        grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="")
-        for place, heading in enumerate(self.headings):
+        columns = list(zip(self.headings, *self.rows, strict=True))
+        needs = [max(len(line) for cell in column for line in cell.splitlines() or [""]) for column in columns]
+        needs[0] = min(needs[0], NAME_WIDTH)
+        count = len(needs)
+        while count > 2 and sum(needs[:count]) + GAP * (count - 1) > width:  # noqa: PLR2004 - a name and a number
+            count -= 1
+        grid = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="")
+        for place, heading in enumerate(self.headings[:count]):
             justify: Literal["left", "right"] = "right" if place and heading not in WORDS else "left"
             grid.add_column(Text(heading), justify=justify, no_wrap=place > 0, overflow="fold")
         for row in self.rows:
-            grid.add_row(*map(Text, row))
+            grid.add_row(*map(Text, row[:count]))
         printed = io.StringIO()
-        Console(file=printed, width=TERMINAL_WIDTH, color_system=None, force_terminal=False).print(grid)
+        Console(file=printed, width=width, color_system=None, force_terminal=False).print(grid)
         return "\n".join(line.rstrip() for line in printed.getvalue().splitlines())
 
 

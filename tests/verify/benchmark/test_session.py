@@ -221,7 +221,7 @@ def test_folder_that_cant_be_written_is_a_usage_error(tmp_path):
 def test_absence_of_gpus_is_reported(tmp_path, devices, absent):
     """The end of a run says that no GPU was verified, and only then."""
     session, lines = session_of(tmp_path), []
-    session._claimed = True
+    session.claimed = True
     session.record.add("correct", Finding("shapes", "PASS", "well"))
     session.devices, session.lines = devices, ["an overhead"]
     list(session.pytest_terminal_summary(SimpleNamespace(section=lines.append, write_line=lines.append)))
