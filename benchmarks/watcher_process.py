@@ -240,7 +240,7 @@ def finish(end: End, results: Path, junit: Path, began: float) -> None:
     from alexnet_repro.verify.report.junit import write_junit
     from alexnet_repro.verify.report.page import report_line
     from alexnet_repro.verify.report.run_record import UnreadableError, read_results
-    from alexnet_repro.verify.report.text import summary, verdict_line
+    from alexnet_repro.verify.report.text import TERMINAL_WIDTH, summary, verdict_line, wrapped
 
     _print(f"\n{end.output.rstrip()}")
     try:
@@ -271,7 +271,9 @@ def finish(end: End, results: Path, junit: Path, began: float) -> None:
             write()
         except OSError as error:
             _print(str(error))
-    _print("\n".join([*summary(record), "", f"results: {results}", report_line(record), verdict_line(record)]))
+    width = os.get_terminal_size(2).columns if sys.stderr.isatty() else TERMINAL_WIDTH
+    verdict = wrapped(verdict_line(record), width, 2)
+    _print("\n".join([*summary(record, width), "", f"results: {results}", report_line(record), *verdict]))
 
 
 def _print(text: str) -> None:

@@ -22,9 +22,11 @@ if (VISIBLE := os.environ.get("CUDA_VISIBLE_DEVICES")) != "-1":
 
 import pytest
 
+from alexnet_repro.quiet import kept_output
 from alexnet_repro.startup import reported
 
-with reported("pytest", pytest.ExitCode.USAGE_ERROR):
+with reported("pytest", pytest.ExitCode.USAGE_ERROR), kept_output(pythons_too=True) as kept:  # xdist has no capture yet
+    kept.explains_an_error = True
     import hypothesis
     import keras
     import numpy as np
@@ -36,6 +38,8 @@ with reported("pytest", pytest.ExitCode.USAGE_ERROR):
     from alexnet_repro.data.fashion_mnist import DataFile
     from tests.helpers.data_server import ARRAYS, CONTENT, Server, sha256
     from tests.helpers.models import narrow_layers
+
+    kept.explains_an_error = False
 
 # No deadline: the first call for a new shape compiles; on JAX it compiles each operation, so there are fewer examples.
 # On CI the same examples every time.

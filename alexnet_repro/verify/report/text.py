@@ -107,7 +107,8 @@ def wrapped(text: str, width: int, indent: int = 0) -> list[str]:
     wrapper = textwrap.TextWrapper(
         max(width, indent + 20), subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False
     )
-    return wrapper.wrap(text) or [""]
+    joined = text.replace(" ×", "\N{NO-BREAK SPACE}×")  # `layers ×2` stays on one line
+    return [line.replace("\N{NO-BREAK SPACE}×", " ×") for line in wrapper.wrap(joined)] or [""]
 
 
 def group_counts(record: RunRecord, group: str) -> str:

@@ -210,26 +210,6 @@ def test_folder_that_cant_be_written_is_a_usage_error(tmp_path):
     assert error.endswith("; name another folder: --report=DIR")
 
 
-@pytest.mark.parametrize(
-    ("devices", "absent"),
-    [
-        pytest.param(("cpu:0",), True, id="devices=cpu:0"),
-        pytest.param(("gpu:0",), False, id="devices=gpu:0"),
-        pytest.param(("cpu:0", "gpu:0"), False, id="devices=cpu:0 gpu:0"),
-    ],
-)
-def test_absence_of_gpus_is_reported(tmp_path, devices, absent):
-    """The end of a run says that no GPU was verified, and only then."""
-    session, lines = session_of(tmp_path), []
-    session.claimed = True
-    session.record.add("correct", Finding("shapes", "PASS", "well"))
-    session.devices, session.lines = devices, ["an overhead"]
-    list(session.pytest_terminal_summary(SimpleNamespace(section=lines.append, write_line=lines.append)))
-    assert ("GPU: not run; this machine has none, or none was selected" in lines) is absent
-    assert lines[:2] == ["an overhead", "verdict"]
-    assert "correct     PASS          1 of 1 passed" in lines
-
-
 def finished(folder, monkeypatch, *, write=None, compare=None):
     """Return the session, and the exit status, of a run that was well, but for one of these functions."""
     session = session_of(folder)
@@ -313,7 +293,9 @@ def test_checkout_behind_a_link(tmp_path, monkeypatch, named, pyargs):
     """The verification is there by whichever path its folder is named, or as a module."""
     (tmp_path / "link").symlink_to(ROOT)
     monkeypatch.setattr(conftest, "__file__", str(tmp_path / "link/conftest.py"))
-    monkeypatch.setattr(module, "VerificationSession", lambda _: SimpleNamespace(keeper=None))
+    terminal = SimpleNamespace(quieten_benchmark=lambda: None)
+    session = SimpleNamespace(keeper=None, terminal=terminal, record=SimpleNamespace(run={}))
+    monkeypatch.setattr(module, "VerificationSession", lambda _: session)
     registered = []
     config = SimpleNamespace(
         args=[named],
@@ -323,7 +305,7 @@ def test_checkout_behind_a_link(tmp_path, monkeypatch, named, pyargs):
         pluginmanager=SimpleNamespace(register=lambda _, name: registered.append(name)),
     )
     conftest.pytest_configure(config)
-    assert registered == ["verification", "verification's plan"]
+    assert registered == ["verification", "verification's plan", "verification's terminal"]
 
 
 def test_relative_folder(tmp_path, monkeypatch):

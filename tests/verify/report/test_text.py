@@ -6,7 +6,7 @@ import pytest
 
 from alexnet_repro.verify.finding import GROUPS, Finding
 from alexnet_repro.verify.report.run_record import RunRecord
-from alexnet_repro.verify.report.text import headline, in_words, summary, unanswered
+from alexnet_repro.verify.report.text import headline, in_words, summary, unanswered, verdict_line
 from alexnet_repro.verify.verdict import Planned, per_machine
 
 LAYERS = "test_correct.py::test_correct[device=cpu:0-check=layers-precision=float32]"
@@ -22,7 +22,7 @@ def record(statuses, plan=None, *, complete=True, **machine):
 
 
 def test_summary_lists_what_did_not_pass():
-    """A line per group, below it what didn't pass with its fix; then what is missing, by name; then the verdict."""
+    """The verdict; a line per group; what didn't pass, failures first, with its fix; what is missing, by name."""
     found = record(["PASS"])
     found.plan.append(LEFT_OUT)
     found.findings["correct"].append(
@@ -31,18 +31,64 @@ def test_summary_lists_what_did_not_pass():
     found.findings["fast"].append(Finding("low_noise", "INCONCLUSIVE", "a cause"))
     found.findings["reference"] = []
     assert summary(found) == [
+        f"FAIL: {in_words(found)}",
+        "",
         "doctor      PASS          1 of 1 passed",
         "correct     FAIL          1 of 2 passed, 1 failed, 1 of 2 not answered",
-        "  FAIL          gpu:1 layers tf32        conv1 is off",
-        "                evidence: 3e-3",
-        "                fix: fix it",
         "repeatable  PASS          1 of 1 passed",
         "fast        INCONCLUSIVE  1 of 2 passed, 1 inconclusive",
-        "  INCONCLUSIVE  low_noise                a cause",
         "reference   INCONCLUSIVE  not run",
-        "cpu:0: not asked (deselected): layers",
-        "FAIL: something is wrong with this machine: 1 check failed, listed with the fix",
+        "",
+        "FAIL          gpu:1 layers tf32: conv1 is off",
+        "              evidence: 3e-3",
+        "              fix: fix it",
+        "",
+        "INCONCLUSIVE  low_noise: a cause",
+        "",
+        "not answered:",
+        "  cpu:0: not asked (deselected): layers",
     ]
+    assert verdict_line(found) == f"FAIL: {in_words(found)}"
+
+
+def noisy(count, fix="run it again with nothing else on the machine", **fields):
+    """Return as many inconclusive findings, each of another check."""
+    return [
+        Finding(f"check{number}", "INCONCLUSIVE", f"message {number}", "evidence", fix, device="cpu:0", **fields)
+        for number in range(1, count + 1)
+    ]
+
+
+def test_thing_to_do_is_said_once():
+    """What several findings have as their fix stands below them, once: three are written out, others are names."""
+    found = record(["PASS"])
+    found.findings["fast"] += noisy(5)
+    assert summary(found)[8:] == [
+        "INCONCLUSIVE  5 cases",
+        "              cpu:0 check1: message 1",
+        "              cpu:0 check2: message 2",
+        "              cpu:0 check3: message 3",
+        "              and 2 more: cpu:0 check4, cpu:0 check5",
+        "              fix: run it again with nothing else on the machine",
+    ]
+
+
+def test_same_finding_of_several_devices_is_said_once():
+    """Findings without a fix that say the same are one, with the devices that have it."""
+    found = record(["PASS"])
+    found.findings["fast"] += [Finding("clock", "FAIL", "it is low", device=f"gpu:{number % 2}") for number in range(3)]
+    assert summary(found)[8:] == ["FAIL          it is low", "              in 3 cases: gpu:0 clock ×2, gpu:1 clock"]
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 120], ids=lambda width: f"width={width}")
+def test_no_line_is_wider_than_the_terminal(width):
+    """Each line is as wide as the terminal at most; no word is cut, but a word that is wider stays whole."""
+    found = record(["PASS", "FAIL"], [Planned(f"test_a.py::test_{'a' * 9}{n}", "fast", "cpu:0") for n in range(30)])
+    text = "a message of many words that say at length what is wrong, and with what " * 3
+    found.findings["fast"] += [*noisy(9), Finding("long", "FAIL", text, text, f"{text} {'x' * 130}", device="cpu:0")]
+    lines = summary(found, width)
+    assert max(len(line) for line in lines if "x" * 130 not in line) <= width
+    assert [line.strip() for line in lines if "xxx" in line] == ["x" * 130]
 
 
 def test_what_is_missing_has_a_name():
