@@ -140,7 +140,7 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     backend = configured_backend()
     names = ("alexnet-repro", "keras", backend, "numpy")
     versions = " · ".join(f"{name} {package_version(name) or 'not installed'}" for name in names)
-    return [f"{versions} · data: {os.environ.get('ALEXNET_REPRO_DATA', 'Keras cache or download')}"]
+    return [versions, f"data: {os.environ.get('ALEXNET_REPRO_DATA', 'Keras cache or download')}"]
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -77,8 +77,8 @@ def _begin(opened: contextlib.ExitStack, kept: KeptOutput, *, pythons_too: bool)
         now.callback(kept.end)
         if not pythons_too and _is_stderr(sys.stderr):
             # It stays when the block is over: loggers have it by then.
-            like = {"encoding": sys.stderr.encoding, "errors": sys.stderr.errors, "buffering": 1}
-            sys.stderr = open(os.dup(stderr), "w", **like)  # noqa: PTH123, SIM115 - a descriptor
+            encoding, errors = sys.stderr.encoding, sys.stderr.errors
+            sys.stderr = open(os.dup(stderr), "w", 1, encoding, errors)  # noqa: PTH123, SIM115 - a descriptor
         os.dup2(file.fileno(), 2)
         now.callback(os.dup2, stderr, 2)
         opened.push(now.pop_all())

@@ -15,7 +15,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from alexnet_repro.verify.report.tables import LEGEND, cost_table, device_table, scaling_table, throughput_table
-from alexnet_repro.verify.report.text import TERMINAL_WIDTH, label, parameters, summary, told, verdict_line, wrapped
+from alexnet_repro.verify.report.text import (
+    TERMINAL_WIDTH,
+    described,
+    label,
+    parameters,
+    summary,
+    verdict_line,
+    wrapped,
+)
 from alexnet_repro.verify.verdict import Planned
 from benchmarks.plan import FOLDER
 
@@ -206,7 +214,7 @@ class Terminal:
             self.say(f"{what}  {status}  {time.monotonic() - began:.1f} s", indent=8)
         for each in found:
             if each.status == "FAIL":
-                self.say(f"    {told(each)}", indent=6)
+                self.say(f"    {described(each)}", indent=6)
                 if each.fix:
                     self.say(f"    fix: {each.fix}", indent=6)
         return result

@@ -77,11 +77,11 @@ def _task_lines(task: Task, width: int) -> list[str]:
     """Return a thing to do with what it is for: all of one finding, or the first of several and the others' names."""
     first, *others = task.findings
     if not others:
-        texts = [told(first), *([f"evidence: {first.evidence}"] if first.evidence else [])]
+        texts = [described(first), *([f"evidence: {first.evidence}"] if first.evidence else [])]
     elif not task.fix:
         texts = [first.message, f"in {len(task.findings)} cases: {_names(task.findings)}"]
     else:
-        texts = [f"{len(task.findings)} cases", *map(told, task.findings[:LISTED])]
+        texts = [f"{len(task.findings)} cases", *map(described, task.findings[:LISTED])]
         if rest := task.findings[LISTED:]:
             texts.append(f"and {len(rest)} more: {_names(rest)}")
     texts += [f"fix: {task.fix}"] if task.fix else []
@@ -94,7 +94,7 @@ def _names(findings: Sequence[Finding]) -> str:
     return ", ".join(each if count == 1 else f"{each} ×{count}" for each, count in counted.items())
 
 
-def told(finding: Finding) -> str:
+def described(finding: Finding) -> str:
     """Return a check's name and its message."""
     return f"{name(finding)}: {finding.message}"
 

@@ -73,14 +73,14 @@ def command(tmp_path, *options, more="checkpoint", crash="", paths=("benchmarks"
 
 
 def variables(**changed):
-    """Return this process's environment without what pytest and terminals are told by."""
+    """Return this process's environment without what pytest and terminals go by."""
     names = ("COLUMNS", "NO_COLOR", "FORCE_COLOR", "PY_COLORS", "TERM", "PYTEST", "CI", "PYTHONIOENCODING", "TF_CPP")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(names)}
     return kept | {"PYTHONPATH": str(ROOT)} | changed
 
 
 def in_terminal(words, columns, end=None, **changed):
-    """Run a command in a terminal of so many columns; return its exit status and all that it wrote there."""
+    """Run a command in a terminal of that width; return its exit status and all that it wrote there."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
     environ = variables(**{"TERM": "xterm", **changed})
