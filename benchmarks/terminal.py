@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from benchmarks.session import VerificationSession
 
 COLOURS = {"PASS": "green", "FAIL": "red", "INCONCLUSIVE": "yellow"}
-STATUS = re.compile(r"((?:\[\d+/\d+\] .*  |[a-z]+ +)?)\b(PASS|FAIL|INCONCLUSIVE)\b(?=\s|:|$)")
+STATUS = re.compile(r"((?:\[\d+/\d+\] .*  |[a-z]+ +)?)\b(PASS|FAIL|INCONCLUSIVE)\b(?=[\s:(]|$)")
 # Options of pytest-benchmark with which a person asks for its tables, or for what it prints beside them.
 TABLES = ("columns", "compare", "cprofile", "csv", "group-by", "histogram", "json", "name", "sort", "time-unit")
 TABLES += ("autosave", "save", "verbose")

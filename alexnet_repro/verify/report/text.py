@@ -18,22 +18,16 @@ TERMINAL_WIDTH = 100  # characters, where there is no terminal
 LISTED = 3  # findings of one thing to do that are written out
 
 
-class Task(NamedTuple):
-    """One thing to do, and the findings that it would settle."""
-
-    fix: str  # empty where nothing is known to help
-    findings: Sequence[Finding]
-
-    @property
-    def status(self) -> Status:
-        """The worst of the findings'."""
-        return worst(self.findings)
-
-
 def headline(record: RunRecord) -> str:
     """Return the verdict as a sentence."""
     sentence = in_words(record)
     return f"{sentence[:1].upper()}{sentence[1:]}."
+
+
+def verdict_line(record: RunRecord) -> str:
+    """Return the verdict, its level and what it says, as one line."""
+    level = "" if record.level == "standard" else f" ({record.level})"
+    return f"{record.verdict}{level}: {in_words(record)}"
 
 
 def in_words(record: RunRecord) -> str:
@@ -53,11 +47,6 @@ def in_words(record: RunRecord) -> str:
     return sentence if record.complete else f"{sentence}; the run didn't finish: {why_ended(record)}"
 
 
-def verdict_line(record: RunRecord) -> str:
-    """Return the verdict and what it says, as one line."""
-    return f"{record.verdict}: {in_words(record)}"
-
-
 def summary(record: RunRecord, width: int = TERMINAL_WIDTH) -> list[str]:
     """Return the lines for the terminal: the verdict, the groups, each thing to do once, and what wasn't answered.
 
@@ -71,44 +60,6 @@ def summary(record: RunRecord, width: int = TERMINAL_WIDTH) -> list[str]:
     if missing := unanswered(record):
         lines += ["", "not answered:", *(line for each in missing for line in wrapped(f"  {each}", width, 4))]
     return lines
-
-
-def _task_lines(task: Task, width: int) -> list[str]:
-    """Return a thing to do with what it is for: all of one finding, or the first of several and the others' names."""
-    first, *others = task.findings
-    if not others:
-        texts = [described(first), *([f"evidence: {first.evidence}"] if first.evidence else [])]
-    elif not task.fix:
-        texts = [first.message, f"in {len(task.findings)} cases: {_names(task.findings)}"]
-    else:
-        texts = [f"{len(task.findings)} cases", *map(described, task.findings[:LISTED])]
-        if rest := task.findings[LISTED:]:
-            texts.append(f"and {len(rest)} more: {_names(rest)}")
-    texts += [f"fix: {task.fix}"] if task.fix else []
-    lines = [line for text in texts for each in text.splitlines() for line in wrapped(f"{'':<14}{each}", width, 16)]
-    return [f"{task.status:<14}{lines[0][14:]}", *lines[1:]]
-
-
-def _names(findings: Sequence[Finding]) -> str:
-    counted = Counter(name(each) for each in findings)
-    return ", ".join(each if count == 1 else f"{each} ×{count}" for each, count in counted.items())
-
-
-def described(finding: Finding) -> str:
-    """Return a check's name and its message."""
-    return f"{name(finding)}: {finding.message}"
-
-
-def wrapped(text: str, width: int, indent: int = 0) -> list[str]:
-    """Return a text's lines of at most `width` characters; words stay whole, and all lines but the first are indented.
-
-    The spaces that it begins with stay, and so do those between columns on its first line.
-    """
-    wrapper = textwrap.TextWrapper(
-        max(width, indent + 20), subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False
-    )
-    joined = text.replace(" ×", "\N{NO-BREAK SPACE}×")  # `layers ×2` stays on one line
-    return [line.replace("\N{NO-BREAK SPACE}×", " ×") for line in wrapper.wrap(joined)] or [""]
 
 
 def group_counts(record: RunRecord, group: str) -> str:
@@ -163,6 +114,18 @@ def problems(record: RunRecord) -> list[Finding]:
     """Return every finding that isn't PASS: failures first, then inconclusive ones, each in their order."""
     every = [each for found in record.findings.values() for each in found if each.status != "PASS"]
     return sorted(every, key=lambda finding: finding.status != "FAIL")
+
+
+class Task(NamedTuple):
+    """One thing to do, and the findings that it would settle."""
+
+    fix: str  # empty where nothing is known to help
+    findings: Sequence[Finding]
+
+    @property
+    def status(self) -> Status:
+        """The worst of the findings'."""
+        return worst(self.findings)
 
 
 def tasks(record: RunRecord) -> list[Task]:
@@ -238,3 +201,41 @@ def quantity(value: float) -> str:
 def percent(value: float | None, digits: int = 0) -> str:
     """Return a fraction as a percentage; a dash where there is none."""
     return NONE if value is None else f"{value * 100:.{digits}f} %"
+
+
+def _task_lines(task: Task, width: int) -> list[str]:
+    """Return a thing to do with what it is for: all of one finding, or the first of several and the others' names."""
+    first, *others = task.findings
+    if not others:
+        texts = [described(first), *([f"evidence: {first.evidence}"] if first.evidence else [])]
+    elif not task.fix:
+        texts = [first.message, f"in {len(task.findings)} cases: {_names(task.findings)}"]
+    else:
+        texts = [f"{len(task.findings)} cases", *map(described, task.findings[:LISTED])]
+        if rest := task.findings[LISTED:]:
+            texts.append(f"and {len(rest)} more: {_names(rest)}")
+    texts += [f"fix: {task.fix}"] if task.fix else []
+    lines = [line for text in texts for each in text.splitlines() for line in wrapped(f"{'':<14}{each}", width, 16)]
+    return [f"{task.status:<14}{lines[0][14:]}", *lines[1:]]
+
+
+def _names(findings: Sequence[Finding]) -> str:
+    counted = Counter(name(each) for each in findings)
+    return ", ".join(each if count == 1 else f"{each} ×{count}" for each, count in counted.items())
+
+
+def described(finding: Finding) -> str:
+    """Return a check's name and its message."""
+    return f"{name(finding)}: {finding.message}"
+
+
+def wrapped(text: str, width: int, indent: int = 0) -> list[str]:
+    """Return a text's lines of at most `width` characters; words stay whole, and all lines but the first are indented.
+
+    The spaces that it begins with stay, and so do those between columns on its first line.
+    """
+    wrapper = textwrap.TextWrapper(
+        max(width, indent + 20), subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False
+    )
+    joined = text.replace(" ×", "\N{NO-BREAK SPACE}×")  # `layers ×2` stays on one line
+    return [line.replace("\N{NO-BREAK SPACE}×", " ×") for line in wrapper.wrap(joined)] or [""]
