@@ -43,7 +43,7 @@ class LiveLine:
     def __init__(self, *, on: bool) -> None:
         """Take hold of the terminal: while a test runs, pytest has put a file in the place of stdout."""
         self._stream: Any = None
-        self._lock, self._width = threading.Lock(), 0
+        self._lock, self._width = threading.RLock(), 0
         with contextlib.suppress(OSError, ValueError, AttributeError):
             if on and sys.stdout.isatty() and os.environ.get("TERM") != "dumb":
                 number, encoding = os.dup(sys.stdout.fileno()), sys.stdout.encoding
@@ -92,12 +92,23 @@ class LiveLine:
 
     def erase(self) -> None:
         """Remove the line, if it is there."""
-        if self._width and self._lock.acquire(timeout=1.0):
-            with contextlib.suppress(OSError, ValueError):
-                self._stream.write(f"\r{'':<{self._width}}\r")
-                self._stream.flush()
-            self._width = 0
-            self._lock.release()
+        with self.removed():
+            pass
+
+    @contextlib.contextmanager
+    def removed(self) -> Iterator[None]:
+        """Remove the line, if it is there, and let nothing be drawn within the block."""
+        held = self._lock.acquire(timeout=1.0)  # whoever holds it may be in a terminal that was stopped
+        try:
+            if self._width:
+                with contextlib.suppress(OSError, ValueError):
+                    self._stream.write(f"\r{'':<{self._width}}\r")
+                    self._stream.flush()
+                self._width = 0
+            yield
+        finally:
+            if held:
+                self._lock.release()
 
 
 class Terminal:
@@ -141,14 +152,15 @@ class Terminal:
 
     def say(self, line: str, *, indent: int = 0) -> None:
         """Print a text at once, wrapped."""
-        self.live.erase()
-        terminal = self.config.pluginmanager.has_plugin("terminalreporter")
-        writer = self.config.get_terminal_writer() if terminal else None
-        for each in (part for text in line.split("\n") for part in wrapped(text, self.width, indent)):
-            if writer:
-                self._coloured(writer, each)
+        lines = [part for text in line.split("\n") for part in wrapped(text, self.width, indent)]
+        with self.live.removed():
+            if self.config.pluginmanager.has_plugin("terminalreporter"):
+                self.config.pluginmanager.get_plugin("terminalreporter").ensure_newline()
+                for each in lines:
+                    self._coloured(self.config.get_terminal_writer(), each)
+                self.config.get_terminal_writer().flush()
             else:  # -p no:terminal
-                print(each, flush=True)
+                print("\n".join(lines), flush=True)
 
     @staticmethod
     def _coloured(writer: Any, line: str) -> None:

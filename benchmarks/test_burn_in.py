@@ -23,7 +23,7 @@ def burning_in(verification: VerificationSession, runner: CheckRunner) -> Iterat
 
     def say(line: str) -> None:
         with capture.global_and_fixture_disabled():
-            print(f"\n{line}", end="", flush=True)
+            verification.say(line)
 
     def run(device: str) -> Finding:
         config, precisions = replace(runner.config, device=device), DEVICE_PRECISIONS[device.partition(":")[0]]
