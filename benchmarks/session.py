@@ -22,6 +22,7 @@ from alexnet_repro.verify.doctor.environment import read_machine
 from alexnet_repro.verify.finding import REFERENCE, Finding, worst
 from alexnet_repro.verify.report.page import report_line
 from alexnet_repro.verify.report.run_record import RunRecord
+from alexnet_repro.verify.report.tables import TextTable
 from alexnet_repro.verify.verdict import Planned, pytest_exit_status
 from benchmarks.folder import RESULTS, claim, own_name, run_identity
 from benchmarks.junit_file import add_case, add_verdict, write_again, write_none
@@ -66,7 +67,7 @@ class VerificationSession:
         self.not_ready = ""
         """Why this machine can't be verified; empty if it can."""
         self.node_ids: dict[str, str] = {}  # by benchmark case
-        self.lines: list[str] = []  # printed at the end
+        self.lines: list[str | TextTable] = []  # printed at the end
         self.report = ""
         self.claimed = False  # its folder: something is to be written, and printed
         self.watcher: Watcher | None = None

@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from alexnet_repro.verify.report.tables import LEGEND, cost_table, device_table, scaling_table, throughput_table
+from alexnet_repro.verify.report.tables import (
+    LEGEND,
+    TextTable,
+    cost_table,
+    device_table,
+    scaling_table,
+    throughput_table,
+)
 from alexnet_repro.verify.report.text import (
     TERMINAL_WIDTH,
     described,
@@ -98,7 +105,7 @@ class LiveLine:
     @contextlib.contextmanager
     def removed(self) -> Iterator[None]:
         """Remove the line, if it is there, and let nothing be drawn within the block."""
-        held = self._lock.acquire(timeout=1.0)  # whoever holds it may be in a terminal that was stopped
+        held = self._lock.acquire(timeout=1.0)  # a terminal may be stopped (^S) while it is drawn
         try:
             if self._width:
                 with contextlib.suppress(OSError, ValueError):
@@ -285,7 +292,7 @@ class Terminal:
             shown = [each.fitted(width) for each in tables]
             legend = [line for each in LEGEND.splitlines() for line in wrapped(each, width, 2)]
             yield "throughput, on synthetic images", ["\n\n".join([*filter(None, shown), "\n".join(legend)])]
-        yield "", session.lines
+        yield "", [each.fitted(width) if isinstance(each, TextTable) else each for each in session.lines]
         found = session.whole.findings["fast"]
         together = [table(found).fitted(width) for table in (device_table, scaling_table)]
         yield "devices together", list(filter(None, together))

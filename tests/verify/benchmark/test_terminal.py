@@ -11,6 +11,7 @@ import subprocess
 import sys
 import termios
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -283,6 +284,18 @@ def test_what_does_not_apply_is_one_line(tmp_path):
         )
     line = "3 more cases not part of it: needs two GPUs (2); runs with --burn-in=10m (1)"
     assert line in list(ours._verdict())
+
+
+@pytest.mark.parametrize("columns", ["60", "100"], ids=lambda columns: f"columns={columns}")
+def test_tables_of_tests_fit_the_terminal(tmp_path, monkeypatch, columns):
+    """A table that a test has left for the end is fitted to the terminal; a line is as it was left."""
+    monkeypatch.setenv("COLUMNS", columns)
+    ours = terminal(tmp_path)
+    ours.config.get_terminal_writer = lambda: SimpleNamespace(fullwidth=int(columns))
+    ours.session.lines += ["scaling: not run", TextTable(("layer", *"abcdefgh"), [("conv2d", *["1,234.5"] * 8)])]
+    _, (line, table) = next(section for section in ours._tables() if section[1])
+    assert line == "scaling: not run"
+    assert table.splitlines()[1].split() == ["conv2d", *["1,234.5"] * {"60": 6, "100": 8}[columns]]
 
 
 def test_settings_of_pytest_benchmark_are_no_header(tmp_path):
