@@ -4,7 +4,9 @@
 
 `train` with 60,000 images loaded, compared with its train step alone on a data set of one batch: five updates each.
 Prints a line of JSON per precision: the peaks in MB (1e6 bytes), and the ratio of their medians. On a GPU they are of
-its memory, as the backend counts it; on a CPU of all that is resident of the process.
+its memory, as the backend counts it; on a CPU of all that is resident of the process, the data set included. There
+`in use` has what TensorFlow's allocator had given out at most: tensors alone, without what it keeps for later ones, of
+which the order of threads decides (tens of MB, another number each time).
 """
 
 import argparse
@@ -21,8 +23,11 @@ PRECISIONS = ("float32", "mixed_bfloat16")
 UPDATES = 5
 
 
-def peak(what: str, precision: str, batch: int) -> tuple[str, int]:
-    """Make the updates of `training` or of the `step`; return their device, and its peak memory in bytes."""
+def peak(what: str, precision: str, batch: int) -> tuple[str, int, int]:
+    """Make the updates of `training` or of the `step`; return their device, its peak memory, and that of its tensors.
+
+    In bytes; the latter is 0 where the backend doesn't count it.
+    """
     import keras
     import numpy as np
 
@@ -42,7 +47,18 @@ def peak(what: str, precision: str, batch: int) -> tuple[str, int]:
             step = best_train_step(model, DataLoader.from_arrays(*synthetic_fashion(batch, 1), seed=0), recipe)
             for _ in range(UPDATES):
                 step(np.arange(batch).reshape(1, batch))
-    return device, peak_memory(device)
+    return device, peak_memory(device), tensors_peak(device)
+
+
+def tensors_peak(device: str) -> int:
+    """Return the most bytes that TensorFlow's allocator had given out, or 0 on another backend."""
+    import keras
+
+    if keras.backend.backend() != "tensorflow":
+        return 0
+    import tensorflow as tf
+
+    return int(tf.config.experimental.get_memory_info(device.upper())["peak"])
 
 
 def main() -> None:
@@ -53,10 +69,12 @@ def main() -> None:
     options = parser.parse_args()
     for precision in PRECISIONS:
         peaks: dict[str, list[float]] = {"training": [], "step": []}
+        in_use: dict[str, list[float]] = {"training": [], "step": []}
         for what in options.times * tuple(peaks):
             with ProcessPoolExecutor(1, get_context("spawn")) as fresh:
-                device, found = fresh.submit(peak, what, precision, options.batch).result()
+                device, found, tensors = fresh.submit(peak, what, precision, options.batch).result()
             peaks[what].append(found / 1e6)
+            in_use[what].append(tensors / 1e6)
         ratio = statistics.median(peaks["training"]) / statistics.median(peaks["step"])
         case = {
             "what": "peak memory, MB",
@@ -65,7 +83,7 @@ def main() -> None:
             "batch": options.batch,
             "updates": UPDATES,
         }
-        print(json.dumps({**case, **peaks, "ratio": round(ratio, 3)}), flush=True)
+        print(json.dumps({**case, **peaks, "ratio": round(ratio, 3), "in use": in_use}), flush=True)
 
 
 if __name__ == "__main__":

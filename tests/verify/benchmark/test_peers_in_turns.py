@@ -114,13 +114,18 @@ def test_help(peer):
     assert " tensorflow" not in done.stderr
 
 
-@pytest.mark.parametrize(("gpus", "device"), [([], "cpu:0"), (["gpu:0", "gpu:1"], "gpu:0")], ids=["gpus=0", "gpus=2"])
-def test_memory_is_of_the_device_that_trains(monkeypatch, gpus, device):
+@pytest.mark.parametrize(
+    ("gpus", "device", "found"),
+    [([], "cpu:0", (7, 3)), (["gpu:0", "gpu:1"], "gpu:0", (5, 4))],
+    ids=["gpus=0", "gpus=2"],
+)
+def test_memory_is_of_the_device_that_trains(monkeypatch, gpus, device, found):
     """On a GPU a training's memory is the GPU's, not the host's beside it."""
     peaks, module = {"cpu:0": 7, "gpu:0": 5}, "alexnet_repro.backend.memory"
     monkeypatch.setattr(f"{module}.enable_memory_growth", lambda: gpus)
     monkeypatch.setattr(f"{module}.peak_memory", peaks.get)
+    monkeypatch.setattr(memory, "tensors_peak", {"cpu:0": 3, "gpu:0": 4}.get)
     monkeypatch.setattr("alexnet_repro.build_alexnet", lambda: None)
     monkeypatch.setattr("alexnet_repro.train", lambda *_, **__: None)
     monkeypatch.setattr("alexnet_repro.synthetic_fashion", lambda: synthetic_fashion(1, 1))
-    assert memory.peak("training", "float32", 1) == (device, peaks[device])
+    assert memory.peak("training", "float32", 1) == (device, *found)
