@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from alexnet_repro import Recipe
 from alexnet_repro.cli import parser as command_line
 from alexnet_repro.verify.report.training_record import read_records
 from benchmarks.records.tools import claims, make_page
@@ -39,7 +40,7 @@ def test_page_without_a_record(name):
     assert "not run yet" not in make_page.page(ALL)
 
 
-@pytest.mark.parametrize("names", [[], ["epoch_softmax_128"], ["quick_seed3"], ["documented_softmax"]])
+@pytest.mark.parametrize("names", [[], ["epoch_softmax_128"], ["quick_bfloat16_seed3"], ["documented_softmax"]])
 def test_page_of_a_few_records(names):
     """Whatever records there are, each figure and claim of the document has its line."""
     text = make_page.page({name: ALL[name] for name in names})
@@ -160,7 +161,7 @@ def test_combinations_of_different_trainings():
     ("name", "other", "text"),
     [
         ("documented", record("documented_softmax"), "loss softmax"),
-        ("quick_seed0", record("quick_seed1"), "seed 1"),
+        ("quick_bfloat16_seed0", record("quick_bfloat16_seed1"), "seed 1"),
         ("documented_softmax", record("epoch_softmax_128"), "batch_size 128, epochs 1"),
         ("documented", record("documented", evaluations=[]), "no accuracy after any epoch"),
         (
@@ -168,8 +169,8 @@ def test_combinations_of_different_trainings():
             record("documented_softmax", evaluations=[{"updates": 404}]),
             "no accuracy after any epoch",
         ),
-        ("quick_seed0", record("quick_seed0", data="synthetic"), "synthetic images"),
-        ("another", record("quick_seed0", data="synthetic"), "synthetic images"),
+        ("quick_bfloat16_seed0", record("quick_bfloat16_seed0", data="synthetic"), "synthetic images"),
+        ("another", record("quick_bfloat16_seed0", data="synthetic"), "synthetic images"),
     ],
     ids=lambda value: value["name"] if isinstance(value, dict) else None,
 )
@@ -247,23 +248,41 @@ def test_which_figure_comes_first(later, expected):
     assert expected in make_page.page(found)
 
 
+def quick(shares, precision="float32"):
+    """Return records of the quick recipe of these accuracies, a seed each, in one precision."""
+    names = [f"quick_{precision.removeprefix('mixed_')}_seed{seed}" for seed in range(len(shares))]
+    return {name: record(name, accuracy=share) for name, share in zip(names, shares, strict=True)}
+
+
 def test_seeds():
     """Five seeds have their mean, their spread and where one more would lie."""
-    shares = (0.82, 0.83, 0.825, 0.835, 0.815)
-    records = {f"quick_seed{seed}": record(f"quick_seed{seed}", accuracy=share) for seed, share in enumerate(shares)}
-    text = make_page.page(records)
+    text = make_page.page(quick((0.82, 0.83, 0.825, 0.835, 0.815)))
     # s = 0.00790569, t(4) = 2.776445, sqrt(1.2)
-    assert "seeds 0, 1, 2, 3, 4: 0.8200, 0.8300, 0.8250, 0.8350, 0.8150; mean 0.8250, standard deviation 0.0079" in text
-    assert "one more seed would lie from 0.8010 to 0.8490 (Student's, n = 5)" in text
+    assert (
+        "\n- `quick` on all 10,000 test images, float32, seeds 0, 1, 2, 3, 4: 0.8200, 0.8300, 0.8250, 0.8350, 0.8150; "
+        "mean 0.8250, standard deviation 0.0079 (mean - 3 standard deviations: 0.8013); "
+        "one more seed would lie from 0.8010 to 0.8490 (Student's, n = 5).\n"
+    ) in text
 
 
 def test_seeds_of_two_precisions():
     """Trainings in another precision are other trainings: they have a mean of their own."""
-    records = {f"quick_seed{seed}": record(f"quick_seed{seed}", accuracy=0.82) for seed in range(3)}
-    records["quick_seed3"] = record("quick_seed3", accuracy=0.9, precision="mixed_bfloat16")
-    text = make_page.page(records)
-    assert "float32, seeds 0, 1, 2: 0.8200, 0.8200, 0.8200; mean 0.8200, standard deviation 0.0000" in text
-    assert "mixed_bfloat16, seed 3: 0.9000; **not run yet**: `quick_seed4`" in text
+    text = make_page.page(quick([0.82] * 5) | quick([0.9] * 4, "mixed_bfloat16"))
+    assert "float32, seeds 0, 1, 2, 3, 4: 0.8200, 0.8200, 0.8200, 0.8200, 0.8200; mean 0.8200, standard dev" in text
+    assert "mixed_bfloat16, seeds 0, 1, 2, 3: 0.9000, 0.9000, 0.9000, 0.9000; mean 0.9000, standard dev" in text
+    assert "\n- **not run yet**: `quick_bfloat16_seed4`.\n" in text
+
+
+def test_recipe_as_it_was():
+    """Records of the quick recipe from before it changed are marked by what was trained, and have their own line."""
+    recipe = {**Recipe.quick().as_data(), "draws_per_epoch": 200, "draw_size": 32, "batch_size": 32}
+    old = record("quick_float32_seed0", accuracy=0.83, recipe=recipe)
+    text = make_page.page({**ALL, "quick_seed0": old})
+    assert "- `quick` on all 10,000 test images, float32, seeds 0, 1, 2, 3, 4: 0.8400" in text
+    before = "`quick` as it was before, 200 updates of 32, on all 10,000 test images, float32, seed 0: 0.8300."
+    assert f"\n- {before}\n" in text
+    assert "| [`quick_seed0`](quick_seed0/record.json), the recipe before | float32, 0 |" in text
+    assert text.count("By the recipe as it was then: 200 updates of 32.") == 1
 
 
 def test_runs_name_their_device():
@@ -276,10 +295,15 @@ def test_runs_name_their_device():
         "nvidia-cudnn-cu13": "9.15",
     }
     on_gpu = {**here, "gpus": ["NVIDIA H100 80GB HBM3"], "packages": packages}
-    found = {"documented": record("documented", environment=on_gpu), "quick_seed0": record("quick_seed0")}
+    found = {
+        "documented": record("documented", environment=on_gpu),
+        "quick_bfloat16_seed0": record("quick_bfloat16_seed0"),
+    }
     text = make_page.page(found)
     assert "| mixed_bfloat16, 0 | NVIDIA H100 80GB HBM3 | 299,648 |" in text
-    assert "| float32, 0 | A processor, 2 processors | 60,032 | 0.8400 | 0.8240 to 0.8560 | 997 s | 40.0 |" in text
+    assert (
+        "| mixed_bfloat16, 0 | A processor, 2 processors | 5,120 | 0.8400 | 0.8240 to 0.8560 | 997 s | 40.0 |" in text
+    )
     assert (
         "  with tensorflow 2.21.0, keras 3.15.1, numpy 2.4.0, nvidia-cublas 13.2.0, nvidia-cudnn-cu13 9.15; rev" in text
     )

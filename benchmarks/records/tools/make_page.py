@@ -129,17 +129,24 @@ def _order(later: Sequence[float]) -> Iterator[str]:
 
 
 def _seeds(records: Records) -> Iterator[str]:
-    names = [name for name in RUNS if name.startswith("quick")]
-    trained = [records[name] for name in names if name in records]
-    for precision in dict.fromkeys(run["precision"] for run in trained):
-        of_seed = {run["seed"]: run["final"]["accuracy"] for run in trained if run["precision"] == precision}
-        seeds, shares = ", ".join(map(str, of_seed)), list(of_seed.values())
-        found = ", ".join(f"{each:.4f}" for each in shares)
-        yield f"`quick` on all 10,000 test images, {precision}, seed{'s' * (len(shares) > 1)} {seeds}: {found}"
+    """Yield a line for each recipe and precision that `quick` was trained in, by several seeds or in a planned run."""
+    names = [name for name, run in RUNS.items() if run.recipe == "quick"]
+    names += [name for name in records if name.startswith("quick_seed")]  # of the recipe before
+    groups: dict[tuple[str, str], list[Record]] = {}
+    for run in (records[name] for name in names if name in records):
+        groups.setdefault((runs.earlier(run), run["precision"]), []).append(run)
+    for (earlier, precision), trained in groups.items():
+        shares = [run["final"]["accuracy"] for run in trained]
+        seeds, found = ", ".join(str(run["seed"]) for run in trained), ", ".join(f"{each:.4f}" for each in shares)
+        recipe = f"`quick` as it was before, {earlier}," if earlier else "`quick`"
+        line = f"{recipe} on all 10,000 test images, {precision}, seed{'s' * (len(shares) > 1)} {seeds}: {found}"
         if len(shares) > 1:
             low, high = bands.band(shares, 0.0).ends
-            yield f"mean {statistics.fmean(shares):.4f}, standard deviation {statistics.stdev(shares):.4f}"
-            yield f"one more seed would lie from {low:.4f} to {high:.4f} (Student's, n = {len(shares)})"
+            mean, deviation = statistics.fmean(shares), statistics.stdev(shares)
+            line += f"; mean {mean:.4f}, standard deviation {deviation:.4f}"
+            line += f" (mean - 3 standard deviations: {mean - 3 * deviation:.4f})"
+            line += f"; one more seed would lie from {low:.4f} to {high:.4f} (Student's, n = {len(shares)})"
+        yield line
     if missing := [f"`{name}`" for name in names if name not in records]:
         yield f"**{claims.NOT_RUN}**: {', '.join(missing)}"
 

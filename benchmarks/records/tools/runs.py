@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from alexnet_repro import Recipe
+
 Record = Mapping[str, Any]
 Records = Mapping[str, Record]
 
@@ -33,7 +35,8 @@ class Run(NamedTuple):
         return f"python -m alexnet_repro train {' '.join(words)}"
 
 
-QUICK = Run(recipe="quick", loss="softmax", epochs=1, precision="float32")
+QUICK = Run(recipe="quick", loss="softmax", batch_size=Recipe.quick().batch_size, epochs=1)
+QUICK_PRECISIONS = {"bfloat16": "mixed_bfloat16", "float32": "float32"}
 GPU_PRECISION = "tf32"  # the document's own code today on a GPU that has it: float32, products in TensorFloat-32
 OPTIONS = ("--evaluate-every=100", "--nondeterministic")
 ON_GPU = {
@@ -45,7 +48,11 @@ RUNS = {
     "documented": Run(),
     "documented_softmax": Run(loss="softmax"),
     **{f"epoch_{loss}_128": Run(loss=loss, batch_size=128, epochs=1) for loss in ("normalised_sigmoid", "softmax")},
-    **{f"quick_seed{seed}": QUICK._replace(seed=seed) for seed in range(5)},
+    **{
+        f"quick_{short}_seed{seed}": QUICK._replace(seed=seed, precision=precision)
+        for short, precision in QUICK_PRECISIONS.items()
+        for seed in range(5)
+    },
 }
 
 
@@ -60,6 +67,14 @@ def check(records: Records) -> None:
             wrong += [f"{field} {found[field]}" for field in fields if found[field] != getattr(RUNS[name], field)]
         if wrong:
             raise ValueError(f"{FOLDER}/{name} is of another training than its name says: {', '.join(wrong)}")
+
+
+def earlier(record: Record) -> str:
+    """Return what a record of `quick` was trained by, where the recipe has changed since; else an empty text."""
+    recipe = record["recipe"]
+    if recipe["name"] != "quick" or recipe == Recipe.quick().as_data():
+        return ""
+    return f"{Recipe(**recipe).num_updates} updates of {recipe['batch_size']}"
 
 
 def same_but_seed(records: Records, name: str) -> list[Record]:
