@@ -50,7 +50,7 @@ def test_plan():
     loader = DataLoader.from_arrays(*synthetic_fashion(4, 1, seed=0), seed=7)
     plan = strategies.plan(loader, Recipe.quick(), "float32", {"resume": True})
     assert {*plan["versions"]} == {"python", "tensorflow", "keras", "alexnet-repro", "alexnet-repro's source"}
-    assert plan["recipe"]["optimizer_arguments"] == {"beta_2": 0.98}
+    assert plan["recipe"]["optimizer_arguments"] == {"beta_1": 0.875, "beta_2": 0.984375}
     assert {**plan, "versions": {}, "recipe": {}} == {
         "versions": {}, "recipe": {}, "seed": 7, "data": {"sha256": loader.train_digest()}, "precision": "float32",
         "devices": {"GPUs": len(tf.config.list_physical_devices("GPU"))}, "options": {"resume": True},
