@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import wraps
 from html import escape
-from itertools import chain, count
+from itertools import chain, count, islice
 from typing import Any, NamedTuple, ParamSpec, TypeAlias
 
 import numpy as np
@@ -28,6 +28,7 @@ from alexnet_repro.verify.report import text as wording
 PHONE_WIDTH = 3.39  # inches: the 360 CSS pixels of a narrow phone, without its margins
 LETTERS = 32  # in a line of text
 LINE = 0.27  # inches
+MAX_DRAWINGS, MAX_CASES = 24, 60  # of a kind on a page, and in one drawing: more than any real run has
 INK = "#1b1f24"
 DASHED: dict[str, Any] = {"color": INK, "linewidth": 0.8, "dashes": (4, 3)}
 # Fill and hatch of a bar, marker of a point, dashes of a roof: precisions differ without colour, too.
@@ -39,6 +40,18 @@ LOOKS: Mapping[str, tuple[str, str, str, str | tuple[int, tuple[int, ...]]]] = {
 }
 MAX_MARKED, MAX_POINTS = 60, 200  # points of a line: with a marker each, and at all
 WINDOWS = 40  # of a running mean, end to end, in a curve
+
+COLORS: Mapping[str, str] = {  # of drawings, and the page's own for them
+    INK: "currentColor",
+    "#0b5cad": "var(--plot)",
+    "#b9cfe6": "var(--band)",
+    "#57606a": "var(--hatch)",
+    "#ffffff": "var(--paper)",
+    "#dbe9f6": "var(--float32)",
+    "#fde3c8": "var(--tf32)",
+    "#cfe8dc": "var(--bfloat16)",
+    "#eddcee": "var(--float16)",
+}
 
 Floats = NDArray[np.float64]
 NUMBERS = TypeAdapter(list[Number | None], config={"strict": True})
@@ -55,6 +68,18 @@ class Drawing(NamedTuple):
     name: str
     description: str
     svg: str
+
+    @property
+    def width(self) -> str:
+        """The width at which letters have the page's size, as CSS has it."""
+        found = re.match(r'<svg [^>]*?\bwidth="([\d.]+)pt"', self.svg)
+        return f"{found[1]}pt" if found else "0"
+
+    @property
+    def inline(self) -> str:
+        """The drawing as part of a page: in its colours, light or dark, and silent beside its description."""
+        painted = re.sub(r"(?<=: )#[0-9a-f]{6}", lambda found: COLORS.get(found[0], found[0]), self.svg)
+        return painted.replace("<svg", '<svg aria-hidden="true"', 1)
 
     @property
     def standalone(self) -> str:
@@ -77,7 +102,7 @@ def _drawings(make: Callable[Inputs, Iterable[Named]]) -> Callable[Inputs, list[
         unstated = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         with style.context(["default", "alexnet_repro.verify.report.plots"]), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of numbers that no run measures; what shows the SVG has its own fonts
-            for title, description, figure in make(*args, **kwargs):
+            for title, description, figure in islice(make(*args, **kwargs), MAX_DRAWINGS):
                 stem = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")[:80]
                 name = next(each for each in chain([stem], (f"{stem}-{n}" for n in count(2))) if each not in drawings)
                 file = io.StringIO()
@@ -186,7 +211,8 @@ def against_reference(findings: Sequence[Finding]) -> Iterator[Named]:
         ends = _numbers([each.data.get("low"), each.data.get("high"), each.number, each.bound])
         if each.check == "speed" and len(ends) and ((ends > 0) & (ends < math.inf)).all():
             devices.setdefault(each.device, []).append((each, ends))
-    for device, rows in devices.items():
+    for device, every in devices.items():
+        rows = every[:MAX_CASES]
         figure = _figure(LINE * (2.1 * len(rows) + 1), device)
         axes, names = figure.subplots(), []
         axes.axvline(1, **DASHED)
@@ -282,7 +308,7 @@ def _grouped(cases: Iterable[Timing]) -> list[tuple[str, str, list[Timing]]]:
     for case in cases:
         if _batch(case):
             groups.setdefault((case.device, wording.kind(case.case)), []).append(case)
-    return [(*group, found) for group, found in groups.items()]
+    return [(*group, found[:MAX_CASES]) for group, found in groups.items()]
 
 
 def _wrapped(text: str) -> str:

@@ -19,7 +19,7 @@ from alexnet_repro.verify.verdict import verdicts
 
 TERMINAL_WIDTH = 100  # characters of a terminal
 # Headings of columns that aren't numbers, besides the first.
-WORDS = ("output shape", "verdict", "checks", "note", "bottleneck", "B is")
+WORDS = ("output shape", "verdict", "checks", "note", "bottleneck", "B is", "finding", "evidence", "measured")
 CONDITIONS = {
     "load": ("load", "{:.2f}"),
     "CPU clock": ("cpu_mhz", "{:,.0f} MHz"),

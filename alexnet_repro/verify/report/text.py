@@ -13,6 +13,8 @@ from alexnet_repro.verify.verdict import verdicts
 
 SIGNS: dict[Status, str] = {"PASS": "✓", "FAIL": "✗", "INCONCLUSIVE": "?"}
 NONE = "–"
+MAX_TESTS = 8  # that are named in one command
+RERUN_TEST = re.compile(r"pytest (\S+::\S+); ")
 
 
 def headline(record: RunRecord) -> str:
@@ -116,27 +118,34 @@ class Task(NamedTuple):
 
 def tasks(record: RunRecord) -> list[Task]:
     """Return each distinct thing to do once, failures first; findings without a fix go by check and message."""
+    return grouped(problems(record))
+
+
+def grouped(findings: Sequence[Finding]) -> list[Task]:
+    """Return findings by their fix. Fixes that differ in the test to run again are one, which names all of these."""
     by_fix: defaultdict[tuple[str, ...], list[Finding]] = defaultdict(list)
-    for each in problems(record):
-        by_fix[(each.fix,) if each.fix else ("", each.check, each.message)].append(each)
-    return [Task(key[0], found) for key, found in by_fix.items()]
+    tests: defaultdict[str, dict[str, None]] = defaultdict(dict)
+    for each in findings:
+        again = RERUN_TEST.match(each.fix)
+        fix = each.fix[again.end() :] if again else each.fix
+        by_fix[("pytest", fix) if again else (fix,) if fix else ("", each.check, each.message)].append(each)
+        if again:
+            tests[fix][again[1]] = None
+    together = {
+        fix: f"pytest {' '.join(names) if len(names) <= MAX_TESTS else 'benchmarks'}; {fix}"
+        for fix, names in tests.items()
+    }
+    return [Task(together[key[1]] if key[0] == "pytest" else key[0], found) for key, found in by_fix.items()]
 
 
-def suggestions(record: RunRecord) -> list[Finding]:
-    """Return the findings that passed and have a fix: they work, and could be better."""
-    return [each for found in record.findings.values() for each in found if each.status == "PASS" and each.fix]
+def suggestions(record: RunRecord) -> list[Task]:
+    """Return what would make better what works already, each thing once: of findings that passed and have a fix."""
+    return grouped([each for found in record.findings.values() for each in found if each.status == "PASS" and each.fix])
 
 
 def name(finding: Finding) -> str:
     """Return a check's name, as `gpu:0 layers float32`."""
     return " ".join(filter(None, (finding.device, finding.check, finding.precision)))
-
-
-def number_and_bound(finding: Finding) -> str:
-    """Return the number and its bound, where there are any."""
-    if finding.number is None:
-        return ""
-    return f"{finding.number:.6g}" + ("" if finding.bound is None else f" (bound: {finding.bound:.6g})")
 
 
 def facts(machine: Mapping[str, Any], under: str = "") -> Iterator[tuple[str, str]]:

@@ -1,0 +1,123 @@
+"""What the page says of a run, of a finding, and of several that the same thing would settle."""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from alexnet_repro.verify.finding import Finding
+from alexnet_repro.verify.report import text as wording
+from alexnet_repro.verify.report.run_record import RunRecord
+from alexnet_repro.verify.report.tables import TextTable
+
+LONGEST_TEXT = 1000  # characters
+MAX_ROWS = 100
+FRAMEWORKS = ("tensorflow", "jax", "torch", "keras")
+Measure = tuple[Callable[[float], str], str, str]
+
+
+def _times(value: float) -> str:
+    return f"{value:.3g} ×"
+
+
+def _percent(value: float) -> str:
+    return wording.percent(value, 1)
+
+
+# By check: the form of number and bound, what the number is of, and what the bound is.
+MEASURES: Mapping[str, Measure] = {
+    "gpu_speed_parity": (_percent, "slower", "at most"),
+    "low_noise": (_percent, "spread", "at most"),
+    "no_thermal_drift": (_times, "its time at first", "at most"),
+    "nominal": (_percent, "of the data sheet's", "at least"),
+    "peak_fraction": (_percent, "of the roofline", "at least"),
+    "scaling": (_percent, "of linear scaling", "at least"),
+    "speed": (_times, "the reference", "fails beyond"),
+    "synchronized": (_times, "the time until its result is read", "at least"),
+}
+
+
+def short(text: str) -> str:
+    """Return a text of at most `LONGEST_TEXT` characters; one that was longer says so."""
+    return text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT]}… (the rest is in results.json)"
+
+
+def title(findings: Sequence[Finding]) -> str:
+    """Return what findings are about: one's name, or the checks of several, with their device and number."""
+    if len(findings) == 1:
+        return subject(findings[0])
+    checks = list(dict.fromkeys(each.check for each in findings))
+    names = ", ".join(checks[:4]) + (f" and {len(checks) - 4} other checks" if len(checks) > 4 else "")  # noqa: PLR2004
+    devices = {each.device for each in findings}
+    where = f"{devices.pop()} " if len(devices) == 1 else ""
+    return f"{where}{names}: {len(findings)} cases"
+
+
+def subject(finding: Finding) -> str:
+    """Return what a finding is about: its check, and its case or else its device and precision."""
+    return f"{finding.check} of {wording.label(finding.case)}" if finding.case else wording.name(finding)
+
+
+def message(finding: Finding, *, apart: bool = False) -> str:
+    """Return a finding's message, with its case as people name it; `apart`: without, where it begins with its case."""
+    if not finding.case:
+        return finding.message
+    if apart:
+        return finding.message.removeprefix(finding.case).lstrip(" :;") or "as it should be"
+    return finding.message.replace(finding.case, wording.label(finding.case))
+
+
+def measure(finding: Finding) -> str:
+    """Return the number with its unit, and its bound; empty where there is none."""
+    if finding.number is None:
+        return ""
+    if finding.check not in MEASURES:
+        return f"{finding.number:.6g}" + ("" if finding.bound is None else f" (bound: {finding.bound:.6g})")
+    form, of, limit = MEASURES[finding.check]
+    return f"{form(finding.number)} {of}" + ("" if finding.bound is None else f"; {limit} {form(finding.bound)}")
+
+
+def case_table(findings: Sequence[Finding]) -> TextTable:
+    """Return a row per finding, of the first `MAX_ROWS`: what it is about, what was found, and the number."""
+    columns: dict[str, list[str]] = {
+        "case": [wording.label(each.case) if each.case else wording.name(each) for each in findings[:MAX_ROWS]],
+        "verdict": [str(each.status) for each in findings[:MAX_ROWS]],
+        "finding": [short(message(each, apart=True)) for each in findings[:MAX_ROWS]],
+        "evidence": [short(each.evidence) or wording.NONE for each in findings[:MAX_ROWS]],
+        "measured": [measure(each) or wording.NONE for each in findings[:MAX_ROWS]],
+    }
+    told = {heading: column for heading, column in columns.items() if set(column) - {wording.NONE}}
+    return TextTable(tuple(told), list(zip(*told.values(), strict=True)))
+
+
+def identity(record: RunRecord) -> list[tuple[str, str]]:
+    """Return where, when, how and for how long a run was made, as names and values; without what isn't recorded."""
+    run, machine = record.run, record.machine
+    several, seconds, packages = run.get("hosts"), run.get("seconds"), machine.get("packages")
+    hosts = ", ".join(map(str, several)) if isinstance(several, list) else run.get("host")
+    hardware = [f"{count} × {model}" for model, count in Counter(map(str, _listed(machine.get("gpus")))).items()]
+    driver = machine.get("driver")
+    versions = (
+        [f"{name} {packages[name]}" for name in FRAMEWORKS if name in packages] if isinstance(packages, Mapping) else []
+    )
+    revision = f" ({run['revision']})" if run.get("revision") else ""
+    own = [f"alexnet-repro {run['version']}{revision}"] if run.get("version") else []
+    took = _minutes(seconds) if isinstance(seconds, int | float) and 0 <= seconds < math.inf else ""
+    started = str(run.get("started") or "").replace("T", " ").replace("+00:00", " UTC")
+    known = {
+        "Host": hosts,
+        "Hardware": ", ".join([*hardware, *(str(machine[key]) for key in ("cpu",) if machine.get(key))]),
+        "Run": ", ".join(filter(None, (started, took, f"level {record.level}"))),
+        "Software": ", ".join([*own, *versions, *([f"driver {driver}"] if driver else [])]),
+        "Command": run.get("command"),
+    }
+    return [(name, short(str(value))) for name, value in known.items() if value]
+
+
+def _listed(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _minutes(seconds: float) -> str:
+    whole = round(seconds)
+    return f"{whole} s" if whole < 60 else f"{whole // 60} min {whole % 60} s"  # noqa: PLR2004 - seconds of a minute
