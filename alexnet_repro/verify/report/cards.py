@@ -86,8 +86,8 @@ def case_table(findings: Sequence[Finding]) -> TextTable:
         "evidence": [short(each.evidence) or wording.NONE for each in findings[:MAX_ROWS]],
         "measured": [measure(each) or wording.NONE for each in findings[:MAX_ROWS]],
     }
-    told = {heading: column for heading, column in columns.items() if set(column) - {wording.NONE}}
-    return TextTable(tuple(told), list(zip(*told.values(), strict=True)))
+    known = {heading: column for heading, column in columns.items() if set(column) - {wording.NONE}}
+    return TextTable(tuple(known), list(zip(*known.values(), strict=True)))
 
 
 def identity(record: RunRecord) -> list[tuple[str, str]]:
@@ -96,7 +96,7 @@ def identity(record: RunRecord) -> list[tuple[str, str]]:
     several, seconds, packages = run.get("hosts"), run.get("seconds"), machine.get("packages")
     hosts = ", ".join(map(str, several)) if isinstance(several, list) else run.get("host")
     hardware = [f"{count} × {model}" for model, count in Counter(map(str, _listed(machine.get("gpus")))).items()]
-    driver = machine.get("driver")
+    driver, none = machine.get("driver"), "no GPU" if machine.get("gpus") == [] else ""
     versions = (
         [f"{name} {packages[name]}" for name in FRAMEWORKS if name in packages] if isinstance(packages, Mapping) else []
     )
@@ -106,7 +106,7 @@ def identity(record: RunRecord) -> list[tuple[str, str]]:
     started = str(run.get("started") or "").replace("T", " ").replace("+00:00", " UTC")
     known = {
         "Host": hosts,
-        "Hardware": ", ".join([*hardware, *(str(machine[key]) for key in ("cpu",) if machine.get(key))]),
+        "Hardware": ", ".join(filter(None, [*hardware, str(machine.get("cpu") or ""), none])),
         "Run": ", ".join(filter(None, (started, took, f"level {record.level}"))),
         "Software": ", ".join([*own, *versions, *([f"driver {driver}"] if driver else [])]),
         "Command": run.get("command"),

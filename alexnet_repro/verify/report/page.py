@@ -12,7 +12,7 @@ import jinja2
 from markupsafe import Markup
 
 from alexnet_repro.files import atomic_write
-from alexnet_repro.verify.report import cards, plots, tables
+from alexnet_repro.verify.report import cards, curves, drawing, plots, tables
 from alexnet_repro.verify.report import text as wording
 from alexnet_repro.verify.report.compare_runs import Comparison
 from alexnet_repro.verify.report.fixes import steps
@@ -31,7 +31,7 @@ def write_report(record: RunRecord, folder: Path) -> list[Path]:
         "rooflines": plots.rooflines(timings, record.calibrations, record.invalid),
         "references": plots.against_reference(found),
         "steps": plots.step_times(timings),
-        "curves": plots.learning_curves(found),
+        "curves": curves.learning_curves(found),
     }
     passed = {name: [each for each in group if each.status == "PASS"] for name, group in record.findings.items()}
     content = {"drawings": drawings, "record": record, "passed": passed}
@@ -101,8 +101,8 @@ def _template(name: str) -> jinja2.Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals.update(wording=wording, tables=tables, cards=cards, plots=plots, signs=wording.SIGNS)
-    environment.globals.update(steps=steps, short=cards.short, MAX_DRAWINGS=plots.MAX_DRAWINGS, SHOWN=SHOWN)
+    environment.globals.update(wording=wording, tables=tables, cards=cards, signs=wording.SIGNS)
+    environment.globals.update(steps=steps, short=cards.short, MAX_DRAWINGS=drawing.MAX_DRAWINGS, SHOWN=SHOWN)
     environment.globals.update(MAX_TIMINGS=MAX_TIMINGS, MAX_TASKS=MAX_TASKS, MAX_LINES=MAX_LINES)
     environment.globals.update(MAX_TASKS_IN_SUMMARY=MAX_TASKS_IN_SUMMARY)
     environment.filters["code"] = _code
