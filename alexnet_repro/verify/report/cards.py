@@ -49,7 +49,7 @@ def title(findings: Sequence[Finding]) -> str:
     checks = list(dict.fromkeys(each.check for each in findings))
     names = ", ".join(checks[:4]) + (f" and {len(checks) - 4} other checks" if len(checks) > 4 else "")  # noqa: PLR2004
     devices = {each.device for each in findings}
-    where = f"{devices.pop()} " if len(devices) == 1 else ""
+    where = f"{devices.pop()} ".lstrip() if len(devices) == 1 else ""
     return f"{where}{names}: {len(findings)} cases"
 
 
@@ -67,7 +67,7 @@ def message(finding: Finding, *, apart: bool = False) -> str:
     return finding.message.replace(finding.case, wording.label(finding.case))
 
 
-def measure(finding: Finding) -> str:
+def number_with_unit(finding: Finding) -> str:
     """Return the number with its unit, and its bound; empty where there is none."""
     if finding.number is None:
         return ""
@@ -84,13 +84,13 @@ def case_table(findings: Sequence[Finding]) -> TextTable:
         "verdict": [str(each.status) for each in findings[:MAX_ROWS]],
         "finding": [short(message(each, apart=True)) for each in findings[:MAX_ROWS]],
         "evidence": [short(each.evidence) or wording.NONE for each in findings[:MAX_ROWS]],
-        "measured": [measure(each) or wording.NONE for each in findings[:MAX_ROWS]],
+        "measured": [number_with_unit(each) or wording.NONE for each in findings[:MAX_ROWS]],
     }
     known = {heading: column for heading, column in columns.items() if set(column) - {wording.NONE}}
     return TextTable(tuple(known), list(zip(*known.values(), strict=True)))
 
 
-def identity(record: RunRecord) -> list[tuple[str, str]]:
+def run_facts(record: RunRecord) -> list[tuple[str, str]]:
     """Return where, when, how and for how long a run was made, as names and values; without what isn't recorded."""
     run, machine = record.run, record.machine
     several, seconds, packages = run.get("hosts"), run.get("seconds"), machine.get("packages")

@@ -159,7 +159,7 @@ def test_passed_checks_are_folded(tmp_path):
 
 
 def test_what_libraries_wrote_is_folded(tmp_path):
-    """What libraries wrote is at the end of the page where the run kept it, as text; else nothing is said of it."""
+    """What libraries wrote is at the end of the page where the run kept it, as text; else it has no place there."""
     page, *_ = reported(tmp_path, run() | {"run": {**RUN, "library_output": "<b>oneDNN</b> is on"}})
     assert "What the libraries wrote <b>oneDNN</b> is on" in html.unescape(Page(page).text)
     assert "What the libraries wrote" not in reported(tmp_path, run())[0]
