@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from alexnet_repro.verify.benchmark.fast_by import fast_by
 from alexnet_repro.verify.finding import Finding, Status, worst
+from alexnet_repro.verify.report.fixes import steps
 from alexnet_repro.verify.report.run_record import RunRecord
 from alexnet_repro.verify.verdict import verdicts
 
@@ -122,20 +123,27 @@ def tasks(record: RunRecord) -> list[Task]:
 
 
 def grouped(findings: Sequence[Finding]) -> list[Task]:
-    """Return findings by their fix. Fixes that differ in the test to run again are one, which names all of these."""
+    """Return findings by what is to do: the same fix, or the same commands for findings of one check.
+
+    Commands that differ in the test to run again are the same, and become one that names these tests.
+    """
     by_fix: defaultdict[tuple[str, ...], list[Finding]] = defaultdict(list)
-    tests: defaultdict[str, dict[str, None]] = defaultdict(dict)
+    fixes: dict[tuple[str, ...], str] = {}
+    tests: defaultdict[tuple[str, ...], dict[str, None]] = defaultdict(dict)
     for each in findings:
         again = RERUN_TEST.match(each.fix)
         fix = each.fix[again.end() :] if again else each.fix
-        by_fix[("pytest", fix) if again else (fix,) if fix else ("", each.check, each.message)].append(each)
+        commands = [step.text for step in steps(fix) if step.command]
+        key: tuple[str, ...] = ("commands", each.check, *commands)
+        if again or not commands:
+            key = ("test" if again else "fix", fix) if fix else ("", each.check, each.message)
+        by_fix[key].append(each)
+        fixes.setdefault(key, fix)
         if again:
-            tests[fix][again[1]] = None
-    together = {
-        fix: f"pytest {' '.join(names) if len(names) <= MAX_TESTS else 'benchmarks'}; {fix}"
-        for fix, names in tests.items()
-    }
-    return [Task(together[key[1]] if key[0] == "pytest" else key[0], found) for key, found in by_fix.items()]
+            tests[key][again[1]] = None
+    for key, names in tests.items():
+        fixes[key] = f"pytest {' '.join(names) if len(names) <= MAX_TESTS else 'benchmarks'}; {fixes[key]}"
+    return [Task(fixes[key], found) for key, found in by_fix.items()]
 
 
 def suggestions(record: RunRecord) -> list[Task]:

@@ -102,6 +102,18 @@ def test_one_fix_is_one_task():
     ]
 
 
+def test_same_commands_of_a_check_are_one_task():
+    """Fixes of one check that differ in prose alone are one task, with the first one's words; of two checks, two."""
+    fixes = ["of 8 processes: pytest benchmarks # when idle", "pytest benchmarks", "run it alone", "alone, if you can"]
+    tasks = grouped([found("speed", "INCONCLUSIVE", fix=each) for each in fixes] + [found("golden", fix=fixes[0])])
+    assert [(each.fix, len(each.findings)) for each in tasks] == [
+        (fixes[0], 2),
+        (fixes[2], 1),
+        (fixes[3], 1),
+        (fixes[0], 1),
+    ]
+
+
 def test_many_tests_are_run_again_as_a_whole():
     """More than eight tests to run again are the whole suite."""
     (task,) = grouped([found(fix=AGAIN.format(number)) for number in range(9)])
