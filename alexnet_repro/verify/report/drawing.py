@@ -101,7 +101,7 @@ def as_drawings(make: Callable[Inputs, Iterable[Named]]) -> Callable[Inputs, lis
     return drawn
 
 
-def wrapped(text: str) -> str:
+def in_lines(text: str) -> str:
     """Return a text in lines that fit a drawing."""
     return textwrap.fill(text, LETTERS, break_long_words=False)
 
@@ -118,7 +118,7 @@ def new_figure(height: float, title: str = "") -> Figure:
     """Return an empty figure of a height in inches, and its title above."""
     from matplotlib.figure import Figure
 
-    title = wrapped(title)
+    title = in_lines(title)
     figure = Figure(figsize=(PHONE_WIDTH, height + LINE * len(title.splitlines())), layout="constrained")
     figure.suptitle(title, x=0, ha="left")
     return figure
@@ -132,7 +132,7 @@ def name_row(axes: Axes, place: float, name: str) -> None:
 
 def new_panels(labels: Sequence[str], height: float, below: Sequence[str]) -> tuple[Figure, list[Axes]]:
     """Return a figure of axes of a height in inches that share x, each under its label, with text below them."""
-    titles, under = list(map(wrapped, labels)), "\n".join(map(wrapped, filter(None, below)))
+    titles, under = list(map(in_lines, labels)), "\n".join(map(in_lines, filter(None, below)))
     lines = 1 + sum(len(text.splitlines()) for text in (*titles, under))
     figure = new_figure(height * len(titles) + LINE * lines)
     axes: list[Axes] = list(figure.subplots(len(titles), sharex=True, squeeze=False).flat)

@@ -25,7 +25,7 @@ from alexnet_repro.verify.report.drawing import (
     new_figure,
     new_panels,
     numbers_of,
-    wrapped,
+    in_lines,
 )
 
 DASHED: dict[str, Any] = {"color": INK, "linewidth": 0.8, "dashes": (4, 3)}
@@ -119,7 +119,7 @@ def rooflines(
         batches_above = {name: ", ".join(batches) for name, batches in above.items() if batches}
         if beyond := [f"{name}, batch\N{NO-BREAK SPACE}{batches}" for name, batches in batches_above.items()]:
             keys.append(axes.plot([], [], linestyle="none")[0])
-            names.append(wrapped(f"above its roof: {'; '.join(beyond)}"))
+            names.append(in_lines(f"above its roof: {'; '.join(beyond)}"))
         figure.legend(keys, names, loc="outside lower left")
         figure.draw_without_rendering()  # so that places are known, and no batch size covers a marker or another one
         taken = [Bbox.from_bounds(a - 5, b - 5, 10, 10) for a, b in axes.transData.transform([p[:2] for p in points])]
