@@ -21,11 +21,11 @@ from alexnet_repro.verify.report.drawing import (
     Named,
     as_drawings,
     draw_line,
+    in_lines,
     name_row,
     new_figure,
     new_panels,
     numbers_of,
-    in_lines,
 )
 
 DASHED: dict[str, Any] = {"color": INK, "linewidth": 0.8, "dashes": (4, 3)}
