@@ -8,6 +8,8 @@ import re
 from typing import NamedTuple
 
 LONGEST = 2000  # characters
+MAX_TESTS = 8  # to run again that are named in one command
+RERUN_TEST = re.compile(r"pytest (\S+::\S+); ")
 PROGRAMS = (
     *("apptainer", "cat", "df", "docker", "echo", "export", "git", "grep", "iperf3", "lscpu", "lspci", "nvidia-smi"),
     *("nvidia-cuda-mps-control", "pip", "podman", "py-spy", "pytest", "python", "sbatch", "srun", "sudo", "systemctl"),

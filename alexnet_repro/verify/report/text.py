@@ -8,14 +8,12 @@ from typing import Any, NamedTuple
 
 from alexnet_repro.verify.benchmark.fast_by import fast_by
 from alexnet_repro.verify.finding import Finding, Status, worst
-from alexnet_repro.verify.report.fixes import steps
+from alexnet_repro.verify.report.fixes import MAX_TESTS, RERUN_TEST, steps
 from alexnet_repro.verify.report.run_record import RunRecord
 from alexnet_repro.verify.verdict import verdicts
 
 SIGNS: dict[Status, str] = {"PASS": "✓", "FAIL": "✗", "INCONCLUSIVE": "?"}
 NONE = "–"
-MAX_TESTS = 8  # that are named in one command
-RERUN_TEST = re.compile(r"pytest (\S+::\S+); ")
 
 
 def headline(record: RunRecord) -> str:
