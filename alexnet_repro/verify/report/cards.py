@@ -72,7 +72,7 @@ def number_with_unit(finding: Finding) -> str:
     if finding.number is None:
         return ""
     if finding.check not in MEASURES:
-        return f"{finding.number:.6g}" + ("" if finding.bound is None else f" (bound: {finding.bound:.6g})")
+        return f"{finding.number:.3g}" + ("" if finding.bound is None else f"; bound {finding.bound:.3g}")
     form, of, limit = MEASURES[finding.check]
     return f"{form(finding.number)} {of}" + ("" if finding.bound is None else f"; {limit} {form(finding.bound)}")
 

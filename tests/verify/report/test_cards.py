@@ -31,7 +31,7 @@ def found(check="layers", status="FAIL", text="off by 0.5", **fields):
         ("nominal", 0.9, 0.75, "90.0 % of the data sheet's; at least 75.0 %"),
         ("scaling", 0.913, 0.9, "91.3 % of linear scaling; at least 90.0 %"),
         ("gpu_speed_parity", 0.12, 0.05, "12.0 % slower; at most 5.0 %"),
-        ("layers", 0.5, 0.25, "0.5 (bound: 0.25)"),
+        ("layers", 0.5, 0.25, "0.5; bound 0.25"),
         ("layers", 0.5, None, "0.5"),
         ("speed", 1.1, None, "1.1 × the reference"),
         ("speed", float("inf"), float("nan"), "inf × the reference; fails beyond nan ×"),

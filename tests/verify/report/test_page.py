@@ -103,7 +103,7 @@ def test_all_problems_are_shown(tmp_path):
     """Failures, then inconclusive checks, each with device, precision, message, number, bound, evidence and fix."""
     page, markdown, _ = reported(tmp_path, FAILED)
     expected = (
-        "What to do ✗ FAIL gpu:1 layers tf32 conv2d output: off by 0.5 (0.5 (bound: 0.25)) Evidence: 1 of 10 elements "
+        "What to do ✗ FAIL gpu:1 layers tf32 conv2d output: off by 0.5 (0.5; bound 0.25) Evidence: 1 of 10 elements "
         "python -m alexnet_repro doctor ? INCONCLUSIVE golden Recorded elsewhere Record it here"
     )
     assert expected in Page(page).text
