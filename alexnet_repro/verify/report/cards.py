@@ -92,30 +92,41 @@ def case_table(findings: Sequence[Finding]) -> TextTable:
 
 def run_facts(record: RunRecord) -> list[tuple[str, str]]:
     """Return where, when, how and for how long a run was made, as names and values; without what isn't recorded."""
-    run, machine = record.run, record.machine
-    several, seconds, packages = run.get("hosts"), run.get("seconds"), machine.get("packages")
-    hosts = ", ".join(map(str, several)) if isinstance(several, list) else run.get("host")
-    hardware = [f"{count} × {model}" for model, count in Counter(map(str, _listed(machine.get("gpus")))).items()]
-    driver, none = machine.get("driver"), "no GPU" if machine.get("gpus") == [] else ""
-    versions = (
-        [f"{name} {packages[name]}" for name in FRAMEWORKS if name in packages] if isinstance(packages, Mapping) else []
-    )
-    revision = f" ({run['revision']})" if run.get("revision") else ""
-    own = [f"alexnet-repro {run['version']}{revision}"] if run.get("version") else []
+    run, seconds = record.run, record.run.get("seconds")
+    hosts = run.get("hosts")
     took = _minutes(seconds) if isinstance(seconds, int | float) and 0 <= seconds < math.inf else ""
-    started = str(run.get("started") or "").replace("T", " ").replace("+00:00", " UTC")
+    revision = f" ({run['revision']})" if run.get("revision") else ""
+    own = f"alexnet-repro {run['version']}{revision}" if run.get("version") else ""
+    machines = [record.machine, *map(record.machine.get, map(str, _listed(record.machine.get("machines"))))]
+    hardware, software = _hardware_and_software([each for each in machines if isinstance(each, Mapping)])
     known = {
-        "Host": hosts,
-        "Hardware": ", ".join(filter(None, [*hardware, str(machine.get("cpu") or ""), none])),
-        "Run": ", ".join(filter(None, (started, took, f"level {record.level}"))),
-        "Software": ", ".join([*own, *versions, *([f"driver {driver}"] if driver else [])]),
+        "Host": ", ".join(map(str, hosts)) if isinstance(hosts, list) else run.get("host"),
+        "Hardware": ", ".join(hardware),
+        "Run": ", ".join(filter(None, (_utc(run.get("started")), took, f"level {record.level}"))),
+        "Software": ", ".join(filter(None, (own, *software))),
         "Command": run.get("command"),
     }
     return [(name, short(str(value))) for name, value in known.items() if value]
 
 
+def _hardware_and_software(machines: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[str]]:
+    """Return GPUs with their number, or that there are none, and processors; versions and drivers: each once."""
+    gpus = Counter(str(gpu) for machine in machines for gpu in _listed(machine.get("gpus")))
+    hardware = [f"{count} × {model}" for model, count in gpus.items()]
+    hardware += dict.fromkeys(str(machine["cpu"]) for machine in machines if machine.get("cpu"))
+    hardware += ["no GPU"] if not gpus and any(machine.get("gpus") == [] for machine in machines) else []
+    packages = [each for machine in machines if isinstance(each := machine.get("packages"), Mapping)]
+    versions = [f"{name} {each[name]}" for each in packages for name in FRAMEWORKS if name in each]
+    versions += [f"driver {machine['driver']}" for machine in machines if machine.get("driver")]
+    return hardware, list(dict.fromkeys(versions))
+
+
 def _listed(value: Any) -> Sequence[Any]:
     return value if isinstance(value, list) else []
+
+
+def _utc(started: Any) -> str:
+    return str(started or "").replace("T", " ").replace("+00:00", " UTC")
 
 
 def _minutes(seconds: float) -> str:
