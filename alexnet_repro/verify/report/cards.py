@@ -78,13 +78,14 @@ def number_with_unit(finding: Finding) -> str:
 
 
 def case_table(findings: Sequence[Finding]) -> TextTable:
-    """Return a row per finding, of the first `MAX_ROWS`: what it is about, what was found, and the number."""
+    """Return a row per finding, of the first `MAX_ROWS`; a column that has nothing to add is left out."""
+    shown = findings[:MAX_ROWS]
     columns: dict[str, list[str]] = {
-        "case": [wording.label(each.case) if each.case else wording.name(each) for each in findings[:MAX_ROWS]],
-        "verdict": [str(each.status) for each in findings[:MAX_ROWS]],
-        "finding": [short(message(each, apart=True)) for each in findings[:MAX_ROWS]],
-        "evidence": [short(each.evidence) or wording.NONE for each in findings[:MAX_ROWS]],
-        "measured": [number_with_unit(each) or wording.NONE for each in findings[:MAX_ROWS]],
+        "case": [wording.label(each.case) if each.case else wording.name(each) for each in shown],
+        "verdict": [str(each.status) for each in shown] if len({each.status for each in findings}) > 1 else [],
+        "measured": [number_with_unit(each) or wording.NONE for each in shown],
+        "finding": [short(message(each, apart=True)) for each in shown],
+        "evidence": [short(each.evidence) or wording.NONE for each in shown],
     }
     known = {heading: column for heading, column in columns.items() if set(column) - {wording.NONE}}
     return TextTable(tuple(known), list(zip(*known.values(), strict=True)))

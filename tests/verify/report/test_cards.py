@@ -73,6 +73,16 @@ def test_messages_name_cases_for_people(text, apart, expected):
     assert cards.message(found(text=text, case=CASE), apart=apart) == expected
 
 
+def test_cases_of_a_task():
+    """A row per case with what was found, at most a hundred; the verdict only where cases differ in it."""
+    table = cards.case_table([found(text=f"{CASE} is slow", case=CASE, evidence="seen")] * 150)
+    assert table.headings == ("case", "finding", "evidence")
+    assert table.rows == [("forward, cpu:0, batch 1, float32", "is slow", "seen")] * 100
+    table = cards.case_table([found(), found("update", "INCONCLUSIVE", "unsure", number=0.5)])
+    assert table.headings == ("case", "verdict", "measured", "finding")
+    assert table.rows == [("layers", "FAIL", "–", "off by 0.5"), ("update", "INCONCLUSIVE", "0.5", "unsure")]
+
+
 def test_long_texts_are_cut():
     """A text of a thousand characters is whole; a longer one says where the rest is."""
     assert cards.short("x" * 1000) == "x" * 1000
