@@ -36,6 +36,7 @@ LOOKS: Mapping[str, tuple[str, str, str, str | tuple[int, tuple[int, ...]]]] = {
     "mixed_bfloat16": ("#cfe8dc", "///", "^", (0, (3, 2))),
     "mixed_float16": ("#eddcee", "xxx", "v", (0, (1, 2))),
 }
+MEASURABLE = 1e-6, 1e24  # any device's rates, per second, and any round's work
 # Where the number of a batch may stand beside its point.
 SIDES = (
     ((0, -6), "center", "top"),
@@ -239,4 +240,4 @@ def _changes(values: Floats) -> bool:
 
 def _has_roof(case: Timing, rates: Calibration | None) -> bool:
     known = rates and (case.flop, case.bytes, case.rate(case.flop), rates.memory, rates.matmul.get(case.precision, 0))
-    return case.precision in LOOKS and all(0 < each < math.inf for each in known or [0])
+    return case.precision in LOOKS and all(MEASURABLE[0] < each < MEASURABLE[1] for each in known or [0])
