@@ -112,6 +112,13 @@ def test_page_by_keyboard(tmp_path):
     assert found["outlines"] == ["solid"]
 
 
+def test_link_opens_its_section(tmp_path):
+    """The address of a folded section, as the contents have it, opens that section and no other."""
+    *_, paths = reported(tmp_path, BAD)
+    dom = chromium(tmp_path, "--dump-dom", f"file://{paths[0]}#machine")
+    assert re.findall(r'<details open="">.*?<div id="(\w+)"', dom, re.DOTALL) == ["machine"]
+
+
 @pytest.mark.parametrize(
     ("content", "pages"), [pytest.param(TYPICAL, 1, id="run=typical"), pytest.param(BAD, 2, id="run=bad")]
 )
