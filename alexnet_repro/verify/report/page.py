@@ -20,7 +20,7 @@ from alexnet_repro.verify.report.run_record import UNPRINTABLE, RunRecord
 
 # What a page shows of a run that is larger than any real one; the rest is in results.json.
 MAX_TIMINGS, MAX_TASKS, MAX_TASKS_IN_SUMMARY, MAX_LINES = 2000, 30, 8, 200
-SHOWN = 2  # drawings of throughput that aren't folded
+UNFOLDED = 2  # drawings of throughput that aren't folded
 
 
 def write_report(record: RunRecord, folder: Path) -> list[Path]:
@@ -102,7 +102,7 @@ def _template(name: str) -> jinja2.Template:
         lstrip_blocks=True,
     )
     environment.globals.update(wording=wording, tables=tables, cards=cards, signs=wording.SIGNS)
-    environment.globals.update(steps=steps, short=cards.short, MAX_DRAWINGS=drawing.MAX_DRAWINGS, SHOWN=SHOWN)
+    environment.globals.update(steps=steps, short=cards.short, MAX_DRAWINGS=drawing.MAX_DRAWINGS, UNFOLDED=UNFOLDED)
     environment.globals.update(MAX_TIMINGS=MAX_TIMINGS, MAX_TASKS=MAX_TASKS, MAX_LINES=MAX_LINES)
     environment.globals.update(MAX_TASKS_IN_SUMMARY=MAX_TASKS_IN_SUMMARY)
     environment.filters["code"] = _code
