@@ -24,8 +24,9 @@ LEVELS = ("quick", "standard")  # how much a run asks
 class Finding:
     """One check's result.
 
-    `message` is what is wrong, or what was found; `evidence` what was read or measured; `fix` what to type. A PASS with
-    a `fix` works, and could be better. A measured `number` has a limit, `bound`; `data` holds any further values.
+    `message` is what is wrong, or what was found; `evidence` what was read or measured; `fix` what to do, as commands
+    and prose that `alexnet_repro.verify.report.fixes` separates. A PASS with a `fix` works, and could be better. A
+    measured `number` has a limit, `bound`; `data` holds any further values.
     """
 
     check: str

@@ -35,11 +35,6 @@ def reported(folder, content):
     return paths[0].read_text(), paths[1].read_text(), paths
 
 
-def without_blocks(markdown):
-    """Return the Markdown without its blocks of code."""
-    return re.sub(r"^(`{3,})\n.*?\n\1$", "", markdown, flags=re.MULTILINE | re.DOTALL)
-
-
 def tables(markdown):
     """Return the Markdown's tables as rows of cells."""
     blocks = re.findall(r"(?:^\|.*\|\n)+", markdown, re.MULTILINE)

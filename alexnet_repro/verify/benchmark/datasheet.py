@@ -67,7 +67,7 @@ FLOORS = {
     "copy": (0.05, 0.03),
 }
 PAGEABLE = 16e9  # bytes/s
-GPU_FIX = "end what else runs on it; then: nvidia-smi -q -d CLOCK,POWER,PERFORMANCE, lspci -vv | grep LnkSta"
+GPU_FIX = "end what else runs on it; then: nvidia-smi -q -d CLOCK,POWER,PERFORMANCE, sudo lspci -vv | grep LnkSta"
 LINK_FIX = "reseat the card, or use another slot; see the firmware's speed of that slot: sudo lspci -vv | grep LnkSta"
 CPU_FIX = "end what else runs on it: top; then see its clock: lscpu"
 

@@ -36,7 +36,7 @@ POWER = 0.95
 CONFIDENCE = 0.95  # of the interval around a ratio
 SHARED_SHIFT = 0.5  # of a case's own slowdown: if the others moved by as much, this case isn't the cause
 MIN_SHARED = 3
-MAKE = "pytest benchmarks --benchmark-only --update-reference # on a quiet machine that is right; then commit the file"
+MAKE = "pytest benchmarks --benchmark-only --update-reference # on an idle machine that passes; then commit the file"
 
 
 @dataclass(frozen=True)
@@ -188,15 +188,16 @@ def _finding(found: _Shift, others: float, tolerances: Tolerances) -> Finding:
         status, message, fix = _slower(found, change, others, tolerances.max_busy)
     elif detectable > max_noise:
         result = "noisy"
-        status, fix = "INCONCLUSIVE", f"with nothing else on the machine, of more processes: {MAKE}"
+        status, fix = "INCONCLUSIVE", f"record a reference of more processes, with nothing else on the machine: {MAKE}"
         message += f": too noisy: smallest detectable slowdown {detectable:.0%} (required at most {max_noise:.0%})"
     elif found.shift < -found.faster:
         result = "faster"
         message, fix = f"{case.name} is {change} than its reference", f"keep it: {MAKE}"
     if case.weakness:
         # Not PASS, however fast it is: it couldn't have been FAIL.
-        hint = "if it stays, python -m alexnet_repro doctor; " if result == "slower" else ""
-        status, fix = "INCONCLUSIVE", f"{hint}of this machine, of {MIN_PROCESSES_TO_FAIL} processes or more: {MAKE}"
+        hint = "if it stays: python -m alexnet_repro doctor; " if result == "slower" else ""
+        record = f"record a reference of this machine, of {MIN_PROCESSES_TO_FAIL} processes or more: {MAKE}"
+        status, fix = "INCONCLUSIVE", f"{hint}{record}"
         message += f"{' is as fast as its reference' if result == 'same' else ''}; {case.weakness}"
     return Finding(
         "speed",
@@ -228,7 +229,7 @@ def _slower(found: _Shift, change: str, others: float, max_busy: float) -> tuple
     case, count = found.case, len(found.case.measurements)
     status: Status = "FAIL" if count >= MEASUREMENTS_TO_FAIL else "INCONCLUSIVE"
     message = f"{case.name} is {change} than its reference, in {count} of {MEASUREMENTS_TO_FAIL} measurements"
-    fix = f"{ALONE}; if it stays, bisect the change, or python -m alexnet_repro doctor"
+    fix = f"{ALONE}; if it stays, bisect the change, or: python -m alexnet_repro doctor"
     if case.busy > max_busy:
         status = "INCONCLUSIVE"
         message += f", while something else took {case.busy:.0%} of the processors"

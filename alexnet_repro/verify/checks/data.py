@@ -41,7 +41,7 @@ def image_labels(config: CheckConfig) -> Finding:
         how = f"of class {', '.join(map(str, wrong))} have other labels"
     else:
         how = "don't match their labels: shuffled, or damaged"
-    fix = "git status alexnet_repro/data # for changes to the loader; if there are none, python -m alexnet_repro doctor"
+    fix = "git status alexnet_repro/data # for changes to the loader; if there are none: python -m alexnet_repro doctor"
     return Finding("image_labels", "FAIL", f"the images drawn {how}", evidence, fix, number=least, bound=bound)
 
 

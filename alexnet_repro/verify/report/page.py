@@ -12,24 +12,29 @@ import jinja2
 from markupsafe import Markup
 
 from alexnet_repro.files import atomic_write
-from alexnet_repro.verify.report import plots, tables
+from alexnet_repro.verify.report import cards, curves, drawing, plots, tables
 from alexnet_repro.verify.report import text as wording
 from alexnet_repro.verify.report.compare_runs import Comparison
+from alexnet_repro.verify.report.fixes import steps
 from alexnet_repro.verify.report.run_record import UNPRINTABLE, RunRecord
+
+# What a page shows of a run that is larger than any real one; the rest is in results.json.
+MAX_TIMINGS, MAX_TASKS, MAX_TASKS_IN_SUMMARY, MAX_LINES = 2000, 30, 8, 200
+UNFOLDED = 2  # drawings of throughput that aren't folded
 
 
 def write_report(record: RunRecord, folder: Path) -> list[Path]:
     """Write a run's `report.html`, `summary.md` and drawings; return their paths. OSError names what isn't written."""
-    found = [each for group in record.findings.values() for each in group]
+    found, timings = [each for group in record.findings.values() for each in group], record.timings[:MAX_TIMINGS]
     drawings = {
-        "throughput": plots.throughput(record.timings, record.invalid),
-        "rooflines": plots.rooflines(record.timings, record.calibrations, record.invalid),
+        "throughput": plots.throughput(timings, record.invalid),
+        "rooflines": plots.rooflines(timings, record.calibrations, record.invalid),
         "references": plots.against_reference(found),
-        "steps": plots.step_times(record.timings),
-        "curves": plots.learning_curves(found),
+        "steps": plots.step_times(timings),
+        "curves": curves.learning_curves(found),
     }
     passed = {name: [each for each in group if each.status == "PASS"] for name, group in record.findings.items()}
-    content = {**drawings, "record": record, "passed": passed}
+    content = {"drawings": drawings, "record": record, "passed": passed}
     texts = {name: _rendered(name, content) for name in ("report.html", "summary.md")}
     return _write(folder, texts | {f"{each.name}.svg": each.standalone for kind in drawings.values() for each in kind})
 
@@ -96,8 +101,11 @@ def _template(name: str) -> jinja2.Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals.update(wording=wording, tables=tables, signs=wording.SIGNS)
-    environment.filters["fenced"] = _fenced
+    environment.globals.update(wording=wording, tables=tables, cards=cards, signs=wording.SIGNS)
+    environment.globals.update(steps=steps, short=cards.short, MAX_DRAWINGS=drawing.MAX_DRAWINGS, UNFOLDED=UNFOLDED)
+    environment.globals.update(MAX_TIMINGS=MAX_TIMINGS, MAX_TASKS=MAX_TASKS, MAX_LINES=MAX_LINES)
+    environment.globals.update(MAX_TASKS_IN_SUMMARY=MAX_TASKS_IN_SUMMARY)
+    environment.filters["code"] = _code
     return environment.get_template(name)
 
 
@@ -111,7 +119,8 @@ def _markdown(value: Any) -> str:
     return re.sub(r"^(\d+)\.(?=\s|$)", r"\1\\.", text)
 
 
-def _fenced(text: str) -> Markup:
-    """Return a block of code, whatever is in it, as Markdown that is meant to be."""
-    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
-    return Markup(f"{fence}\n{text}\n{fence}")  # noqa: S704 - of Markdown
+def _code(text: str) -> Markup:
+    """Return code, whatever is in it, within a line of Markdown."""
+    fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
+    padding = " " if "`" in text else ""
+    return Markup(f"{fence}{padding}{' '.join(text.split())}{padding}{fence}")  # noqa: S704 - of Markdown

@@ -19,7 +19,7 @@ from alexnet_repro.verify.verdict import verdicts
 
 NAME_WIDTH, GAP = 20, 2  # characters: of a row's name at least, and between columns
 # Headings of columns that aren't numbers, besides the first.
-WORDS = ("output shape", "verdict", "checks", "note", "bottleneck", "B is")
+WORDS = ("output shape", "verdict", "checks", "note", "bottleneck", "B is", "finding", "evidence", "measured")
 CONDITIONS = {
     "load": ("load", "{:.2f}"),
     "CPU clock": ("cpu_mhz", "{:,.0f} MHz"),

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from alexnet_repro.verify.benchmark.fast_by import fast_by
 from alexnet_repro.verify.finding import Finding, Status, worst
+from alexnet_repro.verify.report.fixes import MAX_TESTS, RERUN_TEST, steps
 from alexnet_repro.verify.report.run_record import RunRecord
 from alexnet_repro.verify.verdict import verdicts
 
@@ -130,27 +131,41 @@ class Task(NamedTuple):
 
 def tasks(record: RunRecord) -> list[Task]:
     """Return each distinct thing to do once, failures first; findings without a fix go by check and message."""
+    return grouped(problems(record))
+
+
+def grouped(findings: Sequence[Finding]) -> list[Task]:
+    """Return findings by what is to do: the same fix, or the same commands for findings of one check.
+
+    Commands that differ in the test to run again are the same, and become one that names these tests.
+    """
     by_fix: defaultdict[tuple[str, ...], list[Finding]] = defaultdict(list)
-    for each in problems(record):
-        by_fix[(each.fix,) if each.fix else ("", each.check, each.message)].append(each)
-    return [Task(key[0], found) for key, found in by_fix.items()]
+    fixes: dict[tuple[str, ...], str] = {}
+    tests: defaultdict[tuple[str, ...], dict[str, None]] = defaultdict(dict)
+    for each in findings:
+        again = RERUN_TEST.match(each.fix)
+        fix = each.fix[again.end() :] if again else each.fix
+        commands = [step.text for step in steps(fix) if step.command]
+        key: tuple[str, ...] = ("commands", each.check, *commands)
+        if again or not commands:
+            key = ("test" if again else "fix", fix) if fix else ("", each.check, each.message)
+        by_fix[key].append(each)
+        fixes.setdefault(key, fix)
+        if again:
+            tests[key][again[1]] = None
+    for key, names in tests.items():
+        fixes[key] = f"pytest {' '.join(names) if len(names) <= MAX_TESTS else 'benchmarks'}; {fixes[key]}"
+    return [Task(fixes[key], found) for key, found in by_fix.items()]
 
 
-def suggestions(record: RunRecord) -> list[Finding]:
-    """Return the findings that passed and have a fix: they work, and could be better."""
-    return [each for found in record.findings.values() for each in found if each.status == "PASS" and each.fix]
+def suggestions(record: RunRecord) -> list[Task]:
+    """Return what would make better what works already, each thing once: of findings that passed and have a fix."""
+    return grouped([each for found in record.findings.values() for each in found if each.status == "PASS" and each.fix])
 
 
 def name(finding: Finding) -> str:
     """Return a check's name, as `gpu:0 layers float32`."""
     return " ".join(filter(None, (finding.device, finding.check, finding.precision)))
-
-
-def number_and_bound(finding: Finding) -> str:
-    """Return the number and its bound, where there are any."""
-    if finding.number is None:
-        return ""
-    return f"{finding.number:.6g}" + ("" if finding.bound is None else f" (bound: {finding.bound:.6g})")
 
 
 def facts(machine: Mapping[str, Any], under: str = "") -> Iterator[tuple[str, str]]:

@@ -50,7 +50,7 @@ from alexnet_repro.verify.doctor.fingerprint import SPEED_SETTINGS, kind_of, pac
 from alexnet_repro.verify.doctor.installation import revision
 from alexnet_repro.verify.doctor.settings import SETTINGS
 from alexnet_repro.verify.numerics.oracle import EXACT_LOSSES
-from alexnet_repro.verify.report.plots import learning_curve
+from alexnet_repro.verify.report.curves import learning_curve
 
 RECORD, CURVE = "record.json", "learning_curve.svg"
 BROKEN_ARRAY = re.compile(r"\[\s+(-?\d[^\[\]{}\"]*?)\s+\]")

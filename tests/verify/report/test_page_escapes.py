@@ -7,7 +7,7 @@ import re
 import pytest
 
 from alexnet_repro.verify.report import page as report
-from tests.helpers.html_pages import FORGED, Page, reported, tables, without_blocks
+from tests.helpers.html_pages import FORGED, Page, reported, tables
 from tests.helpers.results_files import EVERYTHING, WELL, WRONG, run, timing
 
 
@@ -18,7 +18,18 @@ def test_forged_finding_is_text(tmp_path, place, status):
     page, markdown, _ = reported(tmp_path, run(correct=[{**WELL, "status": status, place: FORGED}]))
     assert {tag for tag, _ in Page(page).tags} & {"script", "img"} == set()
     assert FORGED in html.unescape(page)
-    assert "<" not in without_blocks(markdown)
+    assert "<" not in markdown
+
+
+@pytest.mark.parametrize("text", [FORGED, "a`b", "``", "`", "a\n\n# b", "a|b", "</code>"])
+def test_forged_command_is_code(tmp_path, text):
+    """A command from a file is one span of code, in page and summary, whatever it holds."""
+    page, markdown, _ = reported(tmp_path, run(correct=[{**WRONG, "fix": f"sudo {text}"}]))
+    assert {tag for tag, _ in Page(page).tags} & {"script", "img"} == set()
+    line = next(line for line in markdown.splitlines() if "Fix: " in line)
+    fence, code = re.fullmatch(r".*Fix: (`+) ?(sudo .*?) ?\1", line).groups()
+    assert code == " ".join(f"sudo {text}".split())
+    assert fence not in code
 
 
 def test_forged_machine_groups_and_cases_are_text(tmp_path):
@@ -68,4 +79,5 @@ def test_markdown_holds_any_text(tmp_path, text):
     content["findings"][text] = []
     _, markdown, _ = reported(tmp_path, content)
     assert [{len(row) for row in table} for table in tables(markdown)] == [{3}]
-    assert len(re.findall(r"^#", without_blocks(markdown), re.MULTILINE)) == 2
+    assert len(re.findall(r"^#", markdown, re.MULTILINE)) == 1
+    assert len(re.findall(r"^- ", markdown, re.MULTILINE)) == 1
