@@ -154,12 +154,15 @@ class Terminal:
     def width(self) -> int:
         """Characters of a line."""
         writer = self.config.get_terminal_writer()
-        known = "COLUMNS" in os.environ or sys.stdout.isatty()
-        return int(getattr(writer, "fullwidth", TERMINAL_WIDTH)) if known else TERMINAL_WIDTH
+        return int(getattr(writer, "fullwidth", TERMINAL_WIDTH)) if self._is_screen else TERMINAL_WIDTH
 
-    def say(self, line: str, *, indent: int = 0) -> None:
+    @property
+    def _is_screen(self) -> bool:
+        return "COLUMNS" in os.environ or sys.stdout.isatty()
+
+    def say(self, line: str, *, indent: int = 0, wrap: bool = True) -> None:
         """Print a text at once, wrapped."""
-        lines = [part for text in line.split("\n") for part in wrapped(text, self.width, indent)]
+        lines = [part for text in line.split("\n") for part in wrapped(text, self.width, indent)] if wrap else [line]
         with self.live.removed():
             if self.config.pluginmanager.has_plugin("terminalreporter"):
                 self.config.pluginmanager.get_plugin("terminalreporter").ensure_newline()
@@ -304,7 +307,7 @@ class Terminal:
         self._ended = True
         for line in () if self._printed else self._verdict():
             self.say(line, indent=2)
-        self.say(verdict_line(self.session.whole), indent=2)
+        self.say(verdict_line(self.session.whole), indent=2, wrap=self._is_screen)  # a log is searched by lines
 
     def begin_again(self) -> None:
         """Print the verdict once more: an error has changed it."""

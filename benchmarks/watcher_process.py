@@ -271,8 +271,10 @@ def finish(end: End, results: Path, junit: Path, began: float) -> None:
             write()
         except OSError as error:
             _print(str(error))
-    width = os.get_terminal_size(2).columns if sys.stderr.isatty() else TERMINAL_WIDTH
-    verdict = wrapped(verdict_line(record), width, 2)
+    width, verdict = TERMINAL_WIDTH, [verdict_line(record)]
+    if sys.stderr.isatty():
+        width = os.get_terminal_size(2).columns
+        verdict = wrapped(verdict[0], width, 2)
     _print("\n".join([*summary(record, width), "", f"results: {results}", report_line(record), *verdict]))
 
 

@@ -286,6 +286,23 @@ def test_what_does_not_apply_is_one_line(tmp_path):
     assert line in list(ours._verdict())
 
 
+@pytest.mark.parametrize(
+    ("environ", "broken"), [({}, False), ({"COLUMNS": "60"}, True)], ids=["output=log", "output=terminal"]
+)
+def test_last_line_of_a_log_is_whole(tmp_path, monkeypatch, capsys, environ, broken):
+    """Where there is no terminal the last line is all of the verdict, however long: logs are searched by lines."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    ours = terminal(tmp_path)
+    ours.config.get_terminal_writer = lambda: SimpleNamespace(fullwidth=60)
+    ours.session.keeper.ended = ours.session.record.run["ended"] = "a reason of many words " * 8
+    ours.last_words()
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert (not last.startswith("INCONCLUSIVE: ")) is broken
+    assert last.rstrip().endswith("words")
+
+
 @pytest.mark.parametrize("columns", ["60", "100"], ids=lambda columns: f"columns={columns}")
 def test_tables_of_tests_fit_the_terminal(tmp_path, monkeypatch, columns):
     """A table that a test has left for the end is fitted to the terminal; a line is as it was left."""
