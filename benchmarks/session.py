@@ -28,7 +28,7 @@ from alexnet_repro.verify.verdict import Planned, pytest_exit_status
 from benchmarks.folder import RESULTS, claim, own_name, run_identity
 from benchmarks.junit_file import add_case, add_verdict, write_again, write_none
 from benchmarks.keeper import PlanKeeper
-from benchmarks.level import in_quick_level
+from benchmarks.level import burn_in_seconds
 from benchmarks.plan import FOLDER, Asked, plan, turn, why_not
 from benchmarks.refused import refused
 from benchmarks.signals import ended_by_signals
@@ -58,9 +58,8 @@ class VerificationSession:
         self.devices: tuple[str, ...] = ("cpu:0",)
         """Those that are chosen."""
         self.asked = Asked(
-            full=config.getoption("full"),
             level=config.getoption("level"),
-            burn_in=bool(config.getoption("burn_in")),
+            burn_in=bool(burn_in_seconds(config)),
             cpu_replicas=config.getoption("cpu_replicas"),
             workers=config.getoption("distribute") is not None,
         )
@@ -74,7 +73,7 @@ class VerificationSession:
         self.load: LoadWatch | None = None
         self._ending = contextlib.ExitStack()
         run = run_identity(config.rootpath, config.invocation_params.args)
-        run["fail_inconclusive"] = self.fail_inconclusive
+        run |= {"level": self.asked.level, "fail_inconclusive": self.fail_inconclusive}
         named = config.getoption("report") or config.rootpath / "reports" / own_name(run["started"])
         folder = Path(named).absolute()  # a test may change the working folder
         together = config.getoption("distribute") is not None and not self.collect_only
@@ -157,7 +156,7 @@ class VerificationSession:
         Children have deadlines of their own. A timed test waits for one answer, others perhaps for all that is planned.
         """
         option = self.config.getoption
-        several = option("deadline") * (GATHER_DEADLINES + len(self.record.plan)) + option("burn_in")
+        several = option("deadline") * (GATHER_DEADLINES + len(self.record.plan)) + burn_in_seconds(self.config)
         one = 2 * max(option("deadline"), 2 * float(option("benchmark_max_time")))
         if self.watcher:
             limit = one if "measure" in item.fixturenames else several
@@ -180,7 +179,6 @@ class VerificationSession:
         self.asked = self.asked.of(dict.fromkeys((*usable, *self.machine.cuda_names)), self.machine.seen_gpus)
         software = fingerprint.speed_environment("cpu:0", self.machine)
         self.record.machine = {
-            "level": self.config.getoption("level"),
             "devices": list(self.devices),
             **fingerprint.machine_of(self.machine),
             "gpu_uuids": [gpu.uuid for gpu in self.machine.nvidia.gpus],
@@ -213,7 +211,7 @@ class VerificationSession:
         if device and device not in self.devices:
             return True
         name = getattr(item, "originalname", item.name)
-        return self.asked.level == "quick" and not in_quick_level(name, _parameters(item))
+        return not self.asked.has(name, _parameters(item))
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Compare what runs with the plan; among workers, make sure that all run the same tests."""

@@ -17,7 +17,7 @@ CaseName = Annotated[str, AfterValidator(lambda read: " ".join(read.split()))]
 DOCTOR, REFERENCE = "doctor", "reference"
 MACHINE_GROUPS = ("correct", "repeatable", "fast")
 GROUPS = (DOCTOR, *MACHINE_GROUPS, REFERENCE)
-LEVELS = ("quick", "standard")  # how much a run asks
+LEVELS = ("quick", "standard", "long")  # how much a run asks
 
 
 @dataclass(frozen=True)

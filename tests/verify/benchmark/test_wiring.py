@@ -122,9 +122,9 @@ def test_devices_of_the_plan(monkeypatch, tmp_path, here):
 @pytest.mark.parametrize(
     ("option", "attribute", "value"),
     [
-        pytest.param({"full": True}, "full", True, id="option=full"),
         pytest.param({"level": "quick"}, "level", "quick", id="option=level"),
         pytest.param({"burn_in": 60.0}, "burn_in", True, id="option=burn_in"),
+        pytest.param({"level": "long"}, "burn_in", True, id="option=long"),
         pytest.param({"burn_in": 0.0}, "burn_in", False, id="option=no burn_in"),
         pytest.param({"cpu_replicas": 2}, "cpu_replicas", 2, id="option=cpu_replicas"),
     ],
