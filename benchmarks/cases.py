@@ -27,8 +27,8 @@ ARGUMENTS = ("device", "check", "batch", "precision", "xla", "side", "kind")  # 
 def grid(names: Sequence[str], devices: Sequence[str], module: ModuleType, *, level: str) -> list[dict[str, Any]]:
     """Return the parameters of a test with the arguments `names`, of `ARGUMENTS`, a dictionary per case.
 
-    Its module has the `CHECKS`, `SIDES` or `KINDS`, or the `BATCHES` and perhaps others of the quick and long levels, each
-    by kind of device. The long level has XLA on and off. A test without `device` has the CPU's.
+    Its module has the `CHECKS`, `SIDES` or `KINDS`, or the `BATCHES` and others of the quick and long levels, by
+    kind of device. The long level has XLA on and off. A test without `device` has the CPU's.
     """
     found = []
     for device in devices if "device" in names else ("cpu:0",):

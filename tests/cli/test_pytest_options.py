@@ -21,7 +21,7 @@ def parse():
 
 
 def test_defaults(parse):
-    """By default: replays and burn-in as the level has them, ten minutes per check, every device; inconclusive passes."""
+    """By default: replays and burn-in of the level, ten minutes per check, every device; inconclusive passes."""
     assert parse() == {
         "precision": "float32",
         "device": None,

@@ -22,7 +22,7 @@ from tests.helpers.results_files import DOUBTFUL, EVERYTHING, FAILED, RUN, WELL,
         pytest.param(
             FAILED,
             "✗ FAIL",
-            "Something is wrong with this machine: 1 check failed, ",
+            "gpu:1 failed 1 check",
             id="verdict=FAIL",
         ),
         pytest.param(
@@ -72,7 +72,8 @@ def test_run_is_identified(tmp_path):
     """Page and summary say at their head who ran what, where, when, and how long."""
     page, markdown, _ = reported(tmp_path, run())
     line = (
-        "node1 · 2026-11-24T10:15:00+00:00 · 242 s · alexnet-repro 0.1.0 · revision fcce852 · pytest benchmarks --full"
+        "node1 · 2026-11-24T10:15:00+00:00 · 242 s · alexnet-repro 0.1.0 · revision fcce852 · pytest benchmarks "
+        "--level=long"
     )
     assert line in Page(page[: page.index("<main>")]).text
     assert line in markdown.replace("\\", "")[:400]
