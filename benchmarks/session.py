@@ -15,7 +15,12 @@ from alexnet_repro.backend.devices import thread_counts
 from alexnet_repro.training.distributed.cluster import ClusterError
 from alexnet_repro.verify.benchmark.scaling_run import GATHER_DEADLINES, lost_worker
 from alexnet_repro.verify.benchmark.timing import gpu_speed_parity
-from alexnet_repro.verify.checks.devices import MachineNotReadyError, choose_devices, diagnose_machine
+from alexnet_repro.verify.checks.devices import (
+    MachineNotReadyError,
+    choose_devices,
+    diagnose_machine,
+    working_devices,
+)
 from alexnet_repro.verify.doctor import fingerprint
 from alexnet_repro.verify.doctor.after_load import LoadWatch
 from alexnet_repro.verify.doctor.environment import read_machine
@@ -57,6 +62,8 @@ class VerificationSession:
         self.machine = read_machine()
         self.devices: tuple[str, ...] = ("cpu:0",)
         """Those that are chosen."""
+        self.unusable: frozenset[str] = frozenset()
+        """Those that can't be used, and are left out by `--ignore-doctor`."""
         self.asked = Asked(
             level=config.getoption("level"),
             burn_in=bool(burn_in_seconds(config)),
@@ -163,9 +170,11 @@ class VerificationSession:
             self.watcher.begin(planned.name, None if option("usepdb", False) else limit)
 
     def _choose_devices(self, wanted: Sequence[str], *, require_gpu: bool) -> None:
+        ignore = bool(self.config.getoption("ignore_doctor"))
+        given = {"require_gpu": require_gpu, "ignore_doctor": ignore}
         try:
             limit = max(180.0, 0.3 * self.config.getoption("deadline"))  # a probe takes less than a check
-            self.machine, found = diagnose_machine(wanted, self.say, require_gpu=require_gpu, deadline=limit)
+            self.machine, found = diagnose_machine(wanted, self.say, deadline=limit, **given)
         except MachineNotReadyError as error:
             self.record.add("doctor", *error.findings)
             raise
@@ -174,9 +183,10 @@ class VerificationSession:
             os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
         self.record.add("doctor", *found)
         self.load = LoadWatch(self.machine)
-        usable = self.machine.seen_devices
-        self.devices = choose_devices(self.machine, wanted, require_gpu=require_gpu)
-        self.asked = self.asked.of(dict.fromkeys((*usable, *self.machine.cuda_names)), self.machine.seen_gpus)
+        every = dict.fromkeys((*self.machine.seen_devices, *self.machine.cuda_names))
+        self.asked = self.asked.of(every, self.machine.seen_gpus)
+        self.devices = choose_devices(self.machine, wanted, **given)
+        self.unusable = frozenset(every).difference(working_devices(self.machine)) if ignore else frozenset()
         software = fingerprint.speed_environment("cpu:0", self.machine)
         self.record.machine = {
             "devices": list(self.devices),
@@ -218,7 +228,7 @@ class VerificationSession:
         if self.collect_only:
             return
         names = {item.nodeid: f"{item.path.name}::{item.name}" for item in session.items if item.path.parent == FOLDER}
-        self.keeper.collected(session.items, self.devices, names)
+        self.keeper.collected(session.items, self.devices, names, self.unusable)
         self.timings = timing_runner(self, session.items)
         self._ending.callback(self.timings.close)
         if self.workers and not self.not_ready:

@@ -35,6 +35,7 @@ def test_defaults(parse):
         "reference_processes": 8,
         "report": None,
         "require_gpu": False,
+        "ignore_doctor": False,
         "distribute": None,
         "worker_timeout": 60.0,
         "link_gbps": None,
