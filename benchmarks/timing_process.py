@@ -59,6 +59,7 @@ class TimingProcess:
     seconds: float
     disabled: bool  # each result is looked at, and nothing is timed
     precisions: Sequence[str] = ()  # that the device is calibrated in; none: in all of its own
+    images: int = 60_000  # that batches are drawn from
     too_large: dict[tuple[str, ...], int] = field(default_factory=dict)
     """The batch size that didn't fit into memory, by series."""
 
@@ -100,7 +101,10 @@ class TimingProcess:
     def _call(self, case: TimedCase) -> dict[str, Any]:
         answer: dict[str, Any] = {}
         function = getattr(importlib.import_module(f"benchmarks.{case.module}"), case.function)
-        given = {"loader": loader, "measure": lambda: functools.partial(self.measure, case, answer)}
+        given = {
+            "loader": lambda: loader(self.images),
+            "measure": lambda: functools.partial(self.measure, case, answer),
+        }
         arguments = function.__code__.co_varnames[: function.__code__.co_argcount]
         params = {**case.params, "device": self.here}
         function(**{name: given[name]() if name in given else params[name] for name in arguments})
@@ -158,9 +162,9 @@ class TimingProcess:
 
 
 @functools.cache
-def loader() -> DataLoader:
-    """As many images as Fashion-MNIST has; generated ones, so that every machine computes the same."""
-    return DataLoader.from_arrays(*synthetic_fashion(), seed=0)
+def loader(images: int) -> DataLoader:
+    """Images to train on, generated ones, so that every machine computes the same."""
+    return DataLoader.from_arrays(*synthetic_fashion(images, images // 6), seed=0)
 
 
 def main(options: str, *names: str) -> Iterator[tuple[str, dict[str, Any]]]:

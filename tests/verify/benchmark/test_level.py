@@ -8,6 +8,7 @@ from alexnet_repro.verify.checks.registry import CheckId
 from benchmarks.level import burn_in_seconds, check_config, in_quick_level
 from benchmarks.plan import Asked, plan
 from benchmarks.timed import timing_runner
+from tests.helpers.machines import A100, box
 from tests.helpers.pytest_here import benchmarks_here, collected
 from tests.helpers.sessions import session_of
 from tests.verify.benchmark.test_plan import QUICK
@@ -117,12 +118,22 @@ def test_replays(tmp_path, level, given, replays, steps):
     assert (config.replays, config.steps) == (replays, steps)
 
 
-@pytest.mark.parametrize(("level", "precisions"), [("quick", {"cpu": ["float32"]}), ("standard", {"cpu": []})])
-def test_calibrated_precisions(monkeypatch, tmp_path, level, precisions):
-    """The quick level measures the rates of the precision that it times in; others those of each."""
+@pytest.mark.parametrize(
+    ("level", "device", "given"),
+    [
+        ("quick", "cpu:0", {"precisions": ["float32"], "images": 6000}),
+        ("quick", "gpu:0", {"precisions": ["mixed_bfloat16"], "images": 6000}),
+        ("standard", "cpu:0", {}),
+        ("long", "cpu:0", {}),
+    ],
+)
+def test_what_timings_need(monkeypatch, tmp_path, level, device, given):
+    """The quick level measures the rates of the precision that it times in, and generates fewer images."""
     asked = []
     monkeypatch.setattr("benchmarks.timed.answer_each", lambda _, options, *__: asked.append(*options) or iter(()))
     options = {"benchmark_min_rounds": 5, "benchmark_disable": False}
-    runner = timing_runner(session_of(tmp_path, level=level, **options), [])
-    list(runner._run("cpu:0", []))
-    assert [json.loads(each)["precisions"] for each in asked] == [precisions["cpu"]]
+    session = session_of(tmp_path, level=level, **options)
+    session.machine = box(A100)
+    list(timing_runner(session, [])._run(device, []))
+    (found,) = map(json.loads, asked)
+    assert {name: found[name] for name in ("precisions", "images") if name in found} == given

@@ -71,7 +71,6 @@ def test_a_device_is_one_process(children):
         "seconds": 0.5,
         "disabled": False,
         "cases": {"c": asdict(CASE)},
-        "precisions": [],
     }
 
 
