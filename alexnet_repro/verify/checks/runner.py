@@ -34,7 +34,7 @@ from alexnet_repro.verify.finding import Finding
 from alexnet_repro.verify.subprocesses import answer_each
 
 ChildFindings = Generator[Finding, None, None]
-DETERMINISTIC = ("replay", "digest")  # checks that compare bits
+WITH_DETERMINISM = ("replay", "digest")  # checks that compare bits
 
 
 class CheckRunner:
@@ -125,7 +125,7 @@ class CheckRunner:
         # In bfloat16 as in training: layers passed so on JAX on an H100. Why not in the others, see `_run`.
         no_autotuning |= check.check == "compiled_layers" and check.precision != "mixed_bfloat16"
         on_gpu = device.startswith("gpu")
-        return device, check.check in DETERMINISTIC and on_gpu, no_autotuning and on_gpu
+        return device, check.check in WITH_DETERMINISM and on_gpu, no_autotuning and on_gpu
 
     def _run(self, device: str, checks: Sequence[CheckId], *, deterministic: bool) -> ChildFindings:
         environ = {"TF_CPP_MIN_LOG_LEVEL": os.environ.get("TF_CPP_MIN_LOG_LEVEL", "0"), **self.here.only(device)}
@@ -176,7 +176,7 @@ def main(options: str, *names: str) -> Iterator[tuple[str, dict[str, Any]]]:
     deterministic = False
     for name in names:
         check = CheckId.parse(name)
-        if not deterministic and (given["deterministic"] or check.check in DETERMINISTIC):
+        if not deterministic and (given["deterministic"] or check.check in WITH_DETERMINISM):
             enable_determinism()
             deterministic = True
         finding = run_check(check, CheckConfig(**given["config"]))

@@ -65,3 +65,12 @@ def test_losses_and_accuracies_are_kept(monkeypatch, evaluations, status, update
         "losses": [loss for loss, _ in results[:updates]],
         "accuracies": [accuracy for _, accuracy in results[:updates]],
     }
+
+
+@pytest.mark.parametrize(("images", "needed"), [(9, 0.0), (10, 0.6), (20, 0.4), (128, 0.203125)])
+def test_accuracy_that_guessing_doesnt_reach(images, needed):
+    """Always guessing the commonest label gets that far with a probability below 1e-3 (binomial tables)."""
+    step = Step([(2.0, 0.0)] * 4, [(1.5, 1.0)])
+    step.images = images
+    loader = DataLoader.from_arrays(*synthetic_fashion(5000, 10, seed=0), seed=0)
+    assert module.learn(step, loader, module.learnable_batch(loader, images), []).needed == needed
