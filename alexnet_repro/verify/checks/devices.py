@@ -51,7 +51,7 @@ def diagnose_machine(
     say(f"doctor: {overall}, {len(findings)} checks (python -m alexnet_repro doctor shows them all)")
     if overall == "FAIL":
         of_cpu = any(found.status == "FAIL" and found.device.startswith("cpu") for found in findings)
-        no_way_out = require_gpu or of_cpu or set(wanted) == {"cpu:0"}
+        no_way_out = require_gpu or of_cpu or set(wanted) == {"cpu:0"} or not here.gpus_in_machine
         ways = [] if no_way_out else ["check the CPU on purpose: --device=cpu:0"]
         ways += [f"go on with what works, without a PASS: {IGNORE}"] if _can_go_on(here, wanted, require_gpu) else []
         raise MachineNotReadyError(", or ".join(["fix the machine first", *ways]), findings)

@@ -118,6 +118,13 @@ def test_faulty_cpu_is_no_way_out(machine, lines):
         diagnose_machine((), lines.append, require_gpu=False)
 
 
+def test_cpu_alone_is_no_way_out(machine, lines):
+    """Nor is it where the machine has no GPU: the CPU was to be checked anyway."""
+    machine(CPU, replace(FAILED, device=""))
+    with pytest.raises(MachineNotReadyError, match=rf"^fix the machine first, or {GO_ON}$"):
+        diagnose_machine((), lines.append, require_gpu=False)
+
+
 def test_inconclusive_is_shown_and_admitted(machine, lines):
     """What is inconclusive is shown with its name and returned; it stops nothing."""
     machine(box(A100), PASSED, INCONCLUSIVE)
