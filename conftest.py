@@ -72,15 +72,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     device = "verify this device only, such as cpu:0 or gpu:1; may be repeated (default: every device)"
     add("--device", action="append", type=_device, metavar="NAME", help=device)
     level = (
-        "how much to verify: quick (layers, an update, a replay, two timings of each device), or standard, all of it"
+        "how much to verify: quick (a minute: layers, an update, a replay, two timings of each device), standard "
+        "(every check, a few batch sizes), or long (all batch sizes, XLA on and off, and a burn-in of ten minutes)"
     )
     add("--level", choices=LEVELS, default="standard", help=f"{level} (default: standard)")
-    full = "time all batch sizes, and XLA on and off (default: a few batch sizes, XLA as Keras decides)"
-    add("--full", action="store_true", help=full)
-    replays = "runs of the same steps that are compared (default: 3)"
-    add("--replays", type=_at_least(2), default=3, metavar="N", help=replays)
+    replays = "runs of the same steps that are compared (default: 3; at the quick level 2)"
+    add("--replays", type=_at_least(2), metavar="N", help=replays)
     burn_in = "stress every device for this long (90s, 10m, 2h): memory patterns, copies, replays; a line per minute"
-    add("--burn-in", type=_duration, default=0.0, metavar="TIME", help=burn_in)
+    add("--burn-in", type=_duration, default=0.0, metavar="TIME", help=f"{burn_in} (default: at the long level 10m)")
     deadline = "time limit of a check, after which it fails (default: 10m)"
     add("--deadline", type=_duration, default=600.0, metavar="TIME", help=deadline)
     add("--cpu-replicas", type=_at_least(2), default=0, metavar="N", help=argparse.SUPPRESS)
@@ -96,6 +95,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     processes = "processes that --update-reference times in, from 5 on (default: 8, the fewest that others can fail by)"
     add("--reference-processes", type=_at_least(5), default=8, metavar="N", help=processes)
     add("--report", metavar="DIR", help="folder of results.json and junit.xml (default: reports/TIME)")
+    ignore = "go on although the doctor failed, with the devices that work; the verdict is inconclusive at best"
+    add("--ignore-doctor", action="store_true", help=ignore)
     add("--require-gpu", action="store_true", help="fail on a machine without a usable GPU")
 
 

@@ -1,4 +1,4 @@
-"""Which cases each benchmark has, by default and with --full."""
+"""Which cases each benchmark has, by level."""
 
 import itertools
 from collections.abc import Sequence
@@ -20,14 +20,15 @@ OTHER_XLA: dict[str, dict[str, tuple[str, ...]]] = {
     "jax": {"cpu": ("off",), "gpu": ("off",)},
     "torch": {"cpu": (), "gpu": ()},
 }
+BATCHES = {"quick": "QUICK_BATCHES", "standard": "BATCHES", "long": "ALL_BATCHES"}  # the module's name for them
 ARGUMENTS = ("device", "check", "batch", "precision", "xla", "side", "kind")  # in the order of an id
 
 
-def grid(names: Sequence[str], devices: Sequence[str], module: ModuleType, *, full: bool) -> list[dict[str, Any]]:
+def grid(names: Sequence[str], devices: Sequence[str], module: ModuleType, *, level: str) -> list[dict[str, Any]]:
     """Return the parameters of a test with the arguments `names`, of `ARGUMENTS`, a dictionary per case.
 
-    Its module has the `CHECKS`, `SIDES` or `KINDS`, or the `BATCHES` and, for the `full` grid, `ALL_BATCHES`, each by
-    kind of device. A test without `device` has the CPU's.
+    Its module has the `CHECKS`, `SIDES` or `KINDS`, or the `BATCHES` and others of the quick and long levels, by
+    kind of device. The long level has XLA on and off. A test without `device` has the CPU's.
     """
     found = []
     for device in devices if "device" in names else ("cpu:0",):
@@ -36,15 +37,15 @@ def grid(names: Sequence[str], devices: Sequence[str], module: ModuleType, *, fu
         if "check" in names:
             values["check"] = expand(module.CHECKS, device)
         if "batch" in names:
-            values["batch"] = getattr(module, "ALL_BATCHES" if full else "BATCHES", module.BATCHES)[kind]
+            values["batch"] = getattr(module, BATCHES[level], module.BATCHES)[kind]
         if "xla" in names:
-            values["xla"] = ("default", *(OTHER_XLA[keras.backend.backend()][kind] if full else ()))
+            values["xla"] = ("default", *(OTHER_XLA[keras.backend.backend()][kind] if level == "long" else ()))
         values |= {"side": getattr(module, "SIDES", ()), "kind": getattr(module, "KINDS", ())}
         found += [dict(zip(names, case, strict=True)) for case in itertools.product(*(values[name] for name in names))]
     return found
 
 
-def cases(names: Sequence[str], devices: Sequence[str], module: ModuleType, *, full: bool) -> list[Any]:
+def cases(names: Sequence[str], devices: Sequence[str], module: ModuleType, *, level: str) -> list[Any]:
     """Return the cases of `grid` as pytest's parameters; those of a GPU are marked."""
     return [
         pytest.param(
@@ -52,7 +53,7 @@ def cases(names: Sequence[str], devices: Sequence[str], module: ModuleType, *, f
             marks=(pytest.mark.gpu,) if params.get("device", "").startswith("gpu") else (),
             id=case_id(params),
         )
-        for params in grid(names, devices, module, full=full)
+        for params in grid(names, devices, module, level=level)
     ]
 
 

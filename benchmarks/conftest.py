@@ -23,7 +23,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     names = [name for name in ARGUMENTS if name in metafunc.fixturenames]
     if names:
         asked = _session_of(metafunc.config).asked
-        metafunc.parametrize(names, cases(names, asked.devices, metafunc.module, full=asked.full))
+        metafunc.parametrize(names, cases(names, asked.devices, metafunc.module, level=asked.level))
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -63,16 +63,16 @@ def loader() -> None:
 @pytest.fixture(scope="session")
 def runner(request: pytest.FixtureRequest, verification: "VerificationSession") -> "CheckRunner":
     """The checks, which run in child processes, with their results so far."""
-    from alexnet_repro.verify.checks.config import CheckConfig
     from alexnet_repro.verify.checks.runner import CheckRunner
+    from benchmarks.level import check_config
     from benchmarks.plan import FOLDER
 
     planned: dict[str, list[CheckId]] = {}
     for item in request.session.items:
         if item.path.parent == FOLDER and "check" in getattr(item, "fixturenames", ()):
             planned.setdefault(item.callspec.params["device"], []).append(item.callspec.params["check"])
-    config = CheckConfig(replays=request.config.getoption("replays"))
-    return CheckRunner(config, planned, verification.machine, request.config.getoption("deadline"))
+    deadline = request.config.getoption("deadline")
+    return CheckRunner(check_config(request.config), planned, verification.machine, deadline)
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import os
 import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import replace
 from unittest import SkipTest
 
@@ -15,6 +15,7 @@ from alexnet_repro.verify.verdict import Planned, overall
 
 LOOK = "python -m alexnet_repro doctor; sudo dmesg | tail -50"
 
+NOT_CHOSEN = "not chosen by --device"
 NO_FINDING = "it gave no finding"
 NO_READER = "what read its output is gone"
 ENDED = {"PASS": "passed", "FAIL": "failed", "INCONCLUSIVE": "inconclusive"}  # how a test did
@@ -81,7 +82,13 @@ class PlanKeeper:
         self._told.add(self._raised)
         pytest.fail(text, pytrace=False)
 
-    def collected(self, items: Sequence[pytest.Item], chosen: Sequence[str], names: Mapping[str, str]) -> None:
+    def collected(
+        self,
+        items: Sequence[pytest.Item],
+        chosen: Sequence[str],
+        names: Mapping[str, str],
+        unusable: Container[str] = (),
+    ) -> None:
         """Compare what pytest will run with the plan. `names` are those of the plan, by node id."""
         planned = {each.name: each for each in self.record.plan}
         running = [names[item.nodeid] for item in items if item.nodeid in names]
@@ -90,7 +97,9 @@ class PlanKeeper:
             if each.name not in running:
                 left_out = each.device and each.device not in chosen
                 why = "not collected" if self._uncollected else "deselected, or not named"
-                self._not_asked(each, "not chosen by --device" if left_out else why)
+                if left_out:
+                    why = "the doctor found that it can't be used" if each.device in unusable else NOT_CHOSEN
+                self._not_asked(each, why)
         self.record.write()
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -27,7 +27,6 @@ class Asked:
 
     devices: Sequence[str] = ("cpu:0",)  # of this machine, whether they are chosen or not
     models: Mapping[str, str] | None = None  # of GPUs, by device
-    full: bool = False
     level: str = "standard"
     burn_in: bool = False
     cpu_replicas: int = 0
@@ -36,6 +35,10 @@ class Asked:
     def of(self, devices: Iterable[str], models: Mapping[str, str]) -> Self:
         """Return the same asked of these devices; `models` are the GPUs', by device."""
         return replace(self, devices=tuple(devices), models=models)
+
+    def has(self, name: str, params: Mapping[str, Any]) -> bool:
+        """Return whether the level has a test with these parameters."""
+        return self.level != "quick" or in_quick_level(name, params, burn_in=self.burn_in)
 
     @property
     def gpus(self) -> list[str]:
@@ -58,7 +61,7 @@ def _same_model(asked: Asked, params: Mapping[str, Any]) -> str:
 
 
 def _burn_in(asked: Asked, _: Mapping[str, Any]) -> str:
-    return "" if asked.burn_in else "runs with --burn-in=10m"
+    return "" if asked.burn_in else "runs at --level=long, or with --burn-in=10m"
 
 
 def _scaling(asked: Asked, params: Mapping[str, Any]) -> str:
@@ -124,8 +127,7 @@ def _of_module(module: ModuleType, asked: Asked) -> Iterator[Planned]:
     for name, function in vars(module).items():
         if not name.startswith("test_") or not inspect.isfunction(function):
             continue
-        for params in grid(arguments_of(function), asked.devices, module, full=asked.full):
-            skipped = asked.level == "quick" and not in_quick_level(name, params)
-            if not skipped and not why_not(stem, name, params, asked):
+        for params in grid(arguments_of(function), asked.devices, module, level=asked.level):
+            if asked.has(name, params) and not why_not(stem, name, params, asked):
                 test_id = f"[{case_id(params)}]" if params else ""
                 yield Planned(f"{stem}.py::{name}{test_id}", group, str(params.get("device", "")))

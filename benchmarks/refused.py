@@ -32,8 +32,8 @@ def refused(config: pytest.Config) -> str:
     if elsewhere and not config.option.collectonly:
         how = "benchmarks are timed one at a time"
         return f"{how}: leave out -n and --forked, or run `pytest tests -n …`"
-    if option("full") and option("level") == "quick":
-        return "--full is of the standard level: leave out --level=quick"
+    if option("level") == "quick" and option("update_reference") and not option("benchmark_only", False):
+        return "--level=quick computes no digests to write: add --benchmark-only, or leave out --level=quick"
     from pytest_benchmark.utils import load_timer
 
     return no_timing(load_timer(option("benchmark_timer")).target, float(option("benchmark_max_time")))

@@ -15,7 +15,12 @@ from alexnet_repro.backend.devices import thread_counts
 from alexnet_repro.training.distributed.cluster import ClusterError
 from alexnet_repro.verify.benchmark.scaling_run import GATHER_DEADLINES, lost_worker
 from alexnet_repro.verify.benchmark.timing import gpu_speed_parity
-from alexnet_repro.verify.checks.devices import MachineNotReadyError, choose_devices, diagnose_machine
+from alexnet_repro.verify.checks.devices import (
+    MachineNotReadyError,
+    choose_devices,
+    diagnose_machine,
+    working_devices,
+)
 from alexnet_repro.verify.doctor import fingerprint
 from alexnet_repro.verify.doctor.after_load import LoadWatch
 from alexnet_repro.verify.doctor.environment import read_machine
@@ -27,7 +32,7 @@ from alexnet_repro.verify.verdict import Planned, pytest_exit_status
 from benchmarks.folder import RESULTS, claim, own_name, run_identity
 from benchmarks.junit_file import add_case, add_verdict, write_again, write_none
 from benchmarks.keeper import PlanKeeper
-from benchmarks.level import in_quick_level
+from benchmarks.level import burn_in_seconds
 from benchmarks.plan import FOLDER, Asked, plan, turn, why_not
 from benchmarks.refused import refused
 from benchmarks.signals import ended_by_signals
@@ -57,10 +62,11 @@ class VerificationSession:
         self.machine = read_machine()
         self.devices: tuple[str, ...] = ("cpu:0",)
         """Those that are chosen."""
+        self.unusable: frozenset[str] = frozenset()
+        """Those that can't be used, and are left out by `--ignore-doctor`."""
         self.asked = Asked(
-            full=config.getoption("full"),
             level=config.getoption("level"),
-            burn_in=bool(config.getoption("burn_in")),
+            burn_in=bool(burn_in_seconds(config)),
             cpu_replicas=config.getoption("cpu_replicas"),
             workers=config.getoption("distribute") is not None,
         )
@@ -74,7 +80,7 @@ class VerificationSession:
         self.load: LoadWatch | None = None
         self._ending = contextlib.ExitStack()
         run = run_identity(config.rootpath, config.invocation_params.args)
-        run["fail_inconclusive"] = self.fail_inconclusive
+        run |= {"level": self.asked.level, "fail_inconclusive": self.fail_inconclusive}
         named = config.getoption("report") or config.rootpath / "reports" / own_name(run["started"])
         folder = Path(named).absolute()  # a test may change the working folder
         together = config.getoption("distribute") is not None and not self.collect_only
@@ -155,17 +161,19 @@ class VerificationSession:
         Children have deadlines of their own. A timed test waits for one answer, others perhaps for all that is planned.
         """
         option = self.config.getoption
-        several = option("deadline") * (GATHER_DEADLINES + len(self.record.plan)) + option("burn_in")
+        several = option("deadline") * (GATHER_DEADLINES + len(self.record.plan)) + burn_in_seconds(self.config)
         one = 2 * max(option("deadline"), 2 * float(option("benchmark_max_time")))
         if self.watcher:
             limit = one if "measure" in item.fixturenames else several
             self.watcher.begin(planned.name, None if option("usepdb", False) else limit)
 
     def _choose_devices(self, wanted: Sequence[str], *, require_gpu: bool) -> None:
+        ignore = bool(self.config.getoption("ignore_doctor"))
+        given = {"require_gpu": require_gpu, "ignore_doctor": ignore}
         try:
             limit = max(180.0, 0.3 * self.config.getoption("deadline"))  # a probe takes less than a check
             with self.terminal.live.showing("doctor"):
-                self.machine, found = diagnose_machine(wanted, self.say, require_gpu=require_gpu, deadline=limit)
+                self.machine, found = diagnose_machine(wanted, self.say, deadline=limit, **given)
         except MachineNotReadyError as error:
             self.record.add("doctor", *error.findings)
             raise
@@ -174,12 +182,12 @@ class VerificationSession:
             os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
         self.record.add("doctor", *found)
         self.load = LoadWatch(self.machine)
-        usable = self.machine.seen_devices
-        self.devices = choose_devices(self.machine, wanted, require_gpu=require_gpu)
-        self.asked = self.asked.of(dict.fromkeys((*usable, *self.machine.cuda_names)), self.machine.seen_gpus)
+        every = dict.fromkeys((*self.machine.seen_devices, *self.machine.cuda_names))
+        self.asked = self.asked.of(every, self.machine.seen_gpus)
+        self.devices = choose_devices(self.machine, wanted, **given)
+        self.unusable = frozenset(every).difference(working_devices(self.machine)) if ignore else frozenset()
         software = fingerprint.speed_environment("cpu:0", self.machine)
         self.record.machine = {
-            "level": self.config.getoption("level"),
             "devices": list(self.devices),
             **fingerprint.machine_of(self.machine),
             "gpu_uuids": [gpu.uuid for gpu in self.machine.nvidia.gpus],
@@ -212,14 +220,14 @@ class VerificationSession:
         if device and device not in self.devices:
             return True
         name = getattr(item, "originalname", item.name)
-        return self.asked.level == "quick" and not in_quick_level(name, _parameters(item))
+        return not self.asked.has(name, _parameters(item))
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Compare what runs with the plan; among workers, make sure that all run the same tests."""
         if self.collect_only:
             return
         names = {item.nodeid: f"{item.path.name}::{item.name}" for item in session.items if item.path.parent == FOLDER}
-        self.keeper.collected(session.items, self.devices, names)
+        self.keeper.collected(session.items, self.devices, names, self.unusable)
         self.timings = timing_runner(self, session.items)
         self._ending.callback(self.timings.close)
         if self.workers and not self.not_ready:

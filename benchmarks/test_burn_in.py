@@ -12,13 +12,14 @@ from alexnet_repro.verify.checks.registry import DEVICE_PRECISIONS
 from alexnet_repro.verify.checks.runner import CheckRunner
 from alexnet_repro.verify.doctor.software import beside_settings
 from alexnet_repro.verify.finding import Finding
+from benchmarks.level import burn_in_seconds
 from benchmarks.session import VerificationSession
 
 
 @pytest.fixture(scope="module")
 def burning_in(verification: VerificationSession, runner: CheckRunner) -> Iterator[dict[str, Future[Finding]]]:
     """The burn-in of each device, running; it ends with the tests, also with a run that is interrupted."""
-    seconds = verification.config.getoption("burn_in")
+    seconds = burn_in_seconds(verification.config)
     capture = verification.config.pluginmanager.getplugin("capturemanager")
 
     def say(line: str) -> None:

@@ -15,6 +15,7 @@ from alexnet_repro.verify.numerics import error_bounds, oracle
 from benchmarks.cases import FOR_XLA, JIT_COMPILE, skip_if_refused
 
 BATCHES = {"cpu": (1, 32, 128), "gpu": (1, 32, 512)}
+QUICK_BATCHES = {"cpu": (32,), "gpu": (512,)}
 ALL_BATCHES = {"cpu": (1, 8, 32, 128, 256), "gpu": (1, 8, 32, 128, 256, 512, 1024, 2048, 4096)}
 COMPARED = 2  # images
 

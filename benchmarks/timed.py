@@ -15,6 +15,7 @@ from alexnet_repro.verify.doctor.environment import Environment
 from alexnet_repro.verify.doctor.software import beside_settings
 from alexnet_repro.verify.finding import Finding
 from alexnet_repro.verify.subprocesses import answer_each
+from benchmarks.level import PRECISION, QUICK_IMAGES
 from benchmarks.plan import FOLDER
 from benchmarks.timing_process import CALIBRATION, TimedCase
 
@@ -37,13 +38,16 @@ class TimingRunner:
         min_rounds: int,
         seconds: float,
         disabled: bool = False,
+        quick: bool = False,
     ) -> None:
         """Start nothing yet. `planned` are the cases by device and name, in their order; None: the device's own rates.
 
-        Each may take `deadline` seconds, and is timed for `seconds`.
+        Each may take `deadline` seconds, and is timed for `seconds`. The `quick` level calibrates one precision, and
+        has fewer images to draw from.
         """
         self._here, self._planned, self._deadline = here, planned, max(deadline, 2 * seconds)
         self._options = {"min_rounds": min_rounds, "seconds": seconds, "disabled": disabled}
+        self._quick = quick
         self._child: Answers | None = None
         self._left: list[tuple[str, str]] = []  # what the child is yet to answer, by device and name
 
@@ -84,7 +88,10 @@ class TimingRunner:
 
     def _run(self, device: str, names: Sequence[str]) -> Answers:
         cases = {name: asdict(case) for name in names if (case := self._planned[device][name])}
-        options = json.dumps({**self._options, "device": device, "cases": cases})
+        given = {**self._options, "device": device, "cases": cases}
+        if self._quick:
+            given |= {"precisions": [PRECISION[device.partition(":")[0]]], "images": QUICK_IMAGES}
+        options = json.dumps(given)
         environ = {"TF_CPP_MIN_LOG_LEVEL": os.environ.get("TF_CPP_MIN_LOG_LEVEL", "0"), **self._here.only(device)}
         return answer_each("benchmarks.timing_process", [options], names, self._deadline, environ)
 
@@ -107,6 +114,7 @@ def timing_runner(session: "VerificationSession", items: Iterable[pytest.Item]) 
         min_rounds=option("benchmark_min_rounds"),
         seconds=float(option("benchmark_max_time")),
         disabled=bool(option("benchmark_disable")),
+        quick=session.asked.level == "quick",
     )
 
 

@@ -4,12 +4,13 @@ So that process uses no GPU, and none sees another's models, settings or memory.
 """
 
 import functools
+import gc
 import importlib
 import json
 import math
 import statistics
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -22,7 +23,7 @@ from alexnet_repro.verify.benchmark import timer
 from alexnet_repro.verify.benchmark.calibration import calibrate
 from alexnet_repro.verify.benchmark.roofline import Work, bottleneck
 from alexnet_repro.verify.benchmark.telemetry import Sampler, conditions_of, heat_during
-from alexnet_repro.verify.benchmark.timing import Timing
+from alexnet_repro.verify.benchmark.timing import Calibration, Timing
 from alexnet_repro.verify.checks.memory import is_out_of_memory
 from alexnet_repro.verify.doctor.endings import find_ending
 
@@ -57,6 +58,8 @@ class TimingProcess:
     min_rounds: int
     seconds: float
     disabled: bool  # each result is looked at, and nothing is timed
+    precisions: Sequence[str] = ()  # that the device is calibrated in; none: in all of its own
+    images: int = 60_000  # that batches are drawn from
     too_large: dict[tuple[str, ...], int] = field(default_factory=dict)
     """The batch size that didn't fit into memory, by series."""
 
@@ -65,9 +68,13 @@ class TimingProcess:
         """The device's name in this process."""
         return f"{self.device.partition(':')[0]}:0"
 
+    def rates(self) -> Calibration:
+        """Return the device's rates, measured once."""
+        return calibrate(self.here, tuple(self.precisions))
+
     def calibration(self) -> dict[str, Any]:
         """Return the device's rates, as the parent names it."""
-        return asdict(replace(calibrate(self.here), device=self.device))
+        return asdict(replace(self.rates(), device=self.device))
 
     def answer(self, case: TimedCase) -> dict[str, Any]:
         """Return what became of a case, under a name that says it.
@@ -94,7 +101,10 @@ class TimingProcess:
     def _call(self, case: TimedCase) -> dict[str, Any]:
         answer: dict[str, Any] = {}
         function = getattr(importlib.import_module(f"benchmarks.{case.module}"), case.function)
-        given = {"loader": loader, "measure": lambda: functools.partial(self.measure, case, answer)}
+        given = {
+            "loader": lambda: loader(self.images),
+            "measure": lambda: functools.partial(self.measure, case, answer),
+        }
         arguments = function.__code__.co_varnames[: function.__code__.co_argcount]
         params = {**case.params, "device": self.here}
         function(**{name: given[name]() if name in given else params[name] for name in arguments})
@@ -121,7 +131,7 @@ class TimingProcess:
         if self.disabled:
             answer["untimed"] = fault(timer.one_round(work)[0])
             return
-        rates = calibrate(device) if todo else None
+        rates = self.rates() if todo else None
         reset_peak_memory(device)
         with closing(Sampler(device)) as sampler:
             done = timer.measure(work, min_rounds=self.min_rounds, seconds=self.seconds)
@@ -152,13 +162,14 @@ class TimingProcess:
 
 
 @functools.cache
-def loader() -> DataLoader:
-    """As many images as Fashion-MNIST has; generated ones, so that every machine computes the same."""
-    return DataLoader.from_arrays(*synthetic_fashion(), seed=0)
+def loader(images: int) -> DataLoader:
+    """Images to train on, generated ones, so that every machine computes the same."""
+    return DataLoader.from_arrays(*synthetic_fashion(images, images // 6), seed=0)
 
 
 def main(options: str, *names: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """Time the named cases, and yield what became of each; stop after an error, since one of CUDA's sticks."""
+    gc.freeze()  # what was imported stays: collecting garbage before each round doesn't look at it
     enable_memory_growth()
     given = json.loads(options)
     cases = {name: TimedCase(**each) for name, each in given.pop("cases").items()}

@@ -21,7 +21,7 @@ REFUSED = {
     "--cpu-replicas": "it takes each machine's CPU as it is",
     "--update-reference": "a reference is of one machine by itself",
 }
-SAME_OPTIONS = ("deadline", "replays", "burn_in", "full", "link_gbps", "benchmark_max_time", "benchmark_min_rounds")
+SAME_OPTIONS = ("deadline", "replays", "burn_in", "level", "link_gbps", "benchmark_max_time", "benchmark_min_rounds")
 BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 

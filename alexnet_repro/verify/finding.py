@@ -15,9 +15,10 @@ CaseName = Annotated[str, AfterValidator(lambda read: " ".join(read.split()))]
 """A benchmark case, as `train_step[device=gpu:0-batch=128-precision=float32]`; one line."""
 
 DOCTOR, REFERENCE = "doctor", "reference"
+IGNORED = "ignored"  # in `data` of what the doctor failed, and the run went on all the same
 MACHINE_GROUPS = ("correct", "repeatable", "fast")
 GROUPS = (DOCTOR, *MACHINE_GROUPS, REFERENCE)
-LEVELS = ("quick", "standard")  # how much a run asks
+LEVELS = ("quick", "standard", "long")  # how much a run asks
 
 
 @dataclass(frozen=True)

@@ -21,13 +21,12 @@ def parse():
 
 
 def test_defaults(parse):
-    """By default: three replays, no burn-in, ten minutes per check, every device, few cases; inconclusive passes."""
+    """By default: replays and burn-in of the level, ten minutes per check, every device; inconclusive passes."""
     assert parse() == {
         "precision": "float32",
         "device": None,
         "level": "standard",
-        "full": False,
-        "replays": 3,
+        "replays": None,
         "burn_in": 0.0,
         "deadline": 600.0,
         "cpu_replicas": 0,
@@ -36,6 +35,7 @@ def test_defaults(parse):
         "reference_processes": 8,
         "report": None,
         "require_gpu": False,
+        "ignore_doctor": False,
         "distribute": None,
         "worker_timeout": 60.0,
         "link_gbps": None,
@@ -54,7 +54,8 @@ def test_defaults(parse):
         ("--replays=2", "replays", 2),
         ("--replays=100", "replays", 100),
         ("--device=gpu:1", "device", ["gpu:1"]),
-        ("--full", "full", True),
+        ("--level=quick", "level", "quick"),
+        ("--level=long", "level", "long"),
         ("--link-gbps=200", "link_gbps", 200.0),
         ("--link-gbps=9.4", "link_gbps", 9.4),
     ],
@@ -78,6 +79,13 @@ def test_endless_time_is_refused(parse, value):
     """What is longer than a year no clock of the system can wait for."""
     with pytest.raises(argparse.ArgumentError, match=f"^argument --deadline: expected a year at most, got '{value}'$"):
         parse(f"--deadline={value}")
+
+
+@pytest.mark.parametrize("value", ["", "fast", "QUICK", "1", "quick,long"])
+def test_unknown_level_is_refused(parse, value):
+    """The message names the levels."""
+    with pytest.raises(argparse.ArgumentError, match=r"invalid choice: .*quick.*standard.*long"):
+        parse(f"--level={value}")
 
 
 @pytest.mark.parametrize("value", ["", "1", "0", "-2", "2.5", "many"])

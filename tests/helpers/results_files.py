@@ -24,7 +24,7 @@ RUN = {
     "version": "0.1.0",
     "revision": "fcce852",
     "python": "3.12.1",
-    "command": "pytest benchmarks --full",
+    "command": "pytest benchmarks --level=long",
 }
 GROUPS = ("doctor", "correct", "repeatable", "fast", "reference")
 

@@ -12,6 +12,7 @@ def session_of(folder, *, plugins=("benchmark", "skipping"), **options):
         "benchmark_timer": "time.perf_counter",
         "benchmark_max_time": "1.0",
         "deadline": 600.0,
+        "level": "standard",
         **options,
     }
     config = SimpleNamespace(

@@ -31,8 +31,8 @@ KERNELS = 200  # in the chain, and calls of the shortest one
 
 
 @cache
-def calibrate(device: str) -> Calibration:
-    """Return the rates of a device, as `on_device` takes it, in each of its precisions; measured once.
+def calibrate(device: str, precisions: tuple[str, ...] = ()) -> Calibration:
+    """Return the rates of a device, as `on_device` takes it, in these precisions, by default in all; measured once.
 
     A GPU is sampled meanwhile: at what clocks its power limit holds it, and what its link to the host has come to.
     """
@@ -41,7 +41,7 @@ def calibrate(device: str) -> Calibration:
     clocks: dict[str, float] = {}
     with closing(Sampler(device, SAMPLED_EVERY)) if kind == "gpu" else nullcontext() as sampler:
         began = start = time.perf_counter()
-        for name in DEVICE_PRECISIONS[kind]:
+        for name in precisions or DEVICE_PRECISIONS[kind]:
             matmul[name] = max(matmul_rate(device, name, shape) for shape in PRODUCTS[kind])
             end = time.perf_counter()
             if sampler and (clock := held_clock(sampler.between(start, end))):

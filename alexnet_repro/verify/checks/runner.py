@@ -3,6 +3,7 @@
 `CheckRunner` is the parent's side; `main` is the child's.
 """
 
+import gc
 import json
 import os
 from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -33,6 +34,7 @@ from alexnet_repro.verify.finding import Finding
 from alexnet_repro.verify.subprocesses import answer_each
 
 ChildFindings = Generator[Finding, None, None]
+WITH_DETERMINISM = ("replay", "digest")  # checks that compare bits
 
 
 class CheckRunner:
@@ -115,17 +117,21 @@ class CheckRunner:
         }
 
     def _child_key(self, device: str, check: CheckId) -> tuple[str, bool, bool]:
-        """Return what has a child of its own: device, determinism, and whether XLA chooses no kernels by timing."""
+        """Return what has a child of its own: device, determinism, and whether XLA chooses no kernels by timing.
+
+        A CPU's child turns determinism on when it comes to it: no variable is read at its start, as by a GPU's.
+        """
         no_autotuning = check.check == "layers" and keras.backend.backend() == "jax"
         # In bfloat16 as in training: layers passed so on JAX on an H100. Why not in the others, see `_run`.
         no_autotuning |= check.check == "compiled_layers" and check.precision != "mixed_bfloat16"
-        return device, check.check in ("replay", "digest"), no_autotuning and device.startswith("gpu")
+        on_gpu = device.startswith("gpu")
+        return device, check.check in WITH_DETERMINISM and on_gpu, no_autotuning and on_gpu
 
     def _run(self, device: str, checks: Sequence[CheckId], *, deterministic: bool) -> ChildFindings:
         environ = {"TF_CPP_MIN_LOG_LEVEL": os.environ.get("TF_CPP_MIN_LOG_LEVEL", "0"), **self.here.only(device)}
         if deterministic:
             environ |= determinism_variables()
-        if any(check.check in LAYER_CHECKS for check in checks):
+        if device.startswith("gpu") and any(check.check in LAYER_CHECKS for check in checks):
             # cuDNN's fastest transforms add an error of their own, larger than rounding, which is no fault of a device.
             # Determinism is no way around them: in profile-h100.json a deterministic step takes the largest of them.
             environ["TF_ENABLE_WINOGRAD_NONFUSED"] = os.environ.get("TF_ENABLE_WINOGRAD_NONFUSED", "0")
@@ -164,12 +170,16 @@ def run_in_child(
 
 def main(options: str, *names: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """Run the checks in the child, and yield their findings; stop after a crash, since a CUDA error sticks."""
+    gc.freeze()  # what was imported stays: a check frees its models without a look at that
     enable_memory_growth()
     given = json.loads(options)
-    if given["deterministic"]:
-        enable_determinism()
+    deterministic = False
     for name in names:
-        finding = run_check(CheckId.parse(name), CheckConfig(**given["config"]))
+        check = CheckId.parse(name)
+        if not deterministic and (given["deterministic"] or check.check in WITH_DETERMINISM):
+            enable_determinism()
+            deterministic = True
+        finding = run_check(check, CheckConfig(**given["config"]))
         yield name, asdict(finding)
         if finding.kind == "crash":
             return

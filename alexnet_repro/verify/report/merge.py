@@ -23,7 +23,7 @@ def merged(path: Path, records: Mapping[str, RunRecord], *, comparable: bool = T
     """
     machines = {name: record.machine for name, record in records.items()}
     first = next(iter(records.values()))
-    whole = RunRecord(path, {"level": first.level, "machines": list(machines), **machines}, dict(first.run))
+    whole = RunRecord(path, {"machines": list(machines), **machines}, dict(first.run))
     whole.run["hosts"] = [record.run.get("host", "") for record in records.values()]
     whole.stated = worst_status(record.verdict for record in records.values())
     nothing = [Planned("run", "correct", state="not asked", why="nothing was planned there")]

@@ -84,7 +84,7 @@ class RunRecord:
     @property
     def level(self) -> str:
         """How much the run asked, of `alexnet_repro.verify.finding.LEVELS`."""
-        return str(self.machine.get("level", "standard"))
+        return str(self.run.get("level", "standard"))
 
     @property
     def invalid(self) -> frozenset[str]:

@@ -4,11 +4,11 @@ import math
 import re
 import textwrap
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from alexnet_repro.verify.benchmark.fast_by import fast_by
-from alexnet_repro.verify.finding import Finding, Status, worst
+from alexnet_repro.verify.finding import DOCTOR, IGNORED, Finding, Status, worst
 from alexnet_repro.verify.report.fixes import MAX_TESTS, RERUN_TEST, steps
 from alexnet_repro.verify.report.run_record import RunRecord
 from alexnet_repro.verify.verdict import verdicts
@@ -17,12 +17,16 @@ SIGNS: dict[Status, str] = {"PASS": "✓", "FAIL": "✗", "INCONCLUSIVE": "?"}
 NONE = "–"
 TERMINAL_WIDTH = 100  # characters, where there is no terminal
 LISTED = 3  # findings of one thing to do that are written out
+NAMED = 3  # checks that the verdict's line names
 
 
 def headline(record: RunRecord) -> str:
-    """Return the verdict as a sentence."""
-    sentence = in_words(record)
-    return f"{sentence[:1].upper()}{sentence[1:]}."
+    """Return the verdict as sentences, after the level if it isn't the standard one."""
+    text = in_words(record)
+    if record.level != "standard":
+        return f"{record.level.capitalize()} level: {text}."
+    first, space, rest = text.partition(" ")
+    return f"{first.capitalize() if first.isalpha() else first}{space}{rest}."  # a device's name stays as it is
 
 
 def verdict_line(record: RunRecord) -> str:
@@ -32,20 +36,71 @@ def verdict_line(record: RunRecord) -> str:
 
 
 def in_words(record: RunRecord) -> str:
-    """Return the verdict as half a sentence, which claims no more than what ran, with why a run ended early."""
-    count, plan, level = machines(record), record.plan, record.level
+    """Return what the verdict says, which claims no more than what ran, with why a run ended early.
+
+    They are sentences, of which the first begins with a small letter and the last has no full stop.
+    """
+    words = {"PASS": _passed, "FAIL": _failed, "INCONCLUSIVE": _inconclusive}[record.verdict](record)
+    return words if record.complete else f"{words}; the run didn't finish: {why_ended(record)}"
+
+
+def _passed(record: RunRecord) -> str:
+    count = machines(record)
     these, are = ("this machine", "is") if count == 1 else (f"these {count} machines", "are")
-    as_far = "" if level == "standard" else f" as far as --level={level} asks; --level=standard asks the rest"
-    failed = sum(each.status == "FAIL" for each in problems(record))
-    checks = f"{failed or 'some'} check{'s' * (failed != 1)} failed, listed with the fix"
+    fast, more = fast_by(record.findings, count)
+    if record.level == "quick":
+        fast += ", as far as the quick level looks"
+        more = [*more, "Everything: --level=standard"]
+    return ". ".join([f"{these} {are} correct, repeatable and {fast}", *more])
+
+
+def _failed(record: RunRecord) -> str:
+    """Return what failed: a GPU or else the set-up, where the doctor failed it; of the checks their devices by name."""
+    failed = {group: [each for each in found if each.status == "FAIL"] for group, found in record.findings.items()}
+    of_doctor = failed.pop(DOCTOR, [])
+    of_gpus = [each for each in of_doctor if "gpu" in each.device.lower()]
+    of_set_up = [each.check for each in of_doctor if "gpu" not in each.device.lower()]
+    checks = [(each.device, f"{each.check} {each.precision}".strip()) for found in failed.values() for each in found]
+    if not checks and not of_doctor:  # what died may have left no finding
+        checks = [(each.device, each.short) for each in record.plan if each.status == "FAIL"]
+    clauses = [f"the set-up isn't right ({_some(of_set_up)})"] if of_set_up else []
+    if of_gpus:
+        several = list(dict.fromkeys(each.device for each in of_gpus))
+        are = "isn't" if len(several) == 1 else "aren't"
+        clauses.append(f"{_and(several)} {are} right ({_some(each.check for each in of_gpus)})")
+    if checks:
+        who = _and(list(dict.fromkeys(device for device, _ in checks if device))) or "this machine"
+        what = f"{len(checks)} check{'s' * (len(checks) != 1)} ({_some(check for _, check in checks)})"
+        clauses.append(f"{who} failed {what}")
+    ignored = f"; {what}" if (what := _ignored(record)) else ""
+    return f"{_and(clauses) or 'a check failed'}; the fix is listed{ignored}"
+
+
+def _inconclusive(record: RunRecord) -> str:
+    plan, ignored = record.plan, _ignored(record)
     left = sum(each.state != "answered" for each in plan)
-    doubt = f"{left} of {len(plan)} planned checks weren't answered" if left else "not every check was conclusive"
-    sentence = {
-        "PASS": f"{these} {are} correct, repeatable and {fast_by(record.findings, count)}{as_far}",
-        "FAIL": f"something is wrong with {these}: {checks}",
-        "INCONCLUSIVE": f"nothing failed, but {doubt if plan else 'nothing was planned'}",
-    }[record.verdict]
-    return sentence if record.complete else f"{sentence}; the run didn't finish: {why_ended(record)}"
+    doubts = [ignored] if ignored else []
+    doubts += [f"{left} of {len(plan)} planned checks weren't answered"] if left else []
+    doubts = doubts or ["not every check was conclusive" if plan else "nothing was planned"]
+    return f"{'no check' if ignored else 'nothing'} failed, but {' and '.join(doubts)}"
+
+
+def _ignored(record: RunRecord) -> str:
+    """Return what `--ignore-doctor` passed over; empty: nothing."""
+    ignored = [each.check for each in record.findings.get(DOCTOR, ()) if each.data.get(IGNORED)]
+    return f"what the doctor failed ({_some(ignored)}) was ignored" if ignored else ""
+
+
+def _some(names: Iterable[str]) -> str:
+    """Return the first few names, each once, and how many more there are."""
+    several = list(dict.fromkeys(names))
+    more = len(several) - NAMED
+    return ", ".join([*several[:NAMED], *([f"{more} more"] if more > 0 else [])])
+
+
+def _and(names: Sequence[str]) -> str:
+    """Return names as in a sentence."""
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
 def summary(record: RunRecord, width: int = TERMINAL_WIDTH) -> list[str]:

@@ -1,4 +1,4 @@
-"""Which cases the benchmarks have, by default and in full."""
+"""Which cases the benchmarks have, by level."""
 
 import contextlib
 from types import SimpleNamespace
@@ -24,7 +24,7 @@ def ids(cases):
 
 def test_default_cases():
     """Each batch in each precision of the device; XLA isn't named. Ids never change: comparisons are by them."""
-    assert ids(module.cases(TIMED, ["cpu:0", "gpu:1"], MODULE, full=False)) == [
+    assert ids(module.cases(TIMED, ["cpu:0", "gpu:1"], MODULE, level="standard")) == [
         "device=cpu:0-batch=1-precision=float32",
         "device=cpu:0-batch=1-precision=mixed_bfloat16",
         "device=cpu:0-batch=32-precision=float32",
@@ -36,10 +36,10 @@ def test_default_cases():
     ]
 
 
-def test_full_cases(monkeypatch):
-    """In full there are all batches, and each once more with XLA other than it is by itself, which is named."""
+def test_long_cases(monkeypatch):
+    """At the long level are all batches, and each once more with XLA other than it is by itself, which is named."""
     monkeypatch.setattr(keras.backend, "backend", lambda: "tensorflow")
-    assert ids(module.cases(TIMED, ["cpu:0"], MODULE, full=True)) == [
+    assert ids(module.cases(TIMED, ["cpu:0"], MODULE, level="long")) == [
         "device=cpu:0-batch=1-precision=float32",
         "device=cpu:0-batch=1-precision=float32-xla=on",
         "device=cpu:0-batch=1-precision=mixed_bfloat16",
@@ -51,10 +51,21 @@ def test_full_cases(monkeypatch):
     ]
 
 
-@pytest.mark.parametrize("full", [False, True])
-def test_checks_are_the_same_in_full(full):
-    """Checks run in the precisions that they depend on, whether timings are in full or not."""
-    assert ids(module.cases(("device", "check"), ["cpu:0"], MODULE, full=full)) == [
+def test_quick_cases():
+    """At the quick level there are the batches of the module that are for it, or else those of the standard level."""
+    quick = SimpleNamespace(**{**vars(MODULE), "QUICK_BATCHES": {"cpu": (8,), "gpu": (64,)}})
+    names, devices = ("device", "batch"), ["cpu:0", "gpu:1"]
+    assert ids(module.cases(names, devices, quick, level="quick")) == ["device=cpu:0-batch=8", "device=gpu:1-batch=64"]
+    assert ids(module.cases(names, ["cpu:0"], MODULE, level="quick")) == [
+        "device=cpu:0-batch=1",
+        "device=cpu:0-batch=32",
+    ]
+
+
+@pytest.mark.parametrize("level", ["quick", "standard", "long"])
+def test_checks_are_the_same_at_each_level(level):
+    """Checks run in the precisions that they depend on, whatever is timed."""
+    assert ids(module.cases(("device", "check"), ["cpu:0"], MODULE, level=level)) == [
         "device=cpu:0-check=shapes",
         "device=cpu:0-check=layers-precision=float32",
         "device=cpu:0-check=layers-precision=mixed_bfloat16",

@@ -56,9 +56,9 @@ def test_collecting_writes_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_full_grid_has_all_of_the_small_one():
-    """With --full there are more batches, and XLA other than it is by default; what was there is there in its order."""
-    few, all_of_them = collected(), collected("--full")
+def test_long_level_has_all_of_the_standard_one():
+    """At the long level are more batches, and XLA other than by default; what was there is there in its order."""
+    few, all_of_them = collected(), collected("--level=long")
     more = set(all_of_them) - set(few)
     assert [each for each in all_of_them if each not in more] == few
     assert "test_forward.py::test_forward[device=cpu:0-batch=256-precision=float32]" in more

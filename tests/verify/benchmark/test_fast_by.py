@@ -34,53 +34,68 @@ NONE = no_reference(["resize", "forward"], "cpu:0", "none is on file")
 DIGESTS = Finding("golden", "INCONCLUSIVE", "no digests are on file")
 
 
+NO_FILE = "No reference of this machine and software is on file"
+
+
 @pytest.mark.parametrize(
     ("found", "words"),
     [
-        pytest.param([], f"{OWN} alone", id="reference=not asked"),
-        pytest.param([DIGESTS], f"{OWN} alone", id="reference=digests only"),
-        pytest.param([NONE], f"{OWN}; no reference of this machine and software is on file", id="reference=none"),
+        pytest.param([], (f"{OWN} alone", []), id="reference=not asked"),
+        pytest.param([DIGESTS], (f"{OWN} alone", []), id="reference=digests only"),
+        pytest.param([NONE], (OWN, [NO_FILE]), id="reference=none"),
         pytest.param(
-            [Finding("speed", "FAIL", "references can't be read")],
-            f"{OWN}; no reference of this machine and software is on file",
-            id="reference=unreadable",
-        ),
-        pytest.param([*cases("==="), DIGESTS], f"{OWN}; as fast as its reference in 3 of 3 cases", id="cases=same"),
-        pytest.param(cases("=+="), f"{OWN}; as fast as its reference in 3 of 3 cases", id="cases=faster"),
-        pytest.param(
-            cases("=s=S="), f"{OWN}; slower than its reference in 2 of 5 cases (worst 3.68 ×)", id="cases=slower"
+            [Finding("speed", "FAIL", "references can't be read")], (OWN, [NO_FILE]), id="reference=unreadable"
         ),
         pytest.param(
-            cases("==~"), f"{OWN}; as fast as its reference in 2 of 3 cases, 1 too noisy to compare", id="cases=noisy"
+            [*cases("==="), DIGESTS], (OWN, ["It is as fast as its reference in 3 of 3 cases"]), id="cases=same"
+        ),
+        pytest.param(cases("=+="), (OWN, ["It is as fast as its reference in 3 of 3 cases"]), id="cases=faster"),
+        pytest.param(
+            cases("=s=S="),
+            (OWN, ["It is slower than its reference in 2 of 5 cases (worst 3.68 ×)"]),
+            id="cases=slower",
+        ),
+        pytest.param(
+            cases("==~"),
+            (OWN, ["It is as fast as its reference in 2 of 3 cases, 1 too noisy to compare"]),
+            id="cases=noisy",
         ),
         pytest.param(
             cases("s~~"),
-            f"{OWN}; slower than its reference in 1 of 3 cases (worst 1.50 ×), 2 too noisy to compare",
+            (OWN, ["It is slower than its reference in 1 of 3 cases (worst 1.50 ×), 2 too noisy to compare"]),
             id="cases=slower and noisy",
         ),
         pytest.param(
+            cases("~~"),
+            (OWN, ["How fast it is beside its reference is unknown, 2 too noisy to compare"]),
+            id="cases=all noisy",
+        ),
+        pytest.param(
             [Finding("speed", "PASS", "", number=1.0)],
-            f"{OWN}; as fast as its reference in 0 of 1 cases, 1 too noisy to compare",
+            (OWN, ["How fast it is beside its reference is unknown, 1 too noisy to compare"]),
             id="cases=without a result",
         ),
         pytest.param(
             [*cases("=="), NONE],
-            f"{OWN}; as fast as its reference in 2 of 4 cases, 2 without one",
+            (OWN, ["It is as fast as its reference in 2 of 4 cases, 2 without one"]),
             id="cases=without",
         ),
         pytest.param(
             cases("==", can_fail=False),
-            f"{OWN}; as fast as its reference in 2 of 2 cases, though nothing can fail by that",
+            (OWN, ["It is as fast as its reference in 2 of 2 cases", "So far nothing can fail by that"]),
             id="weak=same",
         ),
         pytest.param(
             cases("=S", can_fail=False),
-            f"{OWN}; slower than its reference in 1 of 2 cases (worst 3.68 ×), though nothing can fail by that",
+            (
+                OWN,
+                ["It is slower than its reference in 1 of 2 cases (worst 3.68 ×)", "So far nothing can fail by that"],
+            ),
             id="weak=slower",
         ),
         pytest.param(
             [*cases("=="), *cases("=", can_fail=False)],
-            f"{OWN}; as fast as its reference in 3 of 3 cases, though 1 of them can't fail by it",
+            (OWN, ["It is as fast as its reference in 3 of 3 cases", "So far not every case can fail by that"]),
             id="weak=some",
         ),
     ],
@@ -92,13 +107,15 @@ def test_words(found, words):
 
 def test_several_machines():
     """Of several machines it is their measure and their references."""
-    words = "fast by their own measure; as fast as their references in 1 of 1 cases"
-    assert fast_by({"reference": cases("=")}, machines=2) == words
+    words = ["They are as fast as their references in 1 of 1 cases"]
+    assert fast_by({"reference": cases("=")}, machines=2) == ("fast by their own measure", words)
+    noisy = ["How fast they are beside their references is unknown, 1 too noisy to compare"]
+    assert fast_by({"reference": cases("~")}, machines=2) == ("fast by their own measure", noisy)
 
 
 def test_gate_and_words_agree():
     """Of what the gate finds by a reference of five processes, twice as slow, the words are these."""
     reference = [Level(0.001 * each, 0.0) for each in (-2, -1, 0, 1, 2)]
     slow = GateCase("resize", "cpu:0", "float32", reference, [Level(math.log(2), 0.0)])
-    words = f"{OWN}; slower than its reference in 1 of 1 cases (worst 2.00 ×), though nothing can fail by that"
-    assert fast_by({"reference": judge_speeds([slow], Tolerances())}) == words
+    words = ["It is slower than its reference in 1 of 1 cases (worst 2.00 ×)", "So far nothing can fail by that"]
+    assert fast_by({"reference": judge_speeds([slow], Tolerances())}) == (OWN, words)

@@ -19,7 +19,7 @@ QUICK = (
     "test_repeatable.py::test_replay[device=cpu:0-check=replay-precision=float32]",
     "test_calibration.py::test_calibration[device=cpu:0]",
     "test_forward.py::test_forward[device=cpu:0-batch=32-precision=float32]",
-    "test_train_step.py::test_train_step[device=cpu:0-batch=32-precision=float32]",
+    "test_train_step.py::test_train_step[device=cpu:0-batch=8-precision=float32]",
 )
 
 
@@ -43,6 +43,11 @@ def test_quick():
         pytest.param(Asked(), {"correct": 15, "repeatable": 4, "fast": 21, "reference": 2}, id="devices=cpu"),
         pytest.param(
             Asked(burn_in=True), {"correct": 15, "repeatable": 5, "fast": 21, "reference": 2}, id="option=burn_in"
+        ),
+        pytest.param(
+            Asked(level="long", burn_in=True),
+            {"correct": 15, "repeatable": 5, "fast": 47, "reference": 2},
+            id="level=long",
         ),
         pytest.param(TWO, {"correct": 62, "repeatable": 32, "fast": 93, "reference": 10}, id="devices=two GPUs"),
     ],
@@ -74,7 +79,7 @@ APPLIES = [
     (ONE, "test_repeatable", "test_busy", {"device": "gpu:0"}, "needs two GPUs"),
     (TWO, "test_repeatable", "test_gpu_bitwise_parity", {"device": "gpu:1"}, ""),
     (TWO, "test_repeatable", "test_gpu_bitwise_parity", {"device": "gpu:0"}, "needs two GPUs of one model"),
-    (TWO, "test_burn_in", "test_burn_in", {"device": "gpu:0"}, "runs with --burn-in=10m"),
+    (TWO, "test_burn_in", "test_burn_in", {"device": "gpu:0"}, "runs at --level=long, or with --burn-in=10m"),
     (Asked(burn_in=True), "test_burn_in", "test_burn_in", {"device": "cpu:0"}, ""),
     (TWO, "test_scaling", "test_scaling", {"kind": "weak"}, ""),
     (Asked(cpu_replicas=2), "test_scaling", "test_all_reduce", {}, ""),
@@ -104,11 +109,11 @@ def test_other_devices_are_planned(tmp_path):
     assert "gpu:1: not asked (not chosen by --device): any" in found.printed
 
 
-@pytest.mark.parametrize("options", [pytest.param((), id="options=none"), pytest.param(("--full",), id="options=full")])
-def test_plan_is_what_pytest_collects(options):
+@pytest.mark.parametrize("level", ["standard", "long"])
+def test_plan_is_what_pytest_collects(level):
     """Pytest collects all that is planned, in that order, and else only what doesn't apply here."""
-    found = collected(*options)
-    planned = [each.name for each in plan(Asked(full="--full" in options))]
+    found = collected(f"--level={level}")
+    planned = [each.name for each in plan(Asked(level=level))]
     assert [each for each in found if each in planned] == planned
     others = {each.partition("[")[0] for each in found if each not in planned}
     assert others == {

@@ -9,6 +9,7 @@ import pytest
 from alexnet_repro.verify.benchmark.timing import Calibration, Timing
 from alexnet_repro.verify.report.run_record import RunRecord
 from benchmarks import timed as module
+from benchmarks.plan import Asked
 from benchmarks.timed import TimingRunner
 from benchmarks.timing_process import TimedCase
 from tests.helpers.machines import A100, box
@@ -238,5 +239,6 @@ def test_rates_that_cant_be_had(report):
 def test_tests_of_the_same_name_arent_timed(request, monkeypatch):
     """A test beside the benchmarks may be in a file that is called as one of theirs, and asks for no device."""
     monkeypatch.setattr(request.node, "path", ROOT / "tests/verify/benchmark/test_calibration.py")
-    session = SimpleNamespace(config=SimpleNamespace(getoption=lambda _: 1), machine=box())
+    config = SimpleNamespace(getoption=lambda _: 1)
+    session = SimpleNamespace(config=config, machine=box(), asked=Asked())
     assert module.timing_runner(session, [request.node])._planned == {}

@@ -33,7 +33,7 @@ class Machine:
         monkeypatch.setitem(sys.modules, self.tests.__name__, self.tests)
         monkeypatch.setattr(module, "Sampler", lambda _: self)
         monkeypatch.setattr(module, "conditions_of", lambda _: self.after)
-        monkeypatch.setattr(module, "calibrate", lambda _: RATES)
+        monkeypatch.setattr(module, "calibrate", lambda *_: RATES)
         for name in ("peak_memory", "reset_peak_memory"):
             monkeypatch.setattr(module, name, lambda device: {"gpu:0": 1 << 30}[device])
         monkeypatch.setattr(module.timer, "measure", self.measure)

@@ -13,6 +13,7 @@ from tests.helpers.machines import A100, UNSEEN, box, results
 from tests.helpers.sessions import session_of
 
 DEVICE = "cpu:0"
+KEPT = {"ignore_doctor": False}
 
 
 @pytest.fixture(autouse=True)
@@ -65,20 +66,29 @@ def burn_in(monkeypatch, folder, **options):
         pytest.param(
             start,
             {"require_gpu": True},
-            [((), {"require_gpu": True, "deadline": 180.0}), ((), {"require_gpu": True})],
+            [((), {"require_gpu": True, "deadline": 180.0, **KEPT}), ((), {"require_gpu": True, **KEPT})],
             id="start=require_gpu",
         ),
         pytest.param(
             start,
             {"device": ["cpu:0"]},
-            [(["cpu:0"], {"require_gpu": None, "deadline": 180.0}), (["cpu:0"], {"require_gpu": None})],
+            [(["cpu:0"], {"require_gpu": None, "deadline": 180.0, **KEPT}), (["cpu:0"], {"require_gpu": None, **KEPT})],
             id="start=device",
         ),
         pytest.param(
             start,
             {"deadline": 1200.0},
-            [((), {"require_gpu": None, "deadline": 360.0}), ((), {"require_gpu": None})],
+            [((), {"require_gpu": None, "deadline": 360.0, **KEPT}), ((), {"require_gpu": None, **KEPT})],
             id="start=deadline",
+        ),
+        pytest.param(
+            start,
+            {"ignore_doctor": True},
+            [
+                ((), {"require_gpu": None, "deadline": 180.0, "ignore_doctor": True}),
+                ((), {"require_gpu": None, "ignore_doctor": True}),
+            ],
+            id="start=ignore_doctor",
         ),
         pytest.param(checks, {"replays": 5, "deadline": 90.0}, (5, 90.0), id="checks=replays and deadline"),
         pytest.param(burn_in, {"burn_in": 7200.0, "deadline": 90.0}, {DEVICE: (7200.0, 90.0)}, id="burn_in=seconds"),
@@ -122,9 +132,9 @@ def test_devices_of_the_plan(monkeypatch, tmp_path, here):
 @pytest.mark.parametrize(
     ("option", "attribute", "value"),
     [
-        pytest.param({"full": True}, "full", True, id="option=full"),
         pytest.param({"level": "quick"}, "level", "quick", id="option=level"),
         pytest.param({"burn_in": 60.0}, "burn_in", True, id="option=burn_in"),
+        pytest.param({"level": "long"}, "burn_in", True, id="option=long"),
         pytest.param({"burn_in": 0.0}, "burn_in", False, id="option=no burn_in"),
         pytest.param({"cpu_replicas": 2}, "cpu_replicas", 2, id="option=cpu_replicas"),
     ],

@@ -6,11 +6,13 @@ import pytest
 
 from alexnet_repro.verify.checks import devices
 from alexnet_repro.verify.checks.devices import MachineNotReadyError, choose_devices, diagnose_machine, unusable_gpus
+from alexnet_repro.verify.doctor.device_probe import ProbeResult
 from alexnet_repro.verify.doctor.environment import Environment
 from alexnet_repro.verify.doctor.nvidia import Nvidia
 from alexnet_repro.verify.finding import Finding
 from tests.helpers.machines import A100, CPU, TWO, UNSEEN, box, results
 
+GO_ON = "go on with what works, without a PASS: --ignore-doctor"
 EIGHT = tuple(f"/dev/nvidia{index}" for index in range(8))
 PASSED = Finding("gpu", "PASS", "1 in this machine")
 FAILED = Finding("ecc", "FAIL", "errors", "2 uncorrected", "reset it", device="GPU 0")
@@ -112,7 +114,14 @@ def test_other_backends_run_the_doctor(machine, lines, backend):
 def test_faulty_cpu_is_no_way_out(machine, lines):
     """Where the CPU has failed, checking it alone is no advice."""
     machine(box(A100), replace(FAILED, device="cpu:0"))
-    with pytest.raises(MachineNotReadyError, match=r"^fix the machine first$"):
+    with pytest.raises(MachineNotReadyError, match=rf"^fix the machine first, or {GO_ON}$"):
+        diagnose_machine((), lines.append, require_gpu=False)
+
+
+def test_cpu_alone_is_no_way_out(machine, lines):
+    """Nor is it where the machine has no GPU: the CPU was to be checked anyway."""
+    machine(CPU, replace(FAILED, device=""))
+    with pytest.raises(MachineNotReadyError, match=rf"^fix the machine first, or {GO_ON}$"):
         diagnose_machine((), lines.append, require_gpu=False)
 
 
@@ -127,9 +136,10 @@ def test_inconclusive_is_shown_and_admitted(machine, lines):
 
 @pytest.mark.parametrize("wanted", ["", "gpu:0", "cpu:0 gpu:0"])
 def test_faulty_machine_is_not_ready(machine, lines, wanted):
-    """A fault is shown with its fix, and nothing is measured; the message has how to measure the CPU on purpose."""
+    """A fault is shown with its fix, and nothing is measured; the message has the two ways to measure all the same."""
     machine(box(A100), FAILED, PASSED)
-    with pytest.raises(MachineNotReadyError, match=r"fix the machine first.*--device=cpu:0"):
+    ways = f"check the CPU on purpose: --device=cpu:0, or {GO_ON}"
+    with pytest.raises(MachineNotReadyError, match=f"^fix the machine first, or {ways}$"):
         diagnose_machine(wanted.split(), lines.append, require_gpu=False)
     assert "fix: reset it" in lines[0]
     assert lines[-1].startswith("doctor: FAIL, 2 checks")
@@ -141,7 +151,7 @@ def test_what_is_found_of_the_cpu_counts(machine, lines, wanted):
     machine(box(A100), PASSED, INCONCLUSIVE)
     assert diagnose_machine(wanted.split(), lines.append, require_gpu=False)[1] == [PASSED, INCONCLUSIVE]
     machine(box(A100), PASSED, FAILED)
-    with pytest.raises(MachineNotReadyError, match=r"^fix the machine first$"):
+    with pytest.raises(MachineNotReadyError, match=rf"^fix the machine first, or {GO_ON}$"):
         diagnose_machine(wanted.split(), lines.append, require_gpu=False)
 
 
@@ -205,3 +215,109 @@ def test_device_that_isnt_there_is_named(wanted):
     """A name of no device is an error that lists the devices."""
     with pytest.raises(ValueError, match=f"--device={wanted}: no such device; tensorflow can use cpu:0, gpu:0"):
         choose_devices(box(A100), ("gpu:0", wanted), require_gpu=False)
+
+
+def test_failures_are_ignored(machine, lines):
+    """With the option a failure is inconclusive, and says so; evidence and fix stay, and so does all else."""
+    machine(box(A100), PASSED, FAILED, INCONCLUSIVE)
+    here, found = diagnose_machine((), lines.append, require_gpu=False, ignore_doctor=True)
+    ignored = Finding(
+        "ecc",
+        "INCONCLUSIVE",
+        "ignored by --ignore-doctor: errors",
+        "2 uncorrected",
+        "reset it",
+        device="GPU 0",
+        data={"ignored": True},
+    )
+    assert found == [PASSED, ignored, INCONCLUSIVE]
+    assert lines[0].startswith("INCONCLUSIVE  GPU 0 ecc")
+    assert "ignored by --ignore-doctor: errors" in lines[0]
+    assert lines[-1].startswith("doctor: INCONCLUSIVE, 3 checks")
+    assert choose_devices(here, (), require_gpu=True, ignore_doctor=True) == ("cpu:0", "gpu:0")
+
+
+def broken(*devices, here=None):
+    """Return a machine of two GPUs, on which a product went wrong on these devices."""
+    here = here or box(*TWO)
+    return replace(here, results=(*here.results, *(ProbeResult(each, "matmul", "7 of 9") for each in devices)))
+
+
+@pytest.mark.parametrize(
+    ("here", "wanted", "chosen"),
+    [
+        pytest.param(box(*TWO), "", "cpu:0 gpu:0 gpu:1", id="broken=none"),
+        pytest.param(broken("gpu:0"), "", "cpu:0 gpu:1", id="broken=gpu:0"),
+        pytest.param(broken("cpu:0"), "", "gpu:0 gpu:1", id="broken=cpu:0"),
+        pytest.param(broken("gpu:0", "gpu:1"), "", "cpu:0", id="broken=all GPUs"),
+        pytest.param(broken("gpu:0"), "gpu:0 gpu:1", "gpu:1", id="broken=one of two named"),
+        pytest.param(box(*TWO, results=UNSEEN), "", "cpu:0", id="gpus=unseen"),
+        pytest.param(box(*TWO, results=UNSEEN), "cpu:0 gpu:1", "cpu:0", id="gpus=unseen and named"),
+    ],
+)
+def test_what_works_is_chosen(machine, lines, here, wanted, chosen):
+    """With the option a device that can't be used is left out, named or not."""
+    machine(here, FAILED)
+    left, _ = diagnose_machine(wanted.split(), lines.append, require_gpu=False, ignore_doctor=True)
+    assert choose_devices(left, wanted.split(), require_gpu=False, ignore_doctor=True) == tuple(chosen.split())
+    assert [device for device in left.seen_gpus if device not in chosen.split()] == []
+    assert set(left.cuda_names) == {"gpu:0", "gpu:1"}  # all are planned
+
+
+def test_name_of_what_works(machine, lines):
+    """Where a GPU is left out, the others keep their own names."""
+    here = box(A100, replace(A100, index=1, uuid="GPU-bbbb"), results=results("cpu:0", ("A100", "H100")))
+    machine(broken("gpu:0", here=here), FAILED)
+    left, _ = diagnose_machine((), lines.append, require_gpu=False, ignore_doctor=True)
+    assert left.seen_gpus == {"gpu:1": "H100"}
+
+
+def test_unseen_gpu_is_ignored_by_name(machine, lines):
+    """A GPU that the backend doesn't see is a finding, whatever else the doctor found."""
+    machine(box(A100, results=UNSEEN), PASSED)
+    _, (_, found) = diagnose_machine((), lines.append, require_gpu=False, ignore_doctor=True)
+    assert (found.check, found.status) == ("devices", "INCONCLUSIVE")
+    assert found.message.startswith("ignored by --ignore-doctor: 1 NVIDIA GPU in this machine, 0 usable")
+
+
+@pytest.mark.parametrize(
+    ("here", "wanted", "require_gpu", "words"),
+    [
+        pytest.param(CPU, "", True, "--require-gpu: tensorflow can use cpu:0 only", id="required=no GPU"),
+        pytest.param(
+            broken("gpu:0", "gpu:1"), "", True, "--require-gpu: tensorflow can use cpu:0 only", id="required=broken"
+        ),
+        pytest.param(
+            broken("cpu:0", here=CPU),
+            "",
+            False,
+            "--ignore-doctor: no device works: fix the machine first",
+            id="works=nothing",
+        ),
+        pytest.param(
+            broken("gpu:1"),
+            "gpu:1",
+            False,
+            "--ignore-doctor: gpu:1 doesn't work: fix the machine first",
+            id="works=other",
+        ),
+    ],
+)
+def test_what_cant_be_gone_on_with(here, wanted, require_gpu, words):
+    """Where nothing that is wanted, or required, works the run ends all the same, and says why."""
+    with pytest.raises(MachineNotReadyError) as error:
+        choose_devices(here, wanted.split(), require_gpu=require_gpu, ignore_doctor=True)
+    assert str(error.value) == words
+
+
+def test_option_isnt_advised_where_it_cant_help(machine, lines):
+    """Where no device works, going on is no advice."""
+    machine(broken("cpu:0", here=CPU), replace(FAILED, device="cpu:0"))
+    with pytest.raises(MachineNotReadyError, match=r"^fix the machine first$"):
+        diagnose_machine((), lines.append, require_gpu=False)
+
+
+def test_ignoring_names_no_device():
+    """A name of no device stays an error."""
+    with pytest.raises(ValueError, match="--device=gpu:7: no such device"):
+        choose_devices(box(A100), ("gpu:7",), require_gpu=False, ignore_doctor=True)

@@ -12,19 +12,36 @@ from alexnet_repro.verify.checks import learning as module
 class Step:
     """A train step whose updates and evaluations are written down beforehand, four updates per evaluation."""
 
-    trainable_variables = ()
+    trainable_variables, images = (), 20
 
     def __init__(self, updates, evaluations):
         self.updates, self.evaluations, self.classifier = iter(updates), iter(evaluations), self
 
     def __call__(self, indices):
-        assert indices.shape == (4, 20)
+        assert indices.shape == (4, self.images)
         losses, accuracies = zip(*(next(self.updates) for _ in indices), strict=True)
         return losses, accuracies
 
     def test_on_batch(self, *_):
         """Return the next evaluation, as Keras's method of this name does: it is no test."""
         return next(self.evaluations)
+
+
+@pytest.mark.parametrize(
+    ("images", "accuracy", "updates", "fault"),
+    [
+        pytest.param(9, 0.0, 4, None, id="images=fewer than classes"),
+        pytest.param(10, 0.0, 60, "accuracy 0.000 after 60 updates is no better than chance", id="images=classes"),
+        pytest.param(10, 1.0, 4, None, id="images=classes and learned"),
+    ],
+)
+def test_small_batches_need_no_accuracy(images, accuracy, updates, fault):
+    """Of fewer images than there are classes the loss must fall; of more, accuracy must be above chance, too."""
+    step = Step([(2.0, 0.0)] * 60, [(1.5, accuracy)] * 15)
+    step.images = images
+    loader = DataLoader.from_arrays(*synthetic_fashion(500, 10, seed=0), seed=0)
+    found = module.learn(step, loader, module.learnable_batch(loader, images), [])
+    assert (len(found.losses), found.fault) == (updates, fault)
 
 
 @pytest.mark.parametrize(
@@ -48,3 +65,12 @@ def test_losses_and_accuracies_are_kept(monkeypatch, evaluations, status, update
         "losses": [loss for loss, _ in results[:updates]],
         "accuracies": [accuracy for _, accuracy in results[:updates]],
     }
+
+
+@pytest.mark.parametrize(("images", "needed"), [(9, 0.0), (10, 0.6), (20, 0.4), (128, 0.203125)])
+def test_accuracy_that_guessing_doesnt_reach(images, needed):
+    """Always guessing the commonest label gets that far with a probability below 1e-3 (binomial tables)."""
+    step = Step([(2.0, 0.0)] * 4, [(1.5, 1.0)])
+    step.images = images
+    loader = DataLoader.from_arrays(*synthetic_fashion(5000, 10, seed=0), seed=0)
+    assert module.learn(step, loader, module.learnable_batch(loader, images), []).needed == needed

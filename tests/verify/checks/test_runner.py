@@ -157,7 +157,8 @@ def test_compiled_layers(children, monkeypatch, device, precision, flags):
     CheckRunner(CONFIG, {}, HERE, 30).result(device, CheckId("compiled_layers", precision))
     ((_, _, deterministic, environ),) = children.started
     assert not deterministic
-    assert (environ.get("XLA_FLAGS"), environ["TF_ENABLE_WINOGRAD_NONFUSED"]) == (flags, "0")
+    off = "0" if device == "gpu:0" else None  # a CPU has no cuDNN
+    assert (environ.get("XLA_FLAGS"), environ.get("TF_ENABLE_WINOGRAD_NONFUSED")) == (flags, off)
 
 
 def test_each_check_runs_once_and_when_needed(children):
@@ -207,6 +208,25 @@ def test_determinism_is_on_where_bits_are_compared(children, monkeypatch, check,
     ((_, names, with_determinism, environ),) = children.started
     assert (names, with_determinism) == ([check], deterministic)
     assert environ.get("XLA_FLAGS") == ("--deterministic" if deterministic else None)
+
+
+def test_cpu_has_one_child(children):
+    """A CPU's checks and replays are one child's, which turns determinism on where it comes to them."""
+    planned = [SHAPES, LAYERS, CheckId("replay", "float32")]
+    runner = CheckRunner(CONFIG, {"cpu:0": planned}, HERE, 30)
+    assert [runner.result("cpu:0", check).status for check in planned] == ["PASS"] * 3
+    assert started(children) == [("cpu:0", ["shapes", "layers tf32", "replay float32"], False)]
+
+
+def test_determinism_is_on_from_the_first_replay_on(monkeypatch):
+    """What comes before it runs without, as training does; it is turned on once."""
+    called = []
+    monkeypatch.setattr(module, "enable_memory_growth", lambda: None)
+    monkeypatch.setattr(module, "enable_determinism", lambda: called.append("determinism"))
+    monkeypatch.setattr(module, "run_check", lambda check, _: called.append(str(check)) or Finding("any", "PASS", ""))
+    options = json.dumps({"deterministic": False, "config": {}})
+    list(module.main(options, "shapes", "replay float32", "replay mixed_bfloat16"))
+    assert called == ["shapes", "determinism", "replay float32", "replay mixed_bfloat16"]
 
 
 def test_devices_run_at_the_same_time(children, monkeypatch):

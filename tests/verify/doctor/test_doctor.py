@@ -12,6 +12,7 @@ import pytest
 
 from alexnet_repro.verify.doctor import doctor
 from alexnet_repro.verify.doctor.device_probe import CHECKS
+from alexnet_repro.verify.doctor.environment import Volume
 from alexnet_repro.verify.finding import Finding, exit_status, worst
 from tests.helpers.machines import A100, CPU, GIB, MIB, SYNTHETIC, T4, TWO, box, diagnose, results
 from tests.verify.doctor import test_cuda_software, test_doubts, test_gpus, test_health, test_software
@@ -254,6 +255,24 @@ def test_report_as_text(machine):
     lines = out.getvalue().splitlines()
     assert lines[-1] == "FAIL: 12 of 13 checks passed"
     assert [line.split()[1] for line in lines[:-1] if line.startswith("FAIL")] == ["gpu"]
+
+
+@pytest.mark.parametrize(
+    ("here", "failing", "option"),
+    [
+        pytest.param(replace(CPU, volumes=(Volume("data", "/full", 1),)), "", True, id="failed=disk"),
+        pytest.param(box(A100), "gpu:0", True, id="failed=one of two devices"),
+        pytest.param(CPU, "cpu:0", False, id="failed=only device"),
+        pytest.param(CPU, "", False, id="failed=nothing"),
+    ],
+)
+def test_way_to_go_on(machine, here, failing, option):
+    """Where the doctor fails a machine on which some device works, the last line has how to verify it all the same."""
+    machine(here, failing)
+    out = io.StringIO()
+    doctor.report(out, as_json=False, deadline=1, require_gpu=False)
+    last = out.getvalue().splitlines()[-1]
+    assert last.endswith("; to verify what works all the same: pytest benchmarks --ignore-doctor") is option
 
 
 def test_report_as_json(machine):

@@ -24,7 +24,7 @@ from tests.helpers.results_files import DOUBTFUL, EVERYTHING, FAILED, RUN, WELL,
         pytest.param(
             FAILED,
             "✗ FAIL",
-            "Something is wrong with this machine: 1 check failed, ",
+            "gpu:1 failed 1 check",
             id="verdict=FAIL",
         ),
         pytest.param(
@@ -73,20 +73,21 @@ def test_groups_are_counted(tmp_path):
 def test_run_is_identified(tmp_path):
     """Page and summary say at their head who ran what, where, when, how long, and at which level."""
     machine = {
-        "level": "quick",
         "gpus": ["H100", "H100"],
         "cpu": "EPYC",
         "driver": "555.42",
         "packages": {"keras": "3.15.1", "tensorflow": "2.21.0", "numpy": "2.4.6"},
     }
-    page, markdown, _ = reported(tmp_path, run(machine=machine))
+    page, markdown, _ = reported(tmp_path, run(machine=machine) | {"run": RUN | {"level": "long"}})
     expected = (
-        "Host node1 Hardware 2 × H100, EPYC Run 2026-11-24 10:15:00 UTC, 4 min 2 s, level quick Software "
-        "alexnet-repro 0.1.0 (fcce852), tensorflow 2.21.0, keras 3.15.1, driver 555.42 Command pytest benchmarks --full"
+        "Host node1 Hardware 2 × H100, EPYC Run 2026-11-24 10:15:00 UTC, 4 min 2 s, level long Software "
+        "alexnet-repro 0.1.0 (fcce852), tensorflow 2.21.0, keras 3.15.1, driver 555.42 Command pytest benchmarks "
+        "--level=long"
     )
     assert expected in Page(page[: page.index("<main")]).text
     line = (
-        "node1 · 2026-11-24T10:15:00+00:00 · 242 s · alexnet-repro 0.1.0 · revision fcce852 · pytest benchmarks --full"
+        "node1 · 2026-11-24T10:15:00+00:00 · 242 s · alexnet-repro 0.1.0 · revision fcce852 · pytest benchmarks "
+        "--level=long"
     )
     assert line in markdown.replace("\\", "")[:400]
 

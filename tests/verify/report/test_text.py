@@ -31,7 +31,7 @@ def test_summary_lists_what_did_not_pass():
     found.findings["fast"].append(Finding("low_noise", "INCONCLUSIVE", "a cause"))
     found.findings["reference"] = []
     assert summary(found) == [
-        f"FAIL: {in_words(found)}",
+        "FAIL: gpu:1 failed 1 check (layers tf32); the fix is listed",
         "",
         "doctor      PASS          1 of 1 passed",
         "correct     FAIL          1 of 2 passed, 1 failed, 1 of 2 not answered",
@@ -113,27 +113,64 @@ def test_what_is_missing_has_a_name():
     ]
 
 
-QUICK = " as far as --level=quick asks; --level=standard asks the rest"
-TWO = {"machines": ["node1", "node2"], "level": "quick"}
+def failing(*findings, doctor=(), plan=None):
+    """Return the record of a run in which these checks failed, and the doctor's."""
+    found = record(["PASS"], plan)
+    found.findings["correct"] += findings
+    found.findings["doctor"] += doctor
+    return found
+
+
+def wrong(check, device="", precision="", status="FAIL", **data):
+    """Return a finding that isn't PASS."""
+    return Finding(check, status, "a cause", device=device, precision=precision, data=data)
+
+
+TWO = {"machines": ["node1", "node2"]}
 WORDS = {
     "PASS": (record(["PASS"]), "this machine is correct, repeatable and fast by its own measure alone"),
-    "PASS of two at the quick level": (
+    "PASS of two": (
         record(["PASS"], **TWO),
-        f"these 2 machines are correct, repeatable and fast by their own measure alone{QUICK}",
+        "these 2 machines are correct, repeatable and fast by their own measure alone",
     ),
-    "FAIL": (
-        record(["FAIL"]),
-        "something is wrong with this machine: 5 checks failed, listed with the fix",
+    "FAIL of a device": (
+        failing(wrong("layers", "gpu:1", "tf32"), wrong("layers", "gpu:1", "float32")),
+        "gpu:1 failed 2 checks (layers tf32, layers float32); the fix is listed",
+    ),
+    "FAIL of several devices": (
+        failing(*(wrong(name, f"gpu:{gpu}") for gpu in range(3) for name in ("a", "b", "c", "d", "e"))),
+        "gpu:0, gpu:1 and gpu:2 failed 15 checks (a, b, c, 2 more); the fix is listed",
+    ),
+    "FAIL of no device": (failing(wrong("workers")), "this machine failed 1 check (workers); the fix is listed"),
+    "FAIL of the set-up": (
+        failing(doctor=[wrong("host memory"), wrong("xla", "cpu:0")]),
+        "the set-up isn't right (host memory, xla); the fix is listed",
+    ),
+    "FAIL of a GPU by the doctor": (
+        failing(doctor=[wrong("ecc", "GPU 0"), wrong("rows", "GPU 0")]),
+        "GPU 0 isn't right (ecc, rows); the fix is listed",
+    ),
+    "FAIL of both": (
+        failing(wrong("update", "cpu:0"), doctor=[wrong("disk")]),
+        "the set-up isn't right (disk) and cpu:0 failed 1 check (update); the fix is listed",
+    ),
+    "FAIL beside what was ignored": (
+        failing(wrong("update", "cpu:0"), doctor=[wrong("disk", status="INCONCLUSIVE", ignored=True)]),
+        "cpu:0 failed 1 check (update); the fix is listed; what the doctor failed (disk) was ignored",
     ),
     "FAIL of the plan": (
-        record(["PASS"], [Planned(LAYERS, "correct", state="lost", status="FAIL")]),
-        "something is wrong with this machine: some checks failed, listed with the fix",
+        record(["PASS"], [Planned(LAYERS, "correct", "cpu:0", state="lost", status="FAIL")]),
+        "cpu:0 failed 1 check (layers); the fix is listed",
     ),
     "INCONCLUSIVE without a plan": (record(["PASS"], []), "nothing failed, but nothing was planned"),
     "INCONCLUSIVE answered": (record(["INCONCLUSIVE"]), "nothing failed, but not every check was conclusive"),
     "INCONCLUSIVE in part": (
         record(["PASS"], [Planned(LAYERS, "correct", state="answered"), LEFT_OUT]),
         "nothing failed, but 1 of 2 planned checks weren't answered",
+    ),
+    "INCONCLUSIVE by what was ignored": (
+        failing(doctor=[wrong("disk", status="INCONCLUSIVE", ignored=True)]),
+        "no check failed, but what the doctor failed (disk) was ignored",
     ),
     "INCONCLUSIVE cut short": (
         record(["PASS"], complete=False),
@@ -144,6 +181,42 @@ WORDS = {
 
 @pytest.mark.parametrize(("found", "words"), WORDS.values(), ids=[f"verdict={name}" for name in WORDS])
 def test_verdict_in_words(found, words):
-    """Half a sentence, or a whole one at the head of a page, which claims no more than what ran."""
+    """What failed by name, or a claim of no more than what ran."""
     assert in_words(found) == words
-    assert headline(found) == f"{words[0].upper()}{words[1:]}."
+
+
+@pytest.mark.parametrize(
+    ("level", "line", "head"),
+    [
+        pytest.param(
+            "quick",
+            "PASS (quick): this machine is correct, repeatable and fast by its own measure alone, as far as the quick "
+            "level looks. Everything: --level=standard",
+            "Quick level: this machine is correct, repeatable and fast by its own measure alone, as far as the quick "
+            "level looks. Everything: --level=standard.",
+            id="level=quick",
+        ),
+        pytest.param(
+            "standard",
+            "PASS: this machine is correct, repeatable and fast by its own measure alone",
+            "This machine is correct, repeatable and fast by its own measure alone.",
+            id="level=standard",
+        ),
+        pytest.param(
+            "long",
+            "PASS (long): this machine is correct, repeatable and fast by its own measure alone",
+            "Long level: this machine is correct, repeatable and fast by its own measure alone.",
+            id="level=long",
+        ),
+    ],
+)
+def test_level_is_named(level, line, head):
+    """A verdict names its level, in the terminal and at the head of a page; a quick one says that there is more."""
+    found = record(["PASS"])
+    found.run["level"] = level
+    assert (verdict_line(found), headline(found)) == (line, head)
+
+
+def test_devices_name_begins_no_sentence():
+    """At the head of a page a device's name stays as it is."""
+    assert headline(failing(wrong("update", "gpu:0"))) == "gpu:0 failed 1 check (update); the fix is listed."
