@@ -20,7 +20,7 @@ from alexnet_repro import DataLoader, enable_memory_growth, synthetic_fashion
 from alexnet_repro.backend.memory import free_memory, peak_memory, reset_peak_memory
 from alexnet_repro.verify.benchmark import timer
 from alexnet_repro.verify.benchmark.calibration import calibrate
-from alexnet_repro.verify.benchmark.roofline import Work, bottleneck
+from alexnet_repro.verify.benchmark.roofline import Work, bottleneck, bound
 from alexnet_repro.verify.benchmark.telemetry import Sampler, conditions_of, heat_during
 from alexnet_repro.verify.benchmark.timing import Timing
 from alexnet_repro.verify.checks.memory import is_out_of_memory
@@ -130,9 +130,10 @@ class TimingProcess:
         samples = sampler.between(done.began, done.ended)
         limits: dict[str, Any] = {}
         if todo and rates:
-            limits = {"flop": todo.flop, "bytes": todo.bytes, "peak": rates.matmul[precision]}
-            most = bottleneck(todo, statistics.median(done.rounds), precision, rates)
-            limits |= {"bandwidth": rates.memory, "bottleneck": most}
+            least, median = bound(todo, precision, rates), statistics.median(done.rounds)
+            limits = {"flop": todo.flop, "bytes": todo.bytes, "peak": rates.matmul.get(precision)}
+            limits |= {"roofline": least.seconds, "layer": least.layer}
+            limits["bottleneck"] = bottleneck(todo, median, precision, rates)
             answer["calibration"] = self.calibration()
         timing = Timing(
             case.name,

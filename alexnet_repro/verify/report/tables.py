@@ -27,8 +27,9 @@ CONDITIONS = {
     "temperature": ("temperature", "{:.0f} °C"),
 }
 LEGEND = (
-    "median: of single rounds, each waited for; images/s, TFLOP/s and % of peak follow from it\n"
-    "peak: the device's own matmul rate; pipelined: per round of several that are waited for once"
+    "median: of single rounds, each waited for; images/s and both percentages follow from it\n"
+    "% peak: of the device's own matmul rate (MFU); % roofline: of the time that each layer's arithmetic or\n"
+    "memory would take at the device's own rates; pipelined: per round of several that are waited for once"
 )
 
 
@@ -61,16 +62,20 @@ def group_table(record: RunRecord) -> TextTable:
 
 
 def throughput_table(timings: Sequence[Timing], invalid: frozenset[str] = frozenset()) -> TextTable:
-    """Return a row per timing: time, throughput, and what limits it; an invalid one has no throughput."""
-    headings = ("case", "median", "IQR", "images/s", "TFLOP/s", "% of peak", "bottleneck")
+    """Return a row per timing: time, throughput, how near it is to the device's own rates, and what limits it.
+
+    An invalid one has no throughput.
+    """
+    headings = ("case", "median", "IQR", "images/s", "% peak", "% roofline", "bottleneck")
     rows = []
     for each in timings:
         noise = percent(relative_iqr(each.rounds) if each.median else math.nan, 1)
-        tflops = f"{each.rate(each.flop) / 1e12:.3g}" if each.flop else NONE
-        share = each.rate(each.flop) / each.peak if each.peak and each.flop else None
-        rates = (quantity(each.rate(each.images)), tflops, percent(share))
+        peak = each.rate(each.flop) / each.peak if each.peak and each.flop else None
+        roofline = each.rate(each.roofline) if each.roofline else None
+        rates = (quantity(each.rate(each.images)), percent(peak), percent(roofline))
         shown = ("invalid", NONE, NONE) if each.case in invalid else rates
-        rows.append((wording.label(each.case), seconds(each.median), noise, *shown, each.bottleneck or NONE))
+        limit = ", ".join(filter(None, (each.bottleneck, each.layer))) or NONE
+        rows.append((wording.label(each.case), seconds(each.median), noise, *shown, limit))
     return TextTable(headings, rows)
 
 

@@ -90,6 +90,7 @@ def test_timing_is_written_at_once(record):
             "fault": None,
             "peak": None,
             "bottleneck": "",
+            "layer": "",
             "largest": False,
             "first": 0.0,
             "pipelined": None,
@@ -105,7 +106,7 @@ def test_timing_is_written_at_once(record):
             },
             "bytes": 0,
             "samples": {},
-            "bandwidth": None,
+            "roofline": None,
         }
     ]
 

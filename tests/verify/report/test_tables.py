@@ -24,12 +24,23 @@ STEP = Timing(
     images=128,
     flop=700_000_000_000,
     peak=4e11,
+    roofline=1.9,
     bottleneck="compute",
     pipelined=1.9,
     first=2.5,
     peak_memory=3_200_000_000,
 )
-FORWARD = Timing("forward[batch=1]", "cpu:0", "float32", [0.0152, 0.016, 0.0168], images=1, flop=2_000_000_000)
+FORWARD = Timing(
+    "forward[batch=1]",
+    "cpu:0",
+    "float32",
+    [0.0152, 0.016, 0.0168],
+    images=1,
+    flop=2_000_000_000,
+    roofline=0.0168,
+    bottleneck="memory",
+    layer="dense",
+)
 DRAW = Timing("draw_train", "cpu:0", "", [0.000128] * 3, images=128)
 ALONE = {"images": 64, "seconds": {"gpu:0": 0.1, "gpu:1": 0.2, "gpu:2": 0.1}, "slow": ["gpu:1"]}
 POINT = {"kind": "weak", "devices": 4, "images": 64, "seconds": 0.128, "communicating": 0.21875}
@@ -41,12 +52,12 @@ FOUND = [
 
 
 def test_rows_are_aligned_in_their_own_order():
-    """Seconds get a fitting unit, rates follow from the median, and what has no FLOP has no TFLOP/s."""
+    """Seconds get a fitting unit, rates follow from the median, and what isn't known is a dash; over 100 % stays so."""
     assert str(throughput_table([STEP, FORWARD, DRAW])).splitlines() == [
-        "case              median    IQR   images/s  TFLOP/s  % of peak  bottleneck",
-        "step, batch 128      2 s  0.2 %         64     0.35       88 %  compute",
-        "forward, batch 1   16 ms  5.0 %       62.5    0.125          –  –",
-        "draw_train        128 µs  0.0 %  1,000,000        –          –  –",
+        "case              median    IQR   images/s  % peak  % roofline  bottleneck",
+        "step, batch 128      2 s  0.2 %         64    88 %        95 %  compute",
+        "forward, batch 1   16 ms  5.0 %       62.5       –       105 %  memory, dense",
+        "draw_train        128 µs  0.0 %  1,000,000       –           –  –",
     ]
 
 
@@ -65,7 +76,7 @@ def test_costs_are_columns_where_there_are_any():
 def test_invalid_timing_has_no_throughput():
     """A timing whose result was wrong is shown as invalid."""
     assert str(throughput_table([STEP], frozenset({STEP.case}))).splitlines()[1:] == [
-        "step, batch 128     2 s  0.2 %   invalid        –          –  compute",
+        "step, batch 128     2 s  0.2 %   invalid       –           –  compute",
     ]
 
 
@@ -90,7 +101,7 @@ def test_lines_are_plain_and_fit(monkeypatch, environment):
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     name = "train_step[device=gpu:0-batch=128-precision=mixed_bfloat16-xla=on]"
-    fields = {"images": 128, "flop": 10**12, "peak": 1e15, "bottleneck": "compute"}
+    fields = {"images": 128, "flop": 10**12, "peak": 1e15, "roofline": 0.5, "bottleneck": "compute", "layer": "dense_2"}
     text = str(throughput_table([Timing(name, "gpu:0", "mixed_bfloat16", [1.0] * 5, **fields)]))
     assert max(map(len, text.splitlines())) <= 100
     assert "\x1b" not in text
