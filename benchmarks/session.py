@@ -61,6 +61,7 @@ class VerificationSession:
             full=config.getoption("full"),
             level=config.getoption("level"),
             burn_in=bool(config.getoption("burn_in")),
+            profile=config.getoption("profile"),
             cpu_replicas=config.getoption("cpu_replicas"),
             workers=config.getoption("distribute") is not None,
         )
