@@ -42,7 +42,7 @@ class TimingRunner:
         disabled: bool = False,
         profile_seconds: float = 0.0,
     ) -> None:
-        """Start nothing yet. `planned` are the cases by device and name, in their order; None: `CALIBRATION`, a profile.
+        """Start nothing yet. `planned` are cases by device and name, in their order; None: what is no test's.
 
         Each may take `deadline` seconds, and is timed for `seconds`.
         """

@@ -79,7 +79,7 @@ def update_program(optimizer: keras.optimizers.Optimizer, variables: Sequence[An
     optimizer.build(list(variables))
     gradients = [ops.zeros(each.shape, each.dtype) for each in variables]
     if keras.backend.backend() == "tensorflow":
-        return _graph(lambda: optimizer.apply(gradients, list(variables)), xla=xla)  # type: ignore[no-any-return]
+        return _graph(lambda: optimizer.apply(gradients, list(variables)), xla=xla)
     if keras.backend.backend() == "jax":
         import jax
 

@@ -40,9 +40,15 @@ def most_lost(timings: Iterable[LayerTiming]) -> list[LayerTiming]:
 def most_lost_in_words(timings: Iterable[LayerTiming]) -> str:
     """Return them as text; empty where nothing is lost."""
     return ", ".join(
-        f"{each.layer} {each.direction} {each.lost * 1e3:.3g} ms ({each.roofline / each.seconds:.0%} of its roofline)"
+        f"{each.layer} {each.direction} {each.lost * 1e3:,.{_digits(each.lost)}f} ms "
+        f"({each.roofline / each.seconds * 100:.0f} % of its roofline)"
         for each in most_lost(timings)
     )
+
+
+def _digits(seconds: float) -> int:
+    """Return the decimals of milliseconds: two below ten of them."""
+    return 0 if seconds >= 0.01 else 2  # noqa: PLR2004 - ten milliseconds
 
 
 def profiled(device: str, precision: str, timings: Sequence[LayerTiming], missing: Sequence[str]) -> Finding:

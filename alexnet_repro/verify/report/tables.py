@@ -165,6 +165,8 @@ def _cost(cell: OverheadCell | None, other: OverheadCell | None) -> str:
     found = cost(cell, other) if cell and other else None
     if found is None or not math.isfinite(found.extra + found.noise):
         return NONE
+    if found.noise > 1:
+        return "too noisy"
     noise = f"(±{found.noise * 100:.0f} %)"
     return f"{found.extra * 100:+.0f} % {noise}" if found.seen else f"none seen {noise}"
 

@@ -60,6 +60,8 @@ def test_finding_is_written_at_once(record):
         "findings": {"doctor": [], "correct": [FIELDS], "repeatable": [], "fast": [], "reference": []},
         "timings": [],
         "calibrations": [],
+        "layers": [],
+        "overheads": [],
     }
 
 
