@@ -181,7 +181,7 @@ def test_overhead_within_noise_is_none():
         "precision       XLA     ms  deterministic        determinism     XLA costs  against float32",
         "float32         off  200.0          210.0  none seen (±15 %)             –                –",
         "float32          on  300.0              –                  –  +50 % (±1 %)                –",
-        "mixed_bfloat16  off  100.0          100.0   none seen (±0 %)             –    -50 % (±1 %)",
+        "mixed_bfloat16  off  100.0          100.0   none seen (±0 %)             –     -50 % (±1 %)",
         "mixed_bfloat16   on  150.0              –                  –     too noisy        too noisy",
     ]
     assert reason == "–: no such step"
