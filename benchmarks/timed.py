@@ -201,5 +201,5 @@ def _fill(benchmark: Any, timing: Timing) -> None:
     stats = benchmark._make_stats(1)  # noqa: SLF001
     for seconds in timing.rounds:
         stats.update(seconds)
-    named = ("device", "precision", "images", "flop", "peak", "bottleneck", "pipelined")
+    named = ("device", "precision", "images", "flop", "peak", "roofline", "bottleneck", "pipelined")
     benchmark.extra_info |= {name: getattr(timing, name) for name in named}

@@ -1,4 +1,4 @@
-"""Each layer is timed alone: one that is slow is named, and what there is no time for is said to be missing."""
+"""Each layer is timed alone: one that is slow is named, and so is what there is no time for."""
 
 import time
 from types import SimpleNamespace

@@ -1,4 +1,4 @@
-"""The overhead of determinism, precision and XLA: combinations are visited in turns, and noise is told from a cost."""
+"""The overhead of determinism, precision and XLA: combinations are visited in turns, and noise is no cost."""
 
 import contextlib
 import json
