@@ -48,7 +48,7 @@ def test_training_batch(device: str, batch: int, loader: DataLoader, measure: Ca
             indices[:] = [loader.draw_train_indices(batch)]
             return step.batch(indices[-1])
 
-        measure(draw, other_images, images=batch, todo=roofline.resize(batch))
+        measure(draw, other_images, images=batch, todo=roofline.resizing(batch))
 
 
 def test_draw_train(batch: int, loader: DataLoader, measure: Callable[..., None]) -> None:

@@ -26,4 +26,4 @@ def test_resize(device: str, batch: int, side: int, measure: Callable[..., None]
 
     with on_device(device):
         images = ops.convert_to_tensor(pixels)
-        measure(lambda: resize_with_pad(images), fault, images=batch, todo=roofline.resize(batch, side))
+        measure(lambda: resize_with_pad(images), fault, images=batch, todo=roofline.resizing(batch, side))

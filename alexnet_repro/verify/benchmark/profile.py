@@ -13,7 +13,7 @@ import numpy as np
 from keras import ops
 
 from alexnet_repro.backend.devices import synchronize
-from alexnet_repro.backend.layer_programs import both_ways, one_way, update_program
+from alexnet_repro.backend.layer_programs import Program, both_ways, one_way, update_program
 from alexnet_repro.model import Logits
 from alexnet_repro.training.classifier import build_classifier
 from alexnet_repro.verify.benchmark.calibration import calibrate
@@ -22,18 +22,16 @@ from alexnet_repro.verify.benchmark.roofline import bound, of_layers, train_step
 from alexnet_repro.verify.checks.config import CheckConfig
 from alexnet_repro.verify.checks.learning import LEARNABLE
 
-BATCH = {"cpu": 32, "gpu": 512}
+PROFILED_BATCH = {"cpu": 32, "gpu": 512}
 CALLS = {"cpu": 1, "gpu": 10}  # per round, waited for once: launching isn't what is measured
-MAX_ROUNDS = 10
-
-Program = Callable[[], Any]
+PROFILE_ROUNDS = 10
 
 
 def layer_timings(device: str, precision: str, seconds: float) -> tuple[list[LayerTiming], list[str]]:
     """Return each layer's timings, in the order of the model, and the layers for which `seconds` didn't suffice."""
     rates, start = calibrate(device), time.perf_counter()
     kind = device.partition(":")[0]
-    batch, calls = BATCH[kind], CALLS[kind]
+    batch, calls = PROFILED_BATCH[kind], CALLS[kind]
     with CheckConfig(device, precision).running():
         programs: dict[tuple[str, str], Program] = {}
         for key, program in _programs(CheckConfig(device, precision), batch):
@@ -42,7 +40,7 @@ def layer_timings(device: str, precision: str, seconds: float) -> tuple[list[Lay
             if time.perf_counter() > start + seconds / 2:
                 break
         best: dict[tuple[str, str], float] = {}
-        for key in MAX_ROUNDS * list(programs):
+        for key in PROFILE_ROUNDS * list(programs):
             if time.perf_counter() > start + seconds:
                 break
             best[key] = min(best.get(key, math.inf), _round(programs[key], calls))

@@ -17,7 +17,7 @@ Direction = Literal["forward", "backward", "update"]
 DIRECTIONS: tuple[Direction, ...] = ("forward", "backward", "update")
 BYTES = {"float32": 4, "tf32": 4, "mixed_bfloat16": 2, "mixed_float16": 2}  # of an activation of a hidden layer
 SIDE, WINNER = 28, 1  # pixels of an image before it is resized; bytes that keep a maximum's place or a dropped unit
-KERNELS = {"forward": 20, "update": 100}  # launched at least
+LAUNCHES = {"forward": 20, "update": 100}  # launched at least
 
 
 class Part(NamedTuple):
@@ -72,15 +72,15 @@ class Bound(NamedTuple):
 
 def forward(batch: int, precision: str, *, resized: bool = False) -> Work:
     """Return the work of inference; `resized` from images of 28x28 pixels."""
-    return Work((*resize(batch).parts * resized, *_layers(batch, precision, training=False)), KERNELS["forward"])
+    return Work((*resizing(batch).parts * resized, *_layers(batch, precision, training=False)), LAUNCHES["forward"])
 
 
 def train_step(batch: int, precision: str, updates: int = 1) -> Work:
     """Return the work of some updates by SGD, without momentum, of images that are resized."""
-    return Work((*resize(batch).parts, *_layers(batch, precision, training=True)), KERNELS["update"], updates)
+    return Work((*resizing(batch).parts, *_layers(batch, precision, training=True)), LAUNCHES["update"], updates)
 
 
-def resize(batch: int, side: int = SIDE) -> Work:
+def resizing(batch: int, side: int = SIDE) -> Work:
     """Return the work of resizing uint8 images of `side` pixels to the model's input, in float32."""
     return Work((Part("resize", "forward", 0, batch * side**2, 4 * batch * prod(documented.INPUT_SHAPE)),))
 

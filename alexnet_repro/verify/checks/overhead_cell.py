@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from alexnet_repro.verify.finding import Number
 
-CONFIDENCE = 0.95
+COST_CONFIDENCE = 0.95
 MAX_LOG = 700.0  # of what a file may state; its exponential is a number yet
 
 
@@ -54,5 +54,5 @@ def cost(cell: OverheadCell, other: OverheadCell) -> Cost | None:
         return None
     from scipy.stats import t  # importing it takes a second
 
-    half = float(t.ppf((1 + CONFIDENCE) / 2, len(logs) - 1)) * statistics.stdev(logs) / math.sqrt(len(logs))
+    half = float(t.ppf((1 + COST_CONFIDENCE) / 2, len(logs) - 1)) * statistics.stdev(logs) / math.sqrt(len(logs))
     return Cost(*(math.expm1(min(each, MAX_LOG)) for each in (statistics.fmean(logs), half)))

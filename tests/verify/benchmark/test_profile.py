@@ -21,14 +21,14 @@ FAST = Calibration("cpu:0", {"float32": 1e15, "mixed_bfloat16": 1e15}, memory=1e
 def fast(monkeypatch):
     """Rates by which every roofline is next to nothing, and a batch of one image."""
     monkeypatch.setattr(module, "calibrate", lambda _: FAST)
-    monkeypatch.setattr(module, "BATCH", {"cpu": 1})
+    monkeypatch.setattr(module, "PROFILED_BATCH", {"cpu": 1})
 
 
 @pytest.mark.usefixtures("fast")
 @pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
 def test_every_layer_is_timed(monkeypatch, precision):
     """Forward and, but for resizing, backward; what has weights is updated; in the order of the model."""
-    monkeypatch.setattr(module, "MAX_ROUNDS", 1)
+    monkeypatch.setattr(module, "PROFILE_ROUNDS", 1)
     found, missing = module.layer_timings("cpu:0", precision, 300)
     assert missing == []
     assert list(dict.fromkeys(each.layer for each in found)) == LAYERS
@@ -42,7 +42,7 @@ def test_every_layer_is_timed(monkeypatch, precision):
 @pytest.mark.usefixtures("fast")
 def test_slow_layer_is_named(monkeypatch):
     """A layer that waits for 2 s at each update, as by a fault, loses most."""
-    monkeypatch.setattr(module, "MAX_ROUNDS", 1)
+    monkeypatch.setattr(module, "PROFILE_ROUNDS", 1)
     update_program = module.update_program
 
     def slow(optimizer, variables, *, xla):
@@ -79,7 +79,7 @@ def programs(monkeypatch):
 
 def test_fastest_round_counts(programs, monkeypatch):
     """Rounds go from layer to layer, after a call of each that compiles and doesn't count; backward is what is left."""
-    monkeypatch.setattr(module, "MAX_ROUNDS", 2)
+    monkeypatch.setattr(module, "PROFILE_ROUNDS", 2)
     programs.clock = {("conv2d", "forward"): [9.0, 3.0, 2.0], ("conv2d", "backward"): [9.0, 6.0, 7.0]}
     found, missing = module.layer_timings("cpu:0", "float32", 1000)
     by_name = {(each.layer, each.direction): each.seconds for each in found}
@@ -100,7 +100,7 @@ def test_time_is_kept(programs):
 
 def test_backward_lost_in_noise(programs, monkeypatch):
     """Where both ways took no longer than one, backward took no time that could be seen, not less than none."""
-    monkeypatch.setattr(module, "MAX_ROUNDS", 1)
+    monkeypatch.setattr(module, "PROFILE_ROUNDS", 1)
     programs.clock = {("conv2d", "forward"): [1.0, 3.0]}
     found, _ = module.layer_timings("cpu:0", "float32", 1000)
     assert next(each.seconds for each in found if each.direction == "backward") == 0.0
@@ -108,7 +108,7 @@ def test_backward_lost_in_noise(programs, monkeypatch):
 
 def test_a_gpus_calls_are_waited_for_together(programs, monkeypatch):
     """Ten of each, so that launching isn't what is timed."""
-    monkeypatch.setattr(module, "MAX_ROUNDS", 1)
+    monkeypatch.setattr(module, "PROFILE_ROUNDS", 1)
     monkeypatch.setattr(module.CheckConfig, "running", lambda _: keras.device("cpu"))
     found, _ = module.layer_timings("gpu:0", "mixed_bfloat16", 1000)
     assert found[0].batch == 512

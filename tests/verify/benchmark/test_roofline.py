@@ -13,7 +13,7 @@ from alexnet_repro.verify.benchmark.roofline import (
     bound,
     forward,
     of_layers,
-    resize,
+    resizing,
     train_step,
 )
 from alexnet_repro.verify.benchmark.timing import Calibration
@@ -165,9 +165,9 @@ def test_share_of_an_h100():
 
 def test_resize_is_memory():
     """Pixels are read as bytes, and written as float32."""
-    assert resize(128).parts == (("resize", "forward", 0, 128 * 784, 4 * 128 * 50_176),)
-    assert resize(2, 448).parts[0].read == 2 * 448 * 448
-    assert train_step(4, "float32").parts[0] == forward(4, "float32", resized=True).parts[0] == resize(4).parts[0]
+    assert resizing(128).parts == (("resize", "forward", 0, 128 * 784, 4 * 128 * 50_176),)
+    assert resizing(2, 448).parts[0].read == 2 * 448 * 448
+    assert train_step(4, "float32").parts[0] == forward(4, "float32", resized=True).parts[0] == resizing(4).parts[0]
     assert "resize" not in {part.layer for part in forward(4, "float32").parts}
 
 
