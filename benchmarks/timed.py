@@ -6,6 +6,7 @@ from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
+import keras
 import pytest
 
 from alexnet_repro.verify.benchmark.layer_timing import LayerTiming
@@ -136,7 +137,7 @@ def time_case(session: "VerificationSession", item: pytest.Function) -> None:
     _fill(benchmark, timing)
     session.node_ids[timing.case] = item.nodeid
     session.record.add_timing(timing)
-    session.report_findings("fast", *judge(timing))
+    session.report_findings("fast", *judge(timing, keras.backend.backend()))
 
 
 def rates_of(session: "VerificationSession", device: str) -> Calibration:
