@@ -80,6 +80,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     add("--replays", type=_at_least(2), metavar="N", help=replays)
     burn_in = "stress every device for this long (90s, 10m, 2h): memory patterns, copies, replays; a line per minute"
     add("--burn-in", type=_duration, default=0.0, metavar="TIME", help=f"{burn_in} (default: at the long level 10m)")
+    profile = "time each layer alone, forward and backward, beside its roofline; at most a minute"
+    try:
+        add("--profile", action="store_true", help=profile)
+    except ValueError:
+        message = "pytest-profiling has an option --profile, too; leave it out: pytest -p no:profiling"
+        raise pytest.UsageError(message) from None
     deadline = "time limit of a check, after which it fails (default: 10m)"
     add("--deadline", type=_duration, default=600.0, metavar="TIME", help=deadline)
     add("--cpu-replicas", type=_at_least(2), default=0, metavar="N", help=argparse.SUPPRESS)

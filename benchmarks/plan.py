@@ -18,6 +18,7 @@ from benchmarks.level import in_quick_level
 FOLDER = Path(__file__).parent
 # Tests' modules in their order; those that aren't named come last.
 ORDER = ("correct", "repeatable", "reference", "burn_in", "overhead", "scaling", "workers", "calibration")
+PROFILED = ("float32", "mixed_bfloat16")  # in the others a GPU would compile for minutes
 GROUPS = {"correct": "correct", "repeatable": "repeatable", "burn_in": "repeatable", "reference": "reference"}
 
 
@@ -29,6 +30,7 @@ class Asked:
     models: Mapping[str, str] | None = None  # of GPUs, by device
     level: str = "standard"
     burn_in: bool = False
+    profile: bool = False
     cpu_replicas: int = 0
     workers: bool = False
 
@@ -64,6 +66,12 @@ def _burn_in(asked: Asked, _: Mapping[str, Any]) -> str:
     return "" if asked.burn_in else "runs at --level=long, or with --burn-in=10m"
 
 
+def _profile(asked: Asked, params: Mapping[str, Any]) -> str:
+    if not asked.profile:
+        return "runs with --profile"
+    return "" if params["precision"] in PROFILED else f"{' and '.join(PROFILED)} are profiled"
+
+
 def _scaling(asked: Asked, params: Mapping[str, Any]) -> str:
     if keras.backend.backend() != "tensorflow":
         return "it needs tf.distribute, and Keras's backend is another"
@@ -85,6 +93,7 @@ NEEDS: dict[tuple[str, ...], Callable[[Asked, Mapping[str, Any]], str]] = {
     ("test_repeatable", "test_busy"): _busy,
     ("test_repeatable", "test_gpu_bitwise_parity"): _same_model,
     ("test_burn_in",): _burn_in,
+    ("test_profile",): _profile,
     ("test_scaling",): _scaling,
     ("test_workers",): _workers,
     ("test_input_pipeline", "test_training_batch"): _tensorflow,

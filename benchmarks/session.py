@@ -67,6 +67,7 @@ class VerificationSession:
         self.asked = Asked(
             level=config.getoption("level"),
             burn_in=bool(burn_in_seconds(config)),
+            profile=config.getoption("profile"),
             cpu_replicas=config.getoption("cpu_replicas"),
             workers=config.getoption("distribute") is not None,
         )

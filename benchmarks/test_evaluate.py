@@ -31,7 +31,7 @@ def test_evaluate(device: str, precision: str, loader: DataLoader, measure: Call
             lambda: evaluate(model, tested, classifier=classifier, progress=False),
             lambda found: differs(found, outputs, labels, error_bounds.drift(precision, device)),
             images=number,
-            todo=roofline.forward(number, precision),
+            todo=roofline.forward(number, precision, resized=True),
         )
 
 

@@ -8,6 +8,7 @@ from keras import ops
 
 from alexnet_repro import DataLoader, Recipe, build_alexnet
 from alexnet_repro.backend.devices import on_device
+from alexnet_repro.verify.benchmark import roofline
 
 BATCHES = {"cpu": (128,), "gpu": (128,)}
 
@@ -47,7 +48,7 @@ def test_training_batch(device: str, batch: int, loader: DataLoader, measure: Ca
             indices[:] = [loader.draw_train_indices(batch)]
             return step.batch(indices[-1])
 
-        measure(draw, other_images, images=batch)
+        measure(draw, other_images, images=batch, todo=roofline.resizing(batch))
 
 
 def test_draw_train(batch: int, loader: DataLoader, measure: Callable[..., None]) -> None:

@@ -8,6 +8,7 @@ from keras import ops
 
 from alexnet_repro import resize_with_pad
 from alexnet_repro.backend.devices import on_device
+from alexnet_repro.verify.benchmark import roofline
 
 BATCHES = {"cpu": (128,), "gpu": (128,)}
 SIDES = (28, 448)
@@ -25,4 +26,4 @@ def test_resize(device: str, batch: int, side: int, measure: Callable[..., None]
 
     with on_device(device):
         images = ops.convert_to_tensor(pixels)
-        measure(lambda: resize_with_pad(images), fault, images=batch)
+        measure(lambda: resize_with_pad(images), fault, images=batch, todo=roofline.resizing(batch, side))

@@ -6,8 +6,10 @@ from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
+import keras
 import pytest
 
+from alexnet_repro.verify.benchmark.layer_timing import LayerTiming
 from alexnet_repro.verify.benchmark.telemetry import Conditions
 from alexnet_repro.verify.benchmark.timing import Calibration, Timing, judge
 from alexnet_repro.verify.checks.registry import crashed
@@ -17,10 +19,12 @@ from alexnet_repro.verify.finding import Finding
 from alexnet_repro.verify.subprocesses import answer_each
 from benchmarks.level import PRECISION, QUICK_IMAGES
 from benchmarks.plan import FOLDER
-from benchmarks.timing_process import CALIBRATION, TimedCase
+from benchmarks.timing_process import CALIBRATION, PROFILE, TimedCase
 
 if TYPE_CHECKING:
     from benchmarks.session import VerificationSession
+
+PROFILE_SECONDS = 60.0  # of all devices and precisions together
 
 Answer = dict[str, Any]
 Answers = Generator[tuple[str, Answer], None, None]
@@ -39,14 +43,16 @@ class TimingRunner:
         seconds: float,
         disabled: bool = False,
         quick: bool = False,
+        profile_seconds: float = 0.0,
     ) -> None:
-        """Start nothing yet. `planned` are the cases by device and name, in their order; None: the device's own rates.
+        """Start nothing yet. `planned` are cases by device and name, in their order; None: what is no test's.
 
         Each may take `deadline` seconds, and is timed for `seconds`. The `quick` level calibrates one precision, and
         has fewer images to draw from.
         """
         self._here, self._planned, self._deadline = here, planned, max(deadline, 2 * seconds)
         self._options = {"min_rounds": min_rounds, "seconds": seconds, "disabled": disabled}
+        self._options["profile_seconds"] = profile_seconds
         self._quick = quick
         self._child: Answers | None = None
         self._left: list[tuple[str, str]] = []  # what the child is yet to answer, by device and name
@@ -99,11 +105,15 @@ class TimingRunner:
 def timing_runner(session: "VerificationSession", items: Iterable[pytest.Item]) -> TimingRunner:
     """Return what times those of the items that are to be, and the rates of their devices first."""
     option, planned = session.config.getoption, dict[str, dict[str, TimedCase | None]]()
+    profiles = 0
     for item in items:
         if item.path.parent != FOLDER:  # a test of the same name
             continue
         if item.path.stem == "test_calibration" and isinstance(item, pytest.Function):
             planned.setdefault(item.callspec.params["device"], {})[CALIBRATION] = None
+        elif item.path.stem == "test_profile" and isinstance(item, pytest.Function) and not session.why_not(item):
+            params, profiles = item.callspec.params, profiles + 1
+            planned.setdefault(params["device"], {})[PROFILE + params["precision"]] = None
         elif "measure" in getattr(item, "fixturenames", ()) and not session.why_not(item):
             case = _case_of(item)
             planned.setdefault(_device_of(case), {})[item.nodeid] = case
@@ -115,6 +125,7 @@ def timing_runner(session: "VerificationSession", items: Iterable[pytest.Item]) 
         seconds=float(option("benchmark_max_time")),
         disabled=bool(option("benchmark_disable")),
         quick=session.asked.level == "quick",
+        profile_seconds=PROFILE_SECONDS / max(1, profiles),
     )
 
 
@@ -134,7 +145,7 @@ def time_case(session: "VerificationSession", item: pytest.Function) -> None:
     _fill(benchmark, timing)
     session.node_ids[timing.case] = item.nodeid
     session.record.add_timing(timing)
-    session.report_findings("fast", *judge(timing))
+    session.report_findings("fast", *judge(timing, keras.backend.backend()))
 
 
 def rates_of(session: "VerificationSession", device: str) -> Calibration:
@@ -145,6 +156,20 @@ def rates_of(session: "VerificationSession", device: str) -> Calibration:
     rates = Calibration(**answer["calibration"])
     session.record.add_calibration(rates)
     return rates
+
+
+def profile_of(session: "VerificationSession", device: str, precision: str) -> tuple[list[LayerTiming], list[str]]:
+    """Return a device's layers as they were timed alone, recorded, and those that weren't for want of time.
+
+    Where none can be the test that asks has failed.
+    """
+    answer = session.timings.answer(device, PROFILE + precision)
+    if "error" in answer:
+        failed = replace(_crashed(session, "profile", device, answer), precision=precision)
+        session.report_findings("fast", failed)
+    found = [LayerTiming(**each) for each in answer["layers"]]
+    session.record.add_layers(found)
+    return found, answer["missing"]
 
 
 def _case_of(item: pytest.Function) -> TimedCase:
@@ -185,5 +210,5 @@ def _fill(benchmark: Any, timing: Timing) -> None:
     stats = benchmark._make_stats(1)  # noqa: SLF001
     for seconds in timing.rounds:
         stats.update(seconds)
-    named = ("device", "precision", "images", "flop", "peak", "bottleneck", "pipelined")
+    named = ("device", "precision", "images", "flop", "peak", "roofline", "bottleneck", "pipelined")
     benchmark.extra_info |= {name: getattr(timing, name) for name in named}

@@ -21,13 +21,15 @@ from alexnet_repro import DataLoader, enable_memory_growth, synthetic_fashion
 from alexnet_repro.backend.memory import free_memory, peak_memory, reset_peak_memory
 from alexnet_repro.verify.benchmark import timer
 from alexnet_repro.verify.benchmark.calibration import calibrate
-from alexnet_repro.verify.benchmark.roofline import Work, bottleneck
+from alexnet_repro.verify.benchmark.profile import layer_timings
+from alexnet_repro.verify.benchmark.roofline import Work, bottleneck, bound
 from alexnet_repro.verify.benchmark.telemetry import Sampler, conditions_of, heat_during
 from alexnet_repro.verify.benchmark.timing import Calibration, Timing
 from alexnet_repro.verify.checks.memory import is_out_of_memory
 from alexnet_repro.verify.doctor.endings import find_ending
 
 CALIBRATION = "calibration"  # the name of what is no test's: the device's own rates
+PROFILE = "profile "  # before a precision, the name of its layers' timings
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ class TimingProcess:
     disabled: bool  # each result is looked at, and nothing is timed
     precisions: Sequence[str] = ()  # that the device is calibrated in; none: in all of its own
     images: int = 60_000  # that batches are drawn from
+    profile_seconds: float = 0.0  # of a profile in one precision
     too_large: dict[tuple[str, ...], int] = field(default_factory=dict)
     """The batch size that didn't fit into memory, by series."""
 
@@ -75,6 +78,11 @@ class TimingProcess:
     def calibration(self) -> dict[str, Any]:
         """Return the device's rates, as the parent names it."""
         return asdict(replace(self.rates(), device=self.device))
+
+    def profile(self, precision: str) -> dict[str, Any]:
+        """Return each layer's timings, and the layers for which the time didn't suffice."""
+        found, missing = layer_timings(self.here, precision, self.profile_seconds)
+        return {"layers": [asdict(replace(each, device=self.device)) for each in found], "missing": missing}
 
     def answer(self, case: TimedCase) -> dict[str, Any]:
         """Return what became of a case, under a name that says it.
@@ -140,9 +148,10 @@ class TimingProcess:
         samples = sampler.between(done.began, done.ended)
         limits: dict[str, Any] = {}
         if todo and rates:
-            limits = {"flop": todo.flop, "bytes": todo.bytes, "peak": rates.matmul[precision]}
-            most = bottleneck(todo, statistics.median(done.rounds), precision, rates)
-            limits |= {"bandwidth": rates.memory, "bottleneck": most}
+            least, median = bound(todo, precision, rates), statistics.median(done.rounds)
+            limits = {"flop": todo.flop, "bytes": todo.bytes, "peak": rates.matmul.get(precision)}
+            limits |= {"roofline": least.seconds, "layer": least.layer}
+            limits["bottleneck"] = bottleneck(todo, median, precision, rates)
             answer["calibration"] = self.calibration()
         timing = Timing(
             case.name,
@@ -176,7 +185,12 @@ def main(options: str, *names: str) -> Iterator[tuple[str, dict[str, Any]]]:
     process = TimingProcess(**given)
     for name in names:
         try:
-            answer = {"calibration": process.calibration()} if name == CALIBRATION else process.answer(cases[name])
+            if name == CALIBRATION:
+                answer = {"calibration": process.calibration()}
+            elif name.startswith(PROFILE):
+                answer = process.profile(name.removeprefix(PROFILE))
+            else:
+                answer = process.answer(cases[name])
         except Exception as error:  # noqa: BLE001 - it is the answer
             traceback.print_exc()
             yield name, {"error": f"{type(error).__name__}: {error}"}

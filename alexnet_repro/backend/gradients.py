@@ -50,20 +50,20 @@ def _jax(function: Callable[[Any], Any], variables: list[Any], x: Any) -> tuple[
     import jax
 
     # Compiled, too, but as two programs: compiling each operation by itself takes a GPU most of a minute.
-    y, vjp = jax.vjp(jax.jit(_stateless(function, variables)), [variable.value for variable in variables], x)
+    y, vjp = jax.vjp(jax.jit(stateless(function, variables)), [variable.value for variable in variables], x)
     return y, lambda dy: vjp(dy)[::-1]
 
 
 def _jax_compiled(function: Callable[[Any], Any], variables: list[Any], x: Any) -> tuple[Any, Pullback]:
     import jax
 
-    stateless, values = _stateless(function, variables), [variable.value for variable in variables]
+    forward, values = stateless(function, variables), [variable.value for variable in variables]
 
     def both(values: list[Any], x: Any, dy: Any) -> tuple[Any, Any]:
-        y, vjp = jax.vjp(stateless, values, x)
+        y, vjp = jax.vjp(forward, values, x)
         return y, vjp(dy)[::-1]
 
-    output = jax.eval_shape(stateless, values, x)
+    output = jax.eval_shape(forward, values, x)
     program = jax.jit(both)
 
     def run(dy: Any) -> tuple[Any, Any]:
@@ -74,13 +74,15 @@ def _jax_compiled(function: Callable[[Any], Any], variables: list[Any], x: Any) 
     return run(jax.numpy.zeros(output.shape, output.dtype))[0], lambda dy: run(dy)[1]
 
 
-def _stateless(function: Callable[[Any], Any], variables: list[Any]) -> Callable[[list[Any], Any], Any]:
-    def stateless(values: list[Any], x: Any) -> Any:
+def stateless(function: Callable[[Any], Any], variables: list[Any]) -> Callable[[list[Any], Any], Any]:
+    """Return `function` as one of its variables' values and a tensor, without state; on JAX."""
+
+    def of_values(values: list[Any], x: Any) -> Any:
         # Not `stateless_call`, which leaves out the casts of the dtype policy.
         with keras.StatelessScope(state_mapping=list(zip(variables, values, strict=True))):
             return function(x)
 
-    return stateless
+    return of_values
 
 
 def _torch(function: Callable[[Any], Any], variables: list[Any], x: Any) -> tuple[Any, Pullback]:

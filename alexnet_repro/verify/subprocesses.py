@@ -12,6 +12,7 @@ import json
 import os
 import secrets
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
@@ -55,11 +56,14 @@ def answers(
     deadline: float,
     environ: Mapping[str, str] | None = None,
     stop: threading.Event | None = None,
-) -> Iterator[tuple[str, dict[str, Any]]]:
+    *,
+    paced: bool = False,
+) -> Generator[tuple[str, dict[str, Any]], None, None]:
     """Run a module's `main(*arguments)` in a new Python, with these environment variables changed.
 
     `main` yields pairs of what is answered and the answer, a dictionary. They are yielded as they come, as JSON has
-    them, each answer with the end of the child's stdout and stderr so far as `log`.
+    them, each answer with the end of the child's stdout and stderr so far as `log`. A `paced` child works on an answer
+    only while it is waited for here.
 
     Raises:
         NoAnswerError: no answer within `deadline` seconds, it can't be read, the child's exit status is not 0, it ended
@@ -72,7 +76,7 @@ def answers(
         with childs_end, Connection(fcntl.fcntl(childs_end, fcntl.F_DUPFD_CLOEXEC, 3), readable=False) as passed:
             process = subprocess.Popen(  # noqa: S603 - our own modules; never fork, TensorFlow doesn't survive it
                 [*_python(), "-c", _start([passed.fileno(), sender, module, *arguments])],
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE if paced else subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 pass_fds=[passed.fileno()],
@@ -81,11 +85,13 @@ def answers(
             )
         try:
             ended = False
+            _ask(process)
             for line in _lines(channel, process, deadline, stop):
                 if ended := (found := _read(line, sender)) is None:
                     continue
                 name, answer = found
                 yield name, {**answer, "log": _tail(log)}
+                _ask(process)
             status = process.wait(deadline)
         except subprocess.TimeoutExpired:
             raise NoAnswerError(f"no answer within {deadline:g} s", _tail(log)) from None
@@ -136,12 +142,27 @@ def answer_each(
 
 
 def give_answers(channel: int, sender: str, module: str, *arguments: str) -> None:
-    """Write, in the child, what a module's `main` yields to the descriptor `channel`, which no grandchild inherits."""
+    """Write, in the child, what a module's `main` yields to the descriptor `channel`, which no grandchild inherits.
+
+    Where stdin is a pipe, a line of it is waited for before each answer.
+    """
     os.set_inheritable(channel, False)
+    paced = stat.S_ISFIFO(os.fstat(0).st_mode)
     with open(channel, "w", encoding="utf-8") as stream:
+        if paced and not os.read(0, 1):
+            return  # nobody waits any more
         for name, answer in importlib.import_module(module).main(*arguments):
             print(json.dumps({"sender": sender, "answers": name, "answer": answer}), file=stream, flush=True)
+            if paced and not os.read(0, 1):
+                return
         print(json.dumps({"sender": sender, "ended": True}), file=stream)
+
+
+def _ask(process: "subprocess.Popen[bytes]") -> None:
+    """Let a paced child work on its next answer."""
+    if process.stdin:
+        with contextlib.suppress(BrokenPipeError):  # it has ended
+            os.write(process.stdin.fileno(), b".")
 
 
 def _python() -> list[str]:
@@ -225,3 +246,5 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
             os.killpg(process.pid, signal.SIGKILL)
     with contextlib.suppress(subprocess.TimeoutExpired):  # stuck in the driver, where no signal reaches it
         process.wait(5)
+    if process.stdin:
+        process.stdin.close()

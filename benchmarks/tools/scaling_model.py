@@ -23,7 +23,6 @@ from typing import NamedTuple
 
 from alexnet_repro import documented
 from alexnet_repro.verify.benchmark.replicas import Request, answers_to
-from alexnet_repro.verify.benchmark.roofline import STEP_WEIGHTS
 from alexnet_repro.verify.benchmark.scaling import GRADIENT_BYTES, Link, fit_link, ring_seconds
 from alexnet_repro.verify.doctor.device_probe import NO_GPU
 from alexnet_repro.verify.finding import Finding
@@ -31,6 +30,7 @@ from alexnet_repro.verify.report.run_record import read_results
 
 DEVICES, IMAGES, BATCH = (1, 8, 64, 1024), 512, 4096  # of the table: images on each GPU, then in all
 PEAK, MEMORY = 989.4e12, 3.35e12  # H100 SXM: dense bfloat16 FLOP/s, HBM3 bytes/s (NVIDIA H100 data sheet)
+STEP_WEIGHTS = 6  # times that they are moved: forward, back, their gradients written, and three times by the update
 MFU = 0.5  # of the train step at its best batch: a goal, not a measurement
 # Bytes/s each way, and seconds per hop of a ring in NCCL's own model, protocol Simple (src/graph/tuning.cc of
 # NVIDIA/nccl): NVLink 4; one port of 400 Gb/s.

@@ -126,6 +126,40 @@ def test_child_that_dies_is_an_answer(child):
     assert "I give up" in found[4][1]["log"]
 
 
+PACED = """\
+import os, time
+def main(path):
+    for number in range(4):
+        with open(path, "a") as file:
+            file.write(str(number))
+        yield str(number), {}
+"""
+
+
+def test_paced_child_waits(child, tmp_path):
+    """A paced child works on an answer only while it is waited for; others go on at once; both end after the last."""
+    child(PACED)
+    for paced, begun in ((True, "01"), (False, "0123")):
+        path = tmp_path / str(paced)
+        found = answers("child_for_test", [str(path)], 60, paced=paced)
+        assert [next(found)[0], next(found)[0]] == ["0", "1"]
+        end = time.monotonic() + (0.5 if paced else 30)
+        while time.monotonic() < end and len(path.read_text()) <= len("01"):
+            time.sleep(0.01)
+        assert path.read_text()[: len(begun)] == begun
+        assert len(path.read_text()) > len("01") or paced
+        assert [name for name, _ in found] == ["2", "3"]
+
+
+def test_paced_child_that_died_is_seen(child):
+    """Its death is the end of the answers, also where it comes between two of them."""
+    child("import os\ndef main():\n    yield 'a', {}\n    os.kill(os.getpid(), 9)\n")
+    found = answers("child_for_test", [], 60, paced=True)
+    assert next(found)[0] == "a"
+    with pytest.raises(NoAnswerError, match="ended by SIGKILL"):
+        next(found)
+
+
 @pytest.mark.parametrize(
     ("counts", "words"),
     [

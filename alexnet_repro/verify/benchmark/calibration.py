@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, nullcontext
 from functools import cache
 from typing import Any, cast
@@ -11,6 +12,7 @@ import numpy as np
 from keras import ops, random
 
 from alexnet_repro.backend.devices import on_device, synchronize
+from alexnet_repro.backend.limits import usable_processors
 from alexnet_repro.backend.precision import PRECISIONS
 from alexnet_repro.backend.precision import precision as numerics
 from alexnet_repro.verify.benchmark.telemetry import Sampler, held_clock
@@ -24,6 +26,7 @@ PRODUCTS = {
 }
 WARM_UP, TIMED = 1, 4
 MEMORY_BYTES = {"cpu": 1 << 28, "gpu": 1 << 30}  # far more than any cache holds
+MEMORY_CALLS = {"cpu": 1, "gpu": 8}  # waited for once: a call takes a fifth of the time in which a GPU reads as much
 COPIED_BYTES = 1 << 26
 SAMPLED_EVERY = 0.02  # seconds
 LINK = ("pcie_generation", "pcie_width")
@@ -50,21 +53,50 @@ def calibrate(device: str, precisions: tuple[str, ...] = ()) -> Calibration:
         others = _other_rates(device)
         samples = sampler.between(began, time.perf_counter()) if sampler else {}
     generation, width = (max((int(each or 0) for each in samples.get(name, ())), default=0) or None for name in LINK)
-    return Calibration(device, matmul, *others, clocks, generation, width)
+    return Calibration(device, matmul, **others, clocks=clocks, pcie_generation=generation, pcie_width=width)
 
 
-def _other_rates(device: str) -> tuple[float, float, float, float, float]:
+def _other_rates(device: str) -> dict[str, float]:
     """Return the rates of memory and of copies to the device and from it, and the seconds of a call and of a launch."""
-    kind = device.partition(":")[0]
+    memory = memory_rates(device)
     to_device, to_host = copy_rates(device)
     with on_device(device):
-        tensor = ops.tile(random.uniform((1024,), dtype="float32", seed=0), MEMORY_BYTES[kind] // 4096)
-        memory = 2 * MEMORY_BYTES[kind] / _best(lambda: ops.add(tensor, 1.0))
         tiny, one, many = random.uniform((1,), seed=0), _chain(1), _chain(KERNELS)
         call_overhead = _best(lambda: one(tiny), KERNELS)
         # Not below 0: XLA fuses the chain on a CPU, where the launch is lost in noise.
         kernel_launch = max(0.0, (_best(lambda: many(tiny)) - call_overhead) / (KERNELS - 1))
-    return memory, to_device, to_host, call_overhead, kernel_launch
+    names = ("to_device", "to_host", "call_overhead", "kernel_launch")
+    return memory | dict(zip(names, (to_device, to_host, call_overhead, kernel_launch), strict=True))
+
+
+def memory_rates(device: str) -> dict[str, float]:
+    """Return the best rates of a large array, in bytes/s: `memory` of an addition, `read` and `write`.
+
+    It is read by a maximum, a sum and a product with a vector, of which a backend's best counts. On a CPU it is written
+    in place: new memory comes page by page from the operating system, at a fraction of the rate.
+    """
+    kind = device.partition(":")[0]
+    size, calls = MEMORY_BYTES[kind], MEMORY_CALLS[kind]
+    with on_device(device):
+        tensor = ops.reshape(ops.tile(random.uniform((1024,), dtype="float32", seed=0), size // 4096), (-1, 1024))
+        row = ops.ones((1024, 1))
+        readers = (lambda: ops.max(tensor), lambda: ops.sum(tensor), lambda: ops.matmul(tensor, row))
+        memory = 2 * size / _best(lambda: ops.add(tensor, 1.0), calls=calls)
+        read = size / min(_best(reader, calls=calls) for reader in readers)
+        if kind == "cpu":
+            write = size / _written_by_threads(np.empty(size // 4, np.float32))
+        else:
+            write = size / _best(lambda: ops.full(tensor.shape, 0.5), calls=calls)
+    # Neither is slower than what an addition shows, which reads and writes.
+    faster = max(1.0, memory / 2 * (1 / read + 1 / write))
+    return {"memory": memory, "read": faster * read, "write": faster * write}
+
+
+def _written_by_threads(array: np.ndarray) -> float:
+    """Return the seconds in which each usable processor fills its part of an array, at best."""
+    parts = np.array_split(array, usable_processors())
+    with ThreadPoolExecutor(len(parts)) as threads:
+        return _best(lambda: list(threads.map(lambda part: part.fill(0.5), parts)))
 
 
 def copy_rates(device: str) -> tuple[float, float]:
@@ -129,12 +161,14 @@ def _chain(kernels: int) -> Callable[[Any], Any]:
     return cast("Callable[[Any], Any]", jax.jit(chain)) if backend == "jax" else chain
 
 
-def _best(work: Callable[[], Any], rounds: int = TIMED) -> float:
-    """Return the seconds of the fastest round."""
+def _best(work: Callable[[], Any], rounds: int = TIMED, calls: int = 1) -> float:
+    """Return the seconds of a call in the fastest round of several, which are waited for once."""
     seconds = []
     for _ in range(WARM_UP + rounds):
         synchronize()
         start = time.perf_counter()
+        for _ in range(calls - 1):
+            work()
         synchronize(work())
-        seconds.append(time.perf_counter() - start)
+        seconds.append((time.perf_counter() - start) / calls)
     return min(seconds[WARM_UP:])

@@ -9,13 +9,12 @@ and no other check, to tests/faults/catalogue.py. Everything else (children, pre
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import NamedTuple, Self
 
 import keras
 
 from alexnet_repro.backend.memory import free_memory
-from alexnet_repro.verify.checks import data, layers, learning, memory, overhead, repeatability, train_step
+from alexnet_repro.verify.checks import data, layers, learning, memory, repeatability, train_step
 from alexnet_repro.verify.checks.config import CheckConfig
 from alexnet_repro.verify.doctor.endings import default_fix, error_lines, find_ending
 from alexnet_repro.verify.finding import Finding
@@ -59,8 +58,6 @@ ON_REQUEST: dict[str, DeviceCheck] = {
     "digest": DeviceCheck(repeatability.digest, in_each_precision=True),
     "memory": DeviceCheck(memory.memory),
     "gpu_to_gpu_copies": DeviceCheck(memory.gpu_to_gpu_copies),
-    "overhead xla=off": DeviceCheck(partial(overhead.step_time, xla=False), in_each_precision=True),
-    "overhead xla=on": DeviceCheck(partial(overhead.step_time, xla=True), in_each_precision=True),
 }
 ALL_CHECKS = CORRECT | REPEATABLE | ON_REQUEST
 

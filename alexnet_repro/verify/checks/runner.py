@@ -18,6 +18,8 @@ from alexnet_repro.backend.determinism import determinism_variables, enable_dete
 from alexnet_repro.backend.memory import enable_memory_growth
 from alexnet_repro.backend.variables import with_xla_flag
 from alexnet_repro.verify.checks.config import CheckConfig
+from alexnet_repro.verify.checks.overhead import overhead_cells
+from alexnet_repro.verify.checks.overhead_cell import OverheadCell
 from alexnet_repro.verify.checks.registry import (
     LAYER_CHECKS,
     CheckId,
@@ -106,15 +108,11 @@ class CheckRunner:
             found = replace(found, status="FAIL", message=message, fix=fix)
         return in_names_of(list(wanted), found)
 
-    def matrix(self, device: str) -> dict[tuple[str, str, str], Finding]:
-        """Return the step time of each cell: by determinism (`off`, `on`), precision and XLA (`off`, `on`)."""
+    def overhead(self, device: str) -> tuple[list[OverheadCell], list[Finding]]:
+        """Return the times of each combination of determinism, precision and XLA, or the finding that says why not."""
         self.close()
-        checks = expand(["overhead xla=off", "overhead xla=on"], device)
-        return {
-            (determinism, finding.precision, finding.check.removeprefix("overhead xla=")): finding
-            for determinism in ("off", "on")
-            for finding in self._run(device, checks, deterministic=determinism == "on")
-        }
+        environ = {deterministic: self._environ(device, deterministic=deterministic) for deterministic in (False, True)}
+        return overhead_cells(replace(self.config, device=device), environ, self.deadline)
 
     def _child_key(self, device: str, check: CheckId) -> tuple[str, bool, bool]:
         """Return what has a child of its own: device, determinism, and whether XLA chooses no kernels by timing.
@@ -127,10 +125,13 @@ class CheckRunner:
         on_gpu = device.startswith("gpu")
         return device, check.check in WITH_DETERMINISM and on_gpu, no_autotuning and on_gpu
 
+    def _environ(self, device: str, *, deterministic: bool) -> dict[str, str]:
+        """Return the variables to change of a child that sees this device alone."""
+        level = {"TF_CPP_MIN_LOG_LEVEL": os.environ.get("TF_CPP_MIN_LOG_LEVEL", "0")}
+        return {**level, **self.here.only(device), **(determinism_variables() if deterministic else {})}
+
     def _run(self, device: str, checks: Sequence[CheckId], *, deterministic: bool) -> ChildFindings:
-        environ = {"TF_CPP_MIN_LOG_LEVEL": os.environ.get("TF_CPP_MIN_LOG_LEVEL", "0"), **self.here.only(device)}
-        if deterministic:
-            environ |= determinism_variables()
+        environ = self._environ(device, deterministic=deterministic)
         if device.startswith("gpu") and any(check.check in LAYER_CHECKS for check in checks):
             # cuDNN's fastest transforms add an error of their own, larger than rounding, which is no fault of a device.
             # Determinism is no way around them: in profile-h100.json a deterministic step takes the largest of them.

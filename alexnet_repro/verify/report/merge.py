@@ -49,6 +49,8 @@ def merged(path: Path, records: Mapping[str, RunRecord], *, comparable: bool = T
             case = _case(name, each.device, each.case)
             whole.timings.append(replace(each, device=f"{name}/{each.device}", case=case))
         whole.calibrations += [replace(each, device=f"{name}/{each.device}") for each in record.calibrations]
+        whole.layers += [replace(each, device=f"{name}/{each.device}") for each in record.layers]
+        whole.overheads += [replace(each, device=f"{name}/{each.device}") for each in record.overheads]
         models |= {f"{name}/gpu:{gpu}": model for gpu, model in enumerate(record.machine.get("gpus", ()))}
     if comparable:
         fast = [each for each in whole.findings["fast"] if each.check != "gpu_speed_parity"]

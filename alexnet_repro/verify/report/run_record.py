@@ -4,7 +4,7 @@ import json
 import math
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,10 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from alexnet_repro.files import atomic_write
+from alexnet_repro.verify.benchmark.layer_timing import LayerTiming
 from alexnet_repro.verify.benchmark.timing import Calibration, Timing
 from alexnet_repro.verify.benchmark.tolerances import first_error
+from alexnet_repro.verify.checks.overhead_cell import OverheadCell
 from alexnet_repro.verify.finding import GROUPS, Finding, Status, worst_status
 from alexnet_repro.verify.verdict import Planned, overall, verdicts
 
@@ -41,6 +43,8 @@ class _Content(BaseModel):
     findings: dict[str, list[Finding]]
     timings: list[Timing]
     calibrations: list[Calibration] = []
+    layers: list[LayerTiming] = []
+    overheads: list[OverheadCell] = []
 
 
 @dataclass
@@ -51,7 +55,9 @@ class RunRecord:
     (PASS, FAIL or INCONCLUSIVE, of the whole and of each group in `alexnet_repro.verify.finding.GROUPS`), `run` (who,
     where, when, how long, which version and command; `ended`, why it ended early), `plan` (the fields of `Planned`),
     `machine` (what is known of it), `findings` (by group, the fields of `Finding`), `timings` (one per benchmark case,
-    the fields of `Timing`) and `calibrations` (one per device, the fields of `Calibration`). Later versions add fields.
+    the fields of `Timing`), `calibrations` (one per device, the fields of `Calibration`), `layers` (of `--profile`, one
+    per layer and direction, the fields of `LayerTiming`) and `overheads` (one per combination of determinism, precision
+    and XLA, the fields of `OverheadCell`). Later versions add fields.
     Numbers that aren't finite are the strings `inf`, `-inf` and `nan`.
     """
 
@@ -64,6 +70,8 @@ class RunRecord:
     """By group; each of `GROUPS` is there."""
     timings: list[Timing] = field(default_factory=list)
     calibrations: list[Calibration] = field(default_factory=list)
+    layers: list[LayerTiming] = field(default_factory=list)
+    overheads: list[OverheadCell] = field(default_factory=list)
     complete: bool = False
     """Whether the run finished."""
     stated: Status | None = None
@@ -107,6 +115,11 @@ class RunRecord:
         if calibration.device not in {each.device for each in self.calibrations}:
             self.calibrations.append(calibration)
 
+    def add_layers(self, layers: Sequence[LayerTiming]) -> None:
+        """Add a device's layers in one precision, in place of earlier ones."""
+        new = {(each.device, each.precision) for each in layers}
+        self.layers = [*(each for each in self.layers if (each.device, each.precision) not in new), *layers]
+
     def as_data(self) -> dict[str, Any]:
         """Return what the file holds, as JSON can hold it."""
         content = {
@@ -120,6 +133,8 @@ class RunRecord:
             "findings": self.findings,
             "timings": self.timings,
             "calibrations": self.calibrations,
+            "layers": self.layers,
+            "overheads": self.overheads,
         }
         return {name: _as_json(value) for name, value in content.items()}
 

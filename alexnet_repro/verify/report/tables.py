@@ -9,7 +9,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from alexnet_repro.verify.benchmark.layer_timing import LayerTiming, most_lost_in_words
+from alexnet_repro.verify.benchmark.roofline import DIRECTIONS
 from alexnet_repro.verify.benchmark.timing import Timing, relative_iqr
+from alexnet_repro.verify.checks.overhead_cell import OverheadCell, cost
 from alexnet_repro.verify.finding import Finding, Status
 from alexnet_repro.verify.report import text as wording
 from alexnet_repro.verify.report.compare_runs import Comparison
@@ -27,8 +30,9 @@ CONDITIONS = {
     "temperature": ("temperature", "{:.0f} °C"),
 }
 LEGEND = (
-    "median: of single rounds, each waited for; images/s, TFLOP/s and % of peak follow from it\n"
-    "peak: the device's own matmul rate; pipelined: per round of several that are waited for once"
+    "median: of single rounds, each waited for; images/s and both percentages follow from it\n"
+    "% peak: of the device's own matmul rate (MFU); % roofline: of the time that each layer's arithmetic or\n"
+    "memory would take at the device's own rates; pipelined: per round of several that are waited for once"
 )
 
 
@@ -71,16 +75,20 @@ def group_table(record: RunRecord) -> TextTable:
 
 
 def throughput_table(timings: Sequence[Timing], invalid: frozenset[str] = frozenset()) -> TextTable:
-    """Return a row per timing: time, throughput, and what limits it; an invalid one has no throughput."""
-    headings = ("case", "median", "IQR", "images/s", "TFLOP/s", "% of peak", "bottleneck")
+    """Return a row per timing: time, throughput, how near it is to the device's own rates, and what limits it.
+
+    An invalid one has no throughput.
+    """
+    headings = ("case", "median", "IQR", "images/s", "% peak", "% roofline", "bottleneck")
     rows = []
     for each in timings:
         noise = percent(relative_iqr(each.rounds) if each.median else math.nan, 1)
-        tflops = f"{each.rate(each.flop) / 1e12:.3g}" if each.flop else NONE
-        share = each.rate(each.flop) / each.peak if each.peak and each.flop else None
-        rates = (quantity(each.rate(each.images)), tflops, percent(share))
+        peak = each.rate(each.flop) / each.peak if each.peak and each.flop else None
+        roofline = each.rate(each.roofline) if each.roofline else None
+        rates = (quantity(each.rate(each.images)), percent(peak), percent(roofline))
         shown = ("invalid", NONE, NONE) if each.case in invalid else rates
-        rows.append((wording.label(each.case), seconds(each.median), noise, *shown, each.bottleneck or NONE))
+        limit = ", ".join(filter(None, (each.bottleneck, each.layer))) or NONE
+        rows.append((wording.label(each.case), seconds(each.median), noise, *shown, limit))
     return TextTable(headings, rows)
 
 
@@ -131,21 +139,109 @@ def scaling_table(found: Sequence[Finding]) -> TextTable:
     return TextTable(headings, rows)
 
 
-def overhead_table(device: str, cells: Mapping[tuple[str, str, str], Finding]) -> str:
-    """Return a train step's time by precision, determinism and XLA, and as a multiple of the fastest.
+def overhead_tables(cells: Sequence[OverheadCell]) -> dict[str, TextTable]:
+    """Return by device a row per precision and XLA: an update's time, and what each of the three costs.
 
-    Cells are by determinism, precision and XLA; `number` is the seconds of a step, None where there is none.
+    Determinism costs beside the same without it; XLA beside the same without XLA, and a precision beside float32, both
+    without determinism.
     """
-    columns = dict.fromkeys((determinism, xla) for determinism, _, xla in cells)
-    fastest = min((finding.number for finding in cells.values() if finding.number), default=math.nan)
+    return {
+        device: _overhead_table([each for each in cells if each.device == device])
+        for device in dict.fromkeys(each.device for each in cells)
+    }
+
+
+def _overhead_table(cells: Sequence[OverheadCell]) -> TextTable:
+    by_place = {(each.precision, each.xla, each.deterministic): each for each in cells}
+    headings = ("precision", "XLA", "ms", "deterministic", "determinism", "XLA costs", "against float32")
     rows = []
-    for precision in dict.fromkeys(precision for _, precision, _ in cells):
-        times = (cells[determinism, precision, xla].number for determinism, xla in columns)
-        rows.append((precision, *(f"{each * 1e3:,.1f} ({each / fastest:.2f}×)" if each else "none" for each in times)))
-    headings = ("ms per step", *(f"determinism {determinism}\nXLA {xla}" for determinism, xla in columns))
-    reasons = dict.fromkeys(f"none: {finding.message}" for finding in cells.values() if not finding.number)
-    title = f"overhead of determinism, precision and XLA on {device}"
-    return "\n".join(["", title, str(TextTable(headings, rows)), *reasons])
+    for precision, xla in dict.fromkeys((each.precision, each.xla) for each in cells):
+        here, deterministic = (by_place.get((precision, xla, each)) for each in (False, True))
+        compared = (
+            _cost(deterministic, here),
+            _cost(here, by_place.get((precision, False, False)) if xla else None),
+            _cost(here, by_place.get(("float32", xla, False)) if precision != "float32" else None),
+        )
+        rows.append((precision, "on" if xla else "off", *map(_milliseconds, (here, deterministic)), *compared))
+    return TextTable(headings, rows)
+
+
+def _milliseconds(cell: OverheadCell | None) -> str:
+    return NONE if cell is None or math.isnan(cell.median) else f"{cell.median * 1e3:,.1f}"
+
+
+def _cost(cell: OverheadCell | None, other: OverheadCell | None) -> str:
+    """Return what a cell costs beyond another; what noise may have made is none."""
+    found = cost(cell, other) if cell and other else None
+    if found is None or not math.isfinite(found.extra + found.noise):
+        return NONE
+    if found.noise > 1:
+        return "too noisy"
+    noise = f"(±{found.noise * 100:.0f} %)"
+    return f"{found.extra * 100:+.0f} % {noise}" if found.seen else f"none seen {noise}"
+
+
+def overhead_reasons(cells: Sequence[OverheadCell]) -> list[str]:
+    """Return why combinations have no time, each reason once."""
+    return list(dict.fromkeys(each.why for each in cells if each.why))
+
+
+def layer_tables(layers: Sequence[LayerTiming]) -> dict[str, TextTable]:
+    """Return by device, precision and batch, as a title, a row per layer and one for all of them.
+
+    For each direction: milliseconds at the device's own rates, as measured, and the first as a share of the second;
+    last the seconds that lie between them.
+    """
+    titles = dict.fromkeys((each.device, each.precision, each.batch) for each in layers)
+    return {
+        f"{device}, {precision}, batch {batch}": _layer_table(
+            [each for each in layers if (each.device, each.precision, each.batch) == (device, precision, batch)]
+        )
+        for device, precision, batch in titles
+    }
+
+
+def _layer_table(layers: Sequence[LayerTiming]) -> TextTable:
+    headings = ["layer"]
+    for direction in DIRECTIONS:
+        headings += [f"{direction}\nbound, ms", "\nms", "\n%"]
+    names = dict.fromkeys(each.layer for each in layers)
+    groups = [(name, [each for each in layers if each.layer == name]) for name in names]
+    rows = []
+    for name, own in (*groups, ("all", layers)):
+        row = [name]
+        for direction in DIRECTIONS:
+            here = [each for each in own if each.direction == direction]
+            bound, taken = sum(each.roofline for each in here), sum(each.seconds for each in here)
+            share = percent(bound / taken if taken > 0 and math.isfinite(bound / taken) else None)
+            row += [*map(_short_milliseconds, (bound, taken)), share.removesuffix(" %")] if here else [NONE] * 3
+        lost = sum(each.lost for each in own)
+        rows.append((*row, _short_milliseconds(lost)))
+    return TextTable((*headings, "\nlost, ms"), rows)
+
+
+def _short_milliseconds(value: float) -> str:
+    return quantity(value * 1e3) if math.isfinite(value) else str(value)
+
+
+def layer_lines(layers: Sequence[LayerTiming]) -> list[str]:
+    """Return the tables for the terminal, each with what loses most time below it."""
+    lines = []
+    for title, table in layer_tables(layers).items():
+        own = [each for each in layers if f"{each.device}, {each.precision}, batch {each.batch}" == title]
+        words = most_lost_in_words(own)
+        lines += ["", f"layer by layer on {title}", str(table), *([f"most time is lost in {words}"] if words else [])]
+    return lines
+
+
+def overhead_lines(cells: Sequence[OverheadCell]) -> list[str]:
+    """Return the tables for the terminal, with the reasons for what is missing."""
+    lines = []
+    for device, table in overhead_tables(cells).items():
+        own = [each for each in cells if each.device == device]
+        title = f"overhead of determinism, precision and XLA on {device}, per update of {own[0].batch}"
+        lines += ["", title, str(table), *(f"{NONE}: {reason}" for reason in overhead_reasons(own))]
+    return lines
 
 
 def comparison_table(compared: Comparison) -> TextTable:

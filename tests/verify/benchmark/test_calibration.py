@@ -65,7 +65,8 @@ def test_best_product_counts(monkeypatch, device):
     monkeypatch.setattr(calibrate, "DEVICE_PRECISIONS", {kind: ("float32", "tf32")})
     found = calibrate.calibrate.__wrapped__(device)
     assert found.matmul == {"float32": 15, "tf32": 30}
-    assert min(found.memory, found.to_device, found.to_host, found.call_overhead) > 0
+    rates = (found.memory, found.read, found.write, found.to_device, found.to_host, found.call_overhead)
+    assert min(rates) > 0
     assert found.kernel_launch >= 0
 
 
@@ -76,7 +77,7 @@ def test_gpu_is_sampled_meanwhile(monkeypatch):
     monkeypatch.setattr(calibrate, "DEVICE_PRECISIONS", {"gpu": ("float32", "tf32")})
     monkeypatch.setattr(calibrate, "PRODUCTS", {"gpu": ((1, 2, 3),)})
     monkeypatch.setattr(calibrate, "matmul_rate", lambda *_: 1.0)
-    monkeypatch.setattr(calibrate, "_other_rates", lambda _: (1.0,) * 5)
+    monkeypatch.setattr(calibrate, "_other_rates", lambda _: {"memory": 1.0})
     of_time = {
         (100, 101): {"gpu_mhz": [1980, 1400], "throttle_reasons": [0x0, 0x4]},
         (101, 102): {"gpu_mhz": [1980], "throttle_reasons": [0x0]},
@@ -107,12 +108,51 @@ def test_nothing_is_drawn_on_the_host(monkeypatch):
     assert matmul_rate("cpu:0", "float32", (16, 8, 4)) > 0
 
 
+@pytest.mark.parametrize(
+    ("seconds", "rates"),
+    [
+        pytest.param({"add": 3.0, "max": 2.0, "sum": 1.0, "matmul": 4.0, "write": 2.0}, (1.0, 0.5), id="best=sum"),
+        pytest.param({"add": 3.0, "max": 4.0, "sum": 4.0, "matmul": 1.0, "write": 2.0}, (1.0, 0.5), id="best=matmul"),
+        pytest.param({"add": 9.0, "max": 1.0, "sum": 4.0, "matmul": 4.0, "write": 2.0}, (1.0, 0.5), id="best=max"),
+        # An addition in two thirds of the time that both would take shows that both are faster by half.
+        pytest.param({"add": 2.0, "max": 1.0, "sum": 1.0, "matmul": 1.0, "write": 2.0}, (1.5, 0.75), id="best=add"),
+    ],
+)
+def test_reads_and_writes(monkeypatch, seconds, rates):
+    """Bytes/s read by the fastest of three operations, and written; no less than an addition shows, which does both."""
+    size = 1 << 12
+    monkeypatch.setattr(calibrate, "MEMORY_BYTES", {"cpu": size})
+    for name in ("add", "max", "sum", "matmul"):
+        monkeypatch.setattr(calibrate.ops, name, lambda *_, name=name: name)
+    monkeypatch.setattr(calibrate, "_best", lambda work, **_: seconds.get(str(work()), seconds["write"]))
+    found = calibrate.memory_rates("cpu:0")
+    assert (found["read"], found["write"]) == pytest.approx(tuple(size * each for each in rates))
+    assert found["memory"] == pytest.approx(2 * size / seconds["add"])
+
+
+def test_memory_of_this_processor():
+    """An array is written by all processors: as a whole, and at a rate between a megabyte/s and what no memory has."""
+    array = np.zeros(1 << 20, np.float32)
+    assert 1e6 < array.nbytes / calibrate._written_by_threads(array) < 1e14
+    assert (array == 0.5).all()
+
+
+def test_several_calls_are_waited_for_once(monkeypatch):
+    """A call's time is a round's over its calls."""
+    done = []
+    monkeypatch.setattr(calibrate, "synchronize", lambda *_: done.append("wait"))
+    clock = iter(range(0, 80, 8))
+    monkeypatch.setattr(calibrate, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    assert calibrate._best(lambda: done.append("call"), rounds=1, calls=4) == 2.0
+    assert done == ["wait", *["call"] * 4, "wait"] * 2
+
+
 @pytest.mark.usefixtures("small")
 def test_launch_of_a_kernel(monkeypatch):
     """What a chain of 200 kernels takes beyond a call of one, for each of the other 199; and that call's own time."""
     seconds = {1: 2.0, 200: 401.0}
     monkeypatch.setattr(calibrate, "_chain", lambda kernels: lambda _: seconds[kernels])
-    monkeypatch.setattr(calibrate, "_best", lambda work, *_: found if isinstance(found := work(), float) else 1.0)
+    monkeypatch.setattr(calibrate, "_best", lambda work, *_, **__: found if isinstance(found := work(), float) else 1.0)
     found = calibrate.calibrate.__wrapped__("cpu:0")
     assert found.call_overhead == 2.0
     assert found.kernel_launch == pytest.approx(399 / 199)

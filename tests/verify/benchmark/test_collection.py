@@ -1,11 +1,15 @@
 """Which benchmarks are collected, by which ids and in which order."""
 
 import importlib.util
+import os
 import re
+import subprocess
+import sys
 
 import keras
 import pytest
 
+from tests.helpers.paths import ROOT
 from tests.helpers.pytest_here import benchmarks_apart, benchmarks_here, collected
 
 IDS = (
@@ -93,3 +97,18 @@ def test_selected_by_id(keyword, selected):
     found = [line.removeprefix("benchmarks/") for line in printed.splitlines() if "::" in line]
     assert found == [FORWARD.format(*each) for each in selected]
     assert status == (0 if selected else 5), printed
+
+
+def test_option_of_another_plugin(tmp_path):
+    """Where pytest-profiling has taken the option --profile, one line says so, and what to type."""
+    (tmp_path / "profiling_for_test.py").write_text(
+        "def pytest_addoption(parser):\n    parser.getgroup('another').addoption('--profile', action='store_true')\n"
+    )
+    command = [sys.executable, "-m", "pytest", "-p", "profiling_for_test", "--collect-only", "tests/test_files.py"]
+    environ = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=environ)
+    assert found.returncode == 4
+    assert (
+        "ERROR: pytest-profiling has an option --profile, too; leave it out: pytest -p no:profiling"
+        in found.stderr.splitlines()
+    )

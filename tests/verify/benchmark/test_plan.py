@@ -49,6 +49,9 @@ def test_quick():
             {"correct": 15, "repeatable": 5, "fast": 47, "reference": 2},
             id="level=long",
         ),
+        pytest.param(
+            Asked(profile=True), {"correct": 15, "repeatable": 4, "fast": 23, "reference": 2}, id="option=profile"
+        ),
         pytest.param(TWO, {"correct": 62, "repeatable": 32, "fast": 93, "reference": 10}, id="devices=two GPUs"),
     ],
 )
@@ -81,6 +84,15 @@ APPLIES = [
     (TWO, "test_repeatable", "test_gpu_bitwise_parity", {"device": "gpu:0"}, "needs two GPUs of one model"),
     (TWO, "test_burn_in", "test_burn_in", {"device": "gpu:0"}, "runs at --level=long, or with --burn-in=10m"),
     (Asked(burn_in=True), "test_burn_in", "test_burn_in", {"device": "cpu:0"}, ""),
+    (TWO, "test_profile", "test_profile", {"device": "gpu:0", "precision": "float32"}, "runs with --profile"),
+    (Asked(profile=True), "test_profile", "test_profile", {"device": "gpu:0", "precision": "float32"}, ""),
+    (
+        Asked(profile=True),
+        "test_profile",
+        "test_profile",
+        {"device": "gpu:0", "precision": "tf32"},
+        "float32 and mixed_bfloat16 are profiled",
+    ),
     (TWO, "test_scaling", "test_scaling", {"kind": "weak"}, ""),
     (Asked(cpu_replicas=2), "test_scaling", "test_all_reduce", {}, ""),
     (
@@ -121,6 +133,7 @@ def test_plan_is_what_pytest_collects(level):
         "test_repeatable.py::test_busy",
         "test_repeatable.py::test_gpu_bitwise_parity",
         "test_burn_in.py::test_burn_in",
+        "test_profile.py::test_profile",
         *(
             f"test_{module}.py::test_{name}"
             for module in ("scaling", "workers")

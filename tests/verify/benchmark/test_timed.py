@@ -1,11 +1,12 @@
 """Timed tests in pytest's own process: who times them, and what becomes of each answer."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from types import SimpleNamespace
 
 import pytest
 
+from alexnet_repro.verify.benchmark.layer_timing import LayerTiming
 from alexnet_repro.verify.benchmark.timing import Calibration, Timing
 from alexnet_repro.verify.report.run_record import RunRecord
 from benchmarks import timed as module
@@ -70,6 +71,7 @@ def test_a_device_is_one_process(children):
         "min_rounds": 7,
         "seconds": 0.5,
         "disabled": False,
+        "profile_seconds": 0.0,
         "cases": {"c": asdict(CASE)},
     }
 
@@ -223,6 +225,32 @@ def test_case_without_a_finding_is_skipped(report, answer, why):
     with pytest.raises(pytest.skip.Exception, match=why):
         module.time_case(session, item_of())
     assert session.findings == []
+
+
+LAYER = LayerTiming("gpu:1", "float32", 512, "dense", "forward", 2.0, 0.5)
+
+
+def test_profile_is_recorded(report):
+    """Its layers come into the record, in place of those that were there of this device and precision."""
+    session = report({})
+    session.timings.answer = lambda *asked: {
+        ("gpu:1", "profile float32"): {"layers": [asdict(LAYER)], "missing": ["dense_1"], "log": ""}
+    }[asked]
+    other = replace(LAYER, precision="mixed_bfloat16")
+    session.record.layers = [replace(LAYER, seconds=9.0), other]
+    assert module.profile_of(session, "gpu:1", "float32") == ([LAYER], ["dense_1"])
+    assert session.record.layers == [other, LAYER]
+
+
+def test_profile_that_cant_be_had(report):
+    """A process that dies as it profiles is a failure, with the cause that it died of."""
+    session = report({})
+    session.timings.answer = lambda *_: {"error": "SIGILL", "log": ""}
+    with pytest.raises(ReportedError):
+        module.profile_of(session, "gpu:1", "float32")
+    (found,) = session.findings
+    assert (found.check, found.status, found.device, found.precision) == ("profile", "FAIL", "gpu:1", "float32")
+    assert session.record.layers == []
 
 
 def test_rates_that_cant_be_had(report):

@@ -6,7 +6,7 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from alexnet_repro.verify.benchmark.roofline import Work
+from alexnet_repro.verify.benchmark.roofline import Part, Work
 from alexnet_repro.verify.benchmark.telemetry import Conditions
 from alexnet_repro.verify.benchmark.timer import Measured
 from alexnet_repro.verify.benchmark.timing import Calibration
@@ -72,13 +72,14 @@ def machine(monkeypatch):
 
 def test_what_is_answered(machine):
     """Seconds, images and rates are the case's own, as measured for as long as options say; names are the parent's."""
-    found = machine.answer(todo=Work(flop=160, bytes=20, kernels=1), largest=True)
+    found = machine.answer(todo=Work((Part("dense", "forward", flop=160, read=15, written=5),)), largest=True)
     timing = SimpleNamespace(**found["timing"])
     assert timing.case == "forward[device=gpu:3-batch=32-precision=float32]"
     assert (timing.device, timing.precision, timing.images, timing.peak_memory) == ("gpu:3", "float32", 32, 1 << 30)
     assert (timing.rounds, timing.read_back, timing.first, timing.pipelined) == ([2.0] * 5, 2.0, 9.0, 1.5)
-    assert (timing.flop, timing.bytes, timing.peak, timing.bandwidth) == (160, 20, 100.0, 50.0)
-    assert (timing.bottleneck, timing.largest, timing.conditions["load"]) == ("compute", True, 0.5)
+    assert (timing.flop, timing.bytes, timing.peak, timing.roofline) == (160, 20, 100.0, 1.6)
+    assert (timing.bottleneck, timing.layer) == ("compute", "dense")
+    assert (timing.largest, timing.conditions["load"]) == (True, 0.5)
     assert (found["calibration"]["device"], found["calibration"]["memory"]) == ("gpu:3", 50.0)
     assert machine.asked == {"min_rounds": 7, "seconds": 0.5}
 

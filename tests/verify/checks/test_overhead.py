@@ -1,6 +1,7 @@
-"""The overhead of determinism, precision and XLA is that of the device's work, not of launching or reading it."""
+"""The overhead of determinism, precision and XLA: combinations are visited in turns, and noise is no cost."""
 
 import contextlib
+import json
 from types import SimpleNamespace
 
 import pytest
@@ -8,18 +9,20 @@ import pytest
 from alexnet_repro.verify.checks import config
 from alexnet_repro.verify.checks import overhead as module
 from alexnet_repro.verify.checks.config import CheckConfig
+from alexnet_repro.verify.checks.overhead_cell import OverheadCell, cost
+from alexnet_repro.verify.subprocesses import NoAnswerError
 
 
 @pytest.mark.parametrize(
     ("device", "updates_per_call", "calls", "seconds"),
-    [("cpu:0", 1, 2, 2.0), ("cpu:0", 32, 1, 0.125), ("gpu:0", 1, 10, 0.4), ("gpu:0", 32, 1, 0.125)],
+    [("cpu:0", 1, 1, 4.0), ("cpu:0", 32, 1, 0.125), ("gpu:0", 1, 10, 0.4), ("gpu:0", 32, 1, 0.125)],
 )
-def test_updates_are_timed_in_rounds(monkeypatch, device, updates_per_call, calls, seconds):
-    """After two warm-up calls, each of three rounds makes two updates or a call's, and waits once; none is read.
+def test_updates_are_timed_in_visits(monkeypatch, device, updates_per_call, calls, seconds):
+    """After a call that warms up, a visit makes an update or a call's, and waits before it and once after it.
 
     A GPU makes ten, of batches so large that its work, not the launching of it, is what takes the time.
     """
-    done, batch = [], {"cpu:0": 8, "gpu:0": 512}[device]
+    done, batch = [], {"cpu:0": 8, "gpu:0": 256}[device]
 
     def step(indices):
         assert indices.shape == (updates_per_call, batch)
@@ -29,12 +32,12 @@ def test_updates_are_timed_in_rounds(monkeypatch, device, updates_per_call, call
     step.updates_per_call, step.classifier = updates_per_call, SimpleNamespace(jit_compile=False)
     monkeypatch.setattr(config, "on_device", lambda _: contextlib.nullcontext())
     monkeypatch.setattr(module, "best_train_step", lambda *_, **__: step)
-    monkeypatch.setattr(module, "synchronize", lambda _: done.append("wait"))
+    monkeypatch.setattr(module, "synchronize", lambda *_: done.append("wait"))
     clock = iter(range(0, 100, 4))
     monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: done.append("clock") or next(clock)))
-    found = module.step_time(CheckConfig(device, side=67), xla=False)
-    assert done == ["step", "wait"] * 2 + ["clock", *["step"] * calls, "wait", "clock"] * 3
-    assert (found.status, found.number, found.data) == ("PASS", seconds, {"batch": batch})  # each round takes 4 s
+    visit = module.step_timer(CheckConfig(device, side=67), xla=False)
+    assert [visit(), visit()] == [seconds] * 2  # each takes 4 s
+    assert done == ["step", "wait"] + ["wait", "clock", *["step"] * calls, "wait", "clock"] * 2
 
 
 @pytest.mark.parametrize("xla", [False, True])
@@ -48,5 +51,125 @@ def test_model_suits_xla(monkeypatch, xla):
 
     monkeypatch.setattr(config, "build_alexnet", build)
     with pytest.raises(InterruptedError):
-        module.step_time(CheckConfig(side=67), xla=xla)
+        module.step_timer(CheckConfig(side=67), xla=xla)
     assert for_xlas == [xla]
+
+
+class Children:
+    """Stand-ins for the two processes: `visited` is what was waited for, by determinism and combination, in order."""
+
+    def __init__(self, monkeypatch):
+        self.visited, self.environ, self.answer, self.closed = [], [], lambda *_: {"seconds": 1.0}, 0
+        monkeypatch.setattr(module, "answers", self)
+
+    def __call__(self, name, arguments, deadline, environ, *, paced):
+        options, deterministic, *order = arguments
+        assert (name, deadline, paced) == ("alexnet_repro.verify.checks.overhead", 30, True)
+        assert json.loads(options)["device"] == "cpu:0"
+        self.environ.append(environ)
+        return self._visits(json.loads(deterministic), order)
+
+    def _visits(self, deterministic, order):
+        try:
+            for combination in order:
+                self.visited.append((deterministic, *json.loads(combination)))
+                yield combination, {"log": "", **self.answer(*self.visited[-1])}
+        finally:
+            self.closed += 1
+
+
+@pytest.fixture
+def children(monkeypatch):
+    """No process is started."""
+    return Children(monkeypatch)
+
+
+EACH = [
+    (deterministic, precision, xla)
+    for precision in ("float32", "mixed_bfloat16")
+    for xla in (False, True)
+    for deterministic in (False, True)
+]
+
+
+def test_combinations_take_turns(children):
+    """Six visits of every combination, one after the other; each visit in the opposite order of the one before."""
+    module.overhead_cells(CheckConfig("cpu:0"), {False: {"a": "1"}, True: {"a": "2"}}, 30)
+    assert children.visited == [*EACH, *EACH[::-1]] * 3
+    assert children.environ == [{"a": "1"}, {"a": "2"}]
+    assert children.closed == 2
+
+
+def test_first_visit_isnt_counted(children):
+    """It builds and warms up; the other five are the cell's, with the device's name here, or why there are none."""
+    count = iter(range(1000))
+    children.answer = lambda deterministic, _, xla: (
+        {"why": "no such step"} if deterministic and xla else {"seconds": float(next(count))}
+    )
+    cells, failed = module.overhead_cells(CheckConfig("cpu:0"), {False: {}, True: {}}, 30)
+    assert (len(cells), failed) == (8, [])
+    # Six of a visit's eight have seconds: of the first visit the first, of the second, in the opposite order, the last.
+    assert cells[0] == OverheadCell("cpu:0", "float32", False, False, 8, [11.0, 12.0, 23.0, 24.0, 35.0])
+    assert [(each.seconds, each.why) for each in cells if each.deterministic and each.xla] == [([], "no such step")] * 2
+
+
+@pytest.mark.parametrize("how", ["error", "death"])
+def test_crash_is_a_failure(children, how):
+    """A process that fails at a combination ends both, and is the finding, with its cause; there are no cells."""
+
+    def answer(deterministic, precision, _):
+        if (deterministic, precision) != (True, "mixed_bfloat16"):
+            return {"seconds": 1.0}
+        if how == "death":
+            raise NoAnswerError("ended by SIGILL", "")
+        return {"error": "SIGILL"}
+
+    children.answer = answer
+    cells, (found,) = module.overhead_cells(CheckConfig("cpu:0"), {False: {}, True: {}}, 30)
+    assert (cells, found.check, found.status, found.kind) == ([], "overhead", "FAIL", "crash")
+    assert children.closed == 2
+
+
+def test_process_visits_what_it_is_told(monkeypatch):
+    """The child builds each combination once, and visits it as often as it is named, in its precision."""
+    built, visited = [], []
+
+    def timer(config, *, xla):
+        built.append((config.precision, xla))
+        return None if xla else lambda: visited.append(module.CheckConfig and config.precision) or 0.5
+
+    monkeypatch.setattr(module, "step_timer", timer)
+    order = [json.dumps(each) for each in (["float32", False], ["float32", True], ["float32", False])]
+    found = list(module.main(json.dumps({"device": "cpu:0"}), "false", *order))
+    assert [answer for _, answer in found] == [{"seconds": 0.5}, {"why": module.NO_XLA}, {"seconds": 0.5}]
+    assert (built, visited) == ([("float32", False), ("float32", True)], ["float32"] * 2)
+
+
+def cell(*seconds):
+    """Return a combination with these seconds."""
+    return OverheadCell("cpu:0", "float32", False, False, 8, seconds)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "extra", "noise", "seen"),
+    [
+        pytest.param((1.0, 1.0, 1.0), (1.0, 1.0, 1.0), 0.0, 0.0, False, id="difference=none"),
+        pytest.param((1.5, 1.5, 1.5), (1.0, 1.0, 1.0), 0.5, 0.0, True, id="difference=50 %"),
+        pytest.param(
+            (1.5, 3.0, 6.0), (1.0, 2.0, 4.0), 0.5, 0.0, True, id="difference=50 %, as the machine gets slower"
+        ),
+        pytest.param((1.2, 0.9, 1.0), (1.0, 1.0, 1.0), 0.0260, 0.4356, False, id="difference=within noise"),
+        pytest.param((1.2, 1.3, 1.25), (1.0, 1.0, 1.0), 0.2493, 0.1045, True, id="difference=above noise"),
+    ],
+)
+def test_cost(one, other, extra, noise, seen):
+    """By the visits' ratios: their mean of logarithms, and its 95 % interval by Student's t of two degrees."""
+    found = cost(cell(*one), cell(*other))
+    assert (found.extra, found.noise) == pytest.approx((extra, noise), abs=1e-4)
+    assert found.seen == seen
+
+
+@pytest.mark.parametrize("seconds", [(), (1.0,)])
+def test_cost_of_too_few(seconds):
+    """One visit has no spread, so nothing is claimed."""
+    assert cost(cell(*seconds), cell(*seconds)) is None

@@ -46,7 +46,7 @@ def test_name_is_parsed(check, precision):
     [
         ("shapes", "", "shapes"),
         ("layers", "tf32", "layers tf32"),
-        ("overhead xla=on", "mixed_float16", "overhead xla=on mixed_float16"),
+        ("gpu_to_gpu_copies", "mixed_float16", "gpu_to_gpu_copies mixed_float16"),
     ],
 )
 def test_names(check, precision, name):

@@ -199,7 +199,7 @@ def test_findings_are_attributed(children):
 @pytest.mark.parametrize(
     ("check", "deterministic"),
     [("replay tf32", True), ("digest float32", True), ("layers tf32", False), ("learning float32", False),
-     ("memory", False), ("overhead xla=on float32", False)],
+     ("memory", False)],
 )  # fmt: skip
 def test_determinism_is_on_where_bits_are_compared(children, monkeypatch, check, deterministic):
     """Replays and digests have it, with the variables that it needs; nothing else pays for it."""
@@ -255,16 +255,16 @@ def test_each_run_of_digests_is_new(children):
     assert started(children) == [("cpu:0", ["digest float32", "digest mixed_bfloat16"], True)] * 2
 
 
-def test_matrix_has_every_cell(children):
-    """The overhead of determinism, precision and XLA is measured in each combination."""
-    cells = CheckRunner(CONFIG, {}, HERE, 30).matrix("cpu:0")
-    assert {cell: finding.check for cell, finding in cells.items()} == {
-        (determinism, precision, xla): f"overhead xla={xla}"
-        for determinism in ("off", "on")
-        for precision in ("float32", "mixed_bfloat16")
-        for xla in ("off", "on")
-    }
-    assert [(len(checks), deterministic) for _, checks, deterministic, _ in children.started] == [(4, False), (4, True)]
+def test_overhead_has_two_processes(monkeypatch):
+    """Each sees the device alone, and the one with determinism has the variables that it needs."""
+    asked = []
+    monkeypatch.setattr(module, "determinism_variables", lambda: {"XLA_FLAGS": "--deterministic"})
+    monkeypatch.setattr(module, "overhead_cells", lambda *given: asked.append(given) or ([], []))
+    assert CheckRunner(CONFIG, {}, HERE, 30).overhead("gpu:1") == ([], [])
+    ((config, environ, deadline),) = asked
+    assert (config.device, deadline, list(environ)) == ("gpu:1", 30, [False, True])
+    assert {each["CUDA_VISIBLE_DEVICES"] for each in environ.values()} == {"1"}
+    assert [each.get("XLA_FLAGS") for each in environ.values()] == [None, "--deterministic"]
 
 
 @pytest.mark.parametrize(

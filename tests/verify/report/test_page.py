@@ -210,18 +210,18 @@ def test_page_can_be_heard(tmp_path, content):
 
 
 def test_timings(tmp_path):
-    """Median, interquartile range, images/s, TFLOP/s, share of the peak and bottleneck; a dash where there is none."""
+    """Median, interquartile range, images/s, shares of peak and roofline, and bottleneck; else a dash."""
     content = run(
         timings=[
-            timing(peak=128e9, bottleneck="compute"),
+            timing(peak=128e9, roofline=1.5, bottleneck="compute", layer="dense"),
             timing("forward[batch=1]", rounds=[0.002] * 5, images=1, flop=0),
             timing("resize[side=28]", fault="wrong"),
         ],
     )
     page, *_ = reported(tmp_path, content)
     assert page_tables(page)[1] == [
-        ["case", "median", "IQR", "images/s", "TFLOP/s", "% of peak", "bottleneck"],
-        ["train_step, cpu:0, batch 32, float32", "3 s", "66.7 %", "10.7", "0.032", "25 %", "compute"],
+        ["case", "median", "IQR", "images/s", "% peak", "% roofline", "bottleneck"],
+        ["train_step, cpu:0, batch 32, float32", "3 s", "66.7 %", "10.7", "25 %", "50 %", "compute, dense"],
         ["forward, batch 1", "2 ms", "0.0 %", "500", "–", "–", "–"],
         ["resize, side 28", "3 s", "66.7 %", "invalid", "–", "–", "–"],
     ]

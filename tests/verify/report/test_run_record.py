@@ -60,6 +60,8 @@ def test_finding_is_written_at_once(record):
         "findings": {"doctor": [], "correct": [FIELDS], "repeatable": [], "fast": [], "reference": []},
         "timings": [],
         "calibrations": [],
+        "layers": [],
+        "overheads": [],
     }
 
 
@@ -90,6 +92,7 @@ def test_timing_is_written_at_once(record):
             "fault": None,
             "peak": None,
             "bottleneck": "",
+            "layer": "",
             "largest": False,
             "first": 0.0,
             "pipelined": None,
@@ -105,7 +108,7 @@ def test_timing_is_written_at_once(record):
             },
             "bytes": 0,
             "samples": {},
-            "bandwidth": None,
+            "roofline": None,
         }
     ]
 

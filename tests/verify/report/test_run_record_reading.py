@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from alexnet_repro.verify.benchmark.layer_timing import LayerTiming
 from alexnet_repro.verify.benchmark.telemetry import Conditions
 from alexnet_repro.verify.benchmark.timing import Calibration, Timing
+from alexnet_repro.verify.checks.overhead_cell import OverheadCell
 from alexnet_repro.verify.finding import Finding
 from alexnet_repro.verify.report.run_record import RunRecord, UnreadableError, read_results
 from tests.helpers.results_files import CASE, WELL, WRONG, finding, run, timing, written
@@ -40,8 +42,14 @@ def test_costs_of_a_case_are_read(tmp_path):
     record.add_timing(timing)
     for memory in (1e10, 2e10):  # a device is calibrated once
         record.add_calibration(Calibration("cpu:0", {"float32": 2e11}, memory))
+    layer = LayerTiming("cpu:0", "float32", 32, "dense", "backward", 0.25, math.inf, "memory")
+    cell = OverheadCell("cpu:0", "float32", True, False, 8, [0.5, math.nan, 0.25])
+    record.add_layers([layer])
+    record.overheads.append(cell)
     record.write()
     results = read_results(record.path)
+    assert results.layers == [layer]
+    assert repr(results.overheads) == repr([cell])  # NaN isn't equal to itself
     assert results.timings == [timing]
     assert results.calibrations == [Calibration("cpu:0", {"float32": 2e11}, 1e10)]
 
@@ -124,6 +132,18 @@ def found(**fields):
     return changed(findings={"correct": [WELL | fields]})
 
 
+LAYER = {
+    "device": "cpu:0",
+    "precision": "float32",
+    "batch": 32,
+    "layer": "dense",
+    "direction": "forward",
+    "seconds": 1.0,
+    "roofline": 0.5,
+}
+CELL = {"device": "cpu:0", "precision": "float32", "deterministic": True, "xla": False, "batch": 8, "seconds": [1.0]}
+
+
 def timed(**fields):
     """Return a run's JSON with such a timing."""
     return changed(timings=[timing(**fields)])
@@ -172,6 +192,12 @@ def timed(**fields):
         pytest.param(timed(samples={"load": [1]}), "of equal length", id="seconds=absent"),
         pytest.param(changed(calibrations={"a": 1}), "calibrations: Input should be", id="calibrations=object"),
         pytest.param(changed(calibrations=[{"device": "a"}]), "0.matmul: Field required", id="matmul=absent"),
+        pytest.param(changed(layers={"a": 1}), "layers: Input should be", id="layers=object"),
+        pytest.param(changed(layers=[{"device": "a"}]), "0.precision: Field required", id="layer=no precision"),
+        pytest.param(changed(layers=[LAYER | {"direction": "up"}]), "direction: Input should be", id="direction=up"),
+        pytest.param(changed(layers=[LAYER | {"seconds": "1"}]), "should be a valid number", id="layer's seconds=text"),
+        pytest.param(changed(overheads=[CELL | {"xla": 1}]), "xla: Input should be a valid boolean", id="xla=number"),
+        pytest.param(changed(overheads=[CELL | {"seconds": 1}]), "seconds: Input should be", id="cell's seconds=one"),
         pytest.param(changed(timings=[{"case": "a"}]), "timings.0.device: Field required", id="device=absent"),
     ],
 )

@@ -1,15 +1,23 @@
 """Tables of results as text: what was measured, aligned, at most 100 columns wide, whatever a file holds."""
 
+import math
+
 import pytest
 
+from alexnet_repro import documented
+from alexnet_repro.verify.benchmark.layer_timing import LayerTiming
 from alexnet_repro.verify.benchmark.telemetry import Conditions
 from alexnet_repro.verify.benchmark.timing import Timing
+from alexnet_repro.verify.checks.overhead_cell import OverheadCell
 from alexnet_repro.verify.finding import Finding
 from alexnet_repro.verify.report.tables import (
     TextTable,
     cost_table,
     device_table,
-    overhead_table,
+    layer_lines,
+    layer_tables,
+    overhead_lines,
+    overhead_tables,
     scaling_table,
     throughput_table,
 )
@@ -24,12 +32,23 @@ STEP = Timing(
     images=128,
     flop=700_000_000_000,
     peak=4e11,
+    roofline=1.9,
     bottleneck="compute",
     pipelined=1.9,
     first=2.5,
     peak_memory=3_200_000_000,
 )
-FORWARD = Timing("forward[batch=1]", "cpu:0", "float32", [0.0152, 0.016, 0.0168], images=1, flop=2_000_000_000)
+FORWARD = Timing(
+    "forward[batch=1]",
+    "cpu:0",
+    "float32",
+    [0.0152, 0.016, 0.0168],
+    images=1,
+    flop=2_000_000_000,
+    roofline=0.0168,
+    bottleneck="memory",
+    layer="dense",
+)
 DRAW = Timing("draw_train", "cpu:0", "", [0.000128] * 3, images=128)
 ALONE = {"images": 64, "seconds": {"gpu:0": 0.1, "gpu:1": 0.2, "gpu:2": 0.1}, "slow": ["gpu:1"]}
 POINT = {"kind": "weak", "devices": 4, "images": 64, "seconds": 0.128, "communicating": 0.21875}
@@ -41,12 +60,12 @@ FOUND = [
 
 
 def test_rows_are_aligned_in_their_own_order():
-    """Seconds get a fitting unit, rates follow from the median, and what has no FLOP has no TFLOP/s."""
+    """Seconds get a fitting unit, rates follow from the median, and what isn't known is a dash; over 100 % stays so."""
     assert str(throughput_table([STEP, FORWARD, DRAW])).splitlines() == [
-        "case              median    IQR   images/s  TFLOP/s  % of peak  bottleneck",
-        "step, batch 128      2 s  0.2 %         64     0.35       88 %  compute",
-        "forward, batch 1   16 ms  5.0 %       62.5    0.125          –  –",
-        "draw_train        128 µs  0.0 %  1,000,000        –          –  –",
+        "case              median    IQR   images/s  % peak  % roofline  bottleneck",
+        "step, batch 128      2 s  0.2 %         64    88 %        95 %  compute",
+        "forward, batch 1   16 ms  5.0 %       62.5       –       105 %  memory, dense",
+        "draw_train        128 µs  0.0 %  1,000,000       –           –  –",
     ]
 
 
@@ -65,7 +84,7 @@ def test_costs_are_columns_where_there_are_any():
 def test_invalid_timing_has_no_throughput():
     """A timing whose result was wrong is shown as invalid."""
     assert str(throughput_table([STEP], frozenset({STEP.case}))).splitlines()[1:] == [
-        "step, batch 128     2 s  0.2 %   invalid        –          –  compute",
+        "step, batch 128     2 s  0.2 %   invalid       –           –  compute",
     ]
 
 
@@ -90,7 +109,7 @@ def test_lines_are_plain_and_fit(monkeypatch, environment):
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     name = "train_step[device=gpu:0-batch=128-precision=mixed_bfloat16-xla=on]"
-    fields = {"images": 128, "flop": 10**12, "peak": 1e15, "bottleneck": "compute"}
+    fields = {"images": 128, "flop": 10**12, "peak": 1e15, "roofline": 0.5, "bottleneck": "compute", "layer": "dense_2"}
     text = str(throughput_table([Timing(name, "gpu:0", "mixed_bfloat16", [1.0] * 5, **fields)]))
     assert max(map(len, text.splitlines())) <= 100
     assert "\x1b" not in text
@@ -137,50 +156,93 @@ def test_data_that_isnt_what_a_run_writes_has_no_row(data):
     assert [*device_table(found).rows, *scaling_table(found).rows] == []
 
 
-def step(seconds, message=""):
-    """Return a finding on the time of a step."""
-    return Finding("overhead", "PASS" if seconds else "INCONCLUSIVE", message, number=seconds)
+def cell(precision, deterministic, xla, *seconds, why=""):
+    """Return a combination on cpu:0 with these seconds."""
+    return OverheadCell("cpu:0", precision, deterministic, xla, 8, seconds, why)
 
 
-def test_overhead_is_relative_to_the_fastest():
-    """A row per precision, a column per determinism and XLA, milliseconds and how many times the least."""
-    cells = {
-        ("off", "float32", "off"): step(0.3),
-        ("off", "float32", "on"): step(0.2),
-        ("off", "mixed_bfloat16", "off"): step(0.1),
-        ("off", "mixed_bfloat16", "on"): step(0.125),
-        ("on", "float32", "off"): step(1.5),
-        ("on", "float32", "on"): step(0.25),
-        ("on", "mixed_bfloat16", "off"): step(0.15),
-        ("on", "mixed_bfloat16", "on"): step(0.2),
-    }
-    assert overhead_table("cpu:0", cells).splitlines() == [
-        "",
-        "overhead of determinism, precision and XLA on cpu:0",
-        "                determinism off  determinism off    determinism on  determinism on",
-        "ms per step             XLA off           XLA on           XLA off          XLA on",
-        "float32           300.0 (3.00×)    200.0 (2.00×)  1,500.0 (15.00×)   250.0 (2.50×)",
-        "mixed_bfloat16    100.0 (1.00×)    125.0 (1.25×)     150.0 (1.50×)   200.0 (2.00×)",
+CELLS = [
+    cell("float32", False, False, 0.2, 0.2, 0.2),
+    cell("float32", False, True, 0.3, 0.302, 0.3),
+    cell("float32", True, False, 0.19, 0.21, 0.21),
+    cell("float32", True, True, why="no such step"),
+    cell("mixed_bfloat16", False, False, 0.1, 0.1, 0.101),
+    cell("mixed_bfloat16", False, True, 0.15, 0.6, 0.02),
+    cell("mixed_bfloat16", True, False, 0.1, 0.1, 0.101),
+    cell("mixed_bfloat16", True, True, why="no such step"),
+]
+
+
+def test_overhead_within_noise_is_none():
+    """An update's time, and what each of the three costs, visit by visit; what noise may have made is none seen."""
+    *title, table, reason = overhead_lines(CELLS)
+    assert title == ["", "overhead of determinism, precision and XLA on cpu:0, per update of 8"]
+    assert table.splitlines() == [
+        "precision       XLA     ms  deterministic        determinism     XLA costs  against float32",
+        "float32         off  200.0          210.0  none seen (±15 %)             –                –",
+        "float32          on  300.0              –                  –  +50 % (±1 %)                –",
+        "mixed_bfloat16  off  100.0          100.0   none seen (±0 %)             –     -50 % (±1 %)",
+        "mixed_bfloat16   on  150.0              –                  –     too noisy        too noisy",
     ]
+    assert reason == "–: no such step"
 
 
-def test_missing_overhead_has_its_reason():
-    """A cell without a number is `none`, and each reason is given once, below."""
-    cells = {
-        ("off", "tf32", "off"): step(0.1),
-        ("off", "tf32", "on"): step(None, "XLA can't be used here"),
-        ("off", "float32", "off"): step(0.2),
-        ("off", "float32", "on"): step(None, "XLA can't be used here"),
-    }
-    assert [line.split() for line in overhead_table("gpu:1", cells).splitlines()[4:]] == [
-        ["tf32", "100.0", "(1.00×)", "none"],
-        ["float32", "200.0", "(2.00×)", "none"],
-        ["none:", "XLA", "can't", "be", "used", "here"],
+@pytest.mark.parametrize(
+    "seconds", [(), (1.0,), (0.0, 0.0), (-1.0, 1.0), (math.nan, math.nan), (math.inf, 1.0), (1e308, 1e-308)]
+)
+def test_forged_overhead(seconds):
+    """Whatever times a file states, there is a table, and nothing is claimed of what can't be compared."""
+    cells = [cell("float32", False, False, 1.0, 1.0), cell("float32", True, False, *seconds)]
+    (row,) = overhead_tables(cells)["cpu:0"].rows
+    assert row[4] in ("–", "too noisy")
+
+
+def layer(name, direction, seconds, roofline, device="cpu:0"):
+    """Return a layer's timing in one direction, of a batch of 32 in float32."""
+    return LayerTiming(device, "float32", 32, name, direction, seconds, roofline)
+
+
+LAYERS = [
+    layer("resize", "forward", 0.004, 0.002),
+    layer("conv2d", "forward", 0.05, 0.04),
+    layer("conv2d", "backward", 0.1, 0.02),
+    layer("conv2d", "update", 0.0001, 0.00004),
+    layer("dense", "forward", 0.0125, 0.015),
+    layer("dense", "backward", 0.0, 0.001),
+    layer("dense", "update", 1.2, 0.03),
+]
+
+
+def test_layers_are_rows():
+    """Milliseconds by the roofline and measured, the one as a share of the other; a row of all; then the worst."""
+    *title, table, worst = layer_lines(LAYERS)
+    assert title == ["", "layer by layer on cpu:0, float32, batch 32"]
+    assert table.splitlines() == [
+        "          forward              backward              update",
+        "layer   bound, ms    ms    %  bound, ms   ms   %  bound, ms     ms   %  lost, ms",
+        "resize          2     4   50          –    –   –          –      –   –         2",
+        "conv2d         40    50   80         20  100  20       0.04    0.1  40      90.1",
+        "dense          15  12.5  120          1    0   –         30  1,200   2     1,166",
+        "all            57  66.5   86         21  100  21         30  1,200   3     1,259",
     ]
+    assert worst == (
+        "most time is lost in dense update 1,170 ms (2 % of its roofline), "
+        "conv2d backward 80 ms (20 % of its roofline), conv2d forward 10 ms (80 % of its roofline)"
+    )
 
 
-def test_no_overhead_at_all_is_shown():
-    """Where nothing could be measured, the table and every reason are there all the same."""
-    cells = {("off", "float32", "off"): step(None, "one"), ("on", "float32", "off"): step(None, "another")}
-    lines = overhead_table("cpu:0", cells).splitlines()[4:]
-    assert [lines[0].split(), *lines[1:]] == [["float32", "none", "none"], "none: one", "none: another"]
+@pytest.mark.parametrize("number", [math.nan, math.inf, -1.0, 0.0, 1e308])
+def test_forged_layers(number):
+    """Whatever times a file states, there is a table of at most 100 columns."""
+    found = [layer("dense", "forward", number, 1.0), layer("dense_1", "update", 1.0, number)]
+    for line in "\n".join(layer_lines(found)).splitlines()[:5]:
+        assert len(line) <= 100
+
+
+def test_layers_of_a_step_fit():
+    """A table of all layers, with figures of four digits, is at most 100 columns wide."""
+    names = [(each.name, direction) for each in documented.LAYERS for direction in ("forward", "backward", "update")]
+    table = next(iter(layer_tables([layer(*name, 4.321, 1.234) for name in names]).values()))
+    lines = str(table).splitlines()
+    assert len(lines) == 2 + len(documented.LAYERS) + 1
+    assert max(map(len, lines)) <= 100
