@@ -94,7 +94,14 @@ def test_without_keras(tmp_path):
     path = written(tmp_path, FAILED)
     command = [sys.executable, "-X", "importtime", "-m", "alexnet_repro", "report", str(path), str(path)]
     package = Path(alexnet_repro.__file__).parents[1]
-    done = subprocess.run(command, cwd=package, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command,
+        cwd=package,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "0"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert "alexnet_repro.verify.report.page" in imported
