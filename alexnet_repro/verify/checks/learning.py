@@ -33,7 +33,7 @@ class Learning(NamedTuple):
     accuracies: list[float]  # before each update made by `learn` itself, dropout on
     loss: float  # after the last, dropout off
     accuracy: float
-    needed: float  # the smallest accuracy that guessing doesn't reach; 0 of fewer images than classes
+    needed: float  # the smallest accuracy that guessing doesn't reach
     fault: str | None  # what is wrong; None if it learned
 
 
@@ -43,15 +43,13 @@ def learn(
     """Resume updates on one batch until it is learned, for `MAX_UPDATES` at most.
 
     The batch is the training images of `indices`, int64 `(batch_size,)`; `before` are the trainable weights before the
-    first update, and `losses` those of the updates made so far. Of fewer images than classes the loss must fall, but
-    no accuracy is needed: six of eight right, which guessing doesn't reach, took 43 updates.
+    first update, and `losses` those of the updates made so far.
     """
     classifier, (images, labels) = step.classifier, loader.train_batch(indices)
     losses, accuracies, share = list(losses), [], float(np.bincount(labels).max() / len(labels))
     # What always guessing one label reaches with a smaller probability; of one label all is guessing.
     by_chance = bdtrc(np.arange(len(labels) + 1), len(labels), share) > BY_CHANCE
     needed = 1.0 if share == 1 else float((np.argmin(by_chance) + 1) / len(labels))
-    needed = needed if len(labels) >= NUM_CLASSES else 0.0
     while True:
         if len(losses) < MAX_UPDATES:
             found = step(np.tile(indices, (4, 1)))

@@ -31,8 +31,9 @@ CONDITIONS = {
 }
 LEGEND = (
     "median: of single rounds, each waited for; images/s and both percentages follow from it\n"
-    "% peak: of the device's own matmul rate (MFU); % roofline: of the time that each layer's arithmetic or\n"
-    "memory would take at the device's own rates; pipelined: per round of several that are waited for once"
+    "% peak: of the device's own matmul rate (MFU)\n"
+    "% roofline: of the speed at which each layer would be bound by arithmetic or memory alone\n"
+    "pipelined: per round of several that are waited for once"
 )
 
 
@@ -224,23 +225,23 @@ def _short_milliseconds(value: float) -> str:
     return quantity(value * 1e3) if math.isfinite(value) else str(value)
 
 
-def layer_lines(layers: Sequence[LayerTiming]) -> list[str]:
+def layer_lines(layers: Sequence[LayerTiming]) -> list[str | TextTable]:
     """Return the tables for the terminal, each with what loses most time below it."""
-    lines = []
+    lines: list[str | TextTable] = []
     for title, table in layer_tables(layers).items():
         own = [each for each in layers if f"{each.device}, {each.precision}, batch {each.batch}" == title]
         words = most_lost_in_words(own)
-        lines += ["", f"layer by layer on {title}", str(table), *([f"most time is lost in {words}"] if words else [])]
+        lines += ["", f"layer by layer on {title}", table, *([f"most time is lost in {words}"] if words else [])]
     return lines
 
 
-def overhead_lines(cells: Sequence[OverheadCell]) -> list[str]:
+def overhead_lines(cells: Sequence[OverheadCell]) -> list[str | TextTable]:
     """Return the tables for the terminal, with the reasons for what is missing."""
-    lines = []
+    lines: list[str | TextTable] = []
     for device, table in overhead_tables(cells).items():
         own = [each for each in cells if each.device == device]
         title = f"overhead of determinism, precision and XLA on {device}, per update of {own[0].batch}"
-        lines += ["", title, str(table), *(f"{NONE}: {reason}" for reason in overhead_reasons(own))]
+        lines += ["", title, table, *(f"{NONE}: {reason}" for reason in overhead_reasons(own))]
     return lines
 
 

@@ -17,7 +17,7 @@ SIGNS: dict[Status, str] = {"PASS": "✓", "FAIL": "✗", "INCONCLUSIVE": "?"}
 NONE = "–"
 TERMINAL_WIDTH = 100  # characters, where there is no terminal
 LISTED = 3  # findings of one thing to do that are written out
-NAMED = 3  # checks that the verdict's line names
+MAX_NAMED = 3  # checks that the verdict's line names
 
 
 def headline(record: RunRecord) -> str:
@@ -94,8 +94,8 @@ def _ignored(record: RunRecord) -> str:
 def _some(names: Iterable[str]) -> str:
     """Return the first few names, each once, and how many more there are."""
     several = list(dict.fromkeys(names))
-    more = len(several) - NAMED
-    return ", ".join([*several[:NAMED], *([f"{more} more"] if more > 0 else [])])
+    more = len(several) - MAX_NAMED
+    return ", ".join([*several[:MAX_NAMED], *([f"{more} more"] if more > 0 else [])])
 
 
 def _and(names: Sequence[str]) -> str:

@@ -19,7 +19,7 @@ QUICK = (
     "test_repeatable.py::test_replay[device=cpu:0-check=replay-precision=float32]",
     "test_calibration.py::test_calibration[device=cpu:0]",
     "test_forward.py::test_forward[device=cpu:0-batch=32-precision=float32]",
-    "test_train_step.py::test_train_step[device=cpu:0-batch=8-precision=float32]",
+    "test_train_step.py::test_train_step[device=cpu:0-batch=32-precision=float32]",
 )
 
 

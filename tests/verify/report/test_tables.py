@@ -177,7 +177,7 @@ def test_overhead_within_noise_is_none():
     """An update's time, and what each of the three costs, visit by visit; what noise may have made is none seen."""
     *title, table, reason = overhead_lines(CELLS)
     assert title == ["", "overhead of determinism, precision and XLA on cpu:0, per update of 8"]
-    assert table.splitlines() == [
+    assert str(table).splitlines() == [
         "precision       XLA     ms  deterministic        determinism     XLA costs  against float32",
         "float32         off  200.0          210.0  none seen (±15 %)             –                –",
         "float32          on  300.0              –                  –  +50 % (±1 %)                –",
@@ -217,7 +217,7 @@ def test_layers_are_rows():
     """Milliseconds by the roofline and measured, the one as a share of the other; a row of all; then the worst."""
     *title, table, worst = layer_lines(LAYERS)
     assert title == ["", "layer by layer on cpu:0, float32, batch 32"]
-    assert table.splitlines() == [
+    assert str(table).splitlines() == [
         "          forward              backward              update",
         "layer   bound, ms    ms    %  bound, ms   ms   %  bound, ms     ms   %  lost, ms",
         "resize          2     4   50          –    –   –          –      –   –         2",
@@ -235,7 +235,7 @@ def test_layers_are_rows():
 def test_forged_layers(number):
     """Whatever times a file states, there is a table of at most 100 columns."""
     found = [layer("dense", "forward", number, 1.0), layer("dense_1", "update", 1.0, number)]
-    for line in "\n".join(layer_lines(found)).splitlines()[:5]:
+    for line in "\n".join(map(str, layer_lines(found))).splitlines()[:5]:
         assert len(line) <= 100
 
 
