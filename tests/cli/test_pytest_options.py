@@ -36,6 +36,7 @@ def test_defaults(parse):
         "report": None,
         "require_gpu": False,
         "ignore_doctor": False,
+        "profile": False,
         "distribute": None,
         "worker_timeout": 60.0,
         "link_gbps": None,
