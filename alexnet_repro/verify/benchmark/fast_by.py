@@ -33,6 +33,6 @@ def fast_by(findings: Findings, machines: int = 1) -> tuple[str, list[str]]:
     parts += [f"{noisy} too noisy to compare"] if noisy else []
     parts += [f"{without} without one"] if without else []
     weak = sum(each.data.get("can_fail") is False for each in compared)
-    which = "nothing" if weak == len(compared) else "not every case"
+    which = "No" if weak == len(compared) else "Not every"
     sentence = ", ".join(parts)
-    return fast, [f"{sentence[0].upper()}{sentence[1:]}", *([f"So far {which} can fail by that"] if weak else [])]
+    return fast, [f"{sentence[0].upper()}{sentence[1:]}", *([f"{which} reference here is strong enough to fail by"] if weak else [])]
