@@ -170,7 +170,7 @@ def pytest_configure(config: pytest.Config) -> None:
                 from benchmarks.session import NAME, VerificationSession
 
                 session = VerificationSession(config)
-            except Exception as error:
+            except BaseException as error:
                 kept.explains_an_error = True
                 if found := explained(error):
                     raise pytest.UsageError("; ".join(filter(None, found))) from None

@@ -34,6 +34,8 @@ def refused(config: pytest.Config) -> str:
         return f"{how}: leave out -n and --forked, or run `pytest tests -n …`"
     if option("level") == "quick" and option("update_reference") and not option("benchmark_only", False):
         return "--level=quick computes no digests to write: add --benchmark-only, or leave out --level=quick"
+    if option("level") == "quick" and option("profile"):
+        return "--level=quick profiles no layers: leave out --profile, or --level=quick"
     from pytest_benchmark.utils import load_timer
 
     return no_timing(load_timer(option("benchmark_timer")).target, float(option("benchmark_max_time")))

@@ -141,7 +141,9 @@ class Terminal:
     @cached_property
     def live(self) -> LiveLine:
         """The line of what runs."""
-        return LiveLine(on=self._own and self.config.getoption("capture", "fd") != "no")
+        option = self.config.getoption
+        prompts = option("usepdb", False) or option("trace", False)  # a debugger's, on that line
+        return LiveLine(on=self._own and option("capture", "fd") != "no" and not prompts)
 
     def quieten_benchmark(self) -> None:
         """Leave out pytest-benchmark's tables, which repeat ours, unless a person asked for them."""
@@ -307,7 +309,7 @@ class Terminal:
         self._ended = True
         for line in () if self._printed else self._verdict():
             self.say(line, indent=2)
-        self.say(verdict_line(self.session.whole), indent=2, wrap=self._is_screen)  # a log is searched by lines
+        self.say(verdict_line(self.session.whole), indent=2, wrap=sys.stdout.isatty())  # a log is searched by lines
 
     def begin_again(self) -> None:
         """Print the verdict once more: an error has changed it."""

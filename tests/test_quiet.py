@@ -8,6 +8,7 @@ from pathlib import Path
 import keras
 import pytest
 
+from alexnet_repro.cli.parser import main
 from alexnet_repro.quiet import kept_output
 from tests.helpers.paths import ROOT
 
@@ -33,7 +34,8 @@ def stderr_of(end, *lines, environ=(), pythons_too=False):
     """Return what a program shows on stderr that writes these lines from below Python, and then ends so."""
     code = f"""if True:
         import os, signal, sys
-        from alexnet_repro.quiet import kept_output
+        from alexnet_repro.cli.parser import main
+from alexnet_repro.quiet import kept_output
         with kept_output(pythons_too={pythons_too}) as kept:
             os.write(2, {chr(10).join([*lines, ""]).encode()!r})
             print("Python's own", file=sys.stderr)
@@ -83,6 +85,36 @@ def test_who_asks_for_logs_has_them(level):
     """TF_CPP_MIN_LOG_LEVEL=0 or 1 asks for what TensorFlow says: nothing is kept back."""
     shown = stderr_of("pass", *HARMLESS, environ={"TF_CPP_MIN_LOG_LEVEL": level})
     assert shown == [*HARMLESS, "Python's own", "after it"]
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "shown"),
+    [
+        (KeyboardInterrupt(), 130, True),
+        (MemoryError(), 1, True),
+        (SystemExit(1), 1, True),
+        (ModuleNotFoundError("no such module"), 1, True),
+        (FileNotFoundError(2, "No such file", "x"), 1, False),
+        (None, 0, False),
+    ],
+    ids=["error=interrupt", "error=memory", "error=exit", "error=import", "error=file", "error=none"],
+)
+def test_which_errors_of_a_command_show_it(monkeypatch, capfd, error, status, shown):
+    """Whatever ends a command, what a library said may be why; but for a disk or a file, which say it themselves."""
+
+    def ends(_words):
+        os.write(2, f"{TELLING[3]}\n".encode())
+        if error:
+            raise error
+        return 0
+
+    monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "2")
+    monkeypatch.setattr("alexnet_repro.cli.parser._run", ends)
+    try:
+        found = main([])
+    except SystemExit as left:
+        found = left.code
+    assert (found, TELLING[3] in capfd.readouterr().err) == (status, shown)
 
 
 def test_without_room_for_a_file_nothing_is_kept(monkeypatch):

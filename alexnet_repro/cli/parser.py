@@ -260,22 +260,23 @@ def _main(argv: Sequence[str] | None, kept: KeptOutput) -> int:
             return _run(sys.argv[1:] if argv is None else list(argv))
         finally:
             sys.stdout.flush()  # now: what can't be written would be a wall of text when Python ends
-    except KeyboardInterrupt:
-        return _failed("interrupted", 128 + signal.SIGINT)
     except BrokenPipeError:
         _drop_output()
         return 128 + signal.SIGPIPE
+    except KeyboardInterrupt:
+        kept.explains_an_error = True  # perhaps why it hung
+        return _failed("interrupted", 128 + signal.SIGINT)
     except MemoryError as error:
+        kept.explains_an_error = True
         return _failed(f"not enough memory{f': {error}' * bool(str(error))}")
     except BaseException as error:
+        kept.explains_an_error = not isinstance(error, OSError | ArithmeticError)  # which say enough themselves
         if found := explained(error):
-            kept.explains_an_error = True
             return _failed("; ".join(found))
         if isinstance(error, OSError | ArithmeticError | ImportError):  # data, weights and disks; a loss that diverged
             _drop_output()
             gone = isinstance(error, FileNotFoundError) and error.errno and not error.filename  # as os.getcwd says
             return _failed("the working folder is gone; start in another" if gone else str(error))
-        kept.explains_an_error = True
         raise
 
 

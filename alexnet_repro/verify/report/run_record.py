@@ -92,7 +92,7 @@ class RunRecord:
     @property
     def level(self) -> str:
         """How much the run asked, of `alexnet_repro.verify.finding.LEVELS`."""
-        return str(self.run.get("level", "standard"))
+        return str(self.run.get("level", self.machine.get("level", "standard")))  # there in earlier files
 
     @property
     def invalid(self) -> frozenset[str]:

@@ -89,13 +89,22 @@ NO_FILE = "No reference of this machine and software is on file"
             cases("=S", can_fail=False),
             (
                 OWN,
-                ["It is slower than its reference in 1 of 2 cases (worst 3.68 ×)", "No reference here is strong enough to fail by"],
+                [
+                    "It is slower than its reference in 1 of 2 cases (worst 3.68 ×)",
+                    "No reference here is strong enough to fail by",
+                ],
             ),
             id="weak=slower",
         ),
         pytest.param(
             [*cases("=="), *cases("=", can_fail=False)],
-            (OWN, ["It is as fast as its reference in 3 of 3 cases", "Not every reference here is strong enough to fail by"]),
+            (
+                OWN,
+                [
+                    "It is as fast as its reference in 3 of 3 cases",
+                    "Not every reference here is strong enough to fail by",
+                ],
+            ),
             id="weak=some",
         ),
     ],
@@ -117,5 +126,8 @@ def test_gate_and_words_agree():
     """Of what the gate finds by a reference of five processes, twice as slow, the words are these."""
     reference = [Level(0.001 * each, 0.0) for each in (-2, -1, 0, 1, 2)]
     slow = GateCase("resize", "cpu:0", "float32", reference, [Level(math.log(2), 0.0)])
-    words = ["It is slower than its reference in 1 of 1 cases (worst 2.00 ×)", "No reference here is strong enough to fail by"]
+    words = [
+        "It is slower than its reference in 1 of 1 cases (worst 2.00 ×)",
+        "No reference here is strong enough to fail by",
+    ]
     assert fast_by({"reference": judge_speeds([slow], Tolerances())}) == (OWN, words)

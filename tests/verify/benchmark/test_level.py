@@ -68,6 +68,13 @@ def test_digests_are_not_quick():
     assert collected("--level=quick", "--update-reference", "--benchmark-only") == list(QUICK)
 
 
+def test_profile_is_not_quick():
+    """Quick calibrates one precision, and profiles nothing: asked for both, pytest says so and runs nothing."""
+    status, printed = benchmarks_here("--level=quick", "--profile")
+    line = "--level=quick profiles no layers: leave out --profile, or --level=quick"
+    assert (status, f"ERROR: {line}" in printed) == (4, True)
+
+
 @pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
 def test_quick_on_each_backend(monkeypatch, backend):
     """On the CPU it asks the same of each."""

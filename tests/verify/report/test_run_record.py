@@ -175,3 +175,16 @@ def test_new_run_replaces_the_file(tmp_path):
     RunRecord(path).add("correct", WELL)
     RunRecord(path).write()
     assert read(path)["findings"]["correct"] == []
+
+
+@pytest.mark.parametrize(
+    ("run", "machine", "level"),
+    [
+        pytest.param({"level": "long"}, {}, "long", id="level=of the run"),
+        pytest.param({}, {"level": "quick"}, "quick", id="level=of the machine, in earlier files"),
+        pytest.param({}, {}, "standard", id="level=none"),
+    ],
+)
+def test_level(run, machine, level):
+    """A quick run stays one, wherever its file has the level."""
+    assert RunRecord(Path("results.json"), run=run, machine=machine).level == level
