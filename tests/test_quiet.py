@@ -34,8 +34,7 @@ def stderr_of(end, *lines, environ=(), pythons_too=False):
     """Return what a program shows on stderr that writes these lines from below Python, and then ends so."""
     code = f"""if True:
         import os, signal, sys
-        from alexnet_repro.cli.parser import main
-from alexnet_repro.quiet import kept_output
+        from alexnet_repro.quiet import kept_output
         with kept_output(pythons_too={pythons_too}) as kept:
             os.write(2, {chr(10).join([*lines, ""]).encode()!r})
             print("Python's own", file=sys.stderr)

@@ -35,7 +35,5 @@ def fast_by(findings: Findings, machines: int = 1) -> tuple[str, list[str]]:
     weak = sum(each.data.get("can_fail") is False for each in compared)
     which = "No" if weak == len(compared) else "Not every"
     sentence = ", ".join(parts)
-    return fast, [
-        f"{sentence[0].upper()}{sentence[1:]}",
-        *([f"{which} reference here is strong enough to fail by"] if weak else []),
-    ]
+    weakness = [f"{which} reference here is strong enough to fail by"] if weak else []
+    return fast, [f"{sentence[0].upper()}{sentence[1:]}", *weakness]

@@ -38,7 +38,7 @@ def measure(work: Callable[[], Any], *, min_rounds: int, seconds: float) -> Meas
     read_back = read_back_seconds(work)
     rounds, times = max(MIN_ROUNDS, min_rounds, ceil(seconds / read_back)), list[float]()
     with uncollected():
-        for _ in range(ceil(WARM_UP_SECONDS / read_back)):
+        for _ in range(ceil(WARM_UP_SECONDS / read_back) - 2):  # reading back took two rounds
             one_round(work)
         began = time.perf_counter()
         for _ in range(rounds):

@@ -50,8 +50,9 @@ def learn(
     # What always guessing one label reaches with a smaller probability; of one label all is guessing.
     by_chance = bdtrc(np.arange(len(labels) + 1), len(labels), share) > BY_CHANCE
     needed = 1.0 if share == 1 else float((np.argmin(by_chance) + 1) / len(labels))
+    learned = bool(losses)  # perhaps, by the updates so far
     while True:
-        if len(losses) < MAX_UPDATES:
+        if not learned and len(losses) < MAX_UPDATES:
             found = step(np.tile(indices, (4, 1)))
             losses += np.asarray(found[0], float).tolist()
             accuracies += np.asarray(found[1], float).tolist()
@@ -72,6 +73,7 @@ def learn(
         if infinite or not missing or len(losses) >= MAX_UPDATES:
             fault = next(iter(infinite + missing), None)
             return Learning(losses, accuracies, loss, accuracy, needed, fault)
+        learned = False
 
 
 def learnable_batch(loader: DataLoader, batch_size: int) -> np.ndarray:

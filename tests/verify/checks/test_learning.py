@@ -50,6 +50,15 @@ def test_losses_and_accuracies_are_kept(monkeypatch, evaluations, status, update
     }
 
 
+@pytest.mark.parametrize(("accuracy", "updates"), [(0.4, 10), (0.3, 14)])
+def test_updates_so_far_may_suffice(accuracy, updates):
+    """A batch that timed updates have learned takes no more; one that they haven't takes four at a time."""
+    step = Step([(1.0, 0.5)] * 4, [(1.5, accuracy), (0.5, 1.0)])
+    loader = DataLoader.from_arrays(*synthetic_fashion(500, 10, seed=0), seed=0)
+    found = module.learn(step, loader, module.learnable_batch(loader, 20), [], [2.0] * 10)
+    assert (len(found.losses), found.fault) == (updates, None)
+
+
 @pytest.mark.parametrize(("images", "needed"), [(8, 0.75), (10, 0.6), (20, 0.4), (128, 0.203125)])
 def test_accuracy_that_guessing_doesnt_reach(images, needed):
     """Always guessing the commonest label gets that far with a probability below 1e-3 (binomial tables)."""
