@@ -193,13 +193,19 @@ def layer_tables(layers: Sequence[LayerTiming]) -> dict[str, TextTable]:
     For each direction: milliseconds at the device's own rates, as measured, and the first as a share of the second;
     last the seconds that lie between them.
     """
-    titles = dict.fromkeys((each.device, each.precision, each.batch) for each in layers)
-    return {
-        f"{device}, {precision}, batch {batch}": _layer_table(
-            [each for each in layers if (each.device, each.precision, each.batch) == (device, precision, batch)]
-        )
-        for device, precision, batch in titles
-    }
+    return {title: _layer_table(own) for title, own in _profiles(layers).items()}
+
+
+def worst_layers(layers: Sequence[LayerTiming]) -> dict[str, str]:
+    """Return by the same titles what loses most time, in words; empty where nothing is lost."""
+    return {title: most_lost_in_words(own) for title, own in _profiles(layers).items()}
+
+
+def _profiles(layers: Sequence[LayerTiming]) -> dict[str, list[LayerTiming]]:
+    found: dict[str, list[LayerTiming]] = {}
+    for each in layers:
+        found.setdefault(f"{each.device}, {each.precision}, batch {each.batch}", []).append(each)
+    return found
 
 
 def _layer_table(layers: Sequence[LayerTiming]) -> TextTable:
@@ -228,9 +234,9 @@ def _short_milliseconds(value: float) -> str:
 def layer_lines(layers: Sequence[LayerTiming]) -> list[str | TextTable]:
     """Return the tables for the terminal, each with what loses most time below it."""
     lines: list[str | TextTable] = []
+    worst = worst_layers(layers)
     for title, table in layer_tables(layers).items():
-        own = [each for each in layers if f"{each.device}, {each.precision}, batch {each.batch}" == title]
-        words = most_lost_in_words(own)
+        words = worst[title]
         lines += ["", f"layer by layer on {title}", table, *([f"most time is lost in {words}"] if words else [])]
     return lines
 
