@@ -96,7 +96,7 @@ class TimingRunner:
         cases = {name: asdict(case) for name in names if (case := self._planned[device][name])}
         given = {**self._options, "device": device, "cases": cases}
         if self._quick:
-            given |= {"precisions": [PRECISION[device.partition(":")[0]]], "images": QUICK_IMAGES}
+            given |= {"precisions": [PRECISION[device.partition(":")[0]]], "images": QUICK_IMAGES, "one_batch": True}
         options = json.dumps(given)
         environ = {"TF_CPP_MIN_LOG_LEVEL": os.environ.get("TF_CPP_MIN_LOG_LEVEL", "0"), **self._here.only(device)}
         return answer_each("benchmarks.timing_process", [options], names, self._deadline, environ)

@@ -63,6 +63,7 @@ class TimingProcess:
     precisions: Sequence[str] = ()  # that the device is calibrated in; none: in all of its own
     images: int = 60_000  # that batches are drawn from
     profile_seconds: float = 0.0  # of a profile in one precision
+    one_batch: bool = False  # whether each test has but one batch size, its level's largest
     too_large: dict[tuple[str, ...], int] = field(default_factory=dict)
     """The batch size that didn't fit into memory, by series."""
 
@@ -132,8 +133,8 @@ class TimingProcess:
         """Time a case, and put the timing into the answer.
 
         A round is a call of `work`, on `images` images; `fault` returns what is wrong with its result, or None. `todo`
-        is its arithmetic and memory traffic, None where they aren't what is measured; the `largest` batch should come
-        near the roofline.
+        is its arithmetic and memory traffic, None where they aren't what is measured; the `largest` batch, or
+        the only one, should come near the roofline.
         """
         device, precision = self.here, str(case.params.get("precision", ""))
         if self.disabled:
@@ -162,7 +163,7 @@ class TimingProcess:
             images=images,
             heat=heat_during(samples) or conditions.heat,
             fault=wrong,
-            largest=largest,
+            largest=largest or self.one_batch,
             peak_memory=peak_memory(device),
             conditions=conditions,
             samples=samples,

@@ -75,21 +75,25 @@ def both_ways(
 
 
 def update_program(optimizer: keras.optimizers.Optimizer, variables: Sequence[Any], *, xla: bool) -> Program:
-    """Return what updates these variables once by gradients of zero; on JAX copies of them, in place."""
+    """Return what updates these variables once by gradients of zero, as training does; on JAX copies, in place."""
     optimizer.build(list(variables))
     gradients = [ops.zeros(each.shape, each.dtype) for each in variables]
     if keras.backend.backend() == "tensorflow":
+        from alexnet_repro.backend.tensorflow_updates import fuse_updates, has_fused_updates
+
+        if has_fused_updates(xla=xla):
+            fuse_updates(optimizer)
         return _graph(lambda: optimizer.apply(gradients, list(variables)), xla=xla)
     if keras.backend.backend() == "jax":
         import jax
 
         state = [[ops.copy(each.value) for each in given] for given in (variables, optimizer.variables)]
         compiled = jax.jit(
-            lambda weights, own: optimizer.stateless_apply(own, gradients, weights), donate_argnums=(0, 1)
+            lambda weights, own, gradients: optimizer.stateless_apply(own, gradients, weights), donate_argnums=(0, 1)
         )
 
         def update() -> Any:
-            state[:] = compiled(*state)
+            state[:] = compiled(*state, gradients)
             return state
 
         return update

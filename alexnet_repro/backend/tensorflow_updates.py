@@ -11,6 +11,11 @@ import numpy as np
 import tensorflow as tf
 
 
+def has_fused_updates(*, xla: bool) -> bool:
+    """Return whether training updates by `fuse_updates`: on a CPU alone, without XLA and without a strategy."""
+    return not (xla or tf.distribute.has_strategy() or tf.config.list_logical_devices("GPU"))
+
+
 def fuse_updates(optimizer: keras.optimizers.Optimizer) -> bool:
     """Let an optimizer update by TensorFlow's kernels on a CPU; return whether there is one that has the same bits.
 

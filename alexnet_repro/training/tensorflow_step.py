@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from alexnet_repro.backend.tensorflow_loop import mapped
-from alexnet_repro.backend.tensorflow_updates import fuse_updates
+from alexnet_repro.backend.tensorflow_updates import fuse_updates, has_fused_updates
 from alexnet_repro.data.loader import DataLoader
 from alexnet_repro.model import LOSSES
 from alexnet_repro.training.classifier import CompileOptions, build_classifier
@@ -55,7 +55,7 @@ class TensorFlowTrainStep:
         self.classifier = build_classifier(model, recipe, **options)
         self.variables = (*self.classifier.variables, *self.classifier.optimizer.variables)
         gpu = bool(tf.config.list_logical_devices("GPU"))
-        if not (gpu or tf.distribute.has_strategy() or self.classifier.jit_compile):
+        if has_fused_updates(xla=self.classifier.jit_compile):
             fuse_updates(self.classifier.optimizer)
         self.updates_per_call = UPDATES_PER_CALL if gpu else 1
         self._recipe, self._loader, self._loss = recipe, loader, LOSSES[recipe.loss]

@@ -12,7 +12,6 @@ import json
 import os
 import secrets
 import signal
-import stat
 import subprocess
 import sys
 import tempfile
@@ -75,7 +74,7 @@ def answers(
         # Not a number that is to be stdin's, stdout's or stderr's: those may be closed here.
         with childs_end, Connection(fcntl.fcntl(childs_end, fcntl.F_DUPFD_CLOEXEC, 3), readable=False) as passed:
             process = subprocess.Popen(  # noqa: S603 - our own modules; never fork, TensorFlow doesn't survive it
-                [*_python(), "-c", _start([passed.fileno(), sender, module, *arguments])],
+                [*_python(), "-c", _start([passed.fileno(), sender, paced, module, *arguments])],
                 stdin=subprocess.PIPE if paced else subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -141,13 +140,12 @@ def answer_each(
             yield left.pop(0), {"error": failed, "log": log}
 
 
-def give_answers(channel: int, sender: str, module: str, *arguments: str) -> None:
+def give_answers(channel: int, sender: str, paced: bool, module: str, *arguments: str) -> None:
     """Write, in the child, what a module's `main` yields to the descriptor `channel`, which no grandchild inherits.
 
-    Where stdin is a pipe, a line of it is waited for before each answer.
+    A `paced` one waits for a byte of stdin before it works on each answer.
     """
     os.set_inheritable(channel, False)
-    paced = stat.S_ISFIFO(os.fstat(0).st_mode)
     with open(channel, "w", encoding="utf-8") as stream:
         if paced and not os.read(0, 1):
             return  # nobody waits any more

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from keras import ops
 
+from alexnet_repro.backend import layer_programs
 from alexnet_repro.backend.gradients import with_pullback
 from alexnet_repro.backend.layer_programs import both_ways, one_way, update_program
 
@@ -65,3 +66,36 @@ def test_update_leaves_weights(layer, xla):
         program()
     for old, new in zip(before, numpy_of([each.value for each in layer.trainable_variables]), strict=True):
         np.testing.assert_array_equal(old, new)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="its own kernels: KERAS_BACKEND isn't tensorflow")
+@pytest.mark.parametrize(("xla", "fused"), [(False, True), (True, False)])
+def test_update_is_trainings(monkeypatch, layer, xla, fused):
+    """On a CPU without XLA training updates by TensorFlow's kernel, and so does the program; with XLA neither does."""
+    optimizer, graphs = keras.optimizers.SGD(0.1), []
+    make = layer_programs._graph
+    monkeypatch.setattr(
+        layer_programs, "_graph", lambda *given, **named: graphs.append(make(*given, **named)) or graphs[0]
+    )
+    update_program(optimizer, layer.trainable_variables, xla=xla)()
+    kinds = {each.type for each in graphs[0].get_concrete_function().graph.get_operations()}
+    assert ("ResourceApplyGradientDescent" in kinds) == fused
+
+
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="of its compiler: KERAS_BACKEND isn't jax")
+def test_update_has_no_constants(monkeypatch, layer):
+    """What JAX compiles is given the gradients: as constants of a program those of a large layer take 100 MB."""
+    import jax
+
+    closed_over, jit = [], jax.jit
+
+    def spy(function, **options):
+        def call(*given):
+            closed_over.extend(jax.make_jaxpr(function)(*given).consts)
+            return jit(function, **options)(*given)
+
+        return call
+
+    monkeypatch.setattr(jax, "jit", spy)
+    update_program(keras.optimizers.SGD(0.1), layer.trainable_variables, xla=True)()
+    assert [each.shape for each in closed_over if each.size > 1] == []

@@ -261,6 +261,13 @@ def test_what_isnt_an_answer_is_an_error(child, doing):
     assert b[1].startswith(error)
 
 
+def test_child_without_stdin(child, tmp_path):
+    """Where a `sitecustomize` closes stdin, a child that isn't paced answers as ever."""
+    child(SCRIPT)
+    (tmp_path / "sitecustomize.py").write_text("import os\nos.close(0)\n")
+    assert brief(answer_each("child_for_test", [], ["a", "b"], 30, {"PYTHONPATH": str(tmp_path)})) == ANSWERED
+
+
 def test_import_hooks_see_what_the_child_imports(child, tmp_path):
     """A hook that a `sitecustomize` installs sees the modules that the parent has, too."""
     child("import sys\ndef main():\n    import queue\n    yield 'seen', {'queue': 'queue' in sys.meta_path[0].seen}\n")

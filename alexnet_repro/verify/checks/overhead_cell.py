@@ -14,7 +14,7 @@ MAX_LOG = 700.0  # of what a file may state; its exponential is a number yet
 
 @dataclass(frozen=True)
 class OverheadCell:
-    """A combination, and the seconds of an update at each visit; visits go from cell to cell, in turns."""
+    """A combination, and the seconds of an update at each visit; visits take turns among a precision's cells."""
 
     device: str
     precision: str
@@ -49,7 +49,7 @@ def cost(cell: OverheadCell, other: OverheadCell) -> Cost | None:
     in neither.
     """
     pairs = zip(cell.seconds, other.seconds, strict=False)
-    logs = [math.log(one / two) for one, two in pairs if 0 < one < math.inf and 0 < two < math.inf]
+    logs = [math.log(one) - math.log(two) for one, two in pairs if 0 < one < math.inf and 0 < two < math.inf]
     if len(logs) < 2:  # noqa: PLR2004 - one has no spread
         return None
     from scipy.stats import t  # importing it takes a second

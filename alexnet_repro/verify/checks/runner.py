@@ -112,7 +112,10 @@ class CheckRunner:
         """Return the times of each combination of determinism, precision and XLA, or the finding that says why not."""
         self.close()
         environ = {deterministic: self._environ(device, deterministic=deterministic) for deterministic in (False, True)}
-        return overhead_cells(replace(self.config, device=device), environ, self.deadline)
+        one_process = self.here.for_one_process(device)
+        config = replace(self.config, device=device)
+        cells, failed = overhead_cells(config, environ, self.deadline, one_process=one_process)
+        return cells, [beside_settings(each, self.here) for each in failed]
 
     def _child_key(self, device: str, check: CheckId) -> tuple[str, bool, bool]:
         """Return what has a child of its own: device, determinism, and whether XLA chooses no kernels by timing.

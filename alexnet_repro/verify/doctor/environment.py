@@ -19,7 +19,7 @@ from alexnet_repro.backend.memory_limits import MemoryLimit, memory_limits
 from alexnet_repro.files import keras_home, keras_json
 from alexnet_repro.verify.doctor.device_probe import NO_GPU, ProbeResult
 from alexnet_repro.verify.doctor.installation import CudaPackages, Library, TensorFlow
-from alexnet_repro.verify.doctor.nvidia import Gpu, Nvidia, read_nvidia
+from alexnet_repro.verify.doctor.nvidia import EXCLUSIVE, Gpu, Nvidia, read_nvidia
 from alexnet_repro.verify.doctor.settings import KERAS, SETTINGS
 from alexnet_repro.verify.doctor.unlisted import Unlisted, read_unlisted
 
@@ -178,6 +178,12 @@ class Environment:
         """Return the environment variables by which a child process sees these devices alone, its `gpu:0` and so on."""
         gpus = [self.cuda_name(device) for device in devices if device.startswith("gpu")]
         return {"CUDA_VISIBLE_DEVICES": ",".join(gpus)} if gpus else dict(NO_GPU)
+
+    def for_one_process(self, device: str) -> bool:
+        """Return whether only one process at a time may use a device; where its GPU isn't known, whether one of all."""
+        gpu = self.gpu_of(device)
+        gpus = (gpu,) if gpu else self.nvidia.gpus
+        return device.startswith("gpu") and any(each.compute_mode in EXCLUSIVE for each in gpus)
 
     @property
     def needed_gpus(self) -> int:

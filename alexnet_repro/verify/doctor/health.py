@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from alexnet_repro.verify.doctor.environment import GIB, Environment
-from alexnet_repro.verify.doctor.nvidia import Gpu
+from alexnet_repro.verify.doctor.nvidia import EXCLUSIVE, Gpu
 from alexnet_repro.verify.finding import Finding, Status
 
 MAX_RETIRED_PAGES = 60  # of the 64 that there is room for
@@ -25,7 +25,7 @@ POWER_CAP = 0x04  # no fault, idle or under load: so a card keeps within its lim
 HEAT = 0x20 | 0x40
 BRAKES = 0x40 | 0x80  # that are a fault under load, too
 SLOWDOWN = 0x08  # which a change of clocks may report as well
-MODES = {1: "exclusive", 2: "prohibited", 3: "exclusive"}  # NVML's compute modes, but for the default
+MODES = {**dict.fromkeys(EXCLUSIVE, "exclusive"), 2: "prohibited"}  # NVML's compute modes, but for the default
 # What a field of NVML's says that the driver needs after an error, as Xid 154 says in the kernel's log.
 RECOVERIES = {
     1: "a reset of this GPU",

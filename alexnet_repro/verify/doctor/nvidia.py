@@ -36,6 +36,9 @@ def _number(values: Any) -> int | None:
     return None if values[0].nvmlReturn else int(values[0].value.uiVal)
 
 
+EXCLUSIVE = (1, 3)  # compute modes in which one process at a time may use a GPU: by a thread of it, and by all
+
+
 @dataclass(frozen=True)
 class Gpu:
     """One GPU; None is what the driver doesn't report. `index` is nvidia-smi's, not TensorFlow's."""

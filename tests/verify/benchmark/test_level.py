@@ -128,8 +128,8 @@ def test_replays(tmp_path, level, given, replays, steps):
 @pytest.mark.parametrize(
     ("level", "device", "given"),
     [
-        ("quick", "cpu:0", {"precisions": ["float32"], "images": 6000}),
-        ("quick", "gpu:0", {"precisions": ["mixed_bfloat16"], "images": 6000}),
+        ("quick", "cpu:0", {"precisions": ["float32"], "images": 6000, "one_batch": True}),
+        ("quick", "gpu:0", {"precisions": ["mixed_bfloat16"], "images": 6000, "one_batch": True}),
         ("standard", "cpu:0", {}),
         ("long", "cpu:0", {}),
     ],
@@ -143,4 +143,4 @@ def test_what_timings_need(monkeypatch, tmp_path, level, device, given):
     session.machine = box(A100)
     list(timing_runner(session, [])._run(device, []))
     (found,) = map(json.loads, asked)
-    assert {name: found[name] for name in ("precisions", "images") if name in found} == given
+    assert {name: found[name] for name in ("precisions", "images", "one_batch") if name in found} == given

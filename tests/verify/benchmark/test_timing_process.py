@@ -84,6 +84,13 @@ def test_what_is_answered(machine):
     assert machine.asked == {"min_rounds": 7, "seconds": 0.5}
 
 
+@pytest.mark.parametrize("one_batch", [False, True])
+def test_only_batch_is_the_largest(machine, one_batch):
+    """At a level that has but one batch size, a smaller one than another level's largest is judged, too."""
+    machine.process.one_batch = one_batch
+    assert machine.answer(largest=False)["timing"]["largest"] is one_batch
+
+
 @pytest.mark.parametrize(
     ("samples", "after", "heat"),
     [

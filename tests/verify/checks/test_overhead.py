@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import weakref
 from types import SimpleNamespace
 
 import pytest
@@ -60,6 +61,7 @@ class Children:
 
     def __init__(self, monkeypatch):
         self.visited, self.environ, self.answer, self.closed = [], [], lambda *_: {"seconds": 1.0}, 0
+        self.alive = self.most = 0
         monkeypatch.setattr(module, "answers", self)
 
     def __call__(self, name, arguments, deadline, environ, *, paced):
@@ -70,12 +72,14 @@ class Children:
         return self._visits(json.loads(deterministic), order)
 
     def _visits(self, deterministic, order):
+        self.alive += 1
+        self.most = max(self.most, self.alive)
         try:
             for combination in order:
                 self.visited.append((deterministic, *json.loads(combination)))
                 yield combination, {"log": "", **self.answer(*self.visited[-1])}
         finally:
-            self.closed += 1
+            self.closed, self.alive = self.closed + 1, self.alive - 1
 
 
 @pytest.fixture
@@ -84,20 +88,24 @@ def children(monkeypatch):
     return Children(monkeypatch)
 
 
-EACH = [
-    (deterministic, precision, xla)
-    for precision in ("float32", "mixed_bfloat16")
-    for xla in (False, True)
-    for deterministic in (False, True)
-]
-
-
 def test_combinations_take_turns(children):
-    """Six visits of every combination, one after the other; each visit in the opposite order of the one before."""
+    """Six visits of a precision's combinations, each visit in the opposite order of the one before; then the next's."""
     module.overhead_cells(CheckConfig("cpu:0"), {False: {"a": "1"}, True: {"a": "2"}}, 30)
-    assert children.visited == [*EACH, *EACH[::-1]] * 3
+    float32, bfloat16 = (
+        [(False, name, False), (True, name, False), (False, name, True), (True, name, True)]
+        for name in ("float32", "mixed_bfloat16")
+    )
+    assert children.visited == [*[*float32, *float32[::-1]] * 3, *[*bfloat16, *bfloat16[::-1]] * 3]
     assert children.environ == [{"a": "1"}, {"a": "2"}]
-    assert children.closed == 2
+    assert (children.closed, children.most) == (2, 2)
+
+
+def test_device_of_one_process(children):
+    """Where one process at a time may use the device, all visits of one are made before the other starts."""
+    cells, failed = module.overhead_cells(CheckConfig("cpu:0"), {False: {}, True: {}}, 30, one_process=True)
+    assert [deterministic for deterministic, *_ in children.visited] == [False] * 24 + [True] * 24
+    assert (children.closed, children.most) == (2, 1)
+    assert (len(cells), {len(each.seconds) for each in cells}, failed) == (8, {5}, [])
 
 
 def test_first_visit_isnt_counted(children):
@@ -108,8 +116,8 @@ def test_first_visit_isnt_counted(children):
     )
     cells, failed = module.overhead_cells(CheckConfig("cpu:0"), {False: {}, True: {}}, 30)
     assert (len(cells), failed) == (8, [])
-    # Six of a visit's eight have seconds: of the first visit the first, of the second, in the opposite order, the last.
-    assert cells[0] == OverheadCell("cpu:0", "float32", False, False, 8, [11.0, 12.0, 23.0, 24.0, 35.0])
+    # Three of a visit's four have seconds: this one's come first, in the next visit, of the opposite order, last.
+    assert cells[0] == OverheadCell("cpu:0", "float32", False, False, 8, [5.0, 6.0, 11.0, 12.0, 17.0])
     assert [(each.seconds, each.why) for each in cells if each.deterministic and each.xla] == [([], "no such step")] * 2
 
 
@@ -127,6 +135,7 @@ def test_crash_is_a_failure(children, how):
     children.answer = answer
     cells, (found,) = module.overhead_cells(CheckConfig("cpu:0"), {False: {}, True: {}}, 30)
     assert (cells, found.check, found.status, found.kind) == ([], "overhead", "FAIL", "crash")
+    assert found.device == "cpu:0"
     assert children.closed == 2
 
 
@@ -143,6 +152,35 @@ def test_process_visits_what_it_is_told(monkeypatch):
     found = list(module.main(json.dumps({"device": "cpu:0"}), "false", *order))
     assert [answer for _, answer in found] == [{"seconds": 0.5}, {"why": module.NO_XLA}, {"seconds": 0.5}]
     assert (built, visited) == ([("float32", False), ("float32", True)], ["float32"] * 2)
+
+
+def test_process_frees_models_of_a_precision(monkeypatch):
+    """Before the next precision's are built; those of one stay until then."""
+    alive = weakref.WeakSet()
+
+    class Model:
+        def __init__(self, precision):
+            self.precision = precision
+            alive.add(self)
+
+    def timer(config, **_):
+        assert {each.precision for each in alive} <= {config.precision}
+        model = Model(config.precision)
+        return lambda: model in alive and len(alive)
+
+    monkeypatch.setattr(module, "step_timer", timer)
+    order = [json.dumps([precision, xla]) for precision in ("float32", "tf32") for xla in (False, True)]
+    found = [answer["seconds"] for _, answer in module.main(json.dumps({"device": "cpu:0"}), "false", *order)]
+    assert found == [1, 2, 1, 2]
+
+
+def test_process_prints_what_it_fails_of(monkeypatch, capsys):
+    """An error is the last answer, and its traceback is in the process's output."""
+    monkeypatch.setattr(module, "step_timer", lambda *_, **__: 1 // 0)
+    order = [json.dumps(["float32", False])] * 2
+    ((_, answer),) = module.main(json.dumps({"device": "cpu:0"}), "false", *order)
+    assert answer == {"error": "ZeroDivisionError: integer division or modulo by zero"}
+    assert "Traceback" in capsys.readouterr().err
 
 
 def cell(*seconds):

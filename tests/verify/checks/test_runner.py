@@ -259,12 +259,31 @@ def test_overhead_has_two_processes(monkeypatch):
     """Each sees the device alone, and the one with determinism has the variables that it needs."""
     asked = []
     monkeypatch.setattr(module, "determinism_variables", lambda: {"XLA_FLAGS": "--deterministic"})
-    monkeypatch.setattr(module, "overhead_cells", lambda *given: asked.append(given) or ([], []))
+    monkeypatch.setattr(module, "overhead_cells", lambda *given, **named: asked.append((*given, named)) or ([], []))
     assert CheckRunner(CONFIG, {}, HERE, 30).overhead("gpu:1") == ([], [])
-    ((config, environ, deadline),) = asked
-    assert (config.device, deadline, list(environ)) == ("gpu:1", 30, [False, True])
+    ((config, environ, deadline, named),) = asked
+    assert (config.device, deadline, list(environ), named) == ("gpu:1", 30, [False, True], {"one_process": False})
     assert {each["CUDA_VISIBLE_DEVICES"] for each in environ.values()} == {"1"}
     assert [each.get("XLA_FLAGS") for each in environ.values()] == [None, "--deterministic"]
+
+
+@pytest.mark.parametrize(("device", "one_process"), [("gpu:0", False), ("gpu:1", True), ("cpu:0", False)])
+def test_overhead_of_a_gpu_of_one_process(monkeypatch, device, one_process):
+    """The GPU's compute mode says whether its two processes may run at a time."""
+    asked = []
+    monkeypatch.setattr(module, "overhead_cells", lambda *_, **named: asked.append(named) or ([], []))
+    CheckRunner(CONFIG, {}, box(TWO[0], replace(TWO[1], compute_mode=3)), 30).overhead(device)
+    assert asked == [{"one_process": one_process}]
+
+
+def test_overhead_that_crashed_has_settings_beside_it(monkeypatch):
+    """A setting that changes numbers is in its evidence, and comes first in its fix."""
+    failed = Finding("overhead", "FAIL", "it crashed", fix="the doctor", device="gpu:0")
+    monkeypatch.setattr(module, "overhead_cells", lambda *_, **__: ([], [failed]))
+    here = box(*TWO, settings={"TF_USE_CUBLASLT": "off"})
+    _, (found,) = CheckRunner(CONFIG, {}, here, 30).overhead("gpu:0")
+    assert found.evidence == "with TF_USE_CUBLASLT=off"
+    assert found.fix == "run it without TF_USE_CUBLASLT; then: the doctor"
 
 
 @pytest.mark.parametrize(

@@ -243,3 +243,23 @@ def test_records_of_gpus(settings, names, expected):
     gpus = tuple(Gpu(index, name=name, uuid=f"GPU-{index}") for index, name in enumerate(names))
     here = Environment(settings=settings, device_files=("/dev/nvidia0", "/dev/nvidia1"), nvidia=Nvidia(gpus=gpus))
     assert {device: gpu.index for device, gpu in here.gpu_records.items()} == expected
+
+
+@pytest.mark.parametrize(
+    ("names", "modes", "expected"),
+    [
+        pytest.param(("A", "A"), (0, 0), (False, False, False), id="mode=default"),
+        pytest.param(("A", "A"), (0, None), (False, False, False), id="mode=unknown"),
+        pytest.param(("A", "A"), (0, 1), (False, False, True), id="mode=one thread"),
+        pytest.param(("A", "A"), (3, 0), (False, True, False), id="mode=one process"),
+        pytest.param(("A", "B"), (3, 0), (False, True, True), id="mode=one process, of either"),
+    ],
+)
+def test_gpus_of_one_process(names, modes, expected):
+    """Of cpu:0, gpu:0 and gpu:1; where CUDA may number them in another order, either may be the one."""
+    gpus = tuple(
+        Gpu(index, name=name, uuid=f"GPU-{index}", compute_mode=mode)
+        for index, (name, mode) in enumerate(zip(names, modes, strict=True))
+    )
+    here = Environment(device_files=("/dev/nvidia0", "/dev/nvidia1"), nvidia=Nvidia(gpus=gpus))
+    assert tuple(map(here.for_one_process, ("cpu:0", "gpu:0", "gpu:1"))) == expected

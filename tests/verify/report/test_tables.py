@@ -1,6 +1,7 @@
 """Tables of results as text: what was measured, aligned, at most 100 columns wide, whatever a file holds."""
 
 import math
+from dataclasses import asdict
 
 import pytest
 
@@ -195,6 +196,15 @@ def test_forged_overhead(seconds):
     cells = [cell("float32", False, False, 1.0, 1.0), cell("float32", True, False, *seconds)]
     (row,) = overhead_tables(cells)["cpu:0"].rows
     assert row[4] in ("–", "too noisy")
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["order=large first", "order=small first"])
+def test_forged_overhead_on_the_page(tmp_path, first):
+    """The ratio of two times that a file states may be beyond any number, either way: the page is written."""
+    times = [[1e308, 1.0], [1e-308, 1.0]][:: 1 if first else -1]
+    cells = [asdict(cell("float32", deterministic, False, *times[deterministic])) for deterministic in (False, True)]
+    page, *_ = reported(tmp_path, run() | {"overheads": cells})
+    assert "too noisy" in page
 
 
 def layer(name, direction, seconds, roofline, device="cpu:0"):
