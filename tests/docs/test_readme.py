@@ -29,7 +29,7 @@ def test_readme_is_short():
 def test_readme_says_early_what_has_not_run():
     """Its status comes before its first command, and says that no whole run has ended on a GPU."""
     status = README[README.index("## Status") : README.index("python3 -m venv")]
-    assert "No whole run has ended in a verdict on a GPU" in " ".join(status.split())
+    assert "No whole run on a GPU has come to its end" in " ".join(status.split())
 
 
 @pytest.mark.parametrize("ending", ["pip install --quiet tox", "tox -e py"])
