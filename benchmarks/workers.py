@@ -15,13 +15,14 @@ from alexnet_repro.verify.doctor.environment import Environment
 from alexnet_repro.verify.doctor.fingerprint import boot_of, environment_of
 from alexnet_repro.verify.report.merge import merged
 from alexnet_repro.verify.report.run_record import RunRecord, from_data
+from benchmarks.level import burn_in_seconds, check_config
 
 REFUSED = {
     "--device": "it takes all GPUs of each machine",
     "--cpu-replicas": "it takes each machine's CPU as it is",
     "--update-reference": "a reference is of one machine by itself",
 }
-SAME_OPTIONS = ("deadline", "replays", "burn_in", "level", "link_gbps", "benchmark_max_time", "benchmark_min_rounds")
+SAME_OPTIONS = ("deadline", "level", "link_gbps", "benchmark_max_time", "benchmark_min_rounds")
 BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -57,7 +58,8 @@ class WorkerGroup:
         own = {
             "versions": worker_versions(),
             "devices": {"GPUs": gpus},
-            "options": {name: self._config.getoption(name) for name in SAME_OPTIONS},
+            "options": {name: self._config.getoption(name) for name in SAME_OPTIONS}
+            | {"replays": check_config(self._config).replays, "burn_in": burn_in_seconds(self._config)},
         }
         say(f"{cluster.name(cluster.task)} is ready; waiting for all {len(cluster.addresses)}")
         self.gather = AllGather(cluster, rendezvous(cluster, own, self._timeout), say)

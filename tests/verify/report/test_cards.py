@@ -52,6 +52,7 @@ def test_numbers_have_units(check, number, bound, expected):
         ([found(device="gpu:1"), found("update", device="gpu:0")], "layers, update: 2 cases"),
         ([found(f"check{n}") for n in range(6)], "check0, check1, check2, check3 and 2 other checks: 6 cases"),
     ],
+    ids=["of=one", "of=a timing", "of=one device", "of=two devices", "of=six checks"],
 )
 def test_titles(findings, expected):
     """One finding is named by its check and where; several by their checks, number, and their device if it is one."""

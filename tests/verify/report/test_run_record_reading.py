@@ -195,9 +195,13 @@ def timed(**fields):
         pytest.param(changed(layers={"a": 1}), "layers: Input should be", id="layers=object"),
         pytest.param(changed(layers=[{"device": "a"}]), "0.precision: Field required", id="layer=no precision"),
         pytest.param(changed(layers=[LAYER | {"direction": "up"}]), "direction: Input should be", id="direction=up"),
-        pytest.param(changed(layers=[LAYER | {"seconds": "1"}]), "should be a valid number", id="layer's seconds=text"),
+        pytest.param(
+            changed(layers=[LAYER | {"seconds": "1"}]), "should be a valid number", id="layer=seconds are text"
+        ),
         pytest.param(changed(overheads=[CELL | {"xla": 1}]), "xla: Input should be a valid boolean", id="xla=number"),
-        pytest.param(changed(overheads=[CELL | {"seconds": 1}]), "seconds: Input should be", id="cell's seconds=one"),
+        pytest.param(
+            changed(overheads=[CELL | {"seconds": 1}]), "seconds: Input should be", id="cell=seconds are a number"
+        ),
         pytest.param(changed(timings=[{"case": "a"}]), "timings.0.device: Field required", id="device=absent"),
     ],
 )
