@@ -284,8 +284,10 @@ def _task_lines(task: Task, width: int) -> list[str]:
         texts = [f"{len(task.findings)} cases", *map(described, task.findings[:LISTED])]
         if rest := task.findings[LISTED:]:
             texts.append(f"and {len(rest)} more: {_names(rest)}")
-    texts += [f"fix: {task.fix}"] if task.fix else []
     lines = [line for text in texts for each in text.splitlines() for line in wrapped(f"{'':<14}{each}", width, 16)]
+    for number, step in enumerate(steps(task.fix)):
+        text = f"{'' if number else 'fix:':>18} {step.text}"
+        lines += [text] if step.command else wrapped(text, width, 19)  # a command is whole, to be pasted
     return [f"{task.status:<14}{lines[0][14:]}", *lines[1:]]
 
 

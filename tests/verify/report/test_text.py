@@ -73,6 +73,19 @@ def test_thing_to_do_is_said_once():
     ]
 
 
+def test_commands_of_a_fix_can_be_pasted():
+    """A command has a line of its own, whole however narrow the terminal; prose before and after it is wrapped."""
+    found = record(["PASS"])
+    fix = "if it stays: python -m alexnet_repro doctor; pytest benchmarks --benchmark-only # on a quiet machine"
+    found.findings["fast"].append(Finding("low_noise", "INCONCLUSIVE", "a cause", fix=fix))
+    assert summary(found, 44)[-4:] == [
+        "              fix: if it stays:",
+        "                   python -m alexnet_repro doctor",
+        "                   pytest benchmarks --benchmark-only",
+        "                   on a quiet machine",
+    ]
+
+
 def test_same_finding_of_several_devices_is_said_once():
     """Findings without a fix that say the same are one, with the devices that have it."""
     found = record(["PASS"])
