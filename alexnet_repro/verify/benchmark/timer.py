@@ -14,6 +14,7 @@ from keras import ops
 from alexnet_repro.backend import devices
 
 MIN_ROUNDS = 5
+MIN_TO_PIPELINE = 12  # rounds, a quarter of which are pipelined
 WARM_UP_SECONDS = 0.5  # a GPU's clocks take that long to rise
 
 
@@ -52,8 +53,10 @@ def measure(work: Callable[[], Any], *, min_rounds: int, seconds: float) -> Meas
     pipelined = None
     # A device may still be computing tensors when they are returned; arrays and numbers it has finished.
     if any(map(ops.is_tensor, keras.tree.flatten(result))):
-        with uncollected():
-            result, pipelined = pipelined_rounds(work, rounds)
+        pipelined = read_back  # of two rounds, where no more than two would be pipelined
+        if rounds >= MIN_TO_PIPELINE:
+            with uncollected():
+                result, pipelined = pipelined_rounds(work, rounds)
     return Measured(result, times, read_back, first, pipelined, began, ended)
 
 
@@ -90,10 +93,10 @@ def uncollected() -> Iterator[None]:
 def pipelined_rounds(work: Callable[[], Any], rounds: int) -> tuple[Any, float]:
     """Dispatch rounds of `work` one after the other, and synchronize once, at the end of each pipeline.
 
-    A quarter of the `rounds` that were timed one by one are repeated, at least two. Returns the last round's result,
+    A quarter of the `rounds` that were timed one by one are repeated. Returns the last round's result,
     and the seconds per round: the median of the pipelines.
     """
-    number = max(2, rounds // 4)
+    number = rounds // 4
     pipelines = min(3, max(1, number // 8))  # rather one of 8 than several shorter: the wait at its end weighs less
     length, seconds = number // pipelines, []
     for _ in range(pipelines):

@@ -193,13 +193,13 @@ def littering(monkeypatch):
 
 
 def test_no_garbage_is_collected_within_a_round(littering):
-    """Neither in the five timed rounds nor in the two pipelined; before each of the five, and the pipeline, it is."""
+    """Neither in the timed rounds nor in the pipelined; before each of the timed, and the pipeline, it is."""
     before = []
     for _ in range(3):  # while another thread collects, which is rare, this one's calls for it do nothing
         littering.calls = 0
         littering.collections.clear()
-        measure(littering, min_rounds=5, seconds=0.0)
-        assert littering.calls == 1 + 5 + 2
+        measure(littering, min_rounds=12, seconds=0.0)
+        assert littering.calls == 1 + 12 + 3
         assert {call for call, working in littering.collections if working} <= {1}  # the round that compiles
         before.append({call for call, working in littering.collections if not working} >= {1, 2, 3, 4, 5, 6})
     assert any(before)
@@ -236,8 +236,16 @@ def test_collection_is_what_it_was(monkeypatch, before, fails):
 )
 def test_only_asynchronous_work_is_pipelined(work, pipelined):
     """A number or an array has been waited for already, so that pipelined rounds would be no faster."""
-    done = measure(work, min_rounds=5, seconds=0.0)
+    done = measure(work, min_rounds=12, seconds=0.0)
     assert (done.pipelined is not None) == pipelined
+
+
+def test_few_rounds_are_pipelined_where_they_are_read_back(monkeypatch):
+    """Of fewer than twelve rounds no further ones are made: the two whose result was read were a pipeline."""
+    monkeypatch.setattr(module, "read_back_seconds", lambda _: 0.25)
+    calls = []
+    done = measure(lambda: calls.append(None) or keras.ops.ones(2), min_rounds=5, seconds=0.0)
+    assert (done.pipelined, len(calls)) == (0.25, 1 + 5)
 
 
 class Device:
@@ -260,14 +268,14 @@ class Device:
 @pytest.mark.parametrize(
     ("rounds", "waits", "seconds"),
     [
-        pytest.param(5, [0, 2], 3 / 2, id="rounds=5"),  # two rounds: the host works for two, the device for one more
+        pytest.param(12, [0, 3], 4 / 3, id="rounds=12"),  # three: the host works for three, the device for one more
         pytest.param(40, [0, 10], 11 / 10, id="rounds=40"),
         pytest.param(96, [0, 8, 8, 16, 16, 24], 9 / 8, id="rounds=96"),
         pytest.param(8000, [0, 666, 666, 1332, 1332, 1998], 667 / 666, id="rounds=8000"),
     ],
 )
 def test_pipeline_is_synchronized_once(monkeypatch, rounds, waits, seconds):
-    """A quarter of the rounds, at least two, in up to three pipelines: host and device overlap, but at their ends."""
+    """A quarter of the rounds, in up to three pipelines: host and device overlap, but at their ends."""
     device = Device()
     monkeypatch.setattr(module.devices, "synchronize", device.wait)
     monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: device.now))
