@@ -35,8 +35,8 @@ def measure(work: Callable[[], Any], *, min_rounds: int, seconds: float) -> Meas
 
     There are at least `MIN_ROUNDS` and `min_rounds`, and as many as fill `seconds`.
     """
-    result, first = one_round(work)
-    read_back = read_back_seconds(work)
+    _, first = one_round(work)
+    result, read_back = read_back_round(work)
     rounds, times = max(MIN_ROUNDS, min_rounds, ceil(seconds / read_back)), list[float]()
     with uncollected():
         for _ in range(ceil(WARM_UP_SECONDS / read_back) - 2):  # reading back took two rounds
@@ -49,7 +49,8 @@ def measure(work: Callable[[], Any], *, min_rounds: int, seconds: float) -> Meas
     for _ in range(3):  # the machine may have been busy with something else the first time
         if sorted(times)[len(times) // 2] >= read_back / 2:
             break
-        read_back = min(read_back, read_back_seconds(work))
+        result, again = read_back_round(work)
+        read_back = min(read_back, again)
     pipelined = None
     # A device may still be computing tensors when they are returned; arrays and numbers it has finished.
     if any(map(ops.is_tensor, keras.tree.flatten(result))):
@@ -109,11 +110,15 @@ def pipelined_rounds(work: Callable[[], Any], rounds: int) -> tuple[Any, float]:
     return result, statistics.median(seconds)
 
 
-def read_back_seconds(work: Callable[[], Any]) -> float:
-    """Return the seconds per round of two until an element of the second result is read: that needs no other wait."""
+def read_back_round(work: Callable[[], Any]) -> tuple[Any, float]:
+    """Return the result of the second of two rounds, and the seconds per round until an element of it is read.
+
+    Reading it needs no other wait.
+    """
     start = time.perf_counter()
     work()
-    for value in keras.tree.flatten(work()):
+    result = work()
+    for value in keras.tree.flatten(result):
         # Copying all of a tensor would take its own time.
         ops.convert_to_numpy(ops.reshape(value, (-1,))[:1] if ops.is_tensor(value) else value)
-    return (time.perf_counter() - start) / 2
+    return result, (time.perf_counter() - start) / 2

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from alexnet_repro.verify.benchmark import timer as module
-from alexnet_repro.verify.benchmark.timer import measure, pipelined_rounds, read_back_seconds, uncollected
+from alexnet_repro.verify.benchmark.timer import measure, pipelined_rounds, read_back_round, uncollected
 from alexnet_repro.verify.benchmark.timing import Timing, synchronized
 
 MOMENT = 0.02  # seconds that the work takes; far above what a call and a read cost
@@ -52,17 +52,27 @@ def judged(done):
 
 @pytest.mark.parametrize(("least", "rounds"), [(1, 5), (5, 5), (9, 9)])
 def test_at_least_five_rounds(least, rounds):
-    """As many as wanted, and never fewer than five; what is returned is the last one's result."""
-    work = Work(seconds=0.001)
-    done = measure(work, min_rounds=least, seconds=0.0)
-    assert len(done.rounds) == rounds
-    assert done.result >= 1 + rounds  # the first one compiles, and isn't timed
+    """As many as wanted, and never fewer than five."""
+    assert len(measure(Work(seconds=0.001), min_rounds=least, seconds=0.0).rounds) == rounds
+
+
+@pytest.mark.parametrize("doubtful", [False, True], ids=["reading=quick", "reading=slow"])
+@pytest.mark.parametrize("rounds", [5, 12], ids=["rounds=5", "rounds=12"])
+@pytest.mark.parametrize("kind", ["number", "array", "tensor"], ids="result={}".format)
+def test_result_is_the_very_last_rounds(monkeypatch, kind, rounds, doubtful):
+    """Whoever looks at the result knows what the last call of the work was to compute, however it was timed."""
+    work, real = Work(), read_back_round
+    make = {"number": float, "array": np.asarray, "tensor": keras.ops.convert_to_tensor}[kind]
+    seconds = 1.0 if doubtful else 1e-9  # in doubt it is read back again, after the rounds
+    monkeypatch.setattr(module, "read_back_round", lambda work: (real(work)[0], seconds))
+    done = measure(lambda: make(work()), min_rounds=rounds, seconds=0.0)
+    assert int(done.result) == work.calls
 
 
 def test_rounds_and_warm_up_fill_their_times(monkeypatch):
     """Of rounds of an eighth of a second, 4 warm up for half a second, two of them read back; 9 take 1.1 seconds."""
     monkeypatch.setattr(module, "WARM_UP_SECONDS", 0.5)
-    monkeypatch.setattr(module, "read_back_seconds", lambda _: 0.125)
+    monkeypatch.setattr(module, "read_back_round", lambda _: (None, 0.125))
     work = Work()
     done = measure(work, min_rounds=5, seconds=1.1)
     assert len(done.rounds) == 9
@@ -114,7 +124,7 @@ def test_device_is_waited_for(monkeypatch, waits, status):
 def test_each_round_begins_and_ends_with_a_wait(monkeypatch):
     """Nothing is under way when the clock is started, nor when it is stopped."""
     events = []
-    monkeypatch.setattr(module, "read_back_seconds", lambda _: 1e-9)  # in no doubt, so never measured again
+    monkeypatch.setattr(module, "read_back_round", lambda _: (None, 1e-9))  # in no doubt, so never measured again
     monkeypatch.setattr(module.devices, "synchronize", lambda *_: events.append("wait"))
     measure(lambda: events.append("work"), min_rounds=5, seconds=0.0)
     assert events[-15:] == ["wait", "work", "wait"] * 5
@@ -137,15 +147,16 @@ def test_disturbance_is_measured_again():
 def test_every_part_of_a_result_is_read():
     """Results may be nested; each tensor, array and number among them is waited for."""
     nested = {"a": [Promise(), 1.0], "b": (Promise(), keras.ops.ones(2))}
-    assert read_back_seconds(lambda: nested) >= 2 * MOMENT / 2 * 0.99
+    result, seconds = read_back_round(lambda: nested)
+    assert result is nested
+    assert seconds >= 2 * MOMENT / 2 * 0.99
 
 
 def test_time_until_it_is_read_is_that_of_one_round(monkeypatch):
-    """Two rounds are done, and half their time is returned."""
+    """Two rounds are done, and the second's result and half their time are returned."""
     work, clock = Work(), iter([10.0, 10.5])
     monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
-    assert read_back_seconds(work) == 0.25
-    assert work.calls == 2
+    assert read_back_round(work) == (2, 0.25)
 
 
 class Littering:
@@ -183,7 +194,7 @@ def littering(monkeypatch):
     named = ("collect", "isenabled", "disable", "enable")
     real = {name: getattr(gc, name) for name in named}
     monkeypatch.setattr(module, "gc", SimpleNamespace(**real, freeze=lambda: None, unfreeze=lambda: None))
-    monkeypatch.setattr(module, "read_back_seconds", lambda _: 1e-9)  # in no doubt, so never measured again
+    monkeypatch.setattr(module, "read_back_round", lambda _: (None, 1e-9))  # in no doubt, so never measured again
     work, thresholds = Littering(), gc.get_threshold()
     gc.callbacks.append(work.collecting)
     gc.set_threshold(20)
@@ -242,7 +253,7 @@ def test_only_asynchronous_work_is_pipelined(work, pipelined):
 
 def test_few_rounds_are_pipelined_where_they_are_read_back(monkeypatch):
     """Of fewer than twelve rounds no further ones are made: the two whose result was read were a pipeline."""
-    monkeypatch.setattr(module, "read_back_seconds", lambda _: 0.25)
+    monkeypatch.setattr(module, "read_back_round", lambda _: (keras.ops.ones(2), 0.25))
     calls = []
     done = measure(lambda: calls.append(None) or keras.ops.ones(2), min_rounds=5, seconds=0.0)
     assert (done.pipelined, len(calls)) == (0.25, 1 + 5)
