@@ -56,6 +56,9 @@ hypothesis.settings.load_profile("suite")
 # A shell's background process ignores SIGINT, and so would the processes that tests start and interrupt.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+# Under nohup SIGHUP is ignored; with a handler this process still outlives it, and those that it starts don't.
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, lambda *_: None)
 
 
 gc.disable()  # until all tests are collected: what is imported stays

@@ -1,6 +1,8 @@
 """The tests themselves pass behind a proxy, with a company's certificates, in a cluster's job, and where GPUs are."""
 
 import os
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -56,3 +58,13 @@ def test_gpus_are_hidden(monkeypatch, benchmarks, visible):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
     conftest.pytest_configure(SimpleNamespace(pluginmanager=SimpleNamespace(has_plugin=lambda _: benchmarks)))
     assert os.environ.get("CUDA_VISIBLE_DEVICES") == (visible if benchmarks else "-1")
+
+
+@pytest.mark.slow
+def test_ignored_signals_are_heeded():
+    """Where the shell has signals ignored, as under nohup and in its background, tests that send them pass."""
+    tests = ["tests/training/test_stop_signal.py", "tests/cli/test_train.py::test_signals_stop_a_training"]
+    pytest_words = [sys.executable, "-m", "pytest", "-q", "-pno:cacheprovider", *tests]
+    words = ["sh", "-c", "trap '' HUP INT; exec \"$@\"", "sh", *pytest_words]
+    done = subprocess.run(words, check=False, cwd=ROOT, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout
