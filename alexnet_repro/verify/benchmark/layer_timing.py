@@ -56,6 +56,8 @@ def profiled(device: str, precision: str, timings: Sequence[LayerTiming], missin
     """
     words = most_lost_in_words(timings)
     message = f"most time is lost in {words}" if words else "every layer that was timed reaches its roofline"
+    if unseen := ", ".join(f"{each.layer} {each.direction}" for each in timings if not each.seconds):
+        message += f"; lost in noise: {unseen}"
     found = Finding("profile", "PASS", message, device=device, precision=precision, data={"missing": list(missing)})
     if not missing:
         return found

@@ -3,9 +3,8 @@
 Rounds go from layer to layer, so that all of them meet the same conditions.
 """
 
-import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -39,22 +38,30 @@ def layer_timings(device: str, precision: str, seconds: float) -> tuple[list[Lay
             programs[key] = program
             if time.perf_counter() > start + seconds / 2:
                 break
-        best: dict[tuple[str, str], float] = {}
+        rounds: dict[tuple[str, str], list[float]] = {}
         for key in PROFILE_ROUNDS * list(programs):
             if time.perf_counter() > start + seconds:
                 break
-            best[key] = min(best.get(key, math.inf), _round(programs[key], calls))
+            rounds.setdefault(key, []).append(_round(programs[key], calls))
     found, missing = [], []
     for (layer, direction), work in of_layers(train_step(batch, precision).parts).items():
-        if (taken := best.get((layer, direction))) is None:
+        if (layer, direction) not in rounds:
             missing.append(layer)
             continue
+        taken = min(rounds[layer, direction])
         if direction == "backward":
-            taken = max(0.0, taken - best[layer, "forward"])
+            taken = _backward(rounds[layer, "backward"], rounds[layer, "forward"])
         least = bound(work, precision, rates)
         limit = "compute" if least.compute > least.memory else "memory"
         found.append(LayerTiming(device, precision, batch, layer, direction, taken, least.seconds, limit))
     return found, list(dict.fromkeys(missing))
+
+
+def _backward(both: Sequence[float], forward: Sequence[float]) -> float:
+    """Return what both ways take beyond forward alone, each at its fastest; 0 if noise could be that much."""
+    taken = min(both) - min(forward)
+    noise = sum(float(np.quantile(rounds, 0.25)) - min(rounds) for rounds in (both, forward))
+    return taken if taken > noise else 0.0
 
 
 def _programs(config: CheckConfig, batch: int) -> Iterator[tuple[tuple[str, str], Program]]:

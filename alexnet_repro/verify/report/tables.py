@@ -218,11 +218,11 @@ def _layer_table(layers: Sequence[LayerTiming]) -> TextTable:
     for name, own in (*groups, ("all", layers)):
         row = [name]
         for direction in DIRECTIONS:
-            here = [each for each in own if each.direction == direction]
+            here = [each for each in own if each.direction == direction and each.seconds]
             bound, taken = sum(each.roofline for each in here), sum(each.seconds for each in here)
             share = percent(bound / taken if taken > 0 and math.isfinite(bound / taken) else None)
             row += [*map(_short_milliseconds, (bound, taken)), share.removesuffix(" %")] if here else [NONE] * 3
-        lost = sum(each.lost for each in own)
+        lost = sum(each.lost for each in own if each.seconds)
         rows.append((*row, _short_milliseconds(lost)))
     return TextTable((*headings, "\nlost, ms"), rows)
 

@@ -43,6 +43,12 @@ def test_profile_has_no_bound():
     assert profiled("cpu:0", "float32", [LAYERS[3]], []).message == "every layer that was timed reaches its roofline"
 
 
+def test_profile_names_what_it_couldnt_see():
+    """Of a time that is lost in noise nothing is claimed."""
+    found = profiled("cpu:0", "float32", [LAYERS[3], timing("dropout", 0.0, 0.1, "backward")], [])
+    assert found.message == "every layer that was timed reaches its roofline; lost in noise: dropout backward"
+
+
 def test_profile_that_isnt_whole():
     """Layers that there was no time for are named, with a profile that has more for them; it passes all the same."""
     found = profiled("gpu:7", "tf32", LAYERS[:2], ["dense", "dense_1"])

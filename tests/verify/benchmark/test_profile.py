@@ -98,12 +98,20 @@ def test_time_is_kept(programs):
     assert {"conv2d", "dense"} < set(missing)
 
 
-def test_backward_lost_in_noise(programs, monkeypatch):
-    """Where both ways took no longer than one, backward took no time that could be seen, not less than none."""
-    monkeypatch.setattr(module, "PROFILE_ROUNDS", 1)
-    programs.clock = {("conv2d", "forward"): [1.0, 3.0]}
+@pytest.mark.parametrize(
+    ("forward", "both", "seconds"),
+    [
+        pytest.param([3.0, 3.0, 3.0], [2.0, 2.0, 2.0], 0.0, id="both=faster than one"),
+        pytest.param([1.0, 1.125, 1.25], [1.125, 1.25, 1.375], 0.0, id="difference=as large as noise"),
+        pytest.param([1.0, 1.125, 1.25], [1.5, 1.625, 1.75], 0.5, id="difference=larger than noise"),
+    ],
+)
+def test_backward_lost_in_noise(programs, monkeypatch, forward, both, seconds):
+    """Where both ways differ from one by no more than each from itself, backward took no time that could be seen."""
+    monkeypatch.setattr(module, "PROFILE_ROUNDS", 3)
+    programs.clock = {("conv2d", "forward"): [9.0, *forward], ("conv2d", "backward"): [9.0, *both]}
     found, _ = module.layer_timings("cpu:0", "float32", 1000)
-    assert next(each.seconds for each in found if each.direction == "backward") == 0.0
+    assert next(each.seconds for each in found if each.direction == "backward") == seconds
 
 
 def test_a_gpus_calls_are_waited_for_together(programs, monkeypatch):
