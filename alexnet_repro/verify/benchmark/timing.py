@@ -90,6 +90,7 @@ class Timing:
     bytes: int = 0  # of memory that a round reads and writes at least; 0 where it isn't known
     samples: Samples = field(default_factory=dict)  # of while it was timed
     roofline: Number | None = None  # seconds of a round at the device's own rates, layer by layer, at least
+    measured: int = 1  # times, as `alexnet_repro.verify.benchmark.timer.measure` says
 
     def __post_init__(self) -> None:
         """Raise ValueError if there is no round, one took over `MAX_ROUND`, or samples aren't equally long columns."""
@@ -115,6 +116,30 @@ def relative_iqr(rounds: Sequence[float]) -> float:
     """Return the interquartile range over the median."""
     first, third = np.quantile(rounds, (0.25, 0.75))
     return float(third - first) / statistics.median(rounds)
+
+
+def levels(rounds: Sequence[float]) -> tuple[float, float]:
+    """Return the medians of the first and of the last third of the rounds' blocks, in seconds."""
+    blocks = _blocks(rounds)
+    third = max(1, len(blocks) // 3)
+    return float(np.median(blocks[:third])), float(np.median(blocks[-third:]))
+
+
+def grows_slower(rounds: Sequence[float]) -> bool:
+    """Return whether rounds take longer at last than at first, by more than `MAX_DECAY` and than chance."""
+    first, last = levels(rounds)
+    if last / first <= MAX_DECAY:
+        return False
+    from scipy.stats import kendalltau  # importing it takes a second
+
+    # The chance that values in random order rise as much (Mann, Econometrica 13, 1945; tau-b); NaN where all are equal.
+    blocks = _blocks(rounds)
+    return bool(kendalltau(np.arange(len(blocks)), blocks, alternative="greater").pvalue < MAX_TREND_CHANCE)
+
+
+def _blocks(rounds: Sequence[float]) -> Sequence[float]:
+    """Return medians of rounds in their order, at most 48, among which a trend is sought."""
+    return [float(np.median(part)) for part in np.array_split(np.asarray(rounds), min(48, len(rounds)))]
 
 
 def judge(timing: Timing, backend: str = "tensorflow") -> list[Finding]:
@@ -155,21 +180,13 @@ def synchronized(timing: Timing) -> Finding:
 
 def no_thermal_drift(timing: Timing) -> Finding:
     """Speed doesn't fall from round to round, as it does with heat."""
-    count = min(48, len(timing.rounds))  # medians of rounds, among which a trend is sought
-    blocks = np.array([np.median(part) for part in np.array_split(np.asarray(timing.rounds), count)])
-    third = max(1, count // 3)
-    first, last = float(np.median(blocks[:third])), float(np.median(blocks[-third:]))
-    decay, rounds = last / first, f"{len(timing.rounds)} rounds"
+    first, last = levels(timing.rounds)
+    decay, rounds = last / first, f"{len(timing.rounds)} rounds{_times(timing)}"
     found = Finding("no_thermal_drift", "PASS", timing.case, rounds, number=decay, bound=MAX_DECAY)
-    if decay <= MAX_DECAY:
-        return found
-    from scipy.stats import kendalltau  # importing it takes a second
-
-    # The chance that values in random order rise as much (Mann, Econometrica 13, 1945; tau-b); NaN where all are equal.
-    if not kendalltau(np.arange(count), blocks, alternative="greater").pvalue < MAX_TREND_CHANCE:
+    if not grows_slower(timing.rounds):
         return found
     message = f"{timing.case} grew slower by {decay - 1:.0%} while it was timed"
-    found = replace(found, evidence=f"{first:.3g} s per round at first, {last:.3g} s at last")
+    found = replace(found, evidence=f"{first:.3g} s per round at first, {last:.3g} s at last, of {rounds}")
     if decay <= MAX_DECAY * (fall := _fall_for_power(timing)):
         message += f", as its power limit lowered its clock by {1 - 1 / fall:.0%}"
         return replace(found, message=message, fix="nvidia-smi -q -d POWER,CLOCK")
@@ -216,11 +233,12 @@ def no_throttling(timing: Timing) -> Finding:
 def low_noise(timing: Timing) -> Finding:
     """The interquartile range is small enough to judge by."""
     noise = relative_iqr(timing.rounds)
-    found = Finding("low_noise", "PASS", timing.case, number=noise, bound=MAX_NOISE)
+    rounds = f"{len(timing.rounds)} rounds{_times(timing)}"
+    found = Finding("low_noise", "PASS", timing.case, rounds, number=noise, bound=MAX_NOISE)
     if noise <= MAX_NOISE:
         return found
     message = f"{timing.case} is too noisy to judge: its middle half spreads over {noise:.0%} of the median"
-    evidence = f"load {timing.conditions.load}{_quota(timing)}"
+    evidence = f"{rounds}; load {timing.conditions.load}{_quota(timing)}"
     return replace(found, status="INCONCLUSIVE", message=message, evidence=evidence, fix=_alone(timing))
 
 
@@ -246,6 +264,11 @@ def peak_fraction(timing: Timing, peak: float, roofline: float, floor: float) ->
         message += f", at {clock:g} MHz, where its power limit held it"
     fix = f"{_alone(timing)}; then compare with one of its kind"
     return replace(found, status="INCONCLUSIVE", message=message, fix=fix)
+
+
+def _times(timing: Timing) -> str:
+    """Return how often a timing was measured, in words; empty if once."""
+    return f", measured {timing.measured} times" if timing.measured > 1 else ""
 
 
 def _quota(timing: Timing) -> str:

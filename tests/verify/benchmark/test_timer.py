@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from alexnet_repro.verify.benchmark import timer as module
-from alexnet_repro.verify.benchmark.timer import measure, pipelined_rounds, read_back_round, uncollected
+from alexnet_repro.verify.benchmark.timer import Measured, measure, pipelined_rounds, read_back_round, uncollected
 from alexnet_repro.verify.benchmark.timing import Timing, synchronized
 
 MOMENT = 0.02  # seconds that the work takes; far above what a call and a read cost
@@ -56,16 +56,16 @@ def test_at_least_five_rounds(least, rounds):
     assert len(measure(Work(seconds=0.001), min_rounds=least, seconds=0.0).rounds) == rounds
 
 
-@pytest.mark.parametrize("doubtful", [False, True], ids=["reading=quick", "reading=slow"])
+@pytest.mark.parametrize("slow_reading", [False, True], ids=["reading=quick", "reading=slow"])
 @pytest.mark.parametrize("rounds", [5, 12], ids=["rounds=5", "rounds=12"])
 @pytest.mark.parametrize("kind", ["number", "array", "tensor"], ids="result={}".format)
-def test_result_is_the_very_last_rounds(monkeypatch, kind, rounds, doubtful):
-    """Whoever looks at the result knows what the last call of the work was to compute, however it was timed."""
+def test_result_is_the_very_last_rounds(monkeypatch, kind, rounds, slow_reading):
+    """A check of the result knows what the last call of the work was to compute, however it was timed."""
     work, real = Work(), read_back_round
     make = {"number": float, "array": np.asarray, "tensor": keras.ops.convert_to_tensor}[kind]
-    seconds = 1.0 if doubtful else 1e-9  # in doubt it is read back again, after the rounds
+    seconds = 1.0 if slow_reading else 1e-9  # then it is read back again, after the rounds
     monkeypatch.setattr(module, "read_back_round", lambda work: (real(work)[0], seconds))
-    done = measure(lambda: make(work()), min_rounds=rounds, seconds=0.0)
+    done = measure(lambda: make(work()), min_rounds=rounds, seconds=0.0, times=3)
     assert int(done.result) == work.calls
 
 
@@ -257,6 +257,42 @@ def test_few_rounds_are_pipelined_where_they_are_read_back(monkeypatch):
     calls = []
     done = measure(lambda: calls.append(None) or keras.ops.ones(2), min_rounds=5, seconds=0.0)
     assert (done.pipelined, len(calls)) == (0.25, 1 + 5)
+
+
+CALM, SLOW = [1.0, 1.01] * 20, [1.3, 1.31] * 20
+NOISY, NOISIER = [1.0, 1.4] * 20, [1.0, 1.6] * 20
+RISING = [1.0 + 0.01 * each for each in range(40)]
+FALLING = [1.3] * 15 + [1.0] * 25
+
+
+@pytest.mark.parametrize(
+    ("measured", "kept"),
+    [
+        pytest.param([CALM], 0, id="first=calm"),
+        pytest.param([NOISY, CALM], 1, id="noise=at first"),
+        pytest.param([NOISIER, NOISY, CALM], 2, id="noise=twice"),
+        pytest.param([NOISIER, NOISY, NOISIER], 0, id="noise=always"),
+        pytest.param([RISING, CALM], 1, id="drift=over"),
+        pytest.param([RISING, RISING, RISING], 0, id="drift=always"),
+        pytest.param([RISING, SLOW], 0, id="drift=stays slow"),
+        pytest.param([RISING, NOISY, SLOW], 0, id="drift=noisy, then slow"),
+        pytest.param([FALLING, SLOW], 0, id="speed=slow again after a while"),
+        pytest.param([NOISY, RISING, CALM], 2, id="drift=after noise"),
+        pytest.param([[3 * each for each in NOISY]], 0, id="noise=of long rounds"),
+    ],
+)
+def test_noisy_rounds_are_measured_again(monkeypatch, measured, kept):
+    """Three times at most; the first calm one counts, unless it is slower than what was seen before it."""
+    made = [
+        Measured(f"result {number}", [0.02 * each for each in rounds], 0.01, 9.0 - number, None, number, number + 0.5)
+        for number, rounds in enumerate(measured)
+    ]
+    left = iter(made)
+    monkeypatch.setattr(module, "_measure", lambda *_: next(left))
+    done = measure(None, min_rounds=5, seconds=0.0, times=3)
+    assert list(left) == []
+    assert (done.rounds, done.began, done.ended) == (made[kept].rounds, kept, kept + 0.5)
+    assert (done.result, done.first, done.measured) == (f"result {len(made) - 1}", 9.0, len(made))
 
 
 class Device:

@@ -66,10 +66,18 @@ def test_quota_is_named():
     """Under a quota of processors' time noise has that reason, with what lifts it; without, others' work may be it."""
     noisy = [0.8, 0.8, 1.0, 1.1, 1.2]
     throttled = low_noise(timing(noisy, device="cpu:0", conditions=Conditions(load=1.0, cpu_quota=0.5)))
-    assert throttled.evidence == "load 1.0; a quota of 0.5 processors' time throttles it"
+    assert throttled.evidence == "5 rounds; load 1.0; a quota of 0.5 processors' time throttles it"
     assert throttled.fix.startswith("docker run --cpus=N")
     free = low_noise(timing(noisy, device="cpu:0", conditions=Conditions(load=1.0)))
-    assert (free.evidence, free.fix) == ("load 1.0", "run it again with nothing else on the machine")
+    assert (free.evidence, free.fix) == ("5 rounds; load 1.0", "run it again with nothing else on the machine")
+
+
+@pytest.mark.parametrize(("measured", "words"), [(1, ""), (3, ", measured 3 times")])
+def test_measuring_again_is_told(measured, words):
+    """Where rounds were measured more than once, every finding about their noise says so, a PASS too."""
+    calm, heating = timing(measured=measured), timing(rising(48, 1.5), measured=measured)
+    assert low_noise(calm).evidence == no_thermal_drift(calm).evidence == f"{len(calm.rounds)} rounds{words}"
+    assert no_thermal_drift(heating).evidence.endswith(f" s at last, of 48 rounds{words}")
 
 
 def test_wrong_result_is_invalid():

@@ -109,6 +109,7 @@ def test_timing_is_written_at_once(record):
             "bytes": 0,
             "samples": {},
             "roofline": None,
+            "measured": 1,
         }
     ]
 
