@@ -78,8 +78,10 @@ def pytest_collection_finish():
     gc.enable()
 
 
-# What leads a process elsewhere, in either spelling: to a proxy, to a cluster's other machines, or to other options.
-SURROUNDINGS = ("_PROXY", "CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR", "TF_CONFIG", "SLURM", "PYTEST_ADDOPTS")
+# What leads a process elsewhere, in either spelling: to a proxy, to a cluster's other machines, to other options, or to
+# take itself for one of several that pytest-xdist has started.
+NETWORK = ("_PROXY", "CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR")
+SURROUNDINGS = (*NETWORK, "TF_CONFIG", "SLURM", "PYTEST_ADDOPTS", "PYTEST_XDIST")
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -32,7 +32,7 @@ def test_downloads_pass(monkeypatch, environ):
 
 PROXIES = [f"{each}_proxy" for each in ("http", "https", "all", "no", "grpc")]
 CERTIFICATES = ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR"]
-JOB = ["TF_CONFIG", "SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURMD_NODENAME", "PYTEST_ADDOPTS"]
+JOB = ["TF_CONFIG", "SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURMD_NODENAME", "PYTEST_ADDOPTS", "PYTEST_XDIST_WORKER"]
 NAMES = [*PROXIES, *map(str.upper, PROXIES), *CERTIFICATES, *JOB]
 
 
@@ -64,7 +64,7 @@ def test_gpus_are_hidden(monkeypatch, benchmarks, visible):
 def test_ignored_signals_are_heeded():
     """Where the shell has signals ignored, as under nohup and in its background, tests that send them pass."""
     tests = ["tests/training/test_stop_signal.py", "tests/cli/test_train.py::test_signals_stop_a_training"]
-    pytest_words = [sys.executable, "-m", "pytest", "-q", "-pno:cacheprovider", *tests]
+    pytest_words = [sys.executable, "-m", "pytest", "-q", "-pno:cacheprovider", "-mnot slow", *tests]
     words = ["sh", "-c", "trap '' HUP INT; exec \"$@\"", "sh", *pytest_words]
     done = subprocess.run(words, check=False, cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout

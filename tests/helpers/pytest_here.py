@@ -17,7 +17,6 @@ def pytest_here(*arguments, plugins=()):
     off = [f"-pno:{name}" for name in ("cacheprovider", "faulthandler", "unraisableexception")]
     out = io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out), mock.patch.dict(os.environ):
-        os.environ.pop("PYTEST_XDIST_WORKER", None)  # it isn't one
         try:
             status = int(pytest.main([*off, *arguments], plugins=plugins))
         except OSError:
