@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import keras
 from keras import ops
 
-from alexnet_repro.backend import xla_layers
+from alexnet_repro.backend import cpu_layers, xla_layers
 
 # Eleven taps, then strides 4, 2, 2, 2: the last 3x3 pooling needs 3 rows, so the one before needs
 # 7, the first 15, and the 11x11 convolution with stride 4 needs 11 + 4 * 14 of the image.
@@ -73,7 +73,9 @@ def build_alexnet(
         return xla_layers.kept_winners(layer) if for_xla else layer
 
     def dense(name: str, units: int, activation: str, dtype: str | None = None) -> keras.layers.Layer:
-        return keras.layers.Dense(units, activation, kernel_initializer=kernel_initializer, dtype=dtype, name=name)
+        options = {"kernel_initializer": kernel_initializer, "dtype": dtype, "name": name}
+        layer = keras.layers.Dense(units, activation, **options)
+        return layer if for_xla else cpu_layers.kernel_first(layer)
 
     def dropout(name: str) -> keras.layers.Layer:
         layer = keras.layers.Dropout(0.5, name=name)
