@@ -38,7 +38,9 @@ def build_alexnet(
     policy. Kernels are drawn by the Keras initializer of that name, by default the document's; biases start at zero.
 
     `for_xla` is whether the layers use the operations of `alexnet_repro.backend.xla_layers`, with the same results;
-    by default where Keras would compile with XLA: on JAX, and on TensorFlow with a GPU and determinism off.
+    by default where Keras would compile with XLA: on JAX, and on TensorFlow with a GPU and determinism off. Without, on
+    TensorFlow in float32 and where no GPU is visible, the hidden dense layers are those of
+    `alexnet_repro.backend.cpu_layers`. A clone, or a model that is loaded, has Keras's own.
 
     Raises:
         ValueError: `input_shape` is not three positive integers, is too small for the chain of
@@ -75,7 +77,7 @@ def build_alexnet(
     def dense(name: str, units: int, activation: str, dtype: str | None = None) -> keras.layers.Layer:
         options = {"kernel_initializer": kernel_initializer, "dtype": dtype, "name": name}
         layer = keras.layers.Dense(units, activation, **options)
-        return layer if for_xla else cpu_layers.kernel_first(layer)
+        return layer if for_xla or activation == "sigmoid" else cpu_layers.kernel_first(layer)  # no head: see Logits
 
     def dropout(name: str) -> keras.layers.Layer:
         layer = keras.layers.Dropout(0.5, name=name)

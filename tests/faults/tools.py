@@ -199,16 +199,18 @@ def average_gradient(call, x):
 
 def sum_in_another_order_each_time(patch):
     """Have a dense layer add its sum in eight parts, in an order that moves on with each call."""
-    turn, original = keras.Variable(0, dtype="int32", trainable=False), cpu_layers._dense
+    turn = keras.Variable(0, dtype="int32", trainable=False)
+    for owner, place in ((keras.layers.Dense, "call"), (cpu_layers, "_dense")):
+        original = getattr(owner, place)
 
-    def call(self, x, *arguments, **options):
-        if self.name != "dense_1":
-            return original(self, x, *arguments, **options)
-        turn.assign(turn + 1)
-        parts = ops.roll(ops.stack([ops.matmul(x[:, i::8], self.kernel[i::8]) for i in range(8)]), turn, axis=0)
-        total = parts[0]
-        for i in range(1, 8):
-            total = total + parts[i]
-        return self.activation(total + self.bias)
+        def call(self, x, *arguments, original=original, **options):
+            if self.name != "dense_1":
+                return original(self, x, *arguments, **options)
+            turn.assign(turn + 1)
+            parts = ops.roll(ops.stack([ops.matmul(x[:, i::8], self.kernel[i::8]) for i in range(8)]), turn, axis=0)
+            total = parts[0]
+            for i in range(1, 8):
+                total = total + parts[i]
+            return self.activation(total + self.bias)
 
-    patch.setattr(cpu_layers, "_dense", call)
+        patch.setattr(owner, place, call)
