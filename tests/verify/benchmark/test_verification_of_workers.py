@@ -111,7 +111,8 @@ def test_killed_worker(workers):
 
 def test_interrupted_worker(workers):
     """Where one is interrupted, or ends at its first failure, the other hears of it at once and fails, naming it."""
-    addresses, (left, interrupted) = workers(("-k", "shapes"), ("-k", "shapes"))
+    options = ("-k", "shapes or test_workers")  # of shapes alone it might be done by then
+    addresses, (left, interrupted) = workers(options, options)
     _wait_for(interrupted, "collected")
     interrupted.process.send_signal(signal.SIGINT)
     assert interrupted.process.wait(timeout=100) == pytest.ExitCode.INTERRUPTED
