@@ -125,15 +125,17 @@ def answer_each(
     while left:
         before, failed, log = len(left), "", ""
         try:
-            for name, answer in answers(module, [*arguments, *left], deadline, environ):
-                if name != left[0]:
-                    failed, log = f"it answered {name!r} where {left[0]!r} was due", answer["log"]
-                    break
-                yield left.pop(0), answer
-                if not left:
-                    return
-            else:
-                failed = "it ended without an answer" if len(left) == before else ""
+            # Closed here: what comes while a dropped generator waits for the child's end, such as Ctrl-C, is lost.
+            with contextlib.closing(answers(module, [*arguments, *left], deadline, environ)) as child:
+                for name, answer in child:
+                    if name != left[0]:
+                        failed, log = f"it answered {name!r} where {left[0]!r} was due", answer["log"]
+                        break
+                    yield left.pop(0), answer
+                    if not left:
+                        return
+                else:
+                    failed = "it ended without an answer" if len(left) == before else ""
         except NoAnswerError as error:
             failed, log = str(error), error.log
         if failed:

@@ -16,6 +16,9 @@ import pytest
 
 import alexnet_repro
 from alexnet_repro.verify import subprocesses
+from alexnet_repro.verify.checks.config import CheckConfig
+from alexnet_repro.verify.checks.registry import CheckId
+from alexnet_repro.verify.checks.runner import run_in_child
 from alexnet_repro.verify.subprocesses import NoAnswerError, answer_each, answers
 
 SCRIPT = """\
@@ -357,3 +360,23 @@ def test_child_imports_what_its_parent_imports(tmp_path, start):
     folders = {str(tmp_path): "here", str(tmp_path / "plugin"): "plugin", str(tmp_path / "all.zip"): "all.zip"}
     found = [str((tmp_path / file.replace("/__init__.py", "")).parent) for file in files[:3]]
     assert all(each in (folders.get(file, "stdlib"), None) for file, each in zip(found, origins, strict=True))
+
+
+@pytest.mark.parametrize("how", ["next", "close"], ids="ended by={}".format)
+@pytest.mark.parametrize("runner", ["names", "checks"], ids="of={}".format)
+def test_ctrl_c_while_the_child_ends(monkeypatch, runner, how):
+    """After its last answer a child is waited for; an interruption meanwhile reaches the caller."""
+
+    def interrupted(_, arguments, *__):
+        try:
+            yield arguments[-1], {"status": "PASS", "check": "shapes", "message": "", "log": ""}
+        finally:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(subprocesses, "answers", interrupted)
+    child = answer_each("a_module", [], ["shapes"], 1.0)
+    if runner == "checks":
+        child = run_in_child(CheckConfig(), [CheckId("shapes")], deterministic=False, deadline=1.0)
+    assert next(child)
+    with pytest.raises(KeyboardInterrupt):
+        child.close() if how == "close" else next(child, None)

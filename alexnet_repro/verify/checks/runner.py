@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import asdict, replace
 from itertools import takewhile
 from typing import Any
@@ -102,7 +103,9 @@ class CheckRunner:
         config, wanted = replace(self.config, device="gpu:0"), tuple(self.here.seen_gpus)
         environ = self.here.only(*wanted)
         checks = [CheckId("gpu_to_gpu_copies")]
-        found = next(run_in_child(config, checks, deterministic=False, deadline=self.deadline, environ=environ))
+        options: dict[str, Any] = {"deterministic": False, "deadline": self.deadline, "environ": environ}
+        with closing(run_in_child(config, checks, **options)) as child:
+            found = next(child)
         if found.status == "PASS" and (seen := found.data.get("gpus")) != len(wanted):
             message, fix = f"their process saw {seen} of {len(wanted)} GPUs", "sudo dmesg | grep -i xid; nvidia-smi -L"
             found = replace(found, status="FAIL", message=message, fix=fix)
@@ -163,13 +166,15 @@ def run_in_child(
     """
     config_there = replace(config, device=f"{config.device.partition(':')[0]}:0")
     options = json.dumps({"deterministic": deterministic, "config": asdict(config_there)})
-    for name, answer in answer_each(__name__, [options], [str(check) for check in checks], deadline, environ):
-        check, log = CheckId.parse(name), answer.pop("log", "")
-        if "status" in answer:
-            finding = in_names_of([config.device], with_log(Finding(**answer), log, config.device))
-        else:
-            finding = crashed(check.check, answer["error"], log, config.device)
-        yield replace(finding, check=check.check, device=config.device, precision=check.precision)
+    names = [str(check) for check in checks]
+    with closing(answer_each(__name__, [options], names, deadline, environ)) as child:
+        for name, answer in child:
+            check, log = CheckId.parse(name), answer.pop("log", "")
+            if "status" in answer:
+                finding = in_names_of([config.device], with_log(Finding(**answer), log, config.device))
+            else:
+                finding = crashed(check.check, answer["error"], log, config.device)
+            yield replace(finding, check=check.check, device=config.device, precision=check.precision)
 
 
 def main(options: str, *names: str) -> Iterator[tuple[str, dict[str, Any]]]:
