@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
@@ -83,13 +84,15 @@ class TimingRunner:
         """Return the timings of a device's cases by a new process; ValueError: one isn't timed, or its result wrong."""
         self.close()
         found = {}
-        for name, answer in self._run(device, names):
-            if "timing" not in answer:
-                raise ValueError(f"{name} wasn't timed: {answer.get('error') or ' '.join(map(str, answer.values()))}")
-            timing = _timing(answer)
-            if timing.fault:
-                raise ValueError(f"{name} is invalid: {timing.fault}")
-            found[timing.case] = timing
+        with closing(self._run(device, names)) as child:
+            for name, answer in child:
+                if "timing" not in answer:
+                    why = answer.get("error") or " ".join(map(str, answer.values()))
+                    raise ValueError(f"{name} wasn't timed: {why}")
+                timing = _timing(answer)
+                if timing.fault:
+                    raise ValueError(f"{name} is invalid: {timing.fault}")
+                found[timing.case] = timing
         return found
 
     def _run(self, device: str, names: Sequence[str]) -> Answers:

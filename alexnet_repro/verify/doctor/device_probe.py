@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -48,10 +49,11 @@ def probe_device(
     """
     first = device.partition(":")[0] + ":0"
     variables = {**PROBE_VARIABLES, **(environ or {})}
-    for check, answer in answer_each(__name__, [backend, first], CHECKS[backend], deadline, variables):
-        yield (result := _result(device, check, answer))
-        if check in ("import", "devices") and result.error:
-            return
+    with closing(answer_each(__name__, [backend, first], CHECKS[backend], deadline, variables)) as child:
+        for check, answer in child:
+            yield (result := _result(device, check, answer))
+            if check in ("import", "devices") and result.error:
+                return
 
 
 def probe_start(backend: str, deadline: float) -> ProbeResult:
