@@ -1,4 +1,4 @@
-"""Where the verification's files lie: beside this package in a checkout, within it in the wheel; and how it is started."""
+"""Where the verification's files lie (beside the package in a checkout, within it in the wheel), and its command."""
 
 from pathlib import Path
 

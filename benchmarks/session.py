@@ -37,7 +37,7 @@ from benchmarks.level import burn_in_seconds
 from benchmarks.plan import FOLDER, Asked, plan, turn, why_not
 from benchmarks.refused import refused
 from benchmarks.signals import ended_by_signals
-from benchmarks.speed_references import compare_with_references
+from benchmarks.speed_references import compare_with_references, reference_folders
 from benchmarks.terminal import Terminal
 from benchmarks.timed import timing_runner
 from benchmarks.watcher import Watcher
@@ -61,6 +61,8 @@ class VerificationSession:
         if why := refused(config):
             raise pytest.UsageError(why)
         self.machine = read_machine()
+        self.references = reference_folders(config)
+        """Where they are looked for; new ones are written to the first."""
         self.devices: tuple[str, ...] = ("cpu:0",)
         """Those that are chosen."""
         self.unusable: frozenset[str] = frozenset()

@@ -15,8 +15,8 @@ from alexnet_repro.layout import VERIFY, suite_folder
 VERIFY_HELP = """\
 Verify this machine: what `pytest benchmarks` runs in a checkout, from any folder, with the same exit statuses.
 
-All of pytest's options go with it, such as -k, -v, -x and --collect-only. One test: benchmarks/FILE.py::TEST. Nothing of
-the working folder is read: no conftest.py, no pytest.ini; nor is PYTEST_ADDOPTS."""
+All of pytest's options go with it, such as -k, -v, -x and --collect-only. One test: benchmarks/FILE.py::TEST.
+Nothing of the working folder is read, as conftest.py or pytest.ini, nor is PYTEST_ADDOPTS."""
 
 ADDOPTS, NO_AUTOLOAD = "PYTEST_ADDOPTS", "PYTEST_DISABLE_PLUGIN_AUTOLOAD"
 EXPRESSIONS = ("-k", "-m")  # whose value may look like a path of ours

@@ -27,8 +27,8 @@ def session(monkeypatch, tmp_path):
         return {case: Timing(case, device, "float32", [2.0] * 5) for case in cases}
 
     monkeypatch.setattr(module, "places_of", lambda devices, _: {device: PLACES[device] for device in devices})
-    monkeypatch.setattr(module, "REFERENCES", tmp_path)
     session = session_of(tmp_path, reference_processes=8)
+    session.references = [tmp_path, tmp_path / "suite"]
     session.asked, session.fault, session.timings = [], "", SimpleNamespace(fresh=fresh)
     session.record.timings = [Timing(case, device, "float32", [1.0] * 5) for case, device in DEVICES.items()]
     session.node_ids = {case: f"node::{case}" for case in DEVICES}
@@ -39,8 +39,9 @@ def test_slow_cases_are_measured_again(monkeypatch, session, tmp_path):
     """Those alone, in a fresh process of each device, with what else the machine did meanwhile."""
     well, spent = Finding("speed", "PASS", "as before"), iter(["before", "after"])
 
-    def compare(timings, places, folder, remeasure):
-        assert (timings, set(places), folder) == (session.record.timings, {"cpu:0", "gpu:0"}, tmp_path)
+    def compare(timings, places, folders, remeasure):
+        assert (timings, set(places)) == (session.record.timings, {"cpu:0", "gpu:0"})
+        assert folders == [tmp_path, tmp_path / "suite"]
         assert remeasure(["draw", "forward"]) == ({"draw": [2.0] * 5, "forward": [2.0] * 5}, 0.25)
         return [well]
 
