@@ -33,6 +33,22 @@ def test_same_speed_passes(folder):
     assert "8 processes of 2026-11-24" in found.evidence
 
 
+def test_a_sites_references_come_first(tmp_path, folder):
+    """Each file is the first folder's that has it: the site's, and the suite's where the site has none."""
+    site = tmp_path / "site"
+    site.mkdir()
+    (found,) = speed_findings([timing(1.0)], PLACES, [site, folder])
+    assert (found.status, found.data["result"]) == ("PASS", "same")
+    stored = replace(STORED, cases={"resize": Baseline("cpu:0", "float32", [[2.0] * 6] * 8, FROM)})
+    write_reference(path_of(site, STORED.device, HERE), stored)
+    (found,) = speed_findings([timing(1.0)], PLACES, [site, folder])
+    assert (found.status, found.data["result"]) == ("PASS", "faster")
+    path_of(site, STORED.device, HERE).write_text("")
+    (found,) = speed_findings([timing(1.0)], PLACES, [site, folder])
+    named = path_of(site, STORED.device, HERE)
+    assert (found.status, found.fix) == ("FAIL", f"restore {named}, or remove it")
+
+
 @pytest.mark.parametrize(
     ("again", "busy", "status", "measurements"),
     [

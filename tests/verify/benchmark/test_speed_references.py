@@ -8,6 +8,7 @@ from alexnet_repro.verify.benchmark.reference import Place, path_of, read_refere
 from alexnet_repro.verify.benchmark.timing import Timing
 from alexnet_repro.verify.finding import Finding
 from benchmarks import speed_references as module
+from tests.helpers.paths import ROOT
 from tests.helpers.references import HERE
 from tests.helpers.sessions import session_of
 
@@ -33,6 +34,20 @@ def session(monkeypatch, tmp_path):
     session.record.timings = [Timing(case, device, "float32", [1.0] * 5) for case, device in DEVICES.items()]
     session.node_ids = {case: f"node::{case}" for case in DEVICES}
     return session
+
+
+@pytest.mark.parametrize(
+    ("option", "variable", "expected"),
+    [(None, None, []), (None, "site", ["site"]), ("own", "site", ["own"]), ("own", None, ["own"])],
+)
+def test_where_references_are(monkeypatch, tmp_path, option, variable, expected):
+    """The option's folder comes before the variable's, whatever the working folder becomes; the suite's come last."""
+    for name in ("own", "site"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ALEXNET_REPRO_REFERENCES", variable or "")
+    session = session_of(tmp_path, references=option)
+    assert session.references == [*(tmp_path / each for each in expected), ROOT / "benchmarks/references"]
 
 
 def test_slow_cases_are_measured_again(monkeypatch, session, tmp_path):

@@ -107,7 +107,7 @@ def test_one_fix_is_one_task():
     node = "'benchmarks/test_forward.py::test_forward[batch={}]'"
     assert [(each.fix, each.status, len(each.findings)) for each in tasks] == [
         ("reboot", "FAIL", 2),
-        (f"pytest {node.format(1)} {node.format(2)}; sudo dmesg | tail", "FAIL", 3),
+        (f"python -m alexnet_repro verify {node.format(1)} {node.format(2)}; sudo dmesg | tail", "FAIL", 3),
         ("", "INCONCLUSIVE", 2),
         ("", "INCONCLUSIVE", 1),
     ]
