@@ -93,12 +93,14 @@ def test_the_wheel_alone_verifies(verify, tmp_path):
     report.mkdir()
     done = verify("--level=quick", f"--report={report}", "--device=cpu:0", "--benchmark-max-time=0.1")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.rstrip().splitlines()[-1].startswith("PASS (quick): this machine is correct")
     results = json.loads((report / "results.json").read_text())
     command = results["run"]["command"]
     assert command.startswith("python -m alexnet_repro verify --level=quick --report=")
     assert results["complete"]
-    assert {each["state"] for each in results["plan"]} == {"run"}
+    assert {each["state"] for each in results["plan"]} == {"answered"}
+    # Whether it is fast enough depends on what else runs here.
+    right = [each["status"] for group in ("correct", "repeatable") for each in results["findings"][group]]
+    assert right == ["PASS"] * 4
     assert sorted(path.name for path in report.iterdir() if path.suffix != ".svg") == [
         "junit.xml",
         "report.html",
@@ -132,7 +134,9 @@ HOSTILE = {
 def test_nothing_of_the_working_folder_is_read(verify, tmp_path, start):
     """Whatever lies there, and whatever PYTEST_ADDOPTS says, the plan is the same."""
     folder = tmp_path / "hostile"
-    for name, text in HOSTILE.items():
+    package = {"alexnet_repro/__init__.py": "raise SystemExit('alexnet_repro of the working folder')"}
+    # With -m it is Python that runs the working folder's.
+    for name, text in (HOSTILE | (package if start == ("bin/alexnet-repro",) else {})).items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text)
     done = verify("--collect-only", "-q", "--report", "out", folder=folder, start=start, PYTEST_ADDOPTS="-k none")
@@ -150,7 +154,7 @@ def test_no_reference_is_lost_with_the_package(verify):
     assert "name a folder by --references=DIR or ALEXNET_REPRO_REFERENCES" in done.stderr
 
 
-def test_doctor_from_the_script(environment, tmp_path):
+def test_commands_of_the_script(environment, tmp_path):
     """The console script has all commands, and ends as `python -m alexnet_repro` does."""
     done = subprocess.run(
         [environment / "bin/alexnet-repro", "shapes", "--batch=0"],

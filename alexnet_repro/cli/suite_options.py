@@ -9,8 +9,8 @@ from pathlib import Path
 
 from alexnet_repro.verify.finding import LEVELS
 
-SECONDS = {"s": 1, "m": 60, "h": 3600}
-LONGEST = 366 * 24 * 3600  # seconds
+UNITS = {"s": 1, "m": 60, "h": 3600}
+LONGEST_DURATION = 366 * 24 * 3600  # seconds
 REFERENCES = "ALEXNET_REPRO_REFERENCES"  # a variable
 
 
@@ -26,9 +26,9 @@ def _at_least(least: int) -> Callable[[str], int]:
 def _duration(text: str) -> float:
     """Return the seconds of `90s`, `10m` or `2h`."""
     number, unit = text[:-1], text[-1:]
-    if unit not in SECONDS or not number.isdecimal() or int(number) < 1:
+    if unit not in UNITS or not number.isdecimal() or int(number) < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number and s, m or h, as 10m; got {text!r}")
-    if (seconds := int(number) * SECONDS[unit]) > LONGEST:
+    if (seconds := int(number) * UNITS[unit]) > LONGEST_DURATION:
         raise argparse.ArgumentTypeError(f"expected a year at most, got {text!r}")
     return float(seconds)
 
