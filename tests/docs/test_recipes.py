@@ -251,7 +251,7 @@ def test_no_node_is_no_fleet(tmp_path):
 
 
 def test_results_name_the_node_and_not_the_pod():
-    """A pod's host name is the pod's: the suite is told the node's, under the variable that it reads."""
+    """A pod's host name is the pod's: the suite gets the node's, by the variable that it reads."""
     (variable,) = re.findall(
         r"- name: (\w+).*\n +valueFrom:\n +fieldRef:\n +fieldPath: spec.nodeName", BLOCKS["verify-node.yaml"]
     )
