@@ -1,10 +1,16 @@
-"""python -m alexnet_repro: see `alexnet_repro.cli`."""
+"""python -m alexnet_repro, and the script alexnet-repro: see `alexnet_repro.cli`."""
 
 import sys
 
 from alexnet_repro.startup import reported
 
-with reported("python -m alexnet_repro"):
-    from alexnet_repro.cli.parser import main
 
-sys.exit(main())
+def start() -> int:
+    """Run the command line, and return its exit status."""
+    with reported("python -m alexnet_repro"):
+        from alexnet_repro.cli.parser import main
+    return main()
+
+
+if __name__ == "__main__":
+    sys.exit(start())

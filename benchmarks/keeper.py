@@ -8,6 +8,7 @@ from unittest import SkipTest
 
 import pytest
 
+from alexnet_repro.layout import VERIFY
 from alexnet_repro.verify.doctor.endings import find_ending
 from alexnet_repro.verify.finding import Finding, worst, worst_status
 from alexnet_repro.verify.report.run_record import RunRecord
@@ -230,7 +231,8 @@ class PlanKeeper:
         fix = LOOK
         if ending := find_ending(device or "cpu:0", evidence):
             message, fix = f"{message}: {ending.message}", ending.fix
-        fix = f"pytest {shlex.quote(node)}; {fix}" if node else fix
+        again = VERIFY if node.startswith("benchmarks/") else "pytest"
+        fix = f"{again} {shlex.quote(node)}; {fix}" if node else fix
         found = Finding(name, "FAIL", message, evidence, fix, device=device, kind="crash")
         if planned:
             self._findings.setdefault(planned.name, []).append((group, found))

@@ -7,12 +7,17 @@ its options decide how many those are: its maximum time, and its minimum number 
 import importlib.util
 import math
 import os
+import tempfile
 import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from _pytest.mark import deselect_by_keyword, deselect_by_mark  # pytest has no public way to try -k and -m
+
+from alexnet_repro.cli.suite_options import REFERENCES as VARIABLE
+from alexnet_repro.layout import WITHIN
+from benchmarks.speed_references import reference_folders
 
 NO_AUTOLOAD = "PYTEST_DISABLE_PLUGIN_AUTOLOAD"
 
@@ -34,11 +39,28 @@ def refused(config: pytest.Config) -> str:
         return f"{how}: leave out -n and --forked, or run `pytest tests -n …`"
     if option("level") == "quick" and option("update_reference") and not option("benchmark_only", False):
         return "--level=quick computes no digests to write: add --benchmark-only, or leave out --level=quick"
+    if why := _no_references(config):
+        return why
     if option("level") == "quick" and option("profile"):
         return "--level=quick profiles no layers: leave out --profile, or --level=quick"
     from pytest_benchmark.utils import load_timer
 
     return no_timing(load_timer(option("benchmark_timer")).target, float(option("benchmark_max_time")))
+
+
+def _no_references(config: pytest.Config) -> str:
+    """Return why there is no folder of references to read, or to write, where one is named; else empty."""
+    folder, *suite = reference_folders(config)
+    if config.getoption("update_reference") and not config.option.collectonly:
+        if not suite and folder.is_relative_to(WITHIN):
+            return f"an installed package keeps no new references: name a folder by --references=DIR or {VARIABLE}"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                return ""
+        except OSError as error:
+            return f"references can't be written to {folder}: {error.strerror}; name another folder: --references=DIR"
+    return f"no such folder of references: {folder}" if suite and not folder.is_dir() else ""
 
 
 def _missing(config: pytest.Config) -> str:

@@ -12,6 +12,7 @@ import keras
 import pytest
 
 from alexnet_repro.backend.devices import thread_counts
+from alexnet_repro.cli.verify import VerifyStart
 from alexnet_repro.training.distributed.cluster import ClusterError
 from alexnet_repro.verify.benchmark.scaling_run import GATHER_DEADLINES, lost_worker
 from alexnet_repro.verify.benchmark.timing import gpu_speed_parity
@@ -36,7 +37,7 @@ from benchmarks.level import burn_in_seconds
 from benchmarks.plan import FOLDER, Asked, plan, turn, why_not
 from benchmarks.refused import refused
 from benchmarks.signals import ended_by_signals
-from benchmarks.speed_references import compare_with_references
+from benchmarks.speed_references import compare_with_references, reference_folders
 from benchmarks.terminal import Terminal
 from benchmarks.timed import timing_runner
 from benchmarks.watcher import Watcher
@@ -60,6 +61,8 @@ class VerificationSession:
         if why := refused(config):
             raise pytest.UsageError(why)
         self.machine = read_machine()
+        self.references = reference_folders(config)
+        """Where they are looked for; new ones are written to the first."""
         self.devices: tuple[str, ...] = ("cpu:0",)
         """Those that are chosen."""
         self.unusable: frozenset[str] = frozenset()
@@ -82,7 +85,11 @@ class VerificationSession:
         self._ending = contextlib.ExitStack()
         run = run_identity(config.rootpath, config.invocation_params.args)
         run |= {"level": self.asked.level, "fail_inconclusive": self.fail_inconclusive}
-        named = config.getoption("report") or config.rootpath / "reports" / own_name(run["started"])
+        plugins = config.invocation_params.plugins or ()
+        start = next((each for each in plugins if isinstance(each, VerifyStart)), None)
+        run |= {"command": start.command} if start else {}
+        below = start.folder if start else config.rootpath
+        named = config.getoption("report") or below / "reports" / own_name(run["started"])
         folder = Path(named).absolute()  # a test may change the working folder
         together = config.getoption("distribute") is not None and not self.collect_only
         self.workers = WorkerGroup(config, folder) if together else None

@@ -2,8 +2,12 @@
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
+
+from alexnet_repro.cli.suite_options import REFERENCES as VARIABLE
 from alexnet_repro.verify.benchmark.reference import Place, keep_references, places_of, provenance, references_of
 from alexnet_repro.verify.benchmark.regression import speed_findings
 from alexnet_repro.verify.benchmark.telemetry import cpu_time, share_of_others
@@ -16,6 +20,12 @@ if TYPE_CHECKING:
     from benchmarks.session import VerificationSession
 
 REFERENCES = FOLDER / "references"
+
+
+def reference_folders(config: pytest.Config) -> list[Path]:
+    """Return where references are looked for, the site's own folder first; new ones are written to the first."""
+    site = config.getoption("references") or os.environ.get(VARIABLE)
+    return [*([Path(site).absolute()] if site else []), REFERENCES]
 
 
 def compare_with_references(session: "VerificationSession") -> list[Finding]:
@@ -34,7 +44,7 @@ def compare_with_references(session: "VerificationSession") -> list[Finding]:
             _update(session, places)
         except ValueError as error:
             return [Finding("speed", "FAIL", "no reference is made of a device that isn't right", str(error))]
-    return speed_findings(timings, places, REFERENCES, remeasure)
+    return speed_findings(timings, places, session.references, remeasure)
 
 
 def _update(session: "VerificationSession", places: Mapping[str, Place]) -> None:
@@ -45,9 +55,8 @@ def _update(session: "VerificationSession", places: Mapping[str, Place]) -> None
     for number in range(2, processes + 1):
         runs.append(_timed_again(session, runs[0]))
         session.say(f"process {number} of {processes}: {len(runs[-1])} cases")
-    command = f"pytest {' '.join(map(str, session.config.invocation_params.args))}"
-    origin = provenance(session.config.rootpath, command)
-    keep_references(REFERENCES, references_of(runs, places, machine_of(session.machine), origin))
+    origin = provenance(session.config.rootpath, session.record.run["command"])
+    keep_references(session.references[0], references_of(runs, places, machine_of(session.machine), origin))
 
 
 def _timed_again(session: "VerificationSession", cases: Iterable[str]) -> dict[str, Timing]:

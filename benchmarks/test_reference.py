@@ -1,7 +1,6 @@
 """Are the results those recorded in the same environment, bit for bit?"""
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -11,7 +10,7 @@ from alexnet_repro.verify.checks.runner import CheckRunner
 from alexnet_repro.verify.doctor.fingerprint import environment_of
 from benchmarks.session import VerificationSession
 
-DIGESTS = Path(__file__).parent / "references" / "digests.json"
+DIGESTS = "digests.json"
 
 
 def test_golden(device: str, precision: str, runner: CheckRunner, verification: VerificationSession) -> None:
@@ -21,5 +20,6 @@ def test_golden(device: str, precision: str, runner: CheckRunner, verification: 
     if verification.config.getoption("update_reference"):
         if found.status != "PASS":
             pytest.fail(f"no reference is made of a device that isn't right:\n{found}", pytrace=False)
-        golden.update_digests(DIGESTS, found, config, here)
-    verification.report_findings("reference", golden.compare_digests(found, config, here, golden.read_digests(DIGESTS)))
+        golden.update_digests(verification.references[0] / DIGESTS, found, config, here)
+    stored = [each for folder in verification.references for each in golden.read_digests(folder / DIGESTS)]
+    verification.report_findings("reference", golden.compare_digests(found, config, here, stored))

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from alexnet_repro.backend.limits import oom_kills
+from alexnet_repro.layout import VERIFY
 
 # Where they are, real-time signals are nobody's: SIGUSR1 and SIGUSR2 may be a batch system's.
 DUMP_STACKS = getattr(signal, "SIGRTMAX", signal.SIGUSR2)
@@ -86,7 +87,7 @@ class Watched:
                 self._find_captured()
             if now >= self._deadline:
                 if not self._stopped():
-                    fix = f"pytest -s {shlex.quote(f'benchmarks/{self._running}')}; {DRIVER}"
+                    fix = f"{VERIFY} -s {shlex.quote(f'benchmarks/{self._running}')}; {DRIVER}"
                     return self._killed(End(f"it didn't return within {self._limit:g} s", self._running, fix=fix))
                 self._deadline = now + self._limit
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import keras
 import pytest
 
+from alexnet_repro.layout import VERIFY
 from alexnet_repro.training.distributed.cluster import ClusterError, cluster_here
 from alexnet_repro.training.distributed.coordination import AllGather
 from alexnet_repro.training.distributed.rendezvous import rendezvous
@@ -37,7 +38,7 @@ class WorkerGroup:
             if config.getoption(option):
                 raise pytest.UsageError(f"{option} doesn't go with --distribute: {why}")
         try:
-            self.cluster = cluster_here(command="pytest benchmarks")
+            self.cluster = cluster_here(command=VERIFY)
         except ClusterError as error:
             raise pytest.UsageError(str(error)) from error
         self.own_folder = folder / f"worker{self.cluster.task}"

@@ -94,9 +94,10 @@ def commands() -> str:
     texts = []
     for name, sub in subs.choices.items():
         rows = [_row(vars(each), each.option_strings) for each in sub._actions]  # noqa: SLF001
-        texts.append(
-            f"### {name}\n\n{_sentence(sub.description)}\n\n{table(('option', 'meaning'), filter(None, rows))}"
-        )
+        options = table(("option", "meaning"), filter(None, rows))
+        if sub.any_options:
+            options = "Its options are those above, but for `--precision`, and pytest's."
+        texts.append(f"### {name}\n\n{_sentence(sub.description)}\n\n{options}")
     return "\n\n".join(texts)
 
 

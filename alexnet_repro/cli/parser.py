@@ -13,6 +13,8 @@ from typing import Any, NoReturn
 from alexnet_repro import __version__
 from alexnet_repro.cli.commands import DEFAULT_WEIGHTS, run_doctor, run_evaluate, run_report, run_shapes, run_train
 from alexnet_repro.cli.flags import unknown_flags
+from alexnet_repro.cli.suite_options import add_suite_options
+from alexnet_repro.cli.verify import VERIFY_HELP, run_verify
 from alexnet_repro.quiet import KeptOutput, kept_output
 from alexnet_repro.startup import configured_backend, explained, prepare, unusable_backend
 from alexnet_repro.training.distributed.cluster import launch_help
@@ -28,6 +30,7 @@ The AlexNet of "Dive into Deep Learning" (TensorFlow 2 edition, section 5.6) on 
 EPILOG = """\
 a new machine:
   python -m alexnet_repro doctor
+  python -m alexnet_repro verify
 
 what the document did, end to end (hours on a CPU):
   python -m alexnet_repro shapes
@@ -37,7 +40,7 @@ what the document did, end to end (hours on a CPU):
 in minutes:
   python -m alexnet_repro train --recipe=quick --precision=mixed_bfloat16
 
-what a run of `pytest benchmarks` found, and whether another was faster:
+what a verification found, and whether another was faster:
   python -m alexnet_repro report results.json
   python -m alexnet_repro report before/results.json after/results.json
 """
@@ -47,7 +50,7 @@ Each update's batch is split equally among all GPUs; only worker 0 prints and sa
 {launch_help()}"""
 
 REPORT = """\
-Turn what `pytest benchmarks` found into a page to read.
+Turn what a verification found into a page to read.
 
 One results.json: report.html, which opens offline and on a phone, summary.md, for a CI's summary, and its drawings
 as SVG files. Two: a table of each case's time in the second over that in the first, with a 95 % interval of the
@@ -134,6 +137,15 @@ FLAG: dict[str, Any] = {"action": "store_true"}
 class Parser(argparse.ArgumentParser):
     """A parser that ends with one line and exit status 2 on wrong arguments."""
 
+    any_options = False
+    """Whether all but the question for help is left to another parser, as pytest's."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:  # type: ignore[override]
+        """Parse the words, or take any."""
+        if self.any_options:
+            args = [each for each in args if each in {"-h", "--help"}]
+        return super().parse_known_args(args, namespace)
+
     def error(self, message: str) -> NoReturn:
         """Print the error, and where help is."""
         self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
@@ -147,7 +159,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"alexnet-repro {__version__}")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
 
-    def command(name: str, run: Callable[[argparse.Namespace], int | None], what: str) -> argparse.ArgumentParser:
+    def command(name: str, run: Callable[[argparse.Namespace], int | None], what: str) -> Parser:
         sub = commands.add_parser(name, help=what, description=what, allow_abbrev=False)
         sub.set_defaults(run=run)
         return sub
@@ -158,9 +170,14 @@ def parser() -> argparse.ArgumentParser:
     deadline = "time limit of a check; raise it where TensorFlow must compile its kernels first (default: %(default)s)"
     doctor.add_argument("--deadline", **SECONDS, default=180, help=deadline)
 
+    verify = command("verify", run_verify, "verify this machine: right, deterministic, as fast as it should be")
+    verify.description, verify.formatter_class = VERIFY_HELP, formatter
+    verify.any_options = True
+    add_suite_options(verify.add_argument)
+
     report = command("report", run_report, "turn a run's results into a page to read, or compare two runs")
     report.description, report.formatter_class = REPORT, formatter
-    report.add_argument("results", type=Path, metavar="A.json", help="results.json of a run of pytest benchmarks")
+    report.add_argument("results", type=Path, metavar="A.json", help="results.json of a verification")
     report.add_argument("second", type=Path, nargs="?", metavar="B.json", help="of another run, to compare with A's")
     report.add_argument("--out", **FOLDER, help="output folder, made if need be (default: that of the last file)")
 
@@ -249,15 +266,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     A signal that ended it gives 128 plus its number; so does a reader of its output that is gone.
     """
     prepare()
-    with kept_output() as kept:
-        return _main(argv, kept)
+    words = sys.argv[1:] if argv is None else list(argv)
+    own = contextlib.nullcontext(KeptOutput()) if words[:1] == ["verify"] else kept_output()  # pytest's has its own
+    with own as kept:
+        return _main(words, kept)
 
 
-def _main(argv: Sequence[str] | None, kept: KeptOutput) -> int:
+def _main(words: list[str], kept: KeptOutput) -> int:
     """Run the command line; where it ends in an error, show what libraries wrote of it."""
     try:
         try:
-            return _run(sys.argv[1:] if argv is None else list(argv))
+            return _run(words)
         finally:
             sys.stdout.flush()  # now: what can't be written would be a wall of text when Python ends
     except BrokenPipeError:
@@ -285,6 +304,8 @@ def _run(words: list[str]) -> int:
     arguments = parser().parse_args(words, argparse.Namespace(words=words, conflict=lambda _: None))
     if error := arguments.conflict(arguments):
         arguments.refuse(error)
+    if arguments.run is run_verify:
+        return run_verify(arguments)
     logger = logging.getLogger("alexnet_repro")
     logger.handlers = [_StderrHandler()]
     logger.setLevel(logging.INFO)

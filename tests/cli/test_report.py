@@ -143,7 +143,7 @@ def test_numbers_that_no_run_measures(tmp_path, capsys):
     assert command_line.main(["report", str(path), f"--out={tmp_path / 'out'}"]) == 1
     err = capsys.readouterr().err
     assert err.startswith(f"python -m alexnet_repro: {path}: what it holds can't be drawn: ")
-    assert err.endswith("make a new one: pytest benchmarks\n")
+    assert err.endswith("make a new one: python -m alexnet_repro verify\n")
 
 
 HUGE = {"cpu_mhz": [1e308, -1e308], "seconds": [0, 1e308], "load": [1, 1]}

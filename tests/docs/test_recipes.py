@@ -17,11 +17,14 @@ TEXT = (ROOT / "docs/recipes.md").read_text(encoding="utf-8")
 BLOCKS = dict(re.findall(r'^```\w+ title="([^"]+)"\n(.*?)^```$', TEXT, re.MULTILINE | re.DOTALL))
 SCRIPTS = [name for name, text in BLOCKS.items() if text.startswith("#!")]
 PROLOG, ACCEPTANCE, NODE = "prolog.d/90-alexnet-repro.sh", "acceptance.sbatch", "verify-node.sh"
-# hadolint's DL3013 wants pinned versions: what is installed is the checkout, with its extras.
+FLEET, FLEET_NODE, FLEET_COMPARE = "fleet.sh", "fleet-node.sbatch", "fleet-compare.sbatch"
+FLEET_KUBERNETES = "fleet-kubernetes.sh"
+# hadolint's DL3013 wants pinned versions: what is installed is the wheel of the checkout, with its extras.
 SCHEMAS = {
     ".github/workflows/verify.yml": ["check-jsonschema", "--builtin-schema=vendor.github-workflows"],
     ".gitlab-ci.yml": ["check-jsonschema", "--builtin-schema=vendor.gitlab-ci", "--data-transform=gitlab-ci"],
     "verify-node.yaml": ["kubernetes-validate", "--strict"],
+    "fleet.yaml": ["kubernetes-validate", "--strict"],
     "Dockerfile": ["hadolint", "--ignore=DL3013"],
 } | {name: ["shellcheck"] for name in SCRIPTS}
 
@@ -29,7 +32,8 @@ SCHEMAS = {
 def test_every_recipe_is_known():
     """The page has these blocks and no others, so that none is left out below."""
     assert set(BLOCKS) == {*SCHEMAS, ".dockerignore"}
-    assert set(SCRIPTS) == {PROLOG, ACCEPTANCE, NODE, "together.sbatch", "with-a-gpu.sh", "without-a-gpu.sh"}
+    fleets = {FLEET, FLEET_NODE, FLEET_COMPARE, FLEET_KUBERNETES}
+    assert set(SCRIPTS) == {PROLOG, ACCEPTANCE, NODE, "together.sbatch", "with-a-gpu.sh", "without-a-gpu.sh", *fleets}
 
 
 def written(folder, name, text=None):
@@ -81,8 +85,8 @@ def run(path, folder, *words, **variables):
 
 
 def suite(folder, script):
-    """Make a stand-in for the suite's Python."""
-    program(folder, ".tox/verify-gpu/bin/python", script)
+    """Make a stand-in for the suite."""
+    program(folder, "bin/alexnet-repro", script)
 
 
 def prolog(folder, status, **variables):
@@ -109,7 +113,7 @@ def test_prolog_verifies_the_jobs_gpus_once_a_day(tmp_path):
     for gpus, status in (("0,3", 0), ("0,3", 0), ("1", 1), ("1", 1), ("", 1)):
         prolog(tmp_path, status, SLURM_JOB_GPUS=gpus)
     logs = sorted((tmp_path / "state").glob("*.log"))
-    assert len([line for line in calls(tmp_path) if line.startswith("python ")]) == 3
+    assert len([line for line in calls(tmp_path) if line.startswith("alexnet-repro verify ")]) == 3
     assert {log.read_text() for log in logs} <= {"gpus 0,3\n", "gpus 1\n"}
     assert [path.name for path in (tmp_path / "state").glob("passed-*")] == ["passed-0-3"]
 
@@ -171,4 +175,84 @@ def test_node_is_labelled_and_uncordoned_on_pass_alone(ended, status, last, tmp_
     applied = (tmp_path / "applied.yaml").read_text(encoding="utf-8")
     assert "name: verify-node17\n" in applied
     assert "kubernetes.io/hostname: node17\n" in applied
-    assert "$(NODE_NAME)" in applied
+    assert "--report=/reports/$(ALEXNET_REPRO_NODE)/$(POD)" in applied
+
+
+SBATCH = """
+for word in "$@"; do
+    case $word in --nodelist=*) export SLURMD_NODENAME=${word#--nodelist=} ;; *.sbatch) script=$word ;; esac
+done
+[ "${SLURMD_NODENAME:-}" = node2 ] || SLURM_JOB_ID=7 bash "$script"
+"""
+
+
+def test_a_partition_is_verified_then_compared(tmp_path):
+    """Each node has one job of its own, and what compares them comes last and waits for all; a node may be down."""
+    suite(tmp_path, "")
+    program(tmp_path, "sbatch", SBATCH)
+    program(tmp_path, "sinfo", "printf 'node2\\nnode1\\nnode10\\nnode1\\n'")
+    for name in (FLEET_NODE, FLEET_COMPARE):
+        written(tmp_path, name)
+    done = run(written(tmp_path, FLEET), tmp_path, "gpus", ALEXNET_REPRO_SUITE=str(tmp_path), SHARED=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    verify = f"alexnet-repro verify --level=standard --require-gpu --report={tmp_path}/fleet"
+    assert [line for line in calls(tmp_path) if line.startswith("alexnet-repro ")] == [
+        f"{verify}/node1-7",
+        f"{verify}/node10-7",
+        f"alexnet-repro fleet {tmp_path}/fleet --expect={tmp_path}/fleet/nodes.txt",
+    ]
+    assert (tmp_path / "fleet/nodes.txt").read_text() == "node1\nnode10\nnode2\n"
+    names = [re.findall("--job-name=(.*)", BLOCKS[each]) for each in (FLEET_NODE, FLEET_COMPARE)]
+    assert names == [["fleet"], ["fleet"]]
+    assert "#SBATCH --dependency=singleton\n" in BLOCKS[FLEET_COMPARE]
+
+
+KUBECTL = """
+case "$*" in
+"get nodes "*) printf 'node/node1\\nnode/node2.example\\n' ;;
+"create configmap "*) echo "kind: ConfigMap" ;;
+"apply -f -") cat >>applied.yaml; touch verifying ;;
+"apply -f fleet.yaml") touch comparing ;;
+"get jobs "*)
+    [ ! -e polled ] || { [ ! -e verifying ] || printf 'SuccessCriteriaMet Complete\\nFailureTarget Failed\\n'; }
+    if [ -e comparing ]; then echo "ENDED"; fi
+    touch polled ;;
+"get job fleet "*) echo "ENDED" ;;
+esac
+"""
+
+
+@pytest.mark.parametrize(("ended", "status"), [("SuccessCriteriaMet Complete", 0), ("FailureTarget Failed", 1)])
+def test_a_cluster_is_verified_then_compared(ended, status, tmp_path):
+    """Each node has a Job, also where one fails; they are compared when all have ended, and that decides."""
+    program(tmp_path, "kubectl", KUBECTL.replace("ENDED", ended))
+    for name in ("verify-node.yaml", "fleet.yaml"):
+        written(tmp_path, name)
+    done = run(written(tmp_path, FLEET_KUBERNETES), tmp_path, POLL="0")
+    assert done.returncode == status, done.stderr
+    applied = (tmp_path / "applied.yaml").read_text()
+    assert re.findall(r"^    kubernetes.io/hostname|hostname: (.*)$", applied, re.MULTILINE) == [
+        "node1",
+        "node2.example",
+    ]
+    assert (tmp_path / "nodes.txt").read_text() == "node1\nnode2.example\n"
+    called = [line.removeprefix("kubectl ") for line in calls(tmp_path)]
+    polls = [number for number, line in enumerate(called) if line.startswith("get jobs ")]
+    assert polls[1] < called.index("apply -f fleet.yaml") < polls[2]
+
+
+def test_no_node_is_no_fleet(tmp_path):
+    """Where no node has the label, nothing is compared, and the status says so."""
+    program(tmp_path, "kubectl", "")
+    written(tmp_path, "verify-node.yaml")
+    done = run(written(tmp_path, FLEET_KUBERNETES), tmp_path, POLL="0")
+    assert (done.returncode, done.stderr) == (2, "no nodes have this label\n")
+    assert len(calls(tmp_path)) == 1
+
+
+def test_results_name_the_node_and_not_the_pod():
+    """A pod's host name is the pod's: the suite gets the node's, by the variable that it reads."""
+    (variable,) = re.findall(
+        r"- name: (\w+).*\n +valueFrom:\n +fieldRef:\n +fieldPath: spec.nodeName", BLOCKS["verify-node.yaml"]
+    )
+    assert variable == "ALEXNET_REPRO_NODE"

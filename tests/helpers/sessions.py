@@ -21,7 +21,7 @@ def session_of(folder, *, plugins=("benchmark", "skipping"), **options):
         get_terminal_writer=lambda: SimpleNamespace(line=lambda _: None),
         pluginmanager=SimpleNamespace(has_plugin=plugins.__contains__),
         rootpath=folder,
-        invocation_params=SimpleNamespace(args=()),
+        invocation_params=SimpleNamespace(args=(), plugins=()),
         hook=SimpleNamespace(pytest_deselected=lambda **_: None),
         stash={},
     )

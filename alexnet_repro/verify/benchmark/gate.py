@@ -24,6 +24,7 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.special import gammaln, ndtr, roots_hermitenorm, stdtrit
 
+from alexnet_repro.layout import update_command
 from alexnet_repro.verify.benchmark.noise import Level, Spread, moderated
 from alexnet_repro.verify.benchmark.timing import ALONE
 from alexnet_repro.verify.benchmark.tolerances import Tolerances
@@ -36,7 +37,7 @@ POWER = 0.95
 CONFIDENCE = 0.95  # of the interval around a ratio
 SHARED_SHIFT = 0.5  # of a case's own slowdown: if the others moved by as much, this case isn't the cause
 MIN_SHARED = 3
-MAKE = "pytest benchmarks --benchmark-only --update-reference # on an idle machine that passes; then commit the file"
+MAKE = f"{update_command('--benchmark-only')} # on an idle machine that passes; then keep the file"
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from alexnet_repro.layout import VERIFY
 from alexnet_repro.verify.benchmark.roofline import Direction
 from alexnet_repro.verify.finding import Finding, Number
 
@@ -61,5 +62,5 @@ def profiled(device: str, precision: str, timings: Sequence[LayerTiming], missin
     found = Finding("profile", "PASS", message, device=device, precision=precision, data={"missing": list(missing)})
     if not missing:
         return found
-    fix = f'pytest benchmarks --profile --device={device} -k "test_profile and {precision}"'
+    fix = f'{VERIFY} --profile --device={device} -k "test_profile and {precision}"'
     return replace(found, message=f"{message}; its time didn't suffice for {', '.join(missing)}", fix=fix)

@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from alexnet_repro.files import atomic_write, nested_differences
+from alexnet_repro.layout import restoration
 from alexnet_repro.verify.benchmark.gate import MIN_PROCESSES
 from alexnet_repro.verify.benchmark.noise import MAX_ROUNDS, thinned
 from alexnet_repro.verify.benchmark.timing import Timing
@@ -106,7 +107,7 @@ def read_reference(path: Path) -> Reference | None:
         return None
     except ValidationError as error:
         why = first_error(error)
-        raise ValueError(f"{path} holds no timings to compare with ({why}): git checkout {path}") from error
+        raise ValueError(f"{path} holds no timings to compare with ({why}): {restoration(path)}") from error
 
 
 def write_reference(path: Path, reference: Reference) -> None:

@@ -1,9 +1,11 @@
 """Performance regressions: a run's timings, and re-measurements in fresh processes, against the device's reference."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from alexnet_repro.layout import restoration
 from alexnet_repro.verify.benchmark.gate import GateCase, cases_to_remeasure, judge_speeds, no_reference
 from alexnet_repro.verify.benchmark.noise import level
 from alexnet_repro.verify.benchmark.reference import (
@@ -23,20 +25,22 @@ Remeasure = Callable[[Sequence[str]], tuple[Mapping[str, Sequence[float]], float
 
 
 def speed_findings(
-    timings: Sequence[Timing], places: Mapping[str, Place], folder: Path, remeasure: Remeasure | None = None
+    timings: Sequence[Timing], places: Mapping[str, Place], folders: Sequence[Path], remeasure: Remeasure | None = None
 ) -> list[Finding]:
     """Return how each valid timing of this run compares with its device's reference.
 
-    `places` are by device; `folder` has references and tolerances. Without `remeasure`, slower cases are inconclusive.
+    `places` are by device; `folders` have references and tolerances, of which the first file of a name is read.
+    Without `remeasure`, slower cases are inconclusive.
     """
     wanted = [timing for timing in timings if timing.rounds and not timing.fault]
+    path, kept = _first(folders, "tolerances.toml"), {}
     try:
-        tolerances = read_tolerances(folder / "tolerances.toml")
-        kept = {
-            device: read_reference(path_of(folder, place.kind, place.environment)) for device, place in places.items()
-        }
+        tolerances = read_tolerances(path)
+        for device, place in places.items():
+            path = _first(folders, path_of(Path(), place.kind, place.environment).name)
+            kept[device] = read_reference(path)
     except ValueError as error:
-        return [Finding("speed", "FAIL", "references can't be read", str(error), "git checkout benchmarks/references")]
+        return [Finding("speed", "FAIL", "references can't be read", str(error), restoration(path))]
     cases: list[GateCase] = []
     missing: list[Finding] = []
     for device in dict.fromkeys(timing.device for timing in wanted):
@@ -63,6 +67,12 @@ def speed_findings(
         if without := timed.keys() - {case.name for case in cases}:
             missing.append(no_reference([name for name in timed if name in without], device, why))
     return [*_with_remeasurements(cases, tolerances, remeasure), *missing]
+
+
+def _first(folders: Sequence[Path], name: str) -> Path:
+    """Return the first folder's file of a name that is there, if only as a broken link, or else the last folder's."""
+    paths = [folder / name for folder in folders]
+    return next((path for path in paths if os.path.lexists(path)), paths[-1])
 
 
 def _with_remeasurements(

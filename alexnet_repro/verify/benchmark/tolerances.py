@@ -9,6 +9,8 @@ from typing import Annotated
 from pydantic import ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass
 
+from alexnet_repro.layout import restoration
+
 _KNOWN = ConfigDict(extra="forbid")
 _Share = Annotated[float, Field(gt=0, le=1, strict=True, allow_inf_nan=False)]
 
@@ -48,7 +50,7 @@ def read_tolerances(path: Path) -> Tolerances:
     try:
         return Tolerances(**tomllib.loads(path.read_text()))
     except OSError as error:
-        raise ValueError(f"{path} can't be read ({error.strerror}): git checkout {path}") from error
+        raise ValueError(f"{path} can't be read ({error.strerror}): {restoration(path)}") from error
     except ValidationError as error:
         keys = (", ".join(field.name for field in fields(each)) for each in (Tolerances, Override))
         raise ValueError(f"{path}: {first_error(error)}; keys: {'; of a case: '.join(keys)}") from error

@@ -11,6 +11,7 @@ from keras import ops
 
 from alexnet_repro.data.resize import resize_with_pad
 from alexnet_repro.data.synthetic import CYCLES, NUM_CLASSES, ORIENTATIONS
+from alexnet_repro.layout import reinstallation
 from alexnet_repro.model import build_alexnet
 from alexnet_repro.training.weights import save_weights
 from alexnet_repro.verify.checks.config import RERUN_FIX, CheckConfig
@@ -41,7 +42,7 @@ def image_labels(config: CheckConfig) -> Finding:
         how = f"of class {', '.join(map(str, wrong))} have other labels"
     else:
         how = "don't match their labels: shuffled, or damaged"
-    fix = "git status alexnet_repro/data # for changes to the loader; if there are none: python -m alexnet_repro doctor"
+    fix = f"{reinstallation()} # if the loader was changed; if not: python -m alexnet_repro doctor"
     return Finding("image_labels", "FAIL", f"the images drawn {how}", evidence, fix, number=least, bound=bound)
 
 

@@ -13,13 +13,14 @@ import keras
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from alexnet_repro.files import atomic_write, nested_differences
+from alexnet_repro.layout import restoration, update_command
 from alexnet_repro.verify.checks.config import CheckConfig
 from alexnet_repro.verify.checks.repeatability import REPLAY_BATCH, divergence_finding, step_digests
 from alexnet_repro.verify.finding import Finding
 from alexnet_repro.verify.numerics import error_bounds
 from alexnet_repro.verify.numerics.replay import StepDigest, first_divergence
 
-UPDATE_FIX = "pytest benchmarks --update-reference # and commit the file, once this machine is known to be right"
+UPDATE_FIX = f"{update_command()} # and keep the file, once this machine is known to be right"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,7 +109,7 @@ def read_digests(path: Path) -> list[Golden]:
         if all(len(golden.steps) == golden.task.get("steps", 0) > 0 for golden in stored):
             return stored
         reason = "steps are missing"
-    raise ValueError(f"{path} holds no golden digests ({reason}): git checkout {path}")
+    raise ValueError(f"{path} holds no golden digests ({reason}): {restoration(path)}")
 
 
 def update_digests(path: Path, replayed: Finding, config: CheckConfig, environment: Mapping[str, Any]) -> None:

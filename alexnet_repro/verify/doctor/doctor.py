@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable, Container, Iterator, Sequence
 from typing import TextIO
 
+from alexnet_repro.layout import VERIFY
 from alexnet_repro.verify.doctor import cuda_software, gpus, health, nvlink, resources, software
 from alexnet_repro.verify.doctor.device_probe import probe_device
 from alexnet_repro.verify.doctor.environment import Environment, read_machine
@@ -113,6 +114,6 @@ def report(out: TextIO, *, as_json: bool, deadline: float, require_gpu: bool, ba
     text = f"{status}: {passed} of {len(findings)} checks passed"
     works = {result.device for result in here.results} - {result.device for result in here.results if result.error}
     if status == "FAIL" and works and not require_gpu:
-        text += "; to verify what works all the same: pytest benchmarks --ignore-doctor"
+        text += f"; to verify what works all the same: {VERIFY} --ignore-doctor"
     print(json.dumps(last) if as_json else text, file=out, flush=True)
     return exit_status(status)

@@ -7,9 +7,11 @@ comma, a parenthesis or a `# comment`, which are prose.
 import re
 from typing import NamedTuple
 
+from alexnet_repro.layout import VERIFY
+
 LONGEST = 2000  # characters
 MAX_TESTS = 8  # to run again that are named in one command
-RERUN_TEST = re.compile(r"pytest (\S+::\S+); ")
+RERUN_TEST = re.compile(rf"(?:pytest|{re.escape(VERIFY)}) (\S+::\S+); ")
 PROGRAMS = (
     *("apptainer", "cat", "df", "docker", "echo", "export", "git", "grep", "iperf3", "lscpu", "lspci", "nvidia-smi"),
     *("nvidia-cuda-mps-control", "pip", "podman", "py-spy", "pytest", "python", "sbatch", "srun", "sudo", "systemctl"),

@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from alexnet_repro.files import atomic_write
+from alexnet_repro.layout import VERIFY
 from alexnet_repro.verify.benchmark.layer_timing import LayerTiming
 from alexnet_repro.verify.benchmark.timing import Calibration, Timing
 from alexnet_repro.verify.benchmark.tolerances import first_error
@@ -20,7 +21,7 @@ from alexnet_repro.verify.finding import GROUPS, Finding, Status, worst_status
 from alexnet_repro.verify.verdict import Planned, overall, verdicts
 
 RESULTS_SCHEMA = 3
-RERUN = "make a new one: pytest benchmarks"
+RERUN = f"make a new one: {VERIFY}"
 LARGEST_RESULTS = 1 << 25  # bytes; a run's are a few hundred thousand
 # A timing that fails one is no measurement.
 INVALIDATING = ("valid", "synchronized", "no_thermal_drift", "no_throttling")
@@ -151,7 +152,7 @@ def read_results(path: Path) -> RunRecord:
     try:
         content = _printable(json.loads(_read(path)))
     except FileNotFoundError as error:
-        raise UnreadableError(f"{path}: no such file; `pytest benchmarks` prints where it writes results") from error
+        raise UnreadableError(f"{path}: no such file; `{VERIFY}` prints where it writes results") from error
     except IsADirectoryError as error:
         raise UnreadableError(f"{path} is a folder; name the file in it: {path / 'results.json'}") from error
     except OSError as error:

@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from alexnet_repro.layout import VERIFY
 from alexnet_repro.verify.benchmark.fast_by import fast_by
 from alexnet_repro.verify.finding import DOCTOR, IGNORED, Finding, Status, worst
 from alexnet_repro.verify.report.fixes import MAX_TESTS, RERUN_TEST, steps
@@ -209,7 +210,8 @@ def grouped(findings: Sequence[Finding]) -> list[Task]:
         if again:
             tests[key][again[1]] = None
     for key, names in tests.items():
-        fixes[key] = f"pytest {' '.join(names) if len(names) <= MAX_TESTS else 'benchmarks'}; {fixes[key]}"
+        few = f" {' '.join(names)}" if len(names) <= MAX_TESTS else ""
+        fixes[key] = f"{VERIFY}{few}; {fixes[key]}"
     return [Task(fixes[key], found) for key, found in by_fix.items()]
 
 

@@ -11,6 +11,7 @@ from alexnet_repro.verify.benchmark.noise import Level, Spread, moderated
 from alexnet_repro.verify.benchmark.tolerances import Override, Tolerances
 
 DEFAULT = Tolerances()
+UPDATE = "python -m alexnet_repro verify --benchmark-only --update-reference"
 
 
 def case(deviation, *shifts, name="resize", device="cpu:0", error=0.0):
@@ -91,7 +92,7 @@ def test_reference_that_cant_fail_passes_nothing(one, message, result):
     found = find(one)
     assert (found.status, found.message) == ("INCONCLUSIVE", message)
     assert (found.data["result"], found.data["can_fail"]) == (result, False)
-    assert "of this machine, of 8 processes or more: pytest benchmarks --benchmark-only --update-reference" in found.fix
+    assert f"of this machine, of 8 processes or more: {UPDATE}" in found.fix
     assert ("python -m alexnet_repro doctor" in found.fix) == (result == "slower")
 
 
@@ -138,7 +139,7 @@ def test_noise_that_hides_a_tenth(deviation, status):
         assert found.data["detectable"] == pytest.approx(seen, rel=1e-4)
         assert found.message == f"resize: too noisy: smallest detectable slowdown {seen:.0%} (required at most 10%)"
         assert "--processes" not in found.message
-        assert "pytest benchmarks --benchmark-only --update-reference" in found.fix
+        assert UPDATE in found.fix
 
 
 @pytest.mark.parametrize(("shift", "noted"), [(-0.06, True), (-0.035, False), (0.0, False)])
@@ -252,7 +253,7 @@ def test_no_reference():
     found = no_reference(["resize"], "gpu:0", "no reference is on file for T4")
     assert (found.status, found.message) == ("INCONCLUSIVE", "resize: no reference is on file for T4")
     assert found.data == {"cases": ["resize"]}
-    assert found.fix.startswith("pytest benchmarks --benchmark-only --update-reference")
+    assert found.fix.startswith(UPDATE)
 
 
 SHAPES = {

@@ -55,7 +55,7 @@ def test_profile_that_isnt_whole():
     assert found.status == "PASS"
     assert found.message.startswith("most time is lost in conv2d forward")
     assert found.message.endswith("; its time didn't suffice for dense, dense_1")
-    assert found.fix == 'pytest benchmarks --profile --device=gpu:7 -k "test_profile and tf32"'
+    assert found.fix == 'python -m alexnet_repro verify --profile --device=gpu:7 -k "test_profile and tf32"'
     assert profiled("gpu:7", "tf32", [], ["dense"]).status == "PASS"
 
 

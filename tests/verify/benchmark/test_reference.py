@@ -63,10 +63,10 @@ def test_damaged_file_is_named(folder, old, new):
     """A forged or truncated file is never taken for none, nor compared with: it is named, with what fixes it."""
     path = path_of(folder, STORED.device, STORED.environment)
     path.write_text(path.read_text().replace(old, new) if old else new)
-    with pytest.raises(ValueError, match=f"git checkout {path}") as error:
+    with pytest.raises(ValueError, match=f"restore {path}, or remove it") as error:
         read_reference(path)
     assert "\n" not in str(error.value)
-    (found,) = speed_findings([timing(1.0)], PLACES, folder)
+    (found,) = speed_findings([timing(1.0)], PLACES, [folder])
     assert (found.status, str(path) in found.evidence) == ("FAIL", True)
 
 

@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from benchmarks import refused, speed_references
 from benchmarks.refused import no_timing
 from tests.helpers.pytest_here import benchmarks_here
 from tests.helpers.sessions import session_of
@@ -54,6 +55,37 @@ def test_what_benchmarks_need(tmp_path, monkeypatch, plugins, options, autoload,
 def test_what_is_timed_by(timer, max_time, message):
     """What is refused is named in one line, with what is taken instead; the default is taken."""
     assert no_timing(timer, max_time) == message
+
+
+@pytest.mark.parametrize("given", ["option", "variable"])
+def test_references_that_arent_there_are_refused(tmp_path, monkeypatch, given):
+    """A folder of references that was mistyped isn't passed over in favour of the suite's own."""
+    monkeypatch.setenv("ALEXNET_REPRO_REFERENCES", str(tmp_path / ("gone" if given == "variable" else "")))
+    options = {"references": tmp_path / "gone"} if given == "option" else {}
+    with pytest.raises(pytest.UsageError) as error:
+        session_of(tmp_path, **options)
+    assert str(error.value) == f"no such folder of references: {tmp_path}/gone"
+
+
+def test_folder_of_new_references_is_tried_at_the_start(tmp_path):
+    """It is made where it isn't there; where it can't be, the run ends before hours of timing."""
+    session = session_of(tmp_path, references=tmp_path / "new/ones", update_reference=True)
+    assert (tmp_path / "new/ones").is_dir()
+    assert session.references[0] == tmp_path / "new/ones"
+    (tmp_path / "file").touch()
+    with pytest.raises(pytest.UsageError) as error:
+        session_of(tmp_path, references=tmp_path / "file/ones", update_reference=True)
+    how = "Not a directory; name another folder: --references=DIR"
+    assert str(error.value) == f"references can't be written to {tmp_path}/file/ones: {how}"
+
+
+def test_installed_package_keeps_no_references(tmp_path, monkeypatch):
+    """They would be lost when it is replaced: the message names the option for a folder."""
+    monkeypatch.setattr(refused, "WITHIN", speed_references.REFERENCES.parents[1])
+    with pytest.raises(pytest.UsageError) as error:
+        session_of(tmp_path, update_reference=True)
+    how = "name a folder by --references=DIR or ALEXNET_REPRO_REFERENCES"
+    assert str(error.value) == f"an installed package keeps no new references: {how}"
 
 
 @pytest.mark.parametrize("option", ["--benchmark-timer=time.process_time", "--benchmark-max-time=inf"])

@@ -22,15 +22,31 @@ def test_start_decides_whether_a_reference_is_of_here(folder):
     write_reference(path_of(folder, stored.device, HERE), stored)
     for boot, status in (("2c26b46b68ff", "FAIL"), ("another", "INCONCLUSIVE")):
         places = {"cpu:0": Place(STORED.device, HERE, boot)}
-        (found,) = speed_findings([timing(2.0)], places, folder, lambda _: ({"resize": [2.0] * 6}, 0.0))
+        (found,) = speed_findings([timing(2.0)], places, [folder], lambda _: ({"resize": [2.0] * 6}, 0.0))
         assert found.status == status
 
 
 def test_same_speed_passes(folder):
     """A run as fast as its reference passes, with the day of it."""
-    (found,) = speed_findings([timing(1.0)], PLACES, folder)
+    (found,) = speed_findings([timing(1.0)], PLACES, [folder])
     assert (found.check, found.status, found.message) == ("speed", "PASS", "resize")
     assert "8 processes of 2026-11-24" in found.evidence
+
+
+def test_a_sites_references_come_first(tmp_path, folder):
+    """Each file is the first folder's that has it: the site's, and the suite's where the site has none."""
+    site = tmp_path / "site"
+    site.mkdir()
+    (found,) = speed_findings([timing(1.0)], PLACES, [site, folder])
+    assert (found.status, found.data["result"]) == ("PASS", "same")
+    stored = replace(STORED, cases={"resize": Baseline("cpu:0", "float32", [[2.0] * 6] * 8, FROM)})
+    write_reference(path_of(site, STORED.device, HERE), stored)
+    (found,) = speed_findings([timing(1.0)], PLACES, [site, folder])
+    assert (found.status, found.data["result"]) == ("PASS", "faster")
+    path_of(site, STORED.device, HERE).write_text("")
+    (found,) = speed_findings([timing(1.0)], PLACES, [site, folder])
+    named = path_of(site, STORED.device, HERE)
+    assert (found.status, found.fix) == ("FAIL", f"restore {named}, or remove it")
 
 
 @pytest.mark.parametrize(
@@ -52,7 +68,7 @@ def test_slower_is_measured_again(folder, again, busy, status, measurements):
 
     stored = replace(STORED, cases={**STORED.cases, "forward": STORED.cases["resize"]})
     write_reference(path_of(folder, STORED.device, HERE), stored)
-    found = speed_findings([timing(1.2), timing(1.0, "forward")], PLACES, folder, remeasure)
+    found = speed_findings([timing(1.2), timing(1.0, "forward")], PLACES, [folder], remeasure)
     assert requested == [["resize"]] * len(again)
     assert [each.status for each in found] == [status, "PASS"]
     assert found[0].data["measurements"] == measurements
@@ -78,7 +94,7 @@ def test_failed_remeasurement_is_inconclusive(folder, output, why, fix):
     def broken(_):
         raise ValueError(f"nothing is kept of a process that fails{output}")
 
-    (found,) = speed_findings([timing(1.2)], PLACES, folder, broken)
+    (found,) = speed_findings([timing(1.2)], PLACES, [folder], broken)
     assert found.status == "INCONCLUSIVE"
     assert found.message.endswith(f"; it couldn't be measured again: {why}")
     assert found.fix.startswith(fix)
@@ -110,19 +126,19 @@ def test_failed_remeasurement_is_inconclusive(folder, output, why, fix):
 )
 def test_unlike_is_never_compared(folder, places, case, message):
     """Another device, case or environment is inconclusive, however slow, with what is missing and how to make it."""
-    (found,) = speed_findings([timing(9.0, case)], places, folder)
+    (found,) = speed_findings([timing(9.0, case)], places, [folder])
     assert (found.status, found.number) == ("INCONCLUSIVE", None)
     assert found.message == f"{case}: {message}"
-    assert found.fix.startswith("pytest benchmarks --benchmark-only --update-reference")
+    assert found.fix.startswith("python -m alexnet_repro verify --benchmark-only --update-reference")
 
 
 def test_invalid_timings_are_left_out(folder):
     """How fast a wrong answer came is compared with nothing."""
-    assert speed_findings([timing(9.0, fault="wrong")], PLACES, folder) == []
+    assert speed_findings([timing(9.0, fault="wrong")], PLACES, [folder]) == []
 
 
 def test_tolerances_that_cant_be_read_fail(folder):
     """The run says so; it never goes on with tolerances of its own."""
     (folder / "tolerances.toml").write_text("false_alarms = 1\n")
-    (found,) = speed_findings([timing(1.0)], PLACES, folder)
+    (found,) = speed_findings([timing(1.0)], PLACES, [folder])
     assert (found.status, "false_alarms" in found.evidence) == ("FAIL", True)

@@ -8,6 +8,7 @@ from alexnet_repro.verify.benchmark.reference import Place, path_of, read_refere
 from alexnet_repro.verify.benchmark.timing import Timing
 from alexnet_repro.verify.finding import Finding
 from benchmarks import speed_references as module
+from tests.helpers.paths import ROOT
 from tests.helpers.references import HERE
 from tests.helpers.sessions import session_of
 
@@ -27,20 +28,35 @@ def session(monkeypatch, tmp_path):
         return {case: Timing(case, device, "float32", [2.0] * 5) for case in cases}
 
     monkeypatch.setattr(module, "places_of", lambda devices, _: {device: PLACES[device] for device in devices})
-    monkeypatch.setattr(module, "REFERENCES", tmp_path)
     session = session_of(tmp_path, reference_processes=8)
+    session.references = [tmp_path, tmp_path / "suite"]
     session.asked, session.fault, session.timings = [], "", SimpleNamespace(fresh=fresh)
     session.record.timings = [Timing(case, device, "float32", [1.0] * 5) for case, device in DEVICES.items()]
     session.node_ids = {case: f"node::{case}" for case in DEVICES}
     return session
 
 
+@pytest.mark.parametrize(
+    ("option", "variable", "expected"),
+    [(None, None, []), (None, "site", ["site"]), ("own", "site", ["own"]), ("own", None, ["own"])],
+)
+def test_where_references_are(monkeypatch, tmp_path, option, variable, expected):
+    """The option's folder comes before the variable's, whatever the working folder becomes; the suite's come last."""
+    for name in ("own", "site"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ALEXNET_REPRO_REFERENCES", variable or "")
+    session = session_of(tmp_path, references=option)
+    assert session.references == [*(tmp_path / each for each in expected), ROOT / "benchmarks/references"]
+
+
 def test_slow_cases_are_measured_again(monkeypatch, session, tmp_path):
     """Those alone, in a fresh process of each device, with what else the machine did meanwhile."""
     well, spent = Finding("speed", "PASS", "as before"), iter(["before", "after"])
 
-    def compare(timings, places, folder, remeasure):
-        assert (timings, set(places), folder) == (session.record.timings, {"cpu:0", "gpu:0"}, tmp_path)
+    def compare(timings, places, folders, remeasure):
+        assert (timings, set(places)) == (session.record.timings, {"cpu:0", "gpu:0"})
+        assert folders == [tmp_path, tmp_path / "suite"]
         assert remeasure(["draw", "forward"]) == ({"draw": [2.0] * 5, "forward": [2.0] * 5}, 0.25)
         return [well]
 

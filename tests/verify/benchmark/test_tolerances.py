@@ -64,7 +64,7 @@ def test_what_isnt_allowed_is_named(tmp_path, text, message):
 def test_missing_file_is_named(tmp_path):
     """Tolerances aren't made up where there are none; the message has the command that brings them back."""
     with pytest.raises(
-        ValueError, match=r"can't be read \(No such file or directory\): git checkout .*tolerances.toml"
+        ValueError, match=r"can't be read \(No such file or directory\): restore .*tolerances.toml, or remove it"
     ):
         read_tolerances(tmp_path / "tolerances.toml")
 

@@ -144,4 +144,4 @@ def test_alone(tmp_path, monkeypatch):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == pytest.ExitCode.USAGE_ERROR
     assert "TF_CONFIG isn't set" in done.stderr
-    assert "pytest benchmarks --distribute=multiworker" in done.stderr
+    assert "python -m alexnet_repro verify --distribute=multiworker" in done.stderr

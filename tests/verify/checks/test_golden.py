@@ -34,7 +34,7 @@ STEPS = [
 STORED = Golden(TASK, HERE, "2026-11-24", [StepDigest(**step) for step in STEPS])
 ON_FILE = """{"digests": [{"task": {"steps": 1}, "environment": {"cpu": "x"}, "recorded": "2026-11-24",
  "steps": [{"loss": "0x1p0", "gradients": {"head": "g"}, "weights": {"head": "w"}}]}]}"""
-UPDATE = "pytest benchmarks --update-reference"
+UPDATE = "python -m alexnet_repro verify --update-reference"
 DIGESTS = ROOT / "benchmarks/references/digests.json"
 DAY = "2027-01-02"
 
@@ -200,7 +200,7 @@ def test_damaged_file_is_named(tmp_path, text):
     """A damaged file is never taken for one without digests: it is named, with the command that fixes it."""
     path = tmp_path / "digests.json"
     path.write_text(text)
-    with pytest.raises(ValueError, match=f"git checkout {path}"):
+    with pytest.raises(ValueError, match=f"restore {path}, or remove it"):
         golden.read_digests(path)
 
 

@@ -12,7 +12,7 @@ from alexnet_repro.verify.report.run_record import RunRecord
 from alexnet_repro.verify.report.text import grouped, suggestions
 
 CASE = "forward[device=cpu:0-batch=1-precision=float32]"
-AGAIN = "pytest 'benchmarks/test_forward.py::test_forward[batch={}]'; sudo dmesg | tail"
+AGAIN = "python -m alexnet_repro verify 'benchmarks/test_forward.py::test_forward[batch={}]'; sudo dmesg | tail"
 
 
 def found(check="layers", status="FAIL", text="off by 0.5", **fields):
@@ -107,7 +107,7 @@ def test_one_fix_is_one_task():
     node = "'benchmarks/test_forward.py::test_forward[batch={}]'"
     assert [(each.fix, each.status, len(each.findings)) for each in tasks] == [
         ("reboot", "FAIL", 2),
-        (f"pytest {node.format(1)} {node.format(2)}; sudo dmesg | tail", "FAIL", 3),
+        (f"python -m alexnet_repro verify {node.format(1)} {node.format(2)}; sudo dmesg | tail", "FAIL", 3),
         ("", "INCONCLUSIVE", 2),
         ("", "INCONCLUSIVE", 1),
     ]
@@ -128,7 +128,7 @@ def test_same_commands_of_a_check_are_one_task():
 def test_many_tests_are_run_again_as_a_whole():
     """More than eight tests to run again are the whole suite."""
     (task,) = grouped([found(fix=AGAIN.format(number)) for number in range(9)])
-    assert task.fix == "pytest benchmarks; sudo dmesg | tail"
+    assert task.fix == "python -m alexnet_repro verify; sudo dmesg | tail"
 
 
 def test_suggestions_are_grouped():

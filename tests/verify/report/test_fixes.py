@@ -8,7 +8,7 @@ import pytest
 from alexnet_repro.verify.doctor.causes import CAUSES
 from alexnet_repro.verify.report.fixes import steps
 
-UPDATE = "pytest benchmarks --update-reference"
+UPDATE = "python -m alexnet_repro verify --update-reference"
 
 
 @pytest.mark.parametrize(

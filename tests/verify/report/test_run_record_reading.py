@@ -215,13 +215,13 @@ def test_other_files_are_refused(tmp_path, text, words):
     assert message.startswith(f"{path} ")
     assert words in message
     assert "\n" not in message
-    assert message.endswith(("make a new one: pytest benchmarks", "name a results.json"))
+    assert message.endswith(("make a new one: python -m alexnet_repro verify", "name a results.json"))
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        pytest.param("gone.json", "gone.json: no such file; `pytest benchmarks` prints where", id="path=absent"),
+        pytest.param("gone.json", "gone.json: no such file; `python -m alexnet_repro verify` prints", id="path=absent"),
         pytest.param("", " is a folder; name the file in it: ", id="path=folder"),
         pytest.param("file/results.json", "file/results.json can't be read: Not a directory", id="path=below a file"),
     ],
