@@ -23,7 +23,8 @@ from alexnet_repro.verify.checks.devices import (
 )
 from alexnet_repro.verify.doctor import fingerprint
 from alexnet_repro.verify.doctor.after_load import LoadWatch
-from alexnet_repro.verify.doctor.environment import read_machine
+from alexnet_repro.verify.doctor.environment import Environment, read_machine
+from alexnet_repro.verify.doctor.inventory import device_inventory, machine_identity
 from alexnet_repro.verify.finding import REFERENCE, Finding, worst
 from alexnet_repro.verify.report.page import report_line
 from alexnet_repro.verify.report.run_record import RunRecord
@@ -141,6 +142,7 @@ class VerificationSession:
         for folder in self._folders:
             claim(folder, self.record.run)
         self.claimed = True
+        self.record.machine = machine_identity()
         self.record.write()
 
     def _watch(self) -> None:
@@ -187,14 +189,25 @@ class VerificationSession:
         self.asked = self.asked.of(every, self.machine.seen_gpus)
         self.devices = choose_devices(self.machine, wanted, **given)
         self.unusable = frozenset(every).difference(working_devices(self.machine)) if ignore else frozenset()
-        software = fingerprint.speed_environment("cpu:0", self.machine)
-        self.record.machine = {
+        self._record_machine(self.machine)
+
+    def _record_machine(self, here: Environment) -> None:
+        """Record the machine, its software, and of each device what it is and what decides its bits and its speed."""
+        bits = {each: fingerprint.environment_of(each, here) for each in here.seen_devices}
+        speed = {each: fingerprint.speed_environment(each, here) for each in here.seen_devices}
+        self.record.machine |= {
             "devices": list(self.devices),
-            **fingerprint.machine_of(self.machine),
-            "gpu_uuids": [gpu.uuid for gpu in self.machine.nvidia.gpus],
+            **fingerprint.machine_of(here),
+            "gpu_uuids": [gpu.uuid for gpu in here.nvidia.gpus],
             "threads": thread_counts(),
-            "driver": self.machine.nvidia.driver,
-            **{name: each for name, each in software.items() if name in ("packages", "settings")},
+            "driver": here.nvidia.driver,
+            **{name: each for name, each in speed["cpu:0"].items() if name in ("packages", "settings")},
+            "inventory": {
+                each: device_inventory(
+                    each, here, fingerprint.kind_of(each, here.seen_gpus), bits=bits[each], speed=speed[each]
+                )
+                for each in here.seen_devices
+            },
         }
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)

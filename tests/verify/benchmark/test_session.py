@@ -153,7 +153,7 @@ def test_run_is_recorded(checked):
     assert sorted(path.name for path in folder.iterdir()) == ["junit.xml", "report.html", "results.json", "summary.md"]
     assert "<h1>? INCONCLUSIVE</h1>" in (folder / "report.html").read_text()
     record = json.loads((folder / "results.json").read_text())
-    assert (record["schema"], record["complete"], record["verdict"]) == (3, True, "INCONCLUSIVE")
+    assert (record["schema"], record["complete"], record["verdict"]) == (4, True, "INCONCLUSIVE")
     assert record["verdicts"]["correct"] == "INCONCLUSIVE"
     assert record["machine"]["devices"] == ["cpu:0"]
     assert isinstance(record["run"]["library_output"], str)
