@@ -11,7 +11,6 @@ from typing import Any
 import keras
 import pytest
 
-from alexnet_repro.backend.devices import thread_counts
 from alexnet_repro.training.distributed.cluster import ClusterError
 from alexnet_repro.verify.benchmark.scaling_run import GATHER_DEADLINES, lost_worker
 from alexnet_repro.verify.benchmark.timing import gpu_speed_parity
@@ -24,7 +23,7 @@ from alexnet_repro.verify.checks.devices import (
 from alexnet_repro.verify.doctor import fingerprint
 from alexnet_repro.verify.doctor.after_load import LoadWatch
 from alexnet_repro.verify.doctor.environment import Environment, read_machine
-from alexnet_repro.verify.doctor.inventory import device_inventory, machine_identity
+from alexnet_repro.verify.doctor.inventory import machine_identity
 from alexnet_repro.verify.finding import REFERENCE, Finding, worst
 from alexnet_repro.verify.report.page import report_line
 from alexnet_repro.verify.report.run_record import RunRecord
@@ -178,37 +177,21 @@ class VerificationSession:
             with self.terminal.live.showing("doctor"):
                 self.machine, found = diagnose_machine(wanted, self.say, deadline=limit, **given)
         except MachineNotReadyError as error:
+            if error.here:
+                self.record.machine |= fingerprint.machine_record(error.here)
             self.record.add("doctor", *error.findings)
             raise
         finally:
             # For this process, and for tests beside the benchmarks: children are shown what they are to use.
             os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+        self.record.machine |= fingerprint.machine_record(self.machine)
         self.record.add("doctor", *found)
         self.load = LoadWatch(self.machine)
         every = dict.fromkeys((*self.machine.seen_devices, *self.machine.cuda_names))
         self.asked = self.asked.of(every, self.machine.seen_gpus)
         self.devices = choose_devices(self.machine, wanted, **given)
         self.unusable = frozenset(every).difference(working_devices(self.machine)) if ignore else frozenset()
-        self._record_machine(self.machine)
-
-    def _record_machine(self, here: Environment) -> None:
-        """Record the machine, its software, and of each device what it is and what decides its bits and its speed."""
-        bits = {each: fingerprint.environment_of(each, here) for each in here.seen_devices}
-        speed = {each: fingerprint.speed_environment(each, here) for each in here.seen_devices}
-        self.record.machine |= {
-            "devices": list(self.devices),
-            **fingerprint.machine_of(here),
-            "gpu_uuids": [gpu.uuid for gpu in here.nvidia.gpus],
-            "threads": thread_counts(),
-            "driver": here.nvidia.driver,
-            **{name: each for name, each in speed["cpu:0"].items() if name in ("packages", "settings")},
-            "inventory": {
-                each: device_inventory(
-                    each, here, fingerprint.kind_of(each, here.seen_gpus), bits=bits[each], speed=speed[each]
-                )
-                for each in here.seen_devices
-            },
-        }
+        self.record.machine["devices"] = list(self.devices)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> Iterator[None]:
