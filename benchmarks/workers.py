@@ -47,7 +47,7 @@ class WorkerGroup:
         """Why speed means little on these machines, and the fix; None if it means something."""
         self._config, self._timeout = config, config.getoption("worker_timeout")
 
-    def meet(self, record: RunRecord, machine: Environment) -> None:
+    def meet(self, machine: Environment) -> None:
         """Wait until all workers are there, with the same software, options and number of GPUs; or a ClusterError."""
         from alexnet_repro.training.distributed.strategy import worker_versions
 

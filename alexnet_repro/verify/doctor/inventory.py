@@ -80,6 +80,12 @@ def serial_of(text: Any) -> str | None:
     return None if found.casefold() in PLACEHOLDERS or {*found} <= {found[0]} else found
 
 
+def machine_serials(root: Path = Path("/")) -> list[str]:
+    """Return all serials and ids of the machine, as far as they can be read."""
+    others = (f"{DMI}/product_uuid", f"{DMI}/chassis_serial")
+    return [found for each in (*SERIALS, MACHINE_ID, *others) if (found := serial_of(_read(root / each)))]
+
+
 def machine_identity(root: Path = Path("/")) -> dict[str, Any]:
     """Return the machine's `id` (None: not known), `product` and `firmware`."""
     of_serial = (serial_of(_read(root / each)) for each in (*SERIALS, MACHINE_ID))

@@ -4,7 +4,7 @@ import json
 import math
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from alexnet_repro.verify.benchmark.layer_timing import LayerTiming
 from alexnet_repro.verify.benchmark.timing import Calibration, Timing
 from alexnet_repro.verify.benchmark.tolerances import first_error
 from alexnet_repro.verify.checks.overhead_cell import OverheadCell
+from alexnet_repro.verify.doctor.serials import unhashed
 from alexnet_repro.verify.finding import GROUPS, Finding, Status, worst_status
 from alexnet_repro.verify.report.results_schema import READ_SCHEMAS, RESULTS_SCHEMA, ResultsFile
 from alexnet_repro.verify.verdict import Planned, overall, verdicts
@@ -64,6 +65,8 @@ class RunRecord:
     """The verdict in the file that the run was read from; None where it wasn't."""
     began: float | None = None
     """When the run began, by `time.monotonic`; None where it was read."""
+    hide: Callable[[Any], Any] = unhashed
+    """Returns what may be written of a value, at each write here as well: `--hash-serials`."""
 
     def __post_init__(self) -> None:
         """Give each group a list."""
@@ -124,6 +127,16 @@ class RunRecord:
         }
         return {name: _as_json(value) for name, value in content.items()}
 
+    def _hide_all(self) -> None:
+        """Leave out here what isn't to be written: what is printed, and drawn on the page, is taken from here."""
+        if self.hide is unhashed:
+            return
+        self.run, self.machine, self.timings = self.hide(self.run), self.hide(self.machine), self.hide(self.timings)
+        for each in self.plan:
+            each.why = self.hide(each.why)
+        for found in self.findings.values():
+            found[:] = self.hide(found)
+
     def as_text(self) -> str:
         """Return the file's text."""
         return json.dumps(self.as_data(), indent=1) + "\n"
@@ -131,6 +144,7 @@ class RunRecord:
     def write(self, *, complete: bool = False) -> None:
         """Write the file in one step; OSError names it if it can't be written."""
         self.complete = complete
+        self._hide_all()
         if self.began is not None:
             self.run["seconds"] = round(time.monotonic() - self.began, 1)
         atomic_write(self.path, self.as_text(), "name another folder: --report=DIR")
