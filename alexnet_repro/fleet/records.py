@@ -35,6 +35,7 @@ class RefusedFile(NamedTuple):
 
     path: str
     why: str  # one line
+    status: Status = "INCONCLUSIVE"  # PASS: nothing is lost by it, as of a second copy
 
 
 @dataclass(frozen=True, slots=True)
