@@ -299,10 +299,10 @@ class _Reduction:
         seen = Counter((each.device, each.case) for each in timings)
         for each in timings:
             if seen[each.device, each.case] > 1:
-                raise RefusedError(f"{printable(each['case'])} is in it twice")
+                raise RefusedError(f"{printable(each.case)} is in it twice")
             rounds = each.rounds
             if wrong := [took for took in rounds if not 0 < took <= MAX_ROUND] if rounds else ["no"]:
-                raise RefusedError(f"{printable(each['case'])} has {_wrong(wrong[0])}")
+                raise RefusedError(f"{printable(each.case)} has {_wrong(wrong[0])}")
             if each.device in cases:
                 invalid = each.fault is not None or each.case in failed
                 case = _without_device(each.case, each.device)
