@@ -6,7 +6,7 @@ devices: of fewer, nobody knows which of two is wrong.
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from alexnet_repro.fleet.content import printable
@@ -258,19 +258,15 @@ def _against_earlier(fleet: Fleet) -> Iterator[FleetFinding]:
         for device in run.devices:
             for key, steps in _replays(run, device):
                 before = [each for each in earlier[_identity(run, device), key] if each[0].started < run.started]
-                if found := _own_difference(device, key, steps, run, before, fleet):
-                    yield found
+                if found := _own_difference(steps, key.check, before, fleet):
+                    yield replace(found, node=run.node, device=device.name, group=device.kind)
                     break
 
 
 def _own_difference(
-    device: FleetDevice,
-    key: _Key,
-    steps: tuple[str, ...],
-    run: FleetRun,
-    before: Sequence[tuple[FleetRun, tuple[str, ...]]],
-    fleet: Fleet,
+    steps: tuple[str, ...], check: str, before: Sequence[tuple[FleetRun, tuple[str, ...]]], fleet: Fleet
 ) -> FleetFinding | None:
+    """Return where the bits differ from those of the newest earlier run that has others."""
     other = [each for each in before if any(own != their for own, their in zip(steps, each[1], strict=False))]
     if not other:
         return None
@@ -278,10 +274,10 @@ def _own_difference(
     pairs = enumerate(zip(steps, theirs, strict=False), 1)
     difference = next(_Difference(step, own, their, 1, 1) for step, (own, their) in pairs if own != their)
     what, digests = _first(difference, fleet)
-    message = f"{key.check}: from step {difference.step} the {what} from its own run of {last.started:%Y-%m-%d %H:%M}"
+    message = f"{check}: from step {difference.step} the {what} from its own run of {last.started:%Y-%m-%d %H:%M}"
     evidence = f"{len(other)} of its {len(before)} earlier runs in this environment differ from this one; {digests}"
-    data = {"step": difference.step, "check": key.check}
-    return FleetFinding("bits", "FAIL", message, run.node, device.name, key.kind, evidence, DIVERGENCE_FIX, data=data)
+    data = {"step": difference.step, "check": check}
+    return FleetFinding("bits", "FAIL", message, evidence=evidence, fix=DIVERGENCE_FIX, data=data)
 
 
 def _identity(run: FleetRun, device: FleetDevice) -> str:
@@ -293,7 +289,7 @@ def _unrecorded(fleet: Fleet) -> Iterator[FleetFinding]:
     """Yield a finding of each device that has no digests, or of which what decides them isn't known."""
     for run in fleet.current:
         for device in run.devices:
-            if not any(True for _ in _replays(run, device)):
+            if run.verdict != "FAIL" and not any(True for _ in _replays(run, device)):
                 why = "what decides its bits wasn't recorded" if device.replays else "it has no digests of train steps"
                 fix = "run it again, with the checks of repeatability"
                 yield FleetFinding("bits", "INCONCLUSIVE", why, run.node, device.name, device.kind, fix=fix)

@@ -43,7 +43,7 @@ DIGEST = re.compile(r"[0-9a-f]{8,128}")
 LOSS = re.compile(r"-?0x[01]\.[0-9a-f]{1,13}p[+-]\d{1,4}|-?inf|nan")
 KERNEL = re.compile(r"Linux-(.+?)-(?:x86_64|aarch64|ppc64le|riscv64)\b")
 # Of a machine, what is kept beside packages, firmware and settings.
-FACTS = ("system", "container", "cpu", "driver", "kernel", "id")
+FACTS = ("system", "container", "cpu", "driver", "kernel", "id", "product")
 NESTED = ("packages", "firmware", "settings")
 APART = ("bits", "speed", "kind", "serial", "uuid")  # of a device's inventory: fields of their own
 
@@ -171,6 +171,8 @@ class _Reduction:
         verdict = self._verdict(complete=complete)
         if not (node := printable(run.get("node") or run.get("host") or "")):
             raise RefusedError("it names no node")
+        if not (identity := printable(run.get("id") or "", 100)):
+            raise RefusedError("its run has no id")
         started = self._started(run.get("started"))
         devices = self._devices()
         ended = "" if complete else printable(run.get("ended") or "", MAX_MESSAGE)
@@ -187,7 +189,7 @@ class _Reduction:
             devices=devices,
             found=_own_findings(found, plan, verdict, ended, complete=complete),
             machine=self._facts(),
-            identity=printable(run.get("id") or f"{node} {started.isoformat()} {run.get('pid')}", 100),
+            identity=identity,
         )
         return Reduced(own, self.steps, self.environments)
 
@@ -253,11 +255,14 @@ class _Reduction:
         return key
 
     def _replays(self, names: Sequence[str]) -> dict[str, dict[str, tuple[str, ...]]]:
-        """Return the hashes of the steps that each device's findings hold, by check and precision."""
+        """Return the hashes of the steps that each device's findings hold, by check and precision.
+
+        Not of those that failed: a device that differs from itself has nothing to vote with, and has its own FAIL.
+        """
         replays: dict[str, dict[str, tuple[str, ...]]] = {name: {} for name in names}
         for found in self.content.findings.values():
             for each in found:
-                if "steps" in each.data and each.device in replays:
+                if "steps" in each.data and each.device in replays and each.status != "FAIL":
                     key = printable(f"{each.check} {each.precision}".strip(), 80)
                     if key in replays[each.device]:
                         raise RefusedError(f"{key} of {each.device} is in it twice")

@@ -8,6 +8,7 @@ import re
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -74,8 +75,8 @@ def settings_for(
         raise ValueError(f"no node has a column {unknown[0]!r}; columns by which nodes differ: {known or 'none'}")
     kept = {name: each for name, each in columns.items() if name in asked or len(set(each.values())) > 1}
     expected = tuple(names.get(node, node) for node in listed)
-    own = {} if tolerance is None else {"tolerance": tolerance}
-    return FleetSettings(expected, kept, asked, **own)
+    usual = FleetSettings(expected, kept, asked)
+    return usual if tolerance is None else replace(usual, tolerance=tolerance)
 
 
 def _by_expected(expected: Sequence[str], heard: Sequence[str]) -> dict[str, str]:
@@ -172,7 +173,8 @@ def _other_facts(fleet: Fleet) -> Iterator[FleetFinding]:
 
 
 def _node_facts(run: FleetRun) -> dict[str, str]:
-    return {**run.machine, "alexnet-repro": run.version}
+    shared = {name: text for name, text in run.machine.items() if name not in OWN_FACTS}
+    return {**shared, "alexnet-repro": run.version}
 
 
 def _others(facts: Mapping[tuple[str, str], Mapping[str, str]], of: str) -> Iterator[FleetFinding]:
@@ -203,13 +205,13 @@ def _errors(fleet: Fleet) -> Iterator[FleetFinding]:
     of_kinds: defaultdict[str, list[tuple[int, str, str]]] = defaultdict(list)
     for run in fleet.current:
         for each in run.devices:
-            if (count := each.inventory.get("ecc_corrected", "")).isdecimal():
-                of_kinds[each.kind].append((int(count), run.node, each.name))
+            if (errors := each.inventory.get("ecc_corrected", "")).isdecimal():
+                of_kinds[each.kind].append((int(errors), run.node, each.name))
     for counted in of_kinds.values():
         usual = statistics.median(count for count, *_ in counted)
-        for count, node, device in counted:
-            if len(counted) >= MIN_NODES and count >= MANY_ERRORS and count > TIMES_OTHERS * usual:
-                message = f"{count:,} corrected memory errors, the others {usual:,.0f}"
+        for number, node, device in counted:
+            if len(counted) >= MIN_NODES and number >= MANY_ERRORS and number > TIMES_OTHERS * usual:
+                message = f"{number:,} corrected memory errors, the others {usual:,.0f}"
                 fix = "see whether they go on: nvidia-smi -q -d ECC,ROW_REMAPPER; then have it replaced"
                 yield FleetFinding("health", "INCONCLUSIVE", message, node, device, fix=fix)
 
