@@ -15,7 +15,7 @@ def by_number(name: str) -> list[tuple[int, str]]:
 
 
 def folded_names(names: Iterable[str]) -> list[str]:
-    """Return names, in order, with runs of numbers folded: `n[01-03,05]`; a name that can't be folded stays as it is."""
+    """Return names, in order, with runs of numbers folded: `n[01-03,05]`; any other name stays as it is."""
     numbered: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
     found: list[tuple[str, str]] = []  # a prefix and a suffix, or a name alone
     for name in sorted(set(names), key=by_number):

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from alexnet_repro.fleet.node_names import by_number
-from alexnet_repro.fleet.records import CASE_NUMBERS, FleetAnswer, FleetFinding
+from alexnet_repro.fleet.records import CASE_NUMBERS, NOT_TIMED, STATUS_CODES, FleetAnswer, FleetFinding
+from alexnet_repro.fleet.summary import STATUS_WORDS, node_verdicts
 from alexnet_repro.verify.finding import Status, worst_status
 
-STATUSES: tuple[Status, ...] = ("PASS", "INCONCLUSIVE", "FAIL")
 STRIP = 50  # nodes in a strip of pixels
 TICK = 10  # nodes from one name to the next beside it
 TILES = 10  # in a row
@@ -43,16 +43,21 @@ class Grid(NamedTuple):
     """Each node's worst device in each case; a node or case without any measurement is there, too."""
 
     nodes: list[str]
-    cases: list[str]  # the worst first
+    cases: list[str]  # those that fail first
     ratios: Floats  # (nodes, cases); NaN: no measurement
-    statuses: NDArray[np.int8]  # (nodes, cases) of `STATUSES`; -1: none
-    devices: list[list[str]]  # (nodes, cases)
+    statuses: NDArray[np.int8]  # (nodes, cases) of `STATUS_CODES`; `NOT_TIMED`: none
+    devices: NDArray[np.int64]  # (nodes, cases): the place in `names` of the device that these are of
+    names: list[str]
+    times: Floats  # (nodes,): of the slowest device, over all its cases; NaN: unknown
 
-    def worst_of(self, row: int) -> tuple[Status, float]:
-        """Return a node's worst status, and its largest ratio; NaN: none."""
+    def status_of(self, row: int) -> Status:
+        """Return a node's worst status."""
+        return STATUS_CODES[max(0, int(self.statuses[row].max(initial=0)))]
+
+    def largest(self, row: int) -> float:
+        """Return a node's largest ratio; NaN: none."""
         known = self.ratios[row][np.isfinite(self.ratios[row])]
-        state = int(self.statuses[row].max(initial=0))
-        return STATUSES[state], float(known.max()) if len(known) else np.nan
+        return float(known.max()) if len(known) else np.nan
 
 
 class Strip(NamedTuple):
@@ -79,26 +84,31 @@ class Group(NamedTuple):
 
 def grid_of(answer: FleetAnswer) -> Grid:
     """Return each node's worst device by case; nodes in their order, the cases that fail first, then as recorded."""
-    nodes = list(answer.nodes)
-    cases = list(dict.fromkeys(case for own in answer.shifts.values() for case in own))
-    rows, columns = ({name: place for place, name in enumerate(names)} for names in (nodes, cases))
+    nodes, names = list(answer.nodes), list(dict.fromkeys(name for each in answer.tables for _, name in each.members))
+    cases = list(dict.fromkeys(case for each in answer.tables for case in each.cases))
+    row_of, column_of, device_of = ({name: place for place, name in enumerate(each)} for each in (nodes, cases, names))
     ratios = np.full((len(nodes), len(cases)), np.nan)
-    statuses = np.full((len(nodes), len(cases)), -1, np.int8)
-    devices = [[""] * len(cases) for _ in nodes]
-    for (node, device), own in answer.shifts.items():
-        if (row := rows.get(node)) is None:
-            continue
-        for case, shift in own.items():
-            column, state = columns[case], STATUSES.index(shift.status)
-            known = (statuses[row, column], ratios[row, column])
-            if state > known[0] or (state == known[0] and not shift.ratio <= known[1]):
-                ratios[row, column], statuses[row, column], devices[row][column] = shift.ratio, state, device
-    ratios[~((ratios > 0) & np.isfinite(ratios))] = np.nan
-    order = np.lexsort((np.arange(len(cases)), -(statuses == 1).sum(0), -(statuses == STATUSES.index("FAIL")).sum(0)))
-    return Grid(
-        nodes, [cases[each] for each in order], ratios[:, order], statuses[:, order],
-        [[row[each] for each in order] for row in devices],
-    )  # fmt: skip
+    statuses = np.full((len(nodes), len(cases)), NOT_TIMED, np.int8)
+    devices = np.zeros((len(nodes), len(cases)), np.int64)
+    times = np.full(len(nodes), np.nan)
+    for table in answer.tables:
+        columns = np.array([column_of[case] for case in table.cases], np.int64)
+        there = np.where((table.ratios > 0) & np.isfinite(table.ratios), table.ratios, np.nan).astype(np.float64)
+        for place, (node, name) in enumerate(table.members):
+            if (row := row_of.get(node)) is None:
+                continue
+            own, state = there[place], table.statuses[place]
+            slower = (own > ratios[row, columns]) | (np.isnan(ratios[row, columns]) & np.isfinite(own))
+            worse = (state > statuses[row, columns]) | ((state == statuses[row, columns]) & slower)
+            chosen = columns[worse]
+            ratios[row, chosen], statuses[row, chosen] = own[worse], state[worse]
+            devices[row, chosen] = device_of[name]
+            if np.isfinite(table.shifts[place]):
+                times[row] = np.fmax(times[row], table.shifts[place])
+    failed, unsure = ((statuses == STATUS_CODES.index(state)).sum(0) for state in ("FAIL", "INCONCLUSIVE"))
+    order = np.lexsort((np.arange(len(cases)), -unsure, -failed))
+    ordered = (ratios[:, order], statuses[:, order], devices[:, order])
+    return Grid(nodes, [cases[each] for each in order], *ordered, names, times)
 
 
 def kinds_of(grid: Grid, tolerance: float) -> NDArray[np.int8]:
@@ -109,7 +119,7 @@ def kinds_of(grid: Grid, tolerance: float) -> NDArray[np.int8]:
     kinds[grid.ratios < 1 / (1 + tolerance)] = names.index("faster")
     kinds[np.isnan(grid.ratios)] = names.index("none")
     for state in ("INCONCLUSIVE", "FAIL"):
-        kinds[grid.statuses == STATUSES.index(state)] = names.index(state)
+        kinds[grid.statuses == STATUS_CODES.index(state)] = names.index(state)
     return kinds
 
 
@@ -122,45 +132,41 @@ def groups_of(answer: FleetAnswer, grid: Grid, column: str = "") -> list[Group]:
         every = sorted(grid.nodes, key=by_number)
         parts = [every[start : start + HUNDRED] for start in range(0, len(every), HUNDRED)]
         members = {f"{part[0]} to {part[-1]}" if len(part) > 1 else part[0]: part for part in parts}
-    rows = {node: row for row, node in enumerate(grid.nodes)}
+    rows, verdicts = {node: row for row, node in enumerate(grid.nodes)}, node_verdicts(answer)
     whole = {each.group: each for each in reversed(answer.findings) if each.group and not each.node}
     kinds = kinds_of(grid, answer.settings.tolerance)
     groups = []
     for name, nodes in members.items():
-        own = {node: worst_status([answer.nodes[node], grid.worst_of(rows[node])[0]]) for node in nodes}
+        own = {node: verdicts[node] for node in nodes}
         finding = whole.get(f"{column}={name}")
         places = [rows[node] for node in nodes]
-        text = _group_text(list(own.values()), grid.ratios[places], finding)
+        text = _group_text(list(own.values()), grid.times[places], finding)
         status = worst_status([*own.values(), *([finding.status] if finding else [])])
         strips = list(_strips(nodes, kinds[places])) if grid.cases else []
         groups.append(Group(name, status, text, nodes, _tiles(answer, own, grid, rows), strips))
     if not column:
         return groups
-    share = {each.name: sum(answer.nodes[node] != "PASS" for node in each.nodes) / len(each.nodes) for each in groups}
-    found = {name: f"{column}={name}" in whole for name in members}
-    return sorted(
-        groups,
-        key=lambda each: (not found[each.name], -STATUSES.index(each.status), -share[each.name], by_number(each.name)),
-    )
+    share = {each.name: sum(verdicts[node] != "PASS" for node in each.nodes) / len(each.nodes) for each in groups}
+    return sorted(groups, key=lambda each: (-STATUS_CODES.index(each.status), -share[each.name], by_number(each.name)))
 
 
-def _group_text(statuses: Sequence[Status], ratios: Floats, finding: FleetFinding | None) -> str:
+def _group_text(statuses: Sequence[Status], times: Floats, finding: FleetFinding | None) -> str:
     """Return how a group is: as a whole, where that was found, and how many of its nodes aren't well."""
-    words: Mapping[Status, str] = {"FAIL": "failed", "INCONCLUSIVE": "inconclusive"}
-    parts = [f"{statuses.count(state)} {word}" for state, word in words.items() if state in statuses]
-    counts = f"{len(statuses)} node{'s' * (len(statuses) != 1)}: {', '.join(parts) or 'all passed'}"
-    known = ratios[np.isfinite(ratios)]
-    time = f", {np.median(known):.2f} × the time" if len(known) else ""
-    return f"{'slow as a whole; ' if finding and finding.area == 'speed' else ''}{counts}{time}"
+    parts = [f"{statuses.count(state):,} {word}" for state, word in STATUS_WORDS.items() if state in statuses]
+    if finding and finding.area == "speed":
+        parts = [f"slow as a whole: {len(statuses):,} nodes"]
+    known = times[np.isfinite(times)]
+    return f"{', '.join(parts)}{f' · {np.median(known):.2f} ×' if len(known) else ''}"
 
 
 def _tiles(answer: FleetAnswer, own: Mapping[str, Status], grid: Grid, rows: Mapping[str, int]) -> Markup:
     """Return a group's nodes as SVG: a tile each, with its name and verdict as the tool tip."""
-    height = PITCH * -(-len(own) // TILES)
-    parts = [f'<svg width="{PITCH * min(TILES, len(own))}" height="{height}" aria-hidden="true">']
+    across = TILES if len(own) <= HUNDRED else 2 * TILES
+    height = PITCH * -(-len(own) // across)
+    parts = [f'<svg width="{PITCH * min(across, len(own))}" height="{height}" aria-hidden="true">']
     for place, (node, status) in enumerate(own.items()):
-        row, column = divmod(place, TILES)
-        ratio = grid.worst_of(rows[node])[1]
+        row, column = divmod(place, across)
+        ratio = grid.times[rows[node]]
         heard = node in answer.fleet.runs
         text = f"{node}: {status if heard else 'not heard of'}{'' if np.isnan(ratio) else f', {ratio:.2f} ×'}"
         shape = status if heard else "missing"
@@ -178,7 +184,9 @@ def _strips(nodes: Sequence[str], kinds: NDArray[np.int8]) -> Iterator[Strip]:
         scale = 2 if cases <= CELL * 2 else 1  # few cases have room
         failed, unsure = ((part == names.index(state)).any(1).sum() for state in ("FAIL", "INCONCLUSIVE"))
         shown = list(nodes[start : start + rows])
-        text = f"{shown[0]} to {shown[-1]}, {cases} cases; of {rows} nodes {failed} failed one, {unsure} have an inconclusive one"
+        text = (
+            f"{shown[0]} to {shown[-1]}, {cases} cases: {failed} of {rows} nodes failed one, {unsure} were inconclusive"
+        )
         yield Strip(shown[::TICK], _png(part), cases * CELL * scale, rows * CELL * scale, TICK * CELL * scale, text)
 
 
@@ -238,11 +246,14 @@ def _times(answer: FleetAnswer, finding: FleetFinding) -> Iterator[tuple[datetim
     for run in runs:
         for each in run.devices:
             if each.serial == serial if serial and each.serial else each.name == finding.device:
-                yield run.started, {
-                    case: float(numbers[level])
-                    for case, numbers in zip(each.cases, each.numbers, strict=True)
-                    if (not finding.case or case == finding.case)
-                    and np.isfinite(numbers[level])
-                    and numbers[invalid] != 1
-                }
+                yield (
+                    run.started,
+                    {
+                        case: float(numbers[level])
+                        for case, numbers in zip(each.cases, each.numbers, strict=True)
+                        if (not finding.case or case == finding.case)
+                        and np.isfinite(numbers[level])
+                        and numbers[invalid] != 1
+                    },
+                )
                 break

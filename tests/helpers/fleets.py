@@ -10,6 +10,8 @@ import numpy as np
 
 from alexnet_repro.fleet.records import (
     CASE_NUMBERS,
+    NOT_TIMED,
+    STATUS_CODES,
     Cohort,
     Fleet,
     FleetAnswer,
@@ -19,7 +21,7 @@ from alexnet_repro.fleet.records import (
     FleetSettings,
     OwnFinding,
     RefusedFile,
-    Shift,
+    SpeedTable,
 )
 
 DAY = datetime(2026, 11, 24, 10, 15, tzinfo=UTC)
@@ -74,25 +76,23 @@ def node_run(node, *devices, verdict="PASS", days=0, machine=None, **fields):
     return FleetRun(path, node, DAY + timedelta(days=days), verdict, **stated, devices=devices, machine=own)
 
 
-def shifts_of(runs, statuses=None):
-    """Return how each case's time stands to the median of all; `statuses` by node, of whatever is over 1.04."""
-    every = [(run.node, each) for run in runs for each in run.devices]
-    levels = {}
-    for _, each in every:
-        for case, level in zip(each.cases, each.numbers[:, 0], strict=True):
-            levels.setdefault(case, []).append(level)
-    centre = {case: float(np.nanmedian(values)) for case, values in levels.items()}
-    found = {}
-    for node, each in every:
-        status, own = (statuses or {}).get(node, "PASS"), {}
-        for case, level in zip(each.cases, each.numbers[:, 0].tolist(), strict=True):
-            ratio = float(np.exp(level - centre[case]))
-            own[case] = Shift(ratio, 1.015, status if ratio > 1.04 else "PASS")
-        found[node, each.name] = own
-    return found
+def speed_table(runs, statuses=None, cohort=GPU):
+    """Return how each device's times stand to the median of all; `statuses` by node, of whatever is over 1.04."""
+    members = [(run.node, each.name) for run in runs for each in run.devices]
+    devices = [each for run in runs for each in run.devices]
+    cases = tuple(dict.fromkeys(case for each in devices for case in each.cases))
+    levels = np.full((len(devices), len(cases)), np.nan)
+    for row, each in enumerate(devices):
+        levels[row, [cases.index(case) for case in each.cases]] = each.numbers[:, 0]
+    ratios = np.exp(levels - np.nanmedian(levels, axis=0)).astype(np.float32)
+    own = np.array([STATUS_CODES.index((statuses or {}).get(node, "PASS")) for node, _ in members])
+    codes = np.where(ratios > 1.04, own[:, None], 0).astype(np.int8)
+    codes[np.isnan(ratios)] = NOT_TIMED
+    bounds = np.full(ratios.shape, 1.015, np.float32)
+    return SpeedTable(cohort, tuple(members), cases, ratios, bounds, codes, np.nanmedian(ratios, axis=1))
 
 
-def fleet_answer(runs, findings=(), *, cohorts=(), statuses=None, earlier=(), refused=(), shifts=None, **settings):
+def fleet_answer(runs, findings=(), *, cohorts=(), statuses=None, earlier=(), refused=(), **settings):
     """Return the answer of current runs, each node's verdict the worst of its own findings'."""
     fleet = Fleet(refused=list(refused))
     for run in (*earlier, *runs):
@@ -104,8 +104,8 @@ def fleet_answer(runs, findings=(), *, cohorts=(), statuses=None, earlier=(), re
             nodes[each.node] = each.status
     nodes = dict(sorted(nodes.items(), key=lambda item: order.index(item[1])))
     found = sorted(findings, key=lambda each: order.index(each.status))
-    shifts = shifts_of(runs, statuses) if shifts is None else shifts
-    return FleetAnswer(fleet, FleetSettings(**settings), list(cohorts), shifts, found, nodes)
+    tables = [speed_table(runs, statuses)] if runs else []
+    return FleetAnswer(fleet, FleetSettings(**settings), list(cohorts), tables, found, nodes)
 
 
 def bits_cohort(members, message, status="PASS"):
@@ -319,10 +319,10 @@ def harmful_fleet():
     cohorts = [Cohort(text, "bits", text, ((text, text),), "FAIL", text) for text in HARMFUL.values()]
     refused = [RefusedFile(text, text) for text in HARMFUL.values()]
     answer = fleet_answer(
-        runs, findings, cohorts=cohorts, refused=refused, columns={"rack": rack}, by=("rack", "none"), shifts=None
+        runs, findings, cohorts=cohorts, refused=refused, columns={"rack": rack}, by=("rack", "none")
     )
     answer.fleet.environments.update({text: {text: {text: text}} for text in HARMFUL.values()})
     return answer
 
 
-EMPTY = FleetAnswer(Fleet(), FleetSettings(), (), {}, (), {}, Path())
+EMPTY = FleetAnswer(Fleet(), FleetSettings(), (), (), (), {}, Path())
