@@ -18,12 +18,12 @@ from alexnet_repro.fleet.page_tables import (
     finding_table,
     fleet_facts,
     inventory_table,
-    question_table,
+    questions,
     refused_table,
     verdict_table,
 )
 from alexnet_repro.fleet.records import STATUS_CODES, FleetAnswer
-from alexnet_repro.fleet.summary import headline, node_verdicts, todo
+from alexnet_repro.fleet.summary import headline, is_of_a_group, node_verdicts, nodes_of_group, todo
 from alexnet_repro.verify.finding import Status, worst_status
 from alexnet_repro.verify.report import text as wording
 from alexnet_repro.verify.report.cards import MAX_ROWS
@@ -32,13 +32,15 @@ from alexnet_repro.verify.report.run_record import UNPRINTABLE
 from alexnet_repro.verify.report.text import NONE
 
 FILE = "fleet.html"
-MAX_NODES = 40  # whose numbers are written out
+MAX_NODES, MAX_OF_GROUP = 40, 3  # whose numbers are written out: of all, and of a slow group
 MAX_CASES, MAX_GROUPS, MAX_TRENDS = 100, 300, 24
 LARGEST_RATIO = 1000  # in digits
-UNFOLDED_GROUPS, UNFOLDED_STRIPS, UNGROUPED = 60, 6, 40
+UNFOLDED_GROUPS, UNFOLDED_STRIPS = 60, 6
+MIN_GROUP = 5  # nodes, on average: smaller ones are no pictures
 # Characters that turn or hide what stands beside them.
 DIRECTIONS = re.compile("[\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
-WORDS = ("answer", "case", "device", "evidence", "finding", "most", "nodes", "others", "paths", "verdict", "what")
+LONG_WORDS = ("answer", "evidence", "finding", "nodes", "others", "paths")
+WORDS = (*LONG_WORDS, "case", "device", "most", "verdict", "what")
 
 
 def write_page(answer: FleetAnswer, folder: Path) -> Path:
@@ -47,8 +49,11 @@ def write_page(answer: FleetAnswer, folder: Path) -> Path:
     kinds = pictures.kinds_of(grid, answer.settings.tolerance)
     columns = [column for column in answer.settings.by if column in answer.settings.columns]
     maps = {column: pictures.groups_of(answer, grid, column) for column in columns}
-    if not maps and len(grid.nodes) > UNGROUPED:
+    many = len(grid.nodes) > MAX_NODES  # a picture shows what the table hasn't room for
+    if many and not maps:
         maps = {"": pictures.groups_of(answer, grid)}
+    parts = next((each for each in maps.values() if len(each) * MIN_GROUP <= len(grid.nodes)), None)
+    strips = pictures.strips_of(parts or pictures.groups_of(answer, grid), grid, kinds) if many else []
     trends = [
         (each, trend)
         for each in answer.findings
@@ -59,12 +64,13 @@ def write_page(answer: FleetAnswer, folder: Path) -> Path:
         "headline": headline(answer),
         "facts": fleet_facts(answer),
         "verdicts": verdict_table(answer),
-        "questions": question_table(answer),
+        "questions": questions(answer),
         "todo": todo(answer),
         "grid": grid,
-        "rows": _worst_rows(answer, grid, kinds),
+        "rows": [_row(answer, grid, row, kinds[row]) for row in _worst_rows(answer, grid)],
         "maps": {column: groups[:MAX_GROUPS] for column, groups in maps.items()},
         "groups_left": {column: len(groups) - MAX_GROUPS for column, groups in maps.items()},
+        "strips": strips,
         "cohorts": cohort_table(answer),
         "inventory": inventory_table(answer),
         "trends": trends,
@@ -79,15 +85,12 @@ def write_page(answer: FleetAnswer, folder: Path) -> Path:
 @functools.cache
 def _template() -> jinja2.Template:
     packages = ("alexnet_repro.fleet", "alexnet_repro.verify.report")
-    template = page_template(
-        "fleet.html", jinja2.ChoiceLoader(list(map(jinja2.PackageLoader, packages))), "fleet.json", WORDS=WORDS
-    )
-    template.globals.update(
-        wording=wording, pictures=pictures, finding_table=finding_table, MAX_NODES=MAX_NODES,
-        MAX_TASKS=MAX_TASKS, MAX_ROWS=MAX_ROWS, MAX_CASES=MAX_CASES, MAX_TRENDS=MAX_TRENDS, MAX_GROUPS=MAX_GROUPS,
-        UNFOLDED_GROUPS=UNFOLDED_GROUPS, UNFOLDED_STRIPS=UNFOLDED_STRIPS, NONE=NONE,
-    )  # fmt: skip
-    return template
+    loader = jinja2.ChoiceLoader([jinja2.PackageLoader(package) for package in packages])
+    known = {"wording": wording, "pictures": pictures, "finding_table": finding_table, "NONE": NONE}
+    known |= {"WORDS": WORDS, "LONG_WORDS": LONG_WORDS, "MAX_OF_GROUP": MAX_OF_GROUP, "MAX_TASKS": MAX_TASKS}
+    known |= {"MAX_ROWS": MAX_ROWS, "MAX_CASES": MAX_CASES, "MAX_TRENDS": MAX_TRENDS}
+    known |= {"UNFOLDED_GROUPS": UNFOLDED_GROUPS, "UNFOLDED_STRIPS": UNFOLDED_STRIPS}
+    return page_template("fleet.html", loader, "fleet.json", **known)
 
 
 class _Cell(NamedTuple):
@@ -106,38 +109,42 @@ class _Row(NamedTuple):
     cells: list[_Cell]  # over all cases, and of each
 
 
-def _worst_rows(answer: FleetAnswer, grid: pictures.Grid, kinds: NDArray[np.int8]) -> list[_Row]:
-    """Return the worst nodes' numbers: by verdict, then by the largest ratio, then by name."""
-    verdicts = node_verdicts(answer)
-    rank = STATUS_CODES.index
+def _worst_rows(answer: FleetAnswer, grid: pictures.Grid) -> list[int]:
+    """Return the places of the worst nodes: those with findings of their own first, then some of each slow group."""
+    verdicts, rank = node_verdicts(answer), STATUS_CODES.index
+    own = dict.fromkeys(grid.nodes, 0)
+    for each in answer.findings:
+        if each.node in own:
+            own[each.node] = max(own[each.node], rank(each.status))
+    found = [each.group for each in answer.findings if is_of_a_group(each) and each.status != "PASS"]
+    group_of = {node: group for group in found for node in nodes_of_group(answer, group) if not own.get(node)}
 
-    def key(row: int) -> tuple[int, int, float, list[tuple[int, str]]]:
-        node, largest = grid.nodes[row], grid.largest(row)
-        return -rank(verdicts[node]), -rank(grid.status_of(row)), -np.nan_to_num(largest), by_number(node)
-
-    rows = sorted(range(len(grid.nodes)), key=key)[:MAX_NODES]
-    compared = {node for each in answer.cohorts if each.what == "bits" for node, _ in each.members}
-    found = []
-    for row in rows:
+    def key(row: int) -> tuple[int, int, int, float, list[tuple[int, str]]]:
         node = grid.nodes[row]
-        own = [each.status for each in answer.findings if each.area == "bits" and each.node == node]
-        status = worst_status(["PASS", *own]) if own or node in compared else NONE
-        states, ratios = grid.statuses[row, :MAX_CASES], grid.ratios[row, :MAX_CASES]
-        names = list(pictures.GLYPHS)
-        cells = [
-            _Cell(names[kind], STATUS_CODES[state] if state > 0 else None, _ratio(ratio))
-            for kind, state, ratio in zip(kinds[row], states, ratios, strict=False)
-        ]
-        found.append(
-            _Row(
-                node,
-                verdicts[node],
-                status,
-                _device_of(answer, grid, row),
-                [_Cell("", None, _ratio(grid.times[row])), *cells],
-            )
-        )
-    return found
+        largest = float(np.nan_to_num(grid.largest(row)))
+        return -own[node], -rank(verdicts[node]), -rank(grid.status_of(row)), -largest, by_number(node)
+
+    rows, shown = [], Counter[str]()
+    for row in sorted(range(len(grid.nodes)), key=key):
+        group = group_of.get(grid.nodes[row], "")
+        shown[group] += 1
+        if not group or shown[group] <= MAX_OF_GROUP or len(grid.nodes) <= MAX_NODES:
+            rows.append(row)
+    return rows[:MAX_NODES]
+
+
+def _row(answer: FleetAnswer, grid: pictures.Grid, row: int, kinds: NDArray[np.int8]) -> _Row:
+    """Return a node's numbers; `kinds` of its cells."""
+    node, names = grid.nodes[row], list(pictures.GLYPHS)
+    found = [each.status for each in answer.of_node(node) if each.area == "bits"]
+    compared = any(node == each for cohort in answer.cohorts if cohort.what == "bits" for each, _ in cohort.members)
+    bits = worst_status(["PASS", *found]) if found or compared else NONE
+    cells = [
+        _Cell(names[kind], STATUS_CODES[state] if state > 0 else None, _ratio(ratio))
+        for kind, state, ratio in zip(kinds[:MAX_CASES], grid.statuses[row], grid.ratios[row], strict=False)
+    ]
+    over_all = _Cell("", None, _ratio(grid.times[row]))
+    return _Row(node, node_verdicts(answer)[node], bits, _device_of(answer, grid, row), [over_all, *cells])
 
 
 def _ratio(ratio: float) -> str:

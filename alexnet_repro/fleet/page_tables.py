@@ -45,9 +45,9 @@ def verdict_table(answer: FleetAnswer) -> TextTable:
     return TextTable(("verdict", "count", "nodes"), rows)
 
 
-def question_table(answer: FleetAnswer) -> TextTable:
-    """Return a row per question that a fleet answers; what wasn't asked, or compared, has no verdict."""
-    return TextTable(("question", "verdict", "answer"), [(AREAS[area][0], *_answered(answer, area)) for area in AREAS])
+def questions(answer: FleetAnswer) -> list[tuple[str, str, str]]:
+    """Return what a fleet is asked, each with verdict and answer; what wasn't asked, or compared, has no verdict."""
+    return [(AREAS[area][0], *_answered(answer, area)) for area in AREAS]
 
 
 def _answered(answer: FleetAnswer, area: Area) -> tuple[str, str]:
@@ -60,7 +60,8 @@ def _answered(answer: FleetAnswer, area: Area) -> tuple[str, str]:
     runs, refused = answer.fleet.runs, len(answer.fleet.refused)
     earlier, expected = sum(len(each) > 1 for each in runs.values()), len(answer.settings.expected)
     of_nodes = f"{len(runs):,} node{'s' * (len(runs) != 1)}"
-    more = f", and {len(cohorts) - 1:,} more groups of devices" if len(cohorts) > 1 else ""
+    others = len(cohorts) - 1
+    more = f"; {others:,} other group{'s' * (others > 1)} of devices" if others > 0 else ""
     counted = sum(any(HEALTH & set(each.inventory) for each in own[-1].devices) for own in runs.values())
     answers: Mapping[Area, str] = {  # empty: nothing to ask
         "bits": f"{cohorts[0].message}{more}" if cohorts else "",

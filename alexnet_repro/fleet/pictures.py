@@ -35,7 +35,7 @@ GLYPHS: Mapping[str, tuple[tuple[int, int, int], Sequence[str]]] = {
     "INCONCLUSIVE": ((168, 117, 0), ("#####.", "#...#.", "#...#.", "#...#.", "#####.", "......")),
     "FAIL": ((224, 49, 49), ("######",) * 6),
 }
-CELL = 6  # pixels
+CELL, LETTER = 6, 16  # pixels
 Floats = NDArray[np.float64]
 
 
@@ -63,11 +63,11 @@ class Grid(NamedTuple):
 class Strip(NamedTuple):
     """Some nodes by all cases, as pixels."""
 
-    names: list[str]  # of every tenth node
+    title: str
+    names: list[tuple[str, int]]  # every tenth node, and the height until the next, in CSS pixels
     uri: str
-    width: int  # CSS pixels
+    width: int
     height: int
-    height_of_tick: int  # of ten nodes
     description: str
 
 
@@ -79,7 +79,6 @@ class Group(NamedTuple):
     text: str
     nodes: list[str]
     tiles: Markup
-    strips: list[Strip]
 
 
 def grid_of(answer: FleetAnswer) -> Grid:
@@ -134,7 +133,6 @@ def groups_of(answer: FleetAnswer, grid: Grid, column: str = "") -> list[Group]:
         members = {f"{part[0]} to {part[-1]}" if len(part) > 1 else part[0]: part for part in parts}
     rows, verdicts = {node: row for row, node in enumerate(grid.nodes)}, node_verdicts(answer)
     whole = {each.group: each for each in reversed(answer.findings) if each.group and not each.node}
-    kinds = kinds_of(grid, answer.settings.tolerance)
     groups = []
     for name, nodes in members.items():
         own = {node: verdicts[node] for node in nodes}
@@ -142,8 +140,7 @@ def groups_of(answer: FleetAnswer, grid: Grid, column: str = "") -> list[Group]:
         places = [rows[node] for node in nodes]
         text = _group_text(list(own.values()), grid.times[places], finding)
         status = worst_status([*own.values(), *([finding.status] if finding else [])])
-        strips = list(_strips(nodes, kinds[places])) if grid.cases else []
-        groups.append(Group(name, status, text, nodes, _tiles(answer, own, grid, rows), strips))
+        groups.append(Group(name, status, text, nodes, _tiles(answer, own, grid, rows)))
     if not column:
         return groups
     share = {each.name: sum(verdicts[node] != "PASS" for node in each.nodes) / len(each.nodes) for each in groups}
@@ -175,19 +172,25 @@ def _tiles(answer: FleetAnswer, own: Mapping[str, Status], grid: Grid, rows: Map
     return Markup("".join([*parts, "</svg>"]))  # noqa: S704 - names are escaped
 
 
-def _strips(nodes: Sequence[str], kinds: NDArray[np.int8]) -> Iterator[Strip]:
-    """Yield pictures of at most `STRIP` nodes."""
-    names = list(GLYPHS)
-    for start in range(0, len(nodes), STRIP):
-        part = kinds[start : start + STRIP]
-        rows, cases = part.shape
-        scale = 2 if cases <= CELL * 2 else 1  # few cases have room
-        failed, unsure = ((part == names.index(state)).any(1).sum() for state in ("FAIL", "INCONCLUSIVE"))
-        shown = list(nodes[start : start + rows])
-        text = (
-            f"{shown[0]} to {shown[-1]}, {cases} cases: {failed} of {rows} nodes failed one, {unsure} were inconclusive"
-        )
-        yield Strip(shown[::TICK], _png(part), cases * CELL * scale, rows * CELL * scale, TICK * CELL * scale, text)
+def strips_of(groups: Sequence[Group], grid: Grid, kinds: NDArray[np.int8]) -> list[Strip]:
+    """Return pictures of at most `STRIP` nodes each, in the groups' order; none where nothing was timed."""
+    rows = {node: row for row, node in enumerate(grid.nodes)}
+    scale = 2 if len(grid.cases) <= CELL * 2 else 1  # few cases have room
+    strips = []
+    for group in groups if grid.cases else ():
+        for start in range(0, len(group.nodes), STRIP):
+            nodes = group.nodes[start : start + STRIP]
+            part = kinds[[rows[node] for node in nodes]]
+            failed, unsure = ((part == list(GLYPHS).index(each)).any(1).sum() for each in ("FAIL", "INCONCLUSIVE"))
+            title = group.name if len(group.nodes) <= STRIP else f"{nodes[0]} to {nodes[-1]}"
+            text = (
+                f"{title}, {part.shape[1]} cases: {failed} of {len(nodes)} nodes failed one, {unsure} were inconclusive"
+            )
+            ticks = [(node, min(TICK, len(nodes) - TICK * place)) for place, node in enumerate(nodes[::TICK])]
+            names = [(node, max(LETTER, count * CELL * scale)) for node, count in ticks]
+            height, width = (size * CELL * scale for size in part.shape)
+            strips.append(Strip(title, names, _png(part), width, height, text))
+    return strips
 
 
 def _png(kinds: NDArray[np.int8]) -> str:

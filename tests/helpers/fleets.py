@@ -174,7 +174,7 @@ ALONE_INVENTORY = FleetFinding(
     fix="give it the others' software: pip install tensorflow==2.21.0",
 )
 MISSING = FleetFinding(
-    "missing", "INCONCLUSIVE", "wasn't heard of", "n12", fix="see whether it runs, and run it there: pytest benchmarks"
+    "missing", "INCONCLUSIVE", "not heard of", "n12", fix="see whether it runs, and run it there: pytest benchmarks"
 )
 ECC = FleetFinding(
     "health",

@@ -103,6 +103,7 @@ def _template(name: str) -> jinja2.Template:
         MAX_TASKS_IN_SUMMARY=MAX_TASKS_IN_SUMMARY,
         MAX_LINES=MAX_LINES,
         WORDS=tables.WORDS,
+        LONG_WORDS=tables.LONG_WORDS,
     )
 
 
