@@ -4,7 +4,6 @@ What is other is no fault by itself, and is PASS: where it keeps bits or speed f
 """
 
 import csv
-import re
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -247,8 +246,3 @@ def _gone(fleet: Fleet) -> Iterator[FleetFinding]:
 
 def _listed(names: Iterable[str]) -> str:
     return ", ".join(names)
-
-
-def natural(text: str) -> list[tuple[int, str]]:
-    """Return a key by which `node9` is before `node10`."""
-    return [(int(part) if part.isdecimal() else -1, part) for part in re.split(r"(\d{1,18})", text)]

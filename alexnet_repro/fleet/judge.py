@@ -6,7 +6,8 @@ from pathlib import Path
 from alexnet_repro.fleet.bits import judge_bits
 from alexnet_repro.fleet.content import WORST_FIRST
 from alexnet_repro.fleet.history import judge_history
-from alexnet_repro.fleet.inventory import expected_part, judge_inventory, natural
+from alexnet_repro.fleet.inventory import expected_part, judge_inventory
+from alexnet_repro.fleet.node_names import by_number
 from alexnet_repro.fleet.records import Fleet, FleetAnswer, FleetFinding, FleetSettings
 from alexnet_repro.fleet.speed import judge_speed
 from alexnet_repro.verify.finding import Status
@@ -21,16 +22,16 @@ def judge_fleet(fleet: Fleet, settings: FleetSettings, out: Path | None = None) 
     speed = judge_speed(asked, settings)
     findings += [*_own(asked), *of_bits, *speed.findings, *judge_history(asked, settings), *judge_inventory(asked)]
     findings += [FleetFinding("files", each.status, f"{each.path}: {each.why}") for each in asked.refused]
-    findings.sort(key=lambda each: (WORST_FIRST.index(each.status), AREAS.index(each.area), natural(each.node)))
+    findings.sort(key=lambda each: (WORST_FIRST.index(each.status), AREAS.index(each.area), by_number(each.node)))
     nodes: dict[str, Status] = dict.fromkeys([*asked.runs, *settings.expected], "PASS")
     for run in asked.current:
         nodes[run.node] = run.verdict if run.complete else _worse(run.verdict, "INCONCLUSIVE")
     for each in findings:
         if each.node in nodes:
             nodes[each.node] = _worse(nodes[each.node], each.status)
-    worst_first = dict(sorted(nodes.items(), key=lambda item: (WORST_FIRST.index(item[1]), natural(item[0]))))
+    worst_first = dict(sorted(nodes.items(), key=lambda item: (WORST_FIRST.index(item[1]), by_number(item[0]))))
     every = [*cohorts, *speed.cohorts]
-    return FleetAnswer(asked, settings, every, speed.shifts, findings, worst_first, out)
+    return FleetAnswer(asked, settings, every, speed.tables, findings, worst_first, out)
 
 
 def _own(fleet: Fleet) -> Iterator[FleetFinding]:
