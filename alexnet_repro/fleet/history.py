@@ -63,9 +63,9 @@ def judge_history(fleet: Fleet, settings: FleetSettings) -> list[FleetFinding]:
     judged = {key: _with_history(every, current) for key, every in cohorts.items()}
     total = sum(map(len, judged.values()))
     found: list[FleetFinding] = []
-    for key, series in judged.items():
-        if series:
-            found += _of_cohort(list(cohorts[key].values()), series, settings, SHARE * settings.false_alarms / total)
+    for key, some in judged.items():
+        if some:
+            found += _of_cohort(list(cohorts[key].values()), some, settings, SHARE * settings.false_alarms / total)
     return found
 
 
@@ -130,20 +130,21 @@ def _noise(values: Values) -> float:
 def find_change(days: Values, values: Values, noise: Spread, smallest: float, chance: float) -> Change | None:
     """Return how a series grew slower, with `chance` of a change where there is none; None where it didn't.
 
-    A step is the difference of the medians before and after a run, at the place where it exceeds its bound by most; a
-    drift is the slope of Theil and Sen. Which it is, the smaller sum of absolute distances decides, with a penalty for
-    the step's place (Schwarz's criterion for Laplace's distribution).
+    A step is the difference of the medians before and after a run, at the place beyond its bound that fits best; a
+    drift is the slope of Theil and Sen. Where both are beyond noise, the smaller sum of absolute distances decides,
+    with a penalty for the step's place (Schwarz's criterion for Laplace's distribution).
     """
     count, sigma = len(values), math.sqrt(noise.variance)
     degrees = round(noise.degrees / EFFICIENCY) + 1
     steps = []
     for place in range(2, count):
-        after, size = count - place, min(place, count - place)
-        error = sigma * (1.0 if size == 1 else _MEDIAN_ERROR) * math.sqrt(1 / place + 1 / after)
-        light = _LIGHT_TAIL if after == 1 else TAIL * (size + 1) / 2
+        after, fewer = count - place, min(place, count - place)
+        error = sigma * (1.0 if fewer == 1 else _MEDIAN_ERROR) * math.sqrt(1 / place + 1 / after)
+        light = _LIGHT_TAIL if after == 1 else TAIL * (fewer + 1) / 2
         bound = max(smallest, critical(chance / 2 / count, degrees, light) * error)
-        steps.append((float(np.median(values[place:]) - np.median(values[:place])), bound, place))
-    size, bound, place = max(steps, key=lambda each: each[0] / each[1])
+        size_there = float(np.median(values[place:]) - np.median(values[:place]))
+        if size_there > bound:
+            steps.append((_distances(values, place), size_there, bound, place))
     first, second = np.triu_indices(count, 1)
     apart = days[second] - days[first]
     slopes = (values[second] - values[first])[apart > 0] / apart[apart > 0]
@@ -153,7 +154,7 @@ def find_change(days: Values, values: Values, noise: Spread, smallest: float, ch
     slope_error = sigma / scatter * span if scatter else math.inf
     slope_bound = max(smallest, critical(chance / 2, degrees, TAIL * count / 3) * slope_error)
     drifts = slope * span > slope_bound and span >= _DAYS_OF_DRIFT
-    if size <= bound and not drifts:
+    if not steps and not drifts:
         return None
     line = values - slope * days
     of_line = float(np.abs(line - np.median(line)).sum())
@@ -162,10 +163,9 @@ def find_change(days: Values, values: Values, noise: Spread, smallest: float, ch
     floor = 1e-9 + sigma * 1e-3
     # Twice the logarithm of Laplace's likelihood, and a parameter more: the step's place.
     prefers_step = 2 * count * math.log((of_line + floor) / (of_step + floor)) > math.log(count)
-    if drifts and not (prefers_step and size > bound):
+    if drifts and not (prefers_step and steps):
         return Change("drift", slope * span, slope_bound, 0, slope)
-    if size <= bound:
-        return None
+    _, size, bound, place = min(steps)
     return Change("newest" if count - place == 1 else "step", size, bound, place)
 
 
@@ -191,7 +191,9 @@ def _finding(rows: Sequence[tuple[FleetRun, FleetDevice]], days: Values, change:
         data |= {"since": day}
     else:
         status = "INCONCLUSIVE"
-        message = f"{device.name} is {math.expm1(change.size):.1%} slower than in its {len(rows) - 1} runs before, in its newest"
+        message = (
+            f"{device.name} is {math.expm1(change.size):.1%} slower in its newest run than in {len(rows) - 1} before"
+        )
     if any(each.column == "load" for each in causes):
         status = "INCONCLUSIVE"
         message += ", something else ran on it"

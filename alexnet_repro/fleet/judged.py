@@ -187,48 +187,22 @@ class JudgedCohort:
         return cases, "all cases" if len(cases) == len(timed) else f"{len(cases)} of {len(timed)} cases"
 
     def _of_device(self, row: int) -> FleetFinding:
-        node, device = self.members[row]
-        shift, bound = float(self._slowness.shifts[row]), float(self._slowness.bounds[row])
-        causes = self.telemetry.causes([row])
-        alone = len(self.rows[int(self.cohort.levels.nodes[row])]) > 1
-        name = f"{device}, unlike its node's others," if alone else device
-        return self._worded(
-            name,
-            shift,
-            bound,
-            int(self._slowness.codes[row]),
-            int(self._slowness.agreed[row]),
-            [row],
-            causes,
-            node=node,
-            device=device,
-        )
+        slow, (node, device) = self._slowness, self.members[row]
+        rows = self.rows[int(self.cohort.levels.nodes[row])]
+        name = f"{device}, unlike its node's others," if len(rows) > 1 and (slow.codes[rows] > 0).sum() == 1 else device
+        bound = (slow.bounds if slow.agreed[row] == 1 else slow.suspect)[row]
+        shift = float(slow.shifts[row])
+        return self._worded([row], int(slow.codes[row]), shift, float(bound), name=name, node=node, device=device)
 
     def _of_node(self, node: int, rows: list[int], code: int) -> FleetFinding:
-        shift = float(self._slowness.node_shifts[node])
-        causes = self.telemetry.causes(rows)
-        return self._worded(
-            f"all {len(rows)} devices",
-            shift,
-            float(self._slowness.suspect[rows].max()),
-            code,
-            int(self._slowness.agreed[rows].max()),
-            rows,
-            causes,
-            node=self.cohort.nodes[node],
-        )
+        slow, name = self._slowness, f"all {len(rows)} devices"
+        shift, bound = float(slow.node_shifts[node]), float(slow.suspect[rows].max())
+        return self._worded(rows, code, shift, bound, name=name, node=self.cohort.nodes[node])
 
     def _worded(
-        self,
-        name: str,
-        shift: float,
-        bound: float,
-        code: int,
-        runs: int,
-        rows: list[int],
-        causes: Sequence[Cause],
-        **where: str,
+        self, rows: list[int], code: int, shift: float, bound: float, *, name: str, **where: str
     ) -> FleetFinding:
+        causes, runs = self.telemetry.causes(rows), int(self._slowness.agreed[rows].max())
         cases, words = self._slow(shift, rows)
         status, added, first = self._status(code, causes, runs, rows)
         verb = "are" if len(rows) > 1 else "is"

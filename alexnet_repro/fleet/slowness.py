@@ -119,10 +119,10 @@ def find_slow(
     own = runs - moved[timed.nodes]
     found.noise = max(spread_of(own[0]), floor)
     independent = _independent(own[0], timed.nodes, sizes) if several else count
-    _judge_devices(found, own, timed, excess, smallest, chances["device"], independent)
+    _judge_devices(found, own, timed, excess, smallest=smallest, chance=chances["device"], independent=independent)
     if several:
-        _judge_nodes(found, own, timed.nodes, sizes, smallest, chances["node"])
-    _judge_cases(found, timed, spreads, (degrees, tail), smallest, chances["case"], moved)
+        _judge_nodes(found, own, timed.nodes, sizes, smallest=smallest, chance=chances["node"])
+    _judge_cases(found, timed, spreads, (degrees, tail), smallest=smallest, chance=chances["case"], moved=moved)
     return found
 
 
@@ -182,7 +182,7 @@ def _independent(shifts: Values, nodes: NDArray[np.intp], sizes: NDArray[np.intp
 
 
 def _judge_devices(
-    found: Slowness, own: Values, timed: Levels, excess: Values, smallest: float, chance: float, independent: int
+    found: Slowness, own: Values, timed: Levels, excess: Values, *, smallest: float, chance: float, independent: int
 ) -> None:
     """Judge each device by its newest run, and by its newest two or three runs that agree."""
     devices = int(np.isfinite(own[0]).sum())
@@ -207,7 +207,7 @@ def _judge_devices(
 
 
 def _judge_nodes(
-    found: Slowness, own: Values, nodes: NDArray[np.intp], sizes: NDArray[np.intp], smallest: float, chance: float
+    found: Slowness, own: Values, nodes: NDArray[np.intp], sizes: NDArray[np.intp], *, smallest: float, chance: float
 ) -> None:
     """Judge nodes of several devices, all of which must be slower."""
     count = len(sizes)
@@ -237,6 +237,7 @@ def _judge_cases(
     timed: Levels,
     spreads: Values,
     known: tuple[float, float],
+    *,
     smallest: float,
     chance: float,
     moved: Values,
