@@ -28,21 +28,21 @@ _CLOCKS = "nvidia-smi -q -d CLOCK,PERFORMANCE,POWER # which limit holds its cloc
 _COOLING = "check fans, air flow and power limit: nvidia-smi -q -d TEMPERATURE,POWER,PERFORMANCE"
 _LINK = "nvidia-smi -q | grep -A9 'GPU Link Info' # then reseat the card, or set the slot's speed in the firmware"
 _SIGNS = (
-    _Sign("gpu_mhz", "its clock is {0:,.0f} MHz, the others' {1:,.0f}", -1, 15, 0.02, _CLOCKS),
+    _Sign("gpu_mhz", "its clock is {0:,.0f} MHz, {others} {1:,.0f}", -1, 15, 0.02, _CLOCKS),
     _Sign(
         "cpu_mhz",
-        "its processor's clock is {0:,.0f} MHz, the others' {1:,.0f}",
+        "its processor's clock is {0:,.0f} MHz, {others} {1:,.0f}",
         -1,
         50,
         0.02,
         "cpupower frequency-info",
     ),
-    _Sign("throttled", "throttled in {0:.0%} of samples, the others in {1:.0%}", 1, 0.05, 0, _COOLING),
-    _Sign("temperature", "its temperature is {0:.0f} °C, the others' {1:.0f}", 1, 5, 0, _COOLING),
-    _Sign("watts", "it draws {0:,.0f} W, the others {1:,.0f}", 0, 5, 0.05, _CLOCKS),
-    _Sign("pcie_width", "its PCIe link has {0:.0f} lanes, the others' {1:.0f}", -1, 0.5, 0, _LINK),
-    _Sign("pcie_generation", "its PCIe link is of generation {0:.0f}, the others' {1:.0f}", -1, 0.5, 0, _LINK),
-    _Sign("load", "its load is {0:.1f}, the others' {1:.1f}", 1, 1, 0.5, ALONE),
+    _Sign("throttled", "throttled in {0:.0%} of samples, {others} {1:.0%}", 1, 0.05, 0, _COOLING),
+    _Sign("temperature", "its temperature is {0:.0f} °C, {others} {1:.0f}", 1, 5, 0, _COOLING),
+    _Sign("watts", "it draws {0:,.0f} W, {others} {1:,.0f}", 0, 5, 0.05, _CLOCKS),
+    _Sign("pcie_width", "its PCIe link has {0:.0f} lanes, {others} {1:.0f}", -1, 0.5, 0, _LINK),
+    _Sign("pcie_generation", "its PCIe link is of generation {0:.0f}, {others} {1:.0f}", -1, 0.5, 0, _LINK),
+    _Sign("load", "its load is {0:.1f}, {others} {1:.1f}", 1, 1, 0.5, ALONE),
 )
 
 
@@ -65,13 +65,13 @@ class Telemetry:
         self._centres = medians(self._values, 0)
         self._spreads = np.array([spread_of(column) for column in self._values.T])
 
-    def causes(self, devices: Sequence[int]) -> list[Cause]:
-        """Return what is out of line in the median of some devices, in the order of `_SIGNS`."""
+    def causes(self, devices: Sequence[int], others: str = "the others'") -> list[Cause]:
+        """Return what is out of line in the median of some devices, in the order of `_SIGNS`; `others` in words."""
         values = medians(self._values[list(devices)], 0)
         # Of the others: a slow group's own readings aren't what it is compared with.
-        others = np.ones(len(self._values), dtype=bool)
-        others[list(devices)] = False
-        centres = medians(self._values[others], 0) if others.any() else self._centres
+        rest = np.ones(len(self._values), dtype=bool)
+        rest[list(devices)] = False
+        centres = medians(self._values[rest], 0) if rest.any() else self._centres
         found = []
         for sign, value, centre, spread in zip(_SIGNS, values, centres, self._spreads, strict=True):
             away = value - centre
@@ -79,7 +79,7 @@ class Telemetry:
             if not math.isfinite(away) or abs(away) < max(enough, _OUT_OF_LINE * min(np.nan_to_num(spread), enough)):
                 continue
             if sign.side * away >= 0:
-                found.append(Cause(sign.column, sign.words.format(value, centre), sign.fix))
+                found.append(Cause(sign.column, sign.words.format(value, centre, others=others), sign.fix))
         return found
 
 

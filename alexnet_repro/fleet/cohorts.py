@@ -33,7 +33,7 @@ class Timed:
 
 
 def timed_cohorts(fleet: Fleet) -> list[Timed]:
-    """Return the cohorts of the current runs, by kind and the number of their devices; levels of the runs before, too."""
+    """Return the cohorts of the current runs, with levels of earlier ones, by kind and the number of devices."""
     found: dict[tuple[str, str], Timed] = {}
     for run in fleet.current:
         for device in run.devices:

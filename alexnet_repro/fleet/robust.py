@@ -29,7 +29,7 @@ def spread_of(values: Values) -> float:
     """Return the standard deviation of normal values, NaN left out, that outliers among them don't move; NaN of one."""
     kept = values[np.isfinite(values)]
     count = len(kept)
-    if count < 2:
+    if count <= 1:
         return math.nan
     if count > MAX_PAIRS_OF:
         return float(_NORMAL_MAD * np.median(np.abs(kept - np.median(kept))))

@@ -1,8 +1,8 @@
 """Which devices, nodes and groups of nodes of one cohort are slow: pure functions of arrays of levels.
 
-A device's *shift* is its levels' median distance to the cohort's centre, over the cases that aren't far noisier than
-the others. What is beyond both noise and the tolerance is slow; a slow group's nodes are compared with each other, and a
-slow node's devices aren't named one by one. The derivation is in docs/method/fleet.md.
+A device's *shift* is its levels' median distance to the cohort's centre, over the cases that aren't far noisier
+than the others. What is beyond both noise and the tolerance is slow; a slow group's nodes are compared with each other,
+and a slow node's devices aren't named one by one. The derivation is in docs/method/fleet.md.
 """
 
 import math
@@ -17,6 +17,7 @@ from scipy.special import ndtri
 from alexnet_repro.fleet.robust import EFFICIENCY, TAIL, Values, column_spreads, critical, medians, spread_of, tail_of
 from alexnet_repro.verify.benchmark.noise import Spread, moderated
 
+PERHAPS, SLOW = 1, 2  # codes, and 0: as the others
 MIN_NODES = 5  # of a cohort; of fewer the spread is a guess
 MIN_GROUP = 3  # nodes of a group, and of the others
 MIN_TIMED = 3  # cases of a device by which it may FAIL: one or two may have two speeds
@@ -50,7 +51,7 @@ class SlowGroup(NamedTuple):
 
 @dataclass
 class Slowness:
-    """What was found; logarithms. Codes are 0 (as the others), 1 (perhaps slow), 2 (slow)."""
+    """What was found; logarithms. Codes are 0 (as the others), `PERHAPS` and `SLOW`."""
 
     ratios: Values  # (devices, cases): to the centre
     case_bounds: Values  # (devices, cases)
@@ -89,7 +90,7 @@ def find_slow(
     centre = medians(_by_node(newest, timed.nodes, count) if sizes.max() > 1 else newest, 0)
     ratios = newest - centre
     spreads, degrees, tail = _case_spreads(ratios, timed)
-    quiet = spreads <= _NOISY * np.nanmedian(spreads)
+    quiet = ~(spreads > _NOISY * medians(spreads, 0))
     runs = np.stack([medians((each - centre)[:, quiet], 1) for each in timed.levels])
     shifts = runs[0].copy()
     several = bool((sizes > 1).any())
@@ -118,10 +119,10 @@ def find_slow(
     own = runs - moved[timed.nodes]
     found.noise = max(spread_of(own[0]), floor)
     independent = _independent(own[0], timed.nodes, sizes) if several else count
-    _judge_devices(found, own, timed, excess, smallest, chances["device"], independent)
+    _judge_devices(found, own, timed, excess, smallest=smallest, chance=chances["device"], independent=independent)
     if several:
-        _judge_nodes(found, own, timed.nodes, sizes, smallest, chances["node"])
-    _judge_cases(found, timed, spreads, (degrees, tail), smallest, chances["case"], moved)
+        _judge_nodes(found, own, timed.nodes, sizes, smallest=smallest, chance=chances["node"])
+    _judge_cases(found, timed, spreads, (degrees, tail), smallest=smallest, chance=chances["case"], moved=moved)
     return found
 
 
@@ -181,7 +182,7 @@ def _independent(shifts: Values, nodes: NDArray[np.intp], sizes: NDArray[np.intp
 
 
 def _judge_devices(
-    found: Slowness, own: Values, timed: Levels, excess: Values, smallest: float, chance: float, independent: int
+    found: Slowness, own: Values, timed: Levels, excess: Values, *, smallest: float, chance: float, independent: int
 ) -> None:
     """Judge each device by its newest run, and by its newest two or three runs that agree."""
     devices = int(np.isfinite(own[0]).sum())
@@ -194,11 +195,11 @@ def _judge_devices(
     found.bounds = np.maximum(smallest, factors[0] * scale)
     found.suspect = np.maximum(smallest, min(factors) * scale)
     with np.errstate(invalid="ignore"):
-        found.codes[own[0] > found.suspect] = 1
+        found.codes[own[0] > found.suspect] = PERHAPS
         for runs in range(len(own), 0, -1):
             agreed = np.min(own[:runs], axis=0) > np.maximum(smallest, factors[runs - 1] * scale)
             enough = cases >= MIN_TIMED if runs < MAX_RUNS else True
-            found.codes[agreed & enough] = 2
+            found.codes[agreed & enough] = SLOW
             found.agreed[agreed & enough] = runs
     seen = float(-ndtri(1 - POWER)) * found.noise
     found.detectable = math.expm1(max(smallest, min(factors) * found.noise) + seen)
@@ -206,7 +207,7 @@ def _judge_devices(
 
 
 def _judge_nodes(
-    found: Slowness, own: Values, nodes: NDArray[np.intp], sizes: NDArray[np.intp], smallest: float, chance: float
+    found: Slowness, own: Values, nodes: NDArray[np.intp], sizes: NDArray[np.intp], *, smallest: float, chance: float
 ) -> None:
     """Judge nodes of several devices, all of which must be slower."""
     count = len(sizes)
@@ -218,9 +219,9 @@ def _judge_nodes(
         for runs in range(1, MAX_RUNS + 1)
     ]
     with np.errstate(invalid="ignore"):
-        codes = np.where(shifts[0] > max(smallest, min(factors) * noise), 1, 0)
+        codes = np.where(shifts[0] > max(smallest, min(factors) * noise), PERHAPS, 0)
         for runs in range(len(own), 0, -1):
-            codes[np.min(shifts[:runs], axis=0) > max(smallest, factors[runs - 1] * noise)] = 2
+            codes[np.min(shifts[:runs], axis=0) > max(smallest, factors[runs - 1] * noise)] = SLOW
         slower = own[0] > _NODE_SHARE * shifts[0][nodes]
     slower |= ~np.isfinite(own[0])  # what wasn't timed says nothing
     of_devices = np.zeros(count, np.int8)
@@ -236,6 +237,7 @@ def _judge_cases(
     timed: Levels,
     spreads: Values,
     known: tuple[float, float],
+    *,
     smallest: float,
     chance: float,
     moved: Values,
@@ -252,10 +254,10 @@ def _judge_cases(
     found.case_bounds = np.maximum(smallest, single * scale)
     with np.errstate(invalid="ignore"):
         slow = ratios > found.case_bounds
-        found.case_codes[slow] = 1
+        found.case_codes[slow] = PERHAPS
         if len(timed.levels) >= MAX_RUNS:
             lowest = np.min(timed.levels[:MAX_RUNS] - found.centre, axis=0) - offsets[:, None]
-            found.case_codes[lowest > np.maximum(smallest, agreeing * scale)] = 2
+            found.case_codes[lowest > np.maximum(smallest, agreeing * scale)] = SLOW
     apart = slow & (found.codes == 0)[:, None] & (found.node_codes == 0)[timed.nodes][:, None]
     timed_by = np.maximum(1, np.isfinite(ratios).sum(0))
     found.two_speeds = [int(i) for i in np.flatnonzero(apart.sum(0) >= np.maximum(3, 0.1 * timed_by))]
