@@ -35,6 +35,7 @@ class RefusedFile(NamedTuple):
 
     path: str
     why: str  # one line
+    status: Status = "INCONCLUSIVE"  # PASS: nothing is lost by it, as of a second copy
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +108,7 @@ class Fleet:
 class FleetSettings:
     """What a person asks of a fleet."""
 
-    expected: tuple[str, ...] = ()  # nodes; none: whoever is heard of
+    expected: tuple[str, ...] = ()  # nodes; none: all that were read
     columns: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """By name of a column of the inventory, as `rack`, each node's value there; all columns that there are."""
     by: tuple[str, ...] = ()  # the columns by which a group may be slow
@@ -134,12 +135,26 @@ class FleetFinding:
     data: Mapping[str, Any] = field(default_factory=dict)
 
 
-class Shift(NamedTuple):
-    """A device's time beside its cohort's, in one case."""
+STATUS_CODES: tuple[Status, ...] = ("PASS", "INCONCLUSIVE", "FAIL")
+"""A status by its code in `SpeedTable.statuses`."""
+NOT_TIMED = -1
 
-    ratio: float  # of its time to the cohort's centre; NaN: invalid
-    noise: float  # how much of a ratio noise explains, as 1.04; inf: unknown
-    status: Status
+
+@dataclass(frozen=True)
+class SpeedTable:
+    """Devices' times beside their cohort's, by case: arrays, for a large fleet has a million cells."""
+
+    cohort: str  # its name, as `Cohort.name`
+    members: tuple[tuple[str, str], ...]  # the rows: node and device
+    cases: tuple[str, ...]  # the columns
+    ratios: NDArray[np.float32]
+    """`(members, cases)`: of a device's time to the cohort's centre; NaN: not timed, invalid, or nothing to compare."""
+    bounds: NDArray[np.float32]
+    """`(members, cases)`: the ratio that noise explains, as 1.04; inf: unknown."""
+    statuses: NDArray[np.int8]
+    """`(members, cases)`: places in `STATUS_CODES`, or `NOT_TIMED`."""
+    shifts: NDArray[np.float32]
+    """`(members,)`: the ratio over all of a device's cases; NaN: unknown."""
 
 
 @dataclass(frozen=True)
@@ -159,18 +174,18 @@ class SpeedAnswer:
     """How fast the devices are, beside each other."""
 
     cohorts: Sequence[Cohort] = ()
-    shifts: Mapping[tuple[str, str], Mapping[str, Shift]] = field(default_factory=dict)  # by node and device, by case
+    tables: Sequence[SpeedTable] = ()  # one a cohort, in their order
     findings: Sequence[FleetFinding] = ()
 
 
 @dataclass(frozen=True)
 class FleetAnswer:
-    """What is said of a fleet."""
+    """What is found in a fleet, and its verdict."""
 
     fleet: Fleet
     settings: FleetSettings
     cohorts: Sequence[Cohort]
-    shifts: Mapping[tuple[str, str], Mapping[str, Shift]]
+    tables: Sequence[SpeedTable]  # of speed
     findings: Sequence[FleetFinding]  # the worst first
     nodes: Mapping[str, Status]  # each node's verdict, the worst first; the missing ones, too
     out: Path | None = None

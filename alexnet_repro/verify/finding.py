@@ -22,6 +22,10 @@ DOCTOR, REFERENCE = "doctor", "reference"
 IGNORED = "ignored"  # in `data` of what the doctor failed, and the run went on all the same
 MACHINE_GROUPS = ("correct", "repeatable", "fast")
 GROUPS = (DOCTOR, *MACHINE_GROUPS, REFERENCE)
+DIVERGENCE_FIX = (
+    "run it again: if it differs again, suspect the hardware (python -m alexnet_repro doctor; memory errors, heat, "
+    "power), or an operation without a deterministic kernel"
+)
 LEVELS = ("quick", "standard", "long")  # how much a run asks
 
 

@@ -7,14 +7,10 @@ from typing import Any
 import numpy as np
 
 from alexnet_repro.verify.checks.config import CheckConfig
-from alexnet_repro.verify.finding import Finding
+from alexnet_repro.verify.finding import DIVERGENCE_FIX, Finding
 from alexnet_repro.verify.numerics.replay import Divergence, Replay, StepDigest, first_divergence
 
 REPLAY_BATCH = 8
-DIVERGENCE_FIX = (
-    "run it again: if it differs again, suspect the hardware (python -m alexnet_repro doctor; memory errors, heat, "
-    "power), or an operation without a deterministic kernel"
-)
 
 
 def new_replay(config: CheckConfig) -> Replay:

@@ -37,9 +37,9 @@ MEASURES: Mapping[str, Measure] = {
 }
 
 
-def short(text: str) -> str:
-    """Return a text of at most `LONGEST_TEXT` characters; one that was longer says so."""
-    return text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT]}… (the rest is in results.json)"
+def short(text: str, file: str = "results.json") -> str:
+    """Return a text of at most `LONGEST_TEXT` characters; one that was longer says which file has the rest."""
+    return text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT]}… (the rest is in {file})"
 
 
 def title(findings: Sequence[Finding]) -> str:

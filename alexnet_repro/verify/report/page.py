@@ -91,20 +91,35 @@ def _rendered(name: str, content: Mapping[str, Any]) -> str:
 
 @functools.cache
 def _template(name: str) -> jinja2.Template:
-    """Return a template that escapes whatever comes from a file by default."""
+    return page_template(
+        name,
+        loader=jinja2.PackageLoader("alexnet_repro.verify.report"),
+        wording=wording,
+        tables=tables,
+        cards=cards,
+        MAX_DRAWINGS=drawing.MAX_DRAWINGS,
+        UNFOLDED=UNFOLDED,
+        MAX_TASKS=MAX_TASKS,
+        MAX_TASKS_IN_SUMMARY=MAX_TASKS_IN_SUMMARY,
+        MAX_LINES=MAX_LINES,
+        WORDS=tables.WORDS,
+        LONG_WORDS=tables.LONG_WORDS,
+    )
+
+
+def page_template(name: str, loader: jinja2.BaseLoader, file: str = "results.json", **known: Any) -> jinja2.Template:
+    """Return a template that escapes whatever comes from a file by default; `file` has what a page is too short for."""
     html = name.endswith(".html")
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("alexnet_repro.verify.report"),
+        loader=loader,
         autoescape=html,  # noqa: S701 - Markdown has rules of its own, of `finalize`
         finalize=None if html else _markdown,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals.update(wording=wording, tables=tables, cards=cards, signs=wording.SIGNS)
-    environment.globals.update(steps=steps, short=cards.short, MAX_DRAWINGS=drawing.MAX_DRAWINGS, UNFOLDED=UNFOLDED)
-    environment.globals.update(MAX_TIMINGS=MAX_TIMINGS, MAX_TASKS=MAX_TASKS, MAX_LINES=MAX_LINES)
-    environment.globals.update(MAX_TASKS_IN_SUMMARY=MAX_TASKS_IN_SUMMARY)
+    environment.globals.update(known, signs=wording.SIGNS, steps=steps, FILE=file, MAX_TIMINGS=MAX_TIMINGS)
+    environment.globals.update(short=functools.partial(cards.short, file=file))
     environment.filters["code"] = _code
     return environment.get_template(name)
 

@@ -22,7 +22,8 @@ from alexnet_repro.verify.verdict import verdicts
 
 NAME_WIDTH, GAP = 20, 2  # characters: of a row's name at least, and between columns
 # Headings of columns that aren't numbers, besides the first.
-WORDS = ("output shape", "verdict", "checks", "note", "bottleneck", "B is", "finding", "evidence", "measured")
+LONG_WORDS = ("finding", "evidence")
+WORDS = ("output shape", "verdict", "checks", "note", "bottleneck", "B is", *LONG_WORDS, "measured")
 CONDITIONS = {
     "load": ("load", "{:.2f}"),
     "CPU clock": ("cpu_mhz", "{:,.0f} MHz"),
