@@ -167,7 +167,7 @@ class Parser(argparse.ArgumentParser):
     any_options = False
     """Whether all but the question for help is left to another parser, as pytest's."""
 
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:  # type: ignore[override]
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
         """Parse the words, or take any."""
         if self.any_options:
             args = [each for each in args if each in {"-h", "--help"}]
@@ -349,7 +349,7 @@ def _run(words: list[str]) -> int:
     arguments = parser().parse_args(words, argparse.Namespace(words=words, conflict=lambda _: None))
     if error := arguments.conflict(arguments):
         arguments.refuse(error)
-    if arguments.run is run_verify:
+    if arguments.run == run_verify:
         return run_verify(arguments)
     logger = logging.getLogger("alexnet_repro")
     logger.handlers = [_StderrHandler()]

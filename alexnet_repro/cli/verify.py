@@ -48,7 +48,10 @@ def run_verify(arguments: argparse.Namespace) -> int:
     words = list(pytest_words(options, suite))
     if not any(word.startswith(f"{suite / 'benchmarks'}") for word in words):
         words.append(str(suite / "benchmarks"))
-    return int(pytest.main([*own, *words], plugins=[start]))
+    try:
+        return int(pytest.main([*own, *words], plugins=[start]))
+    except SystemExit as ended:  # what can't be imported, or used, and was reported
+        return ended.code if isinstance(ended.code, int) else 1
 
 
 def pytest_words(options: Sequence[str], suite: Path) -> Iterator[str]:

@@ -1,6 +1,9 @@
 """`verify`: what pytest is started with, from any folder, and what of the surroundings is left out."""
 
 import argparse
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -91,6 +94,16 @@ def test_what_is_timed_by_is_loaded(started):
     """Where plugins aren't loaded by themselves, the one that timings need is."""
     _, given = started(PYTEST_DISABLE_PLUGIN_AUTOLOAD="1")
     assert given["words"] == [*OWN, "-ppytest_benchmark.plugin", ALL]
+
+
+def test_backend_that_cant_be_used(tmp_path):
+    """One line says so, with pytest's exit status for usage errors."""
+    command = [sys.executable, "-m", "alexnet_repro", "verify"]
+    environ = os.environ | {"KERAS_BACKEND": "mxnet", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, check=False, cwd=tmp_path, env=environ, capture_output=True, text=True)
+    (line,) = done.stderr.splitlines()
+    assert (done.returncode, done.stdout) == (4, "")
+    assert line.startswith("pytest: the backend mxnet can't be used, as tensorflow, jax, torch can; unset KERAS_")
 
 
 def test_help(capsys):
