@@ -21,6 +21,7 @@ from alexnet_repro.verify.doctor import cuda_software
 from alexnet_repro.verify.doctor.doctor import DRIVER_CHECKS, LAST_CHECKS, MACHINE_CHECKS
 from alexnet_repro.verify.finding import Status, exit_status
 from alexnet_repro.verify.verdict import pytest_exit_status
+from benchmarks.tools import detection_tables
 
 ROOT = Path(__file__).resolve().parents[1]
 JUDGED = ("valid", "synchronized", "no_thermal_drift", "no_throttling", "low_noise", "peak_fraction")
@@ -176,6 +177,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "timed": partial(of_modules, TIMED),
     "reference": partial(of_modules, REFERENCE),
     "doctor": doctor,
+    **detection_tables.recorded(),
 }
 MARKED = re.compile(r"(?<=<!-- table: )(\w+)( -->\n).*?(?=<!-- /table -->)", re.DOTALL)
 

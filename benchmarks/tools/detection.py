@@ -5,7 +5,7 @@ docs/method/detection.md has the tables that this prints, and what follows from 
     python -m benchmarks.tools.detection flips --into=FILE [--each=12] [--precision=float32]
     python -m benchmarks.tools.detection sizes --into=FILE [--precision=float32]
     python -m benchmarks.tools.detection persistent --into=FILE [--precision=float32]
-    python -m benchmarks.tools.detection show benchmarks/references/detection.json
+    python -m benchmarks.tools.detection show [FILE]
 
 `flips` makes a replay's step of the documented model over and over, with one bit of one element flipped each time, and
 has the replay's digests say whether it shows. `sizes` reads off the checks' own comparison how large an error that is
@@ -16,7 +16,8 @@ into the file, also a line for each as it comes; `show` prints tables of the fil
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -193,14 +194,14 @@ def _width(site: Site, precision: str) -> int:
     return 32 if wide else BITS[precision]
 
 
-def random_flips(precision: str, each: int, seed: int) -> Iterator[Flip]:
-    """Yield the outcomes of `each` random flips in each array: any element and any bit alike."""
+def random_flips(precision: str, each: int, seed: int, kinds: Sequence[str]) -> Iterator[Flip]:
+    """Yield the outcomes of `each` random flips in each array of these kinds: any element and any bit alike."""
     replay = flipping_replay(CheckConfig(precision=precision))
     if replay.changed() or replay.changed():
         raise ValueError("the clean step isn't the same twice: nothing can be seen beside it")
-    random = np.random.default_rng((seed, BITS[precision]))
+    random = np.random.default_rng(zlib.crc32(f"{precision}{seed or ''}".encode()))
     for _ in range(each):
-        for site in replay.sites:
+        for site in (site for site in replay.sites if site.kind in kinds):
             bit = int(random.integers(_width(site, precision)))
             yield flip(replay, site, int(random.integers(1 << 40)), bit, precision)
 
@@ -214,7 +215,7 @@ def _add(path: Path, name: str, precision: str, rows: list[Any]) -> None:
 
 
 MAKES: dict[str, Callable[[str, argparse.Namespace], Iterable[Any]]] = {
-    "flips": lambda precision, given: (row[1:] for row in random_flips(precision, given.each, given.seed)),
+    "flips": lambda precision, given: (row[1:] for row in random_flips(precision, given.each, given.seed, given.kinds)),
     "sizes": lambda precision, _: detection_sizes.sizes(precision),
     "persistent": lambda precision, _: detection_sizes.persistent(precision),
 }
@@ -224,14 +225,18 @@ def main() -> int:
     """Inject and record, or print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=[*MAKES, "show"])
-    parser.add_argument("file", nargs="?", type=Path, metavar="FILE", help="to show")
+    parser.add_argument("file", nargs="?", type=Path, metavar="FILE", help="to show; by default what is on file")
     parser.add_argument("--into", type=Path, metavar="FILE")
     parser.add_argument("--precision", nargs="+", default=list(BITS), choices=list(BITS))
+    kinds = [kind for kind in detection_tables.KINDS if kind != "read"]
+    parser.add_argument("--kinds", nargs="+", default=kinds, choices=kinds, help="of the arrays (all)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="another one adds other flips (%(default)s)")
     parser.add_argument("--each", type=int, default=12, metavar="N", help="flips in each array (%(default)s)")
     arguments = parser.parse_args()
     if arguments.what == "show":
-        print(detection_tables.text(json.loads(arguments.file.read_bytes()) if arguments.file else {}))
+        stored = json.loads((arguments.file or detection_tables.RECORDED).read_bytes())
+        for name, make in detection_tables.tables(stored).items():
+            print(f"{name}\n\n{make()}\n")
         return 0
     for precision in arguments.precision:
         rows: list[Any] = []

@@ -1,9 +1,12 @@
 """What follows from the flips that showed, and what is counted: tables of docs/method/detection.md."""
 
+import json
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,12 +29,13 @@ KINDS = {
     "read": "the same, read wrong in one step alone",
     "pixels": "an image's pixel",
 }
-FIELDS = {  # of an element of so many bits: the lowest bit of each, from the top
+FIELDS = {  # by an element's number of bits: the lowest bit of each field, from the top
     32: {"sign": 31, "exponent, upper half": 27, "exponent, lower half": 23, "fraction, upper half": 12, "lower": 0},
     16: {"sign": 15, "exponent, upper half": 11, "exponent, lower half": 7, "fraction, upper half": 4, "lower": 0},
 }
 # By NVIDIA's data sheets: multiprocessors, clock (Hz), multiply-adds per clock of each in bfloat16, memory (bytes).
 GPUS = {"H100 SXM": (132, 1.98e9, 2048, 80e9), "A100 SXM 40 GB": (108, 1.41e9, 1024, 40e9)}
+RECORDED = Path(__file__).parents[1] / "references" / "detection.json"
 KERNEL_TILE = 128  # rows and columns of a product's tile, as libraries choose for large ones
 CONFIDENCE = 0.95
 STATE_BYTES = 2 * 4 * documented.TOTAL_PARAMETERS  # weights and velocities, float32: sent per run, read back per step
@@ -42,6 +46,10 @@ STATE_BYTES = 2 * 4 * documented.TOTAL_PARAMETERS  # weights and velocities, flo
 COPY_RATE, STEP_SECONDS, HASH_RATE, BUILD_SECONDS = 1.8e9, 0.0073, 0.9e9, 3.5
 MEMORY_SECONDS = 5 * 2 * 80e9 / 2.57e12 / 4
 BURN_INS = {"burn-in of 10 minutes": 600, "burn-in of 8 hours": 28_800}
+
+
+Stored = Mapping[str, list[list[Any]]]
+"""By precision, the rows that were found."""
 
 
 class Level(NamedTuple):
@@ -58,14 +66,14 @@ class Level(NamedTuple):
         return self.precisions * self.runs * self.steps
 
 
-def levels(kind: str) -> list[Level]:
-    """Return those of `--level` on a CPU or a GPU, without a burn-in."""
-    usual, precisions = CheckConfig(), len(DEVICE_PRECISIONS[kind])
-    others = {"cpu": 1, "gpu": 2}[kind]  # another process; on GPUs one more with all of them busy
-    return [
-        Level("quick", 1, QUICK_REPLAYS, QUICK_STEPS),
-        Level("standard", precisions, usual.replays + others, usual.steps),
-    ]
+def levels() -> list[Level]:
+    """Return those of `--level` on a CPU and a GPU, without a burn-in."""
+    usual = CheckConfig()
+    found = [Level("quick", 1, QUICK_REPLAYS, QUICK_STEPS)]
+    for kind, others in (("cpu", 1), ("gpu", 2)):  # another process; on GPUs one more with all of them busy
+        precisions = len(DEVICE_PRECISIONS[kind])
+        found.append(Level(f"standard, {kind.upper()}", precisions, usual.replays + others, usual.steps))
+    return found
 
 
 def burn_in_steps(seconds: float) -> float:
@@ -78,7 +86,7 @@ def burn_in_steps(seconds: float) -> float:
 
 
 def rate_found(steps: float, shows: float = 1.0) -> float:
-    """Return how often a step must have a fault for one of so many to show it with 95 %; above 1: never."""
+    """Return the share of steps with a fault of which as many show one with 95 %; above 1 there is no such share."""
     return float((1 - (1 - CONFIDENCE) ** (1 / steps)) / shows)
 
 
@@ -116,9 +124,9 @@ def before(name: str) -> str:
 
 
 def weighted(shown: Mapping[str, tuple[int, int]], weights: Mapping[str, float]) -> tuple[float, float, float]:
-    """Return a share over layers with weights: the middle, and the ends of its 95 % interval.
+    """Return a share over layers with weights, and the ends of its 95 % interval.
 
-    They are of Jeffreys's posteriors of the layers' shares. `shown` has of each layer how many flips showed, and how
+    Those are of Jeffreys's posteriors of the layers' shares. `shown` has of each layer how many flips showed, and how
     many there were.
     """
     random, names = np.random.default_rng(0), [name for name in weights if name in shown]
@@ -127,8 +135,9 @@ def weighted(shown: Mapping[str, tuple[int, int]], weights: Mapping[str, float])
         weights[name] / total * random.beta(shown[name][0] + 0.5, shown[name][1] - shown[name][0] + 0.5, 20_000)
         for name in names
     )
-    low, middle, high = np.quantile(drawn, (0.025, 0.5, 0.975))
-    return float(middle), float(low), float(high)
+    middle = sum(weights[name] / total * shown[name][0] / shown[name][1] for name in names)
+    low, high = np.quantile(drawn, (0.025, 0.975))
+    return float(middle), float(min(low, middle)), float(max(high, middle))
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
@@ -137,7 +146,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
 
 
-def _as_flips(stored: Mapping[str, list[list[Any]]]) -> list[tuple[str, str, str, int, int, str]]:
+def _as_flips(stored: Stored) -> list[tuple[str, str, str, int, int, str]]:
     """Return all flips with their precision; each flip of a weight a second time, as if it were read wrong once.
 
     In that one step it shows in the loss or in a gradient alone: those come before the weights themselves.
@@ -162,24 +171,28 @@ def _percent(value: float, low: float, high: float) -> str:
     return f"{value:.0%} ({low:.0%} to {high:.0%})"
 
 
-def kinds_table(stored: Mapping[str, list[list[Any]]]) -> str:
+def _by_size(stored: Stored, precision: str, kind: str) -> tuple[float, float, float]:
+    """Return the share of flips of a kind that show, of layers by their size: multiply-accumulates, or elements."""
+    shown = _counts((row for row in _as_flips(stored) if row[:2] == (precision, kind)), lambda row: row[2])
+    if kind == "pixels":
+        return weighted(shown, {"conv2d": 1.0})
+    return weighted(
+        shown, macs_of_step()["sum"] if kind == "sum" else elements_of("weight" if kind == "read" else kind)
+    )
+
+
+def kinds_table(stored: Stored) -> str:
     """Return the share of flips that show, by kind: of all layers alike, and by how much there is of each."""
     rows = []
     for kind, what in KINDS.items():
         for precision in stored:
-            chosen = [row for row in _as_flips(stored) if row[:2] == (precision, kind)]
-            if chosen:
-                shown = _counts(chosen, lambda row: row[2])
-                count = sum(each for each, _ in shown.values()), len(chosen)
-                weights: Mapping[str, float] = (
-                    macs_of_step()["sum"] if kind == "sum" else elements_of("weight" if kind == "read" else kind)
-                )
-                by_size = _percent(*weighted(shown, weights)) if kind != "pixels" else ""
-                rows.append([what, precision, count[1], share(*count).strip(), by_size])
+            chosen = [bool(row[-1]) for row in _as_flips(stored) if row[:2] == (precision, kind)]
+            by_size = _percent(*_by_size(stored, precision, kind))
+            rows.append([what, precision, len(chosen), share(sum(chosen), len(chosen)).strip(), by_size])
     return table(["one bit flips in", "precision", "flips", "show", "layers by their size"], rows)
 
 
-def fields_table(stored: Mapping[str, list[list[Any]]]) -> str:
+def fields_table(stored: Stored) -> str:
     """Return the share of flips that show by field of the number, of sums, outputs and gradients."""
 
     def field(row: Any) -> str:
@@ -194,7 +207,7 @@ def fields_table(stored: Mapping[str, list[list[Any]]]) -> str:
     )
 
 
-def layers_table(stored: Mapping[str, list[list[Any]]]) -> str:
+def layers_table(stored: Stored) -> str:
     """Return how many of how many flips show by layer, of both precisions together."""
     chosen = _as_flips(stored)
     shown = _counts(chosen, lambda row: (row[1], row[2]))
@@ -204,7 +217,7 @@ def layers_table(stored: Mapping[str, list[list[Any]]]) -> str:
     return table(["layer", *kinds], ([f"`{name}`", *cell] for name, cell in zip(names, cells, strict=True)))
 
 
-def of_a_mac(stored: Mapping[str, list[list[Any]]], precision: str) -> tuple[float, float, float]:
+def of_a_mac(stored: Stored, precision: str) -> tuple[float, float, float]:
     """Return the share of a step's multiply-accumulates whose flipped result shows, with its interval.
 
     A kernel's gradient shows each bit: the first velocity is the gradient times a power of two, exactly.
@@ -223,30 +236,48 @@ def of_a_mac(stored: Mapping[str, list[list[Any]]], precision: str) -> tuple[flo
     return tuple((products * each + kernels) / (products + kernels) for each in found)  # type: ignore[return-value]
 
 
-def levels_table(stored: Mapping[str, list[list[Any]]]) -> str:
-    """Return what each level's compared steps come to; of a GPU's burn-in they are estimated."""
-    shows = {precision: of_a_mac(stored, precision)[0] for precision in stored}
-    worst = min(shows.values(), default=1.0)
+def steps_by_level() -> dict[str, float]:
+    """Return how many steps each level compares; of a GPU's burn-in they are estimated."""
+    counted = {level.name: float(level.total) for level in levels()}
+    return counted | {f"{name}, GPU": burn_in_steps(seconds) for name, seconds in BURN_INS.items()}
+
+
+def _one_in(rate: float) -> str:
+    """Return a rate in words; more than every step has isn't found."""
+    return "not found" if rate > 1 else f"1 in {1 / rate:,.0f}" if rate < 0.1 else f"1 in {1 / rate:.1f}"
+
+
+def rates_table(stored: Stored) -> str:
+    """Return by kind of flip in how many steps there must be one for a level to find it with 95 %.
+
+    The share that shows is that of layers by their size, in the precision in which fewer do.
+    """
+    rows = []
+    for kind, what in KINDS.items():
+        shows = min(_by_size(stored, precision, kind)[0] for precision in stored)
+        rows.append([what, f"{shows:.0%}", *(_one_in(rate_found(n, shows)) for n in steps_by_level().values())])
+    return table(["one flip in", "show", *(f"{name}: {n:,.0f} steps" for name, n in steps_by_level().items())], rows)
+
+
+def compared_table(stored: Stored) -> str:
+    """Return what each level's compared steps come to, beside what a GPU computes meanwhile."""
+    worst = min(of_a_mac(stored, precision)[0] for precision in stored)
     macs = REPLAY_BATCH * sum(sum(each.values()) for each in macs_of_step().values())
     moved = roofline.train_step(REPLAY_BATCH, "mixed_bfloat16").bytes
-    _, clock, each_clock, _ = GPUS["H100 SXM"]
-    peak = GPUS["H100 SXM"][0] * clock * each_clock
-    totals = {f"{level.name}, {kind.upper()}": float(level.total) for kind in ("cpu", "gpu") for level in levels(kind)}
+    multiprocessors, clock, each_clock, _ = GPUS["H100 SXM"]
     rows = []
-    estimated = {f"{name}, GPU": burn_in_steps(seconds) for name, seconds in BURN_INS.items()}
-    for name, steps in (totals | estimated).items():
-        rate = rate_found(steps, worst)
-        rows.append(
-            [
-                name,
-                f"{steps:,.0f}",
-                f"1 in {1 / rate:,.0f}" if rate < 1 else "none",
-                f"1 in {steps * macs * worst / -math.log(1 - CONFIDENCE):.1e}",
-                f"{steps * macs / peak * 1e3:,.1f} ms",
-                f"{steps * moved / 1e9:,.0f}",
-            ]
-        )
-    head = ["level", "compared steps", "of steps", "of multiply-accumulates", "H100's time for as many", "GB moved"]
+    for name, steps in steps_by_level().items():
+        found, seconds = steps * macs * worst / -math.log(1 - CONFIDENCE), steps * macs / multiprocessors / clock
+        numbers = f"{steps:,.0f}", f"{steps * macs:.1e}", f"{1e3 * seconds / each_clock:,.1f} ms"
+        rows.append([name, *numbers, f"1 in {found:.0e}".replace("e+", "e"), f"{steps * moved / 1e9:,.0f}"])
+    head = [
+        "level",
+        "compared steps",
+        "multiply-accumulates",
+        "an H100 needs for as many",
+        "found: one wrong",
+        "GB moved",
+    ]
     return table(head, rows)
 
 
@@ -295,10 +326,10 @@ def slow_table() -> str:
     return table(["its rate", "if memory's", "if the products'"], rows)
 
 
-def sizes_table(stored: Mapping[str, list[list[Any]]]) -> str:
+def sizes_table(stored: Stored) -> str:
     """Return, by array, the smallest error that `layers` finds in 95 of 100 elements, and in 95 of 100 tiles."""
     named = {precision: {row[0]: row[1:] for row in rows} for precision, rows in stored.items()}
-    names = [name for name in next(iter(named.values()), {}) if "pool" not in name and "drop" not in name]
+    names = [name for name, found in next(iter(named.values()), {}).items() if any(found)]  # others: exactly
     rows = []
     for name in names:
         cells = [each for rows in named.values() for each in (f"{rows[name][1]:.1g}", f"{rows[name][3]:.1g}")]
@@ -307,33 +338,39 @@ def sizes_table(stored: Mapping[str, list[list[Any]]]) -> str:
     return table(["array", *head], rows)
 
 
-def persistent_table(stored: Mapping[str, list[list[Any]]]) -> str:
+def persistent_table(stored: Stored) -> str:
     """Return which checks find a fault that is there each time, and whether its bits are other ones."""
     rows = []
     for precision, found in stored.items():
         for kind, size, layer, ran, failed, where in found:
-            told = ", ".join(f"{name} {'FAIL' if name in failed else 'passes'}" for name in ran)
-            rows.append([precision, kind, f"`{layer}`", f"{size:g}", told, where or "the same"])
+            results = ", ".join(f"{name} {'FAIL' if name in failed else 'passes'}" for name in ran)
+            rows.append([precision, kind, f"`{layer}`", f"{size:g}", results, where or "the same"])
     return table(["precision", "fault", "layer", "size or bit", "checks", "bits first differ in"], rows)
 
 
-def text(stored: Mapping[str, Any]) -> str:
-    """Return all tables of a file of injections."""
-    parts = {}
-    if flips := stored.get("flips"):
-        parts |= {
-            "Flips that show": kinds_table(flips),
-            "By field": fields_table(flips),
-            "By layer": layers_table(flips),
-            "Of a step's multiply-accumulates": "\n".join(
-                f"{precision}: {_percent(*of_a_mac(flips, precision))}" for precision in flips
-            ),
-            "Levels": levels_table(flips),
-        }
-    if sizes := stored.get("sizes"):
-        parts["Sizes that `layers` finds"] = sizes_table(sizes)
-    if persistent := stored.get("persistent"):
-        parts["Faults that are there each time"] = persistent_table(persistent)
-    parts |= {"Tiles": tiles_table(), "Memory": memory_table(), "Slow": slow_table()}
-    parts["Rounded away from a float32 sum by bfloat16"] = f"{rounded_away():.0%}"
-    return "\n\n".join(f"## {name}\n\n{part}" for name, part in parts.items())
+def macs_table(stored: Stored) -> str:
+    """Return the share of a step's multiply-accumulates whose flipped result shows."""
+    return table(["precision", "show"], ([precision, _percent(*of_a_mac(stored, precision))] for precision in stored))
+
+
+def tables(stored: Mapping[str, Stored]) -> dict[str, Callable[[], str]]:
+    """Return what makes each table of a file of injections, by the table's name in the documents."""
+    flips, sizes, persistent = (stored.get(name, {}) for name in ("flips", "sizes", "persistent"))
+    return {
+        "flips": partial(kinds_table, flips),
+        "flip_fields": partial(fields_table, flips),
+        "flip_layers": partial(layers_table, flips),
+        "flip_macs": partial(macs_table, flips),
+        "flip_rates": partial(rates_table, flips),
+        "compared": partial(compared_table, flips),
+        "sizes": partial(sizes_table, sizes),
+        "persistent": partial(persistent_table, persistent),
+        "tiles": tiles_table,
+        "touched": memory_table,
+        "slowed": slow_table,
+    }
+
+
+def recorded() -> dict[str, Callable[[], str]]:
+    """Return what makes each table of the injections on file."""
+    return tables(json.loads(RECORDED.read_bytes()))

@@ -14,6 +14,7 @@ from alexnet_repro.verify.numerics.error_bounds import round_to
 from alexnet_repro.verify.numerics.replay import Replay, first_divergence
 from benchmarks.tools import detection, detection_tables
 from benchmarks.tools.detection import Site
+from tests.faults.catalogue import FAULTS
 from tests.helpers.models import narrow_layers
 
 ON_TENSORFLOW = pytest.mark.skipif(
@@ -132,8 +133,8 @@ def test_steps_needed(rate, shows, steps):
 
 def test_compared_steps():
     """The quick level compares 4 steps in bits; the standard one 2 × 4 × 3 on a CPU, 4 × 5 × 3 on a GPU."""
-    found = {kind: [level.total for level in detection_tables.levels(kind)] for kind in ("cpu", "gpu")}
-    assert found == {"cpu": [4, 24], "gpu": [4, 60]}
+    found = {level.name: level.total for level in detection_tables.levels()}
+    assert found == {"quick": 4, "standard, CPU": 24, "standard, GPU": 60}
 
 
 def test_macs_of_a_step():
@@ -141,7 +142,14 @@ def test_macs_of_a_step():
     assert sum(sum(each.values()) for each in detection_tables.macs_of_step().values()) == 2_780_566_272
 
 
+def test_faults_of_the_kit_that_the_quick_level_checks_for():
+    """The quick level has the checks of 32 of the 48 faults, on a GPU in the form of layers that XLA compiles."""
+    quick = {"shapes", "layers", "compiled_layers", "update", "replay"}
+    assert (sum(fault.check in quick for fault in FAULTS), len(FAULTS)) == (32, 48)
+
+
 def test_weighted_share():
     """Layers count by their weights: 100 of 100 in three quarters and none of 100 in the rest are 75 %, nearly."""
     middle, low, high = detection_tables.weighted({"a": (100, 100), "b": (0, 100)}, {"a": 3.0, "b": 1.0})
+    assert middle == 0.75
     assert 0.73 < low < middle < high < 0.76
