@@ -1,5 +1,7 @@
 """Small patches around the real code path, for the catalogue: each takes pytest's `monkeypatch` and does its harm."""
 
+import functools
+
 import keras
 import numpy as np
 from keras import ops
@@ -42,6 +44,7 @@ def in_layer(name, fault):
         for owner, place in (*calls, *ours):
             original = getattr(owner, place)
 
+            @functools.wraps(original)  # Keras gives `training` only where a signature has it
             def call(self, x, *arguments, original=original, **options):
                 def own(x):
                     return original(self, x, *arguments, **options)
