@@ -24,6 +24,7 @@ from alexnet_repro.verify.doctor.inventory import DeviceInventory
 from alexnet_repro.verify.finding import Status, exit_status
 from alexnet_repro.verify.report.results_schema import MachineFields, RunFields, results_schema
 from alexnet_repro.verify.verdict import pytest_exit_status
+from benchmarks.tools import detection_tables
 
 ROOT = Path(__file__).resolve().parents[1]
 JUDGED = ("valid", "synchronized", "no_thermal_drift", "no_throttling", "low_noise", "peak_fraction")
@@ -204,6 +205,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "run": partial(of_results, RunFields.__name__),
     "machine": partial(of_results, MachineFields.__name__),
     "device": partial(of_results, DeviceInventory.__name__),
+    **detection_tables.recorded(),
 }
 SCHEMAS: dict[str, Callable[[], Mapping[str, Any]]] = {"results.schema.json": results_schema}
 MARKED = re.compile(r"(?<=<!-- table: )(\w+)( -->\n).*?(?=<!-- /table -->)", re.DOTALL)
