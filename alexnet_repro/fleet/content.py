@@ -221,11 +221,12 @@ class _Reduction:
         machine = self.content.machine
         inventory = {name: each for name, each in _mapping(machine, "inventory").items() if isinstance(each, dict)}
         listed = machine.get("devices")
-        names = list(dict.fromkeys([*(listed if isinstance(listed, list) else []), *inventory]))
-        if len(names) > MAX_DEVICES:
-            raise RefusedError(f"it has {len(names):,} devices, more than a machine can have")
-        if odd := [each for each in names if not (isinstance(each, str) and DEVICE.fullmatch(each))]:
+        every = [*(listed if isinstance(listed, list) else []), *inventory]
+        if len(every) > 2 * MAX_DEVICES:
+            raise RefusedError(f"it has {len(every):,} devices, more than a machine can have")
+        if odd := [each for each in every if not (isinstance(each, str) and DEVICE.fullmatch(each))]:
             raise RefusedError(f"a device in it is called {printable(odd[0], 40)!r}")
+        names = list(dict.fromkeys(every))
         cases, replays = self._cases(names), self._replays(names)
         return tuple(self._device(name, inventory.get(name, {}), replays[name], cases[name]) for name in names)
 
