@@ -43,7 +43,7 @@ def node_verdicts(answer: FleetAnswer) -> dict[str, Status]:
     return dict(sorted(verdicts.items(), key=lambda item: -STATUS_CODES.index(item[1])))
 
 
-def headline(answer: FleetAnswer) -> str:
+def fleet_headline(answer: FleetAnswer) -> str:
     """Return what the verdict says, in two sentences that claim no more than what was compared."""
     verdicts = node_verdicts(answer)
     if not verdicts:

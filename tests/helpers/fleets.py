@@ -318,9 +318,7 @@ def harmful_fleet():
         findings.append(FleetFinding("speed", "INCONCLUSIVE", text, group=f"{text}={text}", fix=f"sudo {text}"))
     cohorts = [Cohort(text, "bits", text, ((text, text),), "FAIL", text) for text in HARMFUL.values()]
     refused = [RefusedFile(text, text) for text in HARMFUL.values()]
-    answer = fleet_answer(
-        runs, findings, cohorts=cohorts, refused=refused, columns={"rack": rack}, by=("rack", "none")
-    )
+    answer = fleet_answer(runs, findings, cohorts=cohorts, refused=refused, columns={"rack": rack}, by=("rack", "none"))
     answer.fleet.environments.update({text: {text: {text: text}} for text in HARMFUL.values()})
     return answer
 
