@@ -101,6 +101,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     processes = "processes that --update-reference times in, from 5 on (default: 8, the fewest that others can fail by)"
     add("--reference-processes", type=_at_least(5), default=8, metavar="N", help=processes)
     add("--report", metavar="DIR", help="folder of results.json and junit.xml (default: reports/TIME)")
+    hashed = "write no serial, UUID or machine id, but a hash by the key in ALEXNET_REPRO_HASH_KEY"
+    add("--hash-serials", action="store_true", help=f"{hashed}: with one key, a fleet still tells them apart")
     ignore = "go on although the doctor failed, with the devices that work; the verdict is inconclusive at best"
     add("--ignore-doctor", action="store_true", help=ignore)
     add("--require-gpu", action="store_true", help="fail on a machine without a usable GPU")

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import logging
+import math
 import os
 import signal
 import sys
@@ -13,6 +14,7 @@ from typing import Any, NoReturn
 from alexnet_repro import __version__
 from alexnet_repro.cli.commands import DEFAULT_WEIGHTS, run_doctor, run_evaluate, run_report, run_shapes, run_train
 from alexnet_repro.cli.flags import unknown_flags
+from alexnet_repro.cli.fleet import run_fleet
 from alexnet_repro.quiet import KeptOutput, kept_output
 from alexnet_repro.startup import configured_backend, explained, prepare, unusable_backend
 from alexnet_repro.training.distributed.cluster import launch_help
@@ -40,6 +42,9 @@ in minutes:
 what a run of `pytest benchmarks` found, and whether another was faster:
   python -m alexnet_repro report results.json
   python -m alexnet_repro report before/results.json after/results.json
+
+which of many machines isn't like the others:
+  python -m alexnet_repro fleet results/ --expect=nodes.txt
 """
 
 DISTRIBUTE = f"""\
@@ -55,6 +60,15 @@ rounds' spread, printed and written as comparison.md and comparison.json. Two ru
 whether machines do takes several runs of each. No GPU, TensorFlow or network is needed."""
 
 
+FLEET = """\
+Compare the results of many machines with each other: which of them isn't like the others?
+
+Folders are searched for results.json at any depth. Nodes of one environment must give the same bits and be equally
+fast; who differs from a majority fails by name. Results of earlier days in the same folder give each node its history.
+Writes fleet.html, fleet.json, fleet.junit.xml and fleet.prom (for node_exporter). No GPU, TensorFlow or network is
+needed. Exit status: 0 PASS, 1 FAIL, 3 INCONCLUSIVE."""
+
+
 def whole_number(smallest: int, largest: int = 2**32 - 1) -> Callable[[str], int]:
     """Return an argument type: an integer from `smallest` to `largest`."""
 
@@ -64,6 +78,17 @@ def whole_number(smallest: int, largest: int = 2**32 - 1) -> Callable[[str], int
         return int(text)
 
     return parse
+
+
+def percentage(text: str) -> float:
+    """Argument type: a percentage over 0 and up to 100; returned as a fraction."""
+    try:
+        value = float(text.removesuffix("%"))
+    except ValueError:
+        value = math.nan
+    if not 0 < value <= 100:  # noqa: PLR2004 - percent
+        raise argparse.ArgumentTypeError(f"expected a percentage over 0 and up to 100, got {text!r}")
+    return value / 100
 
 
 def new_weights_file(text: str) -> Path:
@@ -93,6 +118,8 @@ def _existing(what: str, is_one: Callable[[Path], bool]) -> Callable[[str], Path
 
 
 existing_folder = _existing("folder", Path.is_dir)
+existing_file = _existing("file", Path.is_file)
+existing_results = _existing("folder or file", lambda _: True)  # what isn't a file is named in the answer
 
 
 def existing_weights(text: str) -> Path:
@@ -164,6 +191,11 @@ def parser() -> argparse.ArgumentParser:
     report.add_argument("second", type=Path, nargs="?", metavar="B.json", help="of another run, to compare with A's")
     report.add_argument("--out", **FOLDER, help="output folder, made if need be (default: that of the last file)")
 
+    fleet = command("fleet", run_fleet, "compare the results of many machines: which of them isn't like the others?")
+    fleet.description, fleet.formatter_class = FLEET, formatter
+    fleet.set_defaults(refuse=fleet.error)
+    _add_fleet_options(fleet.add_argument)
+
     shapes = command("shapes", run_shapes, "print each layer's output shape, parameters and multiply-accumulates")
     shapes.add_argument("--batch", **COUNT, default=1, help="images in the batch (default: 1)")
 
@@ -216,6 +248,19 @@ def _add_training_options(option: Callable[..., object]) -> None:
     record = "write record.json and learning_curve.svg to DIR; with --resume, of a finished training too"
     option("--record", **FOLDER, help=record)
     option("--note", default="", metavar="TEXT", help="kept in the record: what else ran meanwhile")
+
+
+def _add_fleet_options(option: Callable[..., object]) -> None:
+    what = "folder with results.json files at any depth, or a results file"
+    option("results", type=existing_results, nargs="+", metavar="DIR|FILE", help=what)
+    option("--out", **FOLDER, help="output folder (default: the first folder given, or else this one)")
+    expect = "the nodes that should be there, one a line, or CSV whose first column is the node, as node,rack,switch"
+    option("--expect", type=existing_file, metavar="FILE", help=expect)
+    by = "a column of that file or of the results (driver, kernel, packages.tensorflow, …) by whose values a group of "
+    by += "nodes may be slow; may be repeated"
+    option("--by", action="append", default=[], metavar="COLUMN", help=by)
+    tolerance = "a smaller slowdown is none (default: 3)"
+    option("--tolerance", type=percentage, metavar="PERCENT", help=tolerance)
 
 
 def _add_shared_options(sub: argparse.ArgumentParser) -> None:
@@ -292,9 +337,9 @@ def _run(words: list[str]) -> int:
     # TensorFlow's warnings, but not those of its start; a lost worker is reported by the watchdog, in fewer words.
     multiworker = getattr(arguments, "distribute", None) == "multiworker"
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3" if multiworker else "2")
-    if arguments.run != run_report and (why := unusable_backend()):
+    if arguments.run not in (run_fleet, run_report) and (why := unusable_backend()):
         return _failed(why)
-    if arguments.run not in (run_doctor, run_report) and (why := unknown_flags(configured_backend())):
+    if arguments.run not in (run_doctor, run_fleet, run_report) and (why := unknown_flags(configured_backend())):
         return _failed(why)
     return arguments.run(arguments) or 0
 

@@ -17,6 +17,8 @@ WRONG = {
 }
 DOUBTFUL = {"check": "golden", "status": "INCONCLUSIVE", "message": "recorded elsewhere", "fix": "record it here"}
 RUN = {
+    "id": "0123456789abcdef0123456789abcdef",
+    "node": "node1",
     "host": "node1",
     "pid": 4711,
     "started": "2026-11-24T10:15:00+00:00",
@@ -25,6 +27,7 @@ RUN = {
     "revision": "fcce852",
     "python": "3.12.1",
     "command": "pytest benchmarks --level=long",
+    "level": "standard",
 }
 GROUPS = ("doctor", "correct", "repeatable", "fast", "reference")
 
@@ -56,7 +59,7 @@ def run(*, verdict="PASS", complete=True, timings=(), machine=None, **found):
     groups = {group: found.get(group, [WELL]) for group in GROUPS}
     planned = {"name": "test_any.py::test_any", "device": "cpu:0", "state": "answered", "why": "", "status": "PASS"}
     return {
-        "schema": 3,
+        "schema": 4,
         "run": RUN,
         "plan": [{**planned, "group": group} for group in GROUPS[1:4]],
         "complete": complete,

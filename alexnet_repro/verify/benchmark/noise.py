@@ -39,15 +39,25 @@ class Spread(NamedTuple):
 
 def thinned(rounds: Sequence[float]) -> list[float]:
     """Return at most `MAX_ROUNDS` of the rounds, evenly through the run."""
-    places = np.linspace(0, len(rounds) - 1, min(MAX_ROUNDS, len(rounds)))
+    if len(rounds) <= MAX_ROUNDS:
+        return [float(each) for each in rounds]
+    places = np.linspace(0, len(rounds) - 1, MAX_ROUNDS)
     return [float(rounds[int(place)]) for place in places]
 
 
 def level(rounds: Sequence[float]) -> Level:
     """Return the level of a process's rounds, thinned first, so that all are treated alike."""
-    kept = thinned(rounds)
-    first, low, third = np.quantile(kept, (0.25, QUANTILE, 0.75))
-    return Level(math.log(low), _QUANTILE_ERROR * float((third - first) / low) / math.sqrt(len(kept)))
+    kept = sorted(thinned(rounds))
+    first, low, third = (_quantile(kept, each) for each in (0.25, QUANTILE, 0.75))
+    return Level(math.log(low), _QUANTILE_ERROR * ((third - first) / low) / math.sqrt(len(kept)))
+
+
+def _quantile(ordered: Sequence[float], share: float) -> float:
+    """Return what `numpy.quantile` returns, to the bit; of few numbers in a hundredth of its time."""
+    place = (len(ordered) - 1) * share
+    below = math.floor(place)
+    low, high, weight = ordered[below], ordered[min(below + 1, len(ordered) - 1)], place - below
+    return high - (high - low) * (1 - weight) if weight >= 0.5 else low + (high - low) * weight  # noqa: PLR2004
 
 
 def moderated(spreads: Sequence[Spread]) -> list[Spread]:

@@ -15,6 +15,7 @@ import pytest
 import conftest
 from alexnet_repro.training.distributed.cluster import ClusterError
 from alexnet_repro.verify.checks.devices import MachineNotReadyError
+from alexnet_repro.verify.doctor import fingerprint
 from alexnet_repro.verify.finding import Finding
 from alexnet_repro.verify.verdict import Planned
 from benchmarks import conftest as benchmarks_conftest
@@ -42,6 +43,7 @@ def test_devices_are_those_that_the_doctor_found(monkeypatch, tmp_path, backend)
     monkeypatch.setattr(keras.backend, "backend", lambda: backend)
     monkeypatch.setattr(module, "diagnose_machine", diagnose)
     monkeypatch.setattr(module, "choose_devices", choose)
+    monkeypatch.setattr(fingerprint, "machine_record", lambda there: {"system": there.system})  # of this backend's own
     session = session_of(tmp_path, device=["gpu:0"], require_gpu=True)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     session.pytest_collection()
@@ -50,6 +52,7 @@ def test_devices_are_those_that_the_doctor_found(monkeypatch, tmp_path, backend)
     assert calls == ["the doctor", (here, ["gpu:0"])]
     assert session.record.findings["doctor"] == [well, Finding("devices", "FAIL", "that was all")]
     assert (session.machine, session.not_ready) == (here, "that was all")
+    assert session.record.machine["system"] == "Linux-6.8.0-x86_64"
 
 
 def test_listed_devices_are_those_that_tests_hid(monkeypatch, tmp_path):
@@ -153,7 +156,7 @@ def test_run_is_recorded(checked):
     assert sorted(path.name for path in folder.iterdir()) == ["junit.xml", "report.html", "results.json", "summary.md"]
     assert "<h1>? INCONCLUSIVE</h1>" in (folder / "report.html").read_text()
     record = json.loads((folder / "results.json").read_text())
-    assert (record["schema"], record["complete"], record["verdict"]) == (3, True, "INCONCLUSIVE")
+    assert (record["schema"], record["complete"], record["verdict"]) == (4, True, "INCONCLUSIVE")
     assert record["verdicts"]["correct"] == "INCONCLUSIVE"
     assert record["machine"]["devices"] == ["cpu:0"]
     assert isinstance(record["run"]["library_output"], str)

@@ -1,0 +1,295 @@
+"""The bits of a fleet's train steps: who differs from a majority, and who from its own earlier runs.
+
+A node has one vote, split among its devices. A majority holds at least two thirds of the votes, with at least three
+devices: of fewer, nobody knows which of two is wrong.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+from alexnet_repro.fleet.content import printable
+from alexnet_repro.fleet.records import Cohort, Fleet, FleetDevice, FleetFinding, FleetRun, FleetSettings
+from alexnet_repro.verify.finding import DIVERGENCE_FIX
+
+MAJORITY = 2 / 3
+MIN_DEVICES = 3
+ROUNDING = 1e-9
+MORE = "verify at least three machines of this kind with the same software; then run fleet again"
+MAX_DIFFERENCES = 3  # that are written out
+
+
+class _Member(NamedTuple):
+    """A device in a cohort."""
+
+    node: str
+    device: str
+    steps: tuple[str, ...]
+    votes: bool  # not of a run that ended early
+
+
+class _Key(NamedTuple):
+    """What devices have in common that must compute the same bits."""
+
+    kind: str
+    environment: str
+    version: str  # of this package
+    check: str  # and its precision
+
+
+class _Difference(NamedTuple):
+    """Where a device first differs: in which step, from 1, from which one, and how many devices agree on that."""
+
+    step: int
+    own: str
+    other: str
+    agree: int
+    of: int
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """What became of a cohort."""
+
+    different: Mapping[_Member, _Difference]
+    undecided: Mapping[_Member, str]  # and why
+    agree: int
+
+
+def judge_bits(fleet: Fleet, settings: FleetSettings) -> tuple[list[Cohort], list[FleetFinding]]:
+    """Return the cohorts of the current runs, and a finding of each device that differs or can't be judged."""
+    del settings  # bits have no tolerance
+    cohorts, found = [], _Found()
+    members = _members(fleet)
+    for key, own in members.items():
+        judged = _judge(own)
+        name = _name(key, members, fleet)
+        alone = len({each.node for each in own}) == 1 and not judged.different
+        for each in own:
+            if difference := judged.different.get(each):
+                found.failed(each, key, name, _differs(key.check, difference, fleet), difference)
+            elif alone:
+                found.undecided(each, name, _alone(key, members, fleet))
+            elif why := judged.undecided.get(each):
+                found.undecided(each, name, why)
+        cohorts.append(_cohort(key, own, name, judged, alone=alone))
+    findings = [*found.findings(), *_against_earlier(fleet), *_unrecorded(fleet)]
+    return cohorts, findings
+
+
+def _members(fleet: Fleet) -> dict[_Key, list[_Member]]:
+    members: defaultdict[_Key, list[_Member]] = defaultdict(list)
+    for run in fleet.current:
+        for device in run.devices:
+            for key, steps in _replays(run, device):
+                members[key].append(_Member(run.node, device.name, steps, run.complete))
+    return members
+
+
+def _replays(run: FleetRun, device: FleetDevice) -> Iterator[tuple[_Key, tuple[str, ...]]]:
+    if device.bits:
+        for check, steps in device.replays.items():
+            if steps:
+                yield _Key(device.kind, device.bits, run.version, check), steps
+
+
+def _judge(members: Sequence[_Member]) -> _Judged:
+    """Compare the members step by step; what a replay has beyond another's steps is compared among those that have it.
+
+    A later step is made from what an earlier one has changed: where devices agree on all steps that both have, the
+    votes of the first step stand for them.
+    """
+    voters = Counter(each.node for each in members if each.votes)
+    different: dict[_Member, _Difference] = {}
+    undecided: dict[_Member, str] = {}
+    agree = 0
+    for step in range(max(len(each.steps) for each in members)):
+        those = [each for each in members if len(each.steps) > step]
+        hashes = {each.steps[step] for each in those}
+        if step and len(hashes) == 1:
+            continue
+        shares: Counter[str] = Counter()
+        devices: Counter[str] = Counter()
+        for each in those:
+            if each.votes:
+                shares[each.steps[step]] += 1 / voters[each.node]  # type: ignore[assignment]
+                devices[each.steps[step]] += 1
+        most, share = shares.most_common(1)[0] if shares else ("", 0)
+        total = sum(shares.values())
+        if devices[most] >= MIN_DEVICES and share >= MAJORITY * total - ROUNDING:
+            agree = devices[most] if step == 0 else agree
+            for each in those:
+                if each.steps[step] != most and each not in different:
+                    different[each] = _Difference(step + 1, each.steps[step], most, devices[most], len(those))
+            continue
+        why = _no_majority(len(hashes), devices[most], share, total)
+        undecided.update({each: why for each in those if each not in different and each not in undecided})
+    return _Judged(different, undecided, agree)
+
+
+def _no_majority(kinds: int, devices: int, share: float, total: float) -> str:
+    if kinds == 1:
+        return f"{_devices(devices)} with the same bits, and a majority takes {MIN_DEVICES}"
+    most = f"the most that agree are {_devices(devices)}, {share / total:.0%} of the votes" if total else "no vote"
+    return f"{kinds} different results and no majority of two thirds: {most}"
+
+
+def _devices(count: int) -> str:
+    return "1 device" if count == 1 else f"{count} devices"
+
+
+def _differs(check: str, difference: _Difference, fleet: Fleet) -> str:
+    what, _ = _first(difference, fleet)
+    return f"{check}: from step {difference.step} the {what} from {difference.agree} of {difference.of} devices"
+
+
+def _first(difference: _Difference, fleet: Fleet) -> tuple[str, str]:
+    """Return what of a step first differs, the last layer first as gradients flow, and its digest beside the other."""
+    own, other = fleet.steps.get(difference.own, {}), fleet.steps.get(difference.other, {})
+    for name, digest in other.items():
+        if own.get(name) != digest:
+            return f"{name} differs", f"{own.get(name, 'none')[:20]} instead of {digest[:20]}"
+    return "bits differ", ""
+
+
+class _Found:
+    """Findings by device: the first check that differs, and in which others it is the same."""
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self._failed: defaultdict[tuple[str, str], list[tuple[_Key, str, str, _Difference]]] = defaultdict(list)
+        self._undecided: dict[tuple[str, str], tuple[str, str]] = {}
+
+    def failed(self, member: _Member, key: _Key, name: str, message: str, difference: _Difference) -> None:
+        """Add a device that differs from a majority."""
+        self._failed[member.node, member.device].append((key, name, message, difference))
+
+    def undecided(self, member: _Member, name: str, why: str) -> None:
+        """Add a device that can't be judged."""
+        self._undecided.setdefault((member.node, member.device), (name, why))
+
+    def findings(self) -> Iterator[FleetFinding]:
+        """Yield one finding of each device."""
+        for (node, device), found in self._failed.items():
+            _, name, message, difference = found[0]
+            others = [key.check for key, *_ in found[1:]]
+            evidence = f"so in {', '.join(others)}" if others else ""
+            data = {"step": difference.step, "check": found[0][0].check}
+            yield FleetFinding("bits", "FAIL", message, node, device, name, evidence, DIVERGENCE_FIX, data=data)
+        for (node, device), (name, why) in self._undecided.items():
+            if (node, device) not in self._failed:
+                yield FleetFinding("bits", "INCONCLUSIVE", why, node, device, name, fix=MORE)
+
+
+def _cohort(key: _Key, members: Sequence[_Member], name: str, judged: _Judged, *, alone: bool) -> Cohort:
+    whose = tuple((each.node, each.device) for each in members)
+    if judged.different:
+        first = next(iter(judged.different))
+        more = len(judged.different) - 1
+        who = (
+            f"{first.node} {first.device} differs"
+            if not more
+            else f"{first.node} {first.device} and {more} more differ"
+        )
+        message = f"{judged.agree} of {len(members)} devices have the same bits; {who}"
+        return Cohort(name, "bits", key.environment, whose, "FAIL", message)
+    if judged.undecided or alone:
+        why = "the devices of one node, which nobody is like" if alone else next(iter(judged.undecided.values()))
+        return Cohort(name, "bits", key.environment, whose, "INCONCLUSIVE", why)
+    return Cohort(name, "bits", key.environment, whose, "PASS", f"{len(members)} devices have the same bits")
+
+
+def _name(key: _Key, members: Mapping[_Key, Sequence[_Member]], fleet: Fleet) -> str:
+    """Return a cohort's name: kind and check, and where there are several of these what this one is by."""
+    name = f"{key.kind}, {key.check}"
+    largest = _nearest(key, members)
+    if largest is None or len(members[largest]) <= len(members[key]):
+        return name
+    return ", ".join([name, *(f"{what} {own}" for what, own, _ in differences(key, largest, fleet)[:2])])
+
+
+def _nearest(key: _Key, members: Mapping[_Key, Sequence[_Member]]) -> _Key | None:
+    like = [each for each in members if each != key and (each.kind, each.check) == (key.kind, key.check)]
+    return max(like, key=lambda each: len(members[each]), default=None)
+
+
+def _alone(key: _Key, members: Mapping[_Key, Sequence[_Member]], fleet: Fleet) -> str:
+    other = _nearest(key, members)
+    if other is None:
+        return "no other node has such a device in its environment"
+    found = differences(key, other, fleet)
+    texts = [f"{what} {own or 'none'}, the others {theirs or 'none'}" for what, own, theirs in found[:MAX_DIFFERENCES]]
+    more = [f"{len(found) - MAX_DIFFERENCES} more"] if len(found) > MAX_DIFFERENCES else []
+    return f"no other node has its environment: {'; '.join([*texts, *more]) or 'it differs'}"
+
+
+def differences(key: _Key, other: _Key, fleet: Fleet) -> list[tuple[str, str, str]]:
+    """Return in what two environments differ: its name, its value here and there."""
+    ours, theirs = (flat(fleet.environments.get(each.environment, {})) for each in (key, other))
+    ours["alexnet-repro"], theirs["alexnet-repro"] = key.version, other.version
+    names = dict.fromkeys([*ours, *theirs])
+    return [
+        (name, ours.get(name, ""), theirs.get(name, "")) for name in names if ours.get(name, "") != theirs.get(name, "")
+    ]
+
+
+def flat(values: Mapping[str, Any], under: str = "") -> dict[str, str]:
+    """Return nested values by their names in a row, as `packages tensorflow`, in short texts."""
+    found: dict[str, str] = {}
+    for name, value in values.items():
+        whole = printable(f"{under} {name}".strip(), 80)
+        if isinstance(value, Mapping):
+            found |= flat(value, whole)
+        else:
+            found[whole] = printable(value, 80)
+    return found
+
+
+def _against_earlier(fleet: Fleet) -> Iterator[FleetFinding]:
+    """Yield a finding of each device whose bits differ from its own, of an earlier run in the same environment."""
+    earlier: defaultdict[tuple[str, _Key], list[tuple[FleetRun, tuple[str, ...]]]] = defaultdict(list)
+    for runs in fleet.runs.values():
+        for run in runs[:-1]:
+            for device in run.devices:
+                for key, steps in _replays(run, device):
+                    earlier[_identity(run, device), key].append((run, steps))
+    for run in fleet.current:
+        for device in run.devices:
+            for key, steps in _replays(run, device):
+                before = [each for each in earlier[_identity(run, device), key] if each[0].started < run.started]
+                if found := _own_difference(steps, key.check, before, fleet):
+                    yield replace(found, node=run.node, device=device.name, group=device.kind)
+                    break
+
+
+def _own_difference(
+    steps: tuple[str, ...], check: str, before: Sequence[tuple[FleetRun, tuple[str, ...]]], fleet: Fleet
+) -> FleetFinding | None:
+    """Return where the bits differ from those of the newest earlier run that has others."""
+    other = [each for each in before if any(own != their for own, their in zip(steps, each[1], strict=False))]
+    if not other:
+        return None
+    last, theirs = max(other, key=lambda each: each[0].started)
+    pairs = enumerate(zip(steps, theirs, strict=False), 1)
+    difference = next(_Difference(step, own, their, 1, 1) for step, (own, their) in pairs if own != their)
+    what, digests = _first(difference, fleet)
+    message = f"{check}: from step {difference.step} the {what} from its own run of {last.started:%Y-%m-%d %H:%M}"
+    evidence = f"{len(other)} of its {len(before)} earlier runs in this environment differ from this one; {digests}"
+    data = {"step": difference.step, "check": check}
+    return FleetFinding("bits", "FAIL", message, evidence=evidence, fix=DIVERGENCE_FIX, data=data)
+
+
+def _identity(run: FleetRun, device: FleetDevice) -> str:
+    """Return what a device is known by over time: its serial, or else its machine and name."""
+    return device.serial or f"{run.node} {run.machine.get('id', '')} {device.name}"
+
+
+def _unrecorded(fleet: Fleet) -> Iterator[FleetFinding]:
+    """Yield a finding of each device that has no digests, or of which what decides them isn't known."""
+    for run in fleet.current:
+        for device in run.devices:
+            if run.verdict != "FAIL" and not any(True for _ in _replays(run, device)):
+                why = "what decides its bits wasn't recorded" if device.replays else "it has no digests of train steps"
+                fix = "run it again, with the checks of repeatability"
+                yield FleetFinding("bits", "INCONCLUSIVE", why, run.node, device.name, device.kind, fix=fix)

@@ -1,0 +1,248 @@
+"""Who wasn't heard of, who is behind, and what is other than on most nodes: software, firmware, GPUs and their errors.
+
+What is other is no fault by itself, and is PASS: where it keeps bits or speed from being compared, they say so.
+"""
+
+import csv
+import statistics
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+from alexnet_repro.fleet.content import printable
+from alexnet_repro.fleet.records import Fleet, FleetFinding, FleetRun, FleetSettings
+from alexnet_repro.verify.report.run_record import LARGEST_RESULTS
+
+BEHIND = timedelta(days=7)  # a run that is so much older than the others' says nothing of today
+MOST = 2 / 3  # of the nodes: what they have is what the others don't
+MIN_NODES = 3
+MANY_ERRORS = 100  # corrected ones: a few are what the correction is for
+TIMES_OTHERS = 10
+OWN_FACTS = {"id", "system", "cpu"}  # each node's own, or in other words what `kernel` and the device say
+DEVICE_FACTS = ("driver", "firmware", "board", "memory", "power_limit", "pcie_generation_max", "pcie_width_max", "mig")
+SAY_WHERE = "name it there by ALEXNET_REPRO_NODE, and move the other machine's files out of the folder"
+RUN_THERE = "see whether it runs, and verify it: python -m alexnet_repro verify"
+
+
+def read_nodes(path: Path) -> dict[str, dict[str, str]]:
+    """Return the columns of each node in a file: one node a line, or a table whose first column is the node.
+
+    `#` begins a comment. A table is CSV, and its first line has the columns' names, as `node,rack,switch`. OSError: it
+    can't be read, or names no node, one twice, or a column twice.
+    """
+    try:
+        with path.open("rb") as file:
+            lines = file.read(LARGEST_RESULTS).decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise OSError(f"{path} isn't text in UTF-8") from error
+    except OSError as error:
+        raise OSError(f"{path} can't be read: {error.strerror}") from error
+    lines = [line for each in lines if (line := each.partition("#")[0].strip())]
+    table = any("," in line for line in lines)
+    rows = list(csv.reader(lines)) if table else [["node"], *([line] for line in lines)]
+    head, *rows = [[printable(cell) for cell in row] for row in rows] or [[]]
+    if len(set(head)) < len(head):
+        raise OSError(f"{path}: a column is in it twice: {', '.join(head)}")
+    nodes: dict[str, dict[str, str]] = {}
+    for node, *cells in rows:
+        if not node or len(cells) > len(head) - 1 or node in nodes:
+            why = "is in it twice" if node in nodes else "has more cells than there are columns, or no name"
+            raise OSError(f"{path}: {node or 'a node'} {why}")
+        nodes[node] = {column: cell for column, cell in zip(head[1:], cells, strict=False) if cell}
+    if not nodes:
+        raise OSError(f"{path} names no node; write one a line")
+    return nodes
+
+
+def settings_for(
+    fleet: Fleet, listed: Mapping[str, Mapping[str, str]], by: Sequence[str] = (), tolerance: float | None = None
+) -> FleetSettings:
+    """Return the settings of a fleet of which a file lists nodes and columns; ValueError: `by` isn't a column."""
+    names = _by_expected(list(listed), list(fleet.runs))
+    columns: defaultdict[str, dict[str, str]] = defaultdict(dict)
+    for run in fleet.current:
+        for column, value in _facts_of(run):
+            columns[column][run.node] = value
+    for node, own in listed.items():
+        for column, value in own.items():
+            columns[column][names.get(node, node)] = value
+    asked = tuple(each.replace(".", " ") if each.replace(".", " ") in columns else each for each in by)
+    if unknown := [each for each in asked if each not in columns]:
+        known = ", ".join(sorted(name for name, values in columns.items() if len(set(values.values())) > 1))
+        raise ValueError(f"no node has a column {unknown[0]!r}; columns by which nodes differ: {known or 'none'}")
+    kept = {name: each for name, each in columns.items() if name in asked or len(set(each.values())) > 1}
+    expected = tuple(names.get(node, node) for node in listed)
+    usual = FleetSettings(expected, kept, asked)
+    return usual if tolerance is None else replace(usual, tolerance=tolerance)
+
+
+def _by_expected(expected: Sequence[str], heard: Sequence[str]) -> dict[str, str]:
+    """Return the name under which each expected node was heard of: its own, or one with or without the domain."""
+    own = set(heard)
+    found = {node: node for node in expected if node in own}
+    short: defaultdict[str, list[str]] = defaultdict(list)
+    for node in own.difference(found):
+        short[_short(node)].append(node)
+    wanted = Counter(map(_short, expected))
+    for node in expected:
+        several = short.get(_short(node), [])
+        if node not in found and len(several) == 1 and wanted[_short(node)] == 1 and _same_host(node, several[0]):
+            found[node] = several[0]
+    return found
+
+
+def _short(node: str) -> str:
+    host = node.partition(".")[0]
+    return node if host.isdigit() else host.lower()  # an address has no short form
+
+
+def _same_host(node: str, other: str) -> bool:
+    """Return whether the names differ by a domain that one of them leaves out, or by capitals."""
+    return node.lower() == other.lower() or "." not in node or "." not in other
+
+
+def _facts_of(run: FleetRun) -> Iterator[tuple[str, str]]:
+    """Yield what is known of a node, as column and value; of its devices, where all have the same."""
+    yield from ((name, value) for name, value in run.machine.items() if name != "id")
+    yield "version", run.version
+    yield "level", run.level
+    for name in DEVICE_FACTS:
+        if len(values := {each.inventory[name] for each in run.devices if name in each.inventory}) == 1:
+            yield name, values.pop()
+
+
+def expected_part(fleet: Fleet, settings: FleetSettings) -> tuple[Fleet, list[FleetFinding]]:
+    """Return the fleet without nodes that aren't expected, with findings of these, and of those that are missing."""
+    if not settings.expected:
+        return fleet, []
+    wanted = set(settings.expected)
+    nodes = {node: runs for node, runs in fleet.runs.items() if node in wanted or node.partition("@")[0] in wanted}
+    unexpected = [
+        FleetFinding("inventory", "PASS", "isn't expected, and was left out", node)
+        for node in fleet.runs.keys() - nodes
+    ]
+    missing = [
+        FleetFinding("missing", "INCONCLUSIVE", "expected, and not heard of", node, fix=RUN_THERE)
+        for node in settings.expected
+        if node not in nodes
+    ]
+    return Fleet(nodes, fleet.refused, fleet.steps, fleet.environments), [*missing, *unexpected]
+
+
+def judge_inventory(fleet: Fleet) -> list[FleetFinding]:
+    """Return what is other than on most nodes, which runs are old, which GPUs have gone, and which have errors."""
+    return [*_behind(fleet), *_rivals(fleet), *_other_facts(fleet), *_errors(fleet), *_serials(fleet), *_gone(fleet)]
+
+
+def _behind(fleet: Fleet) -> Iterator[FleetFinding]:
+    current = fleet.current
+    if len(current) < MIN_NODES:
+        return
+    usual = statistics.median_low(run.started for run in current)
+    for run in current:
+        if usual - run.started > BEHIND:
+            message = f"its newest run is of {run.started:%Y-%m-%d}, the others' of {usual:%Y-%m-%d}"
+            yield FleetFinding("inventory", "INCONCLUSIVE", message, run.node, fix=RUN_THERE)
+
+
+def _rivals(fleet: Fleet) -> Iterator[FleetFinding]:
+    """Yield a finding of each machine that has the name of another one."""
+    for node in fleet.runs:
+        name, at, machine = node.rpartition("@")
+        if at and name in fleet.runs and fleet.runs[node][-1].machine.get("id", "").startswith(machine):
+            message = f"another machine is called {name} as well"
+            yield FleetFinding("inventory", "INCONCLUSIVE", message, node, fix=SAY_WHERE)
+
+
+def _other_facts(fleet: Fleet) -> Iterator[FleetFinding]:
+    """Yield what a node has otherwise than most nodes, and a device otherwise than most of its kind."""
+    of_nodes = {
+        (run.node, ""): {k: v for k, v in _node_facts(run).items() if k not in OWN_FACTS} for run in fleet.current
+    }
+    yield from _others(of_nodes, "nodes")
+    of_kinds: defaultdict[str, dict[tuple[str, str], dict[str, str]]] = defaultdict(dict)
+    for run in fleet.current:
+        for each in run.devices:
+            facts = {name: each.inventory[name] for name in DEVICE_FACTS if name in each.inventory}
+            of_kinds[each.kind][run.node, each.name] = facts
+    for kind, own in of_kinds.items():
+        yield from _others(own, f"devices, {kind}")
+
+
+def _node_facts(run: FleetRun) -> dict[str, str]:
+    shared = {name: text for name, text in run.machine.items() if name not in OWN_FACTS}
+    return {**shared, "alexnet-repro": run.version}
+
+
+def _others(facts: Mapping[tuple[str, str], Mapping[str, str]], of: str) -> Iterator[FleetFinding]:
+    counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    names = dict.fromkeys(name for own in facts.values() for name in own)
+    for own in facts.values():
+        for name in names:
+            counts[name][own.get(name, "")] += 1
+    usual = {
+        name: value
+        for name, each in counts.items()
+        for value, count in each.most_common(1)
+        if count < len(facts) and count >= MIN_NODES and count >= MOST * len(facts)
+    }
+    for (node, device), own in facts.items():
+        texts = [
+            f"{name.replace('_', ' ')} {own.get(name) or 'none'}, the others {value or 'none'}"
+            for name, value in usual.items()
+            if own.get(name, "") != value
+        ]
+        if texts:
+            message = f"{'; '.join(texts[:4])}{f'; {len(texts) - 4} more' if len(texts) > 4 else ''}"  # noqa: PLR2004
+            yield FleetFinding("inventory", "PASS", message, node, device, evidence=f"beside {len(facts)} {of}")
+
+
+def _errors(fleet: Fleet) -> Iterator[FleetFinding]:
+    """Yield the devices with many more corrected memory errors than others of their kind."""
+    of_kinds: defaultdict[str, list[tuple[int, str, str]]] = defaultdict(list)
+    for run in fleet.current:
+        for each in run.devices:
+            if (errors := each.inventory.get("ecc_corrected", "")).isdecimal():
+                of_kinds[each.kind].append((int(errors), run.node, each.name))
+    for counted in of_kinds.values():
+        usual = statistics.median(count for count, *_ in counted)
+        for number, node, device in counted:
+            if len(counted) >= MIN_NODES and number >= MANY_ERRORS and number > TIMES_OTHERS * usual:
+                message = f"{number:,} corrected memory errors, the others {usual:,.0f}"
+                fix = "see whether they go on: nvidia-smi -q -d ECC,ROW_REMAPPER; then have it replaced"
+                yield FleetFinding("health", "INCONCLUSIVE", message, node, device, fix=fix)
+
+
+def _serials(fleet: Fleet) -> Iterator[FleetFinding]:
+    """Yield the GPUs that two nodes have."""
+    owners: defaultdict[str, list[tuple[FleetRun, str]]] = defaultdict(list)
+    for run in fleet.current:
+        for each in run.devices:
+            if each.serial:
+                owners[each.serial].append((run, each.name))
+    for serial, both in owners.items():
+        if len({run.node for run, _ in both}) > 1:
+            for run, device in both:
+                others = ", ".join(sorted({each.node for each, _ in both if each.node != run.node})[:3])
+                message = f"{others} has this device as well, serial {serial}; it was moved, or they are one machine"
+                fix = "verify both again, with one name for each machine"
+                yield FleetFinding("inventory", "INCONCLUSIVE", message, run.node, device, fix=fix)
+
+
+def _gone(fleet: Fleet) -> Iterator[FleetFinding]:
+    """Yield the devices that a node had in its run before, and hasn't any more."""
+    for runs in fleet.runs.values():
+        *earlier, run = runs
+        if before := next((each for each in reversed(earlier) if each.complete and each.devices), None):
+            now = {each.name for each in run.devices} | {each.serial for each in run.devices if each.serial}
+            gone = [each.name for each in before.devices if not {each.name, each.serial} & now]
+            if gone and run.devices:
+                message = f"{_listed(gone)} was there on {before.started:%Y-%m-%d}, and isn't any more"
+                fix = "see what the driver says: python -m alexnet_repro doctor"
+                yield FleetFinding("health", "INCONCLUSIVE", message, run.node, fix=fix)
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(names)

@@ -1,0 +1,177 @@
+"""A fleet's verdict for the terminal, at most a screen of it, and for `fleet.json`."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from alexnet_repro.fleet.content import printable
+from alexnet_repro.fleet.node_names import names_in_words
+from alexnet_repro.fleet.page_tables import questions
+from alexnet_repro.fleet.records import FleetAnswer, FleetFinding, SpeedTable
+from alexnet_repro.fleet.summary import Todo, headline, node_verdicts, todo
+from alexnet_repro.verify.report.fixes import steps
+from alexnet_repro.verify.report.text import wrapped
+
+WIDTH = 80
+MAX_TODO = 5  # things that are written out
+MAX_NOTES = 3
+MAX_LINES = 4  # of a message
+FLEET_SCHEMA_OF_JSON = 1
+OUTPUTS = ("fleet.html", "fleet.json", "fleet.junit.xml", "fleet.prom")
+
+
+def terminal_lines(answer: FleetAnswer) -> list[str]:
+    """Return the verdict, what was asked, what isn't well with the worst first, where the files are, the verdict."""
+    verdict = wrapped(f"{answer.verdict}: {printable(headline(answer), 2000)}", WIDTH, 2)
+    lines = [*verdict, ""]
+    for question, status, text in questions(answer):
+        lines += _cut(wrapped(f"{question:<27}{status:<14}{printable(text, 500)}", WIDTH, 41), 2)
+    tasks = todo(answer)
+    for each in tasks[:MAX_TODO]:
+        lines += ["", *_task_lines(each)]
+    if more := tasks[MAX_TODO:]:
+        lines += [
+            "",
+            f"and {len(more):,} more things, for {names_in_words(_nodes(more), 4) or 'no node'}: see fleet.html",
+        ]
+    if notes := list(_notes(answer)):
+        lines += ["", "worth knowing:", *notes]
+    if answer.out:
+        lines += ["", f"{answer.out}: {', '.join(OUTPUTS)}"]
+    return [*lines, *(["", *verdict] if tasks else [])]  # after much else, it isn't on the screen any more
+
+
+def _task_lines(task: Todo) -> list[str]:
+    """Return a thing to do: what it is about, its first findings, and the fix."""
+    first, *others = _distinct(task.findings)
+    lines = wrapped(f"{task.status:<14}{printable(task.title)}", WIDTH, 16)
+    if task.nodes:
+        lines += _cut(wrapped(f"{'':<14}{printable(task.nodes, 1000)}", WIDTH, 16), 2)
+    for text in (first.message, first.evidence):
+        lines += _cut(wrapped(f"{'':<14}{printable(text, 500)}", WIDTH, 16), MAX_LINES) if text else []
+    if others:
+        lines.append(f"{'':<14}and {len(others):,} findings in other words")
+    for number, step in enumerate(steps(printable(first.fix, 500))):
+        text = f"{'' if number else 'fix:':>18} {printable(step.text, 500)}"
+        lines += [text] if step.command else wrapped(text, WIDTH, 19)
+    return lines
+
+
+def _distinct(findings: Sequence[FleetFinding]) -> list[FleetFinding]:
+    return list({(each.message, each.evidence): each for each in reversed(findings)}.values())[::-1]
+
+
+def _nodes(tasks: Sequence[Todo]) -> set[str]:
+    return {each.node for task in tasks for each in task.findings if each.node}
+
+
+def _notes(answer: FleetAnswer) -> Iterator[str]:
+    """Yield what is other on some nodes and no fault, each once, with the nodes."""
+    nodes: defaultdict[str, set[str]] = defaultdict(set)
+    for each in answer.findings:
+        if each.status == "PASS":
+            nodes[each.message].add(each.node)
+    ordered = sorted(nodes.items(), key=lambda item: -len(item[1]))
+    for message, whose in ordered[:MAX_NOTES]:
+        names = names_in_words({each for each in whose if each}, 3)
+        text = f"  {names}: {message}" if names else f"  {message}"
+        yield from _cut(wrapped(printable_indented(text), WIDTH, 4), 2)
+    if len(ordered) > MAX_NOTES:
+        yield f"  and {len(ordered) - MAX_NOTES:,} more: see fleet.html"
+
+
+def printable_indented(text: str) -> str:
+    """Return a text as one line that a terminal prints, with the spaces that it begins with."""
+    return f"{' ' * (len(text) - len(text.lstrip(' ')))}{printable(text, 500)}"
+
+
+def _cut(lines: list[str], most: int) -> list[str]:
+    return lines if len(lines) <= most else [*lines[: most - 1], f"{lines[most - 1][: WIDTH - 2]} …"]
+
+
+def fleet_data(answer: FleetAnswer) -> dict[str, Any]:
+    """Return what fleet.json holds: docs/fleet.schema.json."""
+    verdicts = node_verdicts(answer)
+    runs = {run.node: run for run in answer.fleet.current}
+    slow: dict[str, dict[str, dict[str, Any]]] = defaultdict(dict)
+    for table in answer.tables:
+        for (node, device), row in zip(table.members, _rows(table), strict=True):
+            slow[node][device] = row
+    nodes = []
+    for node, verdict in verdicts.items():
+        run = runs.get(node)
+        known = {} if run is None else {
+            "file": run.path,
+            "started": run.started.isoformat(),
+            "complete": run.complete,
+            "level": run.level,
+            "version": run.version,
+            "machine": dict(run.machine),
+            "earlier": len(answer.fleet.runs[node]) - 1,
+            "devices": [
+                {
+                    "name": each.name,
+                    "kind": each.kind,
+                    "serial": each.serial,
+                    "inventory": dict(each.inventory),
+                    **slow[node].get(each.name, {"shift": None, "cases": {}}),
+                }
+                for each in run.devices
+            ],
+        }  # fmt: skip
+        nodes.append({"node": node, "verdict": verdict, **known})
+    return {
+        "fleet_schema": FLEET_SCHEMA_OF_JSON,
+        "verdict": answer.verdict,
+        "headline": headline(answer),
+        "settings": {
+            "expected": len(answer.settings.expected),
+            "by": list(answer.settings.by),
+            "tolerance": answer.settings.tolerance,
+            "false_alarms": answer.settings.false_alarms,
+            "max_noise": answer.settings.max_noise,
+        },
+        "questions": [
+            {"question": name, "verdict": status, "answer": text} for name, status, text in questions(answer)
+        ],
+        "cohorts": [
+            {
+                "name": each.name,
+                "what": each.what,
+                "environment": each.environment,
+                "devices": len(each.members),
+                "verdict": each.status,
+                "message": each.message,
+            }
+            for each in answer.cohorts
+        ],
+        "findings": [_finding_data(each) for each in answer.findings],
+        "nodes": nodes,
+        "refused": [{"file": each.path, "why": each.why} for each in answer.fleet.refused],
+    }
+
+
+def _finding_data(finding: FleetFinding) -> dict[str, Any]:
+    known = {name: getattr(finding, name) for name in FleetFinding.__dataclass_fields__ if name != "data"}
+    numbers = {name: _number(known[name]) for name in ("number", "bound")}
+    return {**known, **numbers}
+
+
+def _rows(table: SpeedTable) -> Iterator[dict[str, Any]]:
+    """Yield what is known of each device's speed."""
+    for shift, ratios in zip(table.shifts.tolist(), np.round(table.ratios, 4).tolist(), strict=True):
+        cases = {case: _number(ratio) for case, ratio in zip(table.cases, ratios, strict=True)}
+        yield {"shift": _number(shift), "cases": cases}
+
+
+def _number(value: float | None) -> float | None:
+    """Return a number that JSON has; None for any other."""
+    return float(f"{value:.6g}") if value is not None and np.isfinite(value) else None
+
+
+def outputs(folder: Path) -> list[Path]:
+    """Return the files that `fleet` writes."""
+    return [folder / name for name in OUTPUTS]
