@@ -34,7 +34,7 @@ def write_fleet_junit(answer: FleetAnswer, path: Path) -> None:
         add_case(suite, f"{where}::{node}", status, message, _lines(found), seconds=run.seconds if run else 0)
     lines = _lines([each for each in answer.findings if not each.node and each.status != "PASS"])
     add_case(suite, f"{FLEET}::{FLEET}", answer.verdict, f"{answer.verdict}: {fleet_headline(answer)}", lines)
-    write_suite(suite, path, "name another folder: --out=DIR")
+    write_suite(suite, path, "name another folder")
 
 
 def _lines(findings: Sequence[FleetFinding]) -> list[str]:

@@ -78,7 +78,7 @@ def write_page(answer: FleetAnswer, folder: Path) -> Path:
     }
     text = UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", _template().render(content))
     path = folder / FILE
-    atomic_write(path, DIRECTIONS.sub("\N{REPLACEMENT CHARACTER}", text), "name another folder: --out=DIR")
+    atomic_write(path, DIRECTIONS.sub("\N{REPLACEMENT CHARACTER}", text))
     return path
 
 

@@ -158,5 +158,5 @@ def test_file_is_replaced_whole(tmp_path):
     written(tmp_path, healthy_fleet())
     assert [path.name for path in tmp_path.iterdir()] == ["fleet.prom"]
     (tmp_path / "file").touch()
-    with pytest.raises(OSError, match="--out=DIR"):
+    with pytest.raises(OSError, match="name another folder"):
         write_metrics(healthy_fleet(), tmp_path / "file" / "fleet.prom")
