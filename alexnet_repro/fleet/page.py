@@ -35,7 +35,7 @@ FILE = "fleet.html"
 MAX_NODES, MAX_OF_GROUP = 40, 3  # whose numbers are written out: of all, and of a slow group
 MAX_COLUMNS, MAX_GROUPS, MAX_TRENDS = 100, 300, 24
 LARGEST_RATIO = 1000  # in digits
-UNFOLDED_GROUPS, UNFOLDED_STRIPS = 60, 6
+UNFOLDED_GROUPS, UNFOLDED_STRIPS = 60, 3
 MIN_GROUP = 5  # nodes, on average: smaller ones are no pictures
 # Characters that turn or hide what stands beside them.
 DIRECTIONS = re.compile("[\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]")

@@ -79,7 +79,10 @@ def test_questions_are_answered(tmp_path):
     """Each of eight questions has verdict and answer; what wasn't asked has a dash, not PASS."""
     assert texts(r"<dt>.*?</dd>", section(written(tmp_path, faulty_fleet()), "questions")) == [
         "? INCONCLUSIVE Each by itself 11 nodes; 1 inconclusive",
-        "✗ FAIL Same bits 18 of 19 devices have the same bits; n05 gpu:0 differs; 1 other group; 1 failed, 1 inconclusive",
+        (
+            "✗ FAIL Same bits 18 of 19 devices have the same bits; n05 gpu:0 differs; 1 other group; 1 failed, "
+            "1 inconclusive"
+        ),
         "✗ FAIL Same speed 19 devices, 12 cases; n03 gpu:1 is slow; 1 failed",
         "? INCONCLUSIVE Same as before 1 of 11 nodes with earlier runs; 1 inconclusive",
         "✗ FAIL Health 11 of 11 nodes with devices that count errors; 1 failed",
@@ -198,7 +201,7 @@ def test_slow_rack_shows_in_the_map(tmp_path):
     assert Page(groups[0]).text.startswith("✗ r07 slow as a whole: 4 nodes · 1.09 × r07n01: FAIL, 1.09 ×")
     assert re.findall(r"#tile-(\w+)", groups[0]) == ["FAIL"] * 4
     assert [re.findall(r"#tile-(\w+)", each) for each in groups[1:8]] == [["PASS"] * 4] * 7
-    assert texts(r"<h3>By.*?</h3>", page) == ["By rack", "By switch"]
+    assert texts(r"<(?:h3|summary)>By.*?</(?:h3|summary)>", page) == ["By rack", "By switch"]
     assert Page(groups[8]).text.startswith("✗ s1 4 failed, 28 passed")
 
 
