@@ -61,7 +61,7 @@ def _answered(answer: FleetAnswer, area: Area) -> tuple[str, str]:
     earlier, expected = sum(len(each) > 1 for each in runs.values()), len(answer.settings.expected)
     of_nodes = f"{len(runs):,} node{'s' * (len(runs) != 1)}"
     others = len(cohorts) - 1
-    more = f"; {others:,} other group{'s' * (others > 1)} of devices" if others > 0 else ""
+    more = f"; {others:,} other group{'s' * (others > 1)}" if others > 0 else ""
     counted = sum(any(HEALTH & set(each.inventory) for each in own[-1].devices) for own in runs.values())
     answers: Mapping[Area, str] = {  # empty: nothing to ask
         "bits": f"{cohorts[0].message}{more}" if cohorts else "",

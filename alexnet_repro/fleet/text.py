@@ -11,7 +11,7 @@ from alexnet_repro.fleet.content import printable
 from alexnet_repro.fleet.node_names import names_in_words
 from alexnet_repro.fleet.page_tables import questions
 from alexnet_repro.fleet.records import FleetAnswer, FleetFinding, SpeedTable
-from alexnet_repro.fleet.summary import Todo, headline, node_verdicts, todo
+from alexnet_repro.fleet.summary import Todo, fleet_headline, node_verdicts, todo
 from alexnet_repro.verify.report.fixes import steps
 from alexnet_repro.verify.report.text import wrapped
 
@@ -25,7 +25,7 @@ OUTPUTS = ("fleet.html", "fleet.json", "fleet.junit.xml", "fleet.prom")
 
 def terminal_lines(answer: FleetAnswer) -> list[str]:
     """Return the verdict, what was asked, what isn't well with the worst first, where the files are, the verdict."""
-    verdict = wrapped(f"{answer.verdict}: {printable(headline(answer), 2000)}", WIDTH, 2)
+    verdict = wrapped(f"{answer.verdict}: {printable(fleet_headline(answer), 2000)}", WIDTH, 2)
     lines = [*verdict, ""]
     for question, status, text in questions(answer):
         lines += _cut(wrapped(f"{question:<27}{status:<14}{printable(text, 500)}", WIDTH, 41), 2)
@@ -126,7 +126,7 @@ def fleet_data(answer: FleetAnswer) -> dict[str, Any]:
     return {
         "fleet_schema": FLEET_SCHEMA_OF_JSON,
         "verdict": answer.verdict,
-        "headline": headline(answer),
+        "headline": fleet_headline(answer),
         "settings": {
             "expected": len(answer.settings.expected),
             "by": list(answer.settings.by),
