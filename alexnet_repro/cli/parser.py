@@ -118,8 +118,6 @@ def _existing(what: str, is_one: Callable[[Path], bool]) -> Callable[[str], Path
 
 
 existing_folder = _existing("folder", Path.is_dir)
-existing_file = _existing("file", Path.is_file)
-existing_results = _existing("folder or file", lambda _: True)  # what isn't a file is named in the answer
 
 
 def existing_weights(text: str) -> Path:
@@ -252,10 +250,10 @@ def _add_training_options(option: Callable[..., object]) -> None:
 
 def _add_fleet_options(option: Callable[..., object]) -> None:
     what = "folder with results.json files at any depth, or a results file"
-    option("results", type=existing_results, nargs="+", metavar="DIR|FILE", help=what)
+    option("results", type=Path, nargs="+", metavar="DIR|FILE", help=what)
     option("--out", **FOLDER, help="output folder (default: the first folder given, or else this one)")
     expect = "the nodes that should be there, one a line, or CSV whose first column is the node, as node,rack,switch"
-    option("--expect", type=existing_file, metavar="FILE", help=expect)
+    option("--expect", type=Path, metavar="FILE", help=expect)
     by = "a column of that file or of the results (driver, kernel, packages.tensorflow, …) by whose values a group of "
     by += "nodes may be slow; may be repeated"
     option("--by", action="append", default=[], metavar="COLUMN", help=by)

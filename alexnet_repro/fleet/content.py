@@ -20,8 +20,8 @@ from alexnet_repro.verify.benchmark.noise import level
 from alexnet_repro.verify.benchmark.timing import MAX_ROUND
 from alexnet_repro.verify.benchmark.tolerances import first_error
 from alexnet_repro.verify.finding import DOCTOR, GROUPS, MACHINE_GROUPS, CaseName, Finding, Number, Status
-from alexnet_repro.verify.report.run_record import INVALIDATING, UNPRINTABLE
 from alexnet_repro.verify.report.results_schema import RESULTS_SCHEMA
+from alexnet_repro.verify.report.run_record import INVALIDATING, UNPRINTABLE
 from alexnet_repro.verify.verdict import Planned, overall
 
 MAX_TEXT = 200  # characters of a name
