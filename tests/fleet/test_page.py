@@ -229,6 +229,17 @@ def test_other_software_is_named(tmp_path):
     ]
 
 
+def test_what_is_no_fault_is_named(tmp_path):
+    """What passed and is worth knowing is no thing to do; each is there once, with its nodes."""
+    findings = [FleetFinding("inventory", "PASS", "has another kernel", node) for node in ("n1", "n2")]
+    findings.append(FleetFinding("speed", "PASS", "one group is slower than another"))
+    page = written(tmp_path, replace(healthy_fleet(), findings=findings))
+    assert page_tables(section(page, "notes")) == [
+        [["what", "nodes"], ["has another kernel", "n[1-2]"], ["one group is slower than another", "–"]]
+    ]
+    assert "<article" not in page
+
+
 def test_files_left_out_are_named(tmp_path):
     """Files are named by the reason that they are left out for, the commonest first; of many, some."""
     refused = [RefusedFile(f"/r/{number}.json", "it isn't JSON") for number in range(9)]
