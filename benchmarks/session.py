@@ -84,7 +84,7 @@ class VerificationSession:
         run = run_identity(config.rootpath, config.invocation_params.args)
         run |= {"level": self.asked.level, "fail_inconclusive": self.fail_inconclusive}
         self.hasher = serial_hasher() if config.getoption("hash_serials") else None
-        """What hides serials in all that is written and printed, if it is asked for."""
+        """What hides serials in all that is written and printed; None without `--hash-serials`."""
         if self.hasher:
             self.hasher.learn(*machine_serials())
             run = self.hasher(run | {"hashed": True})

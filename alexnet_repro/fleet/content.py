@@ -21,9 +21,9 @@ from alexnet_repro.verify.benchmark.timing import MAX_ROUND
 from alexnet_repro.verify.benchmark.tolerances import first_error
 from alexnet_repro.verify.finding import DOCTOR, GROUPS, MACHINE_GROUPS, CaseName, Finding, Number, Status
 from alexnet_repro.verify.report.run_record import INVALIDATING, UNPRINTABLE
+from alexnet_repro.verify.report.results_schema import RESULTS_SCHEMA
 from alexnet_repro.verify.verdict import Planned, overall
 
-FLEET_SCHEMA = 4  # of the results files that are read
 MAX_TEXT = 200  # characters of a name
 MAX_MESSAGE = 500
 MAX_DEVICES = 256  # of a machine
@@ -118,7 +118,7 @@ def _parsed(content: bytes) -> _Content:
         parsed = _CONTENT.validate_json(content, strict=True)
     except ValidationError as error:
         parsed = _parsed_slowly(content, error)
-    if parsed.schema != FLEET_SCHEMA:
+    if parsed.schema != RESULTS_SCHEMA:
         raise RefusedError(_other_schema(parsed.schema))
     return parsed
 
@@ -131,8 +131,8 @@ def _parsed_slowly(content: bytes, error: ValidationError) -> _Content:
         try:
             data = json.loads(content)
             content = json.dumps(data, ensure_ascii=False).encode("utf-8", "replace")
-        except ValueError:
-            why = "it is empty" if not content.strip() else "it isn't JSON, or was cut off"
+        except (ValueError, RecursionError):
+            why = "it isn't JSON, was cut off, or is nested too deeply" if content.strip() else "it is empty"
             raise RefusedError(why) from error
     if not isinstance(data, dict):
         raise RefusedError("it isn't a results file, but other JSON")
@@ -140,7 +140,7 @@ def _parsed_slowly(content: bytes, error: ValidationError) -> _Content:
         raise OwnOutputError("it was written by fleet")
     if "recipe" in data:
         raise RefusedError("it is the record of a training")
-    if (schema := data.get("schema")) != FLEET_SCHEMA:
+    if (schema := data.get("schema")) != RESULTS_SCHEMA:
         raise RefusedError(_other_schema(schema) if "schema" in data else "it isn't a results file, but other JSON")
     try:
         return _CONTENT.validate_json(content, strict=True)
@@ -149,8 +149,8 @@ def _parsed_slowly(content: bytes, error: ValidationError) -> _Content:
 
 
 def _other_schema(schema: object) -> str:
-    of = "an earlier" if isinstance(schema, int) and schema < FLEET_SCHEMA else "another"
-    return f"its schema is {printable(schema, 20)}, of {of} version; this one reads {FLEET_SCHEMA}"
+    of = "an earlier" if isinstance(schema, int) and schema < RESULTS_SCHEMA else "another"
+    return f"its schema is {printable(schema, 20)}, of {of} version; this one reads {RESULTS_SCHEMA}"
 
 
 @dataclass
@@ -221,11 +221,12 @@ class _Reduction:
         machine = self.content.machine
         inventory = {name: each for name, each in _mapping(machine, "inventory").items() if isinstance(each, dict)}
         listed = machine.get("devices")
-        names = list(dict.fromkeys([*(listed if isinstance(listed, list) else []), *inventory]))
-        if len(names) > MAX_DEVICES:
-            raise RefusedError(f"it has {len(names):,} devices, more than a machine can have")
-        if odd := [each for each in names if not (isinstance(each, str) and DEVICE.fullmatch(each))]:
+        every = [*(listed if isinstance(listed, list) else []), *inventory]
+        if len(every) > 2 * MAX_DEVICES:
+            raise RefusedError(f"it has {len(every):,} devices, more than a machine can have")
+        if odd := [each for each in every if not (isinstance(each, str) and DEVICE.fullmatch(each))]:
             raise RefusedError(f"a device in it is called {printable(odd[0], 40)!r}")
+        names = list(dict.fromkeys(every))
         cases, replays = self._cases(names), self._replays(names)
         return tuple(self._device(name, inventory.get(name, {}), replays[name], cases[name]) for name in names)
 

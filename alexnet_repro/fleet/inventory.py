@@ -121,7 +121,8 @@ def expected_part(fleet: Fleet, settings: FleetSettings) -> tuple[Fleet, list[Fl
     nodes = {node: runs for node, runs in fleet.runs.items() if node in wanted or node.partition("@")[0] in wanted}
     unexpected = [
         FleetFinding("inventory", "PASS", "isn't expected, and was left out", node)
-        for node in fleet.runs.keys() - nodes
+        for node in fleet.runs
+        if node not in nodes
     ]
     missing = [
         FleetFinding("missing", "INCONCLUSIVE", "expected, and not heard of", node, fix=RUN_THERE)

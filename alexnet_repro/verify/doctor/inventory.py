@@ -9,9 +9,10 @@ import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import psutil
+from pydantic import Field
 
 from alexnet_repro.verify.doctor.environment import Environment
 
@@ -42,30 +43,36 @@ PLACEHOLDERS = frozenset(
 class DeviceInventory:
     """What one device is; None is what the driver doesn't report, or what a CPU hasn't."""
 
-    kind: str  # a GPU's product name, or the CPU's model and number of processors
-    serial: str | None = None
+    kind: Annotated[str, Field(description="a GPU's product name, or the CPU's model and number of processors")]
+    serial: Annotated[str | None, Field(description="the board's; consumer cards have none")] = None
     uuid: str | None = None
-    board: str | None = None  # its part number
-    firmware: str | None = None  # a GPU's VBIOS
-    pci: str | None = None  # where it is on the bus, as 00000000:17:00.0
+    board: Annotated[str | None, Field(description="its part number")] = None
+    firmware: Annotated[str | None, Field(description="a GPU's VBIOS")] = None
+    pci: Annotated[str | None, Field(description="where it is on the bus, as 00000000:17:00.0")] = None
     driver: str | None = None
-    memory: int | None = None  # bytes
-    power_limit: float | None = None  # W, as enforced
-    power_limit_default: float | None = None
-    pcie_generation: int | None = None  # of its link, as negotiated when the run began; it falls when idle
-    pcie_width: int | None = None
-    pcie_generation_max: int | None = None  # that card and slot support
-    pcie_width_max: int | None = None
-    ecc: bool | None = None  # whether it is on
-    ecc_corrected: int | None = None  # errors since the driver was loaded
-    ecc_uncorrected: int | None = None
-    ecc_corrected_total: int | None = None  # in its life
-    ecc_uncorrected_total: int | None = None
-    remapped_rows: int | None = None
-    retired_pages: int | None = None
-    mig: bool | None = None
-    bits: Mapping[str, Any] = field(default_factory=dict, hash=False)  # all that is known to decide bits
-    speed: Mapping[str, Any] = field(default_factory=dict, hash=False)  # all that is known to decide speed
+    memory: Annotated[int | None, Field(description="bytes")] = None
+    power_limit: Annotated[float | None, Field(description="W, as enforced")] = None
+    power_limit_default: Annotated[float | None, Field(description="W")] = None
+    pcie_generation: Annotated[int | None, Field(description="of its link when the run began; it falls when idle")] = (
+        None
+    )
+    pcie_width: Annotated[int | None, Field(description="lanes, when the run began")] = None
+    pcie_generation_max: Annotated[int | None, Field(description="that card and slot support")] = None
+    pcie_width_max: Annotated[int | None, Field(description="that card and slot support")] = None
+    ecc: Annotated[bool | None, Field(description="whether it is on")] = None
+    ecc_corrected: Annotated[int | None, Field(description="errors since the driver was loaded")] = None
+    ecc_uncorrected: Annotated[int | None, Field(description="errors since the driver was loaded")] = None
+    ecc_corrected_total: Annotated[int | None, Field(description="errors in its life")] = None
+    ecc_uncorrected_total: Annotated[int | None, Field(description="errors in its life")] = None
+    remapped_rows: Annotated[int | None, Field(description="of its memory")] = None
+    retired_pages: Annotated[int | None, Field(description="of its memory")] = None
+    mig: Annotated[bool | None, Field(description="whether it is divided into slices")] = None
+    bits: Annotated[Mapping[str, Any], Field(description="all that is known to decide bits; empty: not seen")] = field(
+        default_factory=dict, hash=False
+    )
+    speed: Annotated[Mapping[str, Any], Field(description="all that is known to decide speed")] = field(
+        default_factory=dict, hash=False
+    )
 
 
 def node_name(environ: Mapping[str, str] = os.environ) -> str:

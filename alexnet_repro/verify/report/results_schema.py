@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic.json_schema import GenerateJsonSchema
 
 from alexnet_repro.verify.benchmark.layer_timing import LayerTiming
 from alexnet_repro.verify.benchmark.timing import Calibration, Timing
@@ -17,7 +18,6 @@ from alexnet_repro.verify.verdict import Planned
 
 RESULTS_SCHEMA = 4
 READ_SCHEMAS = (3, RESULTS_SCHEMA)  # 3 knows neither the run's id nor the node
-SCHEMA_FILE = "results.schema.json"
 # Of a run, what each file of this version has; those of schema 3, and of records made by hand, are read without.
 OF_EVERY_RUN = ("id", "node", "host", "pid", "started", "version", "python", "command", "level")
 
@@ -42,6 +42,7 @@ class RunFields(_Open):
     python: str = ""
     command: str = ""
     level: Annotated[str, WithJsonSchema({"enum": list(LEVELS)})] = "standard"
+    fail_inconclusive: bool = Field(False, description="whether an inconclusive check fails the run")
     hashed: bool = Field(False, description="whether serials are hashed")
     ended: str = Field("", description="why it ended early")
     library_output: str = Field("", description="what libraries printed at the start")
@@ -104,6 +105,12 @@ class _Published(ResultsFile):
     format: Literal[4] = Field(alias="schema", description="the format's version")
 
 
+class _WithoutTitles(GenerateJsonSchema):
+    def field_title_should_be_set(self, schema: Any) -> bool:  # noqa: ARG002 - they repeat the fields' names
+        return False
+
+
 def results_schema() -> Mapping[str, Any]:
     """Return the JSON Schema, draft 2020-12, of the files that this version writes."""
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **_Published.model_json_schema()}
+    made = _Published.model_json_schema(schema_generator=_WithoutTitles)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **made}
