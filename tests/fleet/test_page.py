@@ -184,7 +184,7 @@ def test_picture_has_every_node_and_case(tmp_path):
     ],
 )
 def test_shapes_tell_cells_apart(tmp_path, ratio, status, shape):
-    """What a cell is can be told by its shape, without its colour."""
+    """Whatever a cell is shows in its shape, without its colour."""
     answer = healthy_fleet(41)
     table = answer.tables[0]
     table.ratios[20, 3], table.statuses[20, 3] = ratio, status
