@@ -111,6 +111,17 @@ def cohort_table(answer: FleetAnswer) -> TextTable:
     return TextTable(("group", "verdict", "what", "count", "answer"), rows)
 
 
+def notes_table(answer: FleetAnswer) -> TextTable:
+    """Return a row per thing that is worth knowing and no fault, with its nodes; what most nodes have comes first."""
+    nodes: defaultdict[str, set[str]] = defaultdict(set)
+    for each in answer.findings:
+        if each.status == "PASS":
+            nodes[each.message].add(each.node)
+    ordered = sorted(nodes.items(), key=lambda item: -len(item[1]))
+    rows = [(_short(message), names_in_words(filter(None, whose)) or NONE) for message, whose in ordered]
+    return TextTable(("what", "nodes"), rows)
+
+
 def inventory_table(answer: FleetAnswer) -> TextTable:
     """Return a row per fact that isn't the same on all nodes: what most have, and who has what else."""
     values: defaultdict[str, defaultdict[str, list[str]]] = defaultdict(lambda: defaultdict(list))

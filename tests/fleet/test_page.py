@@ -184,7 +184,7 @@ def test_picture_has_every_node_and_case(tmp_path):
     ],
 )
 def test_shapes_tell_cells_apart(tmp_path, ratio, status, shape):
-    """What a cell is can be told by its shape, without its colour."""
+    """Whatever a cell is shows in its shape, without its colour."""
     answer = healthy_fleet(41)
     table = answer.tables[0]
     table.ratios[20, 3], table.statuses[20, 3] = ratio, status
@@ -227,6 +227,17 @@ def test_other_software_is_named(tmp_path):
         ["kernel", "6.8.0-87-generic (3 nodes)", "6.9.0: n4"],
         ["device driver", "570.86.15 (3 nodes)", "550.1: n4"],
     ]
+
+
+def test_what_is_no_fault_is_named(tmp_path):
+    """What passed and is worth knowing is no thing to do; each is there once, with its nodes."""
+    findings = [FleetFinding("inventory", "PASS", "has another kernel", node) for node in ("n1", "n2")]
+    findings.append(FleetFinding("speed", "PASS", "one group is slower than another"))
+    page = written(tmp_path, replace(healthy_fleet(), findings=findings))
+    assert page_tables(section(page, "notes")) == [
+        [["what", "nodes"], ["has another kernel", "n[1-2]"], ["one group is slower than another", "–"]]
+    ]
+    assert "<article" not in page
 
 
 def test_files_left_out_are_named(tmp_path):

@@ -1,4 +1,4 @@
-"""What is said of a fleet in a few words claims no more than what was compared, and names each thing once."""
+"""A fleet in a few words: they claim no more than what was compared, and name each thing once."""
 
 from dataclasses import replace
 
