@@ -39,7 +39,9 @@ def fleet_of(levels, *, kind="GPU", telemetry=None, speeds=None, days=None, name
                 found = tuple((names or [f"case[n={i}]" for i in range(cases)])[i] for i in np.flatnonzero(timed))
                 speed = (speeds or {}).get(node, "e0")
                 held.append(
-                    FleetDevice(f"gpu:{device}", kind, f"s{node}-{device}", speed=speed, cases=found, numbers=numbers[timed])
+                    FleetDevice(
+                        f"gpu:{device}", kind, f"s{node}-{device}", speed=speed, cases=found, numbers=numbers[timed]
+                    )
                 )
             started = DAY - timedelta(days=(days or range(runs))[run])
             made.append(FleetRun(f"{name}-{run}.json", name, started, "PASS", complete=True, devices=tuple(held)))
