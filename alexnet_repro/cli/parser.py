@@ -60,7 +60,7 @@ rounds' spread, printed and written as comparison.md and comparison.json. Two ru
 whether machines do takes several runs of each. No GPU, TensorFlow or network is needed."""
 
 
-FLEET = """\
+FLEET_HELP = """\
 Compare the results of many machines with each other: which of them isn't like the others?
 
 Folders are searched for results.json at any depth. Nodes of one environment must give the same bits and be equally
@@ -190,7 +190,7 @@ def parser() -> argparse.ArgumentParser:
     report.add_argument("--out", **FOLDER, help="output folder, made if need be (default: that of the last file)")
 
     fleet = command("fleet", run_fleet, "compare the results of many machines: which of them isn't like the others?")
-    fleet.description, fleet.formatter_class = FLEET, formatter
+    fleet.description, fleet.formatter_class = FLEET_HELP, formatter
     fleet.set_defaults(refuse=fleet.error)
     _add_fleet_options(fleet.add_argument)
 

@@ -14,7 +14,7 @@ from alexnet_repro.verify.report.text import wrapped
 WIDTH = 80
 MAX_TODO = 5  # things that are written out
 MAX_NOTES = 3
-MAX_LINES = 4  # of a message
+MESSAGE_LINES = 4  # of a message
 OUTPUTS = ("fleet.html", "fleet.json", "fleet.junit.xml", "fleet.prom")
 
 
@@ -46,7 +46,7 @@ def _task_lines(task: Todo) -> list[str]:
     if task.nodes:
         lines += _cut(wrapped(f"{'':<14}{printable(task.nodes, 1000)}", WIDTH, 16), 2)
     for text in (first.message, first.evidence):
-        lines += _cut(wrapped(f"{'':<14}{printable(text, 500)}", WIDTH, 16), MAX_LINES) if text else []
+        lines += _cut(wrapped(f"{'':<14}{printable(text, 500)}", WIDTH, 16), MESSAGE_LINES) if text else []
     if others:
         lines.append(f"{'':<14}and {len(others):,} other message{'s' * (len(others) > 1)}")
     for number, step in enumerate(steps(printable(first.fix, 500))):
