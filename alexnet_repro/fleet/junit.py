@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from alexnet_repro.fleet.records import FleetAnswer, FleetFinding
-from alexnet_repro.fleet.summary import headline, is_of_a_group, node_verdicts, nodes_of_group
+from alexnet_repro.fleet.summary import fleet_headline, is_of_a_group, node_verdicts, nodes_of_group
 from alexnet_repro.verify.report.junit import add_case, new_suite, write_suite
 
 FLEET = "fleet"
@@ -33,8 +33,8 @@ def write_fleet_junit(answer: FleetAnswer, path: Path) -> None:
         message = found[0].message if found else "it has no finding"
         add_case(suite, f"{where}::{node}", status, message, _lines(found), seconds=run.seconds if run else 0)
     lines = _lines([each for each in answer.findings if not each.node and each.status != "PASS"])
-    add_case(suite, f"{FLEET}::{FLEET}", answer.verdict, f"{answer.verdict}: {headline(answer)}", lines)
-    write_suite(suite, path, "name another folder: --out=DIR")
+    add_case(suite, f"{FLEET}::{FLEET}", answer.verdict, f"{answer.verdict}: {fleet_headline(answer)}", lines)
+    write_suite(suite, path, "name another folder")
 
 
 def _lines(findings: Sequence[FleetFinding]) -> list[str]:

@@ -71,7 +71,7 @@ def write_metrics(answer: FleetAnswer, path: Path, now: float | None = None) -> 
     """Write the gauges in one step; `now`: seconds since 1970. OSError: it can't be written."""
     registry = CollectorRegistry()
     registry.register(_Answer(answer, time.time() if now is None else now))
-    atomic_write(path, generate_latest(registry).decode(), "name another folder: --out=DIR")
+    atomic_write(path, generate_latest(registry).decode())
 
 
 def _gauge(name: str, text: str, series: Series, *labels: str) -> GaugeMetricFamily:

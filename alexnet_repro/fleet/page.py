@@ -18,12 +18,13 @@ from alexnet_repro.fleet.page_tables import (
     finding_table,
     fleet_facts,
     inventory_table,
+    notes_table,
     questions,
     refused_table,
     verdict_table,
 )
 from alexnet_repro.fleet.records import STATUS_CODES, FleetAnswer
-from alexnet_repro.fleet.summary import headline, is_of_a_group, node_verdicts, nodes_of_group, todo
+from alexnet_repro.fleet.summary import fleet_headline, is_of_a_group, node_verdicts, nodes_of_group, todo
 from alexnet_repro.verify.finding import Status, worst_status
 from alexnet_repro.verify.report import text as wording
 from alexnet_repro.verify.report.cards import MAX_ROWS
@@ -33,14 +34,14 @@ from alexnet_repro.verify.report.text import NONE
 
 FILE = "fleet.html"
 MAX_NODES, MAX_OF_GROUP = 40, 3  # whose numbers are written out: of all, and of a slow group
-MAX_CASES, MAX_GROUPS, MAX_TRENDS = 100, 300, 24
+MAX_COLUMNS, MAX_GROUPS, MAX_TRENDS = 100, 300, 24
 LARGEST_RATIO = 1000  # in digits
-UNFOLDED_GROUPS, UNFOLDED_STRIPS = 60, 6
+UNFOLDED_GROUPS, UNFOLDED_STRIPS = 60, 3
 MIN_GROUP = 5  # nodes, on average: smaller ones are no pictures
 # Characters that turn or hide what stands beside them.
 DIRECTIONS = re.compile("[\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
-LONG_WORDS = ("answer", "evidence", "finding", "nodes", "others", "paths")
-WORDS = (*LONG_WORDS, "case", "device", "most", "verdict", "what")
+LONG_COLUMNS = ("answer", "evidence", "finding", "nodes", "others", "paths")
+TEXT_COLUMNS = (*LONG_COLUMNS, "case", "device", "most", "verdict", "what")
 
 
 def write_page(answer: FleetAnswer, folder: Path) -> Path:
@@ -61,7 +62,7 @@ def write_page(answer: FleetAnswer, folder: Path) -> Path:
     ]
     content = {
         "answer": answer,
-        "headline": headline(answer),
+        "headline": fleet_headline(answer),
         "facts": fleet_facts(answer),
         "verdicts": verdict_table(answer),
         "questions": questions(answer),
@@ -72,13 +73,14 @@ def write_page(answer: FleetAnswer, folder: Path) -> Path:
         "groups_left": {column: len(groups) - MAX_GROUPS for column, groups in maps.items()},
         "strips": strips,
         "cohorts": cohort_table(answer),
+        "notes": notes_table(answer),
         "inventory": inventory_table(answer),
         "trends": trends,
         "refused": refused_table(answer),
     }
     text = UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", _template().render(content))
     path = folder / FILE
-    atomic_write(path, DIRECTIONS.sub("\N{REPLACEMENT CHARACTER}", text), "name another folder: --out=DIR")
+    atomic_write(path, DIRECTIONS.sub("\N{REPLACEMENT CHARACTER}", text))
     return path
 
 
@@ -87,8 +89,8 @@ def _template() -> jinja2.Template:
     packages = ("alexnet_repro.fleet", "alexnet_repro.verify.report")
     loader = jinja2.ChoiceLoader([jinja2.PackageLoader(package) for package in packages])
     known = {"wording": wording, "pictures": pictures, "finding_table": finding_table, "NONE": NONE}
-    known |= {"WORDS": WORDS, "LONG_WORDS": LONG_WORDS, "MAX_OF_GROUP": MAX_OF_GROUP, "MAX_TASKS": MAX_TASKS}
-    known |= {"MAX_ROWS": MAX_ROWS, "MAX_CASES": MAX_CASES, "MAX_TRENDS": MAX_TRENDS}
+    known |= {"WORDS": TEXT_COLUMNS, "LONG_WORDS": LONG_COLUMNS, "MAX_OF_GROUP": MAX_OF_GROUP, "MAX_TASKS": MAX_TASKS}
+    known |= {"MAX_ROWS": MAX_ROWS, "MAX_COLUMNS": MAX_COLUMNS, "MAX_TRENDS": MAX_TRENDS}
     known |= {"UNFOLDED_GROUPS": UNFOLDED_GROUPS, "UNFOLDED_STRIPS": UNFOLDED_STRIPS}
     return page_template("fleet.html", loader, "fleet.json", **known)
 
@@ -141,7 +143,7 @@ def _row(answer: FleetAnswer, grid: pictures.Grid, row: int, kinds: NDArray[np.i
     bits = worst_status(["PASS", *found]) if found or compared else NONE
     cells = [
         _Cell(names[kind], STATUS_CODES[state] if state > 0 else None, _ratio(ratio))
-        for kind, state, ratio in zip(kinds[:MAX_CASES], grid.statuses[row], grid.ratios[row], strict=False)
+        for kind, state, ratio in zip(kinds[:MAX_COLUMNS], grid.statuses[row], grid.ratios[row], strict=False)
     ]
     over_all = _Cell("", None, _ratio(grid.times[row]))
     return _Row(node, node_verdicts(answer)[node], bits, _device_of(answer, grid, row), [over_all, *cells])

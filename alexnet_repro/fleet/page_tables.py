@@ -61,7 +61,7 @@ def _answered(answer: FleetAnswer, area: Area) -> tuple[str, str]:
     earlier, expected = sum(len(each) > 1 for each in runs.values()), len(answer.settings.expected)
     of_nodes = f"{len(runs):,} node{'s' * (len(runs) != 1)}"
     others = len(cohorts) - 1
-    more = f"; {others:,} other group{'s' * (others > 1)} of devices" if others > 0 else ""
+    more = f"; {others:,} other group{'s' * (others > 1)}" if others > 0 else ""
     counted = sum(any(HEALTH & set(each.inventory) for each in own[-1].devices) for own in runs.values())
     answers: Mapping[Area, str] = {  # empty: nothing to ask
         "bits": f"{cohorts[0].message}{more}" if cohorts else "",
@@ -109,6 +109,17 @@ def cohort_table(answer: FleetAnswer) -> TextTable:
         for each in cohorts
     ]
     return TextTable(("group", "verdict", "what", "count", "answer"), rows)
+
+
+def notes_table(answer: FleetAnswer) -> TextTable:
+    """Return a row per thing that is worth knowing and no fault, with its nodes; what most nodes have comes first."""
+    nodes: defaultdict[str, set[str]] = defaultdict(set)
+    for each in answer.findings:
+        if each.status == "PASS":
+            nodes[each.message].add(each.node)
+    ordered = sorted(nodes.items(), key=lambda item: -len(item[1]))
+    rows = [(_short(message), names_in_words(filter(None, whose)) or NONE) for message, whose in ordered]
+    return TextTable(("what", "nodes"), rows)
 
 
 def inventory_table(answer: FleetAnswer) -> TextTable:

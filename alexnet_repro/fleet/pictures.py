@@ -18,9 +18,10 @@ from alexnet_repro.fleet.node_names import by_number
 from alexnet_repro.fleet.records import CASE_NUMBERS, NOT_TIMED, STATUS_CODES, FleetAnswer, FleetFinding
 from alexnet_repro.fleet.summary import STATUS_WORDS, node_verdicts
 from alexnet_repro.verify.finding import Status, worst_status
+from alexnet_repro.verify.report.drawing import Floats
 
 STRIP = 50  # nodes in a strip of pixels
-TICK = 10  # nodes from one name to the next beside it
+TENTH = 10  # nodes from one name to the next beside a strip
 TILES = 10  # in a row
 HUNDRED = 100  # nodes, where there are no groups
 PITCH = 14  # CSS pixels from one tile to the next
@@ -36,7 +37,6 @@ GLYPHS: Mapping[str, tuple[tuple[int, int, int], Sequence[str]]] = {
     "FAIL": ((224, 49, 49), ("######",) * 6),
 }
 CELL, LETTER = 6, 16  # pixels
-Floats = NDArray[np.float64]
 
 
 class Grid(NamedTuple):
@@ -186,7 +186,7 @@ def strips_of(groups: Sequence[Group], grid: Grid, kinds: NDArray[np.int8]) -> l
             text = (
                 f"{title}, {part.shape[1]} cases: {failed} of {len(nodes)} nodes failed one, {unsure} were inconclusive"
             )
-            ticks = [(node, min(TICK, len(nodes) - TICK * place)) for place, node in enumerate(nodes[::TICK])]
+            ticks = [(node, min(TENTH, len(nodes) - TENTH * place)) for place, node in enumerate(nodes[::TENTH])]
             names = [(node, max(LETTER, count * CELL * scale)) for node, count in ticks]
             height, width = (size * CELL * scale for size in part.shape)
             strips.append(Strip(title, names, _png(part), width, height, text))

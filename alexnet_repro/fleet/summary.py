@@ -43,7 +43,7 @@ def node_verdicts(answer: FleetAnswer) -> dict[str, Status]:
     return dict(sorted(verdicts.items(), key=lambda item: -STATUS_CODES.index(item[1])))
 
 
-def headline(answer: FleetAnswer) -> str:
+def fleet_headline(answer: FleetAnswer) -> str:
     """Return what the verdict says, in two sentences that claim no more than what was compared."""
     verdicts = node_verdicts(answer)
     if not verdicts:
@@ -55,6 +55,10 @@ def headline(answer: FleetAnswer) -> str:
             which = "" if status == "PASS" else f" ({names_in_words(own, 4)})"
             count = "all" if len(own) == len(verdicts) > 1 else f"{len(own):,} of"
             parts.append(f"{count} {len(verdicts):,} node{'s' * (len(verdicts) > 1)} {word}{which}")
+    whole = [each for each in answer.findings if not each.node and not is_of_a_group(each)]
+    for status in ("FAIL", "INCONCLUSIVE"):
+        if areas := dict.fromkeys(AREAS[each.area][1] for each in whole if each.status == status):
+            parts.append(f"of the fleet as a whole, {', '.join(areas)} {STATUS_WORDS[status]}")
     compared = {what: compared_devices(answer, what) for what in ("bits", "speed")}
     among = [f"{what} among {devices:,} devices" for what, devices in compared.items() if devices]
     among += [f"{what} of none" for what, devices in compared.items() if not devices]

@@ -2,6 +2,10 @@
 
 import json
 
+from jsonschema import Draft202012Validator
+
+from tests.helpers.paths import ROOT
+
 CASE = "train_step[device=cpu:0-batch=32-precision=float32]"
 WELL = {"check": "shapes", "status": "PASS", "message": "all 14 layers", "device": "cpu:0"}
 WRONG = {
@@ -30,6 +34,14 @@ RUN = {
     "level": "standard",
 }
 GROUPS = ("doctor", "correct", "repeatable", "fast", "reference")
+
+
+SCHEMA = json.loads((ROOT / "docs/results.schema.json").read_text(encoding="utf-8"))
+
+
+def problems(content):
+    """Return where a file's content isn't as the published schema has it."""
+    return [f"{each.json_path}: {each.message}" for each in Draft202012Validator(SCHEMA).iter_errors(content)]
 
 
 def finding(**fields):

@@ -1,7 +1,7 @@
 """Serials, UUIDs and machine ids as keyed hashes, wherever a run writes or prints them: `--hash-serials`.
 
-With one key on all machines a hash stays the same, so that a fleet can follow a GPU. Without a key, whoever knows how
-serials are made can find one by trying.
+With one key on all machines a hash stays the same, so that a fleet can follow a GPU. Without a key, a serial can be
+found by trying all that a maker may have given.
 """
 
 import hashlib

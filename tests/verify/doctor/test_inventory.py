@@ -140,7 +140,7 @@ def test_inventory_of_a_gpu():
     ],
 )
 def test_what_isnt_known_is_null(monkeypatch, device, here, known):
-    """What a driver doesn't report is null, never 0, and of a GPU that may be another nothing is told."""
+    """What a driver doesn't report is null, never 0, and of a GPU that may be another nothing is known."""
     monkeypatch.setattr("psutil.virtual_memory", lambda: type("Memory", (), {"total": 64 * GIB}))
     found = asdict(device_inventory(device, here, "Old", bits={}, speed={}))
     assert {name: value for name, value in found.items() if value is not None and value != {}} == known

@@ -18,15 +18,7 @@ from alexnet_repro.verify.report.run_record import RunRecord, read_results
 from alexnet_repro.verify.verdict import Planned
 from benchmarks.folder import claim, run_identity
 from tests.helpers.paths import ROOT
-from tests.helpers.results_files import EVERYTHING, FAILED, RUN
-
-SCHEMA = json.loads((ROOT / "docs/results.schema.json").read_text(encoding="utf-8"))
-VALIDATOR = Draft202012Validator(SCHEMA)
-
-
-def problems(content):
-    """Return where a file's content isn't as the schema has it."""
-    return [f"{each.json_path}: {each.message}" for each in VALIDATOR.iter_errors(content)]
+from tests.helpers.results_files import EVERYTHING, FAILED, RUN, SCHEMA, problems
 
 
 def test_schema_is_one():
@@ -130,7 +122,7 @@ def broken(path, value):
     ],
 )
 def test_other_content_is_not_valid(path, value, where):
-    """What a run of this version doesn't write isn't valid, and it is said where."""
+    """What a run of this version doesn't write isn't valid, and the place is named."""
     (problem,) = problems(broken(path, value))
     assert problem.startswith(where)
 
