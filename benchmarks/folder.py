@@ -10,22 +10,30 @@ import shlex
 import socket
 import tempfile
 import time
+import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from alexnet_repro.files import sync
 from alexnet_repro.packages import package_version
 from alexnet_repro.verify.doctor.installation import revision
+from alexnet_repro.verify.doctor.inventory import node_name
+from alexnet_repro.verify.report.run_record import RunRecord
 
 RESULTS = "results.json"
 JUST = 60  # seconds in which an empty file is one that is about to be written
 REPORTS = ("junit.xml", "report.html", "summary.md")
 FILES = (*REPORTS, "*.svg")
+# Why a file system has no hard links, or forbids them.
+NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EINVAL, errno.EXDEV)
 
 
 def run_identity(root: Path, arguments: Sequence[str]) -> dict[str, Any]:
     """Return who runs what, where and since when: what identifies a results file. `root` is the checkout."""
     return {
+        "id": uuid.uuid4().hex,
+        "node": node_name(),
         "host": socket.gethostname(),
         "pid": os.getpid(),
         "started": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
@@ -43,7 +51,7 @@ def own_name(started: str) -> str:
 
 
 def claim(folder: Path, run: Mapping[str, Any]) -> None:
-    """Make the folder this run's, by a results file that says so.
+    """Make the folder this run's, by a whole results file that says who has begun, and that it isn't complete.
 
     Files of an earlier run are moved into a folder of their own there.
 
@@ -56,13 +64,37 @@ def claim(folder: Path, run: Mapping[str, Any]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         if results.exists():
             _move_aside(folder, results)
-        with results.open("x") as file:
-            json.dump({"complete": False, "run": run}, file)
+        _create(results, RunRecord(results, run=dict(run)).as_text())
         _keep([folder / name for name in REPORTS])  # of a run whose results were taken elsewhere
     except OSError as error:
         if isinstance(error, FileExistsError) and folder.is_dir():
             raise FileExistsError(str(error) if error.errno is None else _taken(folder, {})) from None
         raise OSError(f"{results} can't be written: {error.strerror}; name another folder: --report=DIR") from error
+
+
+def _create(path: Path, text: str) -> None:
+    """Write a new file in one step, and have it on the disk; FileExistsError: there is one of its name.
+
+    On a file system without hard links, as FAT and some of object stores, the file is first empty, and then written.
+    """
+    new = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}")
+    try:
+        _write(new, text, "w")
+        try:
+            os.link(new, path)
+        except OSError as error:
+            if error.errno not in NO_LINKS:
+                raise
+            _write(path, text, "x")
+    finally:
+        new.unlink(missing_ok=True)
+
+
+def _write(path: Path, text: str, mode: Literal["w", "x"]) -> None:
+    with path.open(mode, encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        sync(file.fileno())
 
 
 def _move_aside(folder: Path, results: Path) -> None:

@@ -11,7 +11,6 @@ from typing import Any
 import keras
 import pytest
 
-from alexnet_repro.backend.devices import thread_counts
 from alexnet_repro.cli.verify import VerifyStart
 from alexnet_repro.training.distributed.cluster import ClusterError
 from alexnet_repro.verify.benchmark.scaling_run import GATHER_DEADLINES, lost_worker
@@ -24,7 +23,9 @@ from alexnet_repro.verify.checks.devices import (
 )
 from alexnet_repro.verify.doctor import fingerprint
 from alexnet_repro.verify.doctor.after_load import LoadWatch
-from alexnet_repro.verify.doctor.environment import read_machine
+from alexnet_repro.verify.doctor.environment import read_gpus, read_machine
+from alexnet_repro.verify.doctor.inventory import machine_identity, machine_serials
+from alexnet_repro.verify.doctor.serials import serial_hasher, unhashed
 from alexnet_repro.verify.finding import REFERENCE, Finding, worst
 from alexnet_repro.verify.report.page import report_line
 from alexnet_repro.verify.report.run_record import RunRecord
@@ -89,13 +90,19 @@ class VerificationSession:
         start = next((each for each in plugins if isinstance(each, VerifyStart)), None)
         run |= {"command": start.command} if start else {}
         below = start.folder if start else config.rootpath
+        self.hasher = serial_hasher() if config.getoption("hash_serials") else None
+        """What hides serials in all that is written and printed; None without `--hash-serials`."""
+        if self.hasher:
+            self.hasher.learn(*machine_serials())
+            run = self.hasher(run | {"hashed": True})
         named = config.getoption("report") or below / "reports" / own_name(run["started"])
         folder = Path(named).absolute()  # a test may change the working folder
         together = config.getoption("distribute") is not None and not self.collect_only
         self.workers = WorkerGroup(config, folder) if together else None
         own = self.workers.own_folder if self.workers else folder
         self._folders = [folder, own] if self.workers and self.workers.cluster.chief else [own]
-        self.record = self.whole = RunRecord(own / RESULTS, run=run, began=time.monotonic())
+        hide = self.hasher or unhashed
+        self.record = self.whole = RunRecord(own / RESULTS, run=run, began=time.monotonic(), hide=hide)
         self.keeper = PlanKeeper(self.record)
         self.terminal = Terminal(self)
         if not self.collect_only and getattr(config.option, "xmlpath", "") is None:
@@ -103,7 +110,7 @@ class VerificationSession:
 
     def say(self, line: str) -> None:
         """Print a line at once."""
-        self.terminal.say(line, indent=14)
+        self.terminal.say(self.record.hide(line), indent=14)
 
     def say_at_end(self, line: str) -> None:
         """Print a line at the end, once."""
@@ -127,11 +134,11 @@ class VerificationSession:
             self._watch()
             self._choose_devices(wanted, require_gpu=self.config.getoption("require_gpu"))
             if self.workers:
-                self.workers.meet(self.record, self.machine)
+                self.workers.meet(self.machine)
         except MachineNotReadyError as error:
-            self.not_ready = str(error)
+            self.not_ready = self.record.hide(str(error))
             if worst(self.record.findings["doctor"]) != "FAIL":
-                self.record.add("doctor", Finding("devices", "FAIL", str(error)))
+                self.record.add("doctor", Finding("devices", "FAIL", self.not_ready))
         except ClusterError as error:
             self._lose_worker(error)
         except (ValueError, OSError) as error:
@@ -140,7 +147,7 @@ class VerificationSession:
                 self.record.run["ended"] = f"it was started wrongly: {error}"
                 self.record.write()
             self.claimed = False  # no more is written, or printed
-            raise pytest.UsageError(str(error)) from error
+            raise pytest.UsageError(self.record.hide(str(error))) from error
         self.record.plan = plan(self.asked)
         self.record.write()
 
@@ -148,6 +155,7 @@ class VerificationSession:
         for folder in self._folders:
             claim(folder, self.record.run)
         self.claimed = True
+        self.record.machine = machine_identity()
         self.record.write()
 
     def _watch(self) -> None:
@@ -178,31 +186,39 @@ class VerificationSession:
     def _choose_devices(self, wanted: Sequence[str], *, require_gpu: bool) -> None:
         ignore = bool(self.config.getoption("ignore_doctor"))
         given = {"require_gpu": require_gpu, "ignore_doctor": ignore}
+        if self.hasher:
+            self.hasher.learn_gpus(read_gpus())  # before the doctor says anything
         try:
             limit = max(180.0, 0.3 * self.config.getoption("deadline"))  # a probe takes less than a check
             with self.terminal.live.showing("doctor"):
                 self.machine, found = diagnose_machine(wanted, self.say, deadline=limit, **given)
         except MachineNotReadyError as error:
+            if error.here:
+                self.record.machine |= fingerprint.machine_record(error.here)
             self.record.add("doctor", *error.findings)
             raise
         finally:
             # For this process, and for tests beside the benchmarks: children are shown what they are to use.
             os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+        self.record.machine |= fingerprint.machine_record(self.machine)
         self.record.add("doctor", *found)
         self.load = LoadWatch(self.machine)
         every = dict.fromkeys((*self.machine.seen_devices, *self.machine.cuda_names))
         self.asked = self.asked.of(every, self.machine.seen_gpus)
         self.devices = choose_devices(self.machine, wanted, **given)
         self.unusable = frozenset(every).difference(working_devices(self.machine)) if ignore else frozenset()
-        software = fingerprint.speed_environment("cpu:0", self.machine)
-        self.record.machine = {
-            "devices": list(self.devices),
-            **fingerprint.machine_of(self.machine),
-            "gpu_uuids": [gpu.uuid for gpu in self.machine.nvidia.gpus],
-            "threads": thread_counts(),
-            "driver": self.machine.nvidia.driver,
-            **{name: each for name, each in software.items() if name in ("packages", "settings")},
-        }
+        self.record.machine["devices"] = list(self.devices)
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_makereport(self) -> Iterator[None]:
+        """Hide in pytest's report of a test what isn't to be printed, or written for JUnit."""
+        report = yield
+        if self.hasher:
+            if (text := self.hasher(report.longreprtext)) != report.longreprtext:
+                place = report.longrepr
+                report.longrepr = (*place[:2], self.hasher(place[2])) if isinstance(place, tuple) else text
+            report.sections = self.hasher(report.sections)
+        return report
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> Iterator[None]:
@@ -257,6 +273,7 @@ class VerificationSession:
 
     def report_findings(self, group: str, *findings: Finding) -> None:
         """Record findings of a group, then fail or skip the test as they say."""
+        findings = self.record.hide(findings)
         self.keeper.report(group, *findings)
         failed, inconclusive = (
             [str(each) for each in findings if each.status == status] for status in ("FAIL", "INCONCLUSIVE")

@@ -17,12 +17,15 @@ import socket
 import stat
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from alexnet_repro.backend.limits import oom_kills
 from alexnet_repro.layout import VERIFY
+
+if TYPE_CHECKING:
+    from alexnet_repro.verify.report.run_record import RunRecord
 
 # Where they are, real-time signals are nobody's: SIGUSR1 and SIGUSR2 may be a batch system's.
 DUMP_STACKS = getattr(signal, "SIGRTMAX", signal.SIGUSR2)
@@ -243,13 +246,15 @@ def finish(end: End, results: Path, junit: Path, began: float) -> None:
     from alexnet_repro.verify.report.run_record import UnreadableError, read_results
     from alexnet_repro.verify.report.text import TERMINAL_WIDTH, summary, verdict_line, wrapped
 
-    _print(f"\n{end.output.rstrip()}")
     try:
         record = read_results(results)
     except UnreadableError as error:
+        _print(f"\n{end.output.rstrip()}")
         _print(f"{end.running or 'the run'}: {end.message}; there is nothing to finish: {error}")
         return
     record.began = began
+    end = _without_serials(end, record)
+    _print(f"\n{end.output.rstrip()}")
     entry = next((each for each in record.plan if each.name == end.running), None)
     if end.died and (ending := find_ending((entry and entry.device) or "cpu:0", end.message, end.output)):
         end.message, end.fix = f"{end.message}: {ending.message}", ending.fix
@@ -277,6 +282,18 @@ def finish(end: End, results: Path, junit: Path, began: float) -> None:
         width = os.get_terminal_size(2).columns
         verdict = wrapped(verdict[0], width, 2)
     _print("\n".join([*summary(record, width), "", f"results: {results}", report_line(record), *verdict]))
+
+
+def _without_serials(end: End, record: "RunRecord") -> End:
+    """Return what may be written and printed of an end, and let the record hide the same."""
+    if not record.run.get("hashed"):
+        return end
+    from alexnet_repro.verify.doctor.inventory import machine_serials
+    from alexnet_repro.verify.doctor.serials import serial_hasher
+
+    record.hide = hasher = serial_hasher()
+    hasher.learn(*machine_serials())
+    return replace(end, **{name: hasher(value) for name, value in vars(end).items()})
 
 
 def _print(text: str) -> None:

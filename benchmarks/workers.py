@@ -13,7 +13,7 @@ from alexnet_repro.training.distributed.coordination import AllGather
 from alexnet_repro.training.distributed.rendezvous import rendezvous
 from alexnet_repro.verify.benchmark.scaling_run import GATHER_DEADLINES, SHARED_MACHINE, VIRTUAL_MACHINES, lost_worker
 from alexnet_repro.verify.doctor.environment import Environment
-from alexnet_repro.verify.doctor.fingerprint import boot_of, environment_of
+from alexnet_repro.verify.doctor.fingerprint import boot_of
 from alexnet_repro.verify.report.merge import merged
 from alexnet_repro.verify.report.run_record import RunRecord, from_data
 from benchmarks.level import burn_in_seconds, check_config
@@ -48,14 +48,12 @@ class WorkerGroup:
         """Why speed means little on these machines, and the fix; None if it means something."""
         self._config, self._timeout = config, config.getoption("worker_timeout")
 
-    def meet(self, record: RunRecord, machine: Environment) -> None:
+    def meet(self, machine: Environment) -> None:
         """Wait until all workers are there, with the same software, options and number of GPUs; or a ClusterError."""
         from alexnet_repro.training.distributed.strategy import worker_versions
 
         cluster, say = self.cluster, self._config.get_terminal_writer().line
         gpus = len(machine.seen_gpus)
-        if gpus:
-            record.machine["gpu_environment"] = environment_of("gpu:0", machine)
         own = {
             "versions": worker_versions(),
             "devices": {"GPUs": gpus},

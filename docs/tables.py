@@ -1,12 +1,13 @@
-"""Tables of the documents that are made from the code: `python -m docs.tables` writes them between their markers."""
+"""What the documents have of the code: `python -m docs.tables` writes tables between their markers, and schemas."""
 
 import argparse
 import importlib
 import importlib.util
 import inspect
+import json
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -19,7 +20,9 @@ from alexnet_repro.verify.benchmark import timing
 from alexnet_repro.verify.checks.registry import CORRECT
 from alexnet_repro.verify.doctor import cuda_software
 from alexnet_repro.verify.doctor.doctor import DRIVER_CHECKS, LAST_CHECKS, MACHINE_CHECKS
+from alexnet_repro.verify.doctor.inventory import DeviceInventory
 from alexnet_repro.verify.finding import Status, exit_status
+from alexnet_repro.verify.report.results_schema import MachineFields, RunFields, results_schema
 from alexnet_repro.verify.verdict import pytest_exit_status
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -154,6 +157,27 @@ def doctor() -> str:
     return table(("check", "promise"), ([f"`{each.__name__}`", promise(each)] for each in checks))
 
 
+def of_results(name: str) -> str:
+    """Return the fields of a part of results.json, of which the schema has this name."""
+    part = results_schema()["$defs"][name]
+    needed = part.get("required", ())
+    rows = []
+    for field, each in part["properties"].items():
+        kinds = [each, *each.get("anyOf", ())]
+        words = [_kind(kind) for kind in kinds if _kind(kind)]
+        rows.append([f"`{field}`", " or ".join(words), "yes" if field in needed else "", each.get("description", "")])
+    return table(("field", "type", "always", "meaning"), rows)
+
+
+def _kind(schema: dict[str, Any]) -> str:
+    """Return a field's type in words; empty where it is one of several."""
+    if reference := schema.get("$ref"):
+        return f"`{reference.rpartition('/')[2]}`"
+    if "enum" in schema:
+        return ", ".join(f"`{each}`" for each in schema["enum"])
+    return str(schema.get("type", ""))
+
+
 def _module(name: str) -> ModuleType:
     return importlib.import_module(f"benchmarks.test_{name}")
 
@@ -177,7 +201,11 @@ TABLES: dict[str, Callable[[], str]] = {
     "timed": partial(of_modules, TIMED),
     "reference": partial(of_modules, REFERENCE),
     "doctor": doctor,
+    "run": partial(of_results, RunFields.__name__),
+    "machine": partial(of_results, MachineFields.__name__),
+    "device": partial(of_results, DeviceInventory.__name__),
 }
+SCHEMAS: dict[str, Callable[[], Mapping[str, Any]]] = {"results.schema.json": results_schema}
 MARKED = re.compile(r"(?<=<!-- table: )(\w+)( -->\n).*?(?=<!-- /table -->)", re.DOTALL)
 
 
@@ -186,14 +214,24 @@ def renewed(text: str) -> str:
     return MARKED.sub(lambda found: f"{found[1]}{found[2]}\n{TABLES[found[1]]()}\n\n", text)
 
 
+def schema_text(name: str) -> str:
+    """Return the text of a JSON Schema of the documents."""
+    return json.dumps(SCHEMAS[name](), indent=1) + "\n"
+
+
 def pages() -> list[Path]:
     """Return the documents."""
     return sorted((ROOT / "docs").rglob("*.md"))
 
 
+def _write(path: Path, text: str) -> None:
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        path.write_text(text, encoding="utf-8")
+        print(path.relative_to(ROOT), file=sys.stderr)
+
+
 if __name__ == "__main__":
     for page in pages():
-        before = page.read_text(encoding="utf-8")
-        if (after := renewed(before)) != before:
-            page.write_text(after, encoding="utf-8")
-            print(page.relative_to(ROOT), file=sys.stderr)
+        _write(page, renewed(page.read_text(encoding="utf-8")))
+    for schema in SCHEMAS:
+        _write(ROOT / "docs" / schema, schema_text(schema))

@@ -82,6 +82,8 @@ def add_suite_options(add: Callable[..., object]) -> None:
     kept = f"folder of references that a site keeps, looked at before the suite's own (default: ${REFERENCES})"
     add("--references", type=Path, metavar="DIR", help=kept)
     add("--report", metavar="DIR", help="folder of results.json and junit.xml (default: reports/TIME)")
+    hashed = "write no serial, UUID or machine id, but a hash by the key in ALEXNET_REPRO_HASH_KEY"
+    add("--hash-serials", action="store_true", help=f"{hashed}: with one key, a fleet still tells them apart")
     ignore = "go on although the doctor failed, with the devices that work; the verdict is inconclusive at best"
     add("--ignore-doctor", action="store_true", help=ignore)
     add("--require-gpu", action="store_true", help="fail on a machine without a usable GPU")

@@ -4,12 +4,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator
+from pydantic import AfterValidator, BeforeValidator, WithJsonSchema
 
 Status = Literal["PASS", "FAIL", "INCONCLUSIVE"]
 Kind = Literal["result", "crash"]
 Scope = Literal["device", "machine", "cluster"]
-Number = Annotated[float, BeforeValidator(lambda read: float(read) if read in ("nan", "inf", "-inf") else read)]
+Number = Annotated[
+    float,
+    BeforeValidator(lambda read: float(read) if read in ("nan", "inf", "-inf") else read),
+    WithJsonSchema({"anyOf": [{"type": "number"}, {"enum": ["nan", "inf", "-inf"]}]}),
+]
 """In a file, what JSON has no number for is one of these words."""
 CaseName = Annotated[str, AfterValidator(lambda read: " ".join(read.split()))]
 """A benchmark case, as `train_step[device=gpu:0-batch=128-precision=float32]`; one line."""

@@ -13,6 +13,12 @@ def test_tables_are_those_of_the_code(path):
     assert tables.renewed(text) == text
 
 
+@pytest.mark.parametrize("name", tables.SCHEMAS)
+def test_schemas_are_those_of_the_code(name):
+    """Each published schema is what `python -m docs.tables` would write."""
+    assert (ROOT / "docs" / name).read_text(encoding="utf-8") == tables.schema_text(name)
+
+
 def test_every_table_is_on_a_page():
     """No table is made for nothing, and none is on two pages."""
     texts = [path.read_text(encoding="utf-8") for path in tables.pages()]
@@ -39,6 +45,10 @@ def test_every_benchmark_is_in_a_table():
         ("correct", "| `copies` | What is copied to the device and back is what was sent. |  |  |"),
         ("judged", "| `synchronized` | The clock was stopped after the device was done. |"),
         ("repeatable", "| `processes` | Another process gives the same bits. |"),
+        ("run", "| `id` | string | yes | 32 hexadecimal digits that no other run has |"),
+        ("run", "| `level` | `quick`, `standard`, `long` | yes |  |"),
+        ("machine", "| `inventory` | object |  | by device, as gpu:0 |"),
+        ("device", "| `power_limit` | number or null |  | W, as enforced |"),
         ("doctor", "| `disk` | Folders that can be written to, with free space for the files; "),
     ],
 )

@@ -2,6 +2,10 @@
 
 import json
 
+from jsonschema import Draft202012Validator
+
+from tests.helpers.paths import ROOT
+
 CASE = "train_step[device=cpu:0-batch=32-precision=float32]"
 WELL = {"check": "shapes", "status": "PASS", "message": "all 14 layers", "device": "cpu:0"}
 WRONG = {
@@ -17,6 +21,8 @@ WRONG = {
 }
 DOUBTFUL = {"check": "golden", "status": "INCONCLUSIVE", "message": "recorded elsewhere", "fix": "record it here"}
 RUN = {
+    "id": "0123456789abcdef0123456789abcdef",
+    "node": "node1",
     "host": "node1",
     "pid": 4711,
     "started": "2026-11-24T10:15:00+00:00",
@@ -25,8 +31,17 @@ RUN = {
     "revision": "fcce852",
     "python": "3.12.1",
     "command": "pytest benchmarks --level=long",
+    "level": "standard",
 }
 GROUPS = ("doctor", "correct", "repeatable", "fast", "reference")
+
+
+SCHEMA = json.loads((ROOT / "docs/results.schema.json").read_text(encoding="utf-8"))
+
+
+def problems(content):
+    """Return where a file's content isn't as the published schema has it."""
+    return [f"{each.json_path}: {each.message}" for each in Draft202012Validator(SCHEMA).iter_errors(content)]
 
 
 def finding(**fields):
@@ -56,7 +71,7 @@ def run(*, verdict="PASS", complete=True, timings=(), machine=None, **found):
     groups = {group: found.get(group, [WELL]) for group in GROUPS}
     planned = {"name": "test_any.py::test_any", "device": "cpu:0", "state": "answered", "why": "", "status": "PASS"}
     return {
-        "schema": 3,
+        "schema": 4,
         "run": RUN,
         "plan": [{**planned, "group": group} for group in GROUPS[1:4]],
         "complete": complete,

@@ -25,8 +25,8 @@ Samples = Mapping[str, Sequence[float | None]]
 """Columns of equal length, sampled while something ran; what was never available has no column.
 
 `seconds` since the start; `load`, `cpu_mhz`, `gpu_mhz` and `temperature` as in `Conditions`; `throttle_reasons`: NVML's
-throttle reasons, bits that are the keys of `alexnet_repro.verify.doctor.health.THROTTLE_REASONS`; `pcie_generation` and
-`pcie_width` of its link, as negotiated by then.
+throttle reasons, bits that are the keys of `alexnet_repro.verify.doctor.health.THROTTLE_REASONS`; `watts` that a GPU
+draws; `pcie_generation` and `pcie_width` of its link, as negotiated by then.
 """
 
 
@@ -129,8 +129,8 @@ def _cpu_mhz() -> float | None:
     return None
 
 
-def _gpu_reader(device: str) -> Callable[[], dict[str, int | None]]:
-    """Return a function that reads a GPU's clock, temperature, throttle reasons and link; nothing on a CPU.
+def _gpu_reader(device: str) -> Callable[[], dict[str, float | None]]:
+    """Return a function that reads a GPU's clock, temperature, throttle reasons, power and link; nothing on a CPU.
 
     It calls NVML in this process, where a driver that hangs blocks the caller: a thread that nobody waits for.
     """
@@ -145,13 +145,15 @@ def _gpu_reader(device: str) -> Callable[[], dict[str, int | None]]:
             return int(getattr(nvml, function)(handle, *(getattr(nvml, each) for each in arguments)))
         return None
 
-    def read() -> dict[str, int | None]:
+    def read() -> dict[str, float | None]:
         if handle is None:
             return {}
+        milliwatts = query("nvmlDeviceGetPowerUsage")
         return {
             "gpu_mhz": query("nvmlDeviceGetClockInfo", "NVML_CLOCK_SM"),
             "temperature": query("nvmlDeviceGetTemperature", "NVML_TEMPERATURE_GPU"),
             "throttle_reasons": query("nvmlDeviceGetCurrentClocksThrottleReasons"),  # a name that old drivers have too
+            "watts": None if milliwatts is None else milliwatts / 1000,
             "pcie_generation": query("nvmlDeviceGetCurrPcieLinkGeneration"),
             "pcie_width": query("nvmlDeviceGetCurrPcieLinkWidth"),
         }

@@ -15,10 +15,10 @@ IGNORE = "--ignore-doctor"
 class MachineNotReadyError(Exception):
     """The machine must be fixed first; the message says what to do."""
 
-    def __init__(self, message: str, findings: Sequence[Finding] = ()) -> None:
-        """Keep what the doctor found, if it is the reason."""
+    def __init__(self, message: str, findings: Sequence[Finding] = (), here: Environment | None = None) -> None:
+        """Keep what the doctor found, and what it knows of the machine, if it is the reason."""
         super().__init__(message)
-        self.findings = findings
+        self.findings, self.here = findings, here
 
 
 def diagnose_machine(
@@ -54,7 +54,7 @@ def diagnose_machine(
         no_way_out = require_gpu or of_cpu or set(wanted) == {"cpu:0"} or not here.gpus_in_machine
         ways = [] if no_way_out else ["check the CPU on purpose: --device=cpu:0"]
         ways += [f"go on with what works, without a PASS: {IGNORE}"] if _can_go_on(here, wanted, require_gpu) else []
-        raise MachineNotReadyError(", or ".join(["fix the machine first", *ways]), findings)
+        raise MachineNotReadyError(", or ".join(["fix the machine first", *ways]), findings, here)
     return (_working(here) if ignore_doctor else here), findings
 
 

@@ -51,7 +51,7 @@ def compare_digests(
     `environment` is the device's by `alexnet_repro.verify.doctor.fingerprint.environment_of`.
     """
     finding = functools.partial(Finding, "golden", device=replayed.device, precision=replayed.precision)
-    if not replayed.data.get("steps"):
+    if replayed.status != "PASS" or not replayed.data.get("steps"):
         return finding("INCONCLUSIVE", "the replay gave no digests to compare", fix="fix that check first")
     same_task = [golden for golden in stored if golden.task == task_of(config)]
     if not same_task:

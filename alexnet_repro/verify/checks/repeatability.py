@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -29,7 +30,7 @@ def replay(config: CheckConfig) -> Finding:
     first = replays.run()
     for number in range(2, config.replays + 1):
         if divergence := first_divergence(first, replays.run(), f"replay {number}"):
-            return divergence_finding("replay", divergence)
+            return divergence_finding("replay", divergence, run=first)
     return _identical("replay", first, f"{config.replays} runs of {len(first)} step{'s' * (len(first) > 1)}")
 
 
@@ -47,16 +48,20 @@ def reference_gpu(device: str, devices: Sequence[str], models: Mapping[str, str]
 
 
 def agreement(check: str, first: Finding, other: Finding, run: str) -> Finding:
-    """Return whether two runs, of `replay` or `digest`, have the same bits; `run` is the other's name."""
+    """Return whether two runs, of `replay` or `digest`, have the same bits; `run` is the other's name.
+
+    Where they have, the digests are those of `replay`, and aren't kept once more.
+    """
     if other.status == "FAIL":
         finding = dataclasses.replace(other, check=check)
-    elif not first.data.get("steps"):
+    elif first.status != "PASS" or not first.data.get("steps"):
         message = f"caused by failed check '{first.check}': there are no digests of the first run to compare with"
-        finding = Finding(check, "INCONCLUSIVE", message, first.message, "fix that check first")
+        data = _steps(step_digests(other))
+        finding = Finding(check, "INCONCLUSIVE", message, first.message, "fix that check first", data=data)
     elif divergence := first_divergence(step_digests(first), step_digests(other), run):
-        finding = divergence_finding(check, divergence)
+        finding = divergence_finding(check, divergence, run=step_digests(other))
     else:
-        finding = _identical(check, step_digests(other), f"{run} has the same bits")
+        finding = dataclasses.replace(_identical(check, step_digests(other), f"{run} has the same bits"), data={})
     return dataclasses.replace(finding, device=other.device, precision=other.precision)
 
 
@@ -65,13 +70,22 @@ def step_digests(finding: Finding) -> list[StepDigest]:
     return [StepDigest(**step) for step in finding.data["steps"]]
 
 
-def divergence_finding(check: str, divergence: Divergence, reference: str = "the first run") -> Finding:
-    """Return the failure of a run whose bits differ from those of the reference."""
+def divergence_finding(
+    check: str, divergence: Divergence, reference: str = "the first run", *, run: Sequence[StepDigest] = ()
+) -> Finding:
+    """Return the failure of a run whose bits differ from those of the reference; `run` are the digests that it keeps.
+
+    They are those of the run that differs, or, where one process gives several, of the first.
+    """
     message = f"{divergence.run} differs from {reference} in the {divergence.what} at step {divergence.step}"
-    return Finding(check, "FAIL", message, fix=DIVERGENCE_FIX, number=divergence.step, bound=0)
+    data = _steps(run) if run else {}
+    return Finding(check, "FAIL", message, fix=DIVERGENCE_FIX, number=divergence.step, bound=0, data=data)
 
 
 def _identical(check: str, run: Sequence[StepDigest], message: str) -> Finding:
     losses = ", ".join(f"{float.fromhex(step.loss):.6f}" for step in run)
-    data = {"steps": [dataclasses.asdict(step) for step in run]}
-    return Finding(check, "PASS", message, f"losses {losses}", number=0, bound=0, data=data)
+    return Finding(check, "PASS", message, f"losses {losses}", number=0, bound=0, data=_steps(run))
+
+
+def _steps(run: Sequence[StepDigest]) -> dict[str, list[dict[str, Any]]]:
+    return {"steps": [dataclasses.asdict(step) for step in run]}

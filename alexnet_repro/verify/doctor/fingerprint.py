@@ -8,6 +8,7 @@ import hashlib
 import os
 import platform
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from alexnet_repro.backend.devices import thread_counts
 from alexnet_repro.packages import installed_packages, package_version
 from alexnet_repro.verify.doctor.environment import Environment
 from alexnet_repro.verify.doctor.installation import DRIVER
+from alexnet_repro.verify.doctor.inventory import device_inventory
 from alexnet_repro.verify.doctor.settings import KERAS, SETTINGS, recorded_settings
 
 # Packages whose kernels, random numbers or choices decide bits; on a GPU, those of CUDA and of its compilers as well.
@@ -132,6 +134,32 @@ def machine_of(here: Environment) -> dict[str, Any]:
     """Return what else is worth knowing of this machine, beside a result; no name of it."""
     cpu = {"cpu": kind_of("cpu:0", {}), **_quota(here)}
     return {"system": here.system, "container": here.container, **cpu, "gpus": list(here.seen_gpus.values())}
+
+
+def machine_record(here: Environment) -> dict[str, Any]:
+    """Return a machine, its software, and of each device what it is and what decides its bits and its speed.
+
+    `devices`, those that are verified, are none yet. A GPU that the backend doesn't see has no environment.
+    """
+    inventory = {}
+    for device in ("cpu:0", *here.all_gpus):
+        if device in here.seen_devices:
+            kind = kind_of(device, here.seen_gpus)
+            of_device = {"bits": environment_of(device, here), "speed": speed_environment(device, here)}
+        else:
+            gpu = here.gpu_of(device)
+            kind, of_device = gpu.name if gpu else "", {"bits": {}, "speed": {}}
+        inventory[device] = asdict(device_inventory(device, here, kind, **of_device))
+    software = inventory["cpu:0"]["speed"]
+    return {
+        "devices": [],
+        **machine_of(here),
+        "gpu_uuids": [gpu.uuid for gpu in here.nvidia.gpus],
+        "threads": thread_counts(),
+        "driver": here.nvidia.driver,
+        **{name: software[name] for name in ("packages", "settings")},
+        "inventory": inventory,
+    }
 
 
 def _quota(here: Environment) -> dict[str, float]:

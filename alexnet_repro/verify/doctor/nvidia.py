@@ -46,6 +46,9 @@ class Gpu:
     index: int
     name: str = ""
     uuid: str = ""
+    serial: str | None = _query("GetSerial", optional=True)  # the board's; consumer cards have none
+    vbios: str | None = _query("GetVbiosVersion", optional=True)
+    board: str | None = _query("GetBoardPartNumber", optional=True)
     capability: tuple[int, ...] | None = _query("GetCudaComputeCapability")
     memory_total: int | None = None
     memory_used: int | None = None  # without what the driver reserves for itself

@@ -2,6 +2,7 @@
 
 import json
 import re
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
@@ -23,8 +24,9 @@ def merged(path: Path, records: Mapping[str, RunRecord], *, comparable: bool = T
     """
     machines = {name: record.machine for name, record in records.items()}
     first = next(iter(records.values()))
-    whole = RunRecord(path, {"machines": list(machines), **machines}, dict(first.run))
+    whole = RunRecord(path, {"machines": list(machines), **machines}, {**first.run, "id": uuid.uuid4().hex})
     whole.run["hosts"] = [record.run.get("host", "") for record in records.values()]
+    whole.run["workers"] = [record.run.get("id", "") for record in records.values()]
     whole.stated = worst_status(record.verdict for record in records.values())
     nothing = [Planned("run", "correct", state="not asked", why="nothing was planned there")]
     plans = {name: record.plan or nothing for name, record in records.items()}
@@ -55,7 +57,9 @@ def merged(path: Path, records: Mapping[str, RunRecord], *, comparable: bool = T
     if comparable:
         fast = [each for each in whole.findings["fast"] if each.check != "gpu_speed_parity"]
         whole.findings["fast"] = [*fast, *_speed_parity(whole.timings, models)]
-    environments = {name: machine.get("gpu_environment") for name, machine in machines.items()}
+    environments = {
+        name: machine.get("inventory", {}).get("gpu:0", {}).get("bits") for name, machine in machines.items()
+    }
     whole.findings["repeatable"] += _bitwise_parity(whole.findings["repeatable"], models, environments)
     return whole
 
@@ -83,7 +87,7 @@ def _bitwise_parity(
             groups.setdefault((models[each.device], each.precision), {}).setdefault(_machine(each.device), each)
     compared = []
     for firsts in groups.values():
-        bits = [json.dumps(each.data.get("steps")) for each in firsts.values()]
+        bits = [json.dumps(each.data.get("steps") if each.status == "PASS" else None) for each in firsts.values()]
         most = list(firsts.values())[bits.index(max(bits, key=bits.count))]
         for machine, each in firsts.items():
             if each is most:

@@ -4,12 +4,12 @@ import json
 import math
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from alexnet_repro.files import atomic_write
 from alexnet_repro.layout import VERIFY
@@ -17,10 +17,11 @@ from alexnet_repro.verify.benchmark.layer_timing import LayerTiming
 from alexnet_repro.verify.benchmark.timing import Calibration, Timing
 from alexnet_repro.verify.benchmark.tolerances import first_error
 from alexnet_repro.verify.checks.overhead_cell import OverheadCell
+from alexnet_repro.verify.doctor.serials import unhashed
 from alexnet_repro.verify.finding import GROUPS, Finding, Status, worst_status
+from alexnet_repro.verify.report.results_schema import READ_SCHEMAS, RESULTS_SCHEMA, ResultsFile
 from alexnet_repro.verify.verdict import Planned, overall, verdicts
 
-RESULTS_SCHEMA = 3
 RERUN = f"make a new one: {VERIFY}"
 LARGEST_RESULTS = 1 << 25  # bytes; a run's are a few hundred thousand
 # A timing that fails one is no measurement.
@@ -33,32 +34,18 @@ class UnreadableError(OSError):
     """The file can't be read, or isn't a results file; one line that names it and says what to do."""
 
 
-class _Content(BaseModel):
-    """The part of the file that is read; fields that this version doesn't know are ignored."""
-
-    complete: bool
-    verdict: Status
-    run: dict[str, Any]
-    plan: list[Planned]
-    machine: dict[str, Any]
-    findings: dict[str, list[Finding]]
-    timings: list[Timing]
-    calibrations: list[Calibration] = []
-    layers: list[LayerTiming] = []
-    overheads: list[OverheadCell] = []
-
-
 @dataclass
 class RunRecord:
     """The findings and timings of a run, written to `path` with each addition.
 
-    The file is one JSON object: `schema` (3), `complete` (whether the run came to its end), `verdict` and `verdicts`
-    (PASS, FAIL or INCONCLUSIVE, of the whole and of each group in `alexnet_repro.verify.finding.GROUPS`), `run` (who,
-    where, when, how long, which version and command; `ended`, why it ended early), `plan` (the fields of `Planned`),
-    `machine` (what is known of it), `findings` (by group, the fields of `Finding`), `timings` (one per benchmark case,
-    the fields of `Timing`), `calibrations` (one per device, the fields of `Calibration`), `layers` (of `--profile`, one
-    per layer and direction, the fields of `LayerTiming`) and `overheads` (one per combination of determinism, precision
-    and XLA, the fields of `OverheadCell`). Later versions add fields.
+    The file is one JSON object, typed in `alexnet_repro.verify.report.results_schema`: `schema` (4), `complete`
+    (whether the run came to its end), `verdict` and `verdicts` (PASS, FAIL or INCONCLUSIVE, of the whole and of each
+    group in `alexnet_repro.verify.finding.GROUPS`), `run` (its `id`, the `node`, who, where, when, how long, which
+    version and command; `ended`, why it ended early), `plan` (the fields of `Planned`), `machine` (what is known of it
+    and of its devices), `findings` (by group, the fields of `Finding`), `timings` (one per benchmark case, the fields
+    of `Timing`), `calibrations` (one per device, the fields of `Calibration`), `layers` (of `--profile`, one per layer
+    and direction, the fields of `LayerTiming`) and `overheads` (one per combination of determinism, precision and XLA,
+    the fields of `OverheadCell`). Later versions add fields.
     Numbers that aren't finite are the strings `inf`, `-inf` and `nan`.
     """
 
@@ -79,6 +66,8 @@ class RunRecord:
     """The verdict in the file that the run was read from; None where it wasn't."""
     began: float | None = None
     """When the run began, by `time.monotonic`; None where it was read."""
+    hide: Callable[[Any], Any] = unhashed
+    """Returns what may be written of a value, at each write here as well: `--hash-serials`."""
 
     def __post_init__(self) -> None:
         """Give each group a list."""
@@ -139,12 +128,27 @@ class RunRecord:
         }
         return {name: _as_json(value) for name, value in content.items()}
 
+    def _hide_all(self) -> None:
+        """Leave out here what isn't to be written: what is printed, and drawn on the page, is taken from here."""
+        if self.hide is unhashed:
+            return
+        self.run, self.machine, self.timings = self.hide(self.run), self.hide(self.machine), self.hide(self.timings)
+        for each in self.plan:
+            each.why = self.hide(each.why)
+        for found in self.findings.values():
+            found[:] = self.hide(found)
+
+    def as_text(self) -> str:
+        """Return the file's text."""
+        return json.dumps(self.as_data(), indent=1) + "\n"
+
     def write(self, *, complete: bool = False) -> None:
         """Write the file in one step; OSError names it if it can't be written."""
         self.complete = complete
+        self._hide_all()
         if self.began is not None:
             self.run["seconds"] = round(time.monotonic() - self.began, 1)
-        atomic_write(self.path, json.dumps(self.as_data(), indent=1) + "\n", "name another folder: --report=DIR")
+        atomic_write(self.path, self.as_text(), "name another folder: --report=DIR")
 
 
 def read_results(path: Path) -> RunRecord:
@@ -178,16 +182,18 @@ def from_data(path: Path, content: Any) -> RunRecord:
         raise UnreadableError(f"{path} isn't a results file, but other JSON; name a results.json")
     if "recipe" in content:
         raise UnreadableError(f"{path} is the record of a training, drawn in learning_curve.svg; name a results.json")
-    if (schema := content.get("schema")) != RESULTS_SCHEMA:
-        stated = f"its schema is {schema!r}, this version reads {RESULTS_SCHEMA}"
+    if (schema := content.get("schema")) not in READ_SCHEMAS:
+        stated = f"its schema is {schema!r}, this version reads {' and '.join(map(str, READ_SCHEMAS))}"
         known = stated if "schema" in content else "it has no schema"
         raise UnreadableError(f"{path} can't be read: {known}; read it with the version that wrote it, or {RERUN}")
     try:
         # As JSON again: there, strict validation takes an object for a dataclass, and `true` for no number.
-        read = _Content.model_validate_json(json.dumps(content), strict=True)
+        read = ResultsFile.model_validate_json(json.dumps(content), strict=True)
     except ValidationError as error:
         raise UnreadableError(f"{path} isn't a results file: {first_error(error)}; {RERUN}") from error
-    return RunRecord(path, **{"stated" if name == "verdict" else name: value for name, value in read})
+    # What identifies run and machine stays as it is, with the fields that this version doesn't know.
+    own = {"run": content["run"], "machine": content["machine"], "stated": read.verdict}
+    return RunRecord(path, **{name: value for name, value in read if name not in ("verdict", "verdicts")} | own)
 
 
 def _printable(value: Any) -> Any:

@@ -1,15 +1,21 @@
 """The folder of a run: its own, and what becomes of an earlier run's files."""
 
+import errno
 import json
 import os
 import re
 import socket
+import subprocess
+import sys
+import time
 
 import pytest
 
+from alexnet_repro.verify.report.run_record import read_results
 from benchmarks import folder
 from benchmarks.folder import claim, own_name, run_identity
 from tests.helpers.paths import ROOT
+from tests.helpers.results_files import problems
 
 RUNNING = {"host": socket.gethostname(), "pid": os.getppid(), "started": "2026-11-24T10:15:00+00:00"}
 
@@ -56,7 +62,8 @@ def test_earlier_run_gives_way(tmp_path, complete, run):
     """A folder whose run has ended is taken by the next."""
     left(tmp_path, complete, **run)
     claim(tmp_path, RUNNING)
-    assert json.loads((tmp_path / "results.json").read_text()) == {"complete": False, "run": RUNNING}
+    begun = read_results(tmp_path / "results.json")
+    assert (begun.run, begun.complete, begun.verdict) == (RUNNING, False, "INCONCLUSIVE")
 
 
 def test_earlier_run_is_moved_aside(tmp_path):
@@ -124,3 +131,140 @@ def test_page_without_results_is_moved_aside(tmp_path):
     claim(tmp_path, RUNNING)
     assert sorted(path.name for path in tmp_path.glob("earlier-*/*")) == ["junit.xml", "report.html", "summary.md"]
     assert {path.name for path in tmp_path.iterdir() if path.is_file()} == {"mine.svg", "results.json"}
+
+
+def refusing(number):
+    """Return a function that fails with this number, whatever it is called with."""
+
+    def call(*_, **__):
+        raise OSError(number, os.strerror(number))
+
+    return call
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS], ids=lambda each: f"errno={each}")
+def test_file_system_without_links(tmp_path, monkeypatch, number):
+    """Where files can't have two names, the folder is taken all the same, and once."""
+    monkeypatch.setattr(os, "link", refusing(number))
+    claim(tmp_path, RUNNING)
+    assert read_results(tmp_path / "results.json").run == RUNNING
+    assert [path.name for path in tmp_path.iterdir()] == ["results.json"]
+    with pytest.raises(FileExistsError, match="another run, of"):
+        claim(tmp_path, RUNNING)
+
+
+@pytest.mark.parametrize(
+    ("function", "number"),
+    [("os.link", errno.ENOSPC), ("benchmarks.folder.sync", errno.ENOSPC), ("benchmarks.folder.sync", errno.EIO)],
+    ids=lambda each: f"{'errno' if isinstance(each, int) else 'fails'}={each}",
+)
+def test_claim_that_fails(tmp_path, monkeypatch, function, number):
+    """A full or failing disk leaves no file that would be taken for a run's, and is the reason that is given."""
+    monkeypatch.setattr(function, refusing(number))
+    with pytest.raises(OSError, match=rf"results\.json can't be written: {os.strerror(number)}; name another folder"):
+        claim(tmp_path, RUNNING)
+    assert list(tmp_path.iterdir()) == []
+
+
+FORKS = """
+import os, signal, sys
+from pathlib import Path
+from benchmarks import folder
+def refuse(*_):
+    raise PermissionError(1, "Operation not permitted")
+if sys.argv[2] == "without":
+    os.link = refuse
+go, (done, last) = os.pipe(), os.pipe()
+children = []
+for number in range(8):
+    if not (pid := os.fork()):
+        os.close(go[1])
+        os.read(go[0], 1)  # all begin at once, when it is closed
+        try:
+            folder.claim(Path(sys.argv[1]), {"host": os.uname().nodename, "pid": os.getpid(), "number": number})
+            os.write(last, b"+")
+        except FileExistsError:
+            os.write(last, b"-")
+        signal.pause()
+    children.append(pid)
+os.close(go[1])
+answers = b""
+while len(answers) < 8:
+    answers += os.read(done, 8)
+for pid in children:
+    os.kill(pid, 9)
+    os.waitpid(pid, 0)
+print(answers.decode())
+"""
+
+
+def python(code, *arguments):
+    """Start Python with this code and these arguments."""
+    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.Popen(command, cwd=ROOT, env=environ, stdout=subprocess.PIPE, text=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("links", ["with", "without"])
+def test_of_many_processes_one_has_it(tmp_path, links):
+    """Of eight processes that want a folder at the same moment one has it, and the file is that one's."""
+    for number in range(5):
+        answers, _ = python(FORKS, tmp_path / str(number), links).communicate(timeout=60)
+        assert sorted(answers.strip()) == ["+", *"-------"]
+        assert read_results(tmp_path / str(number) / "results.json").complete is False
+
+
+ENDLESS = """
+import itertools, os, sys
+from pathlib import Path
+from alexnet_repro.verify.finding import Finding
+from alexnet_repro.verify.report.run_record import RunRecord
+from benchmarks.folder import claim, run_identity
+print(flush=True)
+for number in itertools.count():
+    there = Path(sys.argv[1]) / str(number)
+    record = RunRecord(there / "results.json", run=run_identity(Path("/"), []) | {"level": "quick"})
+    claim(there, record.run)
+    for _ in range(3):
+        record.add("correct", Finding("layers", "PASS", "well" * 5000))
+"""
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment(tmp_path):
+    """Whenever a run is killed, its file is whole and says that it isn't complete, or there is none."""
+    found = 0
+    for number, seconds in enumerate((0.0, 0.01, 0.03, 0.1, 0.2, 0.3)):
+        there = tmp_path / str(number)
+        process = python(ENDLESS, there)
+        process.stdout.readline()
+        time.sleep(seconds)
+        process.kill()
+        process.communicate()
+        for path in there.glob("*/results.json"):
+            content = json.loads(path.read_text())
+            assert problems(content) == []
+            assert (content["complete"], content["verdict"]) == (False, "INCONCLUSIVE")
+            found += 1
+    assert found > 6
+
+
+FULL = """
+import resource, sys
+from pathlib import Path
+from benchmarks.folder import claim
+resource.setrlimit(resource.RLIMIT_FSIZE, (99, 99))
+try:
+    claim(Path(sys.argv[1]), {"host": "here"})
+except OSError as error:
+    print(error)
+"""
+
+
+@pytest.mark.slow
+def test_full_disk(tmp_path):
+    """Where the file doesn't fit, the system's reason is given, and nothing is left of it."""
+    printed, _ = python(FULL, tmp_path).communicate(timeout=60)
+    assert printed == f"{tmp_path}/results.json can't be written: File too large; name another folder: --report=DIR\n"
+    assert list(tmp_path.iterdir()) == []

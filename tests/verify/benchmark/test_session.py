@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 import conftest
 from alexnet_repro.training.distributed.cluster import ClusterError
 from alexnet_repro.verify.checks.devices import MachineNotReadyError
+from alexnet_repro.verify.doctor import fingerprint
 from alexnet_repro.verify.finding import Finding
 from alexnet_repro.verify.verdict import Planned
 from benchmarks import conftest as benchmarks_conftest
@@ -23,6 +25,7 @@ from tests.helpers.junit_files import outcomes
 from tests.helpers.machines import A100, box
 from tests.helpers.paths import ROOT
 from tests.helpers.pytest_here import benchmarks_apart, benchmarks_here
+from tests.helpers.results_files import problems
 from tests.helpers.sessions import session_of
 
 
@@ -42,6 +45,7 @@ def test_devices_are_those_that_the_doctor_found(monkeypatch, tmp_path, backend)
     monkeypatch.setattr(keras.backend, "backend", lambda: backend)
     monkeypatch.setattr(module, "diagnose_machine", diagnose)
     monkeypatch.setattr(module, "choose_devices", choose)
+    monkeypatch.setattr(fingerprint, "machine_record", lambda there: {"system": there.system})  # of this backend's own
     session = session_of(tmp_path, device=["gpu:0"], require_gpu=True)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     session.pytest_collection()
@@ -50,6 +54,7 @@ def test_devices_are_those_that_the_doctor_found(monkeypatch, tmp_path, backend)
     assert calls == ["the doctor", (here, ["gpu:0"])]
     assert session.record.findings["doctor"] == [well, Finding("devices", "FAIL", "that was all")]
     assert (session.machine, session.not_ready) == (here, "that was all")
+    assert session.record.machine["system"] == "Linux-6.8.0-x86_64"
 
 
 def test_listed_devices_are_those_that_tests_hid(monkeypatch, tmp_path):
@@ -153,9 +158,13 @@ def test_run_is_recorded(checked):
     assert sorted(path.name for path in folder.iterdir()) == ["junit.xml", "report.html", "results.json", "summary.md"]
     assert "<h1>? INCONCLUSIVE</h1>" in (folder / "report.html").read_text()
     record = json.loads((folder / "results.json").read_text())
-    assert (record["schema"], record["complete"], record["verdict"]) == (3, True, "INCONCLUSIVE")
+    assert (record["schema"], record["complete"], record["verdict"]) == (4, True, "INCONCLUSIVE")
     assert record["verdicts"]["correct"] == "INCONCLUSIVE"
     assert record["machine"]["devices"] == ["cpu:0"]
+    assert problems(record) == []
+    assert re.fullmatch("[0-9a-f]{32}", record["run"]["id"])
+    cpu = record["machine"]["inventory"]["cpu:0"]
+    assert (cpu["serial"], cpu["ecc_uncorrected"], cpu["bits"]["packages"]["keras"]) == (None, None, keras.__version__)
     assert isinstance(record["run"]["library_output"], str)
     found = [(each["check"], each["device"], each["status"]) for each in record["findings"]["correct"]]
     assert found[-2:] == [("shapes", "cpu:0", "PASS"), ("resize", "cpu:0", "PASS")]

@@ -22,7 +22,7 @@ from tests.helpers.machines import A100, TWO, box
 from tests.helpers.nvml import nvml_of, refusing, show
 
 HOT = replace(A100, index=1, uuid="GPU-b", throttle_reasons=0x20, temperature=91)
-OF_GPU = {"gpu_mhz", "temperature", "throttle_reasons", "pcie_generation", "pcie_width"}
+OF_GPU = {"gpu_mhz", "temperature", "throttle_reasons", "watts", "pcie_generation", "pcie_width"}
 HELD = "its clocks are throttled by heat (software slowdown), 91 °C"
 
 
@@ -129,6 +129,7 @@ def nvml(**functions):
         "nvmlDeviceGetClockInfo": lambda _, kind: {"sm": 1410}[kind],
         "nvmlDeviceGetTemperature": lambda handle, kind: {"gpu": 60 + handle}[kind],
         "nvmlDeviceGetCurrentClocksThrottleReasons": lambda _: 0x4,
+        "nvmlDeviceGetPowerUsage": lambda _: 612_345,  # mW
         "nvmlDeviceGetCurrPcieLinkGeneration": lambda _: 4,
         "nvmlDeviceGetCurrPcieLinkWidth": lambda handle: 16 - 8 * handle,
     }
@@ -153,7 +154,7 @@ def sampled(monkeypatch):
 
 
 def test_samples_of_a_gpu(sampled):
-    """Seconds, load, the processors' mean clock, and the GPU's clock, temperature and clock limits, equally long."""
+    """Seconds, load, the processors' mean clock, and the GPU's clock, heat, clock limits and watts, equally long."""
     found = sampled("gpu:1", nvml())
     assert set(found) == {"seconds", "load", "cpu_mhz", *OF_GPU}
     assert len({len(column) for column in found.values()}) == 1
@@ -164,6 +165,7 @@ def test_samples_of_a_gpu(sampled):
         "gpu_mhz": {1410},
         "temperature": {61},
         "throttle_reasons": {4},
+        "watts": {612.345},
         "pcie_generation": {4},
         "pcie_width": {8},
     }
@@ -180,6 +182,7 @@ def test_gpu_is_the_one_in_question(sampled, visible, degrees):
     [
         pytest.param({"nvmlDeviceGetClockInfo": refusing}, OF_GPU - {"gpu_mhz"}, id="clock=refused"),
         pytest.param({"nvmlDeviceGetTemperature": refusing}, OF_GPU - {"temperature"}, id="temperature=refused"),
+        pytest.param({"nvmlDeviceGetPowerUsage": refusing}, OF_GPU - {"watts"}, id="power=refused"),
         pytest.param({"nvmlDeviceGetCount": refusing}, set(), id="gpus=refused"),
         pytest.param({"nvmlDeviceGetUUID": lambda _: "other"}, OF_GPU, id="uuid=another"),
         pytest.param(None, set(), id="driver=absent"),

@@ -100,6 +100,9 @@ def test_driver_that_reports_everything(driver):
     found = driver(
         nvmlDeviceGetName=lambda _: "NVIDIA A100-SXM4-80GB",
         nvmlDeviceGetUUID=lambda handle: {"slice 0": "MIG-0", "slice 1": "MIG-1"}.get(handle, "GPU-a"),
+        nvmlDeviceGetSerial=lambda _: "1320221015912",
+        nvmlDeviceGetVbiosVersion=lambda _: "92.00.45.00.03",
+        nvmlDeviceGetBoardPartNumber=lambda _: b"699-2G506-0202-000",
         nvmlDeviceGetCudaComputeCapability=lambda _: (8, 0),
         nvmlDeviceGetMemoryInfo=lambda *_: _Memory,
         nvmlDeviceGetComputeRunningProcesses=lambda _: [_Process],
@@ -141,6 +144,9 @@ def test_driver_that_reports_everything(driver):
             index=0,
             name="NVIDIA A100-SXM4-80GB",
             uuid="GPU-a",
+            serial="1320221015912",
+            vbios="92.00.45.00.03",
+            board="699-2G506-0202-000",
             capability=(8, 0),
             memory_total=80 * 2**30,
             memory_used=2**20,
@@ -181,6 +187,9 @@ def test_error_of_an_optional_answer(driver, error):
         nvmlDeviceGetViolationStatus=refuse(error),
         nvmlDeviceGetPcieReplayCounter=refuse(error),
         nvmlDeviceGetFieldValues=lambda *_: [unknown],
+        nvmlDeviceGetSerial=refuse(error),
+        nvmlDeviceGetVbiosVersion=refuse(error),
+        nvmlDeviceGetBoardPartNumber=refuse(error),
     )
     assert found.gpus == (Gpu(index=0),)
     assert driver(nvmlDeviceGetTemperature=refuse(error)).gpus[0].error

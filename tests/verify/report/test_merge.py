@@ -24,7 +24,8 @@ def replay(bits):
 
 def recorded(folder, seconds=1.0, bits=BITS[0], bottleneck="compute", driver="580"):
     """Return the record of a machine with one GPU."""
-    machine = {"devices": ["cpu:0", "gpu:0"], "gpus": ["Fast GPU"], "gpu_environment": {"driver": driver}}
+    machine = {"devices": ["cpu:0", "gpu:0"], "gpus": ["Fast GPU"]}
+    machine["inventory"] = {"gpu:0": {"kind": "Fast GPU", "bits": {"driver": driver}}}
     record = RunRecord(folder / "results.json", machine)
     record.add("doctor", Finding("driver", "PASS", "is new enough"))
     record.add("correct", Finding("layers", "PASS", "all within", device="gpu:0"))

@@ -44,7 +44,7 @@ def test_finding_is_written_at_once(record):
     record.machine = {"devices": ["cpu:0"]}
     record.add("correct", WELL)
     assert read(record.path) == {
-        "schema": 3,
+        "schema": 4,
         "complete": False,
         "verdict": "INCONCLUSIVE",
         "verdicts": {
