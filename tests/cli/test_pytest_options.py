@@ -33,6 +33,7 @@ def test_defaults(parse):
         "fail_inconclusive": False,
         "update_reference": False,
         "reference_processes": 8,
+        "hash_serials": False,
         "references": None,
         "report": None,
         "require_gpu": False,
