@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from alexnet_repro.fleet.content import printable
 from alexnet_repro.fleet.records import Cohort, Fleet, FleetDevice, FleetFinding, FleetRun, FleetSettings
+from alexnet_repro.fleet.texts import printable
 from alexnet_repro.verify.finding import DIVERGENCE_FIX
 
 MAJORITY = 2 / 3
