@@ -56,7 +56,8 @@ def _task_lines(task: Todo) -> list[str]:
 
 
 def _distinct(findings: Sequence[FleetFinding]) -> list[FleetFinding]:
-    return list({(each.message, each.evidence): each for each in reversed(findings)}.values())[::-1]
+    """Return the first finding of each message."""
+    return list({each.message: each for each in reversed(findings)}.values())[::-1]
 
 
 def _nodes(tasks: Sequence[Todo]) -> set[str]:

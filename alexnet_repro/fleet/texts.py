@@ -13,7 +13,10 @@ class RefusedError(Exception):
 
 def printable(text: object, longest: int = MAX_TEXT) -> str:
     """Return a text as one line that a terminal prints and nothing else; a longer one is cut, and ends in a hash."""
-    line = " ".join((text if isinstance(text, str) else str(text)).split())
+    whole = text if isinstance(text, str) else str(text)
+    if len(whole) > 10 * longest:  # megabytes, perhaps
+        whole = f"{whole[: 5 * longest]} {text_hash(whole)}"
+    line = " ".join(whole.split())
     if not line.isprintable():  # control characters, and those that turn the direction of text
         line = "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in line)
     return line if len(line) <= longest else f"{line[: longest - 10]}… {text_hash(line)[:8]}"
