@@ -22,7 +22,7 @@ from alexnet_repro.verify.report.drawing import Floats
 
 STRIP = 50  # nodes in a strip of pixels
 TENTH = 10  # nodes from one name to the next beside a strip
-TILES = 10  # in a row
+TILES = 10  # side by side
 HUNDRED = 100  # nodes, where there are no groups
 PITCH = 14  # CSS pixels from one tile to the next
 NOT_STATED = "not stated"
