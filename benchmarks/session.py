@@ -22,7 +22,7 @@ from alexnet_repro.verify.checks.devices import (
 )
 from alexnet_repro.verify.doctor import fingerprint
 from alexnet_repro.verify.doctor.after_load import LoadWatch
-from alexnet_repro.verify.doctor.environment import Environment, read_machine
+from alexnet_repro.verify.doctor.environment import read_gpus, read_machine
 from alexnet_repro.verify.doctor.inventory import machine_identity, machine_serials
 from alexnet_repro.verify.doctor.serials import serial_hasher, unhashed
 from alexnet_repro.verify.finding import REFERENCE, Finding, worst
@@ -179,19 +179,21 @@ class VerificationSession:
     def _choose_devices(self, wanted: Sequence[str], *, require_gpu: bool) -> None:
         ignore = bool(self.config.getoption("ignore_doctor"))
         given = {"require_gpu": require_gpu, "ignore_doctor": ignore}
+        if self.hasher:
+            self.hasher.learn_gpus(read_gpus())  # before the doctor says anything
         try:
             limit = max(180.0, 0.3 * self.config.getoption("deadline"))  # a probe takes less than a check
             with self.terminal.live.showing("doctor"):
                 self.machine, found = diagnose_machine(wanted, self.say, deadline=limit, **given)
         except MachineNotReadyError as error:
             if error.here:
-                self._know(error.here)
+                self.record.machine |= fingerprint.machine_record(error.here)
             self.record.add("doctor", *error.findings)
             raise
         finally:
             # For this process, and for tests beside the benchmarks: children are shown what they are to use.
             os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
-        self._know(self.machine)
+        self.record.machine |= fingerprint.machine_record(self.machine)
         self.record.add("doctor", *found)
         self.load = LoadWatch(self.machine)
         every = dict.fromkeys((*self.machine.seen_devices, *self.machine.cuda_names))
@@ -199,12 +201,6 @@ class VerificationSession:
         self.devices = choose_devices(self.machine, wanted, **given)
         self.unusable = frozenset(every).difference(working_devices(self.machine)) if ignore else frozenset()
         self.record.machine["devices"] = list(self.devices)
-
-    def _know(self, here: Environment) -> None:
-        """Record the machine, and learn what is to be hidden of it."""
-        if self.hasher:
-            self.hasher.learn_gpus(here)
-        self.record.machine |= fingerprint.machine_record(here)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_makereport(self) -> Iterator[None]:

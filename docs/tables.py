@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from alexnet_repro.cli.parser import parser
+from alexnet_repro.fleet.fleet_file import fleet_schema
 from alexnet_repro.verify.benchmark import timing
 from alexnet_repro.verify.checks.registry import CORRECT
 from alexnet_repro.verify.doctor import cuda_software
@@ -56,12 +57,13 @@ def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 
 def exits() -> str:
-    """Return what each exit status means, of a verification and of the doctor."""
+    """Return what each exit status means, of a verification, of the doctor and of a fleet."""
     verdicts: tuple[Status, ...] = ("PASS", "FAIL", "INCONCLUSIVE")
     ended: dict[str, Callable[[Status], int]] = {
         "`pytest benchmarks`": partial(pytest_exit_status, pytest_status=0, fail_inconclusive=False),
         "`pytest benchmarks --fail-inconclusive`": partial(pytest_exit_status, pytest_status=0, fail_inconclusive=True),
         "`python -m alexnet_repro doctor`": exit_status,
+        "`python -m alexnet_repro fleet results`": exit_status,
     }
     rows = [[name, *(str(status(each)) for each in verdicts)] for name, status in ended.items()]
     codes = (
@@ -204,7 +206,10 @@ TABLES: dict[str, Callable[[], str]] = {
     "machine": partial(of_results, MachineFields.__name__),
     "device": partial(of_results, DeviceInventory.__name__),
 }
-SCHEMAS: dict[str, Callable[[], Mapping[str, Any]]] = {"results.schema.json": results_schema}
+SCHEMAS: dict[str, Callable[[], Mapping[str, Any]]] = {
+    "fleet.schema.json": fleet_schema,
+    "results.schema.json": results_schema,
+}
 MARKED = re.compile(r"(?<=<!-- table: )(\w+)( -->\n).*?(?=<!-- /table -->)", re.DOTALL)
 
 

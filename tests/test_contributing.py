@@ -22,7 +22,7 @@ def modules(text):
 def test_import_order_is_the_contracts():
     """The numbered list of rooms, and the rooms within `verify`, are the layers that import-linter enforces."""
     items = re.findall(
-        r"^\d\. (.*)$", TEXT.partition("<!-- contract -->")[2].partition("<!-- /contract -->")[0], re.MULTILINE
+        r"^\d+\. (.*)$", TEXT.partition("<!-- contract -->")[2].partition("<!-- /contract -->")[0], re.MULTILINE
     )
     package, verify, _ = CONTRACTS
     assert [modules(item.partition(":")[0]) for item in items] == [

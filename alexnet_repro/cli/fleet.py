@@ -9,15 +9,19 @@ from pathlib import Path
 def run_fleet(arguments: argparse.Namespace) -> int:
     """Judge a fleet, write what was found, and print it; without importing Keras or TensorFlow."""
     from alexnet_repro.files import atomic_write
+    from alexnet_repro.fleet.fleet_file import fleet_data
     from alexnet_repro.fleet.inventory import read_nodes, settings_for
     from alexnet_repro.fleet.judge import judge_fleet
     from alexnet_repro.fleet.junit import write_fleet_junit
     from alexnet_repro.fleet.metrics import write_metrics
     from alexnet_repro.fleet.page import write_page
     from alexnet_repro.fleet.reading import read_fleet
-    from alexnet_repro.fleet.text import fleet_data, terminal_lines
+    from alexnet_repro.fleet.text import terminal_lines
     from alexnet_repro.verify.finding import exit_status
 
+    for path in (*arguments.results, *([arguments.expect] if arguments.expect else [])):
+        if not path.exists() and not path.is_symlink():
+            arguments.refuse(f"no such file or folder: {path}")
     listed = {} if arguments.expect is None else read_nodes(arguments.expect)
     fleet = read_fleet(arguments.results)
     try:

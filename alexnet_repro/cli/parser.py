@@ -60,7 +60,7 @@ rounds' spread, printed and written as comparison.md and comparison.json. Two ru
 whether machines do takes several runs of each. No GPU, TensorFlow or network is needed."""
 
 
-FLEET = """\
+FLEET_HELP = """\
 Compare the results of many machines with each other: which of them isn't like the others?
 
 Folders are searched for results.json at any depth. Nodes of one environment must give the same bits and be equally
@@ -118,8 +118,6 @@ def _existing(what: str, is_one: Callable[[Path], bool]) -> Callable[[str], Path
 
 
 existing_folder = _existing("folder", Path.is_dir)
-existing_file = _existing("file", Path.is_file)
-existing_results = _existing("folder or file", lambda _: True)  # what isn't a file is named in the answer
 
 
 def existing_weights(text: str) -> Path:
@@ -192,7 +190,7 @@ def parser() -> argparse.ArgumentParser:
     report.add_argument("--out", **FOLDER, help="output folder, made if need be (default: that of the last file)")
 
     fleet = command("fleet", run_fleet, "compare the results of many machines: which of them isn't like the others?")
-    fleet.description, fleet.formatter_class = FLEET, formatter
+    fleet.description, fleet.formatter_class = FLEET_HELP, formatter
     fleet.set_defaults(refuse=fleet.error)
     _add_fleet_options(fleet.add_argument)
 
@@ -252,10 +250,10 @@ def _add_training_options(option: Callable[..., object]) -> None:
 
 def _add_fleet_options(option: Callable[..., object]) -> None:
     what = "folder with results.json files at any depth, or a results file"
-    option("results", type=existing_results, nargs="+", metavar="DIR|FILE", help=what)
+    option("results", type=Path, nargs="+", metavar="DIR|FILE", help=what)
     option("--out", **FOLDER, help="output folder (default: the first folder given, or else this one)")
     expect = "the nodes that should be there, one a line, or CSV whose first column is the node, as node,rack,switch"
-    option("--expect", type=existing_file, metavar="FILE", help=expect)
+    option("--expect", type=Path, metavar="FILE", help=expect)
     by = "a column of that file or of the results (driver, kernel, packages.tensorflow, …) by whose values a group of "
     by += "nodes may be slow; may be repeated"
     option("--by", action="append", default=[], metavar="COLUMN", help=by)

@@ -235,7 +235,7 @@ def differences(key: _Key, other: _Key, fleet: Fleet) -> list[tuple[str, str, st
 
 
 def flat(values: Mapping[str, Any], under: str = "") -> dict[str, str]:
-    """Return nested values by their names in a row, as `packages tensorflow`, in short texts."""
+    """Return nested values by their joined names, as `packages tensorflow`, in short texts."""
     found: dict[str, str] = {}
     for name, value in values.items():
         whole = printable(f"{under} {name}".strip(), 80)

@@ -20,14 +20,14 @@ from alexnet_repro.verify.benchmark.noise import level
 from alexnet_repro.verify.benchmark.timing import MAX_ROUND
 from alexnet_repro.verify.benchmark.tolerances import first_error
 from alexnet_repro.verify.finding import DOCTOR, GROUPS, MACHINE_GROUPS, CaseName, Finding, Number, Status
-from alexnet_repro.verify.report.run_record import INVALIDATING, UNPRINTABLE
 from alexnet_repro.verify.report.results_schema import RESULTS_SCHEMA
+from alexnet_repro.verify.report.run_record import INVALIDATING, UNPRINTABLE
 from alexnet_repro.verify.verdict import Planned, overall
 
 MAX_TEXT = 200  # characters of a name
 MAX_MESSAGE = 500
-MAX_DEVICES = 256  # of a machine
-MAX_CASES = 2000  # of a machine
+MACHINE_DEVICES = 256  # of a machine
+MACHINE_TIMINGS = 2000  # of a machine
 MAX_FOUND = 50  # findings of its own that a run brings along
 MAX_KEYS = 100  # of a machine's facts
 MAX_STEPS = 10_000
@@ -222,7 +222,7 @@ class _Reduction:
         inventory = {name: each for name, each in _mapping(machine, "inventory").items() if isinstance(each, dict)}
         listed = machine.get("devices")
         every = [*(listed if isinstance(listed, list) else []), *inventory]
-        if len(every) > 2 * MAX_DEVICES:
+        if len(every) > 2 * MACHINE_DEVICES:
             raise RefusedError(f"it has {len(every):,} devices, more than a machine can have")
         if odd := [each for each in every if not (isinstance(each, str) and DEVICE.fullmatch(each))]:
             raise RefusedError(f"a device in it is called {printable(odd[0], 40)!r}")
@@ -294,7 +294,7 @@ class _Reduction:
     def _cases(self, names: Sequence[str]) -> dict[str, dict[str, list[float]]]:
         """Return each device's timings by case: the columns of `CASE_NUMBERS`."""
         timings = self.content.timings
-        if len(timings) > MAX_CASES:
+        if len(timings) > MACHINE_TIMINGS:
             raise RefusedError(f"it has {len(timings):,} timings, more than a run makes")
         failed = {
             each.case

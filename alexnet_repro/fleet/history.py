@@ -131,8 +131,8 @@ def find_change(days: Values, values: Values, noise: Spread, smallest: float, ch
     """Return how a series grew slower, with `chance` of a change where there is none; None where it didn't.
 
     A step is the difference of the medians before and after a run, at the place beyond its bound that fits best; a
-    drift is the slope of Theil and Sen. Where both are beyond noise, the smaller sum of absolute distances decides,
-    with a penalty for the step's place (Schwarz's criterion for Laplace's distribution).
+    drift is the slope of Theil and Sen. Where either is beyond noise, the smaller sum of absolute distances decides
+    which it is, with a penalty for the step's place (Schwarz's criterion for Laplace's distribution).
     """
     count, sigma = len(values), math.sqrt(noise.variance)
     degrees = round(noise.degrees / EFFICIENCY) + 1
@@ -163,8 +163,10 @@ def find_change(days: Values, values: Values, noise: Spread, smallest: float, ch
     floor = 1e-9 + sigma * 1e-3
     # Twice the logarithm of Laplace's likelihood, and a parameter more: the step's place.
     prefers_step = 2 * count * math.log((of_line + floor) / (of_step + floor)) > math.log(count)
-    if drifts and not (prefers_step and steps):
+    if not prefers_step and (drifts or slope * span > smallest):
         return Change("drift", slope * span, slope_bound, 0, slope)
+    if not steps:  # beyond noise as a slope alone, and yet a step
+        return Change("step", float(np.median(values[best:]) - np.median(values[:best])), slope_bound, best)
     _, size, bound, place = min(steps)
     return Change("newest" if count - place == 1 else "step", size, bound, place)
 

@@ -17,7 +17,7 @@ from alexnet_repro.verify.report.run_record import LARGEST_RESULTS
 
 BEHIND = timedelta(days=7)  # a run that is so much older than the others' says nothing of today
 MOST = 2 / 3  # of the nodes: what they have is what the others don't
-MIN_NODES = 3
+MAJORITY_NODES = 3
 MANY_ERRORS = 100  # corrected ones: a few are what the correction is for
 TIMES_OTHERS = 10
 OWN_FACTS = {"id", "system", "cpu"}  # each node's own, or in other words what `kernel` and the device say
@@ -139,7 +139,7 @@ def judge_inventory(fleet: Fleet) -> list[FleetFinding]:
 
 def _behind(fleet: Fleet) -> Iterator[FleetFinding]:
     current = fleet.current
-    if len(current) < MIN_NODES:
+    if len(current) < MAJORITY_NODES:
         return
     usual = statistics.median_low(run.started for run in current)
     for run in current:
@@ -187,7 +187,7 @@ def _others(facts: Mapping[tuple[str, str], Mapping[str, str]], of: str) -> Iter
         name: value
         for name, each in counts.items()
         for value, count in each.most_common(1)
-        if count < len(facts) and count >= MIN_NODES and count >= MOST * len(facts)
+        if count < len(facts) and count >= MAJORITY_NODES and count >= MOST * len(facts)
     }
     for (node, device), own in facts.items():
         texts = [
@@ -210,7 +210,7 @@ def _errors(fleet: Fleet) -> Iterator[FleetFinding]:
     for counted in of_kinds.values():
         usual = statistics.median(count for count, *_ in counted)
         for number, node, device in counted:
-            if len(counted) >= MIN_NODES and number >= MANY_ERRORS and number > TIMES_OTHERS * usual:
+            if len(counted) >= MAJORITY_NODES and number >= MANY_ERRORS and number > TIMES_OTHERS * usual:
                 message = f"{number:,} corrected memory errors, the others {usual:,.0f}"
                 fix = "see whether they go on: nvidia-smi -q -d ECC,ROW_REMAPPER; then have it replaced"
                 yield FleetFinding("health", "INCONCLUSIVE", message, node, device, fix=fix)

@@ -8,17 +8,29 @@ and a slow node's devices aren't named one by one. The derivation is in docs/met
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
-from alexnet_repro.fleet.robust import EFFICIENCY, TAIL, Values, column_spreads, critical, medians, spread_of, tail_of
+from alexnet_repro.fleet.robust import (
+    EFFICIENCY,
+    TAIL,
+    Values,
+    column_spreads,
+    critical,
+    medians,
+    spread_of,
+    spread_of_two_speeds,
+    tail_of,
+)
 from alexnet_repro.verify.benchmark.noise import Spread, moderated
 
 PERHAPS, SLOW = 1, 2  # codes, and 0: as the others
 MIN_NODES = 5  # of a cohort; of fewer the spread is a guess
+MIN_ONE_RUN = 20  # nodes by which one run may FAIL: a few may by chance all have the faster of two speeds
 MIN_GROUP = 3  # nodes of a group, and of the others
 MIN_TIMED = 3  # cases of a device by which it may FAIL: one or two may have two speeds
 MAX_RUNS = 3  # of a device that must agree, the newest of them
@@ -26,6 +38,7 @@ POWER = 0.95
 FAST_SHARE = 0.2  # of nodes that are faster: the rest may be slow
 _NOISY = 3.0  # a case noisier than the others by as much has no part in a device's shift
 _MEDIAN_ERROR = math.sqrt(math.pi / 2)  # of a median to a mean's, of normal values
+_FAR = 3.0  # spreads
 _NODE_SHARE = 0.5  # of a node's shift, that each of its devices must have for the node to be slow
 _SHARES = {"device": 5, "node": 3, "group": 1, "case": 1}  # of the budget, among those that there are
 Mask = NDArray[np.bool_]
@@ -68,7 +81,6 @@ class Slowness:
     centre: Values = field(default_factory=lambda: np.empty(0))  # (cases,)
     noise: float = math.nan  # standard deviation of a device's shift
     detectable: float = math.inf  # the smallest slowdown of a device that is seen 95 times in 100
-    detectable_runs: float = math.inf  # that fails 95 times in 100, in `MAX_RUNS` runs that agree
 
 
 def find_slow(
@@ -111,15 +123,26 @@ def find_slow(
     if count < MIN_NODES:
         return found
     floor, excess = _errors(timed, quiet)
-    if columns:
+    if columns and count >= MIN_ONE_RUN:
         found.groups = _groups(found.node_shifts, columns, smallest, chances["group"])
     moved = np.zeros(count)
     for group in found.groups:
         moved += np.where(group.nodes, group.shift, 0.0)
     own = runs - moved[timed.nodes]
-    found.noise = max(spread_of(own[0]), floor)
+    found.noise = max(spread_of_two_speeds(own[0]), floor)
+    steady = max(_steady(own), floor)
     independent = _independent(own[0], timed.nodes, sizes) if several else count
-    _judge_devices(found, own, timed, excess, smallest=smallest, chance=chances["device"], independent=independent)
+    _judge_devices(
+        found,
+        own,
+        timed,
+        (found.noise, steady),
+        excess,
+        smallest=smallest,
+        chance=chances["device"],
+        independent=independent,
+        one_run=count >= MIN_ONE_RUN,
+    )
     if several:
         _judge_nodes(found, own, timed.nodes, sizes, smallest=smallest, chance=chances["node"])
     _judge_cases(found, timed, spreads, (degrees, tail), smallest=smallest, chance=chances["case"], moved=moved)
@@ -181,29 +204,51 @@ def _independent(shifts: Values, nodes: NDArray[np.intp], sizes: NDArray[np.intp
     return max(count, int(len(shifts) / (1 + (size - 1) * alike)))
 
 
+def _steady(own: Values) -> float:
+    """Return the spread of shifts by which runs that agree are judged: of devices, or of a device's runs if it is more.
+
+    Where each device keeps its speed from run to run, noise doesn't have two speeds.
+    """
+    if len(own) == 1:
+        return spread_of_two_speeds(own[0])
+    between = [spread_of_two_speeds(one - other) / math.sqrt(2) for one, other in pairwise(own)]
+    if (np.isfinite(own[0] - own[1])).sum() < MIN_NODES:  # only some were run again
+        return spread_of_two_speeds(own[0])
+    return max(spread_of(own[0]), *(each for each in between if math.isfinite(each)))
+
+
 def _judge_devices(
-    found: Slowness, own: Values, timed: Levels, excess: Values, *, smallest: float, chance: float, independent: int
+    found: Slowness,
+    own: Values,
+    timed: Levels,
+    noise: tuple[float, float],
+    excess: Values,
+    *,
+    smallest: float,
+    chance: float,
+    independent: int,
+    one_run: bool,
 ) -> None:
-    """Judge each device by its newest run, and by its newest two or three runs that agree."""
+    """Judge each device by its newest run, and by its newest `MAX_RUNS` runs, which must agree."""
     devices = int(np.isfinite(own[0]).sum())
     tail = tail_of(own[0] - np.nanmedian(own[0]))
-    each_chance = chance / max(1, devices) / len(own)
+    each_chance = chance / max(1, devices) / (1 + one_run)
     cases = np.isfinite(timed.levels[0]).sum(1)
-    usual = max(1.0, float(np.median(cases)))
-    scale = np.sqrt(found.noise**2 * np.maximum(1.0, usual / np.maximum(cases, 1)) + excess)
-    factors = [critical(each_chance, independent, tail, runs) for runs in range(1, MAX_RUNS + 1)]
-    found.bounds = np.maximum(smallest, factors[0] * scale)
-    found.suspect = np.maximum(smallest, min(factors) * scale)
+    fewer = np.maximum(1.0, max(1.0, float(np.median(cases))) / np.maximum(cases, 1))
+    single, agreeing = (critical(each_chance, independent, tail, runs) for runs in (1, MAX_RUNS))
+    scale, steady = (np.sqrt(each**2 * fewer + excess) for each in noise)
+    found.bounds = np.maximum(smallest, single * scale)
+    found.suspect = np.maximum(smallest, min(single, agreeing) * steady)
     with np.errstate(invalid="ignore"):
         found.codes[own[0] > found.suspect] = PERHAPS
-        for runs in range(len(own), 0, -1):
-            agreed = np.min(own[:runs], axis=0) > np.maximum(smallest, factors[runs - 1] * scale)
-            enough = cases >= MIN_TIMED if runs < MAX_RUNS else True
-            found.codes[agreed & enough] = SLOW
-            found.agreed[agreed & enough] = runs
-    seen = float(-ndtri(1 - POWER)) * found.noise
-    found.detectable = math.expm1(max(smallest, min(factors) * found.noise) + seen)
-    found.detectable_runs = math.expm1(max(smallest, factors[-1] * found.noise) + seen * 1.3)
+        if one_run:
+            failed = (own[0] > found.bounds) & (cases >= MIN_TIMED)
+            found.codes[failed], found.agreed[failed] = SLOW, 1
+        if len(own) >= MAX_RUNS:
+            failed = np.min(own[:MAX_RUNS], axis=0) > np.maximum(smallest, agreeing * steady)
+            found.codes[failed], found.agreed[failed] = SLOW, MAX_RUNS
+    seen = float(ndtri(POWER)) * noise[1]
+    found.detectable = math.expm1(max(smallest, min(single, agreeing) * noise[1]) + seen)
 
 
 def _judge_nodes(
@@ -212,16 +257,18 @@ def _judge_nodes(
     """Judge nodes of several devices, all of which must be slower."""
     count = len(sizes)
     shifts = np.stack([medians_of_nodes(each, nodes, count) for each in own])
-    several = sizes > 1
-    noise = max(spread_of(shifts[0]), found.noise / math.sqrt(float(np.median(sizes))))
-    factors = [
-        critical(chance / several.sum() / len(own), count, tail_of(shifts[0] - np.nanmedian(shifts[0])), runs)
-        for runs in range(1, MAX_RUNS + 1)
-    ]
+    several, one_run = sizes > 1, count >= MIN_ONE_RUN
+    least = found.noise / math.sqrt(float(np.median(sizes)))
+    noise, steady = max(spread_of_two_speeds(shifts[0]), least), max(_steady(shifts), least)
+    each_chance = chance / several.sum() / (1 + one_run)
+    tail = tail_of(shifts[0] - np.nanmedian(shifts[0]))
+    single, agreeing = (critical(each_chance, count, tail, runs) for runs in (1, MAX_RUNS))
     with np.errstate(invalid="ignore"):
-        codes = np.where(shifts[0] > max(smallest, min(factors) * noise), PERHAPS, 0)
-        for runs in range(len(own), 0, -1):
-            codes[np.min(shifts[:runs], axis=0) > max(smallest, factors[runs - 1] * noise)] = SLOW
+        codes = np.where(shifts[0] > max(smallest, min(single, agreeing) * steady), PERHAPS, 0)
+        if one_run:
+            codes[shifts[0] > max(smallest, single * noise)] = SLOW
+        if len(own) >= MAX_RUNS:
+            codes[np.min(shifts[:MAX_RUNS], axis=0) > max(smallest, agreeing * steady)] = SLOW
         slower = own[0] > _NODE_SHARE * shifts[0][nodes]
     slower |= ~np.isfinite(own[0])  # what wasn't timed says nothing
     of_devices = np.zeros(count, np.int8)
@@ -300,13 +347,19 @@ def _within(shifts: Values, groups: Mapping[str, Mask]) -> float:
     for nodes in groups.values():
         left[nodes] = shifts[nodes] - np.median(shifts[nodes])
     count, free = int(np.isfinite(left).sum()), int(np.isfinite(left).sum()) - len(groups)
-    # A median takes as much from its group's spread as a mean.
-    return spread_of(left) * math.sqrt(count / max(1, free))
+    # A centre takes as much from its group's spread as a mean.
+    return spread_of_two_speeds(left) * math.sqrt(count / max(1, free))
 
 
 def _tested(shifts: Values, nodes: Mask, others: Mask, noise: float, chance: float) -> tuple[float, float]:
-    """Return by how much a group's median is slower than the others', and what noise explains."""
+    """Return by how much a group's centre is slower than the others', and what noise explains."""
     size, rest = int(nodes.sum()), int(others.sum())
-    shift = float(np.median(shifts[nodes]) - np.median(shifts[others]))
-    error = noise * _MEDIAN_ERROR * math.sqrt(1 / size + 1 / rest)
+    shift = _centre(shifts[nodes], noise) - _centre(shifts[others], noise)
+    error = noise * math.sqrt(1 / size + 1 / rest)
     return shift, critical(chance, size + rest, TAIL * (min(size, rest) + 1) / 2) * error
+
+
+def _centre(values: Values, noise: float) -> float:
+    """Return the mean of values no further from their median than noise is: a median jumps between two speeds."""
+    middle, far = float(np.median(values)), _FAR * noise
+    return float(np.clip(values, middle - far, middle + far).mean())

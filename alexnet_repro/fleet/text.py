@@ -1,30 +1,25 @@
-"""A fleet's verdict for the terminal, at most a screen of it, and for `fleet.json`."""
+"""A fleet's verdict for the terminal, at most a screen of it."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from alexnet_repro.fleet.content import printable
 from alexnet_repro.fleet.node_names import names_in_words
 from alexnet_repro.fleet.page_tables import questions
-from alexnet_repro.fleet.records import FleetAnswer, FleetFinding, SpeedTable
-from alexnet_repro.fleet.summary import Todo, fleet_headline, node_verdicts, todo
+from alexnet_repro.fleet.records import FleetAnswer, FleetFinding
+from alexnet_repro.fleet.summary import Todo, fleet_headline, todo
 from alexnet_repro.verify.report.fixes import steps
 from alexnet_repro.verify.report.text import wrapped
 
 WIDTH = 80
 MAX_TODO = 5  # things that are written out
 MAX_NOTES = 3
-MAX_LINES = 4  # of a message
-FLEET_SCHEMA_OF_JSON = 1
+MESSAGE_LINES = 4  # of a message
 OUTPUTS = ("fleet.html", "fleet.json", "fleet.junit.xml", "fleet.prom")
 
 
 def terminal_lines(answer: FleetAnswer) -> list[str]:
-    """Return the verdict, what was asked, what isn't well with the worst first, where the files are, the verdict."""
+    """Return the verdict, the questions, the failures and doubts with the worst first, the files, and the verdict."""
     verdict = wrapped(f"{answer.verdict}: {printable(fleet_headline(answer), 2000)}", WIDTH, 2)
     lines = [*verdict, ""]
     for question, status, text in questions(answer):
@@ -51,9 +46,9 @@ def _task_lines(task: Todo) -> list[str]:
     if task.nodes:
         lines += _cut(wrapped(f"{'':<14}{printable(task.nodes, 1000)}", WIDTH, 16), 2)
     for text in (first.message, first.evidence):
-        lines += _cut(wrapped(f"{'':<14}{printable(text, 500)}", WIDTH, 16), MAX_LINES) if text else []
+        lines += _cut(wrapped(f"{'':<14}{printable(text, 500)}", WIDTH, 16), MESSAGE_LINES) if text else []
     if others:
-        lines.append(f"{'':<14}and {len(others):,} findings in other words")
+        lines.append(f"{'':<14}and {len(others):,} other message{'s' * (len(others) > 1)}")
     for number, step in enumerate(steps(printable(first.fix, 500))):
         text = f"{'' if number else 'fix:':>18} {printable(step.text, 500)}"
         lines += [text] if step.command else wrapped(text, WIDTH, 19)
@@ -90,88 +85,3 @@ def printable_indented(text: str) -> str:
 
 def _cut(lines: list[str], most: int) -> list[str]:
     return lines if len(lines) <= most else [*lines[: most - 1], f"{lines[most - 1][: WIDTH - 2]} …"]
-
-
-def fleet_data(answer: FleetAnswer) -> dict[str, Any]:
-    """Return what fleet.json holds: docs/fleet.schema.json."""
-    verdicts = node_verdicts(answer)
-    runs = {run.node: run for run in answer.fleet.current}
-    slow: dict[str, dict[str, dict[str, Any]]] = defaultdict(dict)
-    for table in answer.tables:
-        for (node, device), row in zip(table.members, _rows(table), strict=True):
-            slow[node][device] = row
-    nodes = []
-    for node, verdict in verdicts.items():
-        run = runs.get(node)
-        known = {} if run is None else {
-            "file": run.path,
-            "started": run.started.isoformat(),
-            "complete": run.complete,
-            "level": run.level,
-            "version": run.version,
-            "machine": dict(run.machine),
-            "earlier": len(answer.fleet.runs[node]) - 1,
-            "devices": [
-                {
-                    "name": each.name,
-                    "kind": each.kind,
-                    "serial": each.serial,
-                    "inventory": dict(each.inventory),
-                    **slow[node].get(each.name, {"shift": None, "cases": {}}),
-                }
-                for each in run.devices
-            ],
-        }  # fmt: skip
-        nodes.append({"node": node, "verdict": verdict, **known})
-    return {
-        "fleet_schema": FLEET_SCHEMA_OF_JSON,
-        "verdict": answer.verdict,
-        "headline": fleet_headline(answer),
-        "settings": {
-            "expected": len(answer.settings.expected),
-            "by": list(answer.settings.by),
-            "tolerance": answer.settings.tolerance,
-            "false_alarms": answer.settings.false_alarms,
-            "max_noise": answer.settings.max_noise,
-        },
-        "questions": [
-            {"question": name, "verdict": status, "answer": text} for name, status, text in questions(answer)
-        ],
-        "cohorts": [
-            {
-                "name": each.name,
-                "what": each.what,
-                "environment": each.environment,
-                "devices": len(each.members),
-                "verdict": each.status,
-                "message": each.message,
-            }
-            for each in answer.cohorts
-        ],
-        "findings": [_finding_data(each) for each in answer.findings],
-        "nodes": nodes,
-        "refused": [{"file": each.path, "why": each.why} for each in answer.fleet.refused],
-    }
-
-
-def _finding_data(finding: FleetFinding) -> dict[str, Any]:
-    known = {name: getattr(finding, name) for name in FleetFinding.__dataclass_fields__ if name != "data"}
-    numbers = {name: _number(known[name]) for name in ("number", "bound")}
-    return {**known, **numbers}
-
-
-def _rows(table: SpeedTable) -> Iterator[dict[str, Any]]:
-    """Yield what is known of each device's speed."""
-    for shift, ratios in zip(table.shifts.tolist(), np.round(table.ratios, 4).tolist(), strict=True):
-        cases = {case: _number(ratio) for case, ratio in zip(table.cases, ratios, strict=True)}
-        yield {"shift": _number(shift), "cases": cases}
-
-
-def _number(value: float | None) -> float | None:
-    """Return a number that JSON has; None for any other."""
-    return float(f"{value:.6g}") if value is not None and np.isfinite(value) else None
-
-
-def outputs(folder: Path) -> list[Path]:
-    """Return the files that `fleet` writes."""
-    return [folder / name for name in OUTPUTS]

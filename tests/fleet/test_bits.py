@@ -167,7 +167,7 @@ def test_levels(steps, expected):
     ],
 )
 def test_environments(other, message):
-    """Bits of another environment are no failure; who is alone in one is inconclusive, and told what is other."""
+    """Bits of another environment are no failure; who is alone in one is inconclusive, with what is other."""
     _, findings = judged(*nodes(*[RIGHT] * 3), other)
     assert [(each.status, each.node, each.message) for each in findings] == [("INCONCLUSIVE", "odd", message)]
 

@@ -83,7 +83,7 @@ def test_incomplete(tmp_path):
 
 
 def test_missing(tmp_path):
-    """A node that is expected and wasn't heard of is inconclusive; the file's own columns may be asked for."""
+    """A node that is expected and wasn't heard of is inconclusive; groups may be by the file's own columns."""
     write_fleet(tmp_path / "results", 8, days=3)
     nodes = tmp_path / "nodes.csv"
     nodes.write_text("node,rack\n" + "".join(f"node{number:03},r{number % 2}\n" for number in range(1, 10)))
@@ -111,8 +111,8 @@ def test_nothing(tmp_path):
     ("arguments", "why"),
     [
         pytest.param([], "required: DIR|FILE", id="arguments=none"),
-        pytest.param(["nowhere"], "no such folder or file: nowhere", id="arguments=no-folder"),
-        pytest.param([".", "--expect=nowhere"], "no such file: nowhere", id="arguments=no-nodes"),
+        pytest.param(["nowhere"], "no such file or folder: nowhere", id="arguments=no-folder"),
+        pytest.param([".", "--expect=nowhere"], "no such file or folder: nowhere", id="arguments=no-nodes"),
         pytest.param([".", "--tolerance=0"], "expected a percentage", id="arguments=tolerance"),
         pytest.param([".", "--tolerance=nan"], "expected a percentage", id="arguments=nan"),
         pytest.param([".", "--by=rack"], "argument --by: no node has a column 'rack'", id="arguments=column"),

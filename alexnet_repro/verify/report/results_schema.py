@@ -105,12 +105,15 @@ class _Published(ResultsFile):
     format: Literal[4] = Field(alias="schema", description="the format's version")
 
 
-class _WithoutTitles(GenerateJsonSchema):
-    def field_title_should_be_set(self, schema: Any) -> bool:  # noqa: ARG002 - they repeat the fields' names
+class WithoutTitles(GenerateJsonSchema):
+    """A schema whose fields have no titles."""
+
+    def field_title_should_be_set(self, schema: Any) -> bool:  # noqa: ARG002
+        """Return False: titles repeat the fields' names."""
         return False
 
 
 def results_schema() -> Mapping[str, Any]:
     """Return the JSON Schema, draft 2020-12, of the files that this version writes."""
-    made = _Published.model_json_schema(schema_generator=_WithoutTitles)
+    made = _Published.model_json_schema(schema_generator=WithoutTitles)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **made}

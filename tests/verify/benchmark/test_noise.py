@@ -4,6 +4,8 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy.stats import t as student
 
 from alexnet_repro.verify.benchmark import noise
@@ -59,3 +61,9 @@ def test_cases_lend_each_other_degrees():
 def test_inverse_trigamma(y, trigamma):
     """Against values that Abramowitz and Stegun give (6.4.2, 6.4.4), and the pole at 0."""
     assert noise._inverse_trigamma(trigamma) == pytest.approx(y, rel=1e-4)
+
+
+@given(st.lists(st.floats(1e-9, 1e9), min_size=1, max_size=noise.MAX_ROUNDS), st.sampled_from([0.1, 0.25, 0.75]))
+def test_quantile(rounds, share):
+    """Quantiles of a process's rounds are NumPy's, to the bit."""
+    assert noise._quantile(sorted(rounds), share) == float(np.quantile(rounds, share))

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -24,6 +25,7 @@ from tests.helpers.junit_files import outcomes
 from tests.helpers.machines import A100, box
 from tests.helpers.paths import ROOT
 from tests.helpers.pytest_here import benchmarks_apart, benchmarks_here
+from tests.helpers.results_files import problems
 from tests.helpers.sessions import session_of
 
 
@@ -159,6 +161,10 @@ def test_run_is_recorded(checked):
     assert (record["schema"], record["complete"], record["verdict"]) == (4, True, "INCONCLUSIVE")
     assert record["verdicts"]["correct"] == "INCONCLUSIVE"
     assert record["machine"]["devices"] == ["cpu:0"]
+    assert problems(record) == []
+    assert re.fullmatch("[0-9a-f]{32}", record["run"]["id"])
+    cpu = record["machine"]["inventory"]["cpu:0"]
+    assert (cpu["serial"], cpu["ecc_uncorrected"], cpu["bits"]["packages"]["keras"]) == (None, None, keras.__version__)
     assert isinstance(record["run"]["library_output"], str)
     found = [(each["check"], each["device"], each["status"]) for each in record["findings"]["correct"]]
     assert found[-2:] == [("shapes", "cpu:0", "PASS"), ("resize", "cpu:0", "PASS")]
