@@ -37,7 +37,7 @@ MAX_NODES, MAX_OF_GROUP = 40, 3  # whose numbers are written out: of all, and of
 MAX_COLUMNS, MAX_GROUPS, MAX_TRENDS = 100, 300, 24
 LARGEST_RATIO = 1000  # in digits
 UNFOLDED_GROUPS, UNFOLDED_STRIPS = 60, 3
-MIN_GROUP = 5  # nodes, on average: smaller ones are no pictures
+MIN_PICTURED = 5  # nodes, on average: smaller ones are no pictures
 # Characters that turn or hide what stands beside them.
 DIRECTIONS = re.compile("[\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
 LONG_COLUMNS = ("answer", "evidence", "finding", "nodes", "others", "paths")
@@ -53,7 +53,7 @@ def write_page(answer: FleetAnswer, folder: Path) -> Path:
     many = len(grid.nodes) > MAX_NODES  # a picture shows what the table hasn't room for
     if many and not maps:
         maps = {"": pictures.groups_of(answer, grid)}
-    parts = next((each for each in maps.values() if len(each) * MIN_GROUP <= len(grid.nodes)), None)
+    parts = next((each for each in maps.values() if len(each) * MIN_PICTURED <= len(grid.nodes)), None)
     strips = pictures.strips_of(parts or pictures.groups_of(answer, grid), grid, kinds) if many else []
     trends = [
         (each, trend)

@@ -46,7 +46,7 @@ def verdict_table(answer: FleetAnswer) -> TextTable:
 
 
 def questions(answer: FleetAnswer) -> list[tuple[str, str, str]]:
-    """Return what a fleet is asked, each with verdict and answer; what wasn't asked, or compared, has no verdict."""
+    """Return the questions to a fleet, each with verdict and answer; what wasn't asked, or compared, has no verdict."""
     return [(AREAS[area][0], *_answered(answer, area)) for area in AREAS]
 
 

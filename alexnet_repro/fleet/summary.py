@@ -1,4 +1,4 @@
-"""What is said of a fleet in a few words: each node's verdict, the sentence of the whole, and what is to do."""
+"""A fleet in a few words: each node's verdict, the sentence of the whole, and what is to do."""
 
 import re
 from collections import defaultdict
@@ -108,7 +108,7 @@ def _where(finding: FleetFinding) -> str:
 
 
 def todo(answer: FleetAnswer) -> list[Todo]:
-    """Return what isn't well, the worst first, each thing once: findings by their fix, or else their message."""
+    """Return failures and inconclusive findings, each thing once: findings by their fix, or else their message."""
     kept: defaultdict[tuple[str, ...], list[FleetFinding]] = defaultdict(list)
     for each in answer.findings:
         if each.status != "PASS":
