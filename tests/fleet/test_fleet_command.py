@@ -64,6 +64,8 @@ def test_other_bits(tmp_path, capsys):
     write_fleet(tmp_path, 8, flipped={("node003", "gpu:1"): 2})
     assert fleet(tmp_path) == 1
     assert found(tmp_path, "bits") == [("FAIL", "node003", "gpu:1")]
+    verdicts = {each["node"]: each["verdict"] for each in answered(tmp_path)["nodes"]}
+    assert [node for node, verdict in verdicts.items() if verdict == "FAIL"] == ["node003"]
     out = capsys.readouterr().out
     assert out.splitlines()[0].startswith("FAIL: ")
     assert "node003 gpu:1" in out
