@@ -98,7 +98,9 @@ def test_refused(tmp_path, capsys):
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad/results.json").write_text("{")
     assert fleet(tmp_path) == 3
-    assert "bad/results.json: it isn't JSON, was cut off" in " ".join(capsys.readouterr().out.split())
+    text = " ".join(capsys.readouterr().out.split())
+    assert "a file is left out: it isn't JSON, was cut off, or is nested too deeply" in text
+    assert "bad/results.json fix: remove it, or verify that machine again" in text
 
 
 def test_nothing(tmp_path):
