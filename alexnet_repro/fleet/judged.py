@@ -130,7 +130,7 @@ class JudgedCohort:
             whole[self._in_slow_node()] = SLOW
             with np.errstate(invalid="ignore"):
                 slower = slow.ratios > np.maximum(math.log1p(self.settings.tolerance), slow.shifts[:, None] / 2)
-            codes = np.maximum(codes, np.where(slower & self.timed, whole[:, None], 0))
+            codes = np.maximum(codes, np.where(slower & self.timed, whole[:, None], NOT_TIMED))
             codes = np.maximum(codes, np.where(self.timed, slow.case_codes, NOT_TIMED)).astype(np.int8)
             codes[list(self.loaded)] = np.minimum(codes[list(self.loaded)], PERHAPS)
         codes[self.cohort.invalid] = STATUS_CODES.index("INCONCLUSIVE")

@@ -45,8 +45,8 @@ NEWEST, EVERY = 0, slice(None)
             slowed((NEWEST, slice(8, 16)), nodes=64, devices=4), [("FAIL", "", "", "rack=r1")], id="slow=rack_of_4_gpus"
         ),
         pytest.param(
-            slowed((NEWEST, slice(0, 6)), nodes=64),
-            [("FAIL", f"n{i:03d}", "gpu:0", "") for i in range(6)],
+            slowed((NEWEST, slice(0, 60, 10)), nodes=64),
+            [("FAIL", f"n{i:03d}", "gpu:0", "") for i in range(0, 60, 10)],
             id="slow=6_of_64",
         ),
         pytest.param(
@@ -154,8 +154,8 @@ def test_the_table_has_each_cell():
     table = judge(slowed((NEWEST, 3), nodes=24)).tables[0]
     assert table.members[3] == ("n003", "gpu:0")
     assert table.ratios.shape == (24, CASES)
-    assert np.median(table.ratios[3]) == pytest.approx(1.10, abs=0.01)
-    assert table.shifts[3] == pytest.approx(1.10, abs=0.01)
+    assert np.median(table.ratios[3]) == pytest.approx(1.10, abs=0.02)
+    assert table.shifts[3] == pytest.approx(1.10, abs=0.02)
     assert (table.statuses[3] == 2).all()
     assert (np.delete(table.statuses, 3, axis=0) == 0).all()
 
