@@ -35,6 +35,7 @@ def test_defaults(parse):
         "reference_processes": 8,
         "report": None,
         "require_gpu": False,
+        "hash_serials": False,
         "ignore_doctor": False,
         "profile": False,
         "distribute": None,

@@ -94,13 +94,18 @@ def machine_serials(root: Path = Path("/")) -> list[str]:
 
 
 def machine_identity(root: Path = Path("/")) -> dict[str, Any]:
-    """Return the machine's `id` (None: not known), `product` and `firmware`."""
-    of_serial = (serial_of(_read(root / each)) for each in (*SERIALS, MACHINE_ID))
+    """Return the machine's `id` (None: not known) and `id_source`, `product` and `firmware`.
+
+    Two ids of one source are comparable: root reads a serial where others read the machine-id.
+    """
+    found = ((serial_of(_read(root / each)), each) for each in (*SERIALS, MACHINE_ID))
+    own, file = next(((serial, each) for serial, each in found if serial), (None, ""))
     names = (serial_of(_read(root / DMI / each)) for each in ("sys_vendor", "product_name"))
     lines = (line.partition(":") for line in _read(root / "proc/cpuinfo").splitlines())
     microcode = next((value.strip() for name, _, value in lines if name.strip() == "microcode"), None)
     return {
-        "id": next(filter(None, of_serial), None),
+        "id": own,
+        "id_source": file and ("machine-id" if file == MACHINE_ID else "serial"),
         "product": " ".join(filter(None, names)) or None,
         "firmware": {"bios": serial_of(_read(root / DMI / "bios_version")), "microcode": microcode},
     }

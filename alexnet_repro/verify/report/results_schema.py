@@ -64,6 +64,9 @@ class MachineFields(_Open):
     """
 
     id: str | None = Field(None, description="its serial, or else its machine-id; null: not known")
+    id_source: Annotated[str, WithJsonSchema({"enum": ["serial", "machine-id", ""]})] = Field(
+        "", description="what `id` is; only ids of one source are comparable"
+    )
     product: str | None = None
     firmware: Firmware | None = None
     inventory: dict[str, DeviceInventory] = Field({}, description="by device, as gpu:0")

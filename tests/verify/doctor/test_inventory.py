@@ -72,7 +72,9 @@ def test_node_name(monkeypatch, environ, name):
 )
 def test_machine_id(tmp_path, files, found):
     """It is the serial, else the id that Linux gave; what stands in place of a serial is none."""
-    assert machine_identity(write(tmp_path, files))["id"] == found
+    identity = machine_identity(write(tmp_path, files))
+    assert identity["id"] == found
+    assert identity["id_source"] == ("" if found is None else "machine-id" if found == "3d12" else "serial")
 
 
 def test_firmware_of_a_machine(tmp_path):
@@ -88,6 +90,7 @@ def test_firmware_of_a_machine(tmp_path):
     }
     assert machine_identity(write(tmp_path, files)) == {
         "id": "8XK2V14",
+        "id_source": "serial",
         "product": "Dell Inc. PowerEdge XE9680",
         "firmware": {"bios": "2.19.1", "microcode": "0x2b000603"},
     }
