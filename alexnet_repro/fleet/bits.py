@@ -139,12 +139,12 @@ def _no_majority(kinds: int, devices: int, share: float, total: float) -> str:
 
 
 def _devices(count: int) -> str:
-    return "1 device" if count == 1 else f"{count} devices"
+    return "1 device" if count == 1 else f"{count:,} devices"
 
 
 def _differs(check: str, difference: _Difference, fleet: Fleet) -> str:
     what, _ = _first(difference, fleet)
-    return f"{check}: from step {difference.step} the {what} from {difference.agree} of {difference.of} devices"
+    return f"{check}: from step {difference.step} the {what} from {difference.agree:,} of {difference.of:,} devices"
 
 
 def _first(difference: _Difference, fleet: Fleet) -> tuple[str, str]:
@@ -195,12 +195,12 @@ def _cohort(key: _Key, members: Sequence[_Member], name: str, judged: _Judged, *
             if not more
             else f"{first.node} {first.device} and {more} more differ"
         )
-        message = f"{judged.agree} of {len(members)} devices have the same bits; {who}"
+        message = f"{judged.agree:,} of {len(members):,} devices have the same bits; {who}"
         return Cohort(name, "bits", key.environment, whose, "FAIL", message)
     if judged.undecided or alone:
         why = "the devices of one node, which nobody is like" if alone else next(iter(judged.undecided.values()))
         return Cohort(name, "bits", key.environment, whose, "INCONCLUSIVE", why)
-    return Cohort(name, "bits", key.environment, whose, "PASS", f"{len(members)} devices have the same bits")
+    return Cohort(name, "bits", key.environment, whose, "PASS", f"{len(members):,} devices have the same bits")
 
 
 def _name(key: _Key, other: _Key | None, members: Mapping[_Key, Sequence[_Member]], fleet: Fleet) -> str:
