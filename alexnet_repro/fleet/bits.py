@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from alexnet_repro.fleet.content import printable
 from alexnet_repro.fleet.records import Cohort, Fleet, FleetDevice, FleetFinding, FleetRun, FleetSettings
+from alexnet_repro.fleet.texts import printable
 from alexnet_repro.verify.finding import DIVERGENCE_FIX
 
 MAJORITY = 2 / 3
@@ -62,15 +62,18 @@ def judge_bits(fleet: Fleet, settings: FleetSettings) -> tuple[list[Cohort], lis
     del settings  # bits have no tolerance
     cohorts, found = [], _Found()
     members = _members(fleet)
+    largest = _largest(members)
     for key, own in members.items():
         judged = _judge(own)
-        name = _name(key, members, fleet)
+        other = next((each for each in largest[key.kind, key.check] if each != key), None)
+        name = _name(key, other, members, fleet)
         alone = len({each.node for each in own}) == 1 and not judged.different
+        why_alone = _alone(key, other, fleet) if alone else ""
         for each in own:
             if difference := judged.different.get(each):
                 found.failed(each, key, name, _differs(key.check, difference, fleet), difference)
             elif alone:
-                found.undecided(each, name, _alone(key, members, fleet))
+                found.undecided(each, name, why_alone)
             elif why := judged.undecided.get(each):
                 found.undecided(each, name, why)
         cohorts.append(_cohort(key, own, name, judged, alone=alone))
@@ -136,12 +139,12 @@ def _no_majority(kinds: int, devices: int, share: float, total: float) -> str:
 
 
 def _devices(count: int) -> str:
-    return "1 device" if count == 1 else f"{count} devices"
+    return "1 device" if count == 1 else f"{count:,} devices"
 
 
 def _differs(check: str, difference: _Difference, fleet: Fleet) -> str:
     what, _ = _first(difference, fleet)
-    return f"{check}: from step {difference.step} the {what} from {difference.agree} of {difference.of} devices"
+    return f"{check}: from step {difference.step} the {what} from {difference.agree:,} of {difference.of:,} devices"
 
 
 def _first(difference: _Difference, fleet: Fleet) -> tuple[str, str]:
@@ -192,30 +195,32 @@ def _cohort(key: _Key, members: Sequence[_Member], name: str, judged: _Judged, *
             if not more
             else f"{first.node} {first.device} and {more} more differ"
         )
-        message = f"{judged.agree} of {len(members)} devices have the same bits; {who}"
+        message = f"{judged.agree:,} of {len(members):,} devices have the same bits; {who}"
         return Cohort(name, "bits", key.environment, whose, "FAIL", message)
     if judged.undecided or alone:
         why = "the devices of one node, which nobody is like" if alone else next(iter(judged.undecided.values()))
         return Cohort(name, "bits", key.environment, whose, "INCONCLUSIVE", why)
-    return Cohort(name, "bits", key.environment, whose, "PASS", f"{len(members)} devices have the same bits")
+    return Cohort(name, "bits", key.environment, whose, "PASS", f"{len(members):,} devices have the same bits")
 
 
-def _name(key: _Key, members: Mapping[_Key, Sequence[_Member]], fleet: Fleet) -> str:
-    """Return a cohort's name: kind and check, and where there are several of these what this one is by."""
+def _name(key: _Key, other: _Key | None, members: Mapping[_Key, Sequence[_Member]], fleet: Fleet) -> str:
+    """Return a cohort's name: kind and check, and where a larger one has the same what sets this one apart."""
     name = f"{key.kind}, {key.check}"
-    largest = _nearest(key, members)
-    if largest is None or len(members[largest]) <= len(members[key]):
+    if other is None or len(members[other]) <= len(members[key]):
         return name
-    return ", ".join([name, *(f"{what} {own}" for what, own, _ in differences(key, largest, fleet)[:2])])
+    return ", ".join([name, *(f"{what} {own}" for what, own, _ in differences(key, other, fleet)[:2])])
 
 
-def _nearest(key: _Key, members: Mapping[_Key, Sequence[_Member]]) -> _Key | None:
-    like = [each for each in members if each != key and (each.kind, each.check) == (key.kind, key.check)]
-    return max(like, key=lambda each: len(members[each]), default=None)
+def _largest(members: Mapping[_Key, Sequence[_Member]]) -> dict[tuple[str, str], list[_Key]]:
+    """Return the two largest cohorts of each kind and check: for another one to be compared with."""
+    largest: defaultdict[tuple[str, str], list[_Key]] = defaultdict(list)
+    for key in sorted(members, key=lambda each: -len(members[each])):
+        if len(largest[key.kind, key.check]) < 2:  # noqa: PLR2004
+            largest[key.kind, key.check].append(key)
+    return largest
 
 
-def _alone(key: _Key, members: Mapping[_Key, Sequence[_Member]], fleet: Fleet) -> str:
-    other = _nearest(key, members)
+def _alone(key: _Key, other: _Key | None, fleet: Fleet) -> str:
     if other is None:
         return "no other node has such a device in its environment"
     found = differences(key, other, fleet)

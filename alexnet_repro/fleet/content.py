@@ -1,6 +1,5 @@
 """One results file, from its bytes to what a fleet compares of it; what can't be one is refused, with why."""
 
-import hashlib
 import json
 import math
 import re
@@ -16,28 +15,24 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json
 
 from alexnet_repro.fleet.records import CASE_NUMBERS, FleetDevice, FleetRun, OwnFinding
+from alexnet_repro.fleet.texts import RefusedError, fact_text, printable, serial_text, text_hash
 from alexnet_repro.verify.benchmark.noise import level
 from alexnet_repro.verify.benchmark.timing import MAX_ROUND
 from alexnet_repro.verify.benchmark.tolerances import first_error
 from alexnet_repro.verify.finding import DOCTOR, GROUPS, MACHINE_GROUPS, CaseName, Finding, Number, Status
 from alexnet_repro.verify.report.results_schema import RESULTS_SCHEMA
-from alexnet_repro.verify.report.run_record import INVALIDATING, UNPRINTABLE
+from alexnet_repro.verify.report.run_record import INVALIDATING
 from alexnet_repro.verify.verdict import Planned, overall
 
-MAX_TEXT = 200  # characters of a name
 MAX_MESSAGE = 500
 MACHINE_DEVICES = 256  # of a machine
 MACHINE_TIMINGS = 2000  # of a machine
 MAX_FOUND = 50  # findings of its own that a run brings along
 MAX_KEYS = 100  # of a machine's facts
 MAX_STEPS = 10_000
-LARGEST_NUMBER = 10**18  # of what is counted: bytes, errors
 CLOCKS_APART = timedelta(days=1)
 FIRST_YEAR = 2020
 WORST_FIRST: tuple[Status, ...] = ("FAIL", "INCONCLUSIVE", "PASS")
-NO_SERIAL = {"", "0", "n/a", "[n/a]", "unknown", "[unknown error]", "none"}
-# What a terminal or a browser obeys though it is no control character: the direction of text, its lines.
-OBEYED = re.compile("[\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff]")
 DEVICE = re.compile(r"[a-z]{1,16}:\d{1,4}")
 DIGEST = re.compile(r"[0-9a-f]{8,128}")
 LOSS = re.compile(r"-?0x[01]\.[0-9a-f]{1,13}p[+-]\d{1,4}|-?inf|nan")
@@ -46,10 +41,6 @@ KERNEL = re.compile(r"Linux-(.+?)-(?:x86_64|aarch64|ppc64le|riscv64)\b")
 FACTS = ("system", "container", "cpu", "driver", "kernel", "id", "product")
 NESTED = ("packages", "firmware", "settings")
 APART = ("bits", "speed", "kind", "serial", "uuid")  # of a device's inventory: fields of their own
-
-
-class RefusedError(Exception):
-    """The file has no vote; why, in one line."""
 
 
 class MergedError(RefusedError):
@@ -102,15 +93,6 @@ def reduced(content: bytes, path: str = "", now: datetime | None = None) -> Redu
         raise RefusedError("its values are nested too deeply") from error
     except (OverflowError, ValueError) as error:
         raise RefusedError("a value in it is none that a run writes") from error
-
-
-def printable(text: object, longest: int = MAX_TEXT) -> str:
-    """Return a text as one line that a terminal prints and nothing else; a longer one is cut, and ends in a hash."""
-    whole = text if isinstance(text, str) else str(text)
-    if not (whole.isascii() and whole.isprintable()):
-        whole = OBEYED.sub("\N{REPLACEMENT CHARACTER}", UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", whole))
-    line = " ".join(whole.split())
-    return line if len(line) <= longest else f"{line[: longest - 10]}… {_hash(line)[:8]}"
 
 
 def _parsed(content: bytes) -> _Content:
@@ -233,12 +215,12 @@ class _Reduction:
     def _device(
         self, name: str, known: dict[str, Any], replays: dict[str, tuple[str, ...]], cases: dict[str, list[float]]
     ) -> FleetDevice:
-        texts = {printable(key, 50): _fact(value) for key, value in known.items() if key not in APART}
+        texts = {printable(key, 50): fact_text(value) for key, value in known.items() if key not in APART}
         shape = (len(cases), len(CASE_NUMBERS))
         return FleetDevice(
             name,
             kind=_kind(name, known, self.content.machine),
-            serial=_serial(known.get("serial")) or _serial(known.get("uuid")),
+            serial=serial_text(known.get("serial")) or serial_text(known.get("uuid")),
             bits=self._environment(known.get("bits")),
             speed=self._environment(known.get("speed")),
             inventory={key: text for key, text in list(texts.items())[:MAX_KEYS] if text},
@@ -251,7 +233,7 @@ class _Reduction:
         """Return the hash of what is known to decide bits or speed; empty: nothing is."""
         if not isinstance(known, dict) or not known:
             return ""
-        key = _hash(json.dumps(known, sort_keys=True))
+        key = text_hash(json.dumps(known, sort_keys=True))
         self.environments[key] = known
         return key
 
@@ -287,7 +269,7 @@ class _Reduction:
                 made.update({f"{word} {printable(name)}": digest for name, digest in digests.items()})
         if not well:
             raise RefusedError("the digests of a replay in it aren't digests of steps")
-        key = _hash(repr(sorted(made.items())))
+        key = text_hash(repr(sorted(made.items())))
         self.steps[key] = made
         return key
 
@@ -318,13 +300,13 @@ class _Reduction:
     def _facts(self) -> dict[str, str]:
         """Return what is known of the machine, in texts: `packages tensorflow`, `firmware bios`, `kernel`."""
         machine = self.content.machine
-        facts = {name: _fact(machine.get(name)) for name in FACTS}
-        facts["python"] = _fact(self.content.run.get("python"))
+        facts = {name: fact_text(machine.get(name)) for name in FACTS}
+        facts["python"] = fact_text(self.content.run.get("python"))
         if not facts["kernel"] and (kernel := KERNEL.match(facts["system"])):
             facts["kernel"] = kernel[1]
         for name in NESTED:
             rows = list(_mapping(machine, name).items())[:MAX_KEYS]
-            facts.update({printable(f"{name} {key}", 80): _fact(value) for key, value in rows})
+            facts.update({printable(f"{name} {key}", 80): fact_text(value) for key, value in rows})
         return {name: text for name, text in facts.items() if text}
 
 
@@ -392,11 +374,6 @@ def _kind(name: str, known: Mapping[str, Any], machine: Mapping[str, Any]) -> st
     return printable(known.get("kind") or other or "unknown")
 
 
-def _serial(stated: object) -> str:
-    text = _fact(stated)
-    return "" if text.lower() in NO_SERIAL else text
-
-
 def _seconds(stated: object) -> float:
     if stated is None:
         return 0.0
@@ -408,16 +385,3 @@ def _seconds(stated: object) -> float:
 def _mapping(machine: Mapping[str, Any], name: str) -> dict[str, Any]:
     value = machine.get(name)
     return value if isinstance(value, dict) else {}
-
-
-def _fact(value: object) -> str:
-    """Return a value as text; empty where there is none, and of lists and objects."""
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        if not abs(value) < LARGEST_NUMBER:
-            raise RefusedError("a number in it is too large")
-        return f"{value:.10g}" if isinstance(value, float) else str(value)
-    return printable(value) if isinstance(value, str | bool) else ""
-
-
-def _hash(text: str) -> str:
-    return hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=16).hexdigest()

@@ -31,7 +31,7 @@ class _Settings(_Closed):
 
 
 class _Question(_Closed):
-    """One thing that a fleet is asked."""
+    """One question, and its answer."""
 
     question: str
     verdict: str = Field(description="PASS, FAIL or INCONCLUSIVE; a dash where it wasn't asked")

@@ -11,8 +11,8 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
-from alexnet_repro.fleet.content import printable
 from alexnet_repro.fleet.records import Fleet, FleetFinding, FleetRun, FleetSettings
+from alexnet_repro.fleet.texts import printable
 from alexnet_repro.verify.report.run_record import LARGEST_RESULTS
 
 BEHIND = timedelta(days=7)  # a run that is so much older than the others' says nothing of today

@@ -8,7 +8,7 @@ from alexnet_repro.fleet.content import WORST_FIRST
 from alexnet_repro.fleet.history import judge_history
 from alexnet_repro.fleet.inventory import expected_part, judge_inventory
 from alexnet_repro.fleet.node_names import by_number
-from alexnet_repro.fleet.records import Fleet, FleetAnswer, FleetFinding, FleetSettings
+from alexnet_repro.fleet.records import Fleet, FleetAnswer, FleetFinding, FleetSettings, RefusedFile
 from alexnet_repro.fleet.speed import judge_speed
 from alexnet_repro.verify.finding import Status
 
@@ -21,7 +21,7 @@ def judge_fleet(fleet: Fleet, settings: FleetSettings, out: Path | None = None) 
     cohorts, of_bits = judge_bits(asked, settings)
     speed = judge_speed(asked, settings)
     findings += [*_own(asked), *of_bits, *speed.findings, *judge_history(asked, settings), *judge_inventory(asked)]
-    findings += [FleetFinding("files", each.status, f"{each.path}: {each.why}") for each in asked.refused]
+    findings += [_left_out(each) for each in asked.refused]
     findings.sort(key=lambda each: (WORST_FIRST.index(each.status), AREAS.index(each.area), by_number(each.node)))
     nodes: dict[str, Status] = dict.fromkeys([*asked.runs, *settings.expected], "PASS")
     for run in asked.current:
@@ -32,6 +32,11 @@ def judge_fleet(fleet: Fleet, settings: FleetSettings, out: Path | None = None) 
     worst_first = dict(sorted(nodes.items(), key=lambda item: (WORST_FIRST.index(item[1]), by_number(item[0]))))
     every = [*cohorts, *speed.cohorts]
     return FleetAnswer(asked, settings, every, speed.tables, findings, worst_first, out)
+
+
+def _left_out(file: RefusedFile) -> FleetFinding:
+    fix = "" if file.status == "PASS" else "remove it, or verify that machine again"
+    return FleetFinding("files", file.status, f"a file is left out: {file.why}", evidence=file.path, fix=fix)
 
 
 def _own(fleet: Fleet) -> Iterator[FleetFinding]:

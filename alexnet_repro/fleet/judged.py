@@ -9,6 +9,7 @@ import numpy as np
 from alexnet_repro.fleet.causes import Cause, Telemetry, fix_of
 from alexnet_repro.fleet.cohorts import Timed
 from alexnet_repro.fleet.records import NOT_TIMED, STATUS_CODES, Cohort, FleetFinding, FleetSettings, SpeedTable
+from alexnet_repro.fleet.robust import spread_of
 from alexnet_repro.fleet.slowness import (
     FAST_SHARE,
     MAX_RUNS,
@@ -23,7 +24,8 @@ from alexnet_repro.fleet.slowness import (
 from alexnet_repro.verify.finding import Status, worst_status
 
 MAX_NAMED = 4  # cases in a message
-AGAIN = f"run `python -m alexnet_repro verify` on it, {MAX_RUNS} times in all, and keep all results in the folder"
+AGAIN = f"run `python -m alexnet_repro verify` there, {MAX_RUNS} times in all, and keep all results in the folder"
+_TWO_SPEEDS = 1.5  # of the quartiles' spread to that within the speeds
 _SINGLE = "a single case may have two speeds, so that it takes"
 
 
@@ -51,7 +53,7 @@ class JudgedCohort:
             if not self.why and self.slow.detectable > settings.max_noise:
                 self.why = (
                     f"too noisy: smallest detectable slowdown {_large(self.slow.detectable)} "
-                    f"(required at most {settings.max_noise:.0%})"
+                    f"(required at most {settings.max_noise:.0%}){self._two_speeds(self.slow)}"
                 )
         self.findings = self._findings()
 
@@ -72,6 +74,22 @@ class JudgedCohort:
         if nodes < MIN_NODES:
             return f"{_count(nodes, 'node')} with timings, too few to know the noise between them: it takes {MIN_NODES}"
         return ""
+
+    def _two_speeds(self, slow: Slowness) -> str:
+        """Say which devices are slower, where these are too many for one run to know it from noise; else nothing."""
+        rows = np.flatnonzero(np.isfinite(slow.shifts))
+        if not slow.noise > _TWO_SPEEDS * spread_of(slow.shifts[rows]):
+            return ""
+        rows = rows[np.argsort(slow.shifts[rows])]
+        ordered = slow.shifts[rows]
+        fifth = len(rows) // 5
+        place = fifth + int(np.argmax(np.diff(ordered[fifth : len(rows) - fifth]))) + 1
+        gap = math.expm1(float(np.median(ordered[place:]) - np.median(ordered[:place])))
+        names = first_of(list(dict.fromkeys(self.members[row][0] for row in sorted(rows[place:]))))
+        return (
+            f"; there are two speeds, by {gap:.1%} apart: {len(rows) - place} of {len(rows)} devices are slower "
+            f"({names}); those that are so in {MAX_RUNS} runs aren't so by chance"
+        )
 
     def answer(self) -> Cohort:
         """Return the cohort with its status."""
@@ -112,7 +130,7 @@ class JudgedCohort:
             whole[self._in_slow_node()] = SLOW
             with np.errstate(invalid="ignore"):
                 slower = slow.ratios > np.maximum(math.log1p(self.settings.tolerance), slow.shifts[:, None] / 2)
-            codes = np.maximum(codes, np.where(slower & self.timed, whole[:, None], 0))
+            codes = np.maximum(codes, np.where(slower & self.timed, whole[:, None], NOT_TIMED))
             codes = np.maximum(codes, np.where(self.timed, slow.case_codes, NOT_TIMED)).astype(np.int8)
             codes[list(self.loaded)] = np.minimum(codes[list(self.loaded)], PERHAPS)
         codes[self.cohort.invalid] = STATUS_CODES.index("INCONCLUSIVE")
@@ -130,7 +148,9 @@ class JudgedCohort:
         """Return what is found, of groups, nodes, devices and cases."""
         found = []
         if self.why:
-            fix = "run more nodes, or more often: results of earlier runs in the same folder count"
+            fix = "run each node more often, with nothing else on it: results of earlier runs in the same folder count"
+            if len(self.rows) < MIN_NODES:
+                fix = "compare more nodes; two runs beside each other: python -m alexnet_repro report ONE OTHER"
             if not self.cohort.environment or not self.timed.any():
                 fix = "run `python -m alexnet_repro verify` of this version, with its benchmarks, on each node"
             found.append(
@@ -276,7 +296,7 @@ class JudgedCohort:
                     case=name,
                     group=self.cohort.name,
                     evidence=first_of(nodes),
-                    fix=f"on each of these: {AGAIN}",
+                    fix=AGAIN,
                     number=1 + step,
                     data={"nodes": nodes, "cases": [name], "cohort": self.cohort.name},
                 )

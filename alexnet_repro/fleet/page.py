@@ -3,6 +3,7 @@
 import functools
 import re
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,7 +38,7 @@ MAX_NODES, MAX_OF_GROUP = 40, 3  # whose numbers are written out: of all, and of
 MAX_COLUMNS, MAX_GROUPS, MAX_TRENDS = 100, 300, 24
 LARGEST_RATIO = 1000  # in digits
 UNFOLDED_GROUPS, UNFOLDED_STRIPS = 60, 3
-MIN_GROUP = 5  # nodes, on average: smaller ones are no pictures
+MIN_PICTURED = 5  # nodes, on average: smaller ones are no pictures
 # Characters that turn or hide what stands beside them.
 DIRECTIONS = re.compile("[\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
 LONG_COLUMNS = ("answer", "evidence", "finding", "nodes", "others", "paths")
@@ -47,13 +48,13 @@ TEXT_COLUMNS = (*LONG_COLUMNS, "case", "device", "most", "verdict", "what")
 def write_page(answer: FleetAnswer, folder: Path) -> Path:
     """Write `fleet.html` into a folder, and return its path; OSError names it where it can't be written."""
     grid = pictures.grid_of(answer)
-    kinds = pictures.kinds_of(grid, answer.settings.tolerance)
+    kinds, verdicts = pictures.kinds_of(grid, answer.settings.tolerance), node_verdicts(answer)
     columns = [column for column in answer.settings.by if column in answer.settings.columns]
     maps = {column: pictures.groups_of(answer, grid, column) for column in columns}
     many = len(grid.nodes) > MAX_NODES  # a picture shows what the table hasn't room for
     if many and not maps:
         maps = {"": pictures.groups_of(answer, grid)}
-    parts = next((each for each in maps.values() if len(each) * MIN_GROUP <= len(grid.nodes)), None)
+    parts = next((each for each in maps.values() if len(each) * MIN_PICTURED <= len(grid.nodes)), None)
     strips = pictures.strips_of(parts or pictures.groups_of(answer, grid), grid, kinds) if many else []
     trends = [
         (each, trend)
@@ -68,7 +69,7 @@ def write_page(answer: FleetAnswer, folder: Path) -> Path:
         "questions": questions(answer),
         "todo": todo(answer),
         "grid": grid,
-        "rows": [_row(answer, grid, row, kinds[row]) for row in _worst_rows(answer, grid)],
+        "rows": [_row(answer, grid, row, kinds[row], verdicts) for row in _worst_rows(answer, grid, verdicts)],
         "maps": {column: groups[:MAX_GROUPS] for column, groups in maps.items()},
         "groups_left": {column: len(groups) - MAX_GROUPS for column, groups in maps.items()},
         "strips": strips,
@@ -111,9 +112,9 @@ class _Row(NamedTuple):
     cells: list[_Cell]  # over all cases, and of each
 
 
-def _worst_rows(answer: FleetAnswer, grid: pictures.Grid) -> list[int]:
+def _worst_rows(answer: FleetAnswer, grid: pictures.Grid, verdicts: Mapping[str, Status]) -> list[int]:
     """Return the places of the worst nodes: those with findings of their own first, then some of each slow group."""
-    verdicts, rank = node_verdicts(answer), STATUS_CODES.index
+    rank = STATUS_CODES.index
     own = dict.fromkeys(grid.nodes, 0)
     for each in answer.findings:
         if each.node in own:
@@ -135,7 +136,9 @@ def _worst_rows(answer: FleetAnswer, grid: pictures.Grid) -> list[int]:
     return rows[:MAX_NODES]
 
 
-def _row(answer: FleetAnswer, grid: pictures.Grid, row: int, kinds: NDArray[np.int8]) -> _Row:
+def _row(
+    answer: FleetAnswer, grid: pictures.Grid, row: int, kinds: NDArray[np.int8], verdicts: Mapping[str, Status]
+) -> _Row:
     """Return a node's numbers; `kinds` of its cells."""
     node, names = grid.nodes[row], list(pictures.GLYPHS)
     found = [each.status for each in answer.of_node(node) if each.area == "bits"]
@@ -146,7 +149,7 @@ def _row(answer: FleetAnswer, grid: pictures.Grid, row: int, kinds: NDArray[np.i
         for kind, state, ratio in zip(kinds[:MAX_COLUMNS], grid.statuses[row], grid.ratios[row], strict=False)
     ]
     over_all = _Cell("", None, _ratio(grid.times[row]))
-    return _Row(node, node_verdicts(answer)[node], bits, _device_of(answer, grid, row), [over_all, *cells])
+    return _Row(node, verdicts[node], bits, _device_of(answer, grid, row), [over_all, *cells])
 
 
 def _ratio(ratio: float) -> str:

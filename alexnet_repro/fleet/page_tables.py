@@ -14,7 +14,7 @@ from alexnet_repro.verify.report.tables import TextTable
 from alexnet_repro.verify.report.text import NONE, percent
 
 HEALTH = {"ecc_corrected", "ecc_uncorrected", "remapped_rows", "retired_pages"}
-MAX_VALUES = 6  # of a kind that are named
+MAX_VALUES = 12  # of a kind that are named
 
 
 def _short(text: str) -> str:
@@ -41,12 +41,16 @@ def verdict_table(answer: FleetAnswer) -> TextTable:
     """Return a row per verdict with its nodes; the worst first."""
     verdicts = node_verdicts(answer)
     by_status = {status: [node for node, each in verdicts.items() if each == status] for status in STATUS_WORDS}
-    rows = [(str(status), f"{len(own):,}", names_in_words(own)) for status, own in by_status.items() if own]
+    rows = [
+        (str(status), f"{len(own):,}", names_in_words(own, MAX_VALUES if status == "PASS" else MAX_ROWS))
+        for status, own in by_status.items()
+        if own
+    ]
     return TextTable(("verdict", "count", "nodes"), rows)
 
 
 def questions(answer: FleetAnswer) -> list[tuple[str, str, str]]:
-    """Return what a fleet is asked, each with verdict and answer; what wasn't asked, or compared, has no verdict."""
+    """Return the questions to a fleet, each with verdict and answer; what wasn't asked, or compared, has no verdict."""
     return [(AREAS[area][0], *_answered(answer, area)) for area in AREAS]
 
 

@@ -22,7 +22,7 @@ from alexnet_repro.verify.report.drawing import Floats
 
 STRIP = 50  # nodes in a strip of pixels
 TENTH = 10  # nodes from one name to the next beside a strip
-TILES = 10  # in a row
+TILES = 10  # side by side
 HUNDRED = 100  # nodes, where there are no groups
 PITCH = 14  # CSS pixels from one tile to the next
 NOT_STATED = "not stated"
@@ -199,7 +199,7 @@ def _png(kinds: NDArray[np.int8]) -> str:
     places = np.arange(len(GLYPHS), dtype=np.uint8)[:, None, None] * glyphs
     rows, columns = kinds.shape
     pixels = places[kinds].transpose(0, 2, 1, 3).reshape(rows * CELL, columns * CELL).astype(np.uint8)
-    image = Image.fromarray(pixels, "P")
+    image = Image.fromarray(pixels)  # of grey levels, which the palette turns into its places
     image.putpalette([value for color, _ in GLYPHS.values() for value in color])
     file = io.BytesIO()
     image.save(file, "PNG", optimize=True, transparency=0)

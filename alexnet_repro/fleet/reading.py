@@ -13,8 +13,9 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from alexnet_repro.fleet.content import MergedError, OwnOutputError, Reduced, RefusedError, printable, reduced
+from alexnet_repro.fleet.content import MergedError, OwnOutputError, Reduced, reduced
 from alexnet_repro.fleet.records import Fleet, FleetRun, RefusedFile
+from alexnet_repro.fleet.texts import RefusedError, printable
 from alexnet_repro.verify.report.run_record import LARGEST_RESULTS
 
 RESULTS = "results.json"

@@ -101,6 +101,8 @@ def column_spreads(values: Values) -> Values:
 
 def medians(values: Values, axis: int) -> Values:
     """Return medians without the NaN; NaN where there is nothing else, without a warning."""
+    if not values.shape[axis]:
+        return np.full(np.delete(values.shape, axis), math.nan)
     ordered = np.sort(values, axis=axis)  # NaN come last
     counts = np.isfinite(values).sum(axis=axis, keepdims=True)
     low, high = np.maximum(counts - 1, 0) // 2, np.maximum(counts, 1) // 2

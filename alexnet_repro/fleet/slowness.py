@@ -30,7 +30,7 @@ from alexnet_repro.verify.benchmark.noise import Spread, moderated
 
 PERHAPS, SLOW = 1, 2  # codes, and 0: as the others
 MIN_NODES = 5  # of a cohort; of fewer the spread is a guess
-MIN_ONE_RUN = 20  # nodes by which one run may FAIL: a few may by chance all have the faster of two speeds
+MIN_ONE_RUN = 20  # independent devices, or nodes, by which one run may FAIL: a few may by chance all have the faster of two speeds
 MIN_GROUP = 3  # nodes of a group, and of the others
 MIN_TIMED = 3  # cases of a device by which it may FAIL: one or two may have two speeds
 MAX_RUNS = 3  # of a device that must agree, the newest of them
@@ -106,7 +106,8 @@ def find_slow(
     runs = np.stack([medians((each - centre)[:, quiet], 1) for each in timed.levels])
     shifts = runs[0].copy()
     several = bool((sizes > 1).any())
-    chances = _shares(chance, {"device": True, "node": several, "group": bool(columns), "case": True})
+    grouped = bool(columns) and count >= MIN_ONE_RUN
+    chances = _shares(chance, {"device": True, "node": several, "group": grouped, "case": True})
     found = Slowness(
         ratios=ratios,
         case_bounds=np.full(ratios.shape, np.inf),
@@ -123,7 +124,7 @@ def find_slow(
     if count < MIN_NODES:
         return found
     floor, excess = _errors(timed, quiet)
-    if columns and count >= MIN_ONE_RUN:
+    if grouped:
         found.groups = _groups(found.node_shifts, columns, smallest, chances["group"])
     moved = np.zeros(count)
     for group in found.groups:
@@ -141,7 +142,7 @@ def find_slow(
         smallest=smallest,
         chance=chances["device"],
         independent=independent,
-        one_run=count >= MIN_ONE_RUN,
+        one_run=independent >= MIN_ONE_RUN,
     )
     if several:
         _judge_nodes(found, own, timed.nodes, sizes, smallest=smallest, chance=chances["node"])
@@ -211,10 +212,10 @@ def _steady(own: Values) -> float:
     """
     if len(own) == 1:
         return spread_of_two_speeds(own[0])
-    between = [spread_of_two_speeds(one - other) / math.sqrt(2) for one, other in pairwise(own)]
+    between = np.concatenate([one - other for one, other in pairwise(own)]) / math.sqrt(2)
     if (np.isfinite(own[0] - own[1])).sum() < MIN_NODES:  # only some were run again
         return spread_of_two_speeds(own[0])
-    return max(spread_of(own[0]), *(each for each in between if math.isfinite(each)))
+    return max(spread_of(own[0]), spread_of_two_speeds(between))
 
 
 def _judge_devices(

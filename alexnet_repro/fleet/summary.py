@@ -1,4 +1,4 @@
-"""What is said of a fleet in a few words: each node's verdict, the sentence of the whole, and what is to do."""
+"""A fleet in a few words: each node's verdict, the sentence of the whole, and what is to do."""
 
 import re
 from collections import defaultdict
@@ -56,9 +56,11 @@ def fleet_headline(answer: FleetAnswer) -> str:
             count = "all" if len(own) == len(verdicts) > 1 else f"{len(own):,} of"
             parts.append(f"{count} {len(verdicts):,} node{'s' * (len(verdicts) > 1)} {word}{which}")
     whole = [each for each in answer.findings if not each.node and not is_of_a_group(each)]
-    for status in ("FAIL", "INCONCLUSIVE"):
-        if areas := dict.fromkeys(AREAS[each.area][1] for each in whole if each.status == status):
-            parts.append(f"of the fleet as a whole, {', '.join(areas)} {STATUS_WORDS[status]}")
+    areas = {
+        status: dict.fromkeys(AREAS[each.area][1] for each in whole if each.status == status) for status in STATUS_WORDS
+    }
+    about = [f"{' and '.join(own)} {STATUS_WORDS[status]}" for status, own in areas.items() if own and status != "PASS"]
+    parts += [f"of the fleet as a whole, {', '.join(about)}"] if about else []
     compared = {what: compared_devices(answer, what) for what in ("bits", "speed")}
     among = [f"{what} among {devices:,} devices" for what, devices in compared.items() if devices]
     among += [f"{what} of none" for what, devices in compared.items() if not devices]
@@ -100,7 +102,7 @@ class Todo(NamedTuple):
     def nodes(self) -> str:
         """The nodes, folded; empty where the title names them."""
         nodes = {each.node for each in self.findings if each.node}
-        return names_in_words(nodes, 40) if len(nodes) > 1 else ""
+        return names_in_words(nodes, 100) if len(nodes) > 1 else ""
 
 
 def _where(finding: FleetFinding) -> str:
@@ -108,7 +110,7 @@ def _where(finding: FleetFinding) -> str:
 
 
 def todo(answer: FleetAnswer) -> list[Todo]:
-    """Return what isn't well, the worst first, each thing once: findings by their fix, or else their message."""
+    """Return failures and inconclusive findings, each thing once: findings by their fix, or else their message."""
     kept: defaultdict[tuple[str, ...], list[FleetFinding]] = defaultdict(list)
     for each in answer.findings:
         if each.status != "PASS":

@@ -3,11 +3,11 @@
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
-from alexnet_repro.fleet.content import printable
 from alexnet_repro.fleet.node_names import names_in_words
 from alexnet_repro.fleet.page_tables import questions
 from alexnet_repro.fleet.records import FleetAnswer, FleetFinding
 from alexnet_repro.fleet.summary import Todo, fleet_headline, todo
+from alexnet_repro.fleet.texts import printable
 from alexnet_repro.verify.report.fixes import steps
 from alexnet_repro.verify.report.text import wrapped
 
@@ -56,7 +56,8 @@ def _task_lines(task: Todo) -> list[str]:
 
 
 def _distinct(findings: Sequence[FleetFinding]) -> list[FleetFinding]:
-    return list({(each.message, each.evidence): each for each in reversed(findings)}.values())[::-1]
+    """Return the first finding of each message."""
+    return list({each.message: each for each in reversed(findings)}.values())[::-1]
 
 
 def _nodes(tasks: Sequence[Todo]) -> set[str]:

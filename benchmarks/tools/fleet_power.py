@@ -250,7 +250,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nodes", type=int, nargs="*", default=[8, 64, 1000], metavar="N")
     parser.add_argument("--devices", type=int, nargs="*", default=[1], metavar="N", help="of a node")
-    parser.add_argument("--noise", type=float, nargs="*", default=[0.008, 0.015, 0.03], metavar="SHARE")
+    parser.add_argument(
+        "--noise", type=float, nargs="*", default=[0.008, 0.015, 0.03, 0], metavar="SHARE", help="0: as recorded"
+    )
     parser.add_argument("--cases", type=int, default=20, metavar="N", help="of a device (%(default)s)")
     parser.add_argument("--fleets", type=int, default=1000, metavar="N", help="healthy ones per figure (%(default)s)")
     parser.add_argument("--slowed", type=int, default=300, metavar="N", help="with something slow (%(default)s)")
@@ -262,8 +264,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for nodes in asked.nodes
         for devices in asked.devices
         for noise, deviation in [
-            *(("recorded", each) for each in [*asked.noise, None]),
-            *(("student", each) for each in asked.noise),
+            *(("recorded", each or None) for each in asked.noise),
+            *(("student", each) for each in asked.noise if each),
         ]
     ]
     shaped = [row for row in rows if row.deviation]

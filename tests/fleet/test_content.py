@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alexnet_repro.fleet.content import RefusedError, printable, reduced
+from alexnet_repro.fleet.content import reduced
 from alexnet_repro.fleet.records import CASE_NUMBERS
+from alexnet_repro.fleet.texts import RefusedError, printable
 from tests.helpers.fleet_runs import REPLAY, sound
 
 NOW = datetime(2026, 11, 28, tzinfo=UTC)

@@ -64,6 +64,8 @@ def test_other_bits(tmp_path, capsys):
     write_fleet(tmp_path, 8, flipped={("node003", "gpu:1"): 2})
     assert fleet(tmp_path) == 1
     assert found(tmp_path, "bits") == [("FAIL", "node003", "gpu:1")]
+    verdicts = {each["node"]: each["verdict"] for each in answered(tmp_path)["nodes"]}
+    assert [node for node, verdict in verdicts.items() if verdict == "FAIL"] == ["node003"]
     out = capsys.readouterr().out
     assert out.splitlines()[0].startswith("FAIL: ")
     assert "node003 gpu:1" in out
@@ -98,7 +100,9 @@ def test_refused(tmp_path, capsys):
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad/results.json").write_text("{")
     assert fleet(tmp_path) == 3
-    assert "bad/results.json: it isn't JSON, was cut off" in " ".join(capsys.readouterr().out.split())
+    text = " ".join(capsys.readouterr().out.split())
+    assert "a file is left out: it isn't JSON, was cut off, or is nested too deeply" in text
+    assert "bad/results.json fix: remove it, or verify that machine again" in text
 
 
 def test_nothing(tmp_path):

@@ -129,6 +129,17 @@ def test_nodes_are_listed_by_verdict(tmp_path):
     assert rows == [["verdict", "count", "nodes"], ["✗ FAIL", "4", "r07n[01-04]"], ["✓ PASS", "28", racks]]
 
 
+def test_all_failed_nodes_are_listed(tmp_path):
+    """Nodes that failed are all named, though nothing of their names can be folded; of those that passed, some."""
+    runs = [node_run(f"{letter}{number}x{number}", device()) for letter in "abcdefghij" for number in (1, 3, 5, 7)]
+    findings = [FleetFinding("own", "FAIL", "cold", run.node) for run in runs[:20]]
+    (rows,) = page_tables(section(written(tmp_path, fleet_answer(runs, findings)), "verdicts"))
+    assert [row[:2] for row in rows[1:]] == [["✗ FAIL", "20"], ["✓ PASS", "20"]]
+    assert rows[1][2].startswith("a1x1, a3x3, a5x5, a7x7, b1x1")
+    assert len(rows[1][2].split(", ")) == 20
+    assert rows[2][2].endswith("and 8 more")
+
+
 def test_few_nodes_have_all_their_numbers(tmp_path):
     """A row per node, the worst first: verdict, bits, the device that stands out, and a number per case with sign."""
     page = written(tmp_path, faulty_fleet())
@@ -242,11 +253,11 @@ def test_what_is_no_fault_is_named(tmp_path):
 
 def test_files_left_out_are_named(tmp_path):
     """Files are named by the reason that they are left out for, the commonest first; of many, some."""
-    refused = [RefusedFile(f"/r/{number}.json", "it isn't JSON") for number in range(9)]
+    refused = [RefusedFile(f"/r/{number}.json", "it isn't JSON") for number in range(15)]
     answer = replace(healthy_fleet(), fleet=replace(healthy_fleet().fleet, refused=[RefusedFile("a", "x"), *refused]))
     (rows,) = page_tables(section(written(tmp_path, answer), "files"))
     assert rows[1:] == [
-        ["it isn't JSON", "9", ", ".join(f"/r/{number}.json" for number in range(6)) + ", and 3 more"],
+        ["it isn't JSON", "15", ", ".join(f"/r/{number}.json" for number in range(12)) + ", and 3 more"],
         ["x", "1", "a"],
     ]
 

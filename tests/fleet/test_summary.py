@@ -31,6 +31,21 @@ ALONE = fleet_answer([node_run("n1", device())])
             "nodes passed. Compared: bits among 1,000 devices, speed among 1,000 devices.",
             id="fleet=a slow rack",
         ),
+        pytest.param(
+            replace(
+                healthy_fleet(),
+                findings=[
+                    FleetFinding(area, status, "a message")
+                    for area, status in (
+                        *(("files", "INCONCLUSIVE"), ("speed", "INCONCLUSIVE"), ("bits", "FAIL")),
+                        *(("inventory", "PASS"), ("files", "INCONCLUSIVE")),
+                    )
+                ],
+            ),
+            "All 8 nodes passed; of the fleet as a whole, bits failed, files and speed inconclusive. "
+            "Compared: bits among 8 devices, speed among 8 devices.",
+            id="fleet=as a whole",
+        ),
         pytest.param(ALONE, "1 of 1 node passed. Compared: bits of none, speed of none.", id="fleet=one node"),
         pytest.param(EMPTY, "No node was heard of: no results file could be read.", id="fleet=none"),
     ],
