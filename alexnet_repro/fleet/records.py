@@ -107,7 +107,7 @@ class Fleet:
 class FleetSettings:
     """What a person asks of a fleet."""
 
-    expected: tuple[str, ...] = ()  # nodes; none: whoever is heard of
+    expected: tuple[str, ...] = ()  # nodes; none: all that were read
     columns: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """By name of a column of the inventory, as `rack`, each node's value there; all columns that there are."""
     by: tuple[str, ...] = ()  # the columns by which a group may be slow
@@ -179,7 +179,7 @@ class SpeedAnswer:
 
 @dataclass(frozen=True)
 class FleetAnswer:
-    """What is said of a fleet."""
+    """What is found in a fleet, and its verdict."""
 
     fleet: Fleet
     settings: FleetSettings

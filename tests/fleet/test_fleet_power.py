@@ -59,7 +59,7 @@ def test_changes_are_named(kind):
     [pytest.param(0.5, 5, id="rate=0.5"), pytest.param(0.001, 2995, id="rate=0.001")],
 )
 def test_steps_needed(rate, steps):
-    """So many steps have one that differs 95 times in 100: 0.5^5 = 3 %; 0.999^2995 = 5 %."""
+    """That number of steps has one that differs 95 times in 100: 0.5^5 = 3 %; 0.999^2995 = 5 %."""
     assert power.steps_needed(rate) == steps
     assert math.pow(1 - rate, steps) <= 0.05 < math.pow(1 - rate, steps - 1)
 
