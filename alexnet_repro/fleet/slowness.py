@@ -30,7 +30,7 @@ from alexnet_repro.verify.benchmark.noise import Spread, moderated
 
 PERHAPS, SLOW = 1, 2  # codes, and 0: as the others
 MIN_NODES = 5  # of a cohort; of fewer the spread is a guess
-MIN_ONE_RUN = 20  # independent devices, or nodes, by which one run may FAIL: a few may by chance all have the faster of two speeds
+MIN_ONE_RUN = 20  # nodes or independent devices by which one run may FAIL: fewer may all have the faster of two speeds
 MIN_GROUP = 3  # nodes of a group, and of the others
 MIN_TIMED = 3  # cases of a device by which it may FAIL: one or two may have two speeds
 MAX_RUNS = 3  # of a device that must agree, the newest of them

@@ -31,13 +31,20 @@ DRIFT = [math.log1p(0.02) / 7 * (DAYS[-1] - days) for days in DAYS]
 @pytest.mark.parametrize(
     ("levels", "expected"),
     [
-        pytest.param(changed(12, step(4)), [("FAIL", "n003", "step", "by 5.8% since 2026-10-23 (a step)")], id="change=step"),
+        pytest.param(
+            changed(12, step(4)), [("FAIL", "n003", "step", "by 5.8% since 2026-10-23 (a step)")], id="change=step"
+        ),
         pytest.param(
             changed(1, step(4), who=0), [("FAIL", "n000", "step", "since 2026-10-23 (a step)")], id="change=step_alone"
         ),
-        pytest.param(changed(12, DRIFT), [("FAIL", "n003", "drift", "per week slower for 5.6 weeks (a drift)")], id="change=drift"),
         pytest.param(
-            changed(12, step(1, 0.1)), [("INCONCLUSIVE", "n003", "newest", "slower in its newest run than in 13 before")],
+            changed(12, DRIFT),
+            [("FAIL", "n003", "drift", "per week slower for 5.6 weeks (a drift)")],
+            id="change=drift",
+        ),
+        pytest.param(
+            changed(12, step(1, 0.1)),
+            [("INCONCLUSIVE", "n003", "newest", "slower in its newest run than in 13 before")],
             id="change=newest",
         ),
         pytest.param(changed(12, step(4, -0.06)), [], id="change=faster"),
@@ -47,7 +54,7 @@ DRIFT = [math.log1p(0.02) / 7 * (DAYS[-1] - days) for days in DAYS]
         pytest.param(levels_of(64, runs=14, noise=0.05), [], id="change=noise"),
         pytest.param(changed(12, step(4))[:5], [], id="change=too_few_runs"),
     ],
-)  # fmt: skip
+)
 def test_changes(levels, expected):
     """A step is named with its day, a drift with its rate; what the whole fleet does, or noise, isn't a device's."""
     found = judge_history(fleet_of(levels, days=DAYS), FleetSettings())

@@ -204,7 +204,7 @@ def test_detectable_slowdown_is_detected():
 
 @pytest.mark.parametrize("count", [5, 8, 9, 50, 299, 1001], ids=lambda count: f"count={count}")
 def test_spread_of_normal_values(count):
-    """The spread is the standard deviation of normal values, on average within 5 %, and a third of outliers at most doubles it."""
+    """The spread is normal values' standard deviation within 5 % on average; a third of outliers moves it little."""
     random = np.random.default_rng(1)
     assert np.mean([spread_of(random.normal(size=count)) for _ in range(400)]) == pytest.approx(1, rel=0.05)
     values = random.normal(size=max(count, 50))
