@@ -46,7 +46,7 @@ _SIGNS = (
 )
 
 
-class Cause(NamedTuple):
+class Reading(NamedTuple):
     """One reading out of line."""
 
     column: str
@@ -65,7 +65,7 @@ class Telemetry:
         self._centres = medians(self._values, 0)
         self._spreads = np.array([spread_of(column) for column in self._values.T])
 
-    def causes(self, devices: Sequence[int], others: str = "the others'") -> list[Cause]:
+    def causes(self, devices: Sequence[int], others: str = "the others'") -> list[Reading]:
         """Return what is out of line in the median of some devices, in the order of `_SIGNS`; `others` in words."""
         values = medians(self._values[list(devices)], 0)
         # Of the others: a slow group's own readings aren't what it is compared with.
@@ -79,11 +79,11 @@ class Telemetry:
             if not math.isfinite(away) or abs(away) < max(enough, _OUT_OF_LINE * min(np.nan_to_num(spread), enough)):
                 continue
             if sign.side * away >= 0:
-                found.append(Cause(sign.column, sign.words.format(value, centre, others=others), sign.fix))
+                found.append(Reading(sign.column, sign.words.format(value, centre, others=others), sign.fix))
         return found
 
 
-def fix_of(causes: Sequence[Cause], device: str) -> str:
+def fix_of(causes: Sequence[Reading], device: str) -> str:
     """Return what to do about a slow device."""
     fixes = list(dict.fromkeys(each.fix for each in causes))
     otherwise = COMPARE_GPUS if device.startswith("gpu") else "compare its firmware's settings and memory modules"

@@ -21,7 +21,7 @@ from alexnet_repro.fleet.slowness import MIN_NODES
 from alexnet_repro.verify.benchmark.noise import Spread, moderated
 from alexnet_repro.verify.finding import Status
 
-SHARE = 0.25  # of the false alarms
+HISTORY_SHARE = 0.25  # of the false alarms
 MIN_EARLIER = 5  # runs
 MAX_SERIES = 60  # runs, the newest of them
 _NOISY = 3.0  # a case noisier than the others by as much has no part in a run's shift
@@ -31,7 +31,7 @@ _DAYS_OF_DRIFT = 7.0  # a slope over less is a step
 _SECONDS = 86400.0
 
 
-class Change(NamedTuple):
+class SpeedChange(NamedTuple):
     """How a series of runs grew slower; logarithms."""
 
     kind: str  # "step", "drift", or "newest": a step of the newest run alone, which further runs decide
@@ -65,7 +65,9 @@ def judge_history(fleet: Fleet, settings: FleetSettings) -> list[FleetFinding]:
     found: list[FleetFinding] = []
     for key, some in judged.items():
         if some:
-            found += _of_cohort(list(cohorts[key].values()), some, settings, SHARE * settings.false_alarms / total)
+            found += _of_cohort(
+                list(cohorts[key].values()), some, settings, HISTORY_SHARE * settings.false_alarms / total
+            )
     return found
 
 
@@ -127,7 +129,7 @@ def _noise(values: Values) -> float:
     return float(np.nan_to_num(spread_of(np.diff(values[np.isfinite(values)])) / math.sqrt(2)))
 
 
-def find_change(days: Values, values: Values, noise: Spread, smallest: float, chance: float) -> Change | None:
+def find_change(days: Values, values: Values, noise: Spread, smallest: float, chance: float) -> SpeedChange | None:
     """Return how a series grew slower, with `chance` of a change where there is none; None where it didn't.
 
     A step is the difference of the medians before and after a run, at the place beyond its bound that fits best; a
@@ -164,11 +166,11 @@ def find_change(days: Values, values: Values, noise: Spread, smallest: float, ch
     # Twice the logarithm of Laplace's likelihood, and a parameter more: the step's place.
     prefers_step = 2 * count * math.log((of_line + floor) / (of_step + floor)) > math.log(count)
     if not prefers_step and (drifts or slope * span > smallest):
-        return Change("drift", slope * span, slope_bound, 0, slope)
+        return SpeedChange("drift", slope * span, slope_bound, 0, slope)
     if not steps:  # beyond noise as a slope alone, and yet a step
-        return Change("step", float(np.median(values[best:]) - np.median(values[:best])), slope_bound, best)
+        return SpeedChange("step", float(np.median(values[best:]) - np.median(values[:best])), slope_bound, best)
     _, size, bound, place = min(steps)
-    return Change("newest" if count - place == 1 else "step", size, bound, place)
+    return SpeedChange("newest" if count - place == 1 else "step", size, bound, place)
 
 
 def _distances(values: Values, place: int) -> float:
@@ -176,7 +178,7 @@ def _distances(values: Values, place: int) -> float:
     return float(np.abs(before - np.median(before)).sum() + np.abs(after - np.median(after)).sum())
 
 
-def _finding(rows: Sequence[tuple[FleetRun, FleetDevice]], days: Values, change: Change) -> FleetFinding:
+def _finding(rows: Sequence[tuple[FleetRun, FleetDevice]], days: Values, change: SpeedChange) -> FleetFinding:
     run, device = rows[-1]
     status: Status = "FAIL"
     data: dict[str, object] = {"change": change.kind, "runs": len(rows)}

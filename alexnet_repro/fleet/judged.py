@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from alexnet_repro.fleet.causes import Cause, Telemetry, fix_of
+from alexnet_repro.fleet.causes import Reading, Telemetry, fix_of
 from alexnet_repro.fleet.cohorts import Timed
 from alexnet_repro.fleet.records import NOT_TIMED, STATUS_CODES, Cohort, FleetFinding, FleetSettings, SpeedTable
 from alexnet_repro.fleet.robust import spread_of
@@ -23,7 +23,7 @@ from alexnet_repro.fleet.slowness import (
 )
 from alexnet_repro.verify.finding import Status, worst_status
 
-MAX_NAMED = 4  # cases in a message
+MAX_NAMED_CASES = 4  # cases in a message
 AGAIN = f"run `python -m alexnet_repro verify` there, {MAX_RUNS} times in all, and keep all results in the folder"
 _TWO_SPEEDS = 1.5  # of the quartiles' spread to that within the speeds
 _SINGLE = "a single case may have two speeds, so that it takes"
@@ -190,7 +190,7 @@ class JudgedCohort:
             )
         return found
 
-    def _status(self, code: int, causes: Sequence[Cause], runs: int, rows: Sequence[int]) -> tuple[Status, str, str]:
+    def _status(self, code: int, causes: Sequence[Reading], runs: int, rows: Sequence[int]) -> tuple[Status, str, str]:
         """Return the status, what the message adds, and the fix that comes first."""
         if any(each.column == "load" for each in causes):
             self.loaded.update(rows)
@@ -362,8 +362,8 @@ def _count(number: int, noun: str) -> str:
 
 def first_of(names: Sequence[str]) -> str:
     """Return the first of the names, and how many there are besides."""
-    rest = len(names) - MAX_NAMED
-    return ", ".join(names[:MAX_NAMED]) + (f" and {rest} more" if rest > 0 else "")
+    rest = len(names) - MAX_NAMED_CASES
+    return ", ".join(names[:MAX_NAMED_CASES]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def _large(share: float) -> str:

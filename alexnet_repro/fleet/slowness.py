@@ -34,7 +34,7 @@ MIN_ONE_RUN = 20  # nodes or independent devices by which one run may FAIL: fewe
 MIN_GROUP = 3  # nodes of a group, and of the others
 MIN_TIMED = 3  # cases of a device by which it may FAIL: one or two may have two speeds
 MAX_RUNS = 3  # of a device that must agree, the newest of them
-POWER = 0.95
+SEEN = 0.95
 FAST_SHARE = 0.2  # of nodes that are faster: the rest may be slow
 _NOISY = 3.0  # a case noisier than the others by as much has no part in a device's shift
 _MEDIAN_ERROR = math.sqrt(math.pi / 2)  # of a median to a mean's, of normal values
@@ -248,7 +248,7 @@ def _judge_devices(
         if len(own) >= MAX_RUNS:
             failed = np.min(own[:MAX_RUNS], axis=0) > np.maximum(smallest, agreeing * steady)
             found.codes[failed], found.agreed[failed] = SLOW, MAX_RUNS
-    seen = float(ndtri(POWER)) * noise[1]
+    seen = float(ndtri(SEEN)) * noise[1]
     found.detectable = math.expm1(max(smallest, min(single, agreeing) * noise[1]) + seen)
 
 

@@ -15,7 +15,7 @@ from alexnet_repro.fleet.cohorts import differing, timed_cohorts
 from alexnet_repro.fleet.judged import JudgedCohort, first_of
 from alexnet_repro.fleet.records import Fleet, FleetFinding, FleetSettings, SpeedAnswer
 
-SHARE = 0.75  # of the false alarms; the rest is for the comparison with earlier runs
+SPEED_SHARE = 0.75  # of the false alarms; the rest is for the comparison with earlier runs
 
 
 def judge_speed(fleet: Fleet, settings: FleetSettings) -> SpeedAnswer:
@@ -23,7 +23,8 @@ def judge_speed(fleet: Fleet, settings: FleetSettings) -> SpeedAnswer:
     cohorts = timed_cohorts(fleet)
     total = sum(len(each.members) for each in cohorts)
     found = [
-        JudgedCohort(each, settings, SHARE * settings.false_alarms * len(each.members) / total) for each in cohorts
+        JudgedCohort(each, settings, SPEED_SHARE * settings.false_alarms * len(each.members) / total)
+        for each in cohorts
     ]
     findings = [finding for each in found for finding in each.findings]
     findings += _between(found, fleet.environments, settings)

@@ -37,7 +37,6 @@ def test_defaults(parse):
         "references": None,
         "report": None,
         "require_gpu": False,
-        "hash_serials": False,
         "ignore_doctor": False,
         "profile": False,
         "distribute": None,
