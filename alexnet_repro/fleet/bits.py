@@ -54,7 +54,6 @@ class _Judged:
 
     different: Mapping[_Member, _Difference]
     undecided: Mapping[_Member, str]  # and why
-    agree: int
 
 
 def judge_bits(fleet: Fleet, settings: FleetSettings) -> tuple[list[Cohort], list[FleetFinding]]:
@@ -106,7 +105,6 @@ def _judge(members: Sequence[_Member]) -> _Judged:
     voters = Counter(each.node for each in members if each.votes)
     different: dict[_Member, _Difference] = {}
     undecided: dict[_Member, str] = {}
-    agree = 0
     for step in range(max(len(each.steps) for each in members)):
         those = [each for each in members if len(each.steps) > step]
         hashes = {each.steps[step] for each in those}
@@ -121,14 +119,13 @@ def _judge(members: Sequence[_Member]) -> _Judged:
         most, share = shares.most_common(1)[0] if shares else ("", 0)
         total = sum(shares.values())
         if devices[most] >= MIN_DEVICES and share >= MAJORITY * total - ROUNDING:
-            agree = devices[most] if step == 0 else agree
             for each in those:
                 if each.steps[step] != most and each not in different:
                     different[each] = _Difference(step + 1, each.steps[step], most, devices[most], len(those))
             continue
         why = _no_majority(len(hashes), devices[most], share, total)
         undecided.update({each: why for each in those if each not in different and each not in undecided})
-    return _Judged(different, undecided, agree)
+    return _Judged(different, undecided)
 
 
 def _no_majority(kinds: int, devices: int, share: float, total: float) -> str:
@@ -195,7 +192,7 @@ def _cohort(key: _Key, members: Sequence[_Member], name: str, judged: _Judged, *
             if not more
             else f"{first.node} {first.device} and {more} more differ"
         )
-        message = f"{judged.agree:,} of {len(members):,} devices have the same bits; {who}"
+        message = f"{len(members) - more - 1:,} of {len(members):,} devices have the same bits; {who}"
         return Cohort(name, "bits", key.environment, whose, "FAIL", message)
     if judged.undecided or alone:
         why = "the devices of one node, which nobody is like" if alone else next(iter(judged.undecided.values()))

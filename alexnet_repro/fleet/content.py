@@ -302,6 +302,8 @@ class _Reduction:
         machine = self.content.machine
         facts = {name: fact_text(machine.get(name)) for name in FACTS}
         facts["python"] = fact_text(self.content.run.get("python"))
+        hashed = "hashed " if facts["id"].startswith("hashed-") else ""
+        facts["id_source"] = f"{hashed}{fact_text(machine.get('id_source'))}"
         if not facts["kernel"] and (kernel := KERNEL.match(facts["system"])):
             facts["kernel"] = kernel[1]
         for name in NESTED:

@@ -20,7 +20,7 @@ MOST = 2 / 3  # of the nodes: what they have is what the others don't
 MAJORITY_NODES = 3
 MANY_ERRORS = 100  # corrected ones: a few are what the correction is for
 TIMES_OTHERS = 10
-OWN_FACTS = {"id", "system", "cpu"}  # each node's own, or in other words what `kernel` and the device say
+OWN_FACTS = {"id", "id_source", "system", "cpu"}  # each node's own, or in other words what `kernel` and the device say
 DEVICE_FACTS = ("driver", "firmware", "board", "memory", "power_limit", "pcie_generation_max", "pcie_width_max", "mig")
 SAY_WHERE = "name it there by ALEXNET_REPRO_NODE, and move the other machine's files out of the folder"
 RUN_THERE = "see whether it runs, and verify it: python -m alexnet_repro verify"
@@ -105,7 +105,7 @@ def _same_host(node: str, other: str) -> bool:
 
 def _facts_of(run: FleetRun) -> Iterator[tuple[str, str]]:
     """Yield what is known of a node, as column and value; of its devices, where all have the same."""
-    yield from ((name, value) for name, value in run.machine.items() if name != "id")
+    yield from ((name, value) for name, value in run.machine.items() if name not in ("id", "id_source"))
     yield "version", run.version
     yield "level", run.level
     for name in DEVICE_FACTS:

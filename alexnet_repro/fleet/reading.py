@@ -182,7 +182,8 @@ def _once(fleet: Fleet, answers: Sequence[_Answer]) -> Iterator[FleetRun]:
 def _by_node(runs: Iterator[FleetRun]) -> dict[str, list[FleetRun]]:
     """Return the runs by node; where machines of one name ran within a day, each is a node of its own.
 
-    Otherwise one has replaced the other, or was installed anew.
+    Otherwise one has replaced the other, or was installed anew. Only ids from one source, and all hashed or none, tell
+    machines apart: root reads a serial, others don't.
     """
     nodes: defaultdict[str, list[FleetRun]] = defaultdict(list)
     for run in runs:
@@ -194,9 +195,13 @@ def _by_node(runs: Iterator[FleetRun]) -> dict[str, list[FleetRun]]:
             newest[machine] = max(newest.get(machine, run), run, key=lambda each: each.started)
         last = max(newest.values(), key=lambda each: each.started)
         rivals = {
-            machine for machine, each in newest.items() if machine and last.machine.get("id") not in ("", None, machine)
+            machine
+            for machine, each in newest.items()
+            if machine
+            and last.machine.get("id") not in ("", None, machine)
+            and last.machine.get("id_source") == each.machine.get("id_source")
             and last.started - each.started < ONE_NAME
-        }  # fmt: skip
+        }
         for machine in rivals:
             name = f"{node}@{machine[:12]}"
             nodes[name] = [replace(run, node=name) for run in own if run.machine.get("id") == machine]

@@ -186,6 +186,12 @@ def test_nothing_to_compare(one, message):
     assert [(each.status, each.node, each.message) for each in findings] == [("INCONCLUSIVE", "odd", message)]
 
 
+def test_cohort_of_a_later_step():
+    """Who differs in a later step alone isn't counted among those of the same bits."""
+    [cohort], _ = judged(*nodes(*[RIGHT] * 3, WRONG_SECOND))
+    assert cohort.message == "3 of 4 devices have the same bits; n3 gpu:0 differs"
+
+
 def test_cohorts():
     """Cohorts are by kind, environment and check, with what sets the smaller apart in their names."""
     cohorts, _ = judged(*nodes(*[RIGHT] * 4, WRONG_FIRST), *(run(f"m{each}", device(bits="e1")) for each in range(3)))

@@ -190,6 +190,23 @@ def test_one_name(tmp_path):
     assert nodes in ({"n1": ["aaaa", "cccc"], "n1@bbbb": ["bbbb"]}, {"n1": ["aaaa", "bbbb"], "n1@cccc": ["cccc"]})
 
 
+@pytest.mark.parametrize(
+    "ids",
+    [
+        pytest.param((("S1", "serial"), ("a1b2", "machine-id")), id="user=other"),
+        pytest.param((("S1", "serial"), ("hashed-77", "serial")), id="hashed=one"),
+    ],
+)
+def test_one_machine_of_two_ids(tmp_path, ids):
+    """Ids of another source, as root and others read them, or hashed beside plain ones, make no second machine."""
+    for number, (machine, source) in enumerate(ids):
+        content = sound("n1")
+        content["run"]["id"] = f"run{number}"
+        content["machine"] |= {"id": machine, "id_source": source}
+        written(tmp_path / f"run{number}", content)
+    assert [len(runs) for runs in read_fleet([tmp_path]).runs.values()] == [2]
+
+
 def test_nothing(tmp_path):
     """A folder without results is no error here; there is no node."""
     fleet = read_fleet([tmp_path])
