@@ -67,7 +67,7 @@ def test_commands_shown_in_help_are_right(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("5.6_alexnet.weights.h5").touch()
     shown = re.findall(r"python -m alexnet_repro (.*)", command_line.EPILOG)
-    assert len(shown) == 8
+    assert len(shown) == 9
     for arguments in shown:
         command_line.parser().parse_args(shlex.split(arguments))
 
