@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet_repro.fleet.records import CASE_NUMBERS, Fleet, FleetDevice, FleetRun
-from alexnet_repro.fleet.slowness import MAX_RUNS, Levels
+from alexnet_repro.fleet.slowness import MAX_RUNS, MIN_NODES, Levels
 
 _LEVEL, _ERROR, _INVALID = (CASE_NUMBERS.index(each) for each in ("level", "error", "invalid"))
 MAX_LEVEL = 50.0  # of logarithms of seconds; beyond it is no timing
@@ -27,6 +27,8 @@ class Timed:
     members: list[tuple[FleetRun, FleetDevice]] = field(default_factory=list)
     cases: tuple[str, ...] = ()
     nodes: tuple[str, ...] = ()
+    alone: NDArray[np.bool_] = field(default_factory=lambda: np.empty(0, bool))
+    """`(cases,)`: of too few nodes to be compared, as those of a standard run among quick ones."""
     invalid: NDArray[np.bool_] = field(default_factory=lambda: np.empty((0, 0), bool))  # (devices, cases)
     numbers: NDArray[np.float32] = field(default_factory=lambda: np.empty((0, 0, len(CASE_NUMBERS)), np.float32))
     levels: Levels = field(default_factory=lambda: Levels(np.empty((1, 0, 0)), np.empty((0, 0)), np.empty(0, np.intp)))
@@ -98,7 +100,13 @@ def _fill(cohort: Timed, fleet: Fleet) -> None:
     cohort.nodes = tuple(dict.fromkeys(run.node for run, _ in cohort.members))
     numbered = {node: i for i, node in enumerate(cohort.nodes)}
     nodes = np.array([numbered[run.node] for run, _ in cohort.members], np.intp)
-    cohort.levels = Levels(np.stack([levels, *earlier]), errors, nodes)
+    by_node = np.zeros((len(cohort.nodes), len(cohort.cases)), bool)
+    np.logical_or.at(by_node, nodes, np.isfinite(levels))
+    having = by_node.sum(0)
+    cohort.alone = (having > 0) & (having < MIN_NODES) & bool((having >= MIN_NODES).any())
+    stacked = np.stack([levels, *earlier])
+    stacked[..., cohort.alone] = math.nan
+    cohort.levels = Levels(stacked, np.where(cohort.alone, math.nan, errors), nodes)
 
 
 class _Places:

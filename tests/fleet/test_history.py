@@ -62,6 +62,15 @@ def test_changes(levels, expected):
     assert all(words in each.message for each, (*_, words) in zip(found, expected, strict=True))
 
 
+@pytest.mark.parametrize("standard", [1, 2, 4], ids=lambda runs: f"standard={runs}")
+def test_standard_runs_after_quick_ones(standard):
+    """Cases that only a few of a device's runs have are no past of it: a step shows in those that all have."""
+    levels = changed(12, step(4, 0.1))
+    levels[standard:, :, :, 2:] = math.nan
+    found = judge_history(fleet_of(levels, days=DAYS), FleetSettings())
+    assert [(each.status, each.node, each.data["change"]) for each in found] == [("FAIL", "n003", "step")]
+
+
 def test_what_goes_with_a_step():
     """Telemetry since the step is compared with that before."""
     fleet = fleet_of(changed(12, step(1, 0.1)), days=DAYS, telemetry={3: {"gpu_mhz": 1410.0}})

@@ -149,6 +149,33 @@ def test_what_cannot_be_compared(change, codes, message):
     assert set(np.delete(answer.tables[0].statuses, 4, axis=0).ravel().tolist()) == {0}
 
 
+def mixed(standard, *, runs=1):
+    """Return levels of 24 nodes, of two cases; those of some nodes of a standard run, of all."""
+    levels = levels_of(24, runs=runs)
+    levels[:, [node for node in range(24) if node not in standard], :, 2:] = math.nan
+    return levels
+
+
+@pytest.mark.parametrize("standard", [(), (5,), (5, 9, 11, 20)], ids=lambda nodes: f"standard={len(nodes)}")
+def test_a_standard_run_among_quick_ones(standard):
+    """Devices are compared by the cases that enough nodes have: a node's further cases judge neither it nor others."""
+    answer = judge(mixed(standard))
+    assert answer.findings == []
+    assert [each.status for each in answer.cohorts] == ["PASS"]
+    assert ("10 cases, timed on fewer than 5 nodes, aren't compared" in answer.cohorts[0].message) == bool(standard)
+    assert set(answer.tables[0].statuses[:, 2:].ravel().tolist()) <= {NOT_TIMED}
+
+
+@pytest.mark.parametrize("standard", [(), (5,)], ids=lambda nodes: f"standard={len(nodes)}")
+def test_a_slow_standard_run_among_quick_ones(standard):
+    """A node slow in all its cases is slow, though most of them are its own alone."""
+    levels = mixed(standard, runs=3)
+    levels[:, 5] += math.log1p(0.30)
+    found = judge(levels).findings
+    assert [(each.status, each.node) for each in found] == [("FAIL", "n005")]
+    assert found[0].number == pytest.approx(1.30, abs=0.02)
+
+
 def test_the_table_has_each_cell():
     """A table's ratios are those of the times, and a slow device's cells FAIL."""
     table = judge(slowed((NEWEST, 3), nodes=24)).tables[0]
