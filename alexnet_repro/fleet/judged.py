@@ -9,7 +9,7 @@ import numpy as np
 from alexnet_repro.fleet.causes import Reading, Telemetry, fix_of
 from alexnet_repro.fleet.cohorts import Timed
 from alexnet_repro.fleet.records import NOT_TIMED, STATUS_CODES, Cohort, FleetFinding, FleetSettings, SpeedTable
-from alexnet_repro.fleet.robust import spread_of
+from alexnet_repro.fleet.robust import medians, spread_of
 from alexnet_repro.fleet.slowness import (
     FAST_SHARE,
     MAX_RUNS,
@@ -204,7 +204,7 @@ class JudgedCohort:
 
     def _slow(self, shift: float, rows: Sequence[int], offset: float = 0.0) -> tuple[list[str], str]:
         """Return the cases in which some devices are slower by half of their shift, and how many these are."""
-        ratios = np.nanmedian(np.where(self.timed[rows], self._slowness.ratios[rows], math.nan), axis=0) - offset
+        ratios = medians(np.where(self.timed[rows], self._slowness.ratios[rows], math.nan), 0) - offset
         timed = np.flatnonzero(np.isfinite(ratios))
         cases = [self.cohort.cases[i] for i in timed if ratios[i] > shift / 2]
         return cases, "all cases" if len(cases) == len(timed) else f"{len(cases)} of {len(timed)} cases"
