@@ -11,6 +11,7 @@ from alexnet_repro.fleet.robust import Values, medians, spread_of
 from alexnet_repro.verify.benchmark.timing import ALONE, COMPARE_GPUS
 
 _OUT_OF_LINE = 5.0  # spreads of the cohort's
+_LOAD = "load"  # of others on a machine: their number has no usual spread, and any of them may be what slows it
 
 
 class _Sign(NamedTuple):
@@ -42,7 +43,7 @@ _SIGNS = (
     _Sign("watts", "it draws {0:,.0f} W, {others} {1:,.0f}", 0, 5, 0.05, _CLOCKS),
     _Sign("pcie_width", "its PCIe link has {0:.0f} lanes, {others} {1:.0f}", -1, 0.5, 0, _LINK),
     _Sign("pcie_generation", "its PCIe link is of generation {0:.0f}, {others} {1:.0f}", -1, 0.5, 0, _LINK),
-    _Sign("load", "its load is {0:.1f}, {others} {1:.1f}", 1, 1, 0.5, ALONE),
+    _Sign(_LOAD, "its load is {0:.1f}, {others} {1:.1f} (lower quartile)", 1, 1, 0.5, ALONE),
 )
 
 
@@ -62,7 +63,7 @@ class Telemetry:
         self._columns = [CASE_NUMBERS.index(each.column) for each in _SIGNS]
         kept = numbers[:, :, self._columns].astype(np.float64)
         self._values: Values = medians(np.where(np.isfinite(kept), kept, math.nan), 1)
-        self._centres = medians(self._values, 0)
+        self._load = [each.column for each in _SIGNS].index(_LOAD)
         self._spreads = np.array([spread_of(column) for column in self._values.T])
 
     def causes(self, devices: Sequence[int], others: str = "the others'") -> list[Reading]:
@@ -71,12 +72,17 @@ class Telemetry:
         # Of the others: a slow group's own readings aren't what it is compared with.
         rest = np.ones(len(self._values), dtype=bool)
         rest[list(devices)] = False
-        centres = medians(self._values[rest], 0) if rest.any() else self._centres
+        compared = self._values[rest] if rest.any() else self._values
+        centres = medians(compared, 0)
+        loads = compared[:, self._load]
+        if np.isfinite(loads).any():
+            centres[self._load] = np.nanquantile(loads, 0.25)
         found = []
         for sign, value, centre, spread in zip(_SIGNS, values, centres, self._spreads, strict=True):
             away = value - centre
             enough = max(sign.least, sign.share * abs(centre))
-            if not math.isfinite(away) or abs(away) < max(enough, _OUT_OF_LINE * min(np.nan_to_num(spread), enough)):
+            usual = 0.0 if sign.column == _LOAD else _OUT_OF_LINE * min(np.nan_to_num(spread), enough)
+            if not math.isfinite(away) or abs(away) < max(enough, usual):
                 continue
             if sign.side * away >= 0:
                 found.append(Reading(sign.column, sign.words.format(value, centre, others=others), sign.fix))

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet_repro.fleet.records import CASE_NUMBERS, Fleet, FleetDevice, FleetRun
-from alexnet_repro.fleet.slowness import MAX_RUNS, Levels
+from alexnet_repro.fleet.robust import medians
+from alexnet_repro.fleet.slowness import MAX_RUNS, MIN_NODES, Levels, by_node
 
 _LEVEL, _ERROR, _INVALID = (CASE_NUMBERS.index(each) for each in ("level", "error", "invalid"))
 MAX_LEVEL = 50.0  # of logarithms of seconds; beyond it is no timing
@@ -27,6 +28,8 @@ class Timed:
     members: list[tuple[FleetRun, FleetDevice]] = field(default_factory=list)
     cases: tuple[str, ...] = ()
     nodes: tuple[str, ...] = ()
+    alone: NDArray[np.bool_] = field(default_factory=lambda: np.empty(0, bool))
+    """`(cases,)`: of too few nodes to be compared, as those of a standard run among quick ones."""
     invalid: NDArray[np.bool_] = field(default_factory=lambda: np.empty((0, 0), bool))  # (devices, cases)
     numbers: NDArray[np.float32] = field(default_factory=lambda: np.empty((0, 0, len(CASE_NUMBERS)), np.float32))
     levels: Levels = field(default_factory=lambda: Levels(np.empty((1, 0, 0)), np.empty((0, 0)), np.empty(0, np.intp)))
@@ -80,13 +83,15 @@ def _fill(cohort: Timed, fleet: Fleet) -> None:
     numbers = np.full((*shape, len(CASE_NUMBERS)), math.nan, np.float32)
     timed = np.zeros(shape, bool)
     earlier: list[NDArray[np.float64]] = []
+    days = {(0, row): run.day for row, (run, _) in enumerate(cohort.members)}
     for row, (run, device) in enumerate(cohort.members):
         at = known.of(device.cases)
         with np.errstate(over="ignore"):
             numbers[row, at] = device.numbers
         timed[row, at] = True
         if len(fleet.runs.get(run.node, ())) > 1:
-            for back, (_, before) in enumerate(earlier_runs(fleet, run, device)[: MAX_RUNS - 1]):
+            for back, (past, before) in enumerate(earlier_runs(fleet, run, device)[: MAX_RUNS - 1]):
+                days[back + 1, row] = past.day
                 if back >= len(earlier):
                     earlier.append(np.full(shape, math.nan))
                 shared = [i for i, case in enumerate(before.cases) if case in places]
@@ -98,7 +103,40 @@ def _fill(cohort: Timed, fleet: Fleet) -> None:
     cohort.nodes = tuple(dict.fromkeys(run.node for run, _ in cohort.members))
     numbered = {node: i for i, node in enumerate(cohort.nodes)}
     nodes = np.array([numbered[run.node] for run, _ in cohort.members], np.intp)
-    cohort.levels = Levels(np.stack([levels, *earlier]), errors, nodes)
+    having_it = np.zeros((len(cohort.nodes), len(cohort.cases)), bool)
+    np.logical_or.at(having_it, nodes, np.isfinite(levels))
+    having = having_it.sum(0)
+    cohort.alone = (having > 0) & (having < MIN_NODES) & bool((having >= MIN_NODES).any())
+    stacked = np.stack([levels, *earlier])
+    _as_on_the_newest_day(stacked, nodes, days)
+    stacked[..., cohort.alone] = math.nan
+    cohort.levels = Levels(stacked, np.where(cohort.alone, math.nan, errors), nodes)
+
+
+def _as_on_the_newest_day(
+    levels: NDArray[np.float64], nodes: NDArray[np.intp], days: Mapping[tuple[int, int], str]
+) -> None:
+    """Take off each earlier run what all were slower by on its day, where at least half of the nodes ran on it."""
+    on_day = defaultdict(list)
+    for place, day in days.items():
+        on_day[day].append(place)
+    newest = _centre(levels[0], nodes)
+    moved = []
+    for places in on_day.values():
+        planes, rows = np.array(places).T
+        earlier = planes > 0
+        if earlier.any() and len(set(nodes[rows])) >= max(MIN_NODES, len(set(nodes)) / 2):
+            by = np.nan_to_num(newest - _centre(levels[planes, rows], nodes[rows]))
+            moved.append((planes[earlier], rows[earlier], by))
+    for planes, rows, by in moved:
+        levels[planes, rows] += by
+
+
+def _centre(levels: NDArray[np.float64], nodes: NDArray[np.intp]) -> NDArray[np.float64]:
+    """Return the cases' medians over nodes; NaN where fewer than `MIN_NODES` have it."""
+    names, numbers = np.unique(nodes, return_inverse=True)
+    each = by_node(levels, numbers, len(names))
+    return np.where(np.isfinite(each).sum(0) >= MIN_NODES, medians(each, 0), math.nan)
 
 
 class _Places:

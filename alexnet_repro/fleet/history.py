@@ -27,6 +27,7 @@ MAX_SERIES = 60  # runs, the newest of them
 _NOISY = 3.0  # a case noisier than the others by as much has no part in a run's shift
 _MEDIAN_ERROR = math.sqrt(math.pi / 2)
 _LIGHT_TAIL = 3 * TAIL  # of a single run that others may yet confirm
+_COMMON = 0.8  # of a device's runs with its commonest case, that a case must have to be of its past
 _DAYS_OF_DRIFT = 7.0  # a slope over less is a step
 _SECONDS = 86400.0
 
@@ -110,7 +111,9 @@ def _shifts(every: Sequence[_Series]) -> Values:
         series.places = list(range(start, start + len(series.rows)))
         for place, (_, device) in zip(series.places, series.rows, strict=True):
             levels[place, [cases[case] for case in device.cases]] = clean_levels(device.numbers)[0]
-        own[series.places] = levels[series.places] - medians(levels[series.places], 0)
+        mine = levels[series.places]
+        counts = np.isfinite(mine).sum(0)
+        own[series.places] = np.where(counts >= _COMMON * counts.max(), mine - medians(mine, 0), math.nan)
         start += len(series.rows)
     spreads = column_spreads(own)
     quiet = ~(spreads > _NOISY * medians(spreads, 0))

@@ -9,7 +9,7 @@ import numpy as np
 from alexnet_repro.fleet.causes import Reading, Telemetry, fix_of
 from alexnet_repro.fleet.cohorts import Timed
 from alexnet_repro.fleet.records import NOT_TIMED, STATUS_CODES, Cohort, FleetFinding, FleetSettings, SpeedTable
-from alexnet_repro.fleet.robust import spread_of
+from alexnet_repro.fleet.robust import medians, spread_of
 from alexnet_repro.fleet.slowness import (
     FAST_SHARE,
     MAX_RUNS,
@@ -101,6 +101,8 @@ class JudgedCohort:
                 f"{size}: they differ by {self._slowness.noise:.1%}, "
                 f"and a slowdown by {_large(self._slowness.detectable)} is seen 95 times in 100"
             )
+        if few := int(self.cohort.alone.sum()):
+            message += f"; {_count(few, 'case')}, timed on fewer than {MIN_NODES} nodes, {_are(few)}n't compared"
         status = worst_status(["INCONCLUSIVE" if self.why else "PASS", *(each.status for each in self.findings)])
         return Cohort(self.cohort.name, "speed", self.cohort.environment, tuple(self.members), status, message)
 
@@ -115,7 +117,8 @@ class JudgedCohort:
     def _untimed(self) -> list[int]:
         """Return devices with fewer valid timings than half of their cohort's."""
         counts = self.timed.sum(1)
-        return [int(i) for i in np.flatnonzero(counts < max(min(MIN_TIMED, counts.max()), np.median(counts) / 2))]
+        usual = float(np.median(counts))
+        return [int(i) for i in np.flatnonzero(counts < max(min(MIN_TIMED, usual), usual / 2))]
 
     def table(self) -> SpeedTable:
         """Return the times beside the cohort's, for a picture."""
@@ -183,7 +186,7 @@ class JudgedCohort:
         for row in np.flatnonzero(self.cohort.invalid.any(1)):
             node, device = self.members[row]
             cases = [self.cohort.cases[i] for i in np.flatnonzero(self.cohort.invalid[row])]
-            message = f"{_count(len(cases), 'timing')} of {device} {'is' if len(cases) == 1 else 'are'} no measurement"
+            message = f"{_count(len(cases), 'timing')} of {device} {_are(len(cases))} no measurement"
             fix = "see the node's own report: what was computed wasn't right, or wasn't waited for"
             found.append(
                 self._finding("INCONCLUSIVE", message, node=node, device=device, evidence=first_of(cases), fix=fix)
@@ -201,7 +204,7 @@ class JudgedCohort:
 
     def _slow(self, shift: float, rows: Sequence[int], offset: float = 0.0) -> tuple[list[str], str]:
         """Return the cases in which some devices are slower by half of their shift, and how many these are."""
-        ratios = np.nanmedian(np.where(self.timed[rows], self._slowness.ratios[rows], math.nan), axis=0) - offset
+        ratios = medians(np.where(self.timed[rows], self._slowness.ratios[rows], math.nan), 0) - offset
         timed = np.flatnonzero(np.isfinite(ratios))
         cases = [self.cohort.cases[i] for i in timed if ratios[i] > shift / 2]
         return cases, "all cases" if len(cases) == len(timed) else f"{len(cases)} of {len(timed)} cases"
@@ -225,8 +228,7 @@ class JudgedCohort:
         causes, runs = self.telemetry.causes(rows), int(self._slowness.agreed[rows].max())
         cases, words = self._slow(shift, rows)
         status, added, first = self._status(code, causes, runs, rows)
-        verb = "are" if len(rows) > 1 else "is"
-        message = f"{name} {verb} {math.expm1(shift):.1%} slower than the others' median, in {words}"
+        message = f"{name} {_are(len(rows))} {math.expm1(shift):.1%} slower than the others' median, in {words}"
         message = ", ".join([message, *filter(None, [added]), *(each.words for each in causes)])
         device = self.members[rows[0]][1]
         fix = "; ".join(filter(None, [first, fix_of(causes, device)]))
@@ -358,6 +360,10 @@ class JudgedCohort:
 
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _are(number: int) -> str:
+    return "is" if number == 1 else "are"
 
 
 def first_of(names: Sequence[str]) -> str:

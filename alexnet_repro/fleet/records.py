@@ -6,7 +6,7 @@ be equally fast.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -83,6 +83,11 @@ class FleetRun:
     found: tuple[OwnFinding, ...] = ()
     machine: Mapping[str, str] = field(default_factory=dict)  # id, system, firmware, driver, python, packages, …
     identity: str = ""  # of the run: two files of one identity are one run
+
+    @property
+    def day(self) -> str:
+        """The day on which it started, in UTC."""
+        return self.started.astimezone(UTC).date().isoformat()
 
 
 @dataclass

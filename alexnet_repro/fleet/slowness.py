@@ -99,7 +99,7 @@ def find_slow(
     sizes = np.bincount(timed.nodes, minlength=count)
     newest = timed.levels[0]
     # Each node has one vote: a node's devices are first taken together.
-    centre = medians(_by_node(newest, timed.nodes, count) if sizes.max() > 1 else newest, 0)
+    centre = medians(by_node(newest, timed.nodes, count) if sizes.max() > 1 else newest, 0)
     ratios = newest - centre
     spreads, degrees, tail = _case_spreads(ratios, timed)
     quiet = ~(spreads > _NOISY * medians(spreads, 0))
@@ -152,10 +152,10 @@ def find_slow(
 
 def medians_of_nodes(values: Values, nodes: NDArray[np.intp], count: int) -> Values:
     """Return each node's median over its devices."""
-    return _by_node(values[:, None], nodes, count)[:, 0]
+    return by_node(values[:, None], nodes, count)[:, 0]
 
 
-def _by_node(values: Values, nodes: NDArray[np.intp], count: int) -> Values:
+def by_node(values: Values, nodes: NDArray[np.intp], count: int) -> Values:
     """Return medians over each node's devices: `(devices, n)` to `(nodes, n)`."""
     order = np.argsort(nodes, kind="stable")
     sizes = np.bincount(nodes, minlength=count)

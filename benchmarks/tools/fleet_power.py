@@ -80,7 +80,7 @@ def judged(fleets: Fleets, levels: NDArray[np.float64], errors: NDArray[np.float
     """Return what is slow in a fleet, by the budget that `judge_speed` has; with its racks as groups."""
     nodes = np.repeat(np.arange(fleets.nodes), fleets.devices)
     racks = [str(node // RACK) for node in range(fleets.nodes)]
-    chance = speed.SHARE * SETTINGS.false_alarms
+    chance = speed.SPEED_SHARE * SETTINGS.false_alarms
     return find_slow(Levels(levels, errors, nodes), {"rack": racks}, tolerance=SETTINGS.tolerance, chance=chance)
 
 

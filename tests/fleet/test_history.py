@@ -49,7 +49,23 @@ DRIFT = [math.log1p(0.02) / 7 * (DAYS[-1] - days) for days in DAYS]
         ),
         pytest.param(changed(12, step(4, -0.06)), [], id="change=faster"),
         pytest.param(changed(12, step(4, 0.02)), [], id="change=below_tolerance"),
-        pytest.param(changed(12, step(4), who=-12), [], id="change=all_nodes"),
+        pytest.param(
+            changed(12, step(4, 0.3), who=-12),
+            [("INCONCLUSIVE", "", "step", "all 12 nodes are slower by 30.0% since 2026-10-23 (a step)")],
+            id="change=all_nodes",
+        ),
+        pytest.param(
+            changed(12, DRIFT, who=-12),
+            [("INCONCLUSIVE", "", "drift", "all 12 nodes are 2.0% per week slower for 5.6 weeks (a drift)")],
+            id="change=all_nodes_drift",
+        ),
+        pytest.param(
+            changed(12, step(1, 0.1), who=-12),
+            [("INCONCLUSIVE", "", "newest", "all 12 nodes are 10.0% slower in their newest run than in 13 before")],
+            id="change=all_nodes_newest",
+        ),
+        pytest.param(changed(12, step(4, -0.3), who=-12), [], id="change=all_nodes_faster"),
+        pytest.param(changed(12, step(4, 0.02), who=-12), [], id="change=all_nodes_below_tolerance"),
         pytest.param(levels_of(64, runs=14), [], id="change=none"),
         pytest.param(levels_of(64, runs=14, noise=0.05), [], id="change=noise"),
         pytest.param(changed(12, step(4))[:5], [], id="change=too_few_runs"),
@@ -60,6 +76,15 @@ def test_changes(levels, expected):
     found = judge_history(fleet_of(levels, days=DAYS), FleetSettings())
     assert [(each.status, each.node, each.data["change"]) for each in found] == [each[:3] for each in expected]
     assert all(words in each.message for each, (*_, words) in zip(found, expected, strict=True))
+
+
+@pytest.mark.parametrize("standard", [1, 2, 4], ids=lambda runs: f"standard={runs}")
+def test_standard_runs_after_quick_ones(standard):
+    """Cases that only a few of a device's runs have are no past of it: a step shows in those that all have."""
+    levels = changed(12, step(4, 0.1))
+    levels[standard:, :, :, 2:] = math.nan
+    found = judge_history(fleet_of(levels, days=DAYS), FleetSettings())
+    assert [(each.status, each.node, each.data["change"]) for each in found] == [("FAIL", "n003", "step")]
 
 
 def test_what_goes_with_a_step():

@@ -106,7 +106,7 @@ def test_a_slow_node_of_a_slow_rack():
         ),
         pytest.param(
             {"load": 9.0},
-            "something else ran on it, its load is 9.0, the others' 1.0",
+            "something else ran on it, its load is 9.0, the others' 1.0 (lower quartile)",
             "INCONCLUSIVE",
             id="telemetry=load",
         ),
@@ -120,6 +120,36 @@ def test_what_goes_with_a_slow_device(telemetry, words, status):
     found = judge(slowed((NEWEST, 3), nodes=24), telemetry={3: telemetry}).findings
     assert [each.status for each in found] == [status]
     assert found[0].message.endswith(words or "in all cases")
+
+
+@pytest.mark.parametrize("loads", [(0.5, 1.0, 3.0, 6.0), (1.0, 1.0, 9.0, 9.0)], ids=lambda loads: f"loads={loads[2]}")
+def test_a_loaded_device_among_loaded_ones(loads):
+    """A slow device's load is measured by those that are quiet, however many others something else ran on."""
+    telemetry = {node: {"load": loads[node % 4]} for node in range(24)} | {3: {"load": 5.0}}
+    found = judge(slowed((NEWEST, 3), by=0.3, nodes=24), telemetry=telemetry).findings
+    assert [(each.status, each.node) for each in found] == [("INCONCLUSIVE", "n003")]
+    assert "something else ran on it, its load is 5.0" in found[0].message
+
+
+def test_earlier_runs_are_compared_with_their_own_day():
+    """What the whole fleet was slower by on earlier days is no device's; nor does it hide what one is slower by."""
+    levels = levels_of(10, runs=3, noise=0.003)
+    levels[1:] += math.log1p(0.10)
+    levels[0, 4] += math.log1p(0.07)
+    assert [each.status for each in judge(levels).findings] == ["INCONCLUSIVE"]
+    levels[1:] -= 2 * math.log1p(0.10)
+    levels[1:, 4] += math.log1p(0.07)
+    assert [(each.status, each.node) for each in judge(levels).findings] == [("FAIL", "n004")]
+
+
+def test_a_slow_group_that_runs_on_other_days():
+    """A day on which a part of the fleet alone ran is no reference: they may all be slow."""
+    levels = slowed((EVERY, slice(0, 6)), nodes=30, runs=3)
+    fleet = fleet_of(levels)
+    alone = fleet_of(levels, days=(0, 10, 20))
+    fleet.runs |= {name: alone.runs[name] for name in list(alone.runs)[:6]}
+    found = judge_speed(fleet, FleetSettings()).findings
+    assert [(each.status, each.node) for each in found] == [("FAIL", f"n{i:03d}") for i in range(6)]
 
 
 @pytest.mark.parametrize(
@@ -147,6 +177,33 @@ def test_what_cannot_be_compared(change, codes, message):
     assert {(each.status, each.node) for each in answer.findings} == {("INCONCLUSIVE", "n004")}
     assert set(answer.tables[0].statuses[4].tolist()) == codes
     assert set(np.delete(answer.tables[0].statuses, 4, axis=0).ravel().tolist()) == {0}
+
+
+def mixed(standard, *, runs=1):
+    """Return levels of 24 nodes, of two cases; those of some nodes of a standard run, of all."""
+    levels = levels_of(24, runs=runs)
+    levels[:, [node for node in range(24) if node not in standard], :, 2:] = math.nan
+    return levels
+
+
+@pytest.mark.parametrize("standard", [(), (5,), (5, 9, 11, 20)], ids=lambda nodes: f"standard={len(nodes)}")
+def test_a_standard_run_among_quick_ones(standard):
+    """Devices are compared by the cases that enough nodes have: a node's further cases judge neither it nor others."""
+    answer = judge(mixed(standard))
+    assert answer.findings == []
+    assert [each.status for each in answer.cohorts] == ["PASS"]
+    assert ("10 cases, timed on fewer than 5 nodes, aren't compared" in answer.cohorts[0].message) == bool(standard)
+    assert set(answer.tables[0].statuses[:, 2:].ravel().tolist()) <= {NOT_TIMED}
+
+
+@pytest.mark.parametrize("standard", [(), (5,)], ids=lambda nodes: f"standard={len(nodes)}")
+def test_a_slow_standard_run_among_quick_ones(standard):
+    """A node slow in all its cases is slow, though most of them are its own alone."""
+    levels = mixed(standard, runs=3)
+    levels[:, 5] += math.log1p(0.30)
+    found = judge(levels).findings
+    assert [(each.status, each.node) for each in found] == [("FAIL", "n005")]
+    assert found[0].number == pytest.approx(1.30, abs=0.02)
 
 
 def test_the_table_has_each_cell():
