@@ -139,11 +139,13 @@ def test_tolerance(tmp_path):
 
 
 def test_unwritable(tmp_path, capsys):
-    """Where the answer can't be written, one line says so, and how to name another folder."""
+    """Where the answer can't be written, one line says so, and how to name another folder; it is no FAIL."""
     write_fleet(tmp_path, 2)
     (tmp_path / "taken").write_text("")
-    assert fleet(tmp_path, f"--out={tmp_path / 'taken'}") == 1
-    assert capsys.readouterr().err.rstrip().endswith("--out=DIR")
+    with pytest.raises(SystemExit) as ended:
+        fleet(tmp_path, f"--out={tmp_path / 'taken'}")
+    assert ended.value.code == 2
+    assert "name another folder: --out=DIR" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
