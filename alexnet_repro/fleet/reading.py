@@ -8,12 +8,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from alexnet_repro.fleet.content import MergedError, OwnOutputError, Reduced, reduced
+from alexnet_repro.fleet.machines import runs_by_node
 from alexnet_repro.fleet.records import Fleet, FleetRun, RefusedFile
 from alexnet_repro.fleet.texts import RefusedError, printable
 from alexnet_repro.verify.report.run_record import LARGEST_RESULTS
@@ -22,7 +23,6 @@ RESULTS = "results.json"
 PER_PROCESS = 100  # files: of fewer, another process takes longer to start than to read them
 CHUNK = 50
 MAX_KEPT = 20_000  # distinct steps and environments whose content is kept, so that a difference can be named
-ONE_NAME = timedelta(days=1)  # within which a node isn't another machine than before, but two have one name
 
 
 class _Answer(NamedTuple):
@@ -55,8 +55,7 @@ def read_fleet(paths: Sequence[Path], *, processes: int = 2) -> Fleet:
             known.update({key: each for key, each in new.items() if len(known) < MAX_KEPT})
         answers += [each if each.run is None else each._replace(run=pool.shared(each.run)) for each in part.files]
     _refuse(fleet, answers)
-    for node, runs in _by_node(_once(fleet, answers)).items():
-        fleet.runs[node] = sorted(runs, key=lambda run: (run.started, run.identity))
+    fleet.runs, fleet.names = runs_by_node(_once(fleet, answers), datetime.now(UTC))
     fleet.refused.sort()
     return fleet
 
@@ -177,36 +176,6 @@ def _once(fleet: Fleet, answers: Sequence[_Answer]) -> Iterator[FleetRun]:
             fleet.refused += [RefusedFile(printable(each.path, 1000), text, "PASS") for each in copies]
         if kept.run:
             yield kept.run
-
-
-def _by_node(runs: Iterator[FleetRun]) -> dict[str, list[FleetRun]]:
-    """Return the runs by node; where machines of one name ran within a day, each is a node of its own.
-
-    Otherwise one has replaced the other, or was installed anew. Only ids from one source, and all hashed or none, tell
-    machines apart: root reads a serial, others don't.
-    """
-    nodes: defaultdict[str, list[FleetRun]] = defaultdict(list)
-    for run in runs:
-        nodes[run.node].append(run)
-    for node, own in list(nodes.items()):
-        newest: dict[str, FleetRun] = {}
-        for run in own:
-            machine = run.machine.get("id", "")
-            newest[machine] = max(newest.get(machine, run), run, key=lambda each: each.started)
-        last = max(newest.values(), key=lambda each: each.started)
-        rivals = {
-            machine
-            for machine, each in newest.items()
-            if machine
-            and last.machine.get("id") not in ("", None, machine)
-            and last.machine.get("id_source") == each.machine.get("id_source")
-            and last.started - each.started < ONE_NAME
-        }
-        for machine in rivals:
-            name = f"{node}@{machine[:12]}"
-            nodes[name] = [replace(run, node=name) for run in own if run.machine.get("id") == machine]
-        nodes[node] = [run for run in own if run.machine.get("id", "") not in rivals]
-    return nodes
 
 
 @dataclass
