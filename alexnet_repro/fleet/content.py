@@ -30,7 +30,7 @@ MACHINE_TIMINGS = 2000  # of a machine
 MAX_FOUND = 50  # findings of its own that a run brings along
 MAX_KEYS = 100  # of a machine's facts
 MAX_STEPS = 10_000
-MAX_WORKERS = 10_000  # of one run
+MOST_WORKERS = 10_000  # of one run
 CLOCKS_APART = timedelta(minutes=5)
 FIRST_YEAR = 2020
 WORST_FIRST: tuple[Status, ...] = ("FAIL", "INCONCLUSIVE", "PASS")
@@ -396,7 +396,7 @@ def _seconds(stated: object) -> float:
 def _workers(run: Mapping[str, Any], machines: Sequence[object]) -> dict[str, str]:
     """Return what the workers of a merged file are called, by the ids of their runs; empty: it doesn't say whose."""
     ids = run.get("workers")
-    if not isinstance(ids, list) or not 0 < len(ids) == len(machines) <= MAX_WORKERS:
+    if not isinstance(ids, list) or not 0 < len(ids) == len(machines) <= MOST_WORKERS:
         return {}
     return {printable(own, 100): printable(name) for own, name in zip(ids, machines, strict=True)}
 

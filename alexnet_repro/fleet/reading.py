@@ -24,7 +24,7 @@ OWN_OUTPUT = "fleet.json"
 PER_PROCESS = 100  # files: of fewer, another process takes longer to start than to read them
 ABOVE = "it is a link to a folder that holds the one to be searched"
 CHUNK = 50
-MAX_NAMED = 8  # workers of which a file is missing
+SHOWN_WORKERS = 8  # workers of which a file is missing
 MAX_KEPT = 20_000  # distinct steps and environments whose content is kept, so that a difference can be named
 
 
@@ -182,8 +182,8 @@ def _refuse(fleet: Fleet, answers: Sequence[_Answer]) -> None:
         missing = [name for worker, name in each.workers.items() if worker not in read]
         if each.run or each.own_output or (each.workers and not missing):
             continue
-        more = f", and {len(missing) - MAX_NAMED:,} more" if len(missing) > MAX_NAMED else ""
-        whose = f"; missing: that of {', '.join(missing[:MAX_NAMED])}{more}" if missing else ""
+        more = f", and {len(missing) - SHOWN_WORKERS:,} more" if len(missing) > SHOWN_WORKERS else ""
+        whose = f"; missing: that of {', '.join(missing[:SHOWN_WORKERS])}{more}" if missing else ""
         fleet.refused.append(RefusedFile(printable(each.path, 1000), f"{each.why}{whose}"))
 
 
