@@ -1,4 +1,4 @@
-"""Whose each run is: machines of one name told apart, and runs that one machine had at the same time put together.
+"""Whose each run is: machines of one name kept apart, and runs that one machine had at the same time put together.
 
 Pods and workers that share a machine each have their own GPUs, and write a file each: none may stand for all.
 """

@@ -20,7 +20,7 @@ SERIAL, LINUX = {"id": "S1", "id_source": "serial"}, {"id": "a1b2", "id_source":
 
 
 def at(minutes, *devices, seconds=600.0, **fields):
-    """Return a run of node `n1` that started so many minutes after another one."""
+    """Return a run of node `n1` that started some minutes after `DAY`."""
     run = node_run("n1", *devices, seconds=seconds, days=minutes / 1440, **fields)
     assert run.started == DAY + timedelta(minutes=minutes)
     return run
@@ -95,7 +95,7 @@ def test_current(runs, current, earlier):
     ],
 )
 def test_ids(machines, nodes):
-    """Machines of one name are told apart by what both have recorded; root and another user are one machine."""
+    """Machines of one name differ by what both have recorded; root and another user are one machine."""
     runs = [at(60 * n, gpu(f"G{n}"), machine={"id": "", **each}) for n, each in enumerate(machines)]
     found, names = runs_by_node(runs, NOW)
     assert (len(found), len(names)) == (nodes, nodes - 1)
@@ -103,7 +103,7 @@ def test_ids(machines, nodes):
 
 
 def test_one_device():
-    """Runs that had one GPU are of one machine, whatever id they state, and whoever else's run is between."""
+    """Runs that had one GPU are of one machine, whatever id they state."""
     runs = [at(60 * n, gpu(serial), machine={**SERIAL, "id": f"S{n}"}) for n, serial in enumerate("AAA")]
     assert [len(own) for own in runs_by_node(runs, NOW)[0].values()] == [3]
 
