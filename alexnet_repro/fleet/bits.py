@@ -27,6 +27,7 @@ class _Member(NamedTuple):
     device: str
     steps: tuple[str, ...]
     votes: bool  # not of a run that ended early
+    voter: str  # whose vote it is a share of: the node's, or that of several of one name
 
 
 class _Key(NamedTuple):
@@ -83,9 +84,10 @@ def judge_bits(fleet: Fleet, settings: FleetSettings) -> tuple[list[Cohort], lis
 def _members(fleet: Fleet) -> dict[_Key, list[_Member]]:
     members: defaultdict[_Key, list[_Member]] = defaultdict(list)
     for run in fleet.current:
+        voter = fleet.names.get(run.node, run.node)
         for device in run.devices:
             for key, steps in _replays(run, device):
-                members[key].append(_Member(run.node, device.name, steps, run.complete))
+                members[key].append(_Member(run.node, device.name, steps, run.complete, voter))
     return members
 
 
@@ -102,7 +104,7 @@ def _judge(members: Sequence[_Member]) -> _Judged:
     A later step is made from what an earlier one has changed: where devices agree on all steps that both have, the
     votes of the first step stand for them.
     """
-    voters = Counter(each.node for each in members if each.votes)
+    voters = Counter(each.voter for each in members if each.votes)
     different: dict[_Member, _Difference] = {}
     undecided: dict[_Member, str] = {}
     for step in range(max(len(each.steps) for each in members)):
@@ -114,7 +116,7 @@ def _judge(members: Sequence[_Member]) -> _Judged:
         devices: Counter[str] = Counter()
         for each in those:
             if each.votes:
-                shares[each.steps[step]] += 1 / voters[each.node]  # type: ignore[assignment]
+                shares[each.steps[step]] += 1 / voters[each.voter]  # type: ignore[assignment]
                 devices[each.steps[step]] += 1
         most, share = shares.most_common(1)[0] if shares else ("", 0)
         total = sum(shares.values())

@@ -30,7 +30,8 @@ MACHINE_TIMINGS = 2000  # of a machine
 MAX_FOUND = 50  # findings of its own that a run brings along
 MAX_KEYS = 100  # of a machine's facts
 MAX_STEPS = 10_000
-CLOCKS_APART = timedelta(days=1)
+MOST_WORKERS = 10_000  # of one run
+CLOCKS_APART = timedelta(minutes=5)
 FIRST_YEAR = 2020
 WORST_FIRST: tuple[Status, ...] = ("FAIL", "INCONCLUSIVE", "PASS")
 DEVICE = re.compile(r"[a-z]{1,16}:\d{1,4}")
@@ -38,13 +39,18 @@ DIGEST = re.compile(r"[0-9a-f]{8,128}")
 LOSS = re.compile(r"-?0x[01]\.[0-9a-f]{1,13}p[+-]\d{1,4}|-?inf|nan")
 KERNEL = re.compile(r"Linux-(.+?)-(?:x86_64|aarch64|ppc64le|riscv64)\b")
 # Of a machine, what is kept beside packages, firmware and settings.
-FACTS = ("system", "container", "cpu", "driver", "kernel", "id", "product")
+FACTS = ("system", "container", "cpu", "driver", "kernel", "id", "machine_id", "product")
 NESTED = ("packages", "firmware", "settings")
 APART = ("bits", "speed", "kind", "serial", "uuid")  # of a device's inventory: fields of their own
 
 
 class MergedError(RefusedError):
     """The file is the one that several workers' own files were merged into."""
+
+    def __init__(self, why: str, workers: Mapping[str, str]) -> None:
+        """Keep why it is refused, and what each worker is called, by the id of its run."""
+        super().__init__(why)
+        self.workers = workers
 
 
 class OwnOutputError(RefusedError):
@@ -147,7 +153,8 @@ class _Reduction:
     def whole(self, path: str) -> Reduced:
         content, run, machine = self.content, self.content.run, self.content.machine
         if isinstance(machine.get("machines"), list):
-            raise MergedError("it is of several workers; their own files are compared, as worker0/results.json")
+            why = "it is of several workers; their own files are compared, as worker0/results.json"
+            raise MergedError(why, _workers(run, machine["machines"]))
         found, plan = content.findings, content.plan
         complete = content.complete and not run.get("ended")
         verdict = self._verdict(complete=complete)
@@ -155,7 +162,7 @@ class _Reduction:
             raise RefusedError("it names no node")
         if not (identity := printable(run.get("id") or "", 100)):
             raise RefusedError("its run has no id")
-        started = self._started(run.get("started"))
+        started = self._started(run.get("started"), node)
         devices = self._devices()
         ended = "" if complete else printable(run.get("ended") or "", MAX_MESSAGE)
         own = FleetRun(
@@ -186,7 +193,7 @@ class _Reduction:
             raise RefusedError(f"it contradicts itself: it states {stated}, and its findings add up to {added}")
         return stated
 
-    def _started(self, stated: object) -> datetime:
+    def _started(self, stated: object, node: str) -> datetime:
         try:
             started = datetime.fromisoformat(stated if isinstance(stated, str) else "")
             started = started.astimezone(UTC) if started.tzinfo else started
@@ -196,7 +203,9 @@ class _Reduction:
             raise RefusedError(f"when it started has no time zone: {printable(stated, 40)}")
         if started.year < FIRST_YEAR or started > self.now + CLOCKS_APART:
             wrong = "in the future" if started > self.now else "before there was this program"
-            raise RefusedError(f"it started {wrong}: {started.isoformat()}; see to that machine's clock")
+            clock = "ahead" if started > self.now else "behind"
+            text = f"it started {wrong}, at {started.isoformat()}: the clock of {node} is {clock}; set it"
+            raise RefusedError(text)
         return started
 
     def _devices(self) -> tuple[FleetDevice, ...]:
@@ -382,6 +391,14 @@ def _seconds(stated: object) -> float:
     if not isinstance(stated, int | float) or not 0 <= stated <= MAX_ROUND:
         raise RefusedError(f"it took {printable(stated, 20)} s")
     return float(stated)
+
+
+def _workers(run: Mapping[str, Any], machines: Sequence[object]) -> dict[str, str]:
+    """Return what the workers of a merged file are called, by the ids of their runs; empty: it doesn't say whose."""
+    ids = run.get("workers")
+    if not isinstance(ids, list) or not 0 < len(ids) == len(machines) <= MOST_WORKERS:
+        return {}
+    return {printable(own, 100): printable(name) for own, name in zip(ids, machines, strict=True)}
 
 
 def _mapping(machine: Mapping[str, Any], name: str) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import csv
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,8 @@ MANY_ERRORS = 100  # corrected ones: a few are what the correction is for
 TIMES_OTHERS = 10
 AT_ONCE = timedelta(days=1)  # within which a device is rarely replaced
 MANY_OWNERS = 8  # nodes: what more have in common is no serial
-OWN_FACTS = {"id", "id_source", "system", "cpu"}  # each node's own, or in other words what `kernel` and the device say
+IDS = {"id", "id_source", "machine_id"}
+OWN_FACTS = {*IDS, "system", "cpu"}  # each node's own, or in other words what `kernel` and the device say
 DEVICE_FACTS = ("driver", "firmware", "board", "memory", "power_limit", "pcie_generation_max", "pcie_width_max", "mig")
 SAY_WHERE = "name it there by ALEXNET_REPRO_NODE, and move the other machine's files out of the folder"
 DRIVER_SAYS = "see what the driver says: python -m alexnet_repro doctor"
@@ -110,7 +112,7 @@ def _same_host(node: str, other: str) -> bool:
 
 def _facts_of(run: FleetRun) -> Iterator[tuple[str, str]]:
     """Yield what is known of a node, as column and value; of its devices, where all have the same."""
-    yield from ((name, value) for name, value in run.machine.items() if name not in ("id", "id_source"))
+    yield from ((name, value) for name, value in run.machine.items() if name not in IDS)
     yield "version", run.version
     yield "level", run.level
     for name in DEVICE_FACTS:
@@ -123,7 +125,7 @@ def expected_part(fleet: Fleet, settings: FleetSettings) -> tuple[Fleet, list[Fl
     if not settings.expected:
         return fleet, []
     wanted = set(settings.expected)
-    nodes = {node: runs for node, runs in fleet.runs.items() if node in wanted or node.partition("@")[0] in wanted}
+    nodes = {node: runs for node, runs in fleet.runs.items() if fleet.names.get(node, node) in wanted}
     unexpected = [
         FleetFinding("inventory", "PASS", "isn't expected, and was left out", node)
         for node in fleet.runs
@@ -134,7 +136,7 @@ def expected_part(fleet: Fleet, settings: FleetSettings) -> tuple[Fleet, list[Fl
         for node in settings.expected
         if node not in nodes
     ]
-    return Fleet(nodes, fleet.refused, fleet.steps, fleet.environments), [*missing, *unexpected]
+    return replace(fleet, runs=nodes), [*missing, *unexpected]
 
 
 def judge_inventory(fleet: Fleet, settings: FleetSettings) -> list[FleetFinding]:
@@ -155,9 +157,8 @@ def _behind(fleet: Fleet, settings: FleetSettings) -> Iterator[FleetFinding]:
 
 def _rivals(fleet: Fleet) -> Iterator[FleetFinding]:
     """Yield a finding of each machine that has the name of another one."""
-    for node in fleet.runs:
-        name, at, machine = node.rpartition("@")
-        if at and name in fleet.runs and fleet.runs[node][-1].machine.get("id", "").startswith(machine):
+    for node, name in fleet.names.items():
+        if node in fleet.runs:
             message = f"another machine is called {name} as well"
             yield FleetFinding("inventory", "INCONCLUSIVE", message, node, fix=SAY_WHERE)
 

@@ -8,21 +8,24 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from alexnet_repro.fleet.content import MergedError, OwnOutputError, Reduced, reduced
+from alexnet_repro.fleet.machines import runs_by_node
 from alexnet_repro.fleet.records import Fleet, FleetRun, RefusedFile
 from alexnet_repro.fleet.texts import RefusedError, printable
 from alexnet_repro.verify.report.run_record import LARGEST_RESULTS
 
 RESULTS = "results.json"
+OWN_OUTPUT = "fleet.json"
 PER_PROCESS = 100  # files: of fewer, another process takes longer to start than to read them
+ABOVE = "it is a link to a folder that holds the one to be searched"
 CHUNK = 50
+SHOWN_WORKERS = 8  # workers of which a file is missing
 MAX_KEPT = 20_000  # distinct steps and environments whose content is kept, so that a difference can be named
-ONE_NAME = timedelta(days=1)  # within which a node isn't another machine than before, but two have one name
 
 
 class _Answer(NamedTuple):
@@ -32,7 +35,8 @@ class _Answer(NamedTuple):
     run: FleetRun | None = None
     digest: bytes = b""  # of the file
     why: str = ""  # it is refused
-    kind: str = ""  # the error's name
+    own_output: bool = False
+    workers: Mapping[str, str] = {}  # of their merged file: what each is called, by the id of its run
 
 
 class _Answers(NamedTuple):
@@ -55,30 +59,50 @@ def read_fleet(paths: Sequence[Path], *, processes: int = 2) -> Fleet:
             known.update({key: each for key, each in new.items() if len(known) < MAX_KEPT})
         answers += [each if each.run is None else each._replace(run=pool.shared(each.run)) for each in part.files]
     _refuse(fleet, answers)
-    for node, runs in _by_node(_once(fleet, answers)).items():
-        fleet.runs[node] = sorted(runs, key=lambda run: (run.started, run.identity))
+    fleet.runs, fleet.names = runs_by_node(_once(fleet, answers), datetime.now(UTC))
     fleet.refused.sort()
     return fleet
 
 
 def _files(paths: Sequence[Path]) -> tuple[list[str], list[RefusedFile]]:
-    """Return the files to read, in order, and the folders that can't be read; links to folders aren't followed."""
+    """Return the files to read, in order, and what can't be searched.
+
+    Links to folders are followed, each folder is searched once, and none that an asked one is in.
+    """
     found: dict[str, None] = {}
     refused: list[RefusedFile] = []
     folders = [str(path) for path in paths if path.is_dir()]
     found.update((os.path.abspath(path), None) for path in paths if not path.is_dir())  # noqa: PTH100
-    while folders:
-        folder = folders.pop()
+    above = {_real(str(each)) for folder in folders for each in Path(folder).resolve().parents}
+    above -= {_real(folder) for folder in folders}
+    links: list[str] = []  # the last to be followed: a folder is called as it is
+    seen: set[object] = set()
+    while folders or links:
+        folder = folders.pop() if folders else links.pop()
         try:
+            if (real := _real(folder)) in seen:
+                continue
+            if real in above:
+                refused.append(RefusedFile(printable(folder, 1000), ABOVE))
+                continue
+            seen.add(real)
             with os.scandir(folder) as entries:
                 for entry in entries:
                     if entry.is_dir(follow_symlinks=False):
                         folders.append(entry.path)
                     elif entry.name == RESULTS:
                         found[os.path.abspath(entry.path)] = None  # noqa: PTH100
+                    elif entry.is_symlink() and (os.path.isdir(entry.path) or not os.path.exists(entry.path)):  # noqa: PTH110, PTH112
+                        links.append(entry.path)
         except OSError as error:
             refused.append(RefusedFile(printable(folder, 1000), f"the folder can't be read: {error.strerror}"))
     return sorted(found), refused
+
+
+def _real(folder: str) -> object:
+    """Return what a folder is, by whatever path."""
+    known = os.stat(folder)  # noqa: PTH116
+    return (known.st_dev, known.st_ino) if known.st_ino else os.path.realpath(folder)
 
 
 def _read(files: Sequence[str], processes: int) -> Iterator[_Answers]:
@@ -121,7 +145,9 @@ class _Reader:
                 content = read_bytes(path)
                 found = reduced(content, path, datetime.now(UTC))
             except RefusedError as error:
-                whole.files.append(_Answer(path, why=str(error), kind=type(error).__name__))
+                workers = error.workers if isinstance(error, MergedError) else {}
+                own = isinstance(error, OwnOutputError) and os.path.basename(path) == OWN_OUTPUT  # noqa: PTH119
+                whole.files.append(_Answer(path, why=str(error), own_output=own, workers=workers))
                 continue
             whole.files.append(_Answer(path, found.run, blake2b(content, digest_size=16).digest()))
             self._hand_over(found, whole)
@@ -150,12 +176,15 @@ def read_bytes(path: str) -> bytes:
 
 
 def _refuse(fleet: Fleet, answers: Sequence[_Answer]) -> None:
-    """Add the files that have no vote; one of several workers only where their own files aren't there."""
-    read = {os.path.dirname(os.path.dirname(each.path)) for each in answers if each.run}  # noqa: PTH120
+    """Add the files that have no vote; one of several workers only where not all of their own files are there."""
+    read = {each.run.identity for each in answers if each.run}
     for each in answers:
-        own = each.kind == MergedError.__name__ and os.path.dirname(each.path) in read  # noqa: PTH120
-        if each.run is None and not own and each.kind != OwnOutputError.__name__:
-            fleet.refused.append(RefusedFile(printable(each.path, 1000), each.why))
+        missing = [name for worker, name in each.workers.items() if worker not in read]
+        if each.run or each.own_output or (each.workers and not missing):
+            continue
+        more = f", and {len(missing) - SHOWN_WORKERS:,} more" if len(missing) > SHOWN_WORKERS else ""
+        whose = f"; missing: that of {', '.join(missing[:SHOWN_WORKERS])}{more}" if missing else ""
+        fleet.refused.append(RefusedFile(printable(each.path, 1000), f"{each.why}{whose}"))
 
 
 def _once(fleet: Fleet, answers: Sequence[_Answer]) -> Iterator[FleetRun]:
@@ -177,36 +206,6 @@ def _once(fleet: Fleet, answers: Sequence[_Answer]) -> Iterator[FleetRun]:
             fleet.refused += [RefusedFile(printable(each.path, 1000), text, "PASS") for each in copies]
         if kept.run:
             yield kept.run
-
-
-def _by_node(runs: Iterator[FleetRun]) -> dict[str, list[FleetRun]]:
-    """Return the runs by node; where machines of one name ran within a day, each is a node of its own.
-
-    Otherwise one has replaced the other, or was installed anew. Only ids from one source, and all hashed or none, tell
-    machines apart: root reads a serial, others don't.
-    """
-    nodes: defaultdict[str, list[FleetRun]] = defaultdict(list)
-    for run in runs:
-        nodes[run.node].append(run)
-    for node, own in list(nodes.items()):
-        newest: dict[str, FleetRun] = {}
-        for run in own:
-            machine = run.machine.get("id", "")
-            newest[machine] = max(newest.get(machine, run), run, key=lambda each: each.started)
-        last = max(newest.values(), key=lambda each: each.started)
-        rivals = {
-            machine
-            for machine, each in newest.items()
-            if machine
-            and last.machine.get("id") not in ("", None, machine)
-            and last.machine.get("id_source") == each.machine.get("id_source")
-            and last.started - each.started < ONE_NAME
-        }
-        for machine in rivals:
-            name = f"{node}@{machine[:12]}"
-            nodes[name] = [replace(run, node=name) for run in own if run.machine.get("id") == machine]
-        nodes[node] = [run for run in own if run.machine.get("id", "") not in rivals]
-    return nodes
 
 
 @dataclass

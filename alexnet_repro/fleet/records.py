@@ -95,17 +95,19 @@ class Fleet:
     """All that was read."""
 
     runs: dict[str, list[FleetRun]] = field(default_factory=dict)
-    """By node; the oldest first, the last is the current one."""
+    """By node; the oldest first, the last is the current one: of all that ran at the same time, they are one."""
     refused: list[RefusedFile] = field(default_factory=list)
     steps: dict[str, Mapping[str, str]] = field(default_factory=dict)
     """By a step's hash, what it is made of: `loss`, and `gradient of …` and `weight …` to digests, the last layer
     first."""
     environments: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     """By hash, what is known to decide bits, or speed."""
+    names: dict[str, str] = field(default_factory=dict)
+    """By node, the name that another machine has as well: `n1@bbbb` to `n1`. They share one vote."""
 
     @property
     def current(self) -> list[FleetRun]:
-        """The newest run of each node."""
+        """The newest run of each node, with those at the same time."""
         return [runs[-1] for runs in self.runs.values()]
 
 

@@ -194,7 +194,7 @@ def test_device_gone():
 def test_one_name():
     """Of two machines of one name, the second is named, with how to tell them apart."""
     other = replace(node_run("n2@bbbb", device(seed=9), machine={"id": "bbbb"}), started=DAY + timedelta(hours=1))
-    findings = judge_inventory(fleet_of(*six(), other), FleetSettings())
+    findings = judge_inventory(replace(fleet_of(*six(), other), names={"n2@bbbb": "n2"}), FleetSettings())
     assert [(each.status, each.node, each.message) for each in findings] == [
         ("INCONCLUSIVE", "n2@bbbb", "another machine is called n2 as well")
     ]

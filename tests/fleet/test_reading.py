@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import socket
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -93,10 +94,35 @@ def test_socket(tmp_path, monkeypatch):
 
 
 def test_circle_of_folders(tmp_path):
-    """Links among folders aren't followed, so that none is read twice, or forever."""
+    """Links among folders end where a folder was searched already, so that none is read twice, or forever."""
     write_fleet(tmp_path, 1)
     (tmp_path / "node001/up").symlink_to(tmp_path)
-    assert [len(runs) for runs in read_fleet([tmp_path]).runs.values()] == [1]
+    (tmp_path / "again").symlink_to("node001")
+    (tmp_path / "self").symlink_to("self")
+    fleet = read_fleet([tmp_path])
+    assert [len(runs) for runs in fleet.runs.values()] == [1]
+    assert {name.rpartition("/")[2]: why for name, why in refused(fleet).items()} == {
+        "self": "the folder can't be read: Too many levels of symbolic links"
+    }
+
+
+@pytest.mark.parametrize(
+    ("make", "nodes", "why"),
+    [
+        pytest.param(lambda folder: folder / "away/node002", 2, None, id="link=elsewhere"),
+        pytest.param(lambda folder: folder / "gone", 1, "No such file or directory", id="link=nowhere"),
+        pytest.param(lambda folder: folder, 1, "a folder that holds the one to be searched", id="link=above"),
+        pytest.param(lambda _: Path("/"), 1, "a folder that holds the one to be searched", id="link=root"),
+    ],
+)
+def test_linked_folder(tmp_path, make, nodes, why):
+    """A node's folder that is a link is read; one that leads nowhere, or to all the world, is named."""
+    write_fleet(tmp_path / "away", 2)
+    write_fleet(tmp_path / "here", 1)
+    (tmp_path / "here/node002").symlink_to(make(tmp_path))
+    fleet = read_fleet([tmp_path / "here"])
+    assert len(fleet.runs) == nodes
+    assert [each.why.endswith(why or "-") for each in fleet.refused] == [True] * (why is not None)
 
 
 def test_no_permission(tmp_path, monkeypatch):
@@ -158,17 +184,26 @@ def test_copied_too_early(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("own", "left_out"), [pytest.param(True, 0, id="own=there"), pytest.param(False, 1, id="own=no")]
+    ("ids", "own", "why"),
+    [
+        pytest.param(True, (0, 1), None, id="own=all"),
+        pytest.param(True, (0,), "; missing: that of worker 1", id="own=one"),
+        pytest.param(True, (), "; missing: that of worker 0, worker 1", id="own=none"),
+        pytest.param(False, (0, 1), "as worker0/results.json", id="own=not said"),
+    ],
 )
-def test_merged(tmp_path, own, left_out):
-    """The merged file of workers is left out for their own, and named where these aren't there."""
+def test_merged(tmp_path, ids, own, why):
+    """The merged file of workers is left out for their own, and named where not all of these are there."""
+    workers = [sound(f"n{number}") for number in range(2)]
     merged = sound("n1")
     merged["machine"] = {"machines": ["worker 0", "worker 1"]}
+    merged["run"] |= {"id": "f" * 32} | ({"workers": [each["run"]["id"] for each in workers]} if ids else {})
     written(tmp_path, merged)
-    for number in range(2 * own):
-        written(tmp_path / f"worker{number}", sound(f"n{number}"))
+    for number in own:
+        written(tmp_path / f"worker{number}", workers[number])
     fleet = read_fleet([tmp_path])
-    assert (len(fleet.runs), len(fleet.refused)) == (2 * own, left_out)
+    assert len(fleet.runs) == len(own)
+    assert [each.why[-len(why or "") :] for each in fleet.refused] == [why] * (why is not None)
 
 
 def test_own_outputs(tmp_path):
@@ -178,12 +213,34 @@ def test_own_outputs(tmp_path):
     assert (fleet.runs, fleet.refused) == ({}, [])
 
 
+def test_called_results(tmp_path):
+    """A file called as results are is named, also where it says that it is what fleet has written."""
+    written(tmp_path, {**sound(), "fleet_schema": 1, "schema": "x"})
+    fleet = read_fleet([tmp_path])
+    assert (fleet.runs, [each.why for each in fleet.refused]) == ({}, ["it was written by fleet"])
+
+
+def test_clock_ahead(tmp_path):
+    """A run whose machine's clock is ahead isn't the current one, and is named with its node."""
+    now = datetime.now(UTC)
+    for number, minutes in enumerate((-60, 2, 13 * 60)):
+        content = sound("n1")
+        content["run"] |= {"id": f"run{number}", "started": (now + timedelta(minutes=minutes)).isoformat()}
+        written(tmp_path / f"run{number}", content)
+    fleet = read_fleet([tmp_path])
+    assert [run.identity for run in fleet.current] == ["run1"]
+    assert [each.status for each in fleet.refused] == ["INCONCLUSIVE"]
+    assert refused(fleet)["run2/results.json"].endswith(": the clock of n1 is ahead; set it")
+
+
 def test_one_name(tmp_path):
     """Two machines that are called the same on one day are two nodes; on another day one has replaced the other."""
     content = {machine: sound("n1", day=day) for machine, day in (("aaaa", 0), ("bbbb", 9), ("cccc", 9))}
     for machine, each in content.items():
         each["run"]["id"] = machine
         each["machine"]["id"] = machine
+        for number, gpu in enumerate(each["machine"]["inventory"].values()):
+            gpu["serial"] = f"{machine}{number}"
         written(tmp_path / machine, each)
     runs = read_fleet([tmp_path]).runs
     nodes = {node: sorted(run.machine["id"] for run in own) for node, own in runs.items()}

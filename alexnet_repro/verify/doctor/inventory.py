@@ -94,9 +94,9 @@ def machine_serials(root: Path = Path("/")) -> list[str]:
 
 
 def machine_identity(root: Path = Path("/")) -> dict[str, Any]:
-    """Return the machine's `id` (None: not known) and `id_source`, `product` and `firmware`.
+    """Return the machine's `id` (None: not known), `id_source`, `machine_id`, `product` and `firmware`.
 
-    Two ids of one source are comparable: root reads a serial where others read the machine-id.
+    Two ids of one source are comparable: root reads a serial where others read the machine-id, which everybody may.
     """
     found = ((serial_of(_read(root / each)), each) for each in (*SERIALS, MACHINE_ID))
     own, file = next(((serial, each) for serial, each in found if serial), (None, ""))
@@ -105,6 +105,7 @@ def machine_identity(root: Path = Path("/")) -> dict[str, Any]:
     microcode = next((value.strip() for name, _, value in lines if name.strip() == "microcode"), None)
     return {
         "id": own,
+        "machine_id": serial_of(_read(root / MACHINE_ID)),
         "id_source": file and ("machine-id" if file == MACHINE_ID else "serial"),
         "product": " ".join(filter(None, names)) or None,
         "firmware": {"bios": serial_of(_read(root / DMI / "bios_version")), "microcode": microcode},

@@ -67,6 +67,9 @@ class MachineFields(_Open):
     id_source: Annotated[str, WithJsonSchema({"enum": ["serial", "machine-id", ""]})] = Field(
         "", description="what `id` is; only ids of one source are comparable"
     )
+    machine_id: str | None = Field(
+        None, description="that of Linux, which everybody may read; in a container the image's"
+    )
     product: str | None = None
     firmware: Firmware | None = None
     inventory: dict[str, DeviceInventory] = Field({}, description="by device, as gpu:0")

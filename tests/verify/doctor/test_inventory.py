@@ -91,6 +91,7 @@ def test_firmware_of_a_machine(tmp_path):
     assert machine_identity(write(tmp_path, files)) == {
         "id": "8XK2V14",
         "id_source": "serial",
+        "machine_id": "3d12",
         "product": "Dell Inc. PowerEdge XE9680",
         "firmware": {"bios": "2.19.1", "microcode": "0x2b000603"},
     }
