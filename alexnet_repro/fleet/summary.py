@@ -95,9 +95,7 @@ def todo(answer: FleetAnswer) -> list[Todo]:
         if each.status != "PASS":
             key = ("", _anywhere(each.fix, each)) if each.fix else (each.area, _anywhere(each.message, each))
             kept[(*key, each.group if each.nodes else "")].append(each)
-    return sorted(
-        map(Todo, kept.values()), key=lambda each: (each.status != "FAIL", not each.findings[0].nodes)
-    )
+    return sorted(map(Todo, kept.values()), key=lambda each: (each.status != "FAIL", not each.findings[0].nodes))
 
 
 def _anywhere(text: str, finding: FleetFinding) -> str:
