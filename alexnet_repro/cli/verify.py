@@ -5,7 +5,7 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,7 @@ class VerifyStart:
         early_config.known_args_namespace.file_or_dir = [str(self.suite / "benchmarks")]
 
     @hookimpl(wrapper=True)
-    def pytest_cmdline_parse(self) -> Iterator[Any]:
+    def pytest_cmdline_parse(self) -> Generator[None, Any, Any]:
         """Take paths in `benchmarks` for the suite's, once pytest knows which words are paths; else run all of it."""
         config = yield
         option, benchmarks = config.option, str(self.suite / "benchmarks")

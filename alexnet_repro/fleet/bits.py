@@ -268,7 +268,7 @@ def _against_earlier(fleet: Fleet, majorities: Mapping[_Key, set[tuple[str, str]
                     earlier[identity, key].append((run, steps))
     for run in fleet.current:
         for device, identity in _identities(run):
-            found = []
+            found: list[FleetFinding] = []
             for key, steps in _replays(run, device):
                 before = [each for each in earlier[identity, key] if each[0].started < run.started]
                 right = (run.node, device.name) in majorities.get(key, ())
