@@ -5,9 +5,11 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+from pluggy import HookimplMarker
 
 from alexnet_repro.cli.suite_options import add_suite_options
 from alexnet_repro.layout import VERIFY, suite_folder
@@ -19,25 +21,49 @@ All of pytest's options go with it, such as -k, -v, -x and --collect-only. One t
 Nothing of the working folder is read, as conftest.py or pytest.ini, nor is PYTEST_ADDOPTS."""
 
 ADDOPTS, NO_AUTOLOAD = "PYTEST_ADDOPTS", "PYTEST_DISABLE_PLUGIN_AUTOLOAD"
-EXPRESSIONS = ("-k", "-m")  # whose value may look like a path of ours
+hookimpl = HookimplMarker("pytest")  # which is imported only where it runs
 
 
 class VerifyStart:
     """How a verification was started, as a pytest plugin: the folder, and the command."""
 
-    def __init__(self, folder: Path, options: Sequence[str]) -> None:
-        """Keep what was typed in which folder."""
-        self.folder, self.command = folder, f"{VERIFY} {shlex.join(options)}".rstrip()
+    def __init__(self, folder: Path, options: Sequence[str], suite: Path) -> None:
+        """Keep what was typed in which folder, and where the suite is."""
+        self.suite, self.folder = suite, folder
+        self.command = f"{VERIFY} {shlex.join(options)}".rstrip()
 
     def pytest_addoption(self, parser: Any) -> None:
         """Let messages about options name this command."""
         parser.prog = VERIFY
 
+    @hookimpl(tryfirst=True)
+    def pytest_load_initial_conftests(self, early_config: Any) -> None:
+        """Let the suite's conftest.py be found."""
+        early_config.known_args_namespace.file_or_dir = [str(self.suite / "benchmarks")]
+
+    @hookimpl(wrapper=True)
+    def pytest_cmdline_parse(self) -> Generator[None, Any, Any]:
+        """Take paths in `benchmarks` for the suite's, once pytest knows which words are paths; else run all of it."""
+        config = yield
+        option, benchmarks = config.option, str(self.suite / "benchmarks")
+        paths = self.of_suite(getattr(option, "file_or_dir", ()))
+        if not any(each.startswith(benchmarks) for each in paths):
+            paths.append(benchmarks)
+        config.args, config.args_source = paths, config.ArgsSource.ARGS
+        for name in ("ignore", "ignore_glob"):
+            if given := getattr(option, name, None):
+                setattr(option, name, self.of_suite(given))
+        return config
+
+    def of_suite(self, paths: Iterable[str]) -> list[str]:
+        """Return paths, those in `benchmarks` as the suite's; others are the working folder's."""
+        return [f"{self.suite}/{each}" if re.match(r"benchmarks(?![^/:])", each) else each for each in paths]
+
 
 def run_verify(arguments: argparse.Namespace) -> int:
     """Run pytest in this process, and return its exit status."""
     suite, options = suite_folder(), arguments.words[1:]
-    start = VerifyStart(Path.cwd(), options)
+    start = VerifyStart(Path.cwd(), options, suite)
     import pytest
 
     if ignored := os.environ.pop(ADDOPTS, ""):
@@ -45,25 +71,17 @@ def run_verify(arguments: argparse.Namespace) -> int:
     own = [f"--config-file={suite / 'pyproject.toml'}", f"--rootdir={suite}", "-pno:cacheprovider"]
     if os.environ.get(NO_AUTOLOAD):
         own.append("-ppytest_benchmark.plugin")
-    words = list(pytest_words(options, suite))
-    if not any(word.startswith(f"{suite / 'benchmarks'}") for word in words):
-        words.append(str(suite / "benchmarks"))
     try:
-        return int(pytest.main([*own, *words], plugins=[start]))
+        return int(pytest.main([*own, *pytest_words(options)], plugins=[start]))
     except SystemExit as ended:  # what can't be imported, or used, and was reported
         return ended.code if isinstance(ended.code, int) else 1
 
 
-def pytest_words(options: Sequence[str], suite: Path) -> Iterator[str]:
-    """Yield the options as pytest is to have them: paths in `benchmarks` are the suite's, and values of ours joined.
-
-    For pytest looks for `conftest.py` in what an option takes that it doesn't know yet.
-    """
-    takes: list[str] = [*EXPRESSIONS]
+def pytest_words(options: Sequence[str]) -> Iterator[str]:
+    """Yield the options with values of ours joined: pytest, before it knows these, takes a value for a path."""
+    takes: list[str] = []
     add_suite_options(lambda name, action="", **_: None if action == "store_true" else takes.append(name))
     words = iter(options)
     for word in words:
-        if word in takes and (value := next(words, None)) is not None:
-            yield from (word, value) if word in EXPRESSIONS else (f"{word}={value}",)
-        else:
-            yield re.sub(r"^(--ignore=)?(benchmarks(?![^/:]).*)", rf"\1{suite}/\2", word)
+        value = next(words, None) if word in takes else None
+        yield word if value is None else f"{word}={value}"

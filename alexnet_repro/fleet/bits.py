@@ -17,6 +17,10 @@ MAJORITY = 2 / 3
 MIN_DEVICES = 3
 ROUNDING = 1e-9
 MORE = "verify at least three machines of this kind with the same software; then run fleet again"
+REPAIRED = (
+    "if it was repaired, move its earlier results elsewhere; if not, stress it for hours: "
+    "python -m alexnet_repro verify --burn-in=8h"
+)
 MAX_DIFFERENCES = 3  # that are written out
 
 
@@ -61,6 +65,7 @@ def judge_bits(fleet: Fleet, settings: FleetSettings) -> tuple[list[Cohort], lis
     """Return the cohorts of the current runs, and a finding of each device that differs or can't be judged."""
     del settings  # bits have no tolerance
     cohorts, found = [], _Found()
+    majorities: dict[_Key, set[tuple[str, str]]] = {}
     members = _members(fleet)
     largest = _largest(members)
     for key, own in members.items():
@@ -76,8 +81,10 @@ def judge_bits(fleet: Fleet, settings: FleetSettings) -> tuple[list[Cohort], lis
                 found.undecided(each, name, why_alone)
             elif why := judged.undecided.get(each):
                 found.undecided(each, name, why)
+            else:
+                majorities.setdefault(key, set()).add((each.node, each.device))
         cohorts.append(_cohort(key, own, name, judged, alone=alone))
-    findings = [*found.findings(), *_against_earlier(fleet), *_unrecorded(fleet)]
+    findings = [*found.findings(), *_against_earlier(fleet, majorities), *_unrecorded(fleet)]
     return cohorts, findings
 
 
@@ -250,43 +257,66 @@ def flat(values: Mapping[str, Any], under: str = "") -> dict[str, str]:
     return found
 
 
-def _against_earlier(fleet: Fleet) -> Iterator[FleetFinding]:
-    """Yield a finding of each device whose bits differ from its own, of an earlier run in the same environment."""
+def _against_earlier(fleet: Fleet, majorities: Mapping[_Key, set[tuple[str, str]]]) -> Iterator[FleetFinding]:
+    """Yield a finding of each device whose bits differ from its own, of an earlier run in the same environment.
+
+    Where its newest bits are those of a majority, the earlier ones were wrong, and aren't any more.
+    """
     earlier: defaultdict[tuple[str, _Key], list[tuple[FleetRun, tuple[str, ...]]]] = defaultdict(list)
     for runs in fleet.runs.values():
         for run in runs[:-1]:
-            for device in run.devices:
+            for device, identity in _identities(run):
                 for key, steps in _replays(run, device):
-                    earlier[_identity(run, device), key].append((run, steps))
+                    earlier[identity, key].append((run, steps))
     for run in fleet.current:
-        for device in run.devices:
+        for device, identity in _identities(run):
+            found: list[FleetFinding] = []
             for key, steps in _replays(run, device):
-                before = [each for each in earlier[_identity(run, device), key] if each[0].started < run.started]
-                if found := _own_difference(steps, key.check, before, fleet):
-                    yield replace(found, node=run.node, device=device.name, group=device.kind)
-                    break
+                before = [each for each in earlier[identity, key] if each[0].started < run.started]
+                right = (run.node, device.name) in majorities.get(key, ())
+                found += _own_difference(steps, key.check, before, fleet, right=right)
+            if found:
+                first = min(found, key=lambda each: each.status != "FAIL")
+                yield replace(first, node=run.node, device=device.name, group=device.kind)
 
 
 def _own_difference(
-    steps: tuple[str, ...], check: str, before: Sequence[tuple[FleetRun, tuple[str, ...]]], fleet: Fleet
-) -> FleetFinding | None:
-    """Return where the bits differ from those of the newest earlier run that has others."""
+    steps: tuple[str, ...],
+    check: str,
+    before: Sequence[tuple[FleetRun, tuple[str, ...]]],
+    fleet: Fleet,
+    *,
+    right: bool,
+) -> Iterator[FleetFinding]:
+    """Yield where the bits differ from those of the newest earlier run that has others; `right`: the newest are."""
     other = [each for each in before if any(own != their for own, their in zip(steps, each[1], strict=False))]
     if not other:
-        return None
+        return
     last, theirs = max(other, key=lambda each: each[0].started)
     pairs = enumerate(zip(steps, theirs, strict=False), 1)
     difference = next(_Difference(step, own, their, 1, 1) for step, (own, their) in pairs if own != their)
     what, digests = _first(difference, fleet)
-    message = f"{check}: from step {difference.step} the {what} from its own run of {last.started:%Y-%m-%d %H:%M}"
+    day = f"{last.started:%Y-%m-%d %H:%M}"
     evidence = f"{len(other)} of its {len(before)} earlier runs in this environment differ from this one; {digests}"
     data = {"step": difference.step, "check": check}
-    return FleetFinding("bits", "FAIL", message, evidence=evidence, fix=DIVERGENCE_FIX, data=data)
+    message = f"{check}: from step {difference.step} the {what} from its own run of {day}"
+    if right:
+        message += "; now it agrees with the others: it was repaired, or has a fault that comes and goes"
+        yield FleetFinding("bits", "INCONCLUSIVE", message, evidence=evidence, fix=REPAIRED, data=data)
+    else:
+        yield FleetFinding("bits", "FAIL", message, evidence=evidence, fix=DIVERGENCE_FIX, data=data)
 
 
-def _identity(run: FleetRun, device: FleetDevice) -> str:
-    """Return what a device is known by over time: its serial, or else its machine and name."""
-    return device.serial or f"{run.node} {run.machine.get('id', '')} {device.name}"
+def _identities(run: FleetRun) -> Iterator[tuple[FleetDevice, str]]:
+    """Yield a run's devices, and what each is known by over time: its serial, or else its machine and name.
+
+    Devices of one board, and parts of one GPU, share a serial: their names tell them apart.
+    """
+    owners = Counter(each.serial for each in run.devices)
+    for device in run.devices:
+        whole = device.serial or f"{run.node} {run.machine.get('id', '')}"
+        shared = not device.serial or owners[device.serial] > 1
+        yield device, f"{whole} {device.name}" if shared else whole
 
 
 def _unrecorded(fleet: Fleet) -> Iterator[FleetFinding]:

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from alexnet_repro.fleet.page_tables import questions
 from alexnet_repro.fleet.records import Area, FleetAnswer, FleetFinding, SpeedTable
-from alexnet_repro.fleet.summary import fleet_headline, node_verdicts
+from alexnet_repro.fleet.summary import fleet_headline
 from alexnet_repro.verify.finding import Status
 from alexnet_repro.verify.report.results_schema import WithoutTitles
 
@@ -63,6 +63,7 @@ class _FindingRow(_Closed):
     case: str
     number: float | None = Field(description="of speed, the ratio of times to the cohort's centre")
     bound: float | None
+    nodes: list[str] = Field(description="those of a slow group")
 
 
 class _DeviceRow(_Closed):
@@ -122,7 +123,7 @@ def fleet_schema() -> Mapping[str, Any]:
 
 def fleet_data(answer: FleetAnswer) -> dict[str, Any]:
     """Return what fleet.json holds, by docs/fleet.schema.json."""
-    verdicts = node_verdicts(answer)
+    verdicts = answer.nodes
     runs = {run.node: run for run in answer.fleet.current}
     slow: dict[str, dict[str, dict[str, Any]]] = defaultdict(dict)
     for table in answer.tables:
@@ -185,7 +186,7 @@ def fleet_data(answer: FleetAnswer) -> dict[str, Any]:
 def _finding_data(finding: FleetFinding) -> dict[str, Any]:
     known = {name: getattr(finding, name) for name in FleetFinding.__dataclass_fields__ if name != "data"}
     numbers = {name: _number(known[name]) for name in ("number", "bound")}
-    return {**known, **numbers}
+    return {**known, **numbers, "nodes": list(finding.nodes)}
 
 
 def _rows(table: SpeedTable) -> Iterator[dict[str, Any]]:

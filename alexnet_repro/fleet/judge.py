@@ -28,8 +28,8 @@ def judge_fleet(fleet: Fleet, settings: FleetSettings, out: Path | None = None) 
     for run in asked.current:
         nodes[run.node] = run.verdict if run.complete else _worse(run.verdict, "INCONCLUSIVE")
     for each in findings:
-        if each.node in nodes:
-            nodes[each.node] = _worse(nodes[each.node], each.status)
+        for node in {each.node, *each.nodes} & nodes.keys():
+            nodes[node] = _worse(nodes[node], each.status)
     worst_first = dict(sorted(nodes.items(), key=lambda item: (WORST_FIRST.index(item[1]), by_number(item[0]))))
     every = [*cohorts, *speed.cohorts]
     return FleetAnswer(asked, settings, every, speed.tables, findings, worst_first, out)

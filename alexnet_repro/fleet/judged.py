@@ -268,12 +268,13 @@ class JudgedCohort:
         fix = f"compare what {group.column}={group.value} shares with the others': supply, cooling, switch, firmware"
         if causes:
             fix = f"{fix_of(causes, self.members[rows[0]][1])}; {fix}"
-        data = {"cases": cases, "causes": [each.column for each in causes], "nodes": names, "cohort": self.cohort.name}
+        data = {"cases": cases, "causes": [each.column for each in causes], "cohort": self.cohort.name}
         evidence = f"noise explains {math.expm1(group.bound):.1%}; {first_of(names)}"
         return self._finding(
             status,
             message,
             group=f"{group.column}={group.value}",
+            nodes=tuple(names),
             evidence=evidence,
             fix=fix,
             number=math.exp(group.shift),

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from alexnet_repro.fleet.records import FleetAnswer, FleetFinding
-from alexnet_repro.fleet.summary import fleet_headline, is_of_a_group, node_verdicts, nodes_of_group
+from alexnet_repro.fleet.summary import fleet_headline
 from alexnet_repro.verify.report.junit import add_case, new_suite, write_suite
 
 FLEET = "fleet"
@@ -20,13 +20,13 @@ def write_fleet_junit(answer: FleetAnswer, path: Path) -> None:
     of_node: defaultdict[str, list[FleetFinding]] = defaultdict(list)
     for each in answer.findings:
         if each.status != "PASS":
-            for node in nodes_of_group(answer, each.group) if is_of_a_group(each) else filter(None, [each.node]):
+            for node in filter(None, [each.node, *each.nodes]):
                 of_node[node].append(each)
     runs = {node: runs[-1] for node, runs in answer.fleet.runs.items()}
     started = max((each.started.isoformat() for each in runs.values()), default="")
     properties = {"nodes": str(len(answer.nodes)), "files left out": str(len(answer.fleet.refused))}
     suite = new_suite(FLEET, properties, seconds="0", host="", started=started)
-    for node, status in node_verdicts(answer).items():
+    for node, status in answer.nodes.items():
         run, found = runs.get(node), sorted(of_node[node], key=lambda each: each.status != "FAIL")
         kinds = sorted({each.kind for each in run.devices}) if run else []
         where = f"{FLEET}.{', '.join(kinds) or UNKNOWN}".replace("::", "__")
@@ -41,7 +41,7 @@ def _lines(findings: Sequence[FleetFinding]) -> list[str]:
     """Return a line per finding, and one each for evidence and fix."""
     lines = []
     for each in findings:
-        name = " ".join(filter(None, (each.device, each.group if is_of_a_group(each) else "", each.area)))
+        name = " ".join(filter(None, (each.device, each.group if each.nodes else "", each.area)))
         lines.append(f"{each.status} {name}: {each.message}")
         lines += [f"  {what}: {text}" for what, text in (("evidence", each.evidence), ("fix", each.fix)) if text]
     return lines

@@ -18,7 +18,7 @@ from prometheus_client.registry import Collector, CollectorRegistry
 
 from alexnet_repro.files import atomic_write
 from alexnet_repro.fleet.records import STATUS_CODES, FleetAnswer
-from alexnet_repro.fleet.summary import AREAS, compared_devices, node_verdicts
+from alexnet_repro.fleet.summary import AREAS, compared_devices
 from alexnet_repro.verify.finding import exit_status
 from alexnet_repro.verify.report.run_record import UNPRINTABLE
 
@@ -33,7 +33,7 @@ class _Answer(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Yield the gauges."""
-        answer, verdicts = self.answer, node_verdicts(self.answer)
+        answer, verdicts = self.answer, self.answer.nodes
         counts, runs = Counter(verdicts.values()), answer.fleet.runs
         of_area = Counter((each.area, each.status) for each in answer.findings)
         not_well = (status for status in STATUS_CODES if status != "PASS")

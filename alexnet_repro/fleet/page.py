@@ -25,7 +25,7 @@ from alexnet_repro.fleet.page_tables import (
     verdict_table,
 )
 from alexnet_repro.fleet.records import STATUS_CODES, FleetAnswer
-from alexnet_repro.fleet.summary import fleet_headline, is_of_a_group, node_verdicts, nodes_of_group, todo
+from alexnet_repro.fleet.summary import fleet_headline, todo
 from alexnet_repro.verify.finding import Status, worst_status
 from alexnet_repro.verify.report import text as wording
 from alexnet_repro.verify.report.cards import MAX_ROWS
@@ -48,7 +48,7 @@ TEXT_COLUMNS = (*LONG_COLUMNS, "case", "device", "most", "verdict", "what")
 def write_page(answer: FleetAnswer, folder: Path) -> Path:
     """Write `fleet.html` into a folder, and return its path; OSError names it where it can't be written."""
     grid = pictures.grid_of(answer)
-    kinds, verdicts = pictures.kinds_of(grid, answer.settings.tolerance), node_verdicts(answer)
+    kinds, verdicts = pictures.kinds_of(grid, answer.settings.tolerance), answer.nodes
     columns = [column for column in answer.settings.by if column in answer.settings.columns]
     maps = {column: pictures.groups_of(answer, grid, column) for column in columns}
     many = len(grid.nodes) > MAX_NODES  # a picture shows what the table hasn't room for
@@ -119,8 +119,8 @@ def _worst_rows(answer: FleetAnswer, grid: pictures.Grid, verdicts: Mapping[str,
     for each in answer.findings:
         if each.node in own:
             own[each.node] = max(own[each.node], rank(each.status))
-    found = [each.group for each in answer.findings if is_of_a_group(each) and each.status != "PASS"]
-    group_of = {node: group for group in found for node in nodes_of_group(answer, group) if not own.get(node)}
+    found = [each for each in answer.findings if each.nodes and each.status != "PASS"]
+    group_of = {node: each.group for each in found for node in each.nodes if not own.get(node)}
 
     def key(row: int) -> tuple[int, int, int, float, list[tuple[int, str]]]:
         node = grid.nodes[row]

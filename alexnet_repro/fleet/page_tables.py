@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from alexnet_repro.fleet.node_names import names_in_words
 from alexnet_repro.fleet.records import STATUS_CODES, Area, Cohort, FleetAnswer, FleetFinding, FleetRun
-from alexnet_repro.fleet.summary import AREAS, STATUS_WORDS, node_verdicts
+from alexnet_repro.fleet.summary import AREAS, STATUS_WORDS
 from alexnet_repro.verify.finding import worst_status
 from alexnet_repro.verify.report import text as wording
 from alexnet_repro.verify.report.cards import MAX_ROWS
@@ -39,7 +39,7 @@ def fleet_facts(answer: FleetAnswer) -> list[tuple[str, str]]:
 
 def verdict_table(answer: FleetAnswer) -> TextTable:
     """Return a row per verdict with its nodes; the worst first."""
-    verdicts = node_verdicts(answer)
+    verdicts = answer.nodes
     by_status = {status: [node for node, each in verdicts.items() if each == status] for status in STATUS_WORDS}
     rows = [
         (str(status), f"{len(own):,}", names_in_words(own, MAX_VALUES if status == "PASS" else MAX_ROWS))

@@ -16,7 +16,7 @@ from PIL import Image
 
 from alexnet_repro.fleet.node_names import by_number
 from alexnet_repro.fleet.records import CASE_NUMBERS, NOT_TIMED, STATUS_CODES, FleetAnswer, FleetFinding
-from alexnet_repro.fleet.summary import STATUS_WORDS, node_verdicts
+from alexnet_repro.fleet.summary import STATUS_WORDS
 from alexnet_repro.verify.finding import Status, worst_status
 from alexnet_repro.verify.report.drawing import Floats
 
@@ -131,8 +131,8 @@ def groups_of(answer: FleetAnswer, grid: Grid, column: str = "") -> list[Group]:
         every = sorted(grid.nodes, key=by_number)
         parts = [every[start : start + HUNDRED] for start in range(0, len(every), HUNDRED)]
         members = {f"{part[0]} to {part[-1]}" if len(part) > 1 else part[0]: part for part in parts}
-    rows, verdicts = {node: row for row, node in enumerate(grid.nodes)}, node_verdicts(answer)
-    whole = {each.group: each for each in reversed(answer.findings) if each.group and not each.node}
+    rows, verdicts = {node: row for row, node in enumerate(grid.nodes)}, answer.nodes
+    whole = {each.group: each for each in reversed(answer.findings) if each.nodes}
     groups = []
     for name, nodes in members.items():
         own = {node: verdicts[node] for node in nodes}

@@ -141,6 +141,7 @@ class FleetFinding:
     number: float | None = None  # of speed, the ratio of times to the cohort's centre
     bound: float | None = None
     data: Mapping[str, Any] = field(default_factory=dict)
+    nodes: tuple[str, ...] = ()  # those of a slow group, of whom none is better than it
 
 
 STATUS_CODES: tuple[Status, ...] = ("PASS", "INCONCLUSIVE", "FAIL")

@@ -1,4 +1,4 @@
-"""A fleet in a few words: each node's verdict, the sentence of the whole, and what is to do."""
+"""A fleet in a few words: the sentence of the whole, and what is to do."""
 
 import re
 from collections import defaultdict
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from alexnet_repro.fleet.node_names import names_in_words
-from alexnet_repro.fleet.records import STATUS_CODES, Area, FleetAnswer, FleetFinding
+from alexnet_repro.fleet.records import Area, FleetAnswer, FleetFinding
 from alexnet_repro.verify.finding import Status, worst_status
 
 STATUS_WORDS: Mapping[Status, str] = {"FAIL": "failed", "INCONCLUSIVE": "inconclusive", "PASS": "passed"}
@@ -22,40 +22,19 @@ AREAS: Mapping[Area, tuple[str, str]] = {  # what a question is named, and what 
 }
 
 
-def is_of_a_group(finding: FleetFinding) -> bool:
-    """Return whether a finding is about a group of nodes by a column of the inventory, as `rack=r7`."""
-    return bool(finding.area == "speed" and not finding.node and "=" in finding.group)
-
-
-def nodes_of_group(answer: FleetAnswer, group: str) -> list[str]:
-    """Return the nodes of a group by its name, as `rack=r7`."""
-    column, _, value = group.partition("=")
-    return [node for node, own in answer.settings.columns.get(column, {}).items() if own == value]
-
-
-def node_verdicts(answer: FleetAnswer) -> dict[str, Status]:
-    """Return each node's verdict, which is no better than that of a group that it is in; the worst first."""
-    verdicts = dict(answer.nodes)
-    for each in filter(is_of_a_group, answer.findings):
-        for node in nodes_of_group(answer, each.group):
-            if node in verdicts:
-                verdicts[node] = worst_status([verdicts[node], each.status])
-    return dict(sorted(verdicts.items(), key=lambda item: -STATUS_CODES.index(item[1])))
-
-
 def fleet_headline(answer: FleetAnswer) -> str:
     """Return what the verdict says, in two sentences that claim no more than what was compared."""
-    verdicts = node_verdicts(answer)
+    verdicts = answer.nodes
     if not verdicts:
         return "No node was heard of: no results file could be read."
-    groups = dict.fromkeys(each.group for each in answer.findings if is_of_a_group(each) and each.status == "FAIL")
+    groups = dict.fromkeys(each.group for each in answer.findings if each.nodes and each.status == "FAIL")
     parts = [f"{names_in_words(groups, 3)} is slow as a whole"] if groups else []
     for status, word in STATUS_WORDS.items():
         if own := [node for node, each in verdicts.items() if each == status]:
             which = "" if status == "PASS" else f" ({names_in_words(own, 4)})"
             count = "all" if len(own) == len(verdicts) > 1 else f"{len(own):,} of"
             parts.append(f"{count} {len(verdicts):,} node{'s' * (len(verdicts) > 1)} {word}{which}")
-    whole = [each for each in answer.findings if not each.node and not is_of_a_group(each)]
+    whole = [each for each in answer.findings if not each.node and not each.nodes]
     areas = {
         status: dict.fromkeys(AREAS[each.area][1] for each in whole if each.status == status) for status in STATUS_WORDS
     }
@@ -115,10 +94,8 @@ def todo(answer: FleetAnswer) -> list[Todo]:
     for each in answer.findings:
         if each.status != "PASS":
             key = ("", _anywhere(each.fix, each)) if each.fix else (each.area, _anywhere(each.message, each))
-            kept[(*key, each.group if is_of_a_group(each) else "")].append(each)
-    return sorted(
-        map(Todo, kept.values()), key=lambda each: (each.status != "FAIL", not is_of_a_group(each.findings[0]))
-    )
+            kept[(*key, each.group if each.nodes else "")].append(each)
+    return sorted(map(Todo, kept.values()), key=lambda each: (each.status != "FAIL", not each.findings[0].nodes))
 
 
 def _anywhere(text: str, finding: FleetFinding) -> str:

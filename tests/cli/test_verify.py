@@ -1,22 +1,20 @@
 """`verify`: what pytest is started with, from any folder, and what of the surroundings is left out."""
 
 import argparse
+import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from alexnet_repro import layout
 from alexnet_repro.cli import verify as module
 from alexnet_repro.cli.parser import main, parser
-from alexnet_repro.cli.verify import pytest_words, run_verify
+from alexnet_repro.cli.verify import VerifyStart, pytest_words, run_verify
 from tests.helpers.paths import ROOT
 
-SUITE = Path("/there/suite")
 OWN = [f"--config-file={ROOT}/pyproject.toml", f"--rootdir={ROOT}", "-pno:cacheprovider"]
-ALL = f"{ROOT}/benchmarks"
 
 
 @pytest.fixture
@@ -48,43 +46,72 @@ def started(monkeypatch, tmp_path):
         (["--report", "there", "--require-gpu"], ["--report=there", "--require-gpu"]),
         (["--report"], ["--report"]),
         (["-k", "benchmarks"], ["-k", "benchmarks"]),
-        (["benchmarks"], ["/there/suite/benchmarks"]),
-        (["benchmarks/test_forward.py"], ["/there/suite/benchmarks/test_forward.py"]),
-        (
-            ["benchmarks/test_correct.py::test_correct[device=cpu:0-check=shapes]"],
-            ["/there/suite/benchmarks/test_correct.py::test_correct[device=cpu:0-check=shapes]"],
-        ),
-        (["--ignore=benchmarks/test_resize.py"], ["--ignore=/there/suite/benchmarks/test_resize.py"]),
-        (["--deselect=benchmarks/test_resize.py"], ["--deselect=benchmarks/test_resize.py"]),
-        (["benchmarks2/test_x.py", "my/benchmarks"], ["benchmarks2/test_x.py", "my/benchmarks"]),
     ],
     ids=lambda words: f"words={' '.join(words)}"[:50],
 )
 def test_words(options, expected):
-    """Paths in `benchmarks` are the suite's; a value of one of our options is joined to it; all else stays."""
-    assert list(pytest_words(options, SUITE)) == expected
+    """A value of one of our options is joined to it; all else stays."""
+    assert list(pytest_words(options)) == expected
+
+
+NAMED = "benchmarks/test_correct.py::test_correct[device=cpu:0-check=shapes]"
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ([], {"args": ["/there/benchmarks"]}),
+        (["benchmarks/x.py"], {"args": ["/there/benchmarks/x.py"]}),
+        ([NAMED], {"args": [f"/there/{NAMED}"]}),
+        (["benchmarks2/x.py", "my/benchmarks"], {"args": ["benchmarks2/x.py", "my/benchmarks", "/there/benchmarks"]}),
+        (["-k", "benchmarks/x.py"], {"args": ["/there/benchmarks"], "keyword": "benchmarks/x.py"}),
+        (["--ignore", "benchmarks/x.py"], {"args": ["/there/benchmarks"], "ignore": ["/there/benchmarks/x.py"]}),
+        (["--ignore=benchmarks/x.py"], {"args": ["/there/benchmarks"], "ignore": ["/there/benchmarks/x.py"]}),
+        (["--ignore-glob", "benchmarks/*"], {"args": ["/there/benchmarks"], "ignore_glob": ["/there/benchmarks/*"]}),
+        (["--deselect", "benchmarks/x.py::t"], {"args": ["/there/benchmarks"], "deselect": ["benchmarks/x.py::t"]}),
+        (["--junitxml", "benchmarks/x.xml"], {"args": ["/there/benchmarks"], "xmlpath": "benchmarks/x.xml"}),
+    ],
+    ids=lambda words: f"words={' '.join(words)}"[:60],
+)
+def test_paths(options, expected, tmp_path, monkeypatch):
+    """Paths in `benchmarks` are the suite's, and values of pytest's options aren't paths to run."""
+    suite, read = tmp_path / "there", []
+
+    class Reader:
+        """A plugin that keeps what pytest has read, and lets nothing run."""
+
+        @pytest.hookimpl(tryfirst=True)
+        def pytest_cmdline_main(self, config):
+            """Keep the configuration."""
+            read.append(config)
+            return 0
+
+    (suite / "benchmarks").mkdir(parents=True)
+    (suite / "pytest.ini").write_text("[pytest]\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    own = [f"--config-file={suite}/pytest.ini", f"--rootdir={suite}", "-pno:cacheprovider"]
+    assert pytest.main([*own, *options], plugins=[VerifyStart(tmp_path, options, suite), Reader()]) == 0
+    [config] = read
+    option = {name: getattr(config.option, name) for name in expected if name != "args"}
+    found = json.dumps({"args": config.args} | option).replace(str(suite), "/there")
+    assert json.loads(found) == expected
 
 
 def test_pytest_is_given_the_suite(started, tmp_path):
     """Its configuration and folder, whatever the working folder has; the exit status is pytest's."""
     status, given = started("--level=quick", "-k", "a or b")
-    assert (status, given["words"]) == (1, [*OWN, "--level=quick", "-k", "a or b", ALL])
+    assert (status, given["words"]) == (1, [*OWN, "--level=quick", "-k", "a or b"])
     assert (given["start"].folder, given["start"].command) == (
         tmp_path,
         "python -m alexnet_repro verify --level=quick -k 'a or b'",
     )
 
 
-def test_a_part_of_the_suite_is_that_part(started):
-    """Where a test is named, not all others run."""
-    _, given = started("benchmarks/test_forward.py")
-    assert given["words"] == [*OWN, f"{ALL}/test_forward.py"]
-
-
 def test_options_of_the_environment_are_left_out(started, capsys):
     """PYTEST_ADDOPTS, which may lower the plan, isn't obeyed, and the run says so."""
     _, given = started(PYTEST_ADDOPTS="-k nothing")
-    assert given["words"] == [*OWN, ALL]
+    assert given["words"] == OWN
     assert "PYTEST_ADDOPTS" not in given["variables"]
     said = "python -m alexnet_repro verify: PYTEST_ADDOPTS is left out; give its options here: -k nothing\n"
     assert capsys.readouterr().err == said
@@ -93,7 +120,7 @@ def test_options_of_the_environment_are_left_out(started, capsys):
 def test_what_is_timed_by_is_loaded(started):
     """Where plugins aren't loaded by themselves, the one that timings need is."""
     _, given = started(PYTEST_DISABLE_PLUGIN_AUTOLOAD="1")
-    assert given["words"] == [*OWN, "-ppytest_benchmark.plugin", ALL]
+    assert given["words"] == [*OWN, "-ppytest_benchmark.plugin"]
 
 
 def test_backend_that_cant_be_used(tmp_path):

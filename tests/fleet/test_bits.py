@@ -201,33 +201,58 @@ def test_cohorts():
     ]
 
 
+WENT = [("INCONCLUSIVE", "n0", "gpu:0")]
+
+
 @pytest.mark.parametrize(
     ("before", "now", "expected"),
     [
         pytest.param(device(RIGHT), device(RIGHT), [], id="bits=same"),
-        pytest.param(device(WRONG_SECOND), device(RIGHT), [("FAIL", "n0", "gpu:0")], id="bits=other"),
+        pytest.param(device(WRONG_SECOND), device(RIGHT), WENT, id="bits=other"),
         pytest.param(device(WRONG_FIRST, bits="e1"), device(RIGHT), [], id="environment=other"),
-        pytest.param(
-            device(WRONG_FIRST, 3, serial="77"), device(RIGHT, serial="77"), [("FAIL", "n0", "gpu:0")], id="place=other"
-        ),
+        pytest.param(device(WRONG_FIRST, 3, serial="77"), device(RIGHT, serial="77"), WENT, id="place=other"),
         pytest.param(device(WRONG_FIRST, serial="76"), device(RIGHT, serial="77"), [], id="device=other"),
     ],
 )
 def test_own_earlier_runs(before, now, expected):
-    """A device that doesn't give the bits of its own earlier run fails, wherever it was built in then."""
+    """A device that has a majority's bits, and had others before, was wrong then, wherever it was built in."""
     assert found(run("n0", before, day=-3), run("n0", now), *nodes(RIGHT, RIGHT, RIGHT)[1:], run("n3", device())) == (
         expected
     )
 
 
+@pytest.mark.parametrize(
+    ("others", "status"),
+    [
+        pytest.param([RIGHT, RIGHT], "INCONCLUSIVE", id="others=2"),
+        pytest.param([RIGHT], "FAIL", id="others=1"),
+        pytest.param([WRONG_FIRST] * 3, "FAIL", id="others=otherwise"),
+    ],
+)
+def test_who_was_wrong(others, status):
+    """Without a majority for its newest bits, a device that had others before fails."""
+    more = [run(f"m{number}", device(each)) for number, each in enumerate(others)]
+    _, findings = judged(run("n0", device(WRONG_SECOND), day=-3), run("n0", device(RIGHT)), *more)
+    assert [each.status for each in findings if "its own run" in each.message] == [status]
+
+
+def test_devices_that_share_a_serial():
+    """Two devices of one board aren't each other's earlier runs."""
+    both = [device(RIGHT, 0, serial="77"), device(WRONG_SECOND, 1, serial="77")]
+    _, findings = judged(run("n0", *both, day=-3), run("n0", *both))
+    assert [each.message for each in findings if "its own run" in each.message] == []
+
+
 def test_own_earlier_run_worded():
-    """That failure says when, where in the steps, and in how many of the earlier runs."""
+    """That finding says when, where in the steps, in how many of the earlier runs, and what it means."""
     runs = [run("n0", device(WRONG_SECOND), day=-3), run("n0", device(RIGHT), day=-2), run("n0", device(RIGHT))]
     _, (finding,) = judged(*runs, *nodes(RIGHT, RIGHT, RIGHT)[1:])
     assert finding.message == (
-        "replay float32: from step 2 the gradient of dense/kernel differs from its own run of 2026-11-21 10:15"
+        "replay float32: from step 2 the gradient of dense/kernel differs from its own run of 2026-11-21 10:15; "
+        "now it agrees with the others: it was repaired, or has a fault that comes and goes"
     )
     assert finding.evidence.startswith("1 of its 2 earlier runs in this environment differ from this one; ")
+    assert finding.fix.startswith("if it was repaired, move its earlier results elsewhere; ")
 
 
 def test_many_environments():

@@ -91,7 +91,7 @@ def test_a_slow_node_of_a_slow_rack():
     levels[NEWEST, 10] += math.log1p(0.15)
     found = judge(levels, by=("rack",)).findings
     assert [(each.node, each.group) for each in found] == [("", "rack=r1"), ("n010", "")]
-    assert found[0].data["nodes"] == [f"n{i:03d}" for i in range(8, 16)]
+    assert found[0].nodes == tuple(f"n{i:03d}" for i in range(8, 16))
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 What is judged is written here as literals; nothing of it is computed by the code under test.
 """
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -100,8 +101,8 @@ def fleet_answer(runs, findings=(), *, cohorts=(), statuses=None, earlier=(), re
     order = ("FAIL", "INCONCLUSIVE", "PASS")
     nodes = dict.fromkeys(fleet.runs, "PASS") | dict.fromkeys(settings.get("expected", ()), "PASS")
     for each in findings:
-        if each.node and order.index(each.status) < order.index(nodes[each.node]):
-            nodes[each.node] = each.status
+        for node in filter(None, (each.node, *each.nodes)):
+            nodes[node] = min(nodes[node], each.status, key=order.index)
     nodes = dict(sorted(nodes.items(), key=lambda item: order.index(item[1])))
     found = sorted(findings, key=lambda each: order.index(each.status))
     tables = [speed_table(runs, statuses)] if runs else []
@@ -264,7 +265,7 @@ def large_fleet(racks=25, per_rack=40, cases=MANY_CASES):
             runs.append(node_run(node, device(cases=cases, factor=factor, cell=cell, seed=rack * 100 + place)))
     members = [(run.node, "gpu:0") for run in runs]
     slow = dict.fromkeys(("r03n05", "r19n31", "r12n20"), "FAIL")
-    findings = [SLOW_RACK]
+    findings = [replace(SLOW_RACK, nodes=tuple(node for node, rack in columns["rack"].items() if rack == "r07"))]
     for node, ratio, where in (
         ("r03n05", 1.11, "all 40 cases"),
         ("r19n31", 1.25, "all 40 cases"),
@@ -316,7 +317,8 @@ def harmful_fleet():
             FleetFinding(area, "FAIL", text, text, text, text, text, text, f"{text}[batch={text}]", np.nan, np.inf)
             for area in areas
         )
-        findings.append(FleetFinding("speed", "INCONCLUSIVE", text, group=f"{text}={text}", fix=f"sudo {text}"))
+        group = {"group": f"{text}={text}", "nodes": (text,)}
+        findings.append(FleetFinding("speed", "INCONCLUSIVE", text, fix=f"sudo {text}", **group))
     cohorts = [Cohort(text, "bits", text, ((text, text),), "FAIL", text) for text in HARMFUL.values()]
     refused = [RefusedFile(text, text) for text in HARMFUL.values()]
     answer = fleet_answer(runs, findings, cohorts=cohorts, refused=refused, columns={"rack": rack}, by=("rack", "none"))
