@@ -1,7 +1,7 @@
-"""A device's speed beside its own earlier runs: a step on a day, or a drift over weeks.
+"""A device's speed, and a whole fleet's, beside its own earlier runs: a step on a day, or a drift over weeks.
 
-A quarter of `FleetSettings.false_alarms` is for what is judged here, shared by all devices that have a history. The
-criteria and their error rates: docs/method/fleet.md.
+A quarter of `FleetSettings.false_alarms` is for what is judged here, shared by all devices that have a history, and
+the fleet as a whole. The criteria and their error rates: docs/method/fleet.md.
 """
 
 import math
@@ -62,7 +62,7 @@ def judge_history(fleet: Fleet, settings: FleetSettings) -> list[FleetFinding]:
                     series.rows.append((run, device))
     current = {id(run) for run in fleet.current}
     judged = {key: _with_history(every, current) for key, every in cohorts.items()}
-    total = sum(map(len, judged.values()))
+    total = sum(len(some) + (len(some) >= MIN_NODES) for some in judged.values())  # devices, and the fleet as a whole
     found: list[FleetFinding] = []
     for key, some in judged.items():
         if some:
@@ -82,11 +82,12 @@ def _with_history(every: dict[str, _Series], current: set[int]) -> list[_Series]
 def _of_cohort(
     every: list[_Series], judged: list[_Series], settings: FleetSettings, chance: float
 ) -> list[FleetFinding]:
-    values = _shifts(every)
+    values, raw = _shifts(every)
     spreads = moderated(
         [Spread(_noise(values[each.places]) ** 2, EFFICIENCY * (len(each.places) - 1) / 2) for each in judged]
     )
-    found = []
+    smallest = math.log1p(settings.tolerance)
+    found = _of_all(judged, raw, smallest, chance)
     for series, spread in zip(judged, spreads, strict=True):
         kept = [
             (row, place) for row, place in zip(series.rows, series.places, strict=True) if np.isfinite(values[place])
@@ -95,14 +96,42 @@ def _of_cohort(
             continue
         rows, places = [row for row, _ in kept], [place for _, place in kept]
         days = np.array([row[0].started.timestamp() / _SECONDS for row in rows])
-        change = find_change(days, values[places], spread, math.log1p(settings.tolerance), chance)
+        change = find_change(days, values[places], spread, smallest, chance)
         if change:
-            found.append(_finding(rows, days, change))
+            found.append(_finding(rows, change))
     return found
 
 
-def _shifts(every: Sequence[_Series]) -> Values:
-    """Return each run's shift from its device's usual level, less that of all nodes on its day, where enough ran."""
+def _of_all(judged: Sequence[_Series], raw: Values, smallest: float, chance: float) -> list[FleetFinding]:
+    """Return how the devices as a whole grew slower: INCONCLUSIVE, for what all share may be no device's fault."""
+    by_day: dict[str, list[tuple[FleetRun, FleetDevice, float]]] = defaultdict(list)
+    for series in judged:
+        for (run, device), place in zip(series.rows, series.places, strict=True):
+            if np.isfinite(raw[place]):
+                by_day[run.day].append((run, device, float(raw[place])))
+    nodes = len({series.rows[-1][0].node for series in judged})
+    each_day = [by_day[day] for day in sorted(by_day)]
+    each_day = [some for some in each_day if len({run.node for run, *_ in some}) >= max(MIN_NODES, nodes / 2)]
+    if len(each_day) <= MIN_EARLIER:
+        return []
+    values = np.array([float(np.median([shift for *_, shift in some])) for some in each_day])
+    days = np.array([min(run.started for run, *_ in some).timestamp() / _SECONDS for some in each_day])
+    spread = Spread(_noise(values) ** 2, EFFICIENCY * (len(values) - 1) / 2)
+    change = find_change(days, values, spread, smallest, chance)
+    if change is None:
+        return []
+    starts = [min(run.started for run, *_ in some) for some in each_day]
+    numbers = np.stack(
+        [medians(np.concatenate([_telemetry([row[:2]]) for row in some])[:, 0], 0)[None] for some in each_day]
+    )
+    return [_worded(starts, numbers, change, name=f"all {nodes} nodes", group=each_day[0][0][1].kind)]
+
+
+def _shifts(every: Sequence[_Series]) -> tuple[Values, Values]:
+    """Return each run's shift from its device's usual level, less that of all nodes on its day where enough ran.
+
+    Second, the same with what all nodes had on that day.
+    """
     rows = [row for series in every for row in series.rows]
     cases = {case: i for i, case in enumerate(dict.fromkeys(case for _, device in rows for case in device.cases))}
     levels = np.full((len(rows), len(cases)), math.nan)
@@ -117,14 +146,15 @@ def _shifts(every: Sequence[_Series]) -> Values:
         start += len(series.rows)
     spreads = column_spreads(own)
     quiet = ~(spreads > _NOISY * medians(spreads, 0))
-    shifts = medians(own[:, quiet], 1)
+    raw = medians(own[:, quiet], 1)
+    shifts = raw.copy()
     by_day: dict[str, list[int]] = defaultdict(list)
     for place, (run, _) in enumerate(rows):
-        by_day[run.started.astimezone(UTC).date().isoformat()].append(place)
+        by_day[run.day].append(place)
     for places in by_day.values():
         if len({rows[place][0].node for place in places}) >= MIN_NODES:
             shifts[places] -= medians(shifts[places], 0)
-    return shifts
+    return shifts, raw
 
 
 def _noise(values: Values) -> float:
@@ -181,51 +211,58 @@ def _distances(values: Values, place: int) -> float:
     return float(np.abs(before - np.median(before)).sum() + np.abs(after - np.median(after)).sum())
 
 
-def _finding(rows: Sequence[tuple[FleetRun, FleetDevice]], days: Values, change: SpeedChange) -> FleetFinding:
+def _finding(rows: Sequence[tuple[FleetRun, FleetDevice]], change: SpeedChange) -> FleetFinding:
     run, device = rows[-1]
-    status: Status = "FAIL"
-    data: dict[str, object] = {"change": change.kind, "runs": len(rows)}
-    after = range(change.place, len(rows)) if change.kind != "drift" else range(2 * len(rows) // 3, len(rows))
-    causes = Telemetry(_telemetry(rows)).causes(list(after), "before")
+    starts = [each.started for each, _ in rows]
+    return _worded(starts, _telemetry(rows), change, name=device.name, node=run.node, device=device.name)
+
+
+def _worded(
+    starts: Sequence[datetime], numbers: np.ndarray, change: SpeedChange, *, name: str, **where: str
+) -> FleetFinding:
+    """Return the finding about one device, or about all nodes, which is no FAIL."""
+    count, of_one = len(starts), "node" in where
+    verb = "is" if of_one else "are"
+    status: Status = "INCONCLUSIVE" if change.kind == "newest" or not of_one else "FAIL"
+    data: dict[str, object] = {"change": change.kind, "runs": count}
+    after = range(change.place, count) if change.kind != "drift" else range(2 * count // 3, count)
+    causes = Telemetry(numbers).causes(list(after), "before")
     if change.kind == "drift":
         weekly = math.expm1(7 * change.slope)
-        weeks = (days[-1] - days[0]) / 7
-        message = f"{device.name} is {weekly:.1%} per week slower for {weeks:.1f} weeks (a drift)"
+        weeks = (starts[-1] - starts[0]).total_seconds() / _SECONDS / 7
+        message = f"{name} {verb} {weekly:.1%} per week slower for {weeks:.1f} weeks (a drift)"
         data |= {"per_week": weekly, "weeks": weeks}
     elif change.kind == "step":
-        day = _day(rows[change.place][0].started)
-        message = f"{device.name} is slower by {math.expm1(change.size):.1%} since {day} (a step)"
+        day = _day(starts[change.place])
+        message = f"{name} {verb} slower by {math.expm1(change.size):.1%} since {day} (a step)"
         data |= {"since": day}
     else:
-        status = "INCONCLUSIVE"
-        message = (
-            f"{device.name} is {math.expm1(change.size):.1%} slower in its newest run than in {len(rows) - 1} before"
-        )
+        runs = "its newest run" if of_one else "their newest run"
+        message = f"{name} {verb} {math.expm1(change.size):.1%} slower in {runs} than in {count - 1} before"
     if any(each.column == "load" for each in causes):
         status = "INCONCLUSIVE"
-        message += ", something else ran on it"
-    message = ", ".join([message, *(each.words for each in causes)])
+        message += ", something else ran on it" if of_one else ", something else ran on them"
+    of_all = "" if of_one else "in the median "
+    message = ", ".join([message, *(f"{of_all}{each.words}" for each in causes)])
     first = {
         "drift": "it wears, or dust and heat build up: compare its clock and temperature with those of the first run",
         "step": "find what changed on that day: firmware, cooling, neighbours, a replaced part",
         "newest": "run it twice more: if it stays, it is a step",
     }[change.kind]
-    fix = "; ".join([first, fix_of(causes, device.name)])
-    evidence = (
-        f"{len(rows)} runs since {_day(rows[0][0].started)}; noise explains {math.expm1(min(change.bound, 50)):.1%}"
-    )
-    number, bound = math.exp(change.size), math.exp(min(change.bound, 50))
+    if not of_one:
+        first = "find what changed for all of them: power cap, cooling, firmware, settings that aren't recorded"
+    fix = "; ".join([first, fix_of(causes, where.get("device", ""))])
+    evidence = f"{count} runs since {_day(starts[0])}; noise explains {math.expm1(min(change.bound, 50)):.1%}"
     return FleetFinding(
         "history",
         status,
         message,
-        run.node,
-        device.name,
         evidence=evidence,
         fix=fix,
-        number=number,
-        bound=bound,
+        number=math.exp(change.size),
+        bound=math.exp(min(change.bound, 50)),
         data=data | {"causes": [each.column for each in causes]},
+        **where,
     )
 
 

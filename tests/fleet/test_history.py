@@ -51,7 +51,7 @@ DRIFT = [math.log1p(0.02) / 7 * (DAYS[-1] - days) for days in DAYS]
         pytest.param(changed(12, step(4, 0.02)), [], id="change=below_tolerance"),
         pytest.param(
             changed(12, step(4, 0.3), who=-12),
-            [("INCONCLUSIVE", "", "step", "all 12 nodes are slower by 30.0% since 2026-10-23 (a step)")],
+            [("INCONCLUSIVE", "", "step", "all 12 nodes are slower by 30.1% since 2026-10-23 (a step)")],
             id="change=all_nodes",
         ),
         pytest.param(
@@ -61,7 +61,7 @@ DRIFT = [math.log1p(0.02) / 7 * (DAYS[-1] - days) for days in DAYS]
         ),
         pytest.param(
             changed(12, step(1, 0.1), who=-12),
-            [("INCONCLUSIVE", "", "newest", "all 12 nodes are 10.0% slower in their newest run than in 13 before")],
+            [("INCONCLUSIVE", "", "newest", "all 12 nodes are 10.2% slower in their newest run than in 13 before")],
             id="change=all_nodes_newest",
         ),
         pytest.param(changed(12, step(4, -0.3), who=-12), [], id="change=all_nodes_faster"),
