@@ -3,7 +3,6 @@
 import argparse
 import json
 import warnings
-from datetime import timedelta
 from pathlib import Path
 
 
@@ -23,14 +22,10 @@ def run_fleet(arguments: argparse.Namespace) -> int:
     for path in (*arguments.results, *([arguments.expect] if arguments.expect else [])):
         if not path.exists() and not path.is_symlink():
             arguments.refuse(f"no such file or folder: {path}")
-    try:
-        listed = {} if arguments.expect is None else read_nodes(arguments.expect)
-    except OSError as error:
-        arguments.refuse(f"argument --expect: {error}")
+    listed = {} if arguments.expect is None else read_nodes(arguments.expect)
     fleet = read_fleet(arguments.results)
     try:
-        age = None if arguments.max_age is None else timedelta(seconds=arguments.max_age)
-        settings = settings_for(fleet, listed, arguments.by, tolerance=arguments.tolerance, max_age=age)
+        settings = settings_for(fleet, listed, arguments.by, arguments.tolerance)
     except ValueError as error:
         arguments.refuse(f"argument --by: {error}")
     first = arguments.results[0]
@@ -45,6 +40,6 @@ def run_fleet(arguments: argparse.Namespace) -> int:
             write_fleet_junit(answer, out / "fleet.junit.xml")
             write_metrics(answer, out / "fleet.prom")
     except OSError as error:
-        arguments.refuse(f"{error}: --out=DIR")
+        raise OSError(f"{error}: --out=DIR") from error
     print("\n".join(terminal_lines(answer)))
     return exit_status(answer.verdict)

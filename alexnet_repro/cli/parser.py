@@ -15,7 +15,7 @@ from alexnet_repro import __version__
 from alexnet_repro.cli.commands import DEFAULT_WEIGHTS, run_doctor, run_evaluate, run_report, run_shapes, run_train
 from alexnet_repro.cli.flags import unknown_flags
 from alexnet_repro.cli.fleet import run_fleet
-from alexnet_repro.cli.suite_options import add_suite_options, duration
+from alexnet_repro.cli.suite_options import add_suite_options
 from alexnet_repro.cli.verify import VERIFY_HELP, run_verify
 from alexnet_repro.quiet import KeptOutput, kept_output
 from alexnet_repro.startup import configured_backend, explained, prepare, unusable_backend
@@ -274,8 +274,6 @@ def _add_fleet_options(option: Callable[..., object]) -> None:
     by = "a column of that file or of the results (driver, kernel, packages.tensorflow, …) by whose values a group of "
     by += "nodes may be slow; may be repeated"
     option("--by", action="append", default=[], metavar="COLUMN", help=by)
-    age = "by which a node's newest run may be older than the newest of all, as 36h or 7d (default: 1d)"
-    option("--max-age", type=duration, metavar="TIME", help=age)
     tolerance = "a smaller slowdown is none (default: 3)"
     option("--tolerance", type=percentage, metavar="PERCENT", help=tolerance)
 

@@ -6,28 +6,24 @@ What is other is no fault by itself, and is PASS: where it keeps bits or speed f
 import csv
 import statistics
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 from alexnet_repro.fleet.records import Fleet, FleetFinding, FleetRun, FleetSettings
 from alexnet_repro.fleet.texts import printable
-from alexnet_repro.verify.finding import Status
 from alexnet_repro.verify.report.run_record import LARGEST_RESULTS
 
+BEHIND = timedelta(days=7)  # a run that is so much older than the others' says nothing of today
 MOST = 2 / 3  # of the nodes: what they have is what the others don't
 MAJORITY_NODES = 3
 MANY_ERRORS = 100  # corrected ones: a few are what the correction is for
 TIMES_OTHERS = 10
-AT_ONCE = timedelta(days=1)  # within which a device is rarely replaced
-MANY_OWNERS = 8  # nodes: what more have in common is no serial
 IDS = {"id", "id_source", "machine_id"}
 OWN_FACTS = {*IDS, "system", "cpu"}  # each node's own, or in other words what `kernel` and the device say
 DEVICE_FACTS = ("driver", "firmware", "board", "memory", "power_limit", "pcie_generation_max", "pcie_width_max", "mig")
 SAY_WHERE = "name it there by ALEXNET_REPRO_NODE, and move the other machine's files out of the folder"
-DRIVER_SAYS = "see what the driver says: python -m alexnet_repro doctor"
 RUN_THERE = "see whether it runs, and verify it: python -m alexnet_repro verify"
 
 
@@ -62,12 +58,9 @@ def read_nodes(path: Path) -> dict[str, dict[str, str]]:
 
 
 def settings_for(
-    fleet: Fleet, listed: Mapping[str, Mapping[str, str]], by: Sequence[str] = (), **asked_for: Any
+    fleet: Fleet, listed: Mapping[str, Mapping[str, str]], by: Sequence[str] = (), tolerance: float | None = None
 ) -> FleetSettings:
-    """Return the settings of a fleet of which a file lists nodes and columns; ValueError: `by` isn't a column.
-
-    `asked_for` are further fields; None: as usual.
-    """
+    """Return the settings of a fleet of which a file lists nodes and columns; ValueError: `by` isn't a column."""
     names = _by_expected(list(listed), list(fleet.runs))
     columns: defaultdict[str, dict[str, str]] = defaultdict(dict)
     for run in fleet.current:
@@ -82,7 +75,8 @@ def settings_for(
         raise ValueError(f"no node has a column {unknown[0]!r}; columns by which nodes differ: {known or 'none'}")
     kept = {name: each for name, each in columns.items() if name in asked or len(set(each.values())) > 1}
     expected = tuple(names.get(node, node) for node in listed)
-    return FleetSettings(expected, kept, asked, **{name: each for name, each in asked_for.items() if each is not None})
+    usual = FleetSettings(expected, kept, asked)
+    return usual if tolerance is None else replace(usual, tolerance=tolerance)
 
 
 def _by_expected(expected: Sequence[str], heard: Sequence[str]) -> dict[str, str]:
@@ -139,20 +133,20 @@ def expected_part(fleet: Fleet, settings: FleetSettings) -> tuple[Fleet, list[Fl
     return replace(fleet, runs=nodes), [*missing, *unexpected]
 
 
-def judge_inventory(fleet: Fleet, settings: FleetSettings) -> list[FleetFinding]:
+def judge_inventory(fleet: Fleet) -> list[FleetFinding]:
     """Return what is other than on most nodes, which runs are old, which GPUs have gone, and which have errors."""
-    found = [*_behind(fleet, settings), *_rivals(fleet), *_other_facts(fleet), *_fewer(fleet)]
-    return [*found, *_errors(fleet), *_serials(fleet), *_gone(fleet)]
+    return [*_behind(fleet), *_rivals(fleet), *_other_facts(fleet), *_errors(fleet), *_serials(fleet), *_gone(fleet)]
 
 
-def _behind(fleet: Fleet, settings: FleetSettings) -> Iterator[FleetFinding]:
-    """Yield the nodes whose newest run is too old beside the newest of all to say how they are today."""
-    newest = max((run.started for run in fleet.current), default=None)
-    for run in fleet.current:
-        if newest and newest - run.started > settings.max_age:
-            message = f"its newest run is of {run.started:%Y-%m-%d %H:%M}, the newest of all of {newest:%Y-%m-%d %H:%M}"
-            fix = f"{RUN_THERE}; runs over more days: --max-age=7d"
-            yield FleetFinding("missing", "INCONCLUSIVE", message, run.node, fix=fix)
+def _behind(fleet: Fleet) -> Iterator[FleetFinding]:
+    current = fleet.current
+    if len(current) < MAJORITY_NODES:
+        return
+    usual = statistics.median_low(run.started for run in current)
+    for run in current:
+        if usual - run.started > BEHIND:
+            message = f"its newest run is of {run.started:%Y-%m-%d}, the others' of {usual:%Y-%m-%d}"
+            yield FleetFinding("inventory", "INCONCLUSIVE", message, run.node, fix=RUN_THERE)
 
 
 def _rivals(fleet: Fleet) -> Iterator[FleetFinding]:
@@ -206,19 +200,6 @@ def _others(facts: Mapping[tuple[str, str], Mapping[str, str]], of: str) -> Iter
             yield FleetFinding("inventory", "PASS", message, node, device, evidence=f"beside {len(facts)} {of}")
 
 
-def _fewer(fleet: Fleet) -> Iterator[FleetFinding]:
-    """Yield the nodes with fewer devices of a kind than most nodes that have any."""
-    counts = {run.node: Counter(each.kind for each in run.devices) for run in fleet.current if run.devices}
-    for kind in dict.fromkeys(kind for own in counts.values() for kind in own):
-        those = {node: own[kind] for node, own in counts.items() if own[kind]}
-        usual, nodes = Counter(those.values()).most_common(1)[0]
-        if nodes >= MAJORITY_NODES and nodes >= MOST * len(those):
-            for node, count in those.items():
-                if count < usual:
-                    message = f"{count} × {kind}, the others {usual}"
-                    yield FleetFinding("health", "INCONCLUSIVE", message, node, fix=DRIVER_SAYS)
-
-
 def _errors(fleet: Fleet) -> Iterator[FleetFinding]:
     """Yield the devices with many more corrected memory errors than others of their kind."""
     of_kinds: defaultdict[str, list[tuple[int, str, str]]] = defaultdict(list)
@@ -243,34 +224,26 @@ def _serials(fleet: Fleet) -> Iterator[FleetFinding]:
             if each.serial:
                 owners[each.serial].append((run, each.name))
     for serial, both in owners.items():
-        nodes = sorted({run.node for run, _ in both})
-        if len(nodes) > MANY_OWNERS:
-            message = f"{len(nodes):,} nodes have a device of serial {serial}: it tells none from another"
-            yield FleetFinding("inventory", "PASS", message)
-        elif len(nodes) > 1:
+        if len({run.node for run, _ in both}) > 1:
             for run, device in both:
-                others = ", ".join([node for node in nodes if node != run.node][:3])
+                others = ", ".join(sorted({each.node for each, _ in both if each.node != run.node})[:3])
                 message = f"{others} has this device as well, serial {serial}; it was moved, or they are one machine"
                 fix = "verify both again, with one name for each machine"
                 yield FleetFinding("inventory", "INCONCLUSIVE", message, run.node, device, fix=fix)
 
 
 def _gone(fleet: Fleet) -> Iterator[FleetFinding]:
-    """Yield the devices that a node had in its run before and hasn't any more, or has another one in place of."""
+    """Yield the devices that a node had in its run before, and hasn't any more."""
     for runs in fleet.runs.values():
         *earlier, run = runs
-        before = next((each for each in reversed(earlier) if each.complete and each.devices), None)
-        if not before or not run.devices:
-            continue
-        serials = {each.name: each.serial for each in run.devices}
-        left = [each for each in before.devices if each.serial not in (*serials.values(),) or not each.serial]
-        if gone := [each.name for each in left if each.name not in serials]:
-            message = f"{', '.join(gone)} was there on {before.started:%Y-%m-%d}, and isn't any more"
-            yield FleetFinding("health", "INCONCLUSIVE", message, run.node, fix=DRIVER_SAYS)
-        for each in left:
-            if each.serial and serials.get(each.name):
-                message = f"serial {serials[each.name]}; on {before.started:%Y-%m-%d %H:%M} it was {each.serial}"
-                at_once = run.started - before.started < AT_ONCE  # perhaps pods that share a machine
-                status: Status = "INCONCLUSIVE" if at_once else "PASS"
-                fix = "say which machine or pod it was by ALEXNET_REPRO_NODE, and verify both" if at_once else ""
-                yield FleetFinding("inventory", status, message, run.node, each.name, fix=fix)
+        if before := next((each for each in reversed(earlier) if each.complete and each.devices), None):
+            now = {each.name for each in run.devices} | {each.serial for each in run.devices if each.serial}
+            gone = [each.name for each in before.devices if not {each.name, each.serial} & now]
+            if gone and run.devices:
+                message = f"{_listed(gone)} was there on {before.started:%Y-%m-%d}, and isn't any more"
+                fix = "see what the driver says: python -m alexnet_repro doctor"
+                yield FleetFinding("health", "INCONCLUSIVE", message, run.node, fix=fix)
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(names)

@@ -6,7 +6,7 @@ be equally fast.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -119,7 +119,6 @@ class FleetSettings:
     columns: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """By name of a column of the inventory, as `rack`, each node's value there; all columns that there are."""
     by: tuple[str, ...] = ()  # the columns by which a group may be slow
-    max_age: timedelta = timedelta(days=1)  # by which a node's newest run may be older than the newest of all
     tolerance: float = 0.03  # a smaller slowdown is none
     false_alarms: float = 0.01  # of whole fleets in which nothing is wrong, the share with a FAIL of speed or history
     max_noise: float = 0.10  # where a slowdown of as much may not be seen, speed is INCONCLUSIVE
