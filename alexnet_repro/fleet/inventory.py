@@ -11,10 +11,12 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
+from alexnet_repro.fleet.node_names import MAX_NAMES, unfolded_names
 from alexnet_repro.fleet.records import Fleet, FleetFinding, FleetRun, FleetSettings
 from alexnet_repro.fleet.texts import printable
 from alexnet_repro.verify.report.run_record import LARGEST_RESULTS
 
+NODE_COLUMNS = {"node", "nodes", "nodename", "host", "hostname", "name"}  # what the first column of a table is called
 BEHIND = timedelta(days=7)  # a run that is so much older than the others' says nothing of today
 MOST = 2 / 3  # of the nodes: what they have is what the others don't
 MAJORITY_NODES = 3
@@ -29,30 +31,53 @@ RUN_THERE = "see whether it runs, and verify it: python -m alexnet_repro verify"
 def read_nodes(path: Path) -> dict[str, dict[str, str]]:
     """Return the columns of each node in a file: one node a line, or a table whose first column is the node.
 
-    `#` begins a comment. A table is CSV, and its first line has the columns' names, as `node,rack,switch`. OSError: it
-    can't be read, or names no node, one twice, or a column twice.
+    `#` begins a comment. A table is CSV, and its first line has the columns' names, as `node,rack,switch`, of which the
+    first is one of `NODE_COLUMNS`. Nodes may be folded, as `n[01-12,15]`. OSError: it can't be read, or names no node,
+    one twice, a column twice, or no columns.
     """
     try:
         with path.open("rb") as file:
-            lines = file.read(LARGEST_RESULTS).decode("utf-8-sig").splitlines()
+            content = file.read(LARGEST_RESULTS + 1)
+        lines = [line for each in content.decode("utf-8-sig").splitlines() if (line := each.partition("#")[0].strip())]
+        if len(content) > LARGEST_RESULTS:
+            raise OSError(f"{path} has more than {LARGEST_RESULTS:,} bytes")
+        return _nodes_of(lines)
     except UnicodeDecodeError as error:
         raise OSError(f"{path} isn't text in UTF-8") from error
+    except (ValueError, csv.Error) as error:
+        raise OSError(f"{path}: {error}") from error
     except OSError as error:
-        raise OSError(f"{path} can't be read: {error.strerror}") from error
-    lines = [line for each in lines if (line := each.partition("#")[0].strip())]
-    table = any("," in line for line in lines)
-    rows = list(csv.reader(lines)) if table else [["node"], *([line] for line in lines)]
-    head, *rows = [[printable(cell) for cell in row] for row in rows] or [[]]
+        raise OSError(f"{path} can't be read: {error.strerror}" if error.errno else str(error)) from error
+
+
+def _nodes_of(lines: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Return the columns of each node; ValueError: why there are none."""
+    head, *rows = list(csv.reader(lines)) or [[]]
+    head = [printable(cell) for cell in head]
+    if not head or head[0].lower() not in NODE_COLUMNS:
+        if len(lines) > 1 and any("," in line for line in lines) and not any("[" in line for line in lines):
+            raise ValueError(f"its first line must name the columns, as node,rack, and is {','.join(head)}")
+        head, rows = ["node"], [[line] for line in lines]  # as Slurm lists them: n1,n2 in one line, or n[1-2]
     if len(set(head)) < len(head):
-        raise OSError(f"{path}: a column is in it twice: {', '.join(head)}")
+        raise ValueError(f"a column is in it twice: {', '.join(head)}")
     nodes: dict[str, dict[str, str]] = {}
-    for node, *cells in rows:
-        if not node or len(cells) > len(head) - 1 or node in nodes:
-            why = "is in it twice" if node in nodes else "has more cells than there are columns, or no name"
-            raise OSError(f"{path}: {node or 'a node'} {why}")
-        nodes[node] = {column: cell for column, cell in zip(head[1:], cells, strict=False) if cell}
+    for row in rows:
+        try:
+            names = [printable(name) for name in unfolded_names(row[0])] if row else []
+        except ValueError as error:
+            raise ValueError(f"{printable(row[0])} {error}") from error
+        if not names or len(row) > len(head):
+            raise ValueError(f"{', '.join(names) or 'a node'} has more cells than there are columns, or no name")
+        for node in names:
+            if not node or node in nodes:
+                raise ValueError(f"{node} is in it twice" if node else "a node has no name")
+            nodes[node] = {
+                name: text for name, cell in zip(head[1:], row[1:], strict=False) if (text := printable(cell))
+            }
+        if len(nodes) > MAX_NAMES:
+            raise ValueError(f"it names more than {MAX_NAMES:,} nodes")
     if not nodes:
-        raise OSError(f"{path} names no node; write one a line")
+        raise ValueError("it names no node; write one a line")
     return nodes
 
 

@@ -35,6 +35,15 @@ def six(**changes):
             id="file=table",
         ),
         pytest.param("\ufeffnode,rack\nn1,r1", {"n1": {"rack": "r1"}}, id="file=excel"),
+        pytest.param("Hostname\nn1\nn2\n", {"n1": {}, "n2": {}}, id="file=a column with its name"),
+        pytest.param("n[01-03,05]\nlogin", {n: {} for n in ("n01", "n02", "n03", "n05", "login")}, id="file=folded"),
+        pytest.param("n[1-2],m1\nm[2-3]", {n: {} for n in ("n1", "n2", "m1", "m2", "m3")}, id="file=Slurm's lists"),
+        pytest.param("n1,n2", {"n1": {}, "n2": {}}, id="file=one line"),
+        pytest.param(
+            'node,rack\nn[1-2],r1\n"m[1,3]",r2',
+            {"n1": {"rack": "r1"}, "n2": {"rack": "r1"}, "m1": {"rack": "r2"}, "m3": {"rack": "r2"}},
+            id="file=folded table",
+        ),
         pytest.param('host,room\nn1,"a, b"', {"n1": {"room": "a, b"}}, id="file=quoted"),
     ],
 )
@@ -50,6 +59,16 @@ def test_read_nodes(tmp_path, text, nodes):
     [
         pytest.param(b"", "names no node", id="file=empty"),
         pytest.param(b"node,rack\n", "names no node", id="file=head"),
+        pytest.param(
+            b"n1,r1\nn2,r1\n", "first line must name the columns, as node,rack, and is n1,r1", id="file=headless"
+        ),
+        pytest.param(b"# node,rack\nn1,r1\nn2,r2", "first line must name the columns", id="file=commented head"),
+        pytest.param(b"rack,node\nr1,n1", "first line must name the columns", id="file=other first column"),
+        pytest.param(b"n[1-2]\nn2\n", "n2 is in it twice", id="file=folded twice"),
+        pytest.param(b"n[2-1]\n", r"n\[2-1\] has a range that ends before it begins", id="file=backwards"),
+        pytest.param(b"node,a\n,1\n", "has .*no name", id="file=no name"),
+        pytest.param(b"a" * 200_000 + b",b\nc,d", "field larger than", id="file=huge cell"),
+        pytest.param(b"n1\n" + b"#" * 2**25, "more than 33,554,432 bytes", id="file=large"),
         pytest.param(b"n1\nn1\n", "n1 is in it twice", id="file=twice"),
         pytest.param(b"node,a,a\nn1,1,2", "a column is in it twice", id="file=column"),
         pytest.param(b"node,a\nn1,1,2", "n1 has more cells than there are columns", id="file=cells"),
