@@ -18,7 +18,7 @@ from alexnet_repro.fleet.texts import printable
 from alexnet_repro.verify.report.run_record import LARGEST_RESULTS
 
 NODE_COLUMNS = {"node", "nodes", "nodename", "host", "hostname", "name"}  # what the first column of a table is called
-NEWEST = 4  # one of so many nodes, at least, ran lately: what the others are behind
+NEWEST = 4  # a quarter of the nodes ran as late: what the others are beside
 MOST = 2 / 3  # of the nodes: what they have is what the others don't
 MAJORITY_NODES = 3
 MANY_ERRORS = 100  # corrected ones: a few are what the correction is for

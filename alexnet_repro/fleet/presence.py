@@ -9,7 +9,7 @@ from alexnet_repro.fleet.records import Fleet, FleetFinding, FleetRun
 MOST = 2 / 3  # of the nodes with a kind of GPU
 MAJORITY_NODES = 3
 OWNERS = 8  # nodes: what more of them have is no device's own serial
-SAME_DAY = timedelta(days=1)  # within which a card isn't replaced without a word, but jobs share a machine
+SAME_DAY = timedelta(days=1)  # within which another serial may be another job's GPU, not a new card
 HASHED = ("hashed-", "GPU-hashed-", "MIG-hashed-")  # what a serial or UUID begins with that --hash-serials hid
 _Key = tuple[str, str]  # a serial, and a name where that isn't enough
 ASK_DRIVER = "see what the driver says: python -m alexnet_repro doctor"

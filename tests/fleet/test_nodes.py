@@ -294,7 +294,7 @@ def test_fewer_devices(odd, message):
 
 
 def test_serial_of_all():
-    """A serial that very many nodes have is no device's own: it is said once."""
+    """A serial that very many nodes have is no device's own, which is one finding."""
     found = judge_inventory(fleet_of(*(node_run(f"n{number}", device(serial="123")) for number in range(1000))))
     message = "1,000 nodes have a device of serial 123, which is no device's own"
     assert [(each.status, each.message) for each in found] == [("PASS", message)]
