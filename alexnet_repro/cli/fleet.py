@@ -8,9 +8,9 @@ from pathlib import Path
 
 def run_fleet(arguments: argparse.Namespace) -> int:
     """Judge a fleet, write what was found, and print it; without importing Keras or TensorFlow."""
-    from alexnet_repro.files import atomic_write
+    from alexnet_repro.files import atomic_write, check_folder
     from alexnet_repro.fleet.fleet_file import fleet_data
-    from alexnet_repro.fleet.inventory import read_nodes, settings_for
+    from alexnet_repro.fleet.inventory import NoColumnError, read_nodes, settings_for
     from alexnet_repro.fleet.judge import judge_fleet
     from alexnet_repro.fleet.junit import write_fleet_junit
     from alexnet_repro.fleet.metrics import write_metrics
@@ -19,27 +19,31 @@ def run_fleet(arguments: argparse.Namespace) -> int:
     from alexnet_repro.fleet.text import terminal_lines
     from alexnet_repro.verify.finding import exit_status
 
-    for path in (*arguments.results, *([arguments.expect] if arguments.expect else [])):
-        if not path.exists() and not path.is_symlink():
-            arguments.refuse(f"no such file or folder: {path}")
-    listed = {} if arguments.expect is None else read_nodes(arguments.expect)
-    fleet = read_fleet(arguments.results)
-    try:
-        settings = settings_for(fleet, listed, arguments.by, arguments.tolerance)
-    except ValueError as error:
-        arguments.refuse(f"argument --by: {error}")
     first = arguments.results[0]
-    out: Path = arguments.out or (first if first.is_dir() else Path())
     try:
+        for path in (*arguments.results, *([arguments.expect] if arguments.expect else [])):
+            if not path.exists() and not path.is_symlink():
+                raise FileNotFoundError(f"no such file or folder: {path}")
+        listed = {} if arguments.expect is None else read_nodes(arguments.expect)
+        out: Path = arguments.out or (first if first.is_dir() else Path())
+        check_folder(out, "name another folder: --out=DIR")
+        fleet = read_fleet(arguments.results)
+        usual = {"tolerance": arguments.tolerance, "max_age": arguments.max_age}
+        settings = settings_for(fleet, listed, arguments.by, **usual)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # NumPy's, of numbers that no run measures
             answer = judge_fleet(fleet, settings, out)
             data = json.dumps(fleet_data(answer), indent=1, allow_nan=False)
+        try:
             atomic_write(out / "fleet.json", f"{data}\n", "name another folder")
             write_page(answer, out)
             write_fleet_junit(answer, out / "fleet.junit.xml")
             write_metrics(answer, out / "fleet.prom")
-    except OSError as error:
-        raise OSError(f"{error}: --out=DIR") from error
+        except OSError as error:
+            raise OSError(f"{error}: --out=DIR") from error
+    except NoColumnError as error:
+        arguments.refuse(f"argument --by: {error}")
+    except OSError as error:  # status 1 is a FAIL
+        arguments.refuse(str(error))
     print("\n".join(terminal_lines(answer)))
     return exit_status(answer.verdict)

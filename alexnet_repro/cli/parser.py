@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -92,6 +93,14 @@ def percentage(text: str) -> float:
     if not 0 < value <= 100:  # noqa: PLR2004 - percent
         raise argparse.ArgumentTypeError(f"expected a percentage over 0 and up to 100, got {text!r}")
     return value / 100
+
+
+def duration(text: str) -> timedelta:
+    """Argument type: hours or days, as 36h or 7d."""
+    number, unit = text[:-1], {"h": "hours", "d": "days"}.get(text[-1:], "")
+    if not (unit and number.isascii() and number.isdecimal() and len(number) < 6 and int(number)):  # noqa: PLR2004
+        raise argparse.ArgumentTypeError(f"expected hours or days, as 36h or 7d, got {text!r}")
+    return timedelta(**{unit: int(number)})
 
 
 def new_weights_file(text: str) -> Path:
@@ -274,6 +283,10 @@ def _add_fleet_options(option: Callable[..., object]) -> None:
     by = "a column of that file or of the results (driver, kernel, packages.tensorflow, …) by whose values a group of "
     by += "nodes may be slow; may be repeated"
     option("--by", action="append", default=[], metavar="COLUMN", help=by)
+    age = (
+        "a node whose newest run is older than the newest of others by more is INCONCLUSIVE, as 36h or 7d (default: 1d)"
+    )
+    option("--max-age", type=duration, metavar="TIME", help=age)
     tolerance = "a smaller slowdown is none (default: 3)"
     option("--tolerance", type=percentage, metavar="PERCENT", help=tolerance)
 

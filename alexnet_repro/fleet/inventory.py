@@ -6,16 +6,19 @@ What is other is no fault by itself, and is PASS: where it keeps bits or speed f
 import csv
 import statistics
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
+from alexnet_repro.fleet.node_names import MAX_NAMES, unfolded_names
+from alexnet_repro.fleet.presence import judge_presence
 from alexnet_repro.fleet.records import Fleet, FleetFinding, FleetRun, FleetSettings
 from alexnet_repro.fleet.texts import printable
 from alexnet_repro.verify.report.run_record import LARGEST_RESULTS
 
-BEHIND = timedelta(days=7)  # a run that is so much older than the others' says nothing of today
+NODE_COLUMNS = {"node", "nodes", "nodename", "host", "hostname", "name"}  # what the first column of a table is called
+NEWEST = 4  # a quarter of the nodes ran as late: what the others are beside
 MOST = 2 / 3  # of the nodes: what they have is what the others don't
 MAJORITY_NODES = 3
 MANY_ERRORS = 100  # corrected ones: a few are what the correction is for
@@ -27,40 +30,74 @@ SAY_WHERE = "name it there by ALEXNET_REPRO_NODE, and move the other machine's f
 RUN_THERE = "see whether it runs, and verify it: python -m alexnet_repro verify"
 
 
+class NoColumnError(ValueError):
+    """No node has a column of this name."""
+
+
 def read_nodes(path: Path) -> dict[str, dict[str, str]]:
     """Return the columns of each node in a file: one node a line, or a table whose first column is the node.
 
-    `#` begins a comment. A table is CSV, and its first line has the columns' names, as `node,rack,switch`. OSError: it
-    can't be read, or names no node, one twice, or a column twice.
+    `#` begins a comment. A table is CSV, and its first line has the columns' names, as `node,rack,switch`, of which the
+    first is one of `NODE_COLUMNS`. Nodes may be folded, as `n[01-12,15]`. OSError: it can't be read, or names no node,
+    one twice, a column twice, or no columns.
     """
     try:
         with path.open("rb") as file:
-            lines = file.read(LARGEST_RESULTS).decode("utf-8-sig").splitlines()
+            content = file.read(LARGEST_RESULTS + 1)
+        if len(content) > LARGEST_RESULTS:
+            raise ValueError(f"it has more than {LARGEST_RESULTS:,} bytes")  # noqa: TRY301 - as for what is in it
+        lines = [line for each in content.decode("utf-8-sig").splitlines() if (line := each.partition("#")[0].strip())]
+        return _nodes_of(lines)
     except UnicodeDecodeError as error:
         raise OSError(f"{path} isn't text in UTF-8") from error
+    except (ValueError, csv.Error) as error:
+        raise OSError(f"{path}: {error}") from error
     except OSError as error:
         raise OSError(f"{path} can't be read: {error.strerror}") from error
-    lines = [line for each in lines if (line := each.partition("#")[0].strip())]
-    table = any("," in line for line in lines)
-    rows = list(csv.reader(lines)) if table else [["node"], *([line] for line in lines)]
-    head, *rows = [[printable(cell) for cell in row] for row in rows] or [[]]
+
+
+def _nodes_of(lines: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Return the columns of each node; ValueError: why there are none."""
+    head, *rows = list(csv.reader(lines)) or [[]]
+    head = [printable(cell) for cell in head]
+    if not head or head[0].lower() not in NODE_COLUMNS:
+        if len(lines) > 1 and any("," in line for line in lines) and not any("[" in line for line in lines):
+            raise ValueError(f"its first line must name the columns, as node,rack, and is {','.join(head)}")
+        head, rows = ["node"], [[line] for line in lines]  # as Slurm lists them: n1,n2 in one line, or n[1-2]
     if len(set(head)) < len(head):
-        raise OSError(f"{path}: a column is in it twice: {', '.join(head)}")
+        raise ValueError(f"a column is in it twice: {', '.join(head)}")
     nodes: dict[str, dict[str, str]] = {}
-    for node, *cells in rows:
-        if not node or len(cells) > len(head) - 1 or node in nodes:
-            why = "is in it twice" if node in nodes else "has more cells than there are columns, or no name"
-            raise OSError(f"{path}: {node or 'a node'} {why}")
-        nodes[node] = {column: cell for column, cell in zip(head[1:], cells, strict=False) if cell}
+    for row in rows:
+        names = _names_in(row[0]) if row else []
+        if not names or len(row) > len(head):
+            raise ValueError(f"{', '.join(names) or 'a node'} has more cells than there are columns, or no name")
+        for node in names:
+            if not node or node in nodes:
+                raise ValueError(f"{node} is in it twice" if node else "a node has no name")
+            nodes[node] = {
+                name: text for name, cell in zip(head[1:], row[1:], strict=False) if (text := printable(cell))
+            }
+        if len(nodes) > MAX_NAMES:
+            raise ValueError(f"it names more than {MAX_NAMES:,} nodes")
     if not nodes:
-        raise OSError(f"{path} names no node; write one a line")
+        raise ValueError("it names no node; write one a line")
     return nodes
 
 
+def _names_in(folded: str) -> list[str]:
+    try:
+        return [printable(name) for name in unfolded_names(folded)]
+    except ValueError as error:
+        raise ValueError(f"{printable(folded)} {error}") from error
+
+
 def settings_for(
-    fleet: Fleet, listed: Mapping[str, Mapping[str, str]], by: Sequence[str] = (), tolerance: float | None = None
+    fleet: Fleet, listed: Mapping[str, Mapping[str, str]], by: Sequence[str] = (), **usual: Any
 ) -> FleetSettings:
-    """Return the settings of a fleet of which a file lists nodes and columns; ValueError: `by` isn't a column."""
+    """Return the settings of a fleet of which a file lists nodes and columns; NoColumnError: `by` isn't a column.
+
+    `usual` are other fields of `FleetSettings`; None is what they usually are.
+    """
     names = _by_expected(list(listed), list(fleet.runs))
     columns: defaultdict[str, dict[str, str]] = defaultdict(dict)
     for run in fleet.current:
@@ -72,11 +109,10 @@ def settings_for(
     asked = tuple(each.replace(".", " ") if each.replace(".", " ") in columns else each for each in by)
     if unknown := [each for each in asked if each not in columns]:
         known = ", ".join(sorted(name for name, values in columns.items() if len(set(values.values())) > 1))
-        raise ValueError(f"no node has a column {unknown[0]!r}; columns by which nodes differ: {known or 'none'}")
+        raise NoColumnError(f"no node has a column {unknown[0]!r}; columns by which nodes differ: {known or 'none'}")
     kept = {name: each for name, each in columns.items() if name in asked or len(set(each.values())) > 1}
     expected = tuple(names.get(node, node) for node in listed)
-    usual = FleetSettings(expected, kept, asked)
-    return usual if tolerance is None else replace(usual, tolerance=tolerance)
+    return FleetSettings(expected, kept, asked, **{name: each for name, each in usual.items() if each is not None})
 
 
 def _by_expected(expected: Sequence[str], heard: Sequence[str]) -> dict[str, str]:
@@ -133,20 +169,21 @@ def expected_part(fleet: Fleet, settings: FleetSettings) -> tuple[Fleet, list[Fl
     return replace(fleet, runs=nodes), [*missing, *unexpected]
 
 
-def judge_inventory(fleet: Fleet) -> list[FleetFinding]:
+def judge_inventory(fleet: Fleet, settings: FleetSettings | None = None) -> list[FleetFinding]:
     """Return what is other than on most nodes, which runs are old, which GPUs have gone, and which have errors."""
-    return [*_behind(fleet), *_rivals(fleet), *_other_facts(fleet), *_errors(fleet), *_serials(fleet), *_gone(fleet)]
+    old = _behind(fleet, (settings or FleetSettings()).max_age)
+    return [*old, *_rivals(fleet), *_other_facts(fleet), *_errors(fleet), *judge_presence(fleet)]
 
 
-def _behind(fleet: Fleet) -> Iterator[FleetFinding]:
-    current = fleet.current
-    if len(current) < MAJORITY_NODES:
-        return
-    usual = statistics.median_low(run.started for run in current)
-    for run in current:
-        if usual - run.started > BEHIND:
-            message = f"its newest run is of {run.started:%Y-%m-%d}, the others' of {usual:%Y-%m-%d}"
-            yield FleetFinding("inventory", "INCONCLUSIVE", message, run.node, fix=RUN_THERE)
+def _behind(fleet: Fleet, max_age: timedelta) -> Iterator[FleetFinding]:
+    """Yield the nodes that weren't heard of lately, beside the newest quarter of the nodes, whatever the day is now."""
+    newest = sorted((run.started for run in fleet.current), reverse=True)
+    for run in fleet.current:
+        lately = newest[(len(newest) - 1) // NEWEST]
+        if lately - run.started > max_age:
+            message = f"its newest run is of {run.started:%Y-%m-%d %H:%M}, others' of {lately:%Y-%m-%d %H:%M} UTC"
+            fix = f"{RUN_THERE}, or allow older runs: --max-age=TIME"
+            yield FleetFinding("missing", "INCONCLUSIVE", message, run.node, fix=fix)
 
 
 def _rivals(fleet: Fleet) -> Iterator[FleetFinding]:
@@ -214,36 +251,3 @@ def _errors(fleet: Fleet) -> Iterator[FleetFinding]:
                 message = f"{number:,} corrected memory errors, the others {usual:,.0f}"
                 fix = "see whether they go on: nvidia-smi -q -d ECC,ROW_REMAPPER; then have it replaced"
                 yield FleetFinding("health", "INCONCLUSIVE", message, node, device, fix=fix)
-
-
-def _serials(fleet: Fleet) -> Iterator[FleetFinding]:
-    """Yield the GPUs that two nodes have."""
-    owners: defaultdict[str, list[tuple[FleetRun, str]]] = defaultdict(list)
-    for run in fleet.current:
-        for each in run.devices:
-            if each.serial:
-                owners[each.serial].append((run, each.name))
-    for serial, both in owners.items():
-        if len({run.node for run, _ in both}) > 1:
-            for run, device in both:
-                others = ", ".join(sorted({each.node for each, _ in both if each.node != run.node})[:3])
-                message = f"{others} has this device as well, serial {serial}; it was moved, or they are one machine"
-                fix = "verify both again, with one name for each machine"
-                yield FleetFinding("inventory", "INCONCLUSIVE", message, run.node, device, fix=fix)
-
-
-def _gone(fleet: Fleet) -> Iterator[FleetFinding]:
-    """Yield the devices that a node had in its run before, and hasn't any more."""
-    for runs in fleet.runs.values():
-        *earlier, run = runs
-        if before := next((each for each in reversed(earlier) if each.complete and each.devices), None):
-            now = {each.name for each in run.devices} | {each.serial for each in run.devices if each.serial}
-            gone = [each.name for each in before.devices if not {each.name, each.serial} & now]
-            if gone and run.devices:
-                message = f"{_listed(gone)} was there on {before.started:%Y-%m-%d}, and isn't any more"
-                fix = "see what the driver says: python -m alexnet_repro doctor"
-                yield FleetFinding("health", "INCONCLUSIVE", message, run.node, fix=fix)
-
-
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(names)

@@ -20,7 +20,13 @@ def judge_fleet(fleet: Fleet, settings: FleetSettings, out: Path | None = None) 
     asked, findings = expected_part(fleet, settings)
     cohorts, of_bits = judge_bits(asked, settings)
     speed = judge_speed(asked, settings)
-    findings += [*_own(asked), *of_bits, *speed.findings, *judge_history(asked, settings), *judge_inventory(asked)]
+    findings += [
+        *_own(asked),
+        *of_bits,
+        *speed.findings,
+        *judge_history(asked, settings),
+        *judge_inventory(asked, settings),
+    ]
     findings += [_left_out(each) for each in asked.refused]
     findings.sort(key=lambda each: (WORST_FIRST.index(each.status), AREAS.index(each.area), by_number(each.node)))
     nodes: dict[str, Status] = dict.fromkeys([*asked.runs, *settings.expected], "PASS")

@@ -87,14 +87,14 @@ class JudgedCohort:
         gap = math.expm1(float(np.median(ordered[place:]) - np.median(ordered[:place])))
         names = first_of(list(dict.fromkeys(self.members[row][0] for row in sorted(rows[place:]))))
         return (
-            f"; there are two speeds, by {gap:.1%} apart: {len(rows) - place} of {len(rows)} devices are slower "
+            f"; there are two speeds, by {gap:.1%} apart: {len(rows) - place:,} of {len(rows):,} devices are slower "
             f"({names}); those that are so in {MAX_RUNS} runs aren't so by chance"
         )
 
     def answer(self) -> Cohort:
         """Return the cohort with its status."""
         devices, nodes = len(self.members), len(self.rows)
-        size = _count(devices, "device") if devices == nodes else f"{devices} devices of {_count(nodes, 'node')}"
+        size = _count(devices, "device") if devices == nodes else f"{devices:,} devices of {_count(nodes, 'node')}"
         message = f"{size}: {self.why}"
         if self.slow and not self.why:
             message = (
@@ -218,7 +218,7 @@ class JudgedCohort:
         return self._worded([row], int(slow.codes[row]), shift, float(bound), name=name, node=node, device=device)
 
     def _of_node(self, node: int, rows: list[int], code: int) -> FleetFinding:
-        slow, name = self._slowness, f"all {len(rows)} devices"
+        slow, name = self._slowness, f"all {len(rows):,} devices"
         shift, bound = float(slow.node_shifts[node]), float(slow.suspect[rows].max())
         return self._worded(rows, code, shift, bound, name=name, node=self.cohort.nodes[node])
 
@@ -291,7 +291,9 @@ class JudgedCohort:
             rows = np.flatnonzero(codes[:, case])
             name, step = self.cohort.cases[case], math.expm1(float(np.median(slow.ratios[rows, case])))
             nodes = list(dict.fromkeys(self.members[row][0] for row in rows))
-            message = f"{name} is {step:.1%} slower on {len(rows)} of {int(self.timed[:, case].sum())} devices alone"
+            message = (
+                f"{name} is {step:.1%} slower on {len(rows):,} of {int(self.timed[:, case].sum()):,} devices alone"
+            )
             found.append(
                 self._finding(
                     "INCONCLUSIVE",

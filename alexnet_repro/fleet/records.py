@@ -6,7 +6,7 @@ be equally fast.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -121,6 +121,7 @@ class FleetSettings:
     by: tuple[str, ...] = ()  # the columns by which a group may be slow
     tolerance: float = 0.03  # a smaller slowdown is none
     false_alarms: float = 0.01  # of whole fleets in which nothing is wrong, the share with a FAIL of speed or history
+    max_age: timedelta = timedelta(days=1)  # of a node's newest run, beside the newest quarter of all nodes' runs
     max_noise: float = 0.10  # where a slowdown of as much may not be seen, speed is INCONCLUSIVE
 
 

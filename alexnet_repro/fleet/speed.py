@@ -47,9 +47,8 @@ def _between(
         slow, fast = (other, one) if shift > 0 else (one, other)
         by = math.expm1(abs(shift))
         what = differing(environments.get(slow.cohort.environment, {}), environments.get(fast.cohort.environment, {}))
-        message = (
-            f"{slow.cohort.name}: its {len(slow.members)} devices are {by:.1%} slower than those of {fast.cohort.name}"
-        )
+        count = f"{len(slow.members):,} devices"
+        message = f"{slow.cohort.name}: its {count} are {by:.1%} slower than those of {fast.cohort.name}"
         findings.append(
             FleetFinding(
                 "speed",

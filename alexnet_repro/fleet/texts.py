@@ -4,7 +4,7 @@ import hashlib
 
 MAX_TEXT = 200  # characters of a name
 LARGEST_NUMBER = 10**18  # of what is counted: bytes, errors
-NO_SERIAL = {"", "0", "n/a", "[n/a]", "unknown", "[unknown error]", "none"}
+NO_SERIAL = {"", "0", "n/a", "[n/a]", "unknown", "[unknown error]", "none", "null", "[not supported]", "not specified"}
 
 
 class RefusedError(Exception):
@@ -34,7 +34,7 @@ def fact_text(value: object) -> str:
 def serial_text(stated: object) -> str:
     """Return a serial; empty where a driver says in words that there is none."""
     text = fact_text(stated)
-    return "" if text.lower() in NO_SERIAL else text
+    return "" if text.lower() in NO_SERIAL or not text.strip("0-:. ") else text
 
 
 def text_hash(text: str) -> str:

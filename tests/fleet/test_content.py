@@ -346,3 +346,16 @@ def test_forged(changes):
     assert run.node.isprintable()
     assert all(each.kind.isprintable() for each in run.devices)
     assert all(text.isprintable() for text in (*run.machine, *run.machine.values()))
+
+
+@pytest.mark.parametrize(
+    "stated",
+    [
+        pytest.param(each, id=f"serial={number}")
+        for number, each in enumerate(["N/A", "0", "[N/A]", "Unknown", "None", "000-000", "[Not Supported]", None])
+    ],
+)
+def test_no_serial(stated):
+    """What a driver says in place of a serial is none; the UUID is taken."""
+    content = changed("machine", "inventory", "gpu:0", "serial", to=stated)
+    assert read(content).run.devices[0].serial.startswith("GPU-")

@@ -119,12 +119,21 @@ def test_nothing(tmp_path):
         pytest.param([".", "--expect=nowhere"], "no such file or folder: nowhere", id="arguments=no-nodes"),
         pytest.param([".", "--tolerance=0"], "expected a percentage", id="arguments=tolerance"),
         pytest.param([".", "--tolerance=nan"], "expected a percentage", id="arguments=nan"),
+        pytest.param([".", "--max-age=0d"], "expected hours or days", id="arguments=age"),
+        pytest.param([".", "--expect=empty"], "names no node", id="arguments=empty"),
+        pytest.param([".", "--expect=utf16"], "isn't text in UTF-8", id="arguments=utf-16"),
+        pytest.param([".", "--expect=."], "can't be read: Is a directory", id="arguments=folder"),
+        pytest.param(["a" * 300], "File name too long", id="arguments=long"),
+        pytest.param([".", "--out=/proc/x"], "--out=DIR", id="arguments=unwritable"),
+        pytest.param([".", "--out=empty"], "--out=DIR", id="arguments=taken"),
         pytest.param([".", "--by=rack"], "argument --by: no node has a column 'rack'", id="arguments=column"),
     ],
 )
 def test_wrong_arguments(tmp_path, monkeypatch, capsys, arguments, why):
     """Wrong arguments end with status 2 and one line."""
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").write_text("")
+    (tmp_path / "utf16").write_text("n1", encoding="utf-16")
     with pytest.raises(SystemExit) as ended:
         fleet(*arguments)
     assert ended.value.code == 2
@@ -136,14 +145,6 @@ def test_tolerance(tmp_path):
     write_fleet(tmp_path, 2)
     fleet(tmp_path, "--tolerance=7.5%")
     assert answered(tmp_path)["settings"]["tolerance"] == 0.075
-
-
-def test_unwritable(tmp_path, capsys):
-    """Where the answer can't be written, one line says so, and how to name another folder."""
-    write_fleet(tmp_path, 2)
-    (tmp_path / "taken").write_text("")
-    assert fleet(tmp_path, f"--out={tmp_path / 'taken'}") == 1
-    assert capsys.readouterr().err.rstrip().endswith("--out=DIR")
 
 
 @pytest.mark.parametrize(

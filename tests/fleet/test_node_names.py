@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from alexnet_repro.fleet.node_names import folded_names, names_in_words
+from alexnet_repro.fleet.node_names import folded_names, names_in_words, unfolded_names
 
 
 @pytest.mark.parametrize(
@@ -37,3 +37,36 @@ def test_long_lists_are_cut():
         "r0n[1-2], r1n[1-2], r2n[1-2], and 2 more"
     )
     assert names_in_words([]) == ""
+
+
+@pytest.mark.parametrize(
+    ("folded", "names"),
+    [
+        pytest.param("n1", "n1", id="list=one"),
+        pytest.param("n[1-3]", "n1 n2 n3", id="list=a range"),
+        pytest.param("node[08-10,15],login", "node08 node09 node10 node15 login", id="list=padded, and another"),
+        pytest.param("r[1-2]n[1-2].x", "r1n1.x r1n2.x r2n1.x r2n2.x", id="list=two brackets"),
+        pytest.param("n[9-11], m1", "n9 n10 n11 m1", id="list=growing numbers"),
+        pytest.param("[::1] a[x] b[1-", "[::1] a[x] b[1-", id="list=other brackets"),
+        pytest.param("", "", id="list=none"),
+    ],
+)
+def test_names_are_unfolded(folded, names):
+    """A list as Slurm writes it stands for the names one by one; other brackets are a part of a name."""
+    assert " ".join(unfolded_names(folded)) == names
+
+
+@pytest.mark.parametrize(
+    ("folded", "why"),
+    [
+        pytest.param("n[12-01]", "has a range that ends before it begins: 12-01", id="list=backwards"),
+        pytest.param("n[0-999999999]", "stands for more than 100,000 nodes", id="list=a huge range"),
+        pytest.param("a[0-999]b[0-999]c[0-999]", "stands for more than 100,000 nodes", id="list=a product"),
+        pytest.param(f"n[{','.join(['0-99999'] * 999)}]", "stands for more than 100,000 nodes", id="list=a sum"),
+        pytest.param(",".join(["n[0-99998]"] * 2), "stands for more than 100,000 nodes", id="list=lists"),
+    ],
+)
+def test_lists_of_too_many(folded, why):
+    """A list of more nodes than any fleet has is an error, at once."""
+    with pytest.raises(ValueError, match=why):
+        unfolded_names(folded)

@@ -35,6 +35,15 @@ def six(**changes):
             id="file=table",
         ),
         pytest.param("\ufeffnode,rack\nn1,r1", {"n1": {"rack": "r1"}}, id="file=excel"),
+        pytest.param("Hostname\nn1\nn2\n", {"n1": {}, "n2": {}}, id="file=a column with its name"),
+        pytest.param("n[01-03,05]\nlogin", {n: {} for n in ("n01", "n02", "n03", "n05", "login")}, id="file=folded"),
+        pytest.param("n[1-2],m1\nm[2-3]", {n: {} for n in ("n1", "n2", "m1", "m2", "m3")}, id="file=Slurm's lists"),
+        pytest.param("n1,n2", {"n1": {}, "n2": {}}, id="file=one line"),
+        pytest.param(
+            'node,rack\nn[1-2],r1\n"m[1,3]",r2',
+            {"n1": {"rack": "r1"}, "n2": {"rack": "r1"}, "m1": {"rack": "r2"}, "m3": {"rack": "r2"}},
+            id="file=folded table",
+        ),
         pytest.param('host,room\nn1,"a, b"', {"n1": {"room": "a, b"}}, id="file=quoted"),
     ],
 )
@@ -50,6 +59,16 @@ def test_read_nodes(tmp_path, text, nodes):
     [
         pytest.param(b"", "names no node", id="file=empty"),
         pytest.param(b"node,rack\n", "names no node", id="file=head"),
+        pytest.param(
+            b"n1,r1\nn2,r1\n", "first line must name the columns, as node,rack, and is n1,r1", id="file=headless"
+        ),
+        pytest.param(b"# node,rack\nn1,r1\nn2,r2", "first line must name the columns", id="file=commented head"),
+        pytest.param(b"rack,node\nr1,n1", "first line must name the columns", id="file=other first column"),
+        pytest.param(b"n[1-2]\nn2\n", "n2 is in it twice", id="file=folded twice"),
+        pytest.param(b"n[2-1]\n", r"n\[2-1\] has a range that ends before it begins", id="file=backwards"),
+        pytest.param(b"node,a\n,1\n", "has .*no name", id="file=no name"),
+        pytest.param(b"a" * 200_000 + b",b\nc,d", "field larger than", id="file=huge cell"),
+        pytest.param(b"n1\n" + b"#" * 2**25, "more than 33,554,432 bytes", id="file=large"),
         pytest.param(b"n1\nn1\n", "n1 is in it twice", id="file=twice"),
         pytest.param(b"node,a,a\nn1,1,2", "a column is in it twice", id="file=column"),
         pytest.param(b"node,a\nn1,1,2", "n1 has more cells than there are columns", id="file=cells"),
@@ -141,7 +160,7 @@ SAME_AS_FIRST = device(seed=1)
         ),
         pytest.param(
             node_run("n2", device(seed=2), days=-30),
-            ("INCONCLUSIVE", "inventory", "its newest run is of 2026-10-25, the others' of 2026-11-24"),
+            ("INCONCLUSIVE", "missing", "its newest run is of 2026-10-25 10:15, others' of 2026-11-24 10:15 UTC"),
             id="other=day",
         ),
         pytest.param(
@@ -194,6 +213,108 @@ def test_device_gone():
     assert [(each.status, each.node, each.message) for each in findings] == [
         ("INCONCLUSIVE", "n2", "gpu:1 was there on 2026-11-23, and isn't any more")
     ]
+
+
+def changed_over(days, before, now, others=()):
+    """Return status, device and message of what is found where a node's devices were others some days ago."""
+    fleet = fleet_of(node_run("n2", *before, days=-days), node_run("n2", *now), *others)
+    return [(each.status, each.device, each.message) for each in judge_inventory(fleet)]
+
+
+def gpus(*serials):
+    """Return GPUs of these serials, in their order."""
+    return [device(f"gpu:{number}", serial=serial) for number, serial in enumerate(serials)]
+
+
+@pytest.mark.parametrize(
+    ("days", "before", "now", "found"),
+    [
+        pytest.param(3, "ab", "ba", [], id="gpus=renumbered"),
+        pytest.param(
+            3,
+            "ab",
+            "ac",
+            [("PASS", "gpu:1", "gpu:1 has serial c, in the run of 2026-11-21 10:15 b: it was replaced")],
+            id="gpus=replaced",
+        ),
+        pytest.param(
+            0.05,
+            "a",
+            "c",
+            [("INCONCLUSIVE", "gpu:0", "gpu:0 has serial c, in the run of 2026-11-24 09:03 a")],
+            id="gpus=another job's",
+        ),
+        pytest.param(
+            3,
+            "abc",
+            "ac",
+            [("INCONCLUSIVE", "", "gpu:1 was there on 2026-11-21, and isn't any more")],
+            id="gpus=gone and renumbered",
+        ),
+        pytest.param(3, "xx", "xx", [], id="gpus=a board's serial"),
+        pytest.param(0.05, ["hashed-1"], ["17"], [], id="gpus=hashed before"),
+        pytest.param(0.05, [""], ["17"], [], id="gpus=unknown before"),
+        pytest.param(
+            3,
+            "xx",
+            "x",
+            [("INCONCLUSIVE", "", "gpu:1 was there on 2026-11-21, and isn't any more")],
+            id="gpus=half",
+        ),
+    ],
+)
+def test_devices_change(days, before, now, found):
+    """A GPU that has gone is named whatever its name is now; a replaced one is history, but not within a day."""
+    assert changed_over(days, gpus(*before), gpus(*now)) == found
+
+
+def test_gone_for_days():
+    """A GPU that has gone is named as long as it isn't back."""
+    runs = [node_run("n2", *gpus(*serials), days=day) for day, serials in ((-9, "ab"), (-5, "a"), (0, "a"))]
+    assert [each.message for each in judge_inventory(fleet_of(*runs))] == [
+        "gpu:1 was there on 2026-11-15, and isn't any more"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("odd", "message"),
+    [
+        pytest.param(gpus("o"), "1 × NVIDIA H100 80GB HBM3, the others 2", id="gpus=one"),
+        pytest.param([device("cpu:0", kind="CPU")], "0 × NVIDIA H100 80GB HBM3, the others 2", id="gpus=none"),
+        pytest.param(gpus("o", "p", "q"), "", id="gpus=more"),
+        pytest.param([device(kind="NVIDIA A100")], "", id="gpus=another kind"),
+    ],
+)
+def test_fewer_devices(odd, message):
+    """A node with fewer GPUs than most nodes of their kind is named."""
+    runs = [node_run(f"n{number}", *gpus(f"a{number}", f"b{number}")) for number in range(6)]
+    found = judge_inventory(fleet_of(*runs, node_run("odd", *odd)))
+    expected = [("INCONCLUSIVE", "odd", message)] if message else []
+    assert [(each.status, each.node, each.message) for each in found if each.area == "health"] == expected
+
+
+def test_serial_of_all():
+    """A serial that very many nodes have is no device's own, which is one finding."""
+    found = judge_inventory(fleet_of(*(node_run(f"n{number}", device(serial="123")) for number in range(1000))))
+    message = "1,000 nodes have a device of serial 123, which is no device's own"
+    assert [(each.status, each.message) for each in found] == [("PASS", message)]
+
+
+@pytest.mark.parametrize(
+    ("silent", "max_age", "behind"),
+    [
+        pytest.param(1, 1, 1, id="silent=one"),
+        pytest.param(4, 1, 4, id="silent=half"),
+        pytest.param(1, 3, 0, id="silent=allowed"),
+        pytest.param(7, 1, 0, id="silent=all but one that was verified again"),
+        pytest.param(8, 1, 0, id="silent=all, as an archive"),
+    ],
+)
+def test_not_heard_of_lately(silent, max_age, behind):
+    """A node that only an old file is of isn't taken for heard of; an old folder as a whole can be judged."""
+    runs = [node_run(f"n{number}", device(seed=number), days=-3 * (number < silent)) for number in range(8)]
+    found = judge_inventory(fleet_of(*runs), FleetSettings(max_age=timedelta(days=max_age)))
+    assert [(each.status, each.area) for each in found] == [("INCONCLUSIVE", "missing")] * behind
 
 
 def test_one_name():
