@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -218,7 +218,7 @@ def _finding(rows: Sequence[tuple[FleetRun, FleetDevice]], change: SpeedChange) 
 
 
 def _worded(
-    starts: Sequence[datetime], numbers: np.ndarray, change: SpeedChange, *, name: str, **where: str
+    starts: Sequence[datetime], numbers: np.ndarray, change: SpeedChange, *, name: str, **where: Any
 ) -> FleetFinding:
     """Return the finding about one device, or about all nodes, which is no FAIL."""
     count, of_one = len(starts), "node" in where

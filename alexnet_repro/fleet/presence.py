@@ -6,11 +6,11 @@ from datetime import timedelta
 
 from alexnet_repro.fleet.records import Fleet, FleetFinding, FleetRun
 
-MOST = 2 / 3  # of the nodes with a kind of GPU
-MAJORITY_NODES = 3
+MOST_OF_A_KIND = 2 / 3  # of the nodes with a kind of GPU
+NODES_OF_A_KIND = 3
 OWNERS = 8  # nodes: what more of them have is no device's own serial
 SAME_DAY = timedelta(days=1)  # within which another serial may be another job's GPU, not a new card
-HASHED = ("hashed-", "GPU-hashed-", "MIG-hashed-")  # what a serial or UUID begins with that --hash-serials hid
+HASHED_SERIALS = ("hashed-", "GPU-hashed-", "MIG-hashed-")  # what a serial or UUID begins with that --hash-serials hid
 _Key = tuple[str, str]  # a serial, and a name where that isn't enough
 ASK_DRIVER = "see what the driver says: python -m alexnet_repro doctor"
 
@@ -26,7 +26,7 @@ def _fewer(fleet: Fleet) -> Iterator[FleetFinding]:
     for kind in dict.fromkeys(kind for _, kinds in by_run for kind in kinds):
         having = [(run, kinds[kind]) for run, kinds in by_run if run.devices and (kind in kinds or not kinds)]
         usual, nodes = Counter(count for _, count in having).most_common(1)[0]
-        if nodes >= MAJORITY_NODES and nodes >= MOST * len(having):
+        if nodes >= NODES_OF_A_KIND and nodes >= MOST_OF_A_KIND * len(having):
             for run, count in having:
                 if count < usual:
                     message = f"{count:,} × {kind}, the others {usual:,}"
@@ -82,7 +82,7 @@ def _replaced(
         gone = {name: key[0] for key, name in then.items() if key not in now and (lately or not place)}
         for name, old in gone.items():
             new = serials.get(name, "")
-            if not old or not new or old.startswith(HASHED) != new.startswith(HASHED):
+            if not old or not new or old.startswith(HASHED_SERIALS) != new.startswith(HASHED_SERIALS):
                 continue  # not known of both
             message = f"{name} has serial {new}, in the run of {before.started:%Y-%m-%d %H:%M} {old}"
             if lately:

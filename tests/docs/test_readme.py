@@ -98,6 +98,7 @@ def test_options_exist(path, pytestconfig):
 OTHERS = {
     *("--cap-drop", "--gpus", "--init", "--shm-size"),  # docker
     *(
+        "--devices",
         "--strict",
         "--no-pooling",
         "--limit",
