@@ -128,9 +128,10 @@ def _judge(members: Sequence[_Member]) -> _Judged:
         most, share = shares.most_common(1)[0] if shares else ("", 0)
         total = sum(shares.values())
         if devices[most] >= MIN_DEVICES and share >= MAJORITY * total - ROUNDING:
+            agree = sum(each.steps[step] == most for each in those)
             for each in those:
                 if each.steps[step] != most and each not in different:
-                    different[each] = _Difference(step + 1, each.steps[step], most, devices[most], len(those))
+                    different[each] = _Difference(step + 1, each.steps[step], most, agree, len(those))
             continue
         why = _no_majority(len(hashes), devices[most], share, total)
         undecided.update({each: why for each in those if each not in different and each not in undecided})

@@ -28,10 +28,8 @@ def terminal_lines(answer: FleetAnswer) -> list[str]:
     for each in tasks[:MAX_TODO]:
         lines += ["", *_task_lines(each)]
     if more := tasks[MAX_TODO:]:
-        lines += [
-            "",
-            f"and {len(more):,} more things, for {names_in_words(_nodes(more), 4) or 'no node'}: see fleet.html",
-        ]
+        things = f"{len(more):,} more thing{'s' * (len(more) > 1)}"
+        lines += ["", f"and {things}, for {names_in_words(_nodes(more), 4) or 'no node'}: see fleet.html"]
     if notes := list(_notes(answer)):
         lines += ["", "worth knowing:", *notes]
     if answer.out:
