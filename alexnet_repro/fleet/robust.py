@@ -10,7 +10,7 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import bdtrik, fdtri, ndtri, stdtrit
+from scipy.special import bdtrik, ndtri, stdtrit
 
 Values = NDArray[np.float64]
 TAIL = 4.0  # Student's degrees of freedom where nothing shows lighter tails
@@ -19,7 +19,6 @@ EFFICIENCY = 0.82  # of Qn: n values give its degrees of freedom
 MAX_PAIRS_OF = 300  # values; of more the median absolute deviation is precise enough, and fast
 _TAIL_QUANTILE = 0.97  # of the fast side, compared with its median
 _TAIL_DOUBT = 0.05  # by chance, tails are thought lighter than they are
-_SHARE_DOUBT = 0.2  # by chance, less is thought to stay from run to run than does
 _GRID = (5.0, 6.0, 7.0, 8.0, 10.0, 12.0, 15.0, 20.0, 30.0, LIGHTEST)
 _NORMAL_QN = 2.2191  # of a normal's standard deviation to Qn's quartile of distances
 _NORMAL_MAD = 1.4826
@@ -76,41 +75,18 @@ def _tail_ratio(degrees: float) -> float:
 
 
 @lru_cache(maxsize=4096)
-def critical(chance: float, count: int, tail: float, runs: int = 1, stays: float | None = None) -> float:
+def critical(chance: float, count: int, tail: float, runs: int = 1) -> float:
     """Return how many spreads a value of `count` exceeds by chance with a probability of `chance`, in each of `runs`.
 
-    Part of a device's value stays from run to run, as equal chips differ, and is at most the share `stays` of the
-    spread. The rest is new in each run, and has the tails. A sum of both is over `sqrt(p² + t²)` spreads, whatever
-    the shares, only if the part that stays is over p of its own, or the rest is over t of its own in every run.
-    The part that stays has the tails, too; without `stays` it is normal, which is enough for a suspicion alone.
+    Part of a device's value stays from run to run, as equal chips differ: normal, and of an unknown share. The rest is
+    new in each run, and has the tails. A sum of both is over `sqrt(p² + t²)` spreads, whatever the shares, only if the
+    part that stays is over p of its own, or the rest is over t of its own in every run.
     """
     degrees = max(1.0, EFFICIENCY * (count - 1))
     if runs == 1:
         return _student(chance, min(tail, degrees))
-    kept = _student(chance / 2, degrees if stays is None else min(tail, degrees))
-    new = _student((chance / 2) ** (1 / runs), min(tail, degrees))
-    worst = kept / math.hypot(kept, new)  # the share at which the sum is largest
-    share = worst if stays is None else min(stays, worst)
-    return share * kept + math.sqrt(1 - share**2) * new
-
-
-def staying_share(values: Values) -> float:
-    """Return the largest share of the spread that may stay from run to run: `(runs, devices)`, with 80 % confidence.
-
-    By the F distribution of the runs' means beside what is left, with Qn's degrees of freedom; rounded up.
-    """
-    known = values[:, np.isfinite(values).all(0)]
-    runs, count = known.shape
-    if runs == 1 or count < MIN_QUARTILES:
-        return 1.0
-    means = known.mean(0)
-    left = spread_of((known - means).ravel()) ** 2 * runs / (runs - 1)
-    between = runs * spread_of(means) ** 2
-    if not left > 0:
-        return 1.0
-    least = float(fdtri(EFFICIENCY * (count - 1), EFFICIENCY * count * (runs - 1), _SHARE_DOUBT))
-    ratio = max(0.0, (between / left / least - 1) / runs)
-    return min(1.0, math.ceil(100 * math.sqrt(ratio / (1 + ratio))) / 100)
+    stays = _student(chance / 2, degrees)
+    return math.hypot(stays, _student((chance / 2) ** (1 / runs), min(tail, degrees)))
 
 
 def _student(chance: float, degrees: float) -> float:

@@ -24,7 +24,6 @@ from alexnet_repro.fleet.robust import (
     medians,
     spread_of,
     spread_of_two_speeds,
-    staying_share,
     tail_of,
 )
 from alexnet_repro.verify.benchmark.noise import Spread, moderated
@@ -219,13 +218,6 @@ def _steady(own: Values) -> float:
     return max(spread_of(own[0]), spread_of_two_speeds(between))
 
 
-def _bounds(chance: float, count: int, tail: float, own: Values) -> tuple[float, float, float]:
-    """Return how many spreads make a suspicion, and how many noise explains in one run, and in each of `MAX_RUNS`."""
-    stays = staying_share(own[:MAX_RUNS] - np.nanmedian(own[:MAX_RUNS], axis=1, keepdims=True))
-    single = critical(chance, count, tail)
-    return min(single, critical(chance, count, tail, MAX_RUNS)), single, critical(chance, count, tail, MAX_RUNS, stays)
-
-
 def _judge_devices(
     found: Slowness,
     own: Values,
@@ -244,10 +236,10 @@ def _judge_devices(
     each_chance = chance / max(1, devices) / (1 + one_run)
     cases = np.isfinite(timed.levels[0]).sum(1)
     fewer = np.maximum(1.0, max(1.0, float(np.median(cases))) / np.maximum(cases, 1))
-    perhaps, single, agreeing = _bounds(each_chance, independent, tail, own)
+    single, agreeing = (critical(each_chance, independent, tail, runs) for runs in (1, MAX_RUNS))
     scale, steady = (np.sqrt(each**2 * fewer + excess) for each in noise)
     found.bounds = np.maximum(smallest, single * scale)
-    found.suspect = np.maximum(smallest, perhaps * steady)
+    found.suspect = np.maximum(smallest, min(single, agreeing) * steady)
     with np.errstate(invalid="ignore"):
         found.codes[own[0] > found.suspect] = PERHAPS
         if one_run:
@@ -257,7 +249,7 @@ def _judge_devices(
             failed = np.min(own[:MAX_RUNS], axis=0) > np.maximum(smallest, agreeing * steady)
             found.codes[failed], found.agreed[failed] = SLOW, MAX_RUNS
     seen = float(ndtri(SEEN)) * noise[1]
-    found.detectable = math.expm1(max(smallest, perhaps * noise[1]) + seen)
+    found.detectable = math.expm1(max(smallest, min(single, agreeing) * noise[1]) + seen)
 
 
 def _judge_nodes(
@@ -271,9 +263,9 @@ def _judge_nodes(
     noise, steady = max(spread_of_two_speeds(shifts[0]), least), max(_steady(shifts), least)
     each_chance = chance / several.sum() / (1 + one_run)
     tail = tail_of(shifts[0] - np.nanmedian(shifts[0]))
-    perhaps, single, agreeing = _bounds(each_chance, count, tail, shifts)
+    single, agreeing = (critical(each_chance, count, tail, runs) for runs in (1, MAX_RUNS))
     with np.errstate(invalid="ignore"):
-        codes = np.where(shifts[0] > max(smallest, perhaps * steady), PERHAPS, 0)
+        codes = np.where(shifts[0] > max(smallest, min(single, agreeing) * steady), PERHAPS, 0)
         if one_run:
             codes[shifts[0] > max(smallest, single * noise)] = SLOW
         if len(own) >= MAX_RUNS:
@@ -306,11 +298,7 @@ def _judge_cases(
     beyond = np.maximum(0.0, np.nan_to_num(timed.errors) ** 2 - typical**2)
     scale = np.sqrt(np.nan_to_num(spreads, nan=np.inf) ** 2 + beyond)
     count = round(known[0] / EFFICIENCY) + 1
-    # What of a case stays from run to run isn't known apart from its device's: all of it may.
-    single, agreeing = (
-        critical(chance / cells / 2, count, known[1]),
-        critical(chance / cells / 2, count, known[1], MAX_RUNS, 1.0),
-    )
+    single, agreeing = (critical(chance / cells / 2, count, known[1], runs) for runs in (1, MAX_RUNS))
     found.case_bounds = np.maximum(smallest, single * scale)
     with np.errstate(invalid="ignore"):
         slow = ratios > found.case_bounds

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from alexnet_repro.fleet.records import NOT_TIMED, Fleet, FleetSettings
-from alexnet_repro.fleet.robust import critical, spread_of, spread_of_two_speeds, staying_share, tail_of
-from alexnet_repro.fleet.slowness import SLOW, Levels, find_slow
+from alexnet_repro.fleet.robust import critical, spread_of, spread_of_two_speeds, tail_of
 from alexnet_repro.fleet.speed import judge_speed
 from tests.fleet.speeds import CASES, fleet_of, levels_of, racks
 
@@ -52,7 +51,7 @@ NEWEST, EVERY = 0, slice(None)
         ),
         pytest.param(
             slowed((EVERY, slice(0, None, 3)), nodes=30, runs=3),
-            [("INCONCLUSIVE", f"n{i:03d}", "gpu:0", "") for i in range(0, 30, 3)],  # equal chips may differ so
+            [("FAIL", f"n{i:03d}", "gpu:0", "") for i in range(0, 30, 3)],
             id="slow=third,3_runs",
         ),
         pytest.param(
@@ -293,52 +292,12 @@ def test_tails(degrees, shown):
 
 
 @pytest.mark.parametrize(
-    ("stays", "least", "most"),
-    [
-        pytest.param(0.0, 0.0, 0.4, id="stays=none"),
-        pytest.param(0.5, 0.5, 0.7, id="stays=half"),
-        pytest.param(1.0, 1.0, 1.0, id="stays=all"),
-    ],
-)
-def test_what_stays_from_run_to_run(stays, least, most):
-    """Three runs of many devices bound the share of their spread that stays; few devices bound nothing."""
-    random = np.random.default_rng(0)
-    values = stays * random.normal(size=200) + math.sqrt(1 - stays**2) * random.normal(size=(3, 200))
-    assert least <= staying_share(values) <= most
-    assert staying_share(values[:, :7]) == 1
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("devices", [1, 8], ids=lambda devices: f"devices={devices}")
-def test_devices_that_always_differ(devices):
-    """Devices that differ in each run, by Student's tails: of 100 sound fleets of 64 at most 3 have something slow."""
-    random, alarms = np.random.default_rng(0), 0
-    nodes = np.repeat(np.arange(64), devices)
-    for _ in range(100):
-        always = random.standard_t(4, size=(1, len(nodes), 1)) * 0.01
-        new = random.normal(size=(3, len(nodes), 1)) * 0.003 + random.normal(size=(3, len(nodes), 10)) * 0.003
-        found = find_slow(
-            Levels(always + new, np.full((len(nodes), 10), 0.002), nodes), {}, tolerance=0.03, chance=0.0075
-        )
-        codes = (found.codes, found.node_codes, found.case_codes)
-        alarms += any(bool((each == SLOW).any()) for each in codes)
-    assert alarms <= 3
-
-
-@pytest.mark.parametrize(
     ("arguments", "expected"),
     [
         # Student's quantiles from a table, by the ratio of the normal's to Student's quartile: 0.67449 / 0.74070.
         pytest.param((0.001, 1000, 4.0, 1), 7.17318 * 0.67449 / 0.74070, id="runs=1"),
         # p: normal (over 800 degrees) 3.2905 of 0.0005; t: 1.8807 of 0.0005^(1/3) = 0.07937 with 4 degrees... of 0.0794
         pytest.param((0.001, 1_000_000, 4.0, 3), math.hypot(3.2905, 1.7376 * 0.67449 / 0.74070), id="runs=3"),
-        # The part that stays has the tails, too: 8.6103 of 0.0005.
-        pytest.param(
-            (0.001, 1_000_000, 4.0, 3, 1.0), math.hypot(8.6103, 1.7376) * 0.67449 / 0.74070, id="runs=3,stays=all"
-        ),
-        pytest.param(
-            (0.001, 1_000_000, 4.0, 3, 0.6), (0.6 * 8.6103 + 0.8 * 1.7376) * 0.67449 / 0.74070, id="runs=3,stays=some"
-        ),
     ],
 )
 def test_critical_values(arguments, expected):
