@@ -56,7 +56,7 @@ def verify(environment, tmp_path):
         folder.chmod(0o555)
         program, *words = start
         command = [*POWERLESS, environment / program, *words, "verify", *options]
-        variables = {**kept, "HOME": "/nonexistent", **environ}
+        variables = {**kept, "HOME": "/dev/null/home", **environ}
         done = subprocess.run(command, check=False, cwd=folder, env=variables, capture_output=True, text=True)
         folder.chmod(0o755)
         return done

@@ -39,7 +39,7 @@ def timed_cohorts(fleet: Fleet) -> list[Timed]:
     """Return the cohorts of the current runs, with levels of earlier ones, by kind and the number of devices."""
     found: dict[tuple[str, str], Timed] = {}
     for run in fleet.current:
-        for device in run.devices:
+        for device in run.devices if run.complete else [each for each in run.devices if each.cases]:
             key = (device.kind, device.speed)
             found.setdefault(key, Timed(*key)).members.append((run, device))
     cohorts = sorted(found.values(), key=lambda each: (each.kind, -len(each.members), each.environment))

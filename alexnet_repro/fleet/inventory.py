@@ -28,6 +28,7 @@ IDS = {"id", "id_source", "machine_id"}
 OWN_FACTS = {*IDS, "system", "cpu"}  # each node's own, or in other words what `kernel` and the device say
 DEVICE_FACTS = ("driver", "firmware", "board", "memory", "power_limit", "pcie_generation_max", "pcie_width_max", "mig")
 SAY_WHERE = "name it there by ALEXNET_REPRO_NODE, and move the other machine's files out of the folder"
+LIST_IT = "add it to the list of expected nodes, or move its results elsewhere"
 RUN_THERE = "see whether it runs, and verify it: python -m alexnet_repro verify"
 
 
@@ -158,7 +159,7 @@ def expected_part(fleet: Fleet, settings: FleetSettings) -> tuple[Fleet, list[Fl
     wanted = set(settings.expected)
     nodes = {node: runs for node, runs in fleet.runs.items() if fleet.names.get(node, node) in wanted}
     unexpected = [
-        FleetFinding("inventory", "PASS", "isn't expected, and was left out", node)
+        FleetFinding("inventory", "INCONCLUSIVE", "has results, isn't expected, and wasn't judged", node, fix=LIST_IT)
         for node in fleet.runs
         if node not in nodes
     ]

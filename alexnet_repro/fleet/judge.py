@@ -12,7 +12,7 @@ from alexnet_repro.fleet.records import Fleet, FleetAnswer, FleetFinding, FleetS
 from alexnet_repro.fleet.speed import judge_speed
 from alexnet_repro.verify.finding import Status
 
-AREAS = ("bits", "speed", "history", "own", "health", "missing", "files", "inventory")  # of equal status, in this order
+AREAS = ("bits", "own", "missing", "files", "health", "speed", "history", "inventory")  # of equal status, in this order
 
 
 def judge_fleet(fleet: Fleet, settings: FleetSettings, out: Path | None = None) -> FleetAnswer:

@@ -14,6 +14,7 @@ from alexnet_repro.fleet.slowness import (
     FAST_SHARE,
     MAX_RUNS,
     MIN_NODES,
+    MIN_ONE_RUN,
     MIN_TIMED,
     PERHAPS,
     SLOW,
@@ -103,6 +104,8 @@ class JudgedCohort:
             )
         if few := int(self.cohort.alone.sum()):
             message += f"; {_count(few, 'case')}, timed on fewer than {MIN_NODES} nodes, {_are(few)}n't compared"
+        if self.settings.by and nodes < MIN_ONE_RUN:
+            message += f"; no group by {', '.join(self.settings.by)} was judged, which takes {MIN_ONE_RUN} nodes"
         status = worst_status(["INCONCLUSIVE" if self.why else "PASS", *(each.status for each in self.findings)])
         return Cohort(self.cohort.name, "speed", self.cohort.environment, tuple(self.members), status, message)
 

@@ -34,6 +34,9 @@ def fleet_headline(answer: FleetAnswer) -> str:
             which = "" if status == "PASS" else f" ({names_in_words(own, 4)})"
             count = "all" if len(own) == len(verdicts) > 1 else f"{len(own):,} of"
             parts.append(f"{count} {len(verdicts):,} node{'s' * (len(verdicts) > 1)} {word}{which}")
+    strangers = [each for each in answer.findings if each.node and each.node not in verdicts]
+    if strangers:
+        parts.append(f"{names_in_words((each.node for each in strangers), 4)} not expected, and not judged")
     whole = [each for each in answer.findings if not each.node and not each.nodes]
     areas = {
         status: dict.fromkeys(AREAS[each.area][1] for each in whole if each.status == status) for status in STATUS_WORDS

@@ -23,7 +23,7 @@ def terminal_lines(answer: FleetAnswer) -> list[str]:
     verdict = wrapped(f"{answer.verdict}: {printable(fleet_headline(answer), 2000)}", WIDTH, 2)
     lines = [*verdict, ""]
     for question, status, text in questions(answer):
-        lines += _cut(wrapped(f"{question:<27}{status:<14}{printable(text, 500)}", WIDTH, 41), 2)
+        lines += _cut(wrapped(f"{question:<27}{status:<14}{printable(text, 500)}", WIDTH, 41), 3)
     tasks = todo(answer)
     for each in tasks[:MAX_TODO]:
         lines += ["", *_task_lines(each)]

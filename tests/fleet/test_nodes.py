@@ -105,11 +105,15 @@ def test_expected(expected, heard, missing):
 
 
 def test_unexpected():
-    """Who isn't expected is named, and has no vote."""
+    """Who isn't expected is named, has no vote, and isn't green by omission."""
     fleet = fleet_of(*six())
     kept, findings = expected_part(fleet, FleetSettings(expected=("n1", "n2", "n3")))
     assert list(kept.runs) == ["n1", "n2", "n3"]
-    assert [(each.status, each.node) for each in findings] == [("PASS", "n4"), ("PASS", "n5"), ("PASS", "n6")]
+    assert [(each.status, each.node) for each in findings] == [
+        ("INCONCLUSIVE", "n4"),
+        ("INCONCLUSIVE", "n5"),
+        ("INCONCLUSIVE", "n6"),
+    ]
 
 
 def test_columns():
