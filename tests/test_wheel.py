@@ -129,7 +129,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize(
-    "start", [("bin/alexnet-repro",), ("bin/python", "-m", "alexnet_repro")], ids=["script", "module"]
+    "start", [("bin/alexnet-repro",), ("bin/python", "-m", "alexnet_repro")], ids=["start=script", "start=module"]
 )
 def test_nothing_of_the_working_folder_is_read(verify, tmp_path, start):
     """Whatever lies there, and whatever PYTEST_ADDOPTS says, the plan is the same."""

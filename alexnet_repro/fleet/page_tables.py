@@ -64,9 +64,7 @@ def _answered(answer: FleetAnswer, area: Area) -> tuple[str, str]:
     runs, refused = answer.fleet.runs, len(answer.fleet.refused)
     earlier, expected = sum(len(each) > 1 for each in runs.values()), len(answer.settings.expected)
     of_nodes = f"{len(runs):,} node{'s' * (len(runs) != 1)}"
-    newest = (
-        f"; the newest run is of {max(run.started for run in answer.fleet.current):%Y-%m-%d %H:%M} UTC" if runs else ""
-    )
+    newest = f"; newest run {max(run.started for run in answer.fleet.current):%Y-%m-%d %H:%M} UTC" if runs else ""
     others = len(cohorts) - 1
     more = f"; {others:,} other group{'s' * (others > 1)}" if others > 0 else ""
     counted = sum(any(HEALTH & set(each.inventory) for each in own[-1].devices) for own in runs.values())

@@ -95,7 +95,9 @@ def test_fleet_is_no_better_than_its_verdict(tmp_path, answer, expected):
     assert outcomes(path) == expected
 
 
-@pytest.mark.parametrize("answer", [faulty_fleet(), harmful_fleet(), EMPTY], ids=["faulty", "harmful", "none"])
+@pytest.mark.parametrize(
+    "answer", [faulty_fleet(), harmful_fleet(), EMPTY], ids=["fleet=faulty", "fleet=harmful", "fleet=none"]
+)
 def test_file_is_what_ci_systems_read(tmp_path, answer):
     """The file has no element and attribute that their schema doesn't know, and durations are decimal numbers."""
     path, suite = written(tmp_path, answer)
@@ -104,7 +106,7 @@ def test_file_is_what_ci_systems_read(tmp_path, answer):
     assert all(float(each.get("time")) >= 0 for each in suite.iter("testcase"))
 
 
-@pytest.mark.parametrize("text", HARMFUL.values(), ids=HARMFUL)
+@pytest.mark.parametrize("text", HARMFUL.values(), ids=[f"text={name}" for name in HARMFUL])
 def test_whatever_a_node_is_named_is_xml(tmp_path, text):
     """A name, kind or message of any characters is one case, and what XML can't hold is replaced."""
     one = replace(SLOW, node=text, message=text, fix=text)

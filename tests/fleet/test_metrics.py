@@ -45,7 +45,9 @@ def samples(text, read=PARSERS["OpenMetrics"]):
 
 @pytest.mark.parametrize("read", PARSERS.values(), ids=[f"format={name}" for name in PARSERS])
 @pytest.mark.parametrize(
-    "answer", [healthy_fleet(), faulty_fleet(), harmful_fleet(), EMPTY], ids=["healthy", "faulty", "harmful", "none"]
+    "answer",
+    [healthy_fleet(), faulty_fleet(), harmful_fleet(), EMPTY],
+    ids=["fleet=healthy", "fleet=faulty", "fleet=harmful", "fleet=none"],
 )
 def test_both_formats_read_it(tmp_path, answer, read):
     """Each series is a gauge with a help text and without a time of its own, and no series is there twice."""
@@ -124,7 +126,7 @@ def test_number_of_series_is_bounded(tmp_path, monkeypatch):
     assert found["devices_left_out",] == 89
 
 
-@pytest.mark.parametrize("text", HARMFUL.values(), ids=HARMFUL)
+@pytest.mark.parametrize("text", HARMFUL.values(), ids=[f"text={name}" for name in HARMFUL])
 def test_label_holds_any_text(tmp_path, text):
     """A node of any name is one line, and what no file holds is replaced."""
     text_of = written(tmp_path, fleet_answer([node_run(text, device(text))], [replace(SLOW, node=text)]))

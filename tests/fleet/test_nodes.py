@@ -188,7 +188,7 @@ def test_no_majority_of_software():
 
 
 @pytest.mark.parametrize(
-    ("errors", "named"), [pytest.param("99", False, id="few"), pytest.param("1200", True, id="many")]
+    ("errors", "named"), [pytest.param("99", False, id="errors=few"), pytest.param("1200", True, id="errors=many")]
 )
 def test_corrected_errors(errors, named):
     """A device with many more corrected memory errors than the others is named; a few are what correction is for."""

@@ -78,7 +78,7 @@ def test_verdict_comes_first(tmp_path, answer, verdict, words):
 def test_questions_are_answered(tmp_path):
     """Each of eight questions has verdict and answer; what wasn't asked has a dash, not PASS."""
     assert texts(r"<dt>.*?</dd>", section(written(tmp_path, faulty_fleet()), "questions")) == [
-        "? INCONCLUSIVE Each by itself 11 nodes; the newest run is of 2026-11-24 10:15 UTC; 1 inconclusive",
+        "? INCONCLUSIVE Each by itself 11 nodes; newest run 2026-11-24 10:15 UTC; 1 inconclusive",
         (
             "✗ FAIL Same bits 18 of 19 devices have the same bits; n05 gpu:0 differs; 1 other group; 1 failed, "
             "1 inconclusive"
@@ -96,7 +96,7 @@ def test_what_was_not_compared_is_no_pass(tmp_path):
     """Of one node without devices, no question that needs others, earlier runs or counters has a verdict."""
     page = written(tmp_path, fleet_answer([node_run("n1")]))
     assert texts(r"<dt>.*?</dd>", section(page, "questions")) == [
-        "✓ PASS Each by itself 1 node; the newest run is of 2026-11-24 10:15 UTC",
+        "✓ PASS Each by itself 1 node; newest run 2026-11-24 10:15 UTC",
         "– Same bits nothing to compare",
         "– Same speed nothing to compare",
         "– Same as before no node has an earlier run",
@@ -371,7 +371,7 @@ def test_page_that_cannot_be_written(tmp_path):
         write_page(healthy_fleet(), tmp_path / "file")
 
 
-@pytest.mark.parametrize("text", HARMFUL.values(), ids=HARMFUL)
+@pytest.mark.parametrize("text", HARMFUL.values(), ids=[f"text={name}" for name in HARMFUL])
 def test_any_text_as_a_fix_is_shown(tmp_path, text):
     """A fix of any text is text or a command, whole, and never part of the page's own."""
     finding = FleetFinding("own", "FAIL", text, "n1", fix=f"sudo {text}")

@@ -41,12 +41,12 @@ H100 = replace(
 @pytest.mark.parametrize(
     ("environ", "name"),
     [
-        pytest.param({"ALEXNET_REPRO_NODE": "r7n3", "SLURMD_NODENAME": "gpu-12"}, "r7n3", id="named by=a person"),
-        pytest.param({"SLURMD_NODENAME": "gpu-12"}, "gpu-12", id="named by=Slurm"),
-        pytest.param({"ALEXNET_REPRO_NODE": " \n"}, "a-pod-x7f2k", id="named by=blanks"),
-        pytest.param({}, "a-pod-x7f2k", id="named by=its host"),
+        pytest.param({"ALEXNET_REPRO_NODE": "r7n3", "SLURMD_NODENAME": "gpu-12"}, "r7n3", id="name=a person"),
+        pytest.param({"SLURMD_NODENAME": "gpu-12"}, "gpu-12", id="name=Slurm"),
+        pytest.param({"ALEXNET_REPRO_NODE": " \n"}, "a-pod-x7f2k", id="name=blanks"),
+        pytest.param({}, "a-pod-x7f2k", id="name=its host"),
         pytest.param({"ALEXNET_REPRO_NODE": "r7\nn3\t"}, "r7 n3", id="named in=two lines"),
-        pytest.param({"ALEXNET_REPRO_NODE": "x" * 9999}, "x" * 255, id="named by=a long name"),
+        pytest.param({"ALEXNET_REPRO_NODE": "x" * 9999}, "x" * 255, id="name=a long name"),
     ],
 )
 def test_node_name(monkeypatch, environ, name):
