@@ -45,7 +45,7 @@ H100 = replace(
         pytest.param({"SLURMD_NODENAME": "gpu-12"}, "gpu-12", id="name=Slurm"),
         pytest.param({"ALEXNET_REPRO_NODE": " \n"}, "a-pod-x7f2k", id="name=blanks"),
         pytest.param({}, "a-pod-x7f2k", id="name=its host"),
-        pytest.param({"ALEXNET_REPRO_NODE": "r7\nn3\t"}, "r7 n3", id="named in=two lines"),
+        pytest.param({"ALEXNET_REPRO_NODE": "r7\nn3\t"}, "r7 n3", id="name=two lines"),
         pytest.param({"ALEXNET_REPRO_NODE": "x" * 9999}, "x" * 255, id="name=a long name"),
     ],
 )
