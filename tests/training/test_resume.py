@@ -29,8 +29,9 @@ def model():
 
 
 @pytest.fixture
-def run(model, tmp_path):
-    """A short training with checkpoints in the test's folder."""
+def run(model, tmp_path, monkeypatch):
+    """A short training in the test's folder: of two at a time, one would be refused the other's weights."""
+    monkeypatch.chdir(tmp_path)
     return functools.partial(short_run, model, tmp_path)
 
 
