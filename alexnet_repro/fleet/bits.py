@@ -119,13 +119,13 @@ def _judge(members: Sequence[_Member]) -> _Judged:
         hashes = {each.steps[step] for each in those}
         if step and len(hashes) == 1:
             continue
-        shares: Counter[str] = Counter()
+        shares: defaultdict[str, float] = defaultdict(float)
         devices: Counter[str] = Counter()
         for each in those:
             if each.votes:
-                shares[each.steps[step]] += 1 / voters[each.voter]  # type: ignore[assignment]
+                shares[each.steps[step]] += 1 / voters[each.voter]
                 devices[each.steps[step]] += 1
-        most, share = shares.most_common(1)[0] if shares else ("", 0)
+        most, share = max(shares.items(), key=lambda item: item[1], default=("", 0.0))
         total = sum(shares.values())
         if devices[most] >= MIN_DEVICES and share >= MAJORITY * total - ROUNDING:
             agree = sum(each.steps[step] == most for each in those)
