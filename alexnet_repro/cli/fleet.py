@@ -3,6 +3,7 @@
 import argparse
 import json
 import warnings
+from datetime import timedelta
 from pathlib import Path
 
 
@@ -28,7 +29,10 @@ def run_fleet(arguments: argparse.Namespace) -> int:
         out: Path = arguments.out or (first if first.is_dir() else Path())
         check_folder(out, "name another folder: --out=DIR")
         fleet = read_fleet(arguments.results)
-        usual = {"tolerance": arguments.tolerance, "max_age": arguments.max_age}
+        usual = {
+            "tolerance": arguments.tolerance,
+            "max_age": arguments.max_age and timedelta(seconds=arguments.max_age),
+        }
         settings = settings_for(fleet, listed, arguments.by, **usual)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # NumPy's, of numbers that no run measures

@@ -8,7 +8,6 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from datetime import timedelta
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -16,7 +15,7 @@ from alexnet_repro import __version__
 from alexnet_repro.cli.commands import DEFAULT_WEIGHTS, run_doctor, run_evaluate, run_report, run_shapes, run_train
 from alexnet_repro.cli.flags import unknown_flags
 from alexnet_repro.cli.fleet import run_fleet
-from alexnet_repro.cli.suite_options import add_suite_options
+from alexnet_repro.cli.suite_options import add_suite_options, duration
 from alexnet_repro.cli.verify import VERIFY_HELP, run_verify
 from alexnet_repro.quiet import KeptOutput, kept_output
 from alexnet_repro.startup import configured_backend, explained, prepare, unusable_backend
@@ -93,14 +92,6 @@ def percentage(text: str) -> float:
     if not 0 < value <= 100:  # noqa: PLR2004 - percent
         raise argparse.ArgumentTypeError(f"expected a percentage over 0 and up to 100, got {text!r}")
     return value / 100
-
-
-def duration(text: str) -> timedelta:
-    """Argument type: hours or days, as 36h or 7d."""
-    number, unit = text[:-1], {"h": "hours", "d": "days"}.get(text[-1:], "")
-    if not (unit and number.isascii() and number.isdecimal() and len(number) < 6 and int(number)):  # noqa: PLR2004
-        raise argparse.ArgumentTypeError(f"expected hours or days, as 36h or 7d, got {text!r}")
-    return timedelta(**{unit: int(number)})
 
 
 def new_weights_file(text: str) -> Path:

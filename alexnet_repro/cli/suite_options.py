@@ -9,7 +9,7 @@ from pathlib import Path
 
 from alexnet_repro.verify.finding import LEVELS
 
-UNITS = {"s": 1, "m": 60, "h": 3600}
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 LONGEST_DURATION = 366 * 24 * 3600  # seconds
 REFERENCES = "ALEXNET_REPRO_REFERENCES"  # a variable
 
@@ -23,11 +23,11 @@ def _at_least(least: int) -> Callable[[str], int]:
     return number
 
 
-def _duration(text: str) -> float:
-    """Return the seconds of `90s`, `10m` or `2h`."""
+def duration(text: str) -> float:
+    """Argument type: the seconds of `90s`, `10m`, `2h` or `7d`."""
     number, unit = text[:-1], text[-1:]
     if unit not in UNITS or not number.isdecimal() or int(number) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number and s, m or h, as 10m; got {text!r}")
+        raise argparse.ArgumentTypeError(f"expected a whole number and s, m, h or d, as 10m; got {text!r}")
     if (seconds := int(number) * UNITS[unit]) > LONGEST_DURATION:
         raise argparse.ArgumentTypeError(f"expected a year at most, got {text!r}")
     return float(seconds)
@@ -62,16 +62,16 @@ def add_suite_options(add: Callable[..., object]) -> None:
     replays = "runs of the same steps that are compared (default: 3; at the quick level 2)"
     add("--replays", type=_at_least(2), metavar="N", help=replays)
     burn_in = "stress every device for this long (90s, 10m, 2h): memory patterns, copies, replays; a line per minute"
-    add("--burn-in", type=_duration, default=0.0, metavar="TIME", help=f"{burn_in} (default: at the long level 10m)")
+    add("--burn-in", type=duration, default=0.0, metavar="TIME", help=f"{burn_in} (default: at the long level 10m)")
     profile = "time each layer alone, forward and backward, beside its roofline; at most a minute"
     add("--profile", action="store_true", help=profile)
     deadline = "time limit of a check, after which it fails (default: 10m)"
-    add("--deadline", type=_duration, default=600.0, metavar="TIME", help=deadline)
+    add("--deadline", type=duration, default=600.0, metavar="TIME", help=deadline)
     add("--cpu-replicas", type=_at_least(2), default=0, metavar="N", help=argparse.SUPPRESS)
     distribute = "verify the machines of a cluster together; start it on each, with TF_CONFIG set or under Slurm"
     add("--distribute", choices=("multiworker",), help=distribute)
     timeout = "time limit for the other workers to start (default: 60s)"
-    add("--worker-timeout", type=_duration, default=60.0, metavar="TIME", help=timeout)
+    add("--worker-timeout", type=duration, default=60.0, metavar="TIME", help=timeout)
     link = "speed of the network between two machines in Gb/s, as iperf3 measures it: with --distribute, the all-reduce"
     add("--link-gbps", type=_positive, metavar="N", help=f"{link} is compared with it (default: no bound)")
     add("--fail-inconclusive", action="store_true", help="let inconclusive checks fail, too")

@@ -68,13 +68,13 @@ def test_valid_value(parse, argument, name, value):
     assert parse(argument)[name] == value
 
 
-@pytest.mark.parametrize("value", ["", "10", "m", "0s", "-5m", "1.5h", "1e3s", "10d", "10M", "1h30m", "soon"])
+@pytest.mark.parametrize("value", ["", "10", "m", "0s", "-5m", "1.5h", "1e3s", "10y", "10M", "1h30m", "soon"])
 @pytest.mark.parametrize("option", ["--burn-in", "--deadline"])
 def test_invalid_time_is_refused(parse, option, value):
     """A time without a unit, of zero or with a fraction: the message shows a valid one, and the value."""
     with pytest.raises(argparse.ArgumentError) as error:
         parse(f"{option}={value}")
-    assert str(error.value) == (f"argument {option}: expected a whole number and s, m or h, as 10m; got {value!r}")
+    assert str(error.value) == (f"argument {option}: expected a whole number and s, m, h or d, as 10m; got {value!r}")
 
 
 @pytest.mark.parametrize("value", ["8785h", "1000000000m", f"{'9' * 400}s"])

@@ -119,7 +119,7 @@ def test_nothing(tmp_path):
         pytest.param([".", "--expect=nowhere"], "no such file or folder: nowhere", id="arguments=no-nodes"),
         pytest.param([".", "--tolerance=0"], "expected a percentage", id="arguments=tolerance"),
         pytest.param([".", "--tolerance=nan"], "expected a percentage", id="arguments=nan"),
-        pytest.param([".", "--max-age=0d"], "expected hours or days", id="arguments=age"),
+        pytest.param([".", "--max-age=0d"], "expected a whole number and s, m, h or d", id="arguments=age"),
         pytest.param([".", "--expect=empty"], "names no node", id="arguments=empty"),
         pytest.param([".", "--expect=utf16"], "isn't text in UTF-8", id="arguments=utf-16"),
         pytest.param([".", "--expect=."], "can't be read: Is a directory", id="arguments=folder"),
